@@ -1,0 +1,272 @@
+"""The contracts of stores. Their docstrings are law; ``contract.py`` holds every store to it.
+
+Each method of ``RunStore`` is one transaction: all of it lands or nothing does, also when the
+process dies inside. A guard that fails changes nothing and says what it saw. Locks are taken in
+the order run rows by id, then steps, then others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from perdure_storage.lifecycle import RunStatus
+from perdure_storage.records import (
+    AttemptRecord,
+    Buffer,
+    CommitReport,
+    Digest,
+    EventRecord,
+    Owner,
+    PlanRecord,
+    ProcessId,
+    RunCommit,
+    RunId,
+    RunPolicy,
+    RunQuery,
+    RunRecord,
+    StepId,
+    StepRecord,
+)
+
+
+class RunStore(Protocol):
+    """Metadata of runs. Safe to use from one thread at a time for writing; see each method."""
+
+    @property
+    def store_id(self) -> str:
+        """Return the id made when the store was created; blobs lie under it."""
+        ...
+
+    @property
+    def url(self) -> str:
+        """Return where the store is, without credentials, for messages."""
+        ...
+
+    # --- runs -------------------------------------------------------------------------------
+    def create_run(self, run: RunRecord, plan: PlanRecord) -> RunRecord | None:
+        """Insert a QUEUED run with its plan and blob references.
+
+        Guard: no run, and no tombstone, has this id. Returns the row, or None if the id is
+        taken (the caller then reads the run and applies the rules for existing ids).
+        After it returned the run exists, whatever dies.
+        """
+        ...
+
+    def find_run(self, run_id: RunId) -> RunRecord | None:
+        """Return the run, or None. ``lease_live`` is judged by the store's own clock."""
+        ...
+
+    def get_run(self, run_id: RunId) -> RunRecord:
+        """Return the run. Raises RunNotFound, naming the store that was asked."""
+        ...
+
+    def list_runs(self, query: RunQuery) -> list[RunRecord]:
+        """Return a page of runs, newest first, by (created_at, id). ``inputs`` are left empty."""
+        ...
+
+    def get_plan(self, digest: Digest) -> PlanRecord:
+        """Return the plan. Raises StoreError if it is not there."""
+        ...
+
+    def claimable(self, limit: int = 100) -> list[RunRecord]:
+        """Return live runs without a live lease that are due: QUEUED ones whose ``not_before``
+        has come, WAITING ones whose ``wake_at`` has come, RUNNING ones whose owner's lease is
+        over or is on this boot (the caller looks whether that process lives), and any live one
+        with a cancel request. Highest priority first, then oldest.
+        """
+        ...
+
+    # --- ownership --------------------------------------------------------------------------
+    def register(self, owner: Owner, lease_s: float) -> None:
+        """Insert the coordinator's heartbeat row. Its lease stands for ``lease_s`` from now."""
+        ...
+
+    def renew(self, owner: Owner, lease_s: float, workers: Sequence[ProcessId] = ()) -> bool:
+        """Extend the lease and record the coordinator's worker processes.
+
+        Returns False if the heartbeat row is gone. May be called from another thread.
+        A late renewal is legal: runs that nobody took meanwhile are still held.
+        """
+        ...
+
+    def unregister(self, owner: Owner) -> None:
+        """Remove the heartbeat row; its runs are then claimable at once. Idempotent."""
+        ...
+
+    def workers_of(self, token: str) -> tuple[ProcessId, ...]:
+        """Return the worker processes that the coordinator of this token recorded last."""
+        ...
+
+    def claim_run(
+        self, run_id: RunId, owner: Owner, *, seen_dead: str | None = None
+    ) -> RunRecord | None:
+        """Take a live, unowned run: set the owner, epoch + 1, RUNNING (PAUSED stays PAUSED).
+
+        Guard: status is live, and there is no owner, or the owner's lease is over, or the owner
+        is ``seen_dead`` (the token of an owner that the caller saw dead on this host). A takeover
+        (there was another owner) adds one to ``takeovers``. Returns the row after the claim, or
+        None if the guard failed. If the claimer dies, its lease runs out or it is seen dead.
+        """
+        ...
+
+    def release_run(self, run: RunRecord, *, to: RunStatus, wake_at: datetime | None = None) -> bool:
+        """Give the run back: owner none, status ``to`` (QUEUED, WAITING or PAUSED), next wake-up.
+
+        Guard: owner and epoch of ``run`` stand, not terminal. Returns whether it did.
+        """
+        ...
+
+    # --- checkpoints ------------------------------------------------------------------------
+    def commit(self, batch: Sequence[RunCommit]) -> CommitReport:
+        """Make results true: one transaction for all runs of the batch, guarded per run.
+
+        Guard, per run: owner token and epoch stand, the run is not terminal. Per step: no row of
+        that (run, step, generation); ``lost`` and ``superseded`` rows are current. No referenced
+        blob is condemned. A run whose guard fails is left out and reported; the rest commits. A
+        row that the database itself refuses is found by bisecting and reported as ``rejected``.
+        Writes: step rows (with the run's next sequence number), attempts, events, blob
+        references, the terminal transition; a batch with a step row resets ``takeovers`` to 0.
+        Once a run has a terminal status nothing more of it commits.
+        """
+        ...
+
+    def list_steps(self, run_id: RunId, *, current_only: bool = True) -> list[StepRecord]:
+        """Return step rows in commit order. Signed rows are verified before they are returned."""
+        ...
+
+    def list_attempts(self, run_id: RunId, step_id: StepId | None = None) -> list[AttemptRecord]:
+        """Return attempts, ordered by (step, generation, attempt)."""
+        ...
+
+    def list_events(self, run_id: RunId, *, after: int = 0) -> list[EventRecord]:
+        """Return events with a sequence number above ``after``, in order."""
+        ...
+
+    # --- requests from anyone ----------------------------------------------------------------
+    def request_cancel(self, run_id: RunId) -> RunRecord:
+        """Mark the intent; the owner, or the next claimer, ends the run.
+
+        Raises RunNotFound; RunConflict if the run is terminal (it says as what).
+        """
+        ...
+
+    def request_pause(self, run_id: RunId, paused: bool) -> RunRecord:
+        """Mark or clear the wish to pause. An unowned live run changes its status at once.
+
+        Raises RunNotFound; RunConflict if the run is terminal.
+        """
+        ...
+
+    def reset_run(
+        self,
+        run_id: RunId,
+        *,
+        plan: PlanRecord | None = None,
+        policy: RunPolicy | None = None,
+        reason: str = "resume",
+    ) -> RunRecord:
+        """Open a terminal or PAUSED run again: QUEUED; FAILED and CANCELLED rows become history.
+
+        ``plan`` replaces the plan (changed code), ``policy`` the policy. Clears error, deadline
+        marks, cancel and pause requests, ``finished_at``; takeovers become 0. Guard: terminal or
+        PAUSED, or live without an owner whose lease stands; otherwise RunConflict.
+        """
+        ...
+
+    def delete_run(self, run_id: RunId) -> None:
+        """Remove run, steps, attempts, events and blob references, in one transaction.
+
+        Guard: terminal, and no live run has it as parent; else RunConflict. Raises RunNotFound.
+        Blobs are removed later by gc.
+        """
+        ...
+
+    # --- blobs' references -------------------------------------------------------------------
+    def condemn(self, digests: Iterable[Digest]) -> list[Digest]:
+        """Mark those of ``digests`` that nothing refers to; a commit naming one is refused.
+
+        Returns the ones marked. Their files may then be deleted, and ``absolve`` called.
+        """
+        ...
+
+    def absolve(self, digests: Iterable[Digest]) -> None:
+        """Remove the marks: the files are gone, or are wanted again."""
+        ...
+
+    # --- looking out -------------------------------------------------------------------------
+    def changes(self) -> object:
+        """Return a token that differs if another connection may have changed the store.
+
+        Costs microseconds (SQLite: ``PRAGMA data_version``); compare for equality only.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release every connection. Idempotent."""
+        ...
+
+
+class BlobStore(Protocol):
+    """Bytes by their integrity digest. Safe to use from many threads and processes at once.
+
+    Every method may raise ValueUnavailable when storage does not answer; that says nothing about
+    whether the bytes exist.
+    """
+
+    @property
+    def url(self) -> str:
+        """Return where the blobs are, without credentials, for messages."""
+        ...
+
+    def put(self, buffers: Sequence[Buffer], *, digest: Digest | None = None) -> Digest:
+        """Store the concatenation of ``buffers`` and return its digest, durably.
+
+        One pass, in chunks, holding no second copy. Order: temporary name, flush, fsync, rename,
+        fsync of the folder. If the name is there already, file and folder are still fsynced
+        before it returns. A crash leaves at most a temporary file. ``digest``, if the caller
+        knows it, is trusted and saves the hashing pass.
+        """
+        ...
+
+    def open(self, digest: Digest, size_bytes: int) -> memoryview:
+        """Return verified bytes, writable copy-on-write; locally a private map, never a copy.
+
+        Raises ValueDamaged: nothing is there, or, confirmed by a second read, other bytes are.
+        """
+        ...
+
+    def contains(self, digest: Digest, size_bytes: int) -> bool:
+        """Say whether a blob of that name and size is there, without reading it."""
+        ...
+
+    def quarantine(self, digest: Digest) -> None:
+        """Move a damaged blob out of the way, so that a rebuilt one can take its name."""
+        ...
+
+    def delete(self, digest: Digest) -> None:
+        """Remove a blob. Idempotent."""
+        ...
+
+    def list_digests(self) -> Iterator[Digest]:
+        """Yield the names of all blobs, in no order."""
+        ...
+
+
+class LogStore(Protocol):
+    """What attempts printed: append-only segments per (run, step, generation, attempt)."""
+
+    def append(
+        self, run_id: RunId, step_id: StepId, generation: int, attempt: int, data: bytes
+    ) -> None:
+        """Add a segment. Not fsynced: logs are a help, not a truth."""
+        ...
+
+    def read(self, run_id: RunId, step_id: StepId, generation: int, attempt: int) -> bytes:
+        """Return what was printed so far; empty if nothing was."""
+        ...
+
+    def delete(self, run_id: RunId) -> None:
+        """Remove all of a run's segments. Idempotent."""
+        ...

@@ -1,0 +1,316 @@
+"""Frozen rows: what a store keeps and gives back, as plain values.
+
+Everything here is immutable, has no behaviour beyond naming itself, and travels as it is over
+pipes and in plans (msgspec). Times are aware UTC datetimes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, NewType
+
+import msgspec
+
+from perdure_storage.lifecycle import RunStatus, StepStatus
+
+RunId = NewType("RunId", str)
+StepId = NewType("StepId", str)
+Digest = NewType("Digest", str)
+"""``<algorithm>:<hex>``; the integrity digest of bytes, ``blake3:...``."""
+
+
+class Place(StrEnum):
+    """Where the bytes of a value are."""
+
+    INLINE = "inline"  # in the row itself
+    BLOB = "blob"  # in the blob store, by integrity digest, fsynced
+    SPOOL = "spool"  # in the run's unsynced spool: gone after a crash, never named by a row
+    NONE = "none"  # nowhere: the step has ``checkpoint=False``; rebuilt from lineage
+
+
+class StoredValue(msgspec.Struct, frozen=True, kw_only=True):
+    """One encoded value: where its bytes are, what they are, and what it looked like.
+
+    Attributes:
+        codec: name and version, ``"json/1"``.
+        place: where the bytes are; ``data`` holds them if ``INLINE``.
+        size_bytes: length of the encoded bytes.
+        integrity: BLAKE3 of the encoded bytes; the blob's name.
+        value_digest: compares values over processes, ``"v1:<hex>"``; ``"opaque:<hex>"`` where
+            equality proves sameness and difference proves nothing.
+        parts: value digests of the projections that other steps consume, by path text.
+        preview: JSON made when the value was stored, so that looking never decodes.
+    """
+
+    codec: str
+    place: Place
+    size_bytes: int
+    integrity: Digest
+    value_digest: str
+    data: bytes | None = None
+    parts: dict[str, str] = {}
+    preview: str = ""
+
+
+class Cause(StrEnum):
+    """How an attempt ended. The causes are told apart because they spend different budgets."""
+
+    SUCCEEDED = "succeeded"
+    USER_ERROR = "user error"  # the user's code raised: spends ``retries``
+    TIMEOUT = "timeout"  # as a user error, StepTimeout
+    WORKER_LOST = "worker lost"  # process died, node gone: spends ``lost_retries``
+    OUT_OF_MEMORY = "out of memory"  # as lost, once
+    SETUP_ERROR = "setup error"  # code changed, import failed, secret missing: spends nothing
+    INPUT_LOST = "input lost"  # an input was missing or damaged: spends nothing
+    INPUT_UNAVAILABLE = "input unavailable"  # storage does not answer: spends nothing, waits
+    CANCELLED = "cancelled"
+    ABANDONED = "abandoned"  # its coordinator died or handed back: charges nobody
+    ENGINE_ERROR = "engine error"
+
+
+class ErrorRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """An exception as data: always readable, never unpickled by looking.
+
+    Attributes:
+        type: qualified name, ``"builtins.ValueError"``.
+        traceback: text, the user's frames only where that is possible.
+        pickled: the exception by cloudpickle, if it could be; decoded only to be raised.
+    """
+
+    type: str
+    message: str
+    traceback: str = ""
+    cause: Cause = Cause.USER_ERROR
+    step_id: str | None = None
+    pickled: bytes | None = None
+
+
+class Owner(msgspec.Struct, frozen=True, kw_only=True):
+    """A coordinator: one process, told apart from any other that ever had its pid.
+
+    Attributes:
+        token: unique for each coordinator; what rows refer to.
+        started: the process's start time in seconds since the epoch, as psutil reports it.
+    """
+
+    token: str
+    host: str
+    boot_id: str
+    pid_ns: str
+    pid: int
+    started: float
+
+
+class ProcessId(msgspec.Struct, frozen=True, kw_only=True):
+    """A process that cannot be mistaken for a later one of the same number."""
+
+    pid: int
+    started: float
+
+
+class RunPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run is to be driven; recorded with it. Values are those of the public functions."""
+
+    durability: str = "step"
+    on_failure: str = "stop"
+    on_change: str = "recompute"
+    on_divergence: str = "fail"
+    executor: str | None = None
+    code: str = "recorded"
+
+
+class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One durable execution of a plan.
+
+    Attributes:
+        origin: entry point that can make the plan again, ``"package.module:workflow"`` or
+            ``"/path/file.py:workflow"``; None if nothing can.
+        inputs: the workflow's arguments by parameter name, defaults included.
+        inputs_digest: digest over the value digests of ``inputs``.
+        reuse_from: run whose unchanged steps this run takes over.
+        forked_from: run of which this one is a rerun, fork or reuse.
+        owner: who drives it now; None while nobody does.
+        lease_live: whether the owner's lease stood when the row was read.
+        epoch: fencing number; grows by one with each claim.
+        takeovers: claims in a row that followed a dead owner without a new commit since.
+        seq: commit sequence number of the newest step row or event.
+        wake_at: when a WAITING run has something to do.
+    """
+
+    id: RunId
+    workflow: str
+    status: RunStatus
+    plan_digest: Digest
+    origin: str | None = None
+    inputs: dict[str, StoredValue] = {}
+    inputs_digest: str = ""
+    policy: RunPolicy = RunPolicy()
+    tags: dict[str, str] = {}
+    metadata: dict[str, Any] = {}
+    parent: RunId | None = None
+    forked_from: RunId | None = None
+    reuse_from: RunId | None = None
+    queue: str | None = None
+    priority: int = 0
+    not_before: datetime | None = None
+    deadline: datetime | None = None
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    error: ErrorRecord | None = None
+    owner: Owner | None = None
+    lease_live: bool = False
+    epoch: int = 0
+    takeovers: int = 0
+    seq: int = 0
+    wake_at: datetime | None = None
+    cancel_requested: bool = False
+    pause_requested: bool = False
+
+
+class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One generation of a step, written once: when it ends. Pending steps have no row.
+
+    Attributes:
+        generation: one life of the step's result, from 1.
+        current: whether this generation is the one that counts; older ones are history.
+        attempt: number of the attempt that ended it.
+        own: digest over its code, its constants and the options that enter the result.
+        fingerprint: ``own`` together with the fingerprints upstream.
+        inputs: value digests consumed, in the order of the plan's references.
+        caught: the value is a ``Failure`` that ``catch=True`` made of an error.
+        reason: why it ran, or why it was taken over without running.
+        seq: the run's commit sequence number, given by the store.
+    """
+
+    run_id: RunId
+    step_id: StepId
+    generation: int
+    status: StepStatus
+    current: bool = True
+    attempt: int = 1
+    name: str = ""
+    own: str = ""
+    code: str = ""
+    fingerprint: str = ""
+    inputs: tuple[str, ...] = ()
+    value: StoredValue | None = None
+    error: ErrorRecord | None = None
+    caught: bool = False
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    worker: str = ""
+    reason: str = ""
+    seq: int = 0
+
+
+class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One try of a step; ``cause`` is None while it runs. Key: (run, step, generation, attempt)."""
+
+    run_id: RunId
+    step_id: StepId
+    generation: int
+    attempt: int
+    cause: Cause | None = None
+    error: ErrorRecord | None = None
+    worker: str = ""
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    not_before: datetime | None = None
+    peak_memory_bytes: int | None = None
+
+
+class EventRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a run's durable story beyond its step rows. ``seq`` is given by the store."""
+
+    kind: str
+    at: datetime
+    step_id: StepId | None = None
+    detail: dict[str, Any] = {}
+    seq: int = 0
+
+
+class PlanRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A plan as the store sees it: JSON bytes under their digest, and the blobs they name."""
+
+    digest: Digest
+    body: bytes
+    blobs: tuple[Digest, ...] = ()
+
+
+class StepKey(msgspec.Struct, frozen=True):
+    """Names one generation of one step within a run."""
+
+    step_id: StepId
+    generation: int
+
+
+class RunEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """The one terminal transition of a run."""
+
+    status: RunStatus
+    error: ErrorRecord | None = None
+
+
+class RunCommit(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run contributes to a commit batch. Everything of it lands, or nothing.
+
+    Attributes:
+        steps: rows of generations that ended, to insert.
+        attempts: started or ended tries, inserted or overwritten by key.
+        lost: current SUCCEEDED rows whose value is gone: they become LOST, no longer current.
+        superseded: current rows that no longer count (changed code, new fork): history from now.
+        end: the terminal transition, in the same transaction as the last checkpoint.
+        wake_at: earliest deadline that the run waits for.
+    """
+
+    run_id: RunId
+    owner: str
+    epoch: int
+    steps: tuple[StepRecord, ...] = ()
+    attempts: tuple[AttemptRecord, ...] = ()
+    events: tuple[EventRecord, ...] = ()
+    lost: tuple[StepKey, ...] = ()
+    superseded: tuple[StepKey, ...] = ()
+    end: RunEnd | None = None
+    wake_at: datetime | None = None
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a run's part of a batch did not land.
+
+    Attributes:
+        kind: ``"stale"`` (another owner or epoch), ``"terminal"``, ``"gone"`` (no such run),
+            ``"condemned"`` (refers to blobs that gc is taking: put them again),
+            ``"rejected"`` (the database refuses the row of ``steps``: those steps fail).
+    """
+
+    kind: str
+    message: str
+    digests: tuple[Digest, ...] = ()
+    steps: tuple[StepId, ...] = ()
+
+
+class CommitReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a batch, per run."""
+
+    committed: dict[RunId, int] = {}
+    refused: dict[RunId, Refusal] = {}
+
+
+class RunQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of runs, newest first. ``after`` is the id of the last run of the page before."""
+
+    status: tuple[RunStatus, ...] = ()
+    workflow: str | None = None
+    tags: dict[str, str] = {}
+    since: datetime | None = None
+    id_prefix: str = ""
+    limit: int = 100
+    after: RunId | None = None
+
+
+Buffer = bytes | bytearray | memoryview
+Params = Mapping[str, StoredValue]

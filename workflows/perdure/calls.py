@@ -1,0 +1,103 @@
+"""Frozen wire types between the engine, its executors and the workers.
+
+A ``StepCall`` goes down, one ``Outcome`` comes back up, always: the executor makes the outcome
+itself where the worker can no longer.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+from perdure_storage.records import Cause, Digest, ErrorRecord, StoredValue
+
+from perdure.plan import Arg, Function, Path
+
+
+class CallId(msgspec.Struct, frozen=True):
+    """One attempt of one generation of one step of one run."""
+
+    run_id: str
+    step_id: str
+    generation: int
+    attempt: int
+
+
+class StepCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """All that a worker needs to run one attempt, beside the run's ``CallContext``.
+
+    Attributes:
+        function: id of a function of the context.
+        args, kwargs: templates; the worker resolves them from ``values`` and the context.
+        values: encoded inputs by key: ``"step:<id>"`` or ``"input:<name>"``.
+        parts: projections of this step's value that others consume: their value digests are
+            computed when the value is stored.
+        timeout_s: run time after which the executor ends the attempt, with cause TIMEOUT.
+        checkpoint: False puts large values into the unsynced spool instead of the blob store.
+        outputs: the number of values to be returned; checked if above 1.
+        retry_on: constant index of the classes or predicate that decide ``Outcome.retryable``.
+        idempotency_key: the same for every attempt of this generation.
+    """
+
+    id: CallId
+    function: str
+    args: tuple[Arg, ...] = ()
+    kwargs: dict[str, Arg] = {}
+    values: dict[str, StoredValue] = {}
+    parts: tuple[Path, ...] = ()
+    timeout_s: float | None = None
+    checkpoint: bool = True
+    outputs: int = 1
+    retry_on: int | None = None
+    idempotency_key: str = ""
+
+
+class CallContext(msgspec.Struct, frozen=True, kw_only=True):
+    """What the calls of one run share: sent to a worker once, in the parts that it needs.
+
+    Attributes:
+        blobs_url, store_id: where values are; workers open the blob store themselves.
+        bundle: digest of the recorded sources to put first on the path, or None to import what
+            is there today.
+    """
+
+    run_id: str
+    blobs_url: str
+    store_id: str
+    functions: dict[str, Function]
+    constants: tuple[StoredValue, ...]
+    bundle: Digest | None = None
+    bundle_size: int = 0
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How one attempt ended.
+
+    Attributes:
+        cause: SUCCEEDED has ``value``; every other cause has ``error``.
+        retryable: whether ``retry_on`` admits the user's error (evaluated in the worker).
+        culprit: for INPUT_LOST and INPUT_UNAVAILABLE, the key in ``StepCall.values``.
+        worker: who ran it: ``"host/pid"``.
+        peak_memory_bytes: the worker's peak resident set, None if unknown.
+    """
+
+    id: CallId
+    cause: Cause
+    value: StoredValue | None = None
+    error: ErrorRecord | None = None
+    retryable: bool = True
+    culprit: str = ""
+    worker: str = ""
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    peak_memory_bytes: int | None = None
+
+
+def step_key(step_id: str) -> str:
+    """Return the key under which a step's value travels in ``StepCall.values``."""
+    return f"step:{step_id}"
+
+
+def input_key(name: str) -> str:
+    """Return the key under which a workflow parameter travels in ``StepCall.values``."""
+    return f"input:{name}"

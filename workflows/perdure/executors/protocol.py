@@ -1,0 +1,89 @@
+"""What the engine asks of a place where steps run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+from perdure_storage.records import Cause, ProcessId
+
+from perdure.calls import CallContext, CallId, Outcome, StepCall
+
+
+class Capacity(msgspec.Struct, frozen=True, kw_only=True):
+    """What a host offers to the steps that run on it at one time.
+
+    Attributes:
+        slots: how many ordinary attempts may run at once, whatever they ask for.
+        async_slots: how many ``async def`` attempts may.
+    """
+
+    cpus: float
+    gpus: float = 0.0
+    memory_bytes: int = 0
+    resources: dict[str, float] = {}
+    slots: int = 64
+    async_slots: int = 1000
+
+
+class Executor(Protocol):
+    """Runs attempts. Used by one thread, the coordinator's; only ``wake`` is for any thread.
+
+    For each submitted call exactly one outcome is returned by ``poll``, whatever happens to the
+    worker. The executor knows no graph, no store and no retry rule.
+    """
+
+    @property
+    def name(self) -> str:
+        """Return the name under which settings choose it."""
+        ...
+
+    @property
+    def can_kill(self) -> bool:
+        """Say whether it can end a running attempt: without that no ``timeout`` is enforced."""
+        ...
+
+    @property
+    def capacity(self) -> Capacity:
+        """Return what it offers; placement is the engine's business and never exceeds it."""
+        ...
+
+    def open_run(self, context: CallContext) -> None:
+        """Make a run's functions and constants known before its first call."""
+        ...
+
+    def close_run(self, run_id: str) -> None:
+        """Forget a run: caches and spool go. No call of it is in flight."""
+        ...
+
+    def submit(self, calls: Sequence[StepCall]) -> None:
+        """Start attempts; returns at once. (``inline`` runs them inside the next ``poll``.)"""
+        ...
+
+    def kill(self, calls: Sequence[CallId], *, grace_s: float, cause: Cause) -> None:
+        """End attempts: ask, SIGTERM, after ``grace_s`` SIGKILL, descendants too; returns at once.
+
+        Their outcomes, with ``cause``, come when their processes are gone. A call that ended by
+        itself meanwhile keeps its own outcome. Unknown calls are ignored.
+        """
+        ...
+
+    def poll(self, timeout_s: float | None) -> list[Outcome]:
+        """Return the outcomes that have come, waiting up to ``timeout_s`` for the first.
+
+        0 does not wait; None waits for ever. Returns empty when woken or timed out.
+        """
+        ...
+
+    def wake(self) -> None:
+        """Make a ``poll`` that waits return now. Safe from any thread and from signal handlers."""
+        ...
+
+    def workers(self) -> tuple[ProcessId, ...]:
+        """Return the processes that must be dead before another coordinator takes over."""
+        ...
+
+    def close(self) -> None:
+        """End every worker with its descendants and release everything. Idempotent."""
+        ...

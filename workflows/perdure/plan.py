@@ -1,0 +1,250 @@
+"""A DAG as data: what is stored with a run, read by the engine, and sent to workers in parts.
+
+No Python objects of the user's are in here, only JSON, digests and encoded constants. The same
+definition gives the same plan in every process.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from perdure_storage.records import StoredValue
+
+
+class Item(msgspec.Struct, frozen=True, tag="item", tag_field="t"):
+    """``value[key]``; ``key`` is a str or an int."""
+
+    key: str | int
+
+
+class Attr(msgspec.Struct, frozen=True, tag="attr", tag_field="t"):
+    """``value.name``."""
+
+    name: str
+
+
+Path = tuple[Item | Attr, ...]
+
+
+class Const(msgspec.Struct, frozen=True, tag="const", tag_field="t"):
+    """A constant: an index into ``Plan.constants``."""
+
+    index: int
+
+
+class FromStep(msgspec.Struct, frozen=True, tag="step", tag_field="t"):
+    """The value of a step, or a projection of it."""
+
+    step: str
+    path: Path = ()
+
+
+class FromInput(msgspec.Struct, frozen=True, tag="input", tag_field="t"):
+    """A parameter of the workflow, or a projection of it."""
+
+    name: str
+    path: Path = ()
+
+
+class FromSecret(msgspec.Struct, frozen=True, tag="secret", tag_field="t"):
+    """A secret, resolved in the worker when the step starts; only its name is stored."""
+
+    name: str
+
+
+class ListArg(msgspec.Struct, frozen=True, tag="list", tag_field="t"):
+    """A list, tuple, set or frozenset in which there is a node."""
+
+    items: tuple[Arg, ...]
+    kind: str = "list"  # list | tuple | set | frozenset
+
+
+class DictArg(msgspec.Struct, frozen=True, tag="dict", tag_field="t"):
+    """A dict in which a value is or holds a node; keys are constants."""
+
+    keys: tuple[Const, ...]
+    values: tuple[Arg, ...]
+
+
+class ObjectArg(msgspec.Struct, frozen=True, tag="object", tag_field="t"):
+    """A dataclass or named tuple with nodes in its fields; ``cls`` is a constant: the class."""
+
+    cls: Const
+    fields: dict[str, Arg]
+
+
+Arg = Const | FromStep | FromInput | FromSecret | ListArg | DictArg | ObjectArg
+
+
+class Function(msgspec.Struct, frozen=True, kw_only=True):
+    """A user function as it travels.
+
+    Attributes:
+        id: name within the plan; equal ids in two plans mean equal functions.
+        module, qualname: where it lives; by reference it is imported from there.
+        code: its code digest, which the worker checks after importing.
+        value: cloudpickle bytes for functions of ``__main__``, notebooks and lambdas;
+            None means by reference.
+        file, line: where the user wrote it, for messages.
+        is_async: an ``async def``.
+        manifest: what the code digest covers: ``{"prep.scale (prep.py:40)": digest}``.
+        not_followed: what it could not see into (opaque globals, dynamic look-ups).
+    """
+
+    id: str
+    module: str
+    qualname: str
+    code: str
+    value: StoredValue | None = None
+    file: str = ""
+    line: int = 0
+    is_async: bool = False
+    manifest: dict[str, str] = {}
+    not_followed: tuple[str, ...] = ()
+
+
+class Backoff(msgspec.Struct, frozen=True):
+    """Delays between attempts: ``first_s * factor**n``, at most ``max_s``, +- ``jitter`` share."""
+
+    first_s: float = 1.0
+    factor: float = 2.0
+    max_s: float = 60.0
+    jitter: float = 0.1
+
+
+class StepOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What one attempt holds and how failure is met; units in the names.
+
+    Attributes:
+        retry_on: index into ``Plan.constants`` of the encoded classes or predicate; None: any
+            ``Exception``.
+        timeout_s: run time of one attempt.
+    """
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    memory_bytes: int | None = None
+    resources: dict[str, float] = {}
+    retries: int = 0
+    retry_on: int | None = None
+    backoff: Backoff = Backoff()
+    lost_retries: int = 3
+    timeout_s: float | None = None
+    checkpoint: bool = True
+    catch: bool = False
+    outputs: int = 1
+    volatile: bool = False
+    allow_unenforced: bool = False
+
+
+class StepPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """One call.
+
+    Attributes:
+        id: the step id: the same in any process; unique in the plan.
+        name: the step's name without a duplicate number; what plans are matched by.
+        scope: path of the sub-workflow it belongs to, "" at the top.
+        function: id of a ``Plan.functions`` entry.
+        options: index into ``Plan.options``.
+        after: ids of steps that must end before it, without giving it data.
+        own: digest over code digest, value digests of constants and the shape of the arguments,
+            ``outputs`` and ``catch``; not over anything upstream.
+    """
+
+    id: str
+    name: str
+    function: str
+    own: str
+    scope: str = ""
+    args: tuple[Arg, ...] = ()
+    kwargs: dict[str, Arg] = {}
+    after: tuple[str, ...] = ()
+    options: int = 0
+
+
+class Parameter(msgspec.Struct, frozen=True, kw_only=True):
+    """One parameter of a workflow as people see it; ``static`` ones are part of the plan."""
+
+    name: str
+    annotation: str = ""
+    default: str | None = None
+    static: bool = False
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """A traced workflow, or the ancestors of a node.
+
+    Attributes:
+        steps: in topological order, ties in the order of binding.
+        output: what ``result()`` gives, over the steps' values.
+        origin: entry point that makes it again, or None.
+        bundle: digest of the blob that holds the project-local sources it reached, or None.
+        bundle_size: its length in bytes.
+    """
+
+    workflow: str
+    steps: tuple[StepPlan, ...]
+    output: Arg
+    functions: dict[str, Function] = {}
+    constants: tuple[StoredValue, ...] = ()
+    options: tuple[StepOptions, ...] = (StepOptions(),)
+    parameters: tuple[Parameter, ...] = ()
+    origin: str | None = None
+    bundle: str | None = None
+    bundle_size: int = 0
+    version: int = 1
+
+
+def references(step: StepPlan) -> list[FromStep | FromInput]:
+    """Return the step's references in the order of the plan: arguments, then keywords by name."""
+    found: list[FromStep | FromInput] = []
+    for arg in (*step.args, *(step.kwargs[name] for name in sorted(step.kwargs))):
+        collect(arg, found)
+    return found
+
+
+def collect(arg: Arg, found: list[FromStep | FromInput]) -> None:
+    """Append the references inside ``arg`` to ``found``, depth first, left to right."""
+    if isinstance(arg, FromStep | FromInput):
+        found.append(arg)
+    elif isinstance(arg, ListArg):
+        for item in arg.items:
+            collect(item, found)
+    elif isinstance(arg, DictArg):
+        for item in arg.values:
+            collect(item, found)
+    elif isinstance(arg, ObjectArg):
+        for item in arg.fields.values():
+            collect(item, found)
+
+
+def path_text(path: Path) -> str:
+    """Write a projection as its user would: ``[0].name["k"]``; "" for the value itself."""
+    return "".join(
+        f".{part.name}" if isinstance(part, Attr) else f"[{part.key!r}]" for part in path
+    )
+
+
+def project(value: Any, path: Path) -> Any:
+    """Follow ``path`` into ``value``."""
+    for part in path:
+        value = getattr(value, part.name) if isinstance(part, Attr) else value[part.key]
+    return value
+
+
+_encoder = msgspec.json.Encoder(order="deterministic")
+_decoder: msgspec.json.Decoder[Plan] | None = None
+
+
+def encode_plan(plan: Plan) -> bytes:
+    """Return the plan's canonical JSON."""
+    return _encoder.encode(plan)
+
+
+def decode_plan(body: bytes) -> Plan:
+    """Return the plan that ``encode_plan`` wrote."""
+    global _decoder
+    if _decoder is None:
+        _decoder = msgspec.json.Decoder(Plan)
+    return _decoder.decode(body)
