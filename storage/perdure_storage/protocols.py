@@ -111,7 +111,9 @@ class RunStore(Protocol):
         """
         ...
 
-    def release_run(self, run: RunRecord, *, to: RunStatus, wake_at: datetime | None = None) -> bool:
+    def release_run(
+        self, run: RunRecord, *, to: RunStatus, wake_at: datetime | None = None
+    ) -> bool:
         """Give the run back: owner none, status ``to`` (QUEUED, WAITING or PAUSED), next wake-up.
 
         Guard: owner and epoch of ``run`` stand, not terminal. Returns whether it did.
@@ -180,6 +182,13 @@ class RunStore(Protocol):
 
         Guard: terminal, and no live run has it as parent; else RunConflict. Raises RunNotFound.
         Blobs are removed later by gc.
+        """
+        ...
+
+    def requests(self, token: str) -> list[RunRecord]:
+        """Return the live runs owned by this coordinator that have a cancel or pause request.
+
+        Cheap: an indexed look-up; asked whenever ``changes`` says that something may be new.
         """
         ...
 

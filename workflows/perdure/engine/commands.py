@@ -1,0 +1,46 @@
+"""What ``decide`` wants done, as data. The shell does it in the order of the fields of ``Turn``."""
+
+from __future__ import annotations
+
+import msgspec
+from perdure_storage.records import Cause, Digest, RunCommit
+
+from perdure.calls import CallId, StepCall
+
+
+class Dispatch(msgspec.Struct, frozen=True):
+    """Start an attempt on the run's executor."""
+
+    executor: str
+    call: StepCall
+
+
+class Kill(msgspec.Struct, frozen=True):
+    """End attempts of a run; their outcomes come as events."""
+
+    executor: str
+    calls: tuple[CallId, ...]
+    cause: Cause
+
+
+class Turn(msgspec.Struct, frozen=True, kw_only=True):
+    """One turn's decisions.
+
+    Attributes:
+        quarantine: damaged blobs to move aside before anything is rebuilt.
+        commits: must be durable before anything below happens (``durability="group"`` lets the
+            dispatches go first).
+        dispatch: attempts to start.
+        kill: attempts to end.
+        ended: runs that are over with these commits.
+        parked: runs to give back: paused ones, in which nothing runs any more.
+        dropped: runs that are no longer ours; their attempts are killed and discarded.
+    """
+
+    quarantine: tuple[Digest, ...] = ()
+    commits: tuple[RunCommit, ...] = ()
+    dispatch: tuple[Dispatch, ...] = ()
+    kill: tuple[Kill, ...] = ()
+    ended: tuple[str, ...] = ()
+    parked: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()

@@ -1,0 +1,135 @@
+"""Which committed results still hold for a plan: the rule of reuse, in one place.
+
+A committed step is taken over if its fingerprint is unchanged. If only something upstream
+changed, its row becomes a *candidate*: should the upstream values turn out equal to those it
+consumed, it is taken over then (early cut-off). Ids may have shifted under an edit, so steps are
+matched by (scope, name, fingerprint), ties in plan order.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping
+
+import msgspec
+from perdure_storage.lifecycle import StepStatus
+from perdure_storage.records import StepRecord
+
+from perdure.plan import Function, Plan, StepPlan
+
+
+class Matching(msgspec.Struct, frozen=True, kw_only=True):
+    """How an older set of committed rows relates to a plan.
+
+    Attributes:
+        kept: rows that hold under their own step id.
+        adopted: rows that hold, by the step id under which the plan has them now.
+        candidates: rows whose code and constants hold, to be compared by consumed inputs.
+        reasons: why a step that had a row of its name runs, by step id.
+        obsolete: rows that hold for nothing, or under another id.
+    """
+
+    kept: dict[str, StepRecord]
+    adopted: dict[str, StepRecord]
+    candidates: dict[str, tuple[StepRecord, ...]]
+    reasons: dict[str, str]
+    obsolete: tuple[StepRecord, ...]
+
+
+def match_name(step: StepPlan) -> str:
+    """Return the name under which rows of the step are matched over edits."""
+    return f"{step.scope}/{step.name}" if step.scope else step.name
+
+
+def match_rows(
+    plan: Plan,
+    fingerprints: Mapping[str, str],
+    rows: Iterable[StepRecord],
+    *,
+    keep_changed: bool = False,
+    old_functions: Mapping[str, Function] | None = None,
+) -> Matching:
+    """Match current, succeeded ``rows`` with the steps of ``plan``.
+
+    Args:
+        fingerprints: of the plan's steps, by step id.
+        keep_changed: ``on_change="reuse"``: a row under the same id holds whatever has changed.
+        old_functions: functions of the older plan by code digest, for reasons that name the
+            helper that changed.
+    """
+    by_id = {row.step_id: row for row in rows if row.status is StepStatus.SUCCEEDED}
+    kept = {
+        step.id: by_id[step.id]
+        for step in plan.steps
+        if step.id in by_id
+        and (keep_changed or by_id[step.id].fingerprint == fingerprints[step.id])
+    }
+    left = [row for row in by_id.values() if row.step_id not in kept]
+    return _match_rest(plan, fingerprints, kept, left, old_functions or {})
+
+
+def _match_rest(
+    plan: Plan,
+    fingerprints: Mapping[str, str],
+    kept: dict[str, StepRecord],
+    left: list[StepRecord],
+    old_functions: Mapping[str, Function],
+) -> Matching:
+    same: dict[tuple[str, str], deque[StepRecord]] = defaultdict(deque)
+    named: dict[str, list[StepRecord]] = defaultdict(list)
+    for row in left:
+        same[row.name, row.fingerprint].append(row)
+        named[row.name].append(row)
+    adopted: dict[str, StepRecord] = {}
+    candidates: dict[str, tuple[StepRecord, ...]] = {}
+    reasons: dict[str, str] = {}
+    for step in plan.steps if left else ():
+        if step.id in kept:
+            continue
+        name = match_name(step)
+        if equal := same.get((name, fingerprints[step.id])):
+            adopted[step.id] = equal.popleft()
+        elif others := named.get(name):
+            alike = tuple(row for row in others if row.own == step.own)
+            if alike:
+                candidates[step.id] = alike
+            reasons[step.id] = _why_changed(step, plan, others, old_functions)
+    return Matching(
+        kept=kept,
+        adopted=adopted,
+        candidates=candidates,
+        reasons=reasons,
+        obsolete=tuple(left),
+    )
+
+
+def _why_changed(
+    step: StepPlan,
+    plan: Plan,
+    rows: list[StepRecord],
+    old_functions: Mapping[str, Function],
+) -> str:
+    row = next((row for row in rows if row.step_id == step.id), rows[0])
+    function = plan.functions[step.function]
+    if row.own == step.own:
+        return "something upstream changed"
+    if row.code == function.code:
+        return "its arguments changed"
+    return f"its code changed{code_difference(old_functions.get(row.code), function)}"
+
+
+def code_difference(old: Function | None, new: Function) -> str:
+    """Say which parts of a function's code changed, or "" if that is not known."""
+    if old is None:
+        return ""
+    parts = [
+        part
+        for part in {**old.manifest, **new.manifest}
+        if old.manifest.get(part) != new.manifest.get(part)
+    ]
+    return f" ({', '.join(sorted(parts)[:3])}{', ...' if len(parts) > 3 else ''})" if parts else ""
+
+
+def consumed(row: StepRecord, current: tuple[str, ...]) -> bool:
+    """Say whether ``row`` consumed exactly the values whose digests are ``current``."""
+    return row.inputs == current
