@@ -1,16 +1,16 @@
 """The root of every error that perdure raises, and the branch that belongs to stores.
 
-    PerdureError
-    |- StoreError            the store cannot be used as it is (URL, schema, key, disk, marker)
-    |  |- SchemaMismatch     its tables are of another version of perdure
-    |  |- StoreUnavailable   it does not answer now; the same call may go through later
-    |  `- KeyMissing         rows are signed and the key is not there
-    |- RunNotFound
-    |- RunConflict           the run is in a state in which the request makes no sense
-    |- ValueDamaged          stored bytes are missing or are not the bytes that were committed
-    |- ValueUnavailable      stored bytes cannot be reached now; never treated as lost
-    |- NotSerializable       a value has no encoding; carries the path inside the object
-    `- InternalError         perdure is wrong: please report
+PerdureError
+|- StoreError            the store cannot be used as it is (URL, schema, key, disk, marker)
+|  |- SchemaMismatch     its tables are of another version of perdure
+|  |- StoreUnavailable   it does not answer now; the same call may go through later
+|  `- KeyMissing         rows are signed and the key is not there
+|- RunNotFound
+|- RunConflict           the run is in a state in which the request makes no sense
+|- ValueDamaged          stored bytes are missing or are not the bytes that were committed
+|- ValueUnavailable      stored bytes cannot be reached now; never treated as lost
+|- NotSerializable       a value has no encoding; carries the path inside the object
+`- InternalError         perdure is wrong: please report
 """
 
 from __future__ import annotations
@@ -76,11 +76,11 @@ class ValueDamaged(PerdureError):
 
 
 class ValueUnavailable(PerdureError):
-    """Stored bytes cannot be reached now (time-out, I/O error, permission): wait, do not rebuild."""
+    """Stored bytes cannot be reached now (time-out, EIO, permission): wait, do not rebuild."""
 
 
 class NotSerializable(PerdureError):
-    """A value has no encoding; ``path`` leads to the culprit inside it: ``result["model"].lock``."""
+    """A value has no encoding; ``path`` leads to the culprit in it: ``result["model"].lock``."""
 
     def __init__(self, message: str, *, path: str = "") -> None:
         self.path = path

@@ -14,7 +14,7 @@ from enum import StrEnum
 
 
 class RunStatus(StrEnum):
-    """Where a run stands. ``INTERRUPTED`` is derived, never stored: RUNNING without a live owner."""
+    """Where a run stands. ``INTERRUPTED`` is derived, not stored: RUNNING without a live owner."""
 
     QUEUED = "QUEUED"
     RUNNING = "RUNNING"

@@ -9,9 +9,9 @@ from __future__ import annotations
 from datetime import datetime
 
 import msgspec
-from perdure_storage.records import Cause, Digest, ErrorRecord, StoredValue
 
 from perdure.plan import Arg, Function, Path
+from perdure_storage.records import Cause, Digest, ErrorRecord, StoredValue
 
 
 class CallId(msgspec.Struct, frozen=True):

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
-from perdure_storage.records import Cause, ProcessId
 
 from perdure.calls import CallContext, CallId, Outcome, StepCall
+from perdure_storage.records import Cause, ProcessId
 
 
 class Capacity(msgspec.Struct, frozen=True, kw_only=True):
