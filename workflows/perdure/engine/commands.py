@@ -32,6 +32,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
             dispatches go first).
         dispatch: attempts to start.
         kill: attempts to end.
+        forget: unsynced values, by run and digest, that nobody will read again.
         ended: runs that are over with these commits.
         parked: runs to give back: paused ones, in which nothing runs any more.
         dropped: runs that are no longer ours; their attempts are killed and discarded.
@@ -41,6 +42,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     commits: tuple[RunCommit, ...] = ()
     dispatch: tuple[Dispatch, ...] = ()
     kill: tuple[Kill, ...] = ()
+    forget: tuple[tuple[str, Digest], ...] = ()
     ended: tuple[str, ...] = ()
     parked: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()

@@ -49,15 +49,21 @@ def match_rows(
     keep_changed: bool = False,
     old_functions: Mapping[str, Function] | None = None,
 ) -> Matching:
-    """Match current, succeeded ``rows`` with the steps of ``plan``.
+    """Match succeeded ``rows`` with the steps of ``plan``.
+
+    Rows that are history are matched too, after the current ones: whoever takes an edit back gets
+    the old result back. (Values that were lost or proven stale are LOST, not SUCCEEDED.)
 
     Args:
+        plan: today's plan.
         fingerprints: of the plan's steps, by step id.
+        rows: all rows of a run.
         keep_changed: ``on_change="reuse"``: a row under the same id holds whatever has changed.
         old_functions: functions of the older plan by code digest, for reasons that name the
             helper that changed.
     """
-    by_id = {row.step_id: row for row in rows if row.status is StepStatus.SUCCEEDED}
+    usable = [row for row in rows if row.status is StepStatus.SUCCEEDED]
+    by_id = {row.step_id: row for row in usable if row.current}
     kept = {
         step.id: by_id[step.id]
         for step in plan.steps
@@ -65,7 +71,8 @@ def match_rows(
         and (keep_changed or by_id[step.id].fingerprint == fingerprints[step.id])
     }
     left = [row for row in by_id.values() if row.step_id not in kept]
-    return _match_rest(plan, fingerprints, kept, left, old_functions or {})
+    history = [row for row in reversed(usable) if not row.current]
+    return _match_rest(plan, fingerprints, kept, left, history, old_functions or {})
 
 
 def _match_rest(
@@ -73,17 +80,18 @@ def _match_rest(
     fingerprints: Mapping[str, str],
     kept: dict[str, StepRecord],
     left: list[StepRecord],
+    history: list[StepRecord],
     old_functions: Mapping[str, Function],
 ) -> Matching:
     same: dict[tuple[str, str], deque[StepRecord]] = defaultdict(deque)
     named: dict[str, list[StepRecord]] = defaultdict(list)
-    for row in left:
+    for row in (*left, *history):
         same[row.name, row.fingerprint].append(row)
         named[row.name].append(row)
     adopted: dict[str, StepRecord] = {}
     candidates: dict[str, tuple[StepRecord, ...]] = {}
     reasons: dict[str, str] = {}
-    for step in plan.steps if left else ():
+    for step in plan.steps if named else ():
         if step.id in kept:
             continue
         name = match_name(step)
@@ -128,8 +136,3 @@ def code_difference(old: Function | None, new: Function) -> str:
         if old.manifest.get(part) != new.manifest.get(part)
     ]
     return f" ({', '.join(sorted(parts)[:3])}{', ...' if len(parts) > 3 else ''})" if parts else ""
-
-
-def consumed(row: StepRecord, current: tuple[str, ...]) -> bool:
-    """Say whether ``row`` consumed exactly the values whose digests are ``current``."""
-    return row.inputs == current
