@@ -1,0 +1,1 @@
+"""Where a user's function meets its arguments: shared by every executor, and the worker process."""

@@ -1,0 +1,173 @@
+"""Runs attempts inside ``poll``, one after the other, in the coordinator's own thread.
+
+For tests, debuggers and tiny steps. It cannot end a running attempt: no time-out is enforced, and
+a crash of a step is a crash of the process.
+"""
+
+from __future__ import annotations
+
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from perdure_storage.records import Cause, ErrorRecord, ProcessId
+
+from perdure.calls import CallContext, CallId, Outcome, StepCall
+from perdure.executors.capacity import detect_capacity
+from perdure.executors.protocol import Capacity
+from perdure.executors.waking import WakePipe
+from perdure.worker.output import captured_streams
+from perdure.worker.scope import RunScope
+from perdure.worker.steps import Attempt, worker_name
+
+_TURN_S = 0.01
+"""``poll`` returns with what it has after this time: so that short calls come in batches and the
+outcome of a long one is told, and made durable, before the next begins."""
+
+
+class InlineExecutor:
+    """The executor ``"inline"``. Owned by one thread."""
+
+    name = "inline"
+    can_kill = False
+
+    def __init__(self, capacity: Capacity | None = None) -> None:
+        self.capacity = capacity or detect_capacity()
+        self._scopes: dict[str, RunScope] = {}
+        self._calls: deque[StepCall] = deque()
+        self._outcomes: list[Outcome] = []
+        self._wake = WakePipe()
+        self._closed = False
+
+    def open_run(self, context: CallContext) -> None:
+        self._scopes[context.run_id] = RunScope(context)
+
+    def close_run(self, run_id: str) -> None:
+        scope = self._scopes.pop(run_id, None)
+        if scope is not None:
+            scope.close()
+
+    def submit(self, calls: Sequence[StepCall]) -> None:
+        self._calls.extend(calls)
+
+    def kill(self, calls: Sequence[CallId], *, grace_s: float, cause: Cause) -> None:
+        """End calls that have not begun; no other can be in flight between two polls."""
+        wanted = set(calls)
+        ended = [call for call in self._calls if call.id in wanted]
+        if not ended:
+            return
+        self._calls = deque(call for call in self._calls if call.id not in wanted)
+        self._outcomes += [unstarted(call.id, cause) for call in ended]
+
+    def poll(self, timeout_s: float | None) -> list[Outcome]:
+        if not self._calls and not self._outcomes:
+            self._wait(timeout_s)
+        if self._calls:
+            with captured_streams():
+                self._run_calls()
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
+
+    def wake(self) -> None:
+        self._wake.wake()
+
+    def workers(self) -> tuple[ProcessId, ...]:
+        return ()
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._calls.clear()
+        for run_id in list(self._scopes):
+            self.close_run(run_id)
+        self._wake.close()
+
+    # --- inside poll ----------------------------------------------------------------------------
+    def _wait(self, timeout_s: float | None) -> None:
+        if timeout_s != 0:
+            select.select([self._wake.fd], [], [], timeout_s)
+        self._wake.drain()
+
+    def _run_calls(self) -> None:
+        until = time.monotonic() + _TURN_S
+        while self._calls:
+            call = self._calls.popleft()
+            scope = self._scopes[call.id.run_id]
+            if scope.is_async(call.function):
+                self._run_async([call, *self._take_async()])
+            else:
+                self._outcomes.append(self._run_one(call, scope))
+            if time.monotonic() >= until:
+                return
+
+    def _run_one(self, call: StepCall, scope: RunScope) -> Outcome:
+        attempt = Attempt(call, scope)
+        try:
+            outcome = attempt.run()
+        except BaseException:
+            # Ctrl-C while user code ran. The call ends as nobody's fault if we are polled again.
+            self._outcomes.append(unstarted(call.id, Cause.ABANDONED))
+            raise
+        finally:
+            attempt.output.close()
+        return outcome
+
+    def _take_async(self) -> list[StepCall]:
+        """Take the other ``async def`` calls that wait: they run together."""
+        taken: list[StepCall] = []
+        left: deque[StepCall] = deque()
+        room = self.capacity.async_slots - 1
+        for call in self._calls:
+            if len(taken) < room and self._scopes[call.id.run_id].is_async(call.function):
+                taken.append(call)
+            else:
+                left.append(call)
+        self._calls = left
+        return taken
+
+    def _run_async(self, calls: list[StepCall]) -> None:
+        attempts = [Attempt(call, self._scopes[call.id.run_id]) for call in calls]
+        try:
+            self._outcomes += _run_together(attempts)
+        except BaseException:
+            self._outcomes += [unstarted(call.id, Cause.ABANDONED) for call in calls]
+            raise
+        finally:
+            for attempt in attempts:
+                attempt.output.close()
+
+
+def _run_together(attempts: list[Attempt]) -> list[Outcome]:
+    """Run attempts on one event loop; on a thread of its own where this one has a loop running."""
+    import asyncio
+
+    async def together() -> list[Outcome]:
+        return list(await asyncio.gather(*(attempt.run_async() for attempt in attempts)))
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(together())
+    done: list[list[Outcome]] = []
+    thread = threading.Thread(target=lambda: done.append(asyncio.run(together())))
+    thread.start()
+    thread.join()
+    return done[0]
+
+
+def unstarted(call: CallId, cause: Cause) -> Outcome:
+    """Return the outcome of a call that is ended before, or without, ending by itself."""
+    return Outcome(
+        id=call,
+        cause=cause,
+        error=ErrorRecord(
+            type="perdure.errors.RunCancelled" if cause is Cause.CANCELLED else "",
+            message=f"the attempt was ended: {cause.value}",
+            cause=cause,
+            step_id=call.step_id,
+        ),
+        worker=worker_name(),
+    )

@@ -1,0 +1,121 @@
+"""Exceptions become data here: readable without the user's code, raisable again with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from perdure_storage.records import Cause, ErrorRecord
+
+from perdure.worker.secrets import Redactor
+
+_LONGEST_MESSAGE = 10_000
+_LONGEST_TRACEBACK = 100_000
+
+
+class StepInterrupted(BaseException):
+    """Raised inside a running step when it is to end now, so that its ``finally`` blocks run.
+
+    Derives from BaseException so that ``except Exception`` in user code does not swallow it.
+    """
+
+
+class Refusal(Exception):
+    """An attempt that cannot begin, or whose value cannot be kept, for a reason not the user's.
+
+    Attributes:
+        cause: what the engine is to make of it.
+        error: the exception behind it.
+        culprit: the key of the input that is lost or out of reach; "" if it is none.
+        retryable: whether another attempt could end differently.
+    """
+
+    def __init__(
+        self, cause: Cause, error: BaseException, *, culprit: str = "", retryable: bool = True
+    ) -> None:
+        self.cause = cause
+        self.error = error
+        self.culprit = culprit
+        self.retryable = retryable
+        super().__init__(str(error))
+
+
+def error_record(
+    error: BaseException,
+    *,
+    cause: Cause = Cause.USER_ERROR,
+    step_id: str | None = None,
+    redactor: Redactor | None = None,
+    note: str = "",
+    skip: int = 1,
+) -> ErrorRecord:
+    """Write ``error`` down, with its traceback from the user's first frame on.
+
+    Args:
+        error: what was raised.
+        cause: how the attempt ended.
+        step_id: where.
+        redactor: masks secrets; an exception that holds one is not pickled.
+        note: a line to add after the traceback.
+        skip: frames of perdure's own at the head of the traceback.
+    """
+    message = _clip(_message(error), _LONGEST_MESSAGE)
+    text = _clip(_traceback(error, skip), _LONGEST_TRACEBACK) + (f"note: {note}\n" if note else "")
+    pickled = _pickled(error)
+    if redactor is not None and redactor.longest:
+        safe = redactor.text(message), redactor.text(text)
+        if safe != (message, text):
+            (message, text), pickled = safe, None
+    return ErrorRecord(
+        type=type_name(type(error)),
+        message=message,
+        traceback=text,
+        cause=cause,
+        step_id=step_id,
+        pickled=pickled,
+    )
+
+
+def type_name(cls: type) -> str:
+    """Return ``"builtins.ValueError"``."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as second:  # noqa: BLE001 - a user's __str__ may do anything
+        return f"<its __str__ raised {type(second).__name__}>"
+
+
+def _traceback(error: BaseException, skip: int) -> str:
+    import traceback
+
+    try:
+        frames = error.__traceback__
+        for _ in range(skip):
+            frames = frames.tb_next if frames is not None else None
+        return "".join(traceback.format_exception(type(error), error, frames))
+    except Exception as second:  # noqa: BLE001 - formatting calls the user's __str__ and __repr__
+        return f"<the traceback could not be written: {type(second).__name__}>\n"
+
+
+def _pickled(error: BaseException) -> bytes | None:
+    """Return the exception's pickle, or None: not every exception can travel, and none must."""
+    dumps: Callable[[object], bytes] = _dumps()
+    try:
+        return dumps(error)
+    except Exception:  # noqa: BLE001 - a user's __reduce__ may do anything; the text remains
+        return None
+
+
+def _dumps() -> Callable[[object], bytes]:
+    import cloudpickle
+
+    return cloudpickle.dumps  # type: ignore[no-any-return]
+
+
+def _clip(text: str, limit: int) -> str:
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
