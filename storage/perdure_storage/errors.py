@@ -44,6 +44,18 @@ class StoreUnavailable(StoreError):
     """The store does not answer now: locked past the time-out, connection lost, disk full."""
 
 
+class BlobsCondemned(StoreUnavailable):
+    """Blobs that were named are being collected: put them again, then call again.
+
+    Attributes:
+        digests: the integrity digests of those blobs.
+    """
+
+    def __init__(self, message: str, *, digests: tuple[str, ...] = ()) -> None:
+        self.digests = digests
+        super().__init__(message)
+
+
 class KeyMissing(StoreError):
     """The store's rows are signed and the key that signed them is not at hand."""
 

@@ -3,6 +3,11 @@
 Each method of ``RunStore`` is one transaction: all of it lands or nothing does, also when the
 process dies inside. A guard that fails changes nothing and says what it saw. Locks are taken in
 the order run rows by id, then steps, then others.
+
+Events that the store itself writes, in the transaction of the change they tell of, each with the
+next sequence number: ``submitted``, ``claimed``, ``taken over``, ``cancel requested``,
+``pause requested``, ``pause cleared``, ``reset``, and the terminal ``succeeded``, ``failed``,
+``cancelled``. All others come in with ``RunCommit.events``.
 """
 
 from __future__ import annotations
@@ -49,8 +54,11 @@ class RunStore(Protocol):
         """Insert a QUEUED run with its plan and blob references.
 
         Guard: no run, and no tombstone, has this id. Returns the row, or None if the id is
-        taken (the caller then reads the run and applies the rules for existing ids).
-        After it returned the run exists, whatever dies.
+        taken (the caller then reads the run and applies the rules for existing ids; if there is
+        none to read, the id was deleted and what it left is not all gone yet).
+        After it returned the run exists, whatever dies. Ownership, epoch, sequence and requests
+        start from nothing, whatever ``run`` says. Raises BlobsCondemned if inputs or plan name
+        blobs that gc is taking: nothing was made, put them again.
         """
         ...
 
@@ -70,11 +78,15 @@ class RunStore(Protocol):
         """Return the plan. Raises StoreError if it is not there."""
         ...
 
-    def claimable(self, limit: int = 100) -> list[RunRecord]:
+    def claimable(self, limit: int = 100, *, besides: str | None = None) -> list[RunRecord]:
         """Return live runs without a live lease that are due: QUEUED ones whose ``not_before``
         has come, WAITING ones whose ``wake_at`` has come, RUNNING ones whose owner's lease is
         over or is on this boot (the caller looks whether that process lives), and any live one
-        with a cancel request. Highest priority first, then oldest.
+        with a cancel request. PAUSED ones whose pause request was cleared count as RUNNING.
+
+        Those without a live lease come first, so that healthy neighbours hide nothing; then
+        highest priority, then oldest. Runs owned by ``besides`` (the caller's own token) are
+        left out. ``inputs`` are left empty.
         """
         ...
 
@@ -102,7 +114,9 @@ class RunStore(Protocol):
     def claim_run(
         self, run_id: RunId, owner: Owner, *, seen_dead: str | None = None
     ) -> RunRecord | None:
-        """Take a live, unowned run: set the owner, epoch + 1, RUNNING (PAUSED stays PAUSED).
+        """Take a live, unowned run: set the owner, epoch + 1, RUNNING.
+
+        A PAUSED run stays PAUSED while its pause request stands (it is taken to be cancelled).
 
         Guard: status is live, and there is no owner, or the owner's lease is over, or the owner
         is ``seen_dead`` (the token of an owner that the caller saw dead on this host). A takeover
@@ -127,10 +141,13 @@ class RunStore(Protocol):
         Guard, per run: owner token and epoch stand, the run is not terminal. Per step: no row of
         that (run, step, generation); ``lost`` and ``superseded`` rows are current. No referenced
         blob is condemned. A run whose guard fails is left out and reported; the rest commits. A
-        row that the database itself refuses is found by bisecting and reported as ``rejected``.
+        row that the database itself refuses, or whose key or current generation is there
+        already, is found by bisecting and reported as ``rejected``, and so are ``lost`` and
+        ``superseded`` rows that are not current. A batch holds a run at most once.
         Writes: step rows (with the run's next sequence number), attempts, events, blob
-        references, the terminal transition; a batch with a step row resets ``takeovers`` to 0.
-        Once a run has a terminal status nothing more of it commits.
+        references, ``wake_at``, the terminal transition, which clears the owner; a batch with a
+        step row resets ``takeovers`` to 0. Once a run has a terminal status nothing more of it
+        commits. Reports the run's newest sequence number.
         """
         ...
 
@@ -157,6 +174,7 @@ class RunStore(Protocol):
     def request_pause(self, run_id: RunId, paused: bool) -> RunRecord:
         """Mark or clear the wish to pause. An unowned live run changes its status at once.
 
+        An owner whose lease is over counts as none, and loses the run: PAUSED, or QUEUED again.
         Raises RunNotFound; RunConflict if the run is terminal.
         """
         ...
@@ -172,8 +190,9 @@ class RunStore(Protocol):
         """Open a terminal or PAUSED run again: QUEUED; FAILED and CANCELLED rows become history.
 
         ``plan`` replaces the plan (changed code), ``policy`` the policy. Clears error, deadline
-        marks, cancel and pause requests, ``finished_at``; takeovers become 0. Guard: terminal or
-        PAUSED, or live without an owner whose lease stands; otherwise RunConflict.
+        marks, cancel and pause requests, ``finished_at``, the owner; takeovers become 0. Earlier
+        plans stay until the run is deleted. Guard: terminal or PAUSED, or live without an owner
+        whose lease stands; otherwise RunConflict. Raises RunNotFound, BlobsCondemned.
         """
         ...
 
@@ -181,8 +200,13 @@ class RunStore(Protocol):
         """Remove run, steps, attempts, events and blob references, in one transaction.
 
         Guard: terminal, and no live run has it as parent; else RunConflict. Raises RunNotFound.
-        Blobs are removed later by gc.
+        Leaves a tombstone, so that no new run takes the id before logs and spool are gone too;
+        ``free_id`` lifts it. Blobs are removed later by gc.
         """
+        ...
+
+    def free_id(self, run_id: RunId) -> None:
+        """Remove the tombstone of a deleted run: all that it left is gone. Idempotent."""
         ...
 
     def requests(self, token: str) -> list[RunRecord]:

@@ -1,0 +1,247 @@
+"""What must stand before a row may change, as pure functions: every store asks the same ones.
+
+Stores read the facts under their own lock and hand them in; the answers, and their words, are
+then the same in memory, on SQLite and on PostgreSQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+
+import msgspec
+
+from perdure_storage.errors import InternalError, RunConflict
+from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus, StepStatus, may_become
+from perdure_storage.records import (
+    Digest,
+    Owner,
+    Place,
+    PlanRecord,
+    Refusal,
+    RunCommit,
+    RunId,
+    RunPolicy,
+    RunRecord,
+    StepId,
+    StepRecord,
+)
+
+_replace = msgspec.structs.replace
+
+RELEASABLE = frozenset({RunStatus.QUEUED, RunStatus.WAITING, RunStatus.PAUSED})
+REOPENED = frozenset({StepStatus.FAILED, StepStatus.CANCELLED})
+"""Statuses of step rows that become history when their run is opened again."""
+
+
+def refusal_of(
+    commit: RunCommit, status: RunStatus, owner: str | None, epoch: int
+) -> Refusal | None:
+    """Return why this part of a batch may not land on a run in that state, or None.
+
+    Terminal is asked before ownership: the end of a run clears its owner, and "it is over" is
+    what a late holder has to hear.
+    """
+    if status in RUN_TERMINAL:
+        return Refusal(kind="terminal", message=f"run {commit.run_id!r} is {status}")
+    if owner != commit.owner or epoch != commit.epoch:
+        seen = f"owner {owner or 'nobody'}, epoch {epoch}"
+        return Refusal(
+            kind="stale",
+            message=f"run {commit.run_id!r} has {seen}; the commit comes from"
+            f" {commit.owner}, epoch {commit.epoch}",
+        )
+    if commit.end is not None and not _may_end(status, commit.end.status):
+        return Refusal(
+            kind="rejected",
+            message=f"run {commit.run_id!r} is {status} and cannot become {commit.end.status}",
+        )
+    return None
+
+
+def _may_end(status: RunStatus, end: RunStatus) -> bool:
+    return end in RUN_TERMINAL and may_become(status, end)
+
+
+def gone(run_id: RunId) -> Refusal:
+    """Return the refusal for a run that the store does not know."""
+    return Refusal(kind="gone", message=f"no run {run_id!r}")
+
+
+def condemned(run_id: RunId, digests: Iterable[Digest]) -> Refusal:
+    """Return the refusal for a commit that names blobs which gc is taking."""
+    found = tuple(sorted(digests))
+    return Refusal(
+        kind="condemned",
+        message=f"run {run_id!r} refers to {len(found)} blobs that are being collected:"
+        " put them again",
+        digests=found,
+    )
+
+
+def rejected(run_id: RunId, steps: Iterable[StepId], why: str = "") -> Refusal:
+    """Return the refusal for rows that the store will not take, whoever asks."""
+    named = tuple(dict.fromkeys(steps))
+    reason = why or "the row is there already, is not current, or cannot be stored"
+    which = f" steps {', '.join(named)}:" if named else ""
+    return Refusal(kind="rejected", message=f"run {run_id!r}:{which} {reason}", steps=named)
+
+
+def require_distinct(batch: Sequence[RunCommit]) -> None:
+    """Raise InternalError if a run is in the batch twice: its guards would see half a commit."""
+    if len({part.run_id for part in batch}) != len(batch):
+        raise InternalError("a commit batch holds the same run twice")
+
+
+def blobs_of_step(step: StepRecord) -> tuple[Digest, ...]:
+    """Return the blobs that a step row refers to."""
+    value = step.value
+    return (value.integrity,) if value is not None and value.place is Place.BLOB else ()
+
+
+def blobs_of_commit(commit: RunCommit) -> set[Digest]:
+    """Return the blobs that a run's part of a batch refers to."""
+    return {digest for step in commit.steps for digest in blobs_of_step(step)}
+
+
+def blobs_of_inputs(run: RunRecord) -> tuple[Digest, ...]:
+    """Return the blobs that a run's inputs refer to."""
+    return tuple(v.integrity for v in run.inputs.values() if v.place is Place.BLOB)
+
+
+def fresh(run: RunRecord) -> RunRecord:
+    """Return the run as it is when it is made: nobody owns it and nothing has happened."""
+    return _replace(
+        run,
+        status=RunStatus.QUEUED,
+        owner=None,
+        lease_live=False,
+        epoch=0,
+        takeovers=0,
+        seq=0,
+        error=None,
+        started_at=None,
+        finished_at=None,
+        cancel_requested=False,
+        pause_requested=False,
+    )
+
+
+def reopened(run: RunRecord, plan: PlanRecord | None, policy: RunPolicy | None) -> RunRecord:
+    """Return a run that is opened again, with another plan or policy if there is one."""
+    return _replace(
+        run,
+        status=RunStatus.QUEUED,
+        plan_digest=run.plan_digest if plan is None else plan.digest,
+        policy=policy or run.policy,
+        owner=None,
+        error=None,
+        deadline=None,
+        wake_at=None,
+        finished_at=None,
+        takeovers=0,
+        cancel_requested=False,
+        pause_requested=False,
+    )
+
+
+def token_of(run: RunRecord) -> str | None:
+    """Return the token of the run's owner, if there is one."""
+    return None if run.owner is None else run.owner.token
+
+
+def is_due(run: RunRecord, now: datetime) -> bool:
+    """Say whether a live run that nobody drives has something to do at ``now``."""
+    match run.status:
+        case RunStatus.QUEUED:
+            return run.not_before is None or run.not_before <= now
+        case RunStatus.WAITING:
+            return run.wake_at is not None and run.wake_at <= now
+        case RunStatus.PAUSED:
+            # The request was cleared while an owner was still putting the run down.
+            return not run.pause_requested
+        case _:
+            return run.status is RunStatus.RUNNING
+
+
+def shows_as(run: RunRecord) -> frozenset[RunStatus]:
+    """Return the statuses by which a query finds the run: INTERRUPTED is read off the lease."""
+    if run.status is RunStatus.RUNNING and not run.lease_live:
+        return frozenset({RunStatus.RUNNING, RunStatus.INTERRUPTED})
+    return frozenset({run.status})
+
+
+def is_held(run: RunRecord, stored: RunRecord) -> bool:
+    """Say whether whoever holds ``run`` still holds it, going by the stored row."""
+    return (
+        run.owner is not None
+        and token_of(run) == token_of(stored)
+        and run.epoch == stored.epoch
+        and stored.status not in RUN_TERMINAL
+    )
+
+
+def status_after_claim(run: RunRecord) -> RunStatus:
+    """Return the status of a live run once it is claimed."""
+    stays = run.status is RunStatus.PAUSED and run.pause_requested
+    return RunStatus.PAUSED if stays else RunStatus.RUNNING
+
+
+def status_after_pause(status: RunStatus, paused: bool) -> RunStatus:
+    """Return the status of a live run that nobody drives once its pause request is set so."""
+    if paused:
+        return RunStatus.PAUSED
+    return RunStatus.QUEUED if status is RunStatus.PAUSED else status
+
+
+def claim_event(before: RunRecord, owner: Owner) -> tuple[str, dict[str, object]]:
+    """Return kind and detail of the event that tells of a claim."""
+    detail: dict[str, object] = {
+        "owner": owner.token,
+        "host": owner.host,
+        "pid": owner.pid,
+        "epoch": before.epoch + 1,
+    }
+    if is_takeover(before, owner):
+        return "taken over", {**detail, "from": token_of(before)}
+    return "claimed", detail
+
+
+def is_takeover(before: RunRecord, owner: Owner) -> bool:
+    """Say whether a claim by ``owner`` takes the run from somebody else."""
+    return before.owner is not None and before.owner.token != owner.token
+
+
+def require_releasable(run_id: RunId, to: RunStatus) -> None:
+    """Raise InternalError if a run cannot be given back in that status."""
+    if to not in RELEASABLE:
+        raise InternalError(f"run {run_id!r} cannot be released as {to}")
+
+
+def require_live(run_id: RunId, status: RunStatus, wish: str) -> None:
+    """Raise RunConflict if the run is over; ``wish`` is the verb that was asked for."""
+    if status in RUN_TERMINAL:
+        raise RunConflict(f"cannot {wish} run {run_id!r}: it is {status} already")
+
+
+def require_resettable(run_id: RunId, status: RunStatus, driven: bool) -> None:
+    """Raise RunConflict if somebody drives the run, so that it cannot be opened again."""
+    if driven and status not in RUN_TERMINAL and status is not RunStatus.PAUSED:
+        raise RunConflict(
+            f"run {run_id!r} is {status} and its coordinator is alive: wait for it,"
+            f" or stop it with `perdure cancel {run_id}`"
+        )
+
+
+def require_deletable(run_id: RunId, status: RunStatus, live_children: Collection[RunId]) -> None:
+    """Raise RunConflict if the run, or a run that it started, is not over."""
+    if status not in RUN_TERMINAL:
+        raise RunConflict(
+            f"cannot delete run {run_id!r}: it is {status}. Type `perdure cancel {run_id}` first"
+        )
+    if live_children:
+        child = sorted(live_children)[0]
+        raise RunConflict(
+            f"cannot delete run {run_id!r}: its child {child!r} is live."
+            f" Type `perdure cancel {child}` first"
+        )

@@ -1,0 +1,484 @@
+"""A run store in this process's memory: a verified fake, the store of eager runs and simulations.
+
+It keeps the contract of ``RunStore`` but for durability: everything is gone with the object.
+Rows are frozen structs, so handing them out gives nothing away.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import msgspec
+
+from perdure_storage import guards
+from perdure_storage.clock import Clock, SystemClock
+from perdure_storage.errors import BlobsCondemned, RunNotFound, StoreError
+from perdure_storage.lifecycle import RUN_LIVE, RUN_TERMINAL, RunStatus, StepStatus
+from perdure_storage.records import (
+    AttemptRecord,
+    CommitReport,
+    Digest,
+    EventRecord,
+    Owner,
+    PlanRecord,
+    ProcessId,
+    Refusal,
+    RunCommit,
+    RunId,
+    RunPolicy,
+    RunQuery,
+    RunRecord,
+    StepId,
+    StepRecord,
+)
+
+_replace = msgspec.structs.replace
+_pack = msgspec.msgpack.Encoder().encode
+
+
+@dataclass(slots=True)
+class _Run:
+    """Everything of one run; ``steps`` is in commit order, ``current`` the generation in force."""
+
+    record: RunRecord
+    plans: set[Digest]
+    steps: dict[tuple[StepId, int], StepRecord] = field(default_factory=dict)
+    current: dict[StepId, int] = field(default_factory=dict)
+    attempts: dict[tuple[StepId, int, int], AttemptRecord] = field(default_factory=dict)
+    events: list[EventRecord] = field(default_factory=list)
+    blobs: set[Digest] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Heartbeat:
+    owner: Owner
+    until: float
+    workers: tuple[ProcessId, ...] = ()
+
+
+class MemoryRunStore:
+    """``RunStore`` over dictionaries, one lock around each method.
+
+    Args:
+        clock: wall time for deadlines, monotonic time for leases.
+        boot_id: the boot whose leases can stand; None takes every owner for one of this boot.
+        store_id: fixed by simulations, made otherwise.
+    """
+
+    def __init__(
+        self,
+        clock: Clock | None = None,
+        *,
+        boot_id: str | None = None,
+        store_id: str | None = None,
+    ) -> None:
+        self._clock = clock or SystemClock()
+        self._boot_id = boot_id
+        self._store_id = store_id or secrets.token_hex(8)
+        self._lock = threading.RLock()
+        self._runs: dict[RunId, _Run] = {}
+        self._plans: dict[Digest, PlanRecord] = {}
+        self._heartbeats: dict[str, _Heartbeat] = {}
+        self._condemned: set[Digest] = set()
+        self._tombstones: set[RunId] = set()
+        self._version = 0
+
+    @property
+    def store_id(self) -> str:
+        return self._store_id
+
+    @property
+    def url(self) -> str:
+        return f"memory://{self._store_id}"
+
+    # --- runs -------------------------------------------------------------------------------
+    def create_run(self, run: RunRecord, plan: PlanRecord) -> RunRecord | None:
+        with self._lock:
+            if run.id in self._runs or run.id in self._tombstones:
+                return None
+            blobs = set(guards.blobs_of_inputs(run))
+            self._refuse_condemned(run.id, blobs | set(plan.blobs))
+            kept = _Run(record=guards.fresh(run), plans={plan.digest}, blobs=blobs)
+            self._plans.setdefault(plan.digest, plan)
+            self._runs[run.id] = kept
+            self._tell(kept, "submitted")
+            return self._seen(kept)
+
+    def find_run(self, run_id: RunId) -> RunRecord | None:
+        with self._lock:
+            kept = self._runs.get(run_id)
+            return None if kept is None else self._seen(kept)
+
+    def get_run(self, run_id: RunId) -> RunRecord:
+        with self._lock:
+            return self._seen(self._kept(run_id))
+
+    def list_runs(self, query: RunQuery) -> list[RunRecord]:
+        with self._lock:
+            found = [self._seen(kept) for kept in self._runs.values()]
+            if query.after is not None:
+                last = _newness(self._kept(query.after).record)
+                found = [run for run in found if _newness(run) < last]
+        chosen = sorted((r for r in found if _matches(query, r)), key=_newness, reverse=True)
+        return [_replace(run, inputs={}) for run in chosen[: query.limit]]
+
+    def get_plan(self, digest: Digest) -> PlanRecord:
+        with self._lock:
+            plan = self._plans.get(digest)
+        if plan is None:
+            raise StoreError(f"no plan {digest} in {self.url}")
+        return plan
+
+    def claimable(self, limit: int = 100, *, besides: str | None = None) -> list[RunRecord]:
+        now = self._clock.now()
+        with self._lock:
+            runs = [self._seen(k) for k in self._runs.values() if self._is_claimable(k, now)]
+        others = [r for r in runs if besides is None or guards.token_of(r) != besides]
+        others.sort(key=lambda r: (r.lease_live, -r.priority, r.created_at, r.id))
+        return [_replace(run, inputs={}) for run in others[:limit]]
+
+    # --- ownership --------------------------------------------------------------------------
+    def register(self, owner: Owner, lease_s: float) -> None:
+        with self._lock:
+            until = self._clock.monotonic() + lease_s
+            self._heartbeats[owner.token] = _Heartbeat(owner, until)
+
+    def renew(self, owner: Owner, lease_s: float, workers: Sequence[ProcessId] = ()) -> bool:
+        with self._lock:
+            heartbeat = self._heartbeats.get(owner.token)
+            if heartbeat is None:
+                return False
+            heartbeat.until = self._clock.monotonic() + lease_s
+            heartbeat.workers = tuple(workers)
+            return True
+
+    def unregister(self, owner: Owner) -> None:
+        with self._lock:
+            self._heartbeats.pop(owner.token, None)
+            self._version += 1
+
+    def workers_of(self, token: str) -> tuple[ProcessId, ...]:
+        with self._lock:
+            heartbeat = self._heartbeats.get(token)
+            return () if heartbeat is None else heartbeat.workers
+
+    def claim_run(
+        self, run_id: RunId, owner: Owner, *, seen_dead: str | None = None
+    ) -> RunRecord | None:
+        with self._lock:
+            kept = self._runs.get(run_id)
+            if kept is None or not self._may_claim(kept.record, seen_dead):
+                return None
+            old = kept.record
+            self._set(
+                kept,
+                owner=owner,
+                epoch=old.epoch + 1,
+                status=guards.status_after_claim(old),
+                takeovers=old.takeovers + guards.is_takeover(old, owner),
+                started_at=old.started_at or self._clock.now(),
+            )
+            kind, detail = guards.claim_event(old, owner)
+            self._tell(kept, kind, detail)
+            return self._seen(kept)
+
+    def release_run(
+        self, run: RunRecord, *, to: RunStatus, wake_at: datetime | None = None
+    ) -> bool:
+        guards.require_releasable(run.id, to)
+        with self._lock:
+            kept = self._runs.get(run.id)
+            if kept is None or not guards.is_held(run, kept.record):
+                return False
+            self._set(kept, owner=None, status=to, wake_at=wake_at)
+            return True
+
+    # --- checkpoints ------------------------------------------------------------------------
+    def commit(self, batch: Sequence[RunCommit]) -> CommitReport:
+        committed: dict[RunId, int] = {}
+        refused: dict[RunId, Refusal] = {}
+        with self._lock:
+            guards.require_distinct(batch)
+            for part in batch:
+                refusal = self._refusal(part)
+                if refusal is None:
+                    committed[part.run_id] = self._apply(part)
+                else:
+                    refused[part.run_id] = refusal
+        return CommitReport(committed=committed, refused=refused)
+
+    def list_steps(self, run_id: RunId, *, current_only: bool = True) -> list[StepRecord]:
+        with self._lock:
+            kept = self._runs.get(run_id)
+            steps = [] if kept is None else list(kept.steps.values())
+        return [step for step in steps if step.current] if current_only else steps
+
+    def list_attempts(self, run_id: RunId, step_id: StepId | None = None) -> list[AttemptRecord]:
+        with self._lock:
+            kept = self._runs.get(run_id)
+            attempts = {} if kept is None else dict(kept.attempts)
+        return [attempts[key] for key in sorted(attempts) if step_id is None or key[0] == step_id]
+
+    def list_events(self, run_id: RunId, *, after: int = 0) -> list[EventRecord]:
+        with self._lock:
+            kept = self._runs.get(run_id)
+            events = [] if kept is None else list(kept.events)
+        return [event for event in events if event.seq > after]
+
+    # --- requests from anyone ----------------------------------------------------------------
+    def request_cancel(self, run_id: RunId) -> RunRecord:
+        with self._lock:
+            kept = self._kept(run_id)
+            guards.require_live(run_id, kept.record.status, "cancel")
+            if not kept.record.cancel_requested:
+                self._set(kept, cancel_requested=True)
+                self._tell(kept, "cancel requested")
+            return self._seen(kept)
+
+    def request_pause(self, run_id: RunId, paused: bool) -> RunRecord:
+        with self._lock:
+            kept = self._kept(run_id)
+            old = kept.record
+            guards.require_live(run_id, old.status, "pause" if paused else "unpause")
+            status = guards.status_after_pause(old.status, paused)
+            if status is not old.status and not self._is_driven(old):
+                self._set(kept, status=status, owner=None)
+            if old.pause_requested != paused:
+                self._set(kept, pause_requested=paused)
+                self._tell(kept, "pause requested" if paused else "pause cleared")
+            return self._seen(kept)
+
+    def reset_run(
+        self,
+        run_id: RunId,
+        *,
+        plan: PlanRecord | None = None,
+        policy: RunPolicy | None = None,
+        reason: str = "resume",
+    ) -> RunRecord:
+        with self._lock:
+            kept = self._kept(run_id)
+            old = kept.record
+            guards.require_resettable(run_id, old.status, self._is_driven(old))
+            if plan is not None:
+                self._refuse_condemned(run_id, set(plan.blobs))
+                self._plans.setdefault(plan.digest, plan)
+                kept.plans.add(plan.digest)
+            kept.record = guards.reopened(old, plan, policy)
+            self._close_failures(kept)
+            self._tell(kept, "reset", {"reason": reason, "was": str(old.status)})
+            return self._seen(kept)
+
+    def delete_run(self, run_id: RunId) -> None:
+        with self._lock:
+            kept = self._kept(run_id)
+            children = [
+                child.record.id
+                for child in self._runs.values()
+                if child.record.parent == run_id and child.record.status in RUN_LIVE
+            ]
+            guards.require_deletable(run_id, kept.record.status, children)
+            del self._runs[run_id]
+            self._tombstones.add(run_id)
+            self._drop_plans(kept.plans)
+            self._version += 1
+
+    def free_id(self, run_id: RunId) -> None:
+        with self._lock:
+            self._tombstones.discard(run_id)
+
+    # --- blobs' references -------------------------------------------------------------------
+    def condemn(self, digests: Iterable[Digest]) -> list[Digest]:
+        with self._lock:
+            referenced = set(self._referenced())
+            marked = sorted(set(digests) - referenced)
+            self._condemned.update(marked)
+            return marked
+
+    def absolve(self, digests: Iterable[Digest]) -> None:
+        with self._lock:
+            self._condemned.difference_update(digests)
+
+    # --- looking out -------------------------------------------------------------------------
+    def changes(self) -> object:
+        return self._version
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to release."""
+
+    # --- inside, under the lock ----------------------------------------------------------------
+    def _kept(self, run_id: RunId) -> _Run:
+        kept = self._runs.get(run_id)
+        if kept is None:
+            raise RunNotFound(run_id, self.url)
+        return kept
+
+    def _seen(self, kept: _Run) -> RunRecord:
+        return _replace(kept.record, lease_live=self._is_driven(kept.record))
+
+    def _set(self, kept: _Run, **changes: object) -> None:
+        kept.record = _replace(kept.record, **changes)
+        self._version += 1
+
+    def _tell(self, kept: _Run, kind: str, detail: dict[str, object] | None = None) -> None:
+        seq = kept.record.seq + 1
+        kept.events.append(
+            EventRecord(kind=kind, at=self._clock.now(), detail=detail or {}, seq=seq)
+        )
+        self._set(kept, seq=seq)
+
+    def _is_driven(self, run: RunRecord) -> bool:
+        heartbeat = None if run.owner is None else self._heartbeats.get(run.owner.token)
+        return (
+            heartbeat is not None
+            and self._is_here(heartbeat.owner)
+            and heartbeat.until > self._clock.monotonic()
+        )
+
+    def _is_here(self, owner: Owner) -> bool:
+        return self._boot_id is None or owner.boot_id == self._boot_id
+
+    def _is_claimable(self, kept: _Run, now: datetime) -> bool:
+        run = kept.record
+        if run.status in RUN_TERMINAL:
+            return False
+        if self._is_driven(run) and not (run.owner is not None and self._is_here(run.owner)):
+            return False
+        return run.cancel_requested or guards.is_due(run, now)
+
+    def _may_claim(self, run: RunRecord, seen_dead: str | None) -> bool:
+        if run.status in RUN_TERMINAL:
+            return False
+        return not self._is_driven(run) or guards.token_of(run) == seen_dead
+
+    def _refuse_condemned(self, run_id: RunId, blobs: set[Digest]) -> None:
+        taken = self._condemned & blobs
+        if taken:
+            refusal = guards.condemned(run_id, taken)
+            raise BlobsCondemned(refusal.message, digests=refusal.digests)
+
+    def _refusal(self, part: RunCommit) -> Refusal | None:
+        kept = self._runs.get(part.run_id)
+        if kept is None:
+            return guards.gone(part.run_id)
+        run = kept.record
+        refusal = guards.refusal_of(part, run.status, guards.token_of(run), run.epoch)
+        if refusal is not None:
+            return refusal
+        taken = self._condemned & guards.blobs_of_commit(part) if self._condemned else None
+        if taken:
+            return guards.condemned(part.run_id, taken)
+        bad = list(_bad_steps(kept, part))
+        return guards.rejected(part.run_id, bad) if bad else None
+
+    def _apply(self, part: RunCommit) -> int:
+        kept = self._runs[part.run_id]
+        for key in part.lost:
+            self._retire(kept, key.step_id, key.generation, lost=True)
+        for key in part.superseded:
+            self._retire(kept, key.step_id, key.generation, lost=False)
+        seq = kept.record.seq
+        for seq, step in enumerate(part.steps, seq + 1):  # noqa: B020
+            kept.steps[step.step_id, step.generation] = _replace(step, seq=seq)
+            kept.blobs.update(guards.blobs_of_step(step))
+            if step.current:
+                kept.current[step.step_id] = step.generation
+        for attempt in part.attempts:
+            kept.attempts[attempt.step_id, attempt.generation, attempt.attempt] = attempt
+        for seq, event in enumerate(part.events, seq + 1):  # noqa: B020
+            kept.events.append(_replace(event, seq=seq))
+        takeovers = 0 if part.steps else kept.record.takeovers
+        self._set(kept, seq=seq, wake_at=part.wake_at, takeovers=takeovers)
+        if part.end is not None:
+            self._end(kept, part)
+        return kept.record.seq
+
+    def _end(self, kept: _Run, part: RunCommit) -> None:
+        assert part.end is not None
+        self._set(
+            kept,
+            status=part.end.status,
+            error=part.end.error,
+            finished_at=self._clock.now(),
+            owner=None,
+        )
+        self._tell(kept, part.end.status.lower())
+
+    def _retire(self, kept: _Run, step_id: StepId, generation: int, *, lost: bool) -> None:
+        old = kept.steps[step_id, generation]
+        status = StepStatus.LOST if lost else old.status
+        kept.steps[step_id, generation] = _replace(old, status=status, current=False)
+        del kept.current[step_id]
+
+    def _close_failures(self, kept: _Run) -> None:
+        for (step_id, generation), step in list(kept.steps.items()):
+            if step.current and step.status in guards.REOPENED:
+                self._retire(kept, step_id, generation, lost=False)
+
+    def _drop_plans(self, plans: set[Digest]) -> None:
+        for digest in plans:
+            if not any(digest in kept.plans for kept in self._runs.values()):
+                del self._plans[digest]
+
+    def _referenced(self) -> Iterator[Digest]:
+        for plan in self._plans.values():
+            yield from plan.blobs
+        for kept in self._runs.values():
+            yield from kept.blobs
+
+
+def _newness(run: RunRecord) -> tuple[datetime, RunId]:
+    return (run.created_at, run.id)
+
+
+def _matches(query: RunQuery, run: RunRecord) -> bool:
+    return (
+        (not query.status or guards.shows_as(run) & set(query.status) != set())
+        and (query.workflow is None or run.workflow == query.workflow)
+        and query.tags.items() <= run.tags.items()
+        and (query.since is None or run.created_at >= query.since)
+        and run.id.startswith(query.id_prefix)
+    )
+
+
+def _bad_steps(kept: _Run, part: RunCommit) -> Iterator[StepId]:
+    """Yield the steps of rows that a database would refuse, in the order of the part."""
+    retired: set[StepId] = set()
+    for key in (*part.lost, *part.superseded):
+        if kept.current.get(key.step_id) != key.generation or key.step_id in retired:
+            yield key.step_id
+        retired.add(key.step_id)
+    for key in part.lost:
+        old = kept.steps.get((key.step_id, key.generation))
+        if old is not None and old.status is not StepStatus.SUCCEEDED:
+            yield key.step_id
+    yield from _bad_inserts(kept, part.steps, retired)
+
+
+def _bad_inserts(kept: _Run, steps: Iterable[StepRecord], retired: set[StepId]) -> Iterator[StepId]:
+    keys: set[tuple[StepId, int]] = set()
+    filled: set[StepId] = set()
+    for step in steps:
+        step_id = step.step_id
+        key = (step_id, step.generation)
+        is_there = key in kept.steps or key in keys
+        has_current = step_id in filled or (step_id in kept.current and step_id not in retired)
+        if is_there or (step.current and has_current) or not _is_storable(step):
+            yield step_id
+            continue
+        keys.add(key)
+        if step.current:
+            filled.add(step_id)
+
+
+def _is_storable(step: StepRecord) -> bool:
+    """Say whether a database could take the row: lone surrogates have no UTF-8."""
+    try:
+        _pack(step)
+    except (UnicodeEncodeError, OverflowError, TypeError):
+        return False
+    return True
