@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+
+from perdure.cli.endings import ExitCode, UsageError, exit_code, next_command, report
+from perdure.errors import (
+    CodeChanged,
+    DefinitionError,
+    RunCancelled,
+    RunConflict,
+    RunFailed,
+    RunNotFound,
+    StoreError,
+    WorkerLost,
+)
+
+
+def failed(cause: Exception) -> RunFailed:
+    error = RunFailed("step fit failed", run_id="iris-1", step_id="fit")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (failed(ValueError("no")), ExitCode.FAILED),
+        (UsageError("what"), ExitCode.USAGE),
+        (DefinitionError("cycle"), ExitCode.USAGE),
+        (RunConflict("other inputs"), ExitCode.USAGE),
+        (RunNotFound("x", "sqlite:///s"), ExitCode.USAGE),
+        (StoreError("no"), ExitCode.USAGE),
+        (RunCancelled("by you", run_id="iris-1"), ExitCode.CANCELLED),
+        (KeyboardInterrupt(), ExitCode.CANCELLED),
+        (ZeroDivisionError("ours"), ExitCode.FAILED),
+    ],
+)
+def test_error_ends_with_its_exit_code(error: BaseException, code: ExitCode) -> None:
+    assert exit_code(error) is code
+
+
+@pytest.mark.parametrize(
+    ("error", "command"),
+    [
+        (failed(ValueError("no")), "perdure resume iris-1 --code current"),
+        (failed(WorkerLost("killed")), "perdure resume iris-1"),
+        (failed(CodeChanged("prep.scale")), "perdure resume iris-1 --code current"),
+        (KeyboardInterrupt(), "perdure resume iris-1"),
+        (RunCancelled("by you", run_id="iris-1"), "perdure resume iris-1"),
+        (RunNotFound("x", "sqlite:///s"), "perdure ls"),
+        (UsageError("what"), None),
+    ],
+)
+def test_next_command_fits_the_cause(error: BaseException, command: str | None) -> None:
+    assert next_command(error, "iris-1") == command
+
+
+def test_next_command_quotes_an_id_that_a_shell_would_split() -> None:
+    error = RunCancelled("by you", run_id="team a/iris; rm")
+
+    assert next_command(error, None) == "perdure resume 'team a/iris; rm'"
+
+
+def test_report_shows_no_traceback_unless_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    report(failed(ValueError("no")), run_id=None, show_traceback=False)
+    plain = capsys.readouterr().err
+    report(failed(ValueError("no")), run_id=None, show_traceback=True)
+    full = capsys.readouterr().err
+
+    assert "Traceback" not in plain
+    assert plain.splitlines()[-1] == "next: perdure resume iris-1 --code current"
+    assert "RunFailed" in full
+
+
+def test_report_asks_for_a_report_when_the_error_is_not_the_users(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    report(ZeroDivisionError("ours"), run_id=None, show_traceback=False)
+
+    assert "perdure is wrong, not you" in capsys.readouterr().err

@@ -1,0 +1,105 @@
+"""How a command ends: what is said, what to type next, and the exit code."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import traceback
+from enum import IntEnum
+
+from perdure.errors import (
+    CodeChanged,
+    DefinitionError,
+    InternalError,
+    NotSerializable,
+    PerdureError,
+    RunCancelled,
+    RunConflict,
+    RunFailed,
+    RunNotDriven,
+    RunNotFound,
+    StoreError,
+)
+
+
+class ExitCode(IntEnum):
+    """What a shell sees."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    SUSPENDED = 3
+    CANCELLED = 130
+
+
+class UsageError(PerdureError):
+    """The command line itself makes no sense; ``hint`` is the line below it."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        self.hint = hint
+        super().__init__(message)
+
+
+_USAGE = (UsageError, DefinitionError, NotSerializable, RunConflict, RunNotFound, StoreError)
+"""What somebody can mend by typing something else."""
+
+
+def report(error: BaseException, *, run_id: str | None, show_traceback: bool) -> ExitCode:
+    """Say on stderr what went wrong and what to type next; return the exit code."""
+    if show_traceback:
+        traceback.print_exception(error)
+    if isinstance(error, KeyboardInterrupt):
+        say("interrupted")
+    elif isinstance(error, PerdureError):
+        _say_error(error)
+    else:
+        say(f"error: perdure is wrong, not you: {type(error).__name__}: {error}")
+        if not show_traceback:
+            say("please report it with what --traceback prints")
+    command = next_command(error, run_id)
+    if command:
+        say(f"next: {command}")
+    return exit_code(error)
+
+
+def exit_code(error: BaseException) -> ExitCode:
+    """Return the exit code that an error stands for."""
+    if isinstance(error, KeyboardInterrupt | RunCancelled):
+        return ExitCode.CANCELLED
+    if isinstance(error, _USAGE):
+        return ExitCode.USAGE
+    return ExitCode.FAILED
+
+
+def next_command(error: BaseException, run_id: str | None) -> str | None:
+    """Return the command that fits the cause, in full, or None where nothing helps."""
+    run_id = getattr(error, "run_id", None) or run_id
+    if isinstance(error, RunNotFound):
+        return "perdure ls"
+    if run_id is None or isinstance(error, UsageError | InternalError):
+        return None
+    quoted = shlex.quote(run_id)
+    if isinstance(error, RunFailed | CodeChanged):
+        return _after_failure(error, quoted)
+    if isinstance(error, KeyboardInterrupt | RunCancelled | RunNotDriven):
+        return f"perdure resume {quoted}"
+    return None
+
+
+def _after_failure(error: RunFailed | CodeChanged, quoted: str) -> str:
+    """After a user error the code is mended first; after a loss it is not to blame."""
+    cause = error.__cause__
+    lost = isinstance(cause, PerdureError) and not isinstance(cause, CodeChanged)
+    return f"perdure resume {quoted}" + ("" if lost else " --code current")
+
+
+def say(text: str) -> None:
+    """Print a line for people: stderr, so that stdout holds results only."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _say_error(error: PerdureError) -> None:
+    say(f"error: {error}")
+    hint = getattr(error, "hint", "")
+    if hint:
+        say(hint)
