@@ -93,6 +93,7 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         token: unique for each coordinator; what rows refer to.
         started: the process's start time in seconds since the epoch, as psutil reports it.
+        serves: takes on any run that nobody drives, as ``perdure up`` does.
     """
 
     token: str
@@ -101,6 +102,7 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True):
     pid_ns: str
     pid: int
     started: float
+    serves: bool = False
 
 
 class ProcessId(msgspec.Struct, frozen=True, kw_only=True):

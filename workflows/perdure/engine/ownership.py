@@ -1,0 +1,62 @@
+"""Who drives runs: naming this process so that nobody is ever mistaken for it, or for alive."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import secrets
+from pathlib import Path
+
+import psutil
+from perdure_storage.records import Owner
+
+
+@functools.cache
+def _host() -> tuple[str, str, str]:
+    return platform.node(), _boot_id(), _pid_namespace()
+
+
+def _boot_id() -> str:
+    linux = Path("/proc/sys/kernel/random/boot_id")
+    return linux.read_text().strip() if linux.exists() else f"{psutil.boot_time():.0f}"
+
+
+def _pid_namespace() -> str:
+    linux = Path("/proc/self/ns/pid")
+    return os.readlink(linux) if linux.exists() else ""
+
+
+def this_owner(*, serves: bool = False) -> Owner:
+    """Return a new coordinator identity of this process."""
+    host, boot_id, pid_ns = _host()
+    return Owner(
+        token=secrets.token_hex(8),
+        host=host,
+        boot_id=boot_id,
+        pid_ns=pid_ns,
+        pid=os.getpid(),
+        started=psutil.Process().create_time(),
+        serves=serves,
+    )
+
+
+def is_neighbour(owner: Owner) -> bool:
+    """Say whether the owner's process, if it lives, is one that we could see."""
+    return (owner.host, owner.boot_id, owner.pid_ns) == _host()
+
+
+def is_seen_dead(owner: Owner) -> bool:
+    """Say whether we can be sure that the owner's process is gone. False when in doubt."""
+    if not is_neighbour(owner):
+        return False
+    try:
+        process = psutil.Process(owner.pid)
+        return (
+            abs(process.create_time() - owner.started) > 0.05
+            or process.status() == psutil.STATUS_ZOMBIE
+        )
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.AccessDenied:
+        return False
