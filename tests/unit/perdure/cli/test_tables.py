@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from perdure.cli import tables
+from perdure.cli.views import ErrorView, RunView, StepView
+
+NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
+RUN = RunView(
+    id="iris-1",
+    workflow="iris",
+    status="FAILED",
+    created_at=NOW - timedelta(minutes=5),
+    started_at=NOW - timedelta(minutes=5),
+    finished_at=NOW - timedelta(minutes=4),
+    inputs={"k": {"type": "int", "repr": "3"}},
+    done=2,
+    total=5,
+    error=ErrorView(type="builtins.ValueError", message="no rows", step="fit"),
+    steps=[
+        StepView(
+            id="load", status="SUCCEEDED", attempts=1, duration_s=0.2, preview={"repr": "[1]"}
+        ),
+        StepView(
+            id="fit",
+            status="FAILED",
+            error=ErrorView(type="builtins.ValueError", message="no rows"),
+        ),
+    ],
+)
+
+
+def test_runs_are_listed_one_a_line_with_progress_and_age(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tables.print_runs([RUN], NOW)
+
+    header, line = capsys.readouterr().out.splitlines()
+    assert header.split() == ["ID", "WORKFLOW", "STATUS", "STEPS", "CREATED", "TOOK"]
+    assert line.split() == ["iris-1", "iris", "FAILED", "2/5", "5", "min", "ago", "1", "min"]
+
+
+def test_run_is_shown_with_inputs_error_and_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    tables.print_run(RUN, NOW)
+
+    out = capsys.readouterr().out
+    assert "k = 3" in out
+    assert "ValueError: no rows (step fit)" in out
+    assert "load" in out
+
+
+def test_long_ids_are_not_cut_when_the_output_is_a_pipe(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    long = RunView(id="x" * 200, workflow="w" * 90, status="QUEUED", created_at=NOW)
+
+    tables.print_runs([long], NOW)
+
+    assert "x" * 200 in capsys.readouterr().out
+
+
+def test_user_text_is_neither_markup_nor_terminal_commands(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sly = RunView(id="[red]a\x1b[2J", workflow="w", status="QUEUED", created_at=NOW)
+
+    tables.print_runs([sly], NOW)
+
+    out = capsys.readouterr().out
+    assert "[red]a" in out
+    assert "\x1b" not in out

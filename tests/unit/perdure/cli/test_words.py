@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from perdure.cli import words
+
+NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, ""),
+        (0, "0 ms"),
+        (0.0123, "12 ms"),
+        (3.44, "3.4 s"),
+        (60, "1 min"),
+        (306, "5 min 6 s"),
+        (7 * 3600 + 480, "7 h 8 min"),
+        (9 * 86400 + 3700, "9 d 1 h"),
+    ],
+)
+def test_duration_is_said_in_its_two_largest_units(seconds: float | None, text: str) -> None:
+    assert words.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("ago", "text"),
+    [(-5, "now"), (0.5, "now"), (59, "59 s ago"), (125, "2 min ago"), (86400 * 3, "3 d ago")],
+)
+def test_age_is_said_in_its_largest_unit(ago: float, text: str) -> None:
+    assert words.age(NOW - timedelta(seconds=ago), NOW) == text
+
+
+def test_one_line_has_no_breaks_and_keeps_to_its_width() -> None:
+    assert words.one_line("a\n  b\tc", 10) == "a b c"
+    assert words.one_line("abcdefgh", 5) == "abcd…"
