@@ -165,12 +165,18 @@ class StepPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Parameter(msgspec.Struct, frozen=True, kw_only=True):
-    """One parameter of a workflow as people see it; ``static`` ones are part of the plan."""
+    """One parameter of a workflow as people see it.
+
+    Attributes:
+        static: a real value while tracing, and so part of the plan.
+        value: index into ``Plan.constants`` of a static parameter's value.
+    """
 
     name: str
     annotation: str = ""
     default: str | None = None
     static: bool = False
+    value: int | None = None
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

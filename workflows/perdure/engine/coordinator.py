@@ -118,6 +118,10 @@ class Coordinator:
         self._inbox.append(run_id)
         self.wake()
 
+    def serve(self) -> None:
+        """Register at once, so that others see that runs are taken on here."""
+        self._start()
+
     def wake(self) -> None:
         """End the current wait, if any."""
         self._woken.set()
@@ -127,6 +131,11 @@ class Coordinator:
     def drives(self, run_id: str) -> bool:
         """Say whether the run is driven here, or is about to be."""
         return run_id in self._engine.runs or run_id in self._inbox
+
+    @property
+    def is_in_user_code(self) -> bool:
+        """Say whether a step's function runs in the driving thread now."""
+        return any(executor.runs_here for executor in self._executors.values())
 
     @property
     def is_idle(self) -> bool:

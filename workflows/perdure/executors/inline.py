@@ -40,6 +40,7 @@ class InlineExecutor:
         self._outcomes: list[Outcome] = []
         self._wake = WakePipe()
         self._closed = False
+        self.runs_here = False
 
     def open_run(self, context: CallContext) -> None:
         self._scopes[context.run_id] = RunScope(context)
@@ -65,8 +66,12 @@ class InlineExecutor:
         if not self._calls and not self._outcomes:
             self._wait(timeout_s)
         if self._calls:
-            with captured_streams():
-                self._run_calls()
+            self.runs_here = True
+            try:
+                with captured_streams():
+                    self._run_calls()
+            finally:
+                self.runs_here = False
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
 

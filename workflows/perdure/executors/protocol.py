@@ -45,6 +45,11 @@ class Executor(Protocol):
         ...
 
     @property
+    def runs_here(self) -> bool:
+        """Say whether user code runs now in the thread that called ``poll``. For signal handlers."""
+        ...
+
+    @property
     def capacity(self) -> Capacity:
         """Return what it offers; placement is the engine's business and never exceeds it."""
         ...

@@ -1,0 +1,340 @@
+"""The verbs, against one store: what ``perdure.run`` and its kin do."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from datetime import datetime, timedelta
+from typing import Any
+
+from perdure_storage.lifecycle import RUN_LIVE, RunStatus
+from perdure_storage.records import RunId, RunQuery, RunRecord
+
+from perdure.driving import Driving
+from perdure.errors import DefinitionError, RunConflict, RunNotFound, did_you_mean
+from perdure.resources import parse_duration
+from perdure.runs import Run
+from perdure.runtime import Runtime
+from perdure.session import use_driver
+from perdure.settings import Settings, load_settings
+from perdure.submission import Submission, Wishes
+
+log = logging.getLogger(__name__)
+
+
+class Perdure:
+    """The same verbs as the module's, against one store. Made by ``perdure.open``.
+
+    Inside its ``with`` block module functions and workflow verbs use this store too.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._runtime: Runtime | None = None
+        self._driving = Driving(
+            lambda on_change: self.runtime.coordinator(on_change=on_change)
+        )
+        self._lock = threading.Lock()
+        self._stack = ExitStack()
+
+    @property
+    def runtime(self) -> Runtime:
+        """Return the opened stores; they are opened when first needed."""
+        with self._lock:
+            if self._runtime is None:
+                self._runtime = Runtime(self.settings)
+            return self._runtime
+
+    def __enter__(self) -> Perdure:
+        self._stack.enter_context(use_driver(self))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+        self.close()
+
+    def close(self) -> None:
+        """Stop driving (runs stay resumable) and close the stores. Idempotent."""
+        self._driving.stop()
+        with self._lock:
+            if self._runtime is not None:
+                self._runtime.close()
+                self._runtime = None
+
+    # --- making runs ------------------------------------------------------------------------
+    def run(self, dag: Any, **options: Any) -> Any:
+        """Run durably and return the result; resumes, or returns what is recorded, by id.
+
+        Raises:
+            RunFailed: a step failed for good; its exception is ``__cause__``.
+            RunConflict: the id belongs to another run, or its state does not allow it.
+        """
+        run = self._submit(dag, options, say=True)
+        return self._drive_to_end(run)
+
+    def start(self, dag: Any, **options: Any) -> Run:
+        """Run durably, driven by this process in the background; returns the run at once."""
+        run = self._submit(dag, options, say=False)
+        self._drive(run)
+        self._driving.drive_in_background()
+        return run
+
+    def submit(self, dag: Any, **options: Any) -> Run:
+        """Record the run for some ``perdure up`` to drive; warns when none is alive."""
+        run = self._submit(dag, options, say=False)
+        if not any(alive for owner, alive in self.runtime.store.coordinators() if owner.serves):
+            log.warning("nobody drives this store now: start `perdure up` to run %s", run.id)
+        return run
+
+    def execute(self, dag: Any, *, inputs: Mapping[str, Any] | None = None, **more: Any) -> Any:
+        """Run eagerly in this process; nothing is stored."""
+        from perdure.compile import prepare
+        from perdure.eager import execute
+
+        prepared = prepare(dag, {**(inputs or {}), **more})
+        return execute(prepared.dag, prepared.inputs)
+
+    def _submit(self, dag: Any, options: dict[str, Any], *, say: bool) -> Run:
+        wishes = Wishes.from_options(options, find_last=self._find_last)
+        submission = Submission(self.runtime, self.settings, dag, wishes)
+        record, note = submission.submit()
+        if note or say:
+            self._say(note or f"run {record.id}")
+        return Run(record.id, self)
+
+    def _find_last(self, workflow: str) -> RunId | None:
+        runs = self.runtime.store.list_runs(RunQuery(workflow=workflow, limit=1))
+        return runs[0].id if runs else None
+
+    # --- going on ---------------------------------------------------------------------------
+    def resume(
+        self,
+        run_id: str,
+        *,
+        code: str = "recorded",
+        on_change: str = "recompute",
+        on_divergence: str = "fail",
+        executor: str | None = None,
+        dag: Any = None,
+    ) -> Run:
+        """Go on with a run that was interrupted, failed, cancelled or paused; drives it here.
+
+        Args:
+            run_id: the run.
+            code: ``"recorded"``, or ``"current"`` to take today's code for the steps that have
+                not committed.
+            on_change: what happens to committed steps that changed; see ``run``.
+            on_divergence: ``"fail"``, ``"recompute"`` or ``"keep"``.
+            executor: drive it on another executor.
+            dag: the definition, where ``code="current"`` cannot find it by itself.
+
+        Raises:
+            RunNotFound: no such run.
+            RunConflict: it is driven by a live owner, or its graph is another today.
+        """
+        from perdure.submission import reopen_run
+
+        run = self.get_run(run_id)
+        note = reopen_run(
+            self.runtime,
+            run.id,
+            code=code,
+            on_change=on_change,
+            on_divergence=on_divergence,
+            executor=executor,
+            dag=dag,
+        )
+        if note:
+            self._say(note)
+        if run.record.status in RUN_LIVE:
+            self._drive(run)
+            self._driving.drive_in_background()
+        return run
+
+    def resume_all(self, *, failed: bool = False) -> list[Run]:
+        """Resume every interrupted run of the store, with ``failed`` also the failed ones."""
+        wanted = [RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING]
+        if failed:
+            wanted.append(RunStatus.FAILED)
+        runs = []
+        for record in self._all(RunQuery(status=tuple(wanted))):
+            run = Run(record.id, self)
+            if run.status is RunStatus.INTERRUPTED or record.status in (
+                RunStatus.QUEUED,
+                RunStatus.FAILED,
+            ):
+                runs.append(self.resume(record.id))
+        return runs
+
+    def _all(self, query: RunQuery) -> Iterator[RunRecord]:
+        import msgspec
+
+        while True:
+            page = self.runtime.store.list_runs(query)
+            yield from page
+            if len(page) < query.limit:
+                return
+            query = msgspec.structs.replace(query, after=page[-1].id)
+
+    def _drive(self, run: Run) -> None:
+        self._driving.submit(run.id)
+
+    def _drive_to_end(self, run: Run) -> Any:
+        record = run.record
+        if record.status in RUN_LIVE:
+            self._drive(run)
+            try:
+                return run.result()
+            except KeyboardInterrupt:
+                self._say(f"interrupted. Go on with: perdure resume {run.id}")
+                raise
+        return run.result()
+
+    def wait_for(self, run_id: str, until: Any) -> None:
+        """Wait until ``until()`` holds, driving the run if it is driven by this process."""
+        self._driving.drive(until)
+
+    def drives(self, run_id: str) -> bool:
+        """Say whether the run is driven by this process."""
+        return self._driving.drives(run_id)
+
+    # --- looking ----------------------------------------------------------------------------
+    def get_run(self, run_id: str) -> Run:
+        """Return the run. Raises RunNotFound, which names the store and similar ids."""
+        record = self.runtime.store.find_run(RunId(run_id))
+        if record is None:
+            raise RunNotFound(run_id, self.runtime.store.url, self._hint(run_id))
+        return Run(record.id, self)
+
+    def _hint(self, run_id: str) -> str:
+        known = [record.id for record in self.runtime.store.list_runs(RunQuery(limit=200))]
+        if not known:
+            return "There are no runs in it yet"
+        return did_you_mean(run_id, known).removeprefix("; ").capitalize()
+
+    def list_runs(
+        self,
+        *,
+        status: str | Sequence[str] | None = None,
+        workflow: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        since: datetime | timedelta | str | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> list[Run]:
+        """Return runs, newest first.
+
+        Args:
+            status: one status or several.
+            workflow: the workflow's name.
+            tags: tags that a run must have, all of them.
+            since: made after this time (aware), or within this duration (``"2d"``).
+            limit: at most so many.
+            after: the id of the last run of the page before.
+        """
+        query = RunQuery(
+            status=_statuses(status),
+            workflow=workflow,
+            tags=dict(tags or {}),
+            since=self._since(since),
+            limit=limit,
+            after=RunId(after) if after is not None else None,
+        )
+        return [Run(record.id, self, record) for record in self.runtime.store.list_runs(query)]
+
+    def _since(self, since: datetime | timedelta | str | None) -> datetime | None:
+        if since is None or isinstance(since, datetime):
+            if since is not None and since.tzinfo is None:
+                raise DefinitionError("since= needs a time zone: datetime.now(UTC), not naive")
+            return since
+        return self.runtime.clock.now() - timedelta(seconds=parse_duration(since))
+
+    def why(self, run_id: str, step: str) -> str:
+        """Return the recorded reason why a step ran, was reused, is retried or waits."""
+        return self.get_run(run_id)[step].why()
+
+    # --- asking -----------------------------------------------------------------------------
+    def cancel(self, run_id: str) -> Run:
+        """Cancel a run: nothing new starts, its processes end, then it is CANCELLED.
+
+        A run without a live owner is ended here and now.
+        """
+        run = self.get_run(run_id)
+        self.runtime.store.request_cancel(run.id)
+        if not run.is_driven:
+            self._drive(run)
+            self.wait_for(run.id, lambda: run.record.status not in RUN_LIVE)
+        return run
+
+    def pause(self, run_id: str) -> Run:
+        """Let running steps finish and start none; ``resume`` goes on."""
+        run = self.get_run(run_id)
+        self.runtime.store.request_pause(run.id, True)
+        return run
+
+    def delete(self, run_id: str) -> None:
+        """Remove a finished run with its steps, events and logs."""
+        run = self.get_run(run_id)
+        self.runtime.store.delete_run(run.id)
+        self.runtime.logs.delete(run.id)
+
+    def serve(self, stop: threading.Event) -> None:
+        """Drive whatever run of the store nobody drives, until ``stop`` is set: ``perdure up``."""
+        served = Driving(
+            lambda on_change: self.runtime.coordinator(serves=True, on_change=on_change)
+        )
+        try:
+            served.serve(stop)
+        finally:
+            served.stop()
+
+    def _say(self, line: str) -> None:
+        if sys.stderr.isatty() or _in_notebook():
+            print(f"perdure: {line}", file=sys.stderr)
+
+
+def _in_notebook() -> bool:
+    return "ipykernel" in sys.modules
+
+
+def _statuses(status: str | Sequence[str] | None) -> tuple[RunStatus, ...]:
+    names = [status] if isinstance(status, str) else list(status or ())
+    for name in names:
+        if name not in RunStatus.__members__:
+            hint = did_you_mean(name.upper(), RunStatus.__members__)
+            raise DefinitionError(
+                f"no status {name!r}{hint}. Statuses: {', '.join(RunStatus.__members__)}"
+            )
+    return tuple(RunStatus(name) for name in names)
+
+
+def open_store(
+    store: str | None = None,
+    *,
+    blobs: str | None = None,
+    executor: str | None = None,
+    workers: float | None = None,
+) -> Perdure:
+    """Return the verbs against a store, a context manager. What is not given is a setting.
+
+    Args:
+        store: a folder's file or URL: ``sqlite:///...``, ``postgresql://...``.
+        blobs: folder or fsspec URL of large values.
+        executor: ``"processes"`` or ``"inline"``.
+        workers: how many CPUs steps may use at one time.
+    """
+    return Perdure(load_settings(store=store, blobs=blobs, executor=executor, workers=workers))
+
+
+def default_client() -> Perdure:
+    """Return the client of the settings, made once and closed at exit."""
+    client = Perdure(load_settings())
+    atexit.register(client.close)
+    return client
+
+
+__all__ = ["Perdure", "RunConflict", "default_client", "open_store"]

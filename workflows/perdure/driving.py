@@ -1,0 +1,150 @@
+"""Who sits at the wheel in this process: one thread at a time drives one coordinator.
+
+``run`` drives in the calling thread; ``start`` has a background thread do it; whoever waits while
+another drives just waits, and takes the seat when it falls free. Ctrl-C is taken as a request:
+never in the middle of a commit, at once while user code runs inline.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from perdure.engine.coordinator import Coordinator
+from perdure.errors import DefinitionError
+
+_TURN_S = 0.2
+
+
+class Driving:
+    """The seat. ``make`` builds the coordinator when the first run needs one."""
+
+    def __init__(self, make: Callable[[Callable[[str], None]], Coordinator]) -> None:
+        self._make = make
+        self._coordinator: Coordinator | None = None
+        self._seat = threading.Lock()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._interrupted = False
+        self._driver: int | None = None
+
+    def submit(self, run_id: str) -> None:
+        """Hand a run to this process's coordinator; somebody must ``drive`` or be waiting."""
+        self._current().submit(run_id)
+
+    def drives(self, run_id: str) -> bool:
+        """Say whether the run is driven in this process."""
+        return self._coordinator is not None and self._coordinator.drives(run_id)
+
+    def drive(self, until: Callable[[], bool]) -> None:
+        """Return when ``until()`` holds, driving whenever nobody else does.
+
+        Raises KeyboardInterrupt after everything driven here was left resumable.
+        """
+        if self._driver == threading.get_ident():
+            raise DefinitionError(
+                "a step that runs inline cannot wait for another run: it would wait for itself. "
+                "Bind the other workflow into this one, or use executor='processes'"
+            )
+        with self._polite_interrupts():
+            while not until():
+                if self._seat.acquire(blocking=False):
+                    self._driver = threading.get_ident()
+                    try:
+                        self._drive(until)
+                    finally:
+                        self._driver = None
+                        self._seat.release()
+                        self._tell("")
+                else:
+                    with self._changed:
+                        self._changed.wait(_TURN_S)
+                self._raise_interrupt()
+
+    def _drive(self, until: Callable[[], bool]) -> None:
+        while not until() and not self._interrupted:
+            coordinator = self._coordinator
+            if coordinator is None:
+                return
+            coordinator.turn(_TURN_S)
+
+    def drive_in_background(self) -> None:
+        """Have a thread drive until nothing is left to do here."""
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._background, name="perdure-driver")
+            self._thread.start()
+
+    def _background(self) -> None:
+        told = False
+
+        def is_over() -> bool:
+            nonlocal told
+            if not told and not threading.main_thread().is_alive():
+                told = True
+                print("perdure: waiting for started runs to end (Ctrl-C leaves them resumable)",
+                      file=sys.stderr)
+            return self._coordinator is None or self._coordinator.is_idle
+
+        self.drive(is_over)
+
+    def serve(self, stop: threading.Event) -> None:
+        """Drive until ``stop`` is set, taking on whatever run nobody drives."""
+        self._current().serve()
+        self.drive(stop.is_set)
+
+    def stop(self) -> None:
+        """Give everything up: workers die, runs stay resumable. Waiters are told."""
+        coordinator, self._coordinator = self._coordinator, None
+        if coordinator is not None:
+            coordinator.wake()
+            with self._seat:
+                coordinator.close()
+        self._tell("")
+
+    def _current(self) -> Coordinator:
+        if self._coordinator is None:
+            self._coordinator = self._make(self._tell)
+        return self._coordinator
+
+    def _tell(self, run_id: str) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    # --- Ctrl-C ---------------------------------------------------------------------------------
+    @contextmanager
+    def _polite_interrupts(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.getsignal(signal.SIGINT)
+        if before is not signal.default_int_handler:
+            yield  # somebody else's handler, or we are nested: leave it alone
+            return
+        signal.signal(signal.SIGINT, self._on_sigint)
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._interrupted = True
+            raise
+        finally:
+            signal.signal(signal.SIGINT, before)
+            if self._interrupted:
+                self._interrupted = False
+                self.stop()
+
+    def _on_sigint(self, signum: int, frame: FrameType | None) -> None:
+        coordinator = self._coordinator
+        if self._interrupted or (coordinator is not None and coordinator.is_in_user_code):
+            self._interrupted = True
+            raise KeyboardInterrupt
+        self._interrupted = True
+        if coordinator is not None:
+            coordinator.wake()
+
+    def _raise_interrupt(self) -> None:
+        if self._interrupted and threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt

@@ -1,0 +1,436 @@
+"""What a user holds of a run: ``Run`` and ``Step``, views by id that read the store when asked."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus, StepStatus
+from perdure_storage.records import (
+    AttemptRecord,
+    Cause,
+    ErrorRecord,
+    EventRecord,
+    RunRecord,
+    StepId,
+    StepRecord,
+)
+
+from perdure.engine.ownership import is_seen_dead
+from perdure.errors import DefinitionError, RunNotDriven, WaitTimeout, did_you_mean
+from perdure.plan import FromStep, Plan, StepPlan, decode_plan, references
+from perdure.results import error_of, inputs_of, load_value, next_command, read_result
+
+if TYPE_CHECKING:
+    from perdure.client import Perdure
+
+_LOOK_EVERY_S = 0.05
+_NOBODY_AFTER_S = 3.0
+"""How long a wait leaves others the time to take a run on before it says that nobody does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a run is, in steps."""
+
+    done: int
+    running: int
+    failed: int
+    total: int
+
+    def __str__(self) -> str:
+        return f"{self.done}/{self.total}"
+
+
+class Run:
+    """A durable execution, by its id. Everything is read from the store when it is asked for."""
+
+    def __init__(self, run_id: str, client: Perdure, record: RunRecord | None = None) -> None:
+        self.id = run_id
+        self._client = client
+        self._plan: Plan | None = None
+
+    @property
+    def record(self) -> RunRecord:
+        """Return the row as it is now."""
+        return self._client.runtime.store.get_run(self.id)  # type: ignore[arg-type]
+
+    @property
+    def status(self) -> RunStatus:
+        """Return the status; INTERRUPTED if it was RUNNING and its owner is gone."""
+        return status_of(self.record)
+
+    @property
+    def is_driven(self) -> bool:
+        """Say whether somebody alive drives it."""
+        record = self.record
+        return record.owner is not None and record.lease_live and not is_seen_dead(record.owner)
+
+    @property
+    def workflow(self) -> str:
+        """Return the workflow's name."""
+        return self.record.workflow
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """Return the arguments, decoded."""
+        return inputs_of(self._client.runtime, self.record.inputs)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Return the tags."""
+        return self.record.tags
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Return the metadata."""
+        return self.record.metadata
+
+    @property
+    def origin(self) -> str | None:
+        """Return the entry point that makes the definition again, or None."""
+        return self.record.origin
+
+    @property
+    def parent(self) -> str | None:
+        """Return the run that this one was forked or takes over from, or that started it."""
+        record = self.record
+        return record.parent or record.forked_from
+
+    @property
+    def created_at(self) -> datetime:
+        """Return when it was accepted, in UTC."""
+        return self.record.created_at
+
+    @property
+    def error(self) -> ErrorRecord | None:
+        """Return what ended it, as data, or None."""
+        return self.record.error
+
+    @property
+    def plan(self) -> Plan:
+        """Return its DAG as data."""
+        if self._plan is None:
+            store = self._client.runtime.store
+            self._plan = decode_plan(store.get_plan(self.record.plan_digest).body)
+        return self._plan
+
+    @property
+    def progress(self) -> Progress:
+        """Return how many steps are done, running and failed."""
+        statuses = [step.status for step in self.steps()]
+        return Progress(
+            done=sum(s in (StepStatus.SUCCEEDED, StepStatus.SKIPPED) for s in statuses),
+            running=statuses.count(StepStatus.RUNNING),
+            failed=statuses.count(StepStatus.FAILED),
+            total=len(statuses),
+        )
+
+    # --- waiting ----------------------------------------------------------------------------
+    def result(self, timeout: float | timedelta | None = None) -> Any:
+        """Return the result, waiting for the end of the run.
+
+        Args:
+            timeout: seconds to wait; None waits for ever.
+
+        Raises:
+            RunFailed: with the user's exception as ``__cause__``.
+            RunCancelled: it was cancelled.
+            RunNotDriven: nobody drives it; the message has the command.
+            WaitTimeout: it goes on, but not within ``timeout``.
+        """
+        self.wait(timeout)
+        record = self.record
+        if record.status is RunStatus.SUCCEEDED:
+            return read_result(self._client.runtime, record)
+        raise error_of(self._client.runtime, record)
+
+    def wait(self, timeout: float | timedelta | None = None) -> Run:
+        """Wait until the run has ended, however it ends. Raises as ``result`` does."""
+        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        until = None if seconds is None else time.monotonic() + seconds
+        unseen_since: float | None = None
+        while True:
+            if self._client.drives(self.id):
+                self._client.wait_for(self.id, lambda: self._is_over_here(until))
+            record = self.record
+            if record.status in RUN_TERMINAL:
+                return self
+            now = time.monotonic()
+            if until is not None and now >= until:
+                raise WaitTimeout(f"run {self.id} is {record.status} after {seconds:g} s")
+            if self._client.drives(self.id):
+                continue
+            unseen_since = None if self._has_driver(record) else unseen_since or now
+            if record.status is RunStatus.PAUSED or (
+                unseen_since is not None and now - unseen_since > _NOBODY_AFTER_S
+            ):
+                raise _not_driven(record)
+            time.sleep(_LOOK_EVERY_S)
+
+    def _is_over_here(self, until: float | None) -> bool:
+        late = until is not None and time.monotonic() >= until
+        return late or not self._client.drives(self.id)
+
+    def _has_driver(self, record: RunRecord) -> bool:
+        if record.owner is not None:
+            return record.lease_live and not is_seen_dead(record.owner)
+        store = self._client.runtime.store
+        return any(
+            alive and owner.serves and not is_seen_dead(owner)
+            for owner, alive in store.coordinators()
+        )
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """Wait without blocking the event loop; gives what ``result()`` returns."""
+        return asyncio.to_thread(self.result).__await__()
+
+    # --- steps ------------------------------------------------------------------------------
+    def steps(
+        self, *, status: StepStatus | str | None = None, name: str | None = None
+    ) -> list[Step]:
+        """Return the steps in plan order.
+
+        Args:
+            status: only those of this status.
+            name: only those whose id matches this pattern (``"load*"``).
+        """
+        steps = _views(self, self._client)
+        if name is not None:
+            steps = [step for step in steps if fnmatchcase(step.id, name) or step.id == name]
+        return [step for step in steps if status is None or step.status == status]
+
+    def __getitem__(self, step_id: str) -> Step:
+        """Return a step by its id. Raises DefinitionError with similar ids."""
+        steps = {step.id: step for step in _views(self, self._client)}
+        if step_id not in steps:
+            raise DefinitionError(
+                f"run {self.id} has no step {step_id!r}{did_you_mean(step_id, steps)}"
+            )
+        return steps[step_id]
+
+    def logs(self) -> str:
+        """Return what all attempts printed, in plan order, each under its step's id."""
+        texts = [(step.id, step.logs()) for step in self.steps()]
+        return "".join(f"--- {step_id} ---\n{text}" for step_id, text in texts if text)
+
+    def events(self, *, after: int = 0) -> list[EventRecord]:
+        """Return the run's story beyond its steps, from sequence number ``after`` on."""
+        return self._client.runtime.store.list_events(self.id, after=after)  # type: ignore[arg-type]
+
+    # --- asking -----------------------------------------------------------------------------
+    def cancel(self) -> Run:
+        """End it as CANCELLED; see ``perdure.cancel``."""
+        return self._client.cancel(self.id)
+
+    def pause(self) -> Run:
+        """Let running steps finish and start none."""
+        return self._client.pause(self.id)
+
+    def resume(self, **options: Any) -> Run:
+        """Go on with it; see ``perdure.resume``."""
+        return self._client.resume(self.id, **options)
+
+    @property
+    def next_command(self) -> str:
+        """Return a sentence with the command that goes on with it."""
+        return next_command(self.record)
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id} {self.status}>"
+
+
+def status_of(record: RunRecord) -> RunStatus:
+    """Return the status as people see it: RUNNING without a live owner is INTERRUPTED."""
+    if record.status is RunStatus.RUNNING:
+        alive = record.owner is not None and record.lease_live and not is_seen_dead(record.owner)
+        return RunStatus.RUNNING if alive else RunStatus.INTERRUPTED
+    return record.status
+
+
+def _not_driven(record: RunRecord) -> RunNotDriven:
+    status = status_of(record)
+    return RunNotDriven(
+        f"run {record.id} is {status} and nobody drives it. Drive it here by "
+        f"`perdure resume {record.id}`, or start `perdure up`",
+        run_id=record.id,
+    )
+
+
+class Step:
+    """One step of a run as it stood when it was asked for."""
+
+    def __init__(
+        self,
+        run: Run,
+        client: Perdure,
+        plan: StepPlan,
+        row: StepRecord | None,
+        tries: list[AttemptRecord],
+        status: StepStatus,
+    ) -> None:
+        self.run = run
+        self.id = plan.id
+        self.plan = plan
+        self.status = status
+        self.row = row
+        self._client = client
+        self._tries = tries
+
+    @property
+    def generation(self) -> int:
+        """Return which life of the step's result this is, from 1."""
+        if self.row is not None:
+            return self.row.generation
+        return max((attempt.generation for attempt in self._tries), default=1)
+
+    @property
+    def inputs(self) -> list[str]:
+        """Return the ids of the steps whose values it takes."""
+        found = (ref.step for ref in references(self.plan) if isinstance(ref, FromStep))
+        return list(dict.fromkeys(found))
+
+    @property
+    def children(self) -> list[Step]:
+        """Return the steps that take its value."""
+        return [step for step in self.run.steps() if self.id in step.inputs]
+
+    @property
+    def preview(self) -> dict[str, Any] | None:
+        """Return what the value looks like, made when it was stored; decodes nothing."""
+        if self.row is None or self.row.value is None or not self.row.value.preview:
+            return None
+        preview: dict[str, Any] = msgspec.json.decode(self.row.value.preview)
+        return preview
+
+    @property
+    def duration(self) -> timedelta | None:
+        """Return how long the attempt that ended it ran."""
+        if self.row is None or self.row.started_at is None or self.row.finished_at is None:
+            return None
+        return self.row.finished_at - self.row.started_at
+
+    @property
+    def error(self) -> ErrorRecord | None:
+        """Return the error of the last attempt that failed, or None."""
+        if self.row is not None and self.row.error is not None:
+            return self.row.error
+        errors = [attempt.error for attempt in self._tries if attempt.error is not None]
+        return errors[-1] if errors and self.status is not StepStatus.SUCCEEDED else None
+
+    @property
+    def attempts(self) -> list[AttemptRecord]:
+        """Return every try, the one that succeeded included, oldest first."""
+        return list(_completed(self._tries, self.row))
+
+    def result(self) -> Any:
+        """Return the step's value. Raises ValueDamaged if it is not, or no longer, stored."""
+        value = self.row.value if self.row is not None else None
+        if self.row is None or self.row.status is not StepStatus.SUCCEEDED:
+            raise DefinitionError(f"step {self.id} of run {self.run.id} is {self.status}")
+        return load_value(self._client.runtime, value, self.run.id, self.id)
+
+    def logs(self, attempt: int | None = None) -> str:
+        """Return what its attempts printed (or one of them), oldest first."""
+        logs = self._client.runtime.logs
+        tries = [a for a in self.attempts if attempt is None or a.attempt == attempt]
+        data = b"".join(
+            logs.read(a.run_id, a.step_id, a.generation, a.attempt) for a in tries
+        )
+        return data.decode(errors="replace")
+
+    def why(self) -> str:
+        """Return the recorded reason why it ran, was reused, is retried or waits."""
+        return _why(self)
+
+    def __repr__(self) -> str:
+        return f"<Step {self.id} {self.status} of {self.run.id}>"
+
+
+def _views(run: Run, client: Perdure) -> list[Step]:
+    store = client.runtime.store
+    record = run.record
+    rows = {row.step_id: row for row in store.list_steps(record.id)}
+    tries: dict[str, list[AttemptRecord]] = {}
+    for attempt in store.list_attempts(record.id):
+        tries.setdefault(attempt.step_id, []).append(attempt)
+    views = []
+    for step in run.plan.steps:
+        row, own = rows.get(StepId(step.id)), tries.get(step.id, [])
+        views.append(Step(run, client, step, row, own, _step_status(record, row, own)))
+    return views
+
+
+def _step_status(
+    record: RunRecord, row: StepRecord | None, tries: list[AttemptRecord]
+) -> StepStatus:
+    if row is not None:
+        return row.status
+    if record.status in RUN_TERMINAL:
+        return StepStatus.CANCELLED
+    last = tries[-1] if tries else None
+    if last is None:
+        return StepStatus.PENDING
+    if last.cause is None:
+        return StepStatus.RUNNING
+    return StepStatus.CANCELLED if last.cause is Cause.CANCELLED else StepStatus.READY
+
+
+def _completed(tries: list[AttemptRecord], row: StepRecord | None) -> Iterator[AttemptRecord]:
+    """Yield the tries; the one that succeeded is told by the step's row, not by one of its own."""
+    success = row if row is not None and row.status is StepStatus.SUCCEEDED else None
+    seen = False
+    for attempt in tries:
+        if success is not None and _is_of(attempt, success):
+            seen = True
+            if attempt.cause is None:
+                attempt = _successful(success)
+        yield attempt
+    if success is not None and success.attempt and not seen:
+        yield _successful(success)
+
+
+def _is_of(attempt: AttemptRecord, row: StepRecord) -> bool:
+    return (attempt.generation, attempt.attempt) == (row.generation, row.attempt)
+
+
+def _successful(row: StepRecord) -> AttemptRecord:
+    return AttemptRecord(
+        run_id=row.run_id,
+        step_id=row.step_id,
+        generation=row.generation,
+        attempt=row.attempt,
+        cause=Cause.SUCCEEDED,
+        worker=row.worker,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+    )
+
+
+def _why(step: Step) -> str:
+    row = step.row
+    if row is not None:
+        done = "was taken over" if row.attempt == 0 else f"ran (attempt {row.attempt})"
+        reason = row.reason or "it had not run before"
+        failed = f"; it failed: {row.error.type}: {row.error.message}" if row.error else ""
+        return f"{step.id} {done}: {reason}{failed}"
+    if step.status is StepStatus.RUNNING:
+        return f"{step.id} runs (attempt {step.attempts[-1].attempt})"
+    if step.status is StepStatus.READY:
+        last = step.attempts[-1]
+        when = f", not before {last.not_before:%H:%M:%S} UTC" if last.not_before else ""
+        cause = last.cause.value if last.cause else "unknown"
+        what = f": {last.error.message}" if last.error else ""
+        return f"{step.id} waits for another attempt after: {cause}{what}{when}"
+    unmet = [s.id for s in step.run.steps() if s.id in step.inputs and s.row is None]
+    if step.status is StepStatus.PENDING and unmet:
+        return f"{step.id} waits for {', '.join(unmet[:5])}"
+    if step.status is StepStatus.CANCELLED:
+        return f"{step.id} did not run: the run ended as {step.run.status} first"
+    return f"{step.id} is {step.status}"

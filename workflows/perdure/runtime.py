@@ -1,0 +1,90 @@
+"""The composition root: the whole wiring on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from perdure_storage.blobs import open_blobs
+from perdure_storage.clock import Clock, SystemClock
+from perdure_storage.codecs import Codecs
+from perdure_storage.connect import open_run_store
+from perdure_storage.logs import open_logs
+from perdure_storage.protocols import BlobStore, LogStore, RunStore
+from perdure_storage.signing import load_or_create_key
+from perdure_storage.values import Values
+
+from perdure.engine.coordinator import Coordinator
+from perdure.engine.ownership import this_owner
+from perdure.errors import DefinitionError
+from perdure.executors.capacity import detect_capacity
+from perdure.executors.inline import InlineExecutor
+from perdure.executors.processes import ProcessExecutor
+from perdure.executors.protocol import Executor
+from perdure.fingerprint import plain_digest
+from perdure.settings import Settings
+
+
+class Runtime:
+    """Opened stores, and coordinators over them, for one ``Settings``."""
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.clock = clock or SystemClock()
+        _make_folder(settings)
+        self.store: RunStore = open_run_store(settings.store, key=_key(settings))
+        bound = self.store.bind_blobs(settings.blobs)
+        self.blobs: BlobStore = open_blobs(settings.blobs, self.store.store_id, bind=bound)
+        self.logs: LogStore = open_logs(settings.blobs, self.store.store_id)
+        self.values = Values(Codecs(code_digest=plain_digest), self.blobs)
+
+    def coordinator(
+        self, *, serves: bool = False, on_change: Callable[[str], None] = lambda run_id: None
+    ) -> Coordinator:
+        """Return a new coordinator of this process; it holds nothing until it drives a run."""
+        return Coordinator(
+            store=self.store,
+            blobs=self.blobs,
+            values=self.values,
+            executors=self.executor,
+            owner=this_owner(serves=serves),
+            clock=self.clock,
+            default_executor=self.settings.executor,
+            on_change=on_change,
+        )
+
+    def executor(self, name: str) -> Executor:
+        """Return a new executor of that name."""
+        capacity = detect_capacity(workers=self.settings.workers)
+        if name == "inline":
+            return InlineExecutor(capacity)
+        if name == "processes":
+            return ProcessExecutor(capacity)
+        raise DefinitionError(f"no executor is called {name!r}. Known: processes, inline")
+
+    def close(self) -> None:
+        """Close the stores. Idempotent."""
+        self.store.close()
+
+
+def _make_folder(settings: Settings) -> None:
+    folder = settings.folder
+    if folder is None or folder.exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    # The store is data, not source: it keeps itself out of the user's repository.
+    (folder / ".gitignore").write_text("*\n")
+
+
+def _key(settings: Settings) -> bytes | None:
+    if settings.key is not None:
+        return _from_hex(settings.key)
+    folder: Path | None = settings.folder
+    return load_or_create_key(folder) if folder is not None else None
+
+
+def _from_hex(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise DefinitionError("PERDURE_KEY is not hexadecimal") from None

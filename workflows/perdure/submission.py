@@ -1,0 +1,473 @@
+"""From a definition to a run that exists: compiling, storing, and the rules for existing ids."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from perdure_storage.faults import crash_point
+from perdure_storage.hashing import integrity_digest
+from perdure_storage.lifecycle import RunStatus
+from perdure_storage.records import (
+    Digest,
+    Place,
+    PlanRecord,
+    RunId,
+    RunPolicy,
+    RunRecord,
+    StepRecord,
+    StoredValue,
+)
+from perdure_storage.values import Values
+
+from perdure.compile import Prepared, compile_dag, load_target, prepare
+from perdure.engine.matching import Matching, match_rows
+from perdure.engine.ownership import is_seen_dead
+from perdure.engine.placement import shortage
+from perdure.errors import DefinitionError, RunConflict, RunNotFound, did_you_mean
+from perdure.executors.capacity import detect_capacity
+from perdure.fingerprint import fingerprints
+from perdure.plan import Function, Plan, StepPlan, decode_plan, encode_plan
+from perdure.resources import parse_duration
+from perdure.runtime import Runtime
+from perdure.settings import EXECUTORS, Settings
+
+MAX_RUN_ID = 200
+_CHOICES = {
+    "durability": ("step", "group"),
+    "on_change": ("recompute", "reuse", "fail"),
+    "on_failure": ("stop", "finish"),
+    "on_divergence": ("fail", "recompute", "keep"),
+    "if_exists": ("resume", "fail"),
+    "executor": (None, *EXECUTORS),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """The options of ``run``, ``start`` and ``submit``, checked; ``given`` are the inputs."""
+
+    given: Mapping[str, Any]
+    run_id: str | None = None
+    reuse: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    executor: str | None = None
+    durability: str = "step"
+    on_change: str = "recompute"
+    on_failure: str = "stop"
+    on_divergence: str = "fail"
+    deadline: Any = None
+    queue: str | None = None
+    priority: int = 0
+    if_exists: str = "resume"
+    find_last: Callable[[str], RunId | None] = lambda workflow: None
+
+    @classmethod
+    def from_options(
+        cls, options: Mapping[str, Any], *, find_last: Callable[[str], RunId | None]
+    ) -> Wishes:
+        """Tell options from inputs: whatever is no option is an input of the workflow."""
+        names = set(cls.__dataclass_fields__) - {"given", "find_last"}
+        own = {n: v for n, v in options.items() if n in names and v is not None}
+        more = {n: v for n, v in options.items() if n not in names and n != "inputs"}
+        inputs = dict(options.get("inputs") or {})
+        if doubled := inputs.keys() & more.keys():
+            raise DefinitionError(f"{', '.join(sorted(doubled))} given twice: inputs= and by name")
+        wishes = cls(given={**inputs, **more}, find_last=find_last, **own)
+        wishes.check()
+        return wishes
+
+    def check(self) -> None:
+        """Raise DefinitionError for a value that an option cannot have."""
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                known = [c for c in choices if c is not None]
+                raise DefinitionError(
+                    f"{name}={value!r}{did_you_mean(str(value), known)}. "
+                    f"Known: {', '.join(map(repr, known))}"
+                )
+        if self.run_id is not None:
+            check_run_id(self.run_id)
+        for name, value in self.tags.items():
+            if not isinstance(name, str) or not isinstance(value, str):
+                raise DefinitionError(f"tags are text by text, not {name!r}: {value!r}")
+        _check_json(self.metadata)
+
+    def policy(self) -> RunPolicy:
+        """Return how the run is to be driven."""
+        return RunPolicy(
+            durability=self.durability,
+            on_failure=self.on_failure,
+            on_change=self.on_change,
+            on_divergence=self.on_divergence,
+            executor=self.executor,
+        )
+
+
+def check_run_id(run_id: object) -> None:
+    """Raise DefinitionError unless it is 1-200 characters without control characters."""
+    if not isinstance(run_id, str):
+        raise DefinitionError(f"a run id is text, not {type(run_id).__name__}")
+    if not 1 <= len(run_id) <= MAX_RUN_ID:
+        raise DefinitionError(f"a run id has 1 to {MAX_RUN_ID} characters, not {len(run_id)}")
+    try:
+        run_id.encode()
+    except UnicodeEncodeError:
+        raise DefinitionError(f"run id {run_id!r} is not valid Unicode") from None
+    if not run_id.isprintable():
+        raise DefinitionError(f"run id {run_id!r} has control characters")
+    if run_id != run_id.strip() or run_id == "-" or run_id.startswith("--"):
+        raise DefinitionError(
+            f"run id {run_id!r} cannot be typed on a command line: no spaces at its ends, "
+            "not '-', not beginning with '--'"
+        )
+
+
+def _check_json(metadata: object) -> None:
+    try:
+        msgspec.json.encode(metadata)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DefinitionError(f"metadata= is to be JSON: {error}") from None
+
+
+def make_run_id(workflow: str, now: datetime) -> str:
+    """Return a readable id that sorts by time: ``iris-20260401-120301-4f2a``."""
+    stem = "".join(c if c.isalnum() or c in "._" else "-" for c in workflow)[:60].strip("-")
+    return f"{stem or 'run'}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+class Submission:
+    """One call of ``run``, ``start`` or ``submit``."""
+
+    def __init__(self, runtime: Runtime, settings: Settings, dag: Any, wishes: Wishes) -> None:
+        self.runtime = runtime
+        self.store = runtime.store
+        self.settings = settings
+        self.wishes = wishes
+        self.prepared: Prepared = prepare(dag, wishes.given)
+        self.plan = compile_dag(self.prepared.dag, runtime.values, origin=self.prepared.origin)
+        self._refuse_unenforceable()
+        self.inputs = _store_inputs(self.prepared, runtime.values)
+        self.body = plan_record(self.plan, self.inputs)
+        crash_point("plan.stored")
+
+    def submit(self) -> tuple[RunRecord, str]:
+        """Make the run, or find it under its id. Returns the row and a line about what it is."""
+        record = self._record()
+        made = self.store.create_run(record, self.body)
+        if made is not None:
+            return made, self._note_reuse(made)
+        if self.wishes.run_id is None:  # a made id that was taken: a chance in millions
+            return self.submit()
+        return self._existing(self.store.get_run(record.id))
+
+    def _record(self) -> RunRecord:
+        wishes, now = self.wishes, self.runtime.clock.now()
+        reuse = self._reused()
+        return RunRecord(
+            id=RunId(wishes.run_id or make_run_id(self.plan.workflow, now)),
+            workflow=self.plan.workflow,
+            status=RunStatus.QUEUED,
+            plan_digest=self.body.digest,
+            origin=self.plan.origin,
+            inputs=self.inputs,
+            inputs_digest=inputs_digest(self.inputs),
+            policy=wishes.policy(),
+            tags=dict(wishes.tags),
+            metadata=dict(wishes.metadata),
+            forked_from=reuse,
+            reuse_from=reuse,
+            queue=wishes.queue,
+            priority=wishes.priority,
+            deadline=_deadline(wishes.deadline, now),
+            created_at=now,
+        )
+
+    def _reused(self) -> RunId | None:
+        name = self.wishes.reuse
+        if name is None:
+            return None
+        if name == "last":
+            return self.wishes.find_last(self.plan.workflow)
+        if self.store.find_run(RunId(name)) is None:
+            raise RunNotFound(name, self.store.url, "reuse= takes a run id or 'last'")
+        return RunId(name)
+
+    def _note_reuse(self, made: RunRecord) -> str:
+        if made.reuse_from is None:
+            return ""
+        donor = self.store.get_run(made.reuse_from)
+        matching = self._match(donor, self.store.list_steps(donor.id))
+        return f"run {made.id} takes over from {donor.id}: {summary(matching, self.plan)}"
+
+    def _match(self, record: RunRecord, rows: list[StepRecord]) -> Matching:
+        return match_rows(
+            self.plan,
+            fingerprints(self.plan, self.inputs),
+            rows,
+            old_functions=_functions(self._plan_of(record)),
+        )
+
+    def _plan_of(self, record: RunRecord) -> Plan:
+        return decode_plan(self.store.get_plan(record.plan_digest).body)
+
+    # --- an id that exists --------------------------------------------------------------------
+    def _existing(self, record: RunRecord) -> tuple[RunRecord, str]:
+        if self.wishes.if_exists == "fail":
+            raise RunConflict(f"run {record.id!r} exists ({record.status}) and if_exists='fail'")
+        equal = self._is_equal(record)
+        match record.status:
+            case RunStatus.SUCCEEDED:
+                return self._recorded(record, equal)
+            case RunStatus.FAILED:
+                return self._reopened(record, equal)
+            case RunStatus.PAUSED | RunStatus.CANCELLED:
+                raise RunConflict(
+                    f"run {record.id!r} is {record.status}: go on with it by "
+                    f"`perdure resume {record.id}`, or give a new run_id="
+                )
+        if is_driven(record) or record.status is not RunStatus.RUNNING:
+            return self._attached(record, equal)
+        return self._reopened(record, equal)
+
+    def _is_equal(self, record: RunRecord) -> bool:
+        old = self._plan_of(record)
+        return (
+            fingerprints(old, record.inputs) == fingerprints(self.plan, self.inputs)
+            and old.output == self.plan.output
+            and record.inputs_digest == inputs_digest(self.inputs)
+        )
+
+    def _recorded(self, record: RunRecord, equal: bool) -> tuple[RunRecord, str]:
+        if not equal:
+            raise RunConflict(
+                f"run {record.id!r} has succeeded with other code or inputs "
+                f"({self._difference(record)}). To take over what has not changed into a new run "
+                f"pass reuse={record.id!r} without run_id=, or give a new run_id="
+            )
+        when = record.finished_at
+        return record, f"{record.id} finished {when:%Y-%m-%d %H:%M} UTC: recorded result"
+
+    def _difference(self, record: RunRecord) -> str:
+        if record.inputs_digest != inputs_digest(self.inputs):
+            names = [
+                name
+                for name in {**record.inputs, **self.inputs}
+                if name not in record.inputs
+                or name not in self.inputs
+                or record.inputs[name].value_digest != self.inputs[name].value_digest
+            ]
+            return f"inputs {', '.join(names)}"
+        return summary(self._match(record, self.store.list_steps(record.id)), self.plan)
+
+    def _attached(self, record: RunRecord, equal: bool) -> tuple[RunRecord, str]:
+        if not equal:
+            raise RunConflict(
+                f"run {record.id!r} is {record.status} with other code or inputs "
+                f"({self._difference(record)}): wait for it, or `perdure cancel {record.id}`"
+            )
+        return record, f"{record.id} is {record.status}: attached"
+
+    def _reopened(self, record: RunRecord, equal: bool) -> tuple[RunRecord, str]:
+        rows = self.store.list_steps(record.id, current_only=False)
+        matching = self._match(record, rows)
+        if self.wishes.on_change == "fail" and matching.obsolete:
+            changed = summary(matching, self.plan)
+            raise RunConflict(f"run {record.id!r} has changed: {changed}, and on_change='fail'")
+        reopened = self.store.reset_run(
+            record.id,
+            plan=None if equal else self.body,
+            inputs=None if equal else self.inputs,
+            policy=self.wishes.policy(),
+            reason="run",
+        )
+        return reopened, f"{record.id} goes on: {summary(matching, self.plan)}"
+
+    # --- refused before anything exists -------------------------------------------------------
+    def _refuse_unenforceable(self) -> None:
+        executor = self.wishes.executor or self.settings.executor
+        capacity = detect_capacity(workers=self.settings.workers)
+        for step in self.plan.steps:
+            options = self.plan.options[step.options]
+            if (missing := shortage(options, capacity)) is not None:
+                raise DefinitionError(
+                    f"step {step.id} can never run here: {missing}. Ask for less with "
+                    f"`.options(...)`, or start perdure where there is more"
+                )
+            if (
+                executor == "inline"
+                and options.timeout_s is not None
+                and not options.allow_unenforced
+            ):
+                raise DefinitionError(
+                    f"step {step.id} has a timeout, which executor='inline' cannot enforce. Use "
+                    "executor='processes', or say allow_unenforced=True in the task's options"
+                )
+
+
+def _store_inputs(prepared: Prepared, values: Values) -> dict[str, StoredValue]:
+    return {name: values.store(value) for name, value in prepared.inputs.items()}
+
+
+def plan_record(plan: Plan, inputs: Mapping[str, StoredValue]) -> PlanRecord:
+    """Return the plan as the store keeps it, with the blobs that it names."""
+    body = encode_plan(plan)
+    stored = [*plan.constants, *inputs.values()]
+    stored += [f.value for f in plan.functions.values() if f.value is not None]
+    blobs = {value.integrity for value in stored if value.place is Place.BLOB}
+    if plan.bundle is not None:
+        blobs.add(Digest(plan.bundle))
+    return PlanRecord(digest=integrity_digest([body]), body=body, blobs=tuple(sorted(blobs)))
+
+
+def inputs_digest(inputs: Mapping[str, StoredValue]) -> str:
+    """Return one digest over the value digests of all inputs."""
+    lines = "\n".join(f"{name}={inputs[name].value_digest}" for name in sorted(inputs))
+    return integrity_digest([lines.encode()])
+
+
+def summary(matching: Matching, plan: Plan) -> str:
+    """Say in one line what is reused and why the rest runs."""
+    reused = len(matching.kept) + len(matching.adopted)
+    line = f"reused {reused} of {len(plan.steps)}"
+    changed = {s: r for s, r in matching.reasons.items() if "upstream" not in r}
+    told = [f"{step} runs: {reason}" for step, reason in list(changed.items())[:2]]
+    return "; ".join([line, *told])
+
+
+def is_driven(record: RunRecord) -> bool:
+    """Say whether somebody alive drives the run, as far as can be seen from here."""
+    return record.owner is not None and record.lease_live and not is_seen_dead(record.owner)
+
+
+def _functions(plan: Plan) -> dict[str, Function]:
+    return {function.code: function for function in plan.functions.values()}
+
+
+def _deadline(deadline: Any, now: datetime) -> datetime | None:
+    if deadline is None:
+        return None
+    if isinstance(deadline, datetime):
+        if deadline.tzinfo is None:
+            raise DefinitionError("deadline= needs a time zone: datetime.now(UTC), not naive")
+        return deadline
+    return now + timedelta(seconds=parse_duration(deadline))
+
+
+# --- resume -----------------------------------------------------------------------------------
+def reopen_run(
+    runtime: Runtime,
+    run_id: RunId,
+    *,
+    code: str,
+    on_change: str,
+    on_divergence: str,
+    executor: str | None,
+    dag: Any,
+) -> str:
+    """Make a run ready to be driven again; returns a line that says what it was."""
+    if code not in ("recorded", "current"):
+        raise DefinitionError(f"code={code!r}: known are 'recorded' and 'current'")
+    wishes = Wishes(
+        given={}, executor=executor, on_change=on_change, on_divergence=on_divergence
+    )
+    wishes.check()
+    record = runtime.store.get_run(run_id)
+    if is_driven(record):
+        return f"{run_id} is {record.status} and driven by process {_driver(record)}: attached"
+    if record.status is RunStatus.SUCCEEDED and _result_is_there(runtime, record):
+        return f"{run_id} has succeeded: recorded result"
+    policy = msgspec.structs.replace(
+        record.policy,
+        code=code,
+        on_change=on_change,
+        on_divergence=on_divergence,
+        executor=executor or record.policy.executor,
+    )
+    plan = _plan_of_today(runtime, record, dag) if code == "current" else None
+    body = plan_record(plan, {}) if plan is not None else None
+    runtime.store.reset_run(run_id, plan=body, policy=policy, reason="resume")
+    return f"{run_id} was {record.status}: goes on"
+
+
+def _driver(record: RunRecord) -> str:
+    return f"{record.owner.pid} on {record.owner.host}" if record.owner is not None else "nobody"
+
+
+def _result_is_there(runtime: Runtime, record: RunRecord) -> bool:
+    from perdure_storage.errors import ValueDamaged
+
+    from perdure.results import read_result
+
+    try:
+        read_result(runtime, record)
+    except ValueDamaged:
+        return False
+    return True
+
+
+def _plan_of_today(runtime: Runtime, record: RunRecord, dag: Any) -> Plan:
+    """Return the recorded plan with today's code for the steps that have not committed.
+
+    The graph stays as it was recorded: today's definition must have the same step ids.
+    """
+    recorded = decode_plan(runtime.store.get_plan(record.plan_digest).body)
+    today = _compile_today(runtime, record, dag)
+    ours, theirs = {s.id: s for s in recorded.steps}, {s.id: s for s in today.steps}
+    if ours.keys() != theirs.keys():
+        differing = ", ".join(sorted(ours.keys() ^ theirs.keys())[:5])
+        raise RunConflict(
+            f"a resume never changes the graph, and today's has other steps ({differing}). Make a "
+            f"new run that takes over what has not changed: reuse={record.id!r}"
+        )
+    done = {row.step_id for row in runtime.store.list_steps(record.id) if row.value is not None}
+    functions = dict(recorded.functions)
+    steps = []
+    for step in recorded.steps:
+        if step.id not in done:
+            step = _with_body_of(step, theirs[step.id], today, functions)
+        steps.append(step)
+    return msgspec.structs.replace(
+        recorded,
+        steps=tuple(steps),
+        functions=functions,
+        bundle=today.bundle,
+        bundle_size=today.bundle_size,
+    )
+
+
+def _with_body_of(
+    step: StepPlan, other: StepPlan, today: Plan, functions: dict[str, Function]
+) -> StepPlan:
+    function = today.functions[other.function]
+    functions[function.id] = function
+    return msgspec.structs.replace(step, function=function.id, own=other.own)
+
+
+def _compile_today(runtime: Runtime, record: RunRecord, dag: Any) -> Plan:
+    if dag is None:
+        if record.origin is None:
+            raise DefinitionError(
+                f"run {record.id!r} has no recorded origin: pass its definition, "
+                f"perdure.resume({record.id!r}, code='current', dag=...)"
+            )
+        dag = load_target(record.origin)
+    values = runtime.values
+    given = {name: values.load(stored) for name, stored in record.inputs.items()}
+    prepared = prepare(dag, {**_statics(runtime, record), **given})
+    return compile_dag(prepared.dag, values, origin=prepared.origin)
+
+
+def _statics(runtime: Runtime, record: RunRecord) -> dict[str, Any]:
+    recorded = decode_plan(runtime.store.get_plan(record.plan_digest).body)
+    return {
+        parameter.name: runtime.values.load(recorded.constants[parameter.value])
+        for parameter in recorded.parameters
+        if parameter.static and parameter.value is not None
+    }
