@@ -1,0 +1,1 @@
+"""The graph as frozen values: nodes, what is inside arguments, order, names."""

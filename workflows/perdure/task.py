@@ -1,0 +1,267 @@
+"""``@task``: a function that becomes a step when it is bound into a graph."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
+
+from perdure.errors import DefinitionError, Failure
+from perdure.graph.arguments import Entries, Fields, Items, freeze, nodes_in
+from perdure.graph.node import Call, Node, TaskSpec
+from perdure.graph.trace import check_origin, current_trace
+from perdure.options import BaseOptions, Options, apply_options, check_name
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Task(Generic[P, R]):
+    """A function registered as a task. Immutable; calling it calls the plain function.
+
+    For type checkers ``bind`` returns the value it stands for; at run time it returns a ``Node``.
+    """
+
+    def __init__(
+        self, function: Callable[P, Any], spec: TaskSpec, after: tuple[Node, ...] = ()
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self._spec = spec
+        self._after = after
+        self._signature = _signature(function)
+
+    @property
+    def function(self) -> Callable[P, Any]:
+        """Return the plain function."""
+        return self._spec.function
+
+    @property
+    def spec(self) -> TaskSpec:
+        """Return the task as data."""
+        return self._spec
+
+    def bind(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Make a node: a call of the task, not made yet.
+
+        Arguments are constants, nodes, or containers with nodes inside at any depth.
+
+        Raises:
+            DefinitionError: the arguments do not fit the function's signature, or a node is
+                where no worker would find it.
+        """
+        self._check_signature(args, kwargs)
+        trace = current_trace()
+        token = trace.token if trace else None
+        where, uses = self._spec.name + ".bind", list[Node]()
+        call = Call(
+            spec=self._spec,
+            args=tuple(freeze(arg, f"{where}(#{i})", uses) for i, arg in enumerate(args)),
+            kwargs={name: freeze(arg, f"{where}({name})", uses) for name, arg in kwargs.items()},
+            uses=tuple(uses),
+            after=(*self._after, *trace.after) if trace else self._after,
+            token=token,
+            scope=trace.scope if trace else None,
+        )
+        for node in (*call.uses, *call.after):
+            check_origin(node, token, trace.workflow if trace else "")
+        if trace is not None:
+            trace.calls.append(call)
+        return cast(R, Node(call))
+
+    @overload
+    def options(
+        self, *, catch: Literal[True], **options: Unpack[BaseOptions]
+    ) -> Task[P, R | Failure]: ...
+    @overload
+    def options(self, **options: Unpack[Options]) -> Task[P, R]: ...
+    def options(self, **options: Any) -> Task[P, Any]:
+        """Return a copy of the task with some options changed.
+
+        Raises:
+            DefinitionError: an option is unknown or its value makes no sense.
+        """
+        spec = apply_options(self._spec, options, default_name(self._spec.function))
+        after = after_nodes(options["after"]) if "after" in options else self._after
+        return type(self)(self._spec.function, spec, after)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the plain function.
+
+        Raises:
+            DefinitionError: in a traced body, or with a node among the arguments.
+        """
+        if current_trace() is not None or any(
+            type(arg) is Node for arg in (*args, *kwargs.values())
+        ):
+            name = getattr(self, "__name__", self._spec.name)
+            raise DefinitionError(
+                f"{name}(...) calls the function now, where only a graph is made: "
+                f"write `{name}.bind(...)`"
+            )
+        return cast(R, self._spec.function(*args, **kwargs))
+
+    def _check_signature(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._signature is None:
+            return
+        try:
+            self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            name = self._spec.name
+            raise DefinitionError(f"{name}.bind(): {error}; it is {name}{self._signature}") from None
+
+    def __perdure_code__(self) -> tuple[Callable[..., Any], str | None, str]:
+        """Return what code digests are made of: function, declared version, name."""
+        return self._spec.function, self._spec.version, self._spec.name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        function = self._spec.function
+        module, qualname = function.__module__, getattr(function, "__qualname__", "")
+        if find_global(module, qualname) is self:
+            return find_global, (module, qualname)
+        return _rebuild, (type(self), function, self._spec, self._after)
+
+    def __repr__(self) -> str:
+        return f"<Task {self._spec.name}>"
+
+
+class AsyncTask(Task[P, R]):
+    """A task whose function is ``async def``: a plain call returns the coroutine."""
+
+    def __call__(  # type: ignore[override]  # a plain call of an async function is a coroutine
+        self, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, R]:
+        return cast("Coroutine[Any, Any, R]", super().__call__(*args, **kwargs))
+
+
+class TaskDecorator(Protocol):
+    """What ``@task(...)`` with options returns."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
+
+
+class CatchingDecorator(Protocol):
+    """What ``@task(catch=True, ...)`` returns: the result may be a ``Failure``."""
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> AsyncTask[P, R | Failure]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Task[P, R | Failure]: ...
+
+
+@overload
+def task(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap]
+@overload
+def task(function: Callable[P, R], /) -> Task[P, R]: ...
+@overload
+def task(*, catch: Literal[True], **options: Unpack[BaseOptions]) -> CatchingDecorator: ...
+@overload
+def task(**options: Unpack[Options]) -> TaskDecorator: ...
+def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Register a function as a task: ``@task`` or ``@task(retries=2, ...)``.
+
+    Args:
+        function: a function, sync or async; no generator, no class.
+        **options: see ``perdure.options.Options``.
+
+    Raises:
+        DefinitionError: it is no such function, or an option makes no sense.
+    """
+    if function is None:
+        return functools.partial(_make, options)
+    return _make(options, function)
+
+
+def _make(options: dict[str, Any], function: Callable[..., Any]) -> Task[..., Any]:
+    _check_function(function)
+    name = default_name(function)
+    is_async = inspect.iscoroutinefunction(function)
+    spec = apply_options(TaskSpec(function=function, name=name, is_async=is_async), options, name)
+    check_name(spec.name)
+    after = after_nodes(options["after"]) if "after" in options else ()
+    return (AsyncTask if is_async else Task)(function, spec, after)
+
+
+def _check_function(function: object) -> None:
+    if isinstance(function, Task):
+        raise DefinitionError(f"{function!r} is a task already: use .options(...) to change it")
+    if isinstance(function, staticmethod | classmethod):
+        raise DefinitionError("put @staticmethod above @task, or move the function out of the class")
+    if not callable(function) or isinstance(function, type):
+        raise DefinitionError(f"@task is for functions, not for {function!r}")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise DefinitionError(
+            f"{default_name(function)}: a generator cannot be a task, its values would not be "
+            "checkpointed: return a list"
+        )
+
+
+def default_name(function: Callable[..., Any]) -> str:
+    """Return a function's qualified name without ``<locals>``."""
+    name: str = getattr(function, "__qualname__", None) or type(function).__qualname__
+    return name.replace(".<locals>", "")
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):  # some built-in functions have none
+        return None
+
+
+def after_nodes(after: Any) -> tuple[Node, ...]:
+    """Return the nodes of an ``after=`` option: a node, or containers of nodes.
+
+    Raises:
+        DefinitionError: there is something else than nodes in it.
+    """
+    if after is None:
+        return ()
+    found: list[Node] = []
+    template = freeze(after, "after", found)
+    if not _only_nodes(template):
+        raise DefinitionError(f"after={after!r}: write a node or a list of nodes")
+    return tuple(nodes_in(template))
+
+
+def _only_nodes(template: Any) -> bool:
+    if type(template) is Items:
+        return all(map(_only_nodes, template.items))
+    if type(template) is Entries:
+        return all(map(_only_nodes, template.values))
+    if type(template) is Fields:
+        return all(map(_only_nodes, template.fields.values()))
+    return type(template) is Node or (isinstance(template, Iterable) and not list(template))
+
+
+def unwrap(value: Any) -> Any:
+    """Return the plain function of a task, and anything else as it is."""
+    return value.function if isinstance(value, Task) else value
+
+
+def find_global(module: str, qualname: str) -> Any:
+    """Return what ``qualname`` means in ``module``, or None if it cannot be found there."""
+    if not module or not qualname or "<" in qualname:
+        return None
+    try:
+        found: Any = importlib.import_module(module)
+    except ImportError:
+        return None
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def _rebuild(
+    kind: type[Task[..., Any]],
+    function: Callable[..., Any],
+    spec: TaskSpec,
+    after: tuple[Node, ...],
+) -> Task[..., Any]:
+    return kind(function, spec, after)
