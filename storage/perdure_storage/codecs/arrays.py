@@ -1,0 +1,106 @@
+"""``numpy/1`` and ``torch/1``: raw items behind a small header, aligned, mapped without a copy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from perdure_storage.array_layout import (
+    array_buffers,
+    describe_dtype,
+    dtype_from,
+    has_canonical_bytes,
+    pack_header,
+    read_header,
+)
+from perdure_storage.codecs.encoded import Encoded
+from perdure_storage.hashing import flat
+
+NUMPY = "numpy/1"
+TORCH = "torch/1"
+
+
+def encode_numpy(value: Any) -> Encoded | None:
+    """Return an array or NumPy scalar, or None: a subclass, or Python objects inside."""
+    import numpy as np
+
+    if isinstance(value, np.generic):
+        return _encode_array(np.asarray(value), "scalar", "C")
+    if type(value) is not np.ndarray:
+        return None
+    flags = value.flags
+    return _encode_array(value, "array", "F" if flags.f_contiguous and not flags.c_contiguous else "C")
+
+
+def _encode_array(array: Any, kind: str, order: str) -> Encoded | None:
+    described = describe_dtype(array.dtype)
+    if described is None:
+        return None
+    buffers = array_buffers(array, described, order=order, kind=kind)
+    head = next(iter(buffers))
+    return Encoded(
+        codec=NUMPY,
+        buffers=buffers,
+        size_bytes=len(head) + array.nbytes,
+        canonical="array" if order == "C" and has_canonical_bytes(array.dtype) else "",
+    )
+
+
+def decode_numpy(data: memoryview) -> Any:
+    """Return the array: a view of ``data``, writable if that is."""
+    import numpy as np
+
+    header, offset = read_header(data)
+    array: Any = np.ndarray(
+        tuple(header["shape"]),
+        dtype_from(header["dtype"]),
+        buffer=data if len(data) > offset else None,
+        offset=offset if len(data) > offset else 0,
+        order=header["order"],
+    )
+    return array[()] if header["kind"] == "scalar" else array
+
+
+def encode_torch(value: Any) -> Encoded | None:
+    """Return a dense CPU tensor, or None if it is of any other kind."""
+    import torch
+
+    if (
+        type(value) is not torch.Tensor
+        or value.device.type != "cpu"
+        or value.layout is not torch.strided
+        or value.is_quantized
+        or value.is_conj()
+        or value.is_neg()
+        or value.grad_fn is not None
+        or value.grad is not None
+        or value.__dict__
+    ):
+        return None
+    head = pack_header(
+        {
+            "dtype": str(value.dtype).removeprefix("torch."),
+            "requires_grad": value.requires_grad,
+            "shape": list(value.shape),
+        }
+    )
+    items = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return Encoded(
+        codec=TORCH,
+        buffers=[head, flat(items.data)],
+        size_bytes=len(head) + items.nbytes,
+        canonical="tensor",
+    )
+
+
+def decode_torch(data: memoryview) -> Any:
+    """Return the tensor: its memory is ``data``."""
+    import torch
+
+    header, offset = read_header(data)
+    dtype = getattr(torch, header["dtype"])
+    shape = header["shape"]
+    if len(data) == offset:
+        tensor = torch.empty(shape, dtype=dtype)
+    else:
+        tensor = torch.frombuffer(data, dtype=torch.uint8, offset=offset).view(dtype).reshape(shape)
+    return tensor.requires_grad_(header["requires_grad"])

@@ -1,0 +1,217 @@
+"""What an object of a plain data class consists of: for encoding it, and for comparing it.
+
+A data class in this sense is a dataclass, named tuple, msgspec Struct, pydantic model or Enum
+whose instances are nothing but their fields. Look-alikes that keep more, or that say themselves
+how they are pickled, are not: taking them apart would change them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from enum import Enum, EnumMeta, Flag
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+Fields = dict[str, Any]
+
+_MAIN = "__main__"
+_mains: set[str] = {_MAIN}
+
+
+class Shape:
+    """How instances of one class are taken apart and put together.
+
+    Attributes:
+        kind: ``data``, ``named``, ``struct``, ``model``, ``enum`` or ``flag``.
+        fields_of: the instance's fields, or None if this instance keeps more than them.
+        make: an instance of the class with these fields, made without running user code.
+    """
+
+    __slots__ = ("fields_of", "kind", "make")
+
+    def __init__(
+        self,
+        kind: str,
+        fields_of: Callable[[Any], Fields | None],
+        make: Callable[[Any, Fields], Any],
+    ) -> None:
+        self.kind = kind
+        self.fields_of = fields_of
+        self.make = make
+
+
+def treat_as_main(module: str) -> None:
+    """Let classes of ``module`` count as those of ``__main__``: a script imported by its path."""
+    _mains.add(module)
+
+
+def is_main(module: str | None) -> bool:
+    """Say whether ``module`` is ``__main__`` or a script that stands for it."""
+    return module in _mains
+
+
+def main_modules() -> list[Any]:
+    """Return the live modules that are, or stand for, the user's ``__main__``."""
+    return [sys.modules[name] for name in sorted(_mains) if name in sys.modules]
+
+
+def type_name(cls: type) -> str:
+    """Return ``module:qualname``, the same whichever way the user's script was started."""
+    module = cls.__module__
+    return f"{_MAIN if module in _mains else module}:{cls.__qualname__}"
+
+
+def is_importable(cls: type) -> bool:
+    """Say whether another process finds this very class by importing its module."""
+    if cls.__module__ in _mains or cls.__module__ in _by_value():
+        return False
+    found = sys.modules.get(cls.__module__)
+    for name in cls.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is cls
+
+
+def _by_value() -> set[str]:
+    """Return the modules whose definitions travel by value because the user said so."""
+    cloudpickle = sys.modules.get("cloudpickle")
+    return set() if cloudpickle is None else cloudpickle.list_registry_pickle_by_value()
+
+
+_shapes: WeakKeyDictionary[type, Shape | None] = WeakKeyDictionary()
+
+
+def shape_of(cls: type) -> Shape | None:
+    """Return how instances of ``cls`` are taken apart, or None if it is no data class."""
+    try:
+        return _shapes[cls]
+    except KeyError:
+        shape = _shapes[cls] = _find_shape(cls)
+        return shape
+
+
+def _find_shape(cls: type) -> Shape | None:
+    if isinstance(cls, EnumMeta):
+        return _FLAG if issubclass(cls, Flag) else _ENUM
+    if issubclass(cls, tuple):
+        return _NAMED if _is_named_tuple(cls) else None
+    if issubclass(cls, msgspec.Struct):
+        return _STRUCT if cls.__reduce__ is msgspec.Struct.__reduce__ else None
+    if _is_model(cls):
+        return _MODEL
+    return _DATA if _is_plain_dataclass(cls) else None
+
+
+def _says_how_to_pickle(cls: type) -> bool:
+    """Say whether the class has its own idea of its state (slotted dataclasses' is the fields)."""
+    if cls.__reduce__ is not object.__reduce__ or cls.__reduce_ex__ is not object.__reduce_ex__:
+        return True
+    for name in ("__getstate__", "__setstate__", "__getnewargs__", "__getnewargs_ex__"):
+        own = getattr(cls, name, None)
+        if own is None or own is getattr(object, name, None):
+            continue
+        if getattr(own, "__module__", None) != "dataclasses":
+            return True
+    return False
+
+
+def _is_plain_dataclass(cls: type) -> bool:
+    return (
+        dataclasses.is_dataclass(cls)
+        and cls.__new__ is object.__new__  # so no built-in type with a value of its own below
+        and not _says_how_to_pickle(cls)
+        and _slots_of(cls) <= {field.name for field in dataclasses.fields(cls)}
+    )
+
+
+def _slots_of(cls: type) -> set[str]:
+    found: set[str] = set()
+    for base in cls.__mro__:
+        slots = base.__dict__.get("__slots__", ())
+        found.update((slots,) if isinstance(slots, str) else slots)
+    return found - {"__dict__", "__weakref__"}
+
+
+def _is_named_tuple(cls: type) -> bool:
+    names = getattr(cls, "_fields", None)
+    return (
+        isinstance(names, tuple)
+        and all(isinstance(name, str) for name in names)
+        and cls.__reduce_ex__ is object.__reduce_ex__
+        and cls.__reduce__ is object.__reduce__
+        and "__setstate__" not in dir(cls)
+    )
+
+
+def _is_model(cls: type) -> bool:
+    pydantic = sys.modules.get("pydantic")
+    if pydantic is None or not issubclass(cls, pydantic.BaseModel):
+        return False
+    base = pydantic.BaseModel
+    return (
+        cls.__getstate__ is base.__getstate__  # type: ignore[attr-defined]
+        and cls.__setstate__ is base.__setstate__  # type: ignore[attr-defined]
+        and cls.__reduce__ is object.__reduce__
+    )
+
+
+def _data_fields(value: Any) -> Fields | None:
+    names = [field.name for field in dataclasses.fields(value)]
+    state = getattr(value, "__dict__", None)
+    try:
+        fields = {name: getattr(value, name) for name in names}
+    except AttributeError:
+        return None
+    # Something beside the fields (a cached property, an attribute set later) is part of the
+    # value for whoever uses it; pickle keeps it, so pickle it is.
+    return None if state is not None and not state.keys() <= fields.keys() else fields
+
+
+def _make_data(cls: Any, fields: Fields) -> Any:
+    value = object.__new__(cls)
+    for name, field in fields.items():
+        object.__setattr__(value, name, field)
+    return value
+
+
+def _named_fields(value: Any) -> Fields | None:
+    if getattr(value, "__dict__", None) or len(value) != len(value._fields):
+        return None
+    return dict(zip(value._fields, value, strict=True))
+
+
+def _struct_fields(value: Any) -> Fields | None:
+    if getattr(value, "__dict__", None):
+        return None
+    try:
+        return {name: getattr(value, name) for name in value.__struct_fields__}
+    except AttributeError:
+        return None
+
+
+def _model_fields(value: Any) -> Fields | None:
+    state = dict(value.__getstate__())
+    state["__pydantic_fields_set__"] = set(state["__pydantic_fields_set__"])
+    return state
+
+
+def _make_model(cls: Any, fields: Fields) -> Any:
+    value = cls.__new__(cls)
+    value.__setstate__(fields)
+    return value
+
+
+def _make_enum(cls: Any, fields: Fields) -> Enum:
+    member: Enum = cls[fields["name"]]
+    return member
+
+
+_DATA = Shape("data", _data_fields, _make_data)
+_NAMED = Shape("named", _named_fields, lambda cls, fields: tuple.__new__(cls, fields.values()))
+_STRUCT = Shape("struct", _struct_fields, lambda cls, fields: cls(**fields))
+_MODEL = Shape("model", _model_fields, _make_model)
+_ENUM = Shape("enum", lambda value: {"name": value.name}, _make_enum)
+_FLAG = Shape("flag", lambda value: {"value": value.value}, lambda cls, f: cls(f["value"]))
