@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from perdure_storage.errors import PerdureError, ValueDamaged
 from perdure_storage.lifecycle import RunStatus, StepStatus
-from perdure_storage.records import ErrorRecord, Place, RunRecord, StoredValue
+from perdure_storage.records import (
+    ErrorRecord,
+    Place,
+    RunRecord,
+    StepId,
+    StepRecord,
+    StoredValue,
+)
 
 from perdure import errors
 from perdure.engine.state import output_steps
-from perdure.errors import RunCancelled, RunFailed, StepFailed
-from perdure.plan import decode_plan
+from perdure.errors import DefinitionError, RunCancelled, RunFailed, StepFailed
+from perdure.plan import Path, Plan, decode_plan, project
 from perdure.runtime import Runtime
-from perdure.worker.arguments import resolve
+from perdure.templates import resolve
 
 
 def read_result(runtime: Runtime, record: RunRecord) -> Any:
@@ -32,28 +39,42 @@ def read_result(runtime: Runtime, record: RunRecord) -> Any:
         if row.step_id in needed and row.status is StepStatus.SUCCEEDED
     }
 
-    def load_step(step_id: str) -> Any:
-        row = rows.get(step_id)  # type: ignore[call-overload]
-        value = row.value if row is not None else None
-        return load_value(runtime, value, record.id, step_id)
-
-    return resolve(
-        plan.output,
-        constant=_once(lambda index: runtime.values.load(plan.constants[index])),
-        step=_once(load_step),
-        parameter=_once(lambda name: runtime.values.load(record.inputs[name])),
-    )
+    return resolve(plan.output, _Recorded(runtime, record, plan, rows))
 
 
-def _once(load: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    known: dict[Any, Any] = {}
+class _Recorded:
+    """The leaves of a result: each decoded once, so that what was one object stays one."""
 
-    def get(key: Any) -> Any:
-        if key not in known:
-            known[key] = load(key)
-        return known[key]
+    def __init__(
+        self, runtime: Runtime, record: RunRecord, plan: Plan, rows: Mapping[StepId, StepRecord]
+    ) -> None:
+        self._runtime = runtime
+        self._record = record
+        self._plan = plan
+        self._rows = rows
+        self._steps: dict[str, Any] = {}
+        self._constants: dict[int, Any] = {}
+        self._inputs: dict[str, Any] = {}
 
-    return get
+    def step(self, step_id: str, path: Path) -> Any:
+        if step_id not in self._steps:
+            row = self._rows.get(StepId(step_id))
+            value = row.value if row is not None else None
+            self._steps[step_id] = load_value(self._runtime, value, self._record.id, step_id)
+        return project(self._steps[step_id], path)
+
+    def constant(self, index: int) -> Any:
+        if index not in self._constants:
+            self._constants[index] = self._runtime.values.load(self._plan.constants[index])
+        return self._constants[index]
+
+    def parameter(self, name: str, path: Path) -> Any:
+        if name not in self._inputs:
+            self._inputs[name] = self._runtime.values.load(self._record.inputs[name])
+        return project(self._inputs[name], path)
+
+    def secret(self, name: str) -> str:
+        raise DefinitionError(f"the secret {name!r} cannot be part of a result")
 
 
 def load_value(runtime: Runtime, value: StoredValue | None, run_id: str, step_id: str) -> Any:

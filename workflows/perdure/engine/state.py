@@ -299,7 +299,7 @@ def load_run(
     if donated is not None:
         without_volatile = {
             step_id: row
-            for step_id, row in donated.adopted.items() | donated.kept.items()
+            for step_id, row in {**donated.adopted, **donated.kept}.items()
             if not run.steps[step_id].options.volatile
         }
         _adopt_rows(run, without_volatile, f"taken over from {record.reuse_from}", now)
