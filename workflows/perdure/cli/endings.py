@@ -11,6 +11,7 @@ from perdure.errors import (
     CodeChanged,
     DefinitionError,
     InternalError,
+    NondeterminismError,
     NotSerializable,
     PerdureError,
     RunCancelled,
@@ -19,7 +20,9 @@ from perdure.errors import (
     RunNotDriven,
     RunNotFound,
     StoreError,
+    ValueDamaged,
 )
+from perdure_storage.errors import StoreUnavailable
 
 
 class ExitCode(IntEnum):
@@ -40,6 +43,7 @@ class UsageError(PerdureError):
         super().__init__(message)
 
 
+_ENDED = RunFailed | RunCancelled | RunNotDriven
 _USAGE = (UsageError, DefinitionError, NotSerializable, RunConflict, RunNotFound, StoreError)
 """What somebody can mend by typing something else."""
 
@@ -57,7 +61,7 @@ def report(error: BaseException, *, run_id: str | None, show_traceback: bool) ->
         if not show_traceback:
             say("please report it with what --traceback prints")
     command = next_command(error, run_id)
-    if command:
+    if command is not None and command not in str(error):
         say(f"next: {command}")
     return exit_code(error)
 
@@ -72,25 +76,21 @@ def exit_code(error: BaseException) -> ExitCode:
 
 
 def next_command(error: BaseException, run_id: str | None) -> str | None:
-    """Return the command that fits the cause, in full, or None where nothing helps."""
+    """Return the command that fits the cause, in full; None where the message has it, or none does.
+
+    The errors of a run that has ended name their command themselves: they know its record.
+    """
     run_id = getattr(error, "run_id", None) or run_id
     if isinstance(error, RunNotFound):
         return "perdure ls"
-    if run_id is None or isinstance(error, UsageError | InternalError):
+    if run_id is None or isinstance(error, _ENDED | UsageError | InternalError | RunConflict):
         return None
-    quoted = shlex.quote(run_id)
-    if isinstance(error, RunFailed | CodeChanged):
-        return _after_failure(error, quoted)
-    if isinstance(error, KeyboardInterrupt | RunCancelled | RunNotDriven):
-        return f"perdure resume {quoted}"
+    command = f"perdure resume {shlex.quote(run_id)}"
+    if isinstance(error, CodeChanged):
+        return f"{command} --code current"
+    if isinstance(error, KeyboardInterrupt | NondeterminismError | StoreUnavailable | ValueDamaged):
+        return command
     return None
-
-
-def _after_failure(error: RunFailed | CodeChanged, quoted: str) -> str:
-    """After a user error the code is mended first; after a loss it is not to blame."""
-    cause = error.__cause__
-    lost = isinstance(cause, PerdureError) and not isinstance(cause, CodeChanged)
-    return f"perdure resume {quoted}" + ("" if lost else " --code current")
 
 
 def say(text: str) -> None:

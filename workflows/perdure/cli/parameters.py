@@ -44,7 +44,7 @@ def parse(words: Sequence[str], parameters: Sequence[ParameterView]) -> dict[str
         if not word.startswith("--") or word == "--":
             raise UsageError(
                 f"unexpected word {word!r}: parameters of a workflow are written --name value",
-                f"{_listing(known)}",
+                _listing(known),
             )
         name, has_value, text = word[2:].partition("=")
         parameter, path, negated = _find(name, known)
@@ -61,7 +61,12 @@ def parse(words: Sequence[str], parameters: Sequence[ParameterView]) -> dict[str
             given.setdefault(parameter.name, []).append(text)
         else:
             _set(given, (parameter.name, *path), text)
-    return given
+    return {name: _alone(value) for name, value in given.items()}
+
+
+def _alone(value: Any) -> Any:
+    """Return a list of one text as that text: it may be JSON for the whole list."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 def _find(
@@ -104,3 +109,14 @@ def _listing(known: Collection[str]) -> str:
     if not known:
         return "this workflow has no parameters"
     return "its parameters: " + ", ".join(f"--{name}" for name in known)
+
+
+def read_tags(words: Sequence[str]) -> dict[str, str]:
+    """Return ``NAME=VALUE`` words as tags. Raises UsageError for another form."""
+    tags = {}
+    for word in words:
+        name, found, value = word.partition("=")
+        if not found or not name:
+            raise UsageError(f"--tag {word}: a tag is written NAME=VALUE")
+        tags[name] = value
+    return tags

@@ -39,13 +39,12 @@ def console() -> Console:
 
 def print_runs(runs: list[RunView], now: datetime) -> None:
     """Print one line a run, newest first."""
-    table = _columns("ID", "WORKFLOW", "STATUS", "STEPS", "CREATED", "TOOK")
+    table = _columns("ID", "WORKFLOW", "STATUS", "CREATED", "TOOK")
     for run in runs:
         table.add_row(
             _plain(run.id),
             _plain(run.workflow),
             status(run.status),
-            _progress(run),
             words.age(run.created_at, now),
             words.duration(_took(run)),
         )
@@ -111,6 +110,8 @@ def _facts(run: RunView, now: datetime) -> Table:
     table.add_row(
         "created", f"{run.created_at:%Y-%m-%d %H:%M:%S} UTC ({words.age(run.created_at, now)})"
     )
+    if run.total is not None:
+        table.add_row("steps", f"{run.done} of {run.total} done")
     if _took(run) is not None:
         table.add_row("took", words.duration(_took(run)))
     for name, value in run.inputs.items():
@@ -148,10 +149,6 @@ def _columns(*names: str) -> Table:
     for name in names:
         table.add_column(name, no_wrap=name in {"STATUS", "ATTEMPTS", "TOOK"}, overflow="fold")
     return table
-
-
-def _progress(run: RunView) -> str:
-    return "" if run.total is None else f"{run.done}/{run.total}"
 
 
 def _took(run: RunView) -> float | None:

@@ -11,8 +11,8 @@ from perdure.errors import (
     RunFailed,
     RunNotFound,
     StoreError,
-    WorkerLost,
 )
+from perdure_storage.errors import StoreUnavailable
 
 
 def failed(cause: Exception) -> RunFailed:
@@ -42,11 +42,9 @@ def test_error_ends_with_its_exit_code(error: BaseException, code: ExitCode) -> 
 @pytest.mark.parametrize(
     ("error", "command"),
     [
-        (failed(ValueError("no")), "perdure resume iris-1 --code current"),
-        (failed(WorkerLost("killed")), "perdure resume iris-1"),
-        (failed(CodeChanged("prep.scale")), "perdure resume iris-1 --code current"),
+        (CodeChanged("prep.scale"), "perdure resume iris-1 --code current"),
         (KeyboardInterrupt(), "perdure resume iris-1"),
-        (RunCancelled("by you", run_id="iris-1"), "perdure resume iris-1"),
+        (StoreUnavailable("locked"), "perdure resume iris-1"),
         (RunNotFound("x", "sqlite:///s"), "perdure ls"),
         (UsageError("what"), None),
     ],
@@ -56,9 +54,9 @@ def test_next_command_fits_the_cause(error: BaseException, command: str | None) 
 
 
 def test_next_command_quotes_an_id_that_a_shell_would_split() -> None:
-    error = RunCancelled("by you", run_id="team a/iris; rm")
-
-    assert next_command(error, None) == "perdure resume 'team a/iris; rm'"
+    assert (
+        next_command(KeyboardInterrupt(), "team a/iris; rm") == "perdure resume 'team a/iris; rm'"
+    )
 
 
 def test_report_shows_no_traceback_unless_asked(capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,8 +66,18 @@ def test_report_shows_no_traceback_unless_asked(capsys: pytest.CaptureFixture[st
     full = capsys.readouterr().err
 
     assert "Traceback" not in plain
-    assert plain.splitlines()[-1] == "next: perdure resume iris-1 --code current"
+    assert plain == "error: step fit failed\n"
     assert "RunFailed" in full
+
+
+def test_report_does_not_repeat_a_command_that_the_error_names(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    error = StoreUnavailable("locked; type: perdure resume iris-1")
+
+    report(error, run_id="iris-1", show_traceback=False)
+
+    assert capsys.readouterr().err.count("perdure resume iris-1") == 1
 
 
 def test_report_asks_for_a_report_when_the_error_is_not_the_users(

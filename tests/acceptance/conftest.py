@@ -1,0 +1,101 @@
+"""A command line in a folder of its own: real processes, real signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+TIMEOUT_S = 60
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a command printed and how it ended; a death by signal n is code 128 + n."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass
+class CommandLine:
+    """Runs ``perdure ...`` in ``folder``."""
+
+    folder: Path
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def write(self, name: str, text: str) -> Path:
+        """Write a file of the user's and return its path."""
+        path = self.folder / name
+        path.write_text(text)
+        return path
+
+    def __call__(self, *words: str | Path, **environment: str) -> Ended:
+        """Run a command to its end."""
+        process = self.start(*words, **environment)
+        out, err = process.communicate(timeout=TIMEOUT_S)
+        code = process.returncode
+        return Ended(code if code >= 0 else 128 - code, out, err)
+
+    def start(self, *words: str | Path, **environment: str) -> subprocess.Popen[str]:
+        """Start a command in a process group of its own; it is killed at the end of the test."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "perdure", *map(str, words)],
+            cwd=self.folder,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.started.append(process)
+        return process
+
+    def wait_for_file(self, name: str) -> None:
+        """Return when a step has made the file ``name``; there is nobody else to tell us."""
+        subprocess.run(
+            ["bash", "-c", 'until [ -e "$0" ]; do read -rt 0.05 <> <(:) || true; done', name],
+            cwd=self.folder,
+            timeout=TIMEOUT_S,
+            check=True,
+        )
+
+    def end(self) -> None:
+        """Kill what still runs, with its descendants, and close the pipes."""
+        for process in self.started:
+            if process.poll() is None:
+                for descendant in psutil.Process(process.pid).children(recursive=True):
+                    descendant.send_signal(signal.SIGKILL)
+                process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def perdure(tmp_path: Path) -> Iterator[CommandLine]:
+    """The command line in a fresh folder."""
+    command_line = CommandLine(tmp_path)
+    yield command_line
+    command_line.end()
+
+
+@pytest.fixture
+def perdure_in() -> Iterator[Callable[[Path], CommandLine]]:
+    """Command lines in folders of the test's choice."""
+    made: list[CommandLine] = []
+
+    def make(folder: Path) -> CommandLine:
+        made.append(CommandLine(folder))
+        return made[-1]
+
+    yield make
+    for command_line in made:
+        command_line.end()

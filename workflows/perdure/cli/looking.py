@@ -1,0 +1,190 @@
+"""Verbs that read and never run anything: ``ls``, ``show``, ``logs``, ``why``."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from perdure.cli.endings import ExitCode, say
+from perdure.cli.parameters import read_tags
+from perdure.cli.session import IdArgument, JsonOption, StoreOption, TracebackOption
+
+if TYPE_CHECKING:
+    from perdure.client import Perdure
+    from perdure.runs import Run, Step
+
+FOLLOW_EVERY_S = 0.2
+
+
+def ls(
+    status: Annotated[
+        list[str] | None, typer.Option(metavar="STATUS", help="Only these; may be repeated.")
+    ] = None,
+    workflow: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only runs of this workflow.")
+    ] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Only with all these tags.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Only runs made within it, such as 2d.")
+    ] = None,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most so many.")] = 100,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+    traceback: TracebackOption = False,
+) -> int:
+    """List runs, newest first."""
+    from perdure.cli.opening import NoStoreYet, open_existing
+
+    try:
+        perdure = open_existing(store)
+    except NoStoreYet as nothing:
+        print("[]") if as_json else say(f"no runs: {nothing}")
+        return ExitCode.OK
+    with perdure:
+        runs = perdure.list_runs(
+            status=[each.upper() for each in status] if status else None,
+            workflow=workflow,
+            tags=read_tags(tag or []),
+            since=since,
+            limit=limit,
+        )
+        _list(perdure, runs, as_json=as_json)
+    return ExitCode.OK
+
+
+def show(
+    run_id: IdArgument,
+    step_id: Annotated[
+        str | None, typer.Argument(metavar="[STEP]", help="Show this step's attempts.")
+    ] = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+    traceback: TracebackOption = False,
+) -> int:
+    """Show a run and its steps, or the attempts of one step."""
+    from perdure.cli.naming import find
+    from perdure.cli.opening import open_existing
+
+    with open_existing(store) as perdure:
+        run = find(perdure, run_id)
+        if step_id is None:
+            _show_run(run, perdure.runtime.clock.now(), as_json=as_json)
+        else:
+            _show_attempts(run[step_id], as_json=as_json)
+    return ExitCode.OK
+
+
+def logs(
+    run_id: IdArgument,
+    step_id: Annotated[
+        str | None, typer.Argument(metavar="[STEP]", help="Only what this step printed.")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")
+    ] = False,
+    store: StoreOption = None,
+    traceback: TracebackOption = False,
+) -> int:
+    """Print what steps printed."""
+    from perdure.cli.naming import find
+    from perdure.cli.opening import open_existing
+
+    with open_existing(store) as perdure:
+        run = find(perdure, run_id)
+        if step_id is not None:
+            run[step_id]  # refuses an unknown step before anything is waited for
+        _print_logs(run, step_id, follow=follow)
+    return ExitCode.OK
+
+
+def why(
+    run_id: IdArgument,
+    step_id: Annotated[str, typer.Argument(metavar="STEP", help="The step's id.")],
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+    traceback: TracebackOption = False,
+) -> int:
+    """Say why a step ran, was taken over, is retried or waits."""
+    from perdure.cli.naming import find
+    from perdure.cli.opening import open_existing
+    from perdure.cli.views import to_json
+
+    with open_existing(store) as perdure:
+        step = find(perdure, run_id)[step_id]
+        reason = step.why()
+        print(
+            to_json({"step": step.id, "status": step.status, "why": reason}) if as_json else reason
+        )
+    return ExitCode.OK
+
+
+def _list(perdure: Perdure, runs: list[Run], *, as_json: bool) -> None:
+    from perdure.cli.tables import print_runs
+    from perdure.cli.views import to_json, view_run
+
+    views = [view_run(run) for run in runs]
+    if as_json:
+        print(to_json(views))
+    elif views:
+        print_runs(views, perdure.runtime.clock.now())
+    else:
+        say(f"no such runs in {perdure.runtime.store.url}")
+
+
+def _show_run(run: Run, now: datetime, *, as_json: bool) -> None:
+    from perdure.cli.tables import print_run
+    from perdure.cli.views import to_json, view_run
+
+    view = view_run(run, steps=True)
+    if as_json:
+        print(to_json(view))
+        return
+    print_run(view, now)
+    if view.status in ("FAILED", "CANCELLED", "INTERRUPTED", "PAUSED"):
+        say(run.next_command)
+
+
+def _show_attempts(step: Step, *, as_json: bool) -> None:
+    from perdure.cli.tables import print_attempts
+    from perdure.cli.views import to_json, view_attempt
+
+    views = [view_attempt(attempt) for attempt in step.attempts]
+    if as_json:
+        print(to_json(views))
+    else:
+        print_attempts(views)
+
+
+def _print_logs(run: Run, step_id: str | None, *, follow: bool) -> None:
+    """Print the logs; while following, only what each look adds to the one before."""
+    from perdure.runs import status_of
+    from perdure_storage.lifecycle import RUN_LIVE
+
+    printed: dict[str, int] = {}
+    pause = threading.Event()
+    while True:
+        goes_on = follow and status_of(run.record) in RUN_LIVE
+        for step in run.steps() if step_id is None else [run[step_id]]:
+            text = step.logs()
+            fresh = text[printed.get(step.id, 0) :]
+            printed[step.id] = len(text)
+            _write(fresh, step.id if step_id is None else None)
+        if not goes_on:
+            return
+        pause.wait(FOLLOW_EVERY_S)
+
+
+def _write(text: str, step_id: str | None) -> None:
+    """Write a step's output as it is, or under its id where several are shown."""
+    if not text:
+        return
+    if step_id is not None:
+        text = "".join(f"{step_id} | {line}\n" for line in text.splitlines())
+    sys.stdout.write(text)
+    sys.stdout.flush()

@@ -1,0 +1,45 @@
+"""The store that a command works on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from perdure.cli.endings import say
+from perdure.errors import StoreError
+
+if TYPE_CHECKING:
+    from perdure.client import Perdure
+
+
+class NoStoreYet(StoreError):
+    """There is no store where one is looked for, and to look must not make one."""
+
+
+def open_store(
+    store: str | None = None, *, executor: str | None = None, workers: float | None = None
+) -> Perdure:
+    """Return the client of the settings; what it has to say goes to stderr, terminal or not."""
+    from perdure.client import Perdure
+    from perdure.settings import load_settings
+
+    class Speaking(Perdure):
+        def _say(self, line: str) -> None:
+            say(line)
+
+    return Speaking(load_settings(store=store, executor=executor, workers=workers))
+
+
+def open_existing(store: str | None) -> Perdure:
+    """Return the client of a store that is there already.
+
+    Raises:
+        NoStoreYet: there is none.
+    """
+    perdure = open_store(store)
+    folder = perdure.settings.folder
+    if folder is not None and not folder.exists():
+        raise NoStoreYet(
+            f"there is no store at {perdure.settings.store}: nothing has run here yet. "
+            "`perdure run TARGET` makes one; --store or PERDURE_STORE names another"
+        )
+    return perdure

@@ -1,0 +1,61 @@
+"""What the verbs of one command line share, and the options that all of them have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+
+@dataclass
+class Session:
+    """One command: what its ending has to know. Mutable, used by one thread."""
+
+    show_traceback: bool = False
+    run_id: str | None = None
+
+
+def session_of(context: typer.Context) -> Session:
+    """Return the session of the command that runs."""
+    session = context.find_object(Session)
+    assert session is not None  # invoke() put it there
+    return session
+
+
+def _show_traceback(context: typer.Context, value: bool) -> bool:
+    if value:
+        session_of(context).show_traceback = True
+    return value
+
+
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="URL",
+        help="sqlite:///..., postgresql://... or a file; default: the nearest .perdure/.",
+    ),
+]
+TracebackOption = Annotated[
+    bool,
+    typer.Option(
+        "--traceback",
+        callback=_show_traceback,
+        is_eager=True,
+        help="With an error, show where in perdure it came from.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ExecutorOption = Annotated[
+    str | None,
+    typer.Option("--executor", metavar="NAME", help="Where steps run: processes or inline."),
+]
+WorkersOption = Annotated[
+    float | None,
+    typer.Option("--workers", metavar="N", help="How many CPUs steps may use at one time."),
+]
+IdArgument = Annotated[
+    str,
+    typer.Argument(metavar="ID", help="A run's id, a unique prefix of it, or - for the last run."),
+]
