@@ -1,0 +1,251 @@
+"""The module's functions: the verbs of ``Perdure``, against the store in force.
+
+Inside ``with perdure.open(...)`` that is the one that was opened, else the one of the settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, TypeVar, cast, overload
+
+from perdure.client import Perdure, open_store
+from perdure.runs import Run
+from perdure.session import current_driver
+from perdure.workflow import Workflow
+
+R = TypeVar("R")
+Duration = float | timedelta | str
+
+
+def _client() -> Perdure:
+    return cast(Perdure, current_driver())
+
+
+@overload
+def run(dag: Workflow[..., R], **options: Any) -> R: ...
+@overload
+def run(dag: R, **options: Any) -> R: ...
+def run(
+    dag: Any,
+    *,
+    run_id: str | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    reuse: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    executor: str | None = None,
+    durability: str = "step",
+    on_change: str = "recompute",
+    on_failure: str = "stop",
+    on_divergence: str = "fail",
+    deadline: Duration | datetime | None = None,
+    queue: str | None = None,
+    priority: int = 0,
+    if_exists: str = "resume",
+    **more_inputs: Any,
+) -> Any:
+    """Run a DAG durably in this process and return its result.
+
+    The same id again resumes the run, or returns what is recorded.
+
+    Args:
+        dag: a workflow, a node, or a list, tuple or dict of nodes.
+        run_id: 1-200 printable characters, ``/`` allowed; made if not given.
+        inputs: arguments by name, for names that are options of this function too.
+        reuse: a run id, or ``"last"``: a new run that takes over what has not changed.
+        tags: text by text, to find the run by.
+        metadata: anything that is JSON, kept with the run.
+        executor: ``"processes"`` or ``"inline"``; a setting by default.
+        durability: ``"step"``: a result is on disk before anything that uses it starts;
+            ``"group"``: dependants may start while results are being written, in order.
+        on_change: what a resumed run does with committed steps whose code or inputs changed:
+            ``"recompute"`` them, ``"reuse"`` them, or ``"fail"``.
+        on_failure: ``"stop"``: running steps finish, none start; ``"finish"``: everything that
+            does not depend on the failure goes on first.
+        on_divergence: what happens if a rebuilt value differs from one that committed steps
+            consumed: ``"fail"``, ``"recompute"`` those steps, or ``"keep"`` the mix.
+        deadline: the run fails if it has not ended by then: an aware datetime, or a duration
+            from now (seconds, timedelta or ``"2h"``).
+        queue: name of the queue it is listed under.
+        priority: higher ones get their steps placed first.
+        if_exists: ``"resume"``, or ``"fail"`` to refuse an id that exists.
+        **more_inputs: arguments of the workflow.
+
+    Returns:
+        The value that the DAG stands for.
+
+    Raises:
+        RunFailed: a step failed for good; the user's exception is ``__cause__``.
+        RunConflict: the id is taken by another definition, or its state does not allow this.
+        DefinitionError: the graph, an argument or an option makes no sense.
+    """
+    return _client().run(dag, **_options(locals()))
+
+
+def start(
+    dag: Any,
+    *,
+    run_id: str | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    reuse: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    executor: str | None = None,
+    durability: str = "step",
+    on_change: str = "recompute",
+    on_failure: str = "stop",
+    on_divergence: str = "fail",
+    deadline: Duration | datetime | None = None,
+    queue: str | None = None,
+    priority: int = 0,
+    if_exists: str = "resume",
+    **more_inputs: Any,
+) -> Run:
+    """Run durably, driven by this process in the background; return the run at once.
+
+    Arguments as ``run``. At interpreter exit started runs are waited for.
+    """
+    return _client().start(dag, **_options(locals()))
+
+
+def submit(
+    dag: Any,
+    *,
+    run_id: str | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    reuse: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    executor: str | None = None,
+    durability: str = "step",
+    on_change: str = "recompute",
+    on_failure: str = "stop",
+    on_divergence: str = "fail",
+    deadline: Duration | datetime | None = None,
+    queue: str | None = None,
+    priority: int = 0,
+    if_exists: str = "resume",
+    **more_inputs: Any,
+) -> Run:
+    """Record a run for some ``perdure up`` to drive, and return it. Arguments as ``run``."""
+    return _client().submit(dag, **_options(locals()))
+
+
+def _options(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a verb as the client takes them."""
+    return {**{n: v for n, v in given.items() if n not in ("dag", "more_inputs")},
+            **given["more_inputs"]}
+
+
+def execute(dag: Any, *, inputs: Mapping[str, Any] | None = None, **more_inputs: Any) -> Any:
+    """Run eagerly: in this process, nothing stored. Returns the value."""
+    return _client().execute(dag, inputs=inputs, **more_inputs)
+
+
+def resume(
+    run_id: str,
+    *,
+    code: str = "recorded",
+    on_change: str = "recompute",
+    on_divergence: str = "fail",
+    executor: str | None = None,
+    dag: Any = None,
+) -> Run:
+    """Go on with a run by its id, driven by this process; return it at once.
+
+    Args:
+        run_id: the run.
+        code: ``"recorded"``: the code that was recorded with it; ``"current"``: today's, for the
+            steps that have not committed. The graph stays as recorded.
+        on_change: as in ``run``.
+        on_divergence: as in ``run``.
+        executor: drive it on another executor.
+        dag: today's definition, where ``code="current"`` cannot find it by the run's origin.
+
+    Raises:
+        RunNotFound: there is no such run in the store.
+        RunConflict: today's definition has another graph.
+    """
+    return _client().resume(
+        run_id,
+        code=code,
+        on_change=on_change,
+        on_divergence=on_divergence,
+        executor=executor,
+        dag=dag,
+    )
+
+
+def resume_all(*, failed: bool = False) -> list[Run]:
+    """Resume every run of the store that nobody drives; with ``failed`` the failed ones too."""
+    return _client().resume_all(failed=failed)
+
+
+def get_run(run_id: str) -> Run:
+    """Return a run by its id. Raises RunNotFound, naming the store and similar ids."""
+    return _client().get_run(run_id)
+
+
+def list_runs(
+    *,
+    status: str | Sequence[str] | None = None,
+    workflow: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    since: datetime | timedelta | str | None = None,
+    limit: int = 100,
+    after: str | None = None,
+) -> list[Run]:
+    """Return runs, newest first.
+
+    Args:
+        status: one status or several.
+        workflow: the workflow's name.
+        tags: tags that a run must have, all of them.
+        since: made after this aware time, or within this duration (``"2d"``).
+        limit: at most so many.
+        after: the id of the last run of the page before.
+    """
+    return _client().list_runs(
+        status=status, workflow=workflow, tags=tags, since=since, limit=limit, after=after
+    )
+
+
+def cancel(run_id: str) -> Run:
+    """End a run as CANCELLED: nothing new starts, its processes end within their grace of 5 s."""
+    return _client().cancel(run_id)
+
+
+def pause(run_id: str) -> Run:
+    """Let a run's running steps finish and start none; ``resume`` goes on."""
+    return _client().pause(run_id)
+
+
+def delete(run_id: str) -> None:
+    """Remove a finished run with its steps, events and logs."""
+    _client().delete(run_id)
+
+
+def why(run_id: str, step: str) -> str:
+    """Return the recorded reason why a step ran, was reused, is retried or waits."""
+    return _client().why(run_id, step)
+
+
+def open(  # noqa: A001 - the public name; used as perdure.open
+    store: str | None = None,
+    *,
+    blobs: str | None = None,
+    executor: str | None = None,
+    workers: float | None = None,
+) -> Perdure:
+    """Return the verbs against a store: ``with perdure.open("sqlite:///team.db") as p:``.
+
+    Inside the block module functions and workflow verbs use that store too.
+
+    Args:
+        store: a file or URL, ``sqlite:///...`` or ``postgresql://...``; a setting by default.
+        blobs: folder or fsspec URL of large values.
+        executor: ``"processes"`` or ``"inline"``.
+        workers: how many CPUs steps may use at one time.
+    """
+    return open_store(store, blobs=blobs, executor=executor, workers=workers)
