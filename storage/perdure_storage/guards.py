@@ -145,6 +145,12 @@ def reopened(run: RunRecord, plan: PlanRecord | None, policy: RunPolicy | None) 
     )
 
 
+def reset_detail(run: RunRecord, plan: PlanRecord | None, reason: str) -> dict[str, object]:
+    """Return what the event of a reset tells; the plan before, if another takes its place."""
+    detail: dict[str, object] = {"reason": reason, "was": str(run.status)}
+    return detail if plan is None else {**detail, "plan_before": run.plan_digest}
+
+
 def token_of(run: RunRecord) -> str | None:
     """Return the token of the run's owner, if there is one."""
     return None if run.owner is None else run.owner.token

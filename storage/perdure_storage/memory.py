@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -34,6 +34,7 @@ from perdure_storage.records import (
     RunRecord,
     StepId,
     StepRecord,
+    StoredValue,
 )
 
 _replace = msgspec.structs.replace
@@ -161,6 +162,11 @@ class MemoryRunStore:
             self._heartbeats.pop(owner.token, None)
             self._version += 1
 
+    def coordinators(self) -> list[tuple[Owner, bool]]:
+        now = self._clock.monotonic()
+        with self._lock:
+            return [(beat.owner, beat.until > now) for beat in self._heartbeats.values()]
+
     def workers_of(self, token: str) -> tuple[ProcessId, ...]:
         with self._lock:
             heartbeat = self._heartbeats.get(token)
@@ -257,6 +263,8 @@ class MemoryRunStore:
         run_id: RunId,
         *,
         plan: PlanRecord | None = None,
+        inputs: Mapping[str, StoredValue] | None = None,
+        inputs_digest: str = "",
         policy: RunPolicy | None = None,
         reason: str = "resume",
     ) -> RunRecord:
@@ -269,8 +277,13 @@ class MemoryRunStore:
                 self._plans.setdefault(plan.digest, plan)
                 kept.plans.add(plan.digest)
             kept.record = guards.reopened(old, plan, policy)
+            if inputs is not None:
+                kept.record = _replace(
+                    kept.record, inputs=dict(inputs), inputs_digest=inputs_digest
+                )
+                kept.blobs |= set(guards.blobs_of_inputs(kept.record))
             self._close_failures(kept)
-            self._tell(kept, "reset", {"reason": reason, "was": str(old.status)})
+            self._tell(kept, "reset", guards.reset_detail(old, plan, reason))
             return self._seen(kept)
 
     def delete_run(self, run_id: RunId) -> None:

@@ -12,7 +12,7 @@ next sequence number: ``submitted``, ``claimed``, ``taken over``, ``cancel reque
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -33,6 +33,7 @@ from perdure_storage.records import (
     RunRecord,
     StepId,
     StepRecord,
+    StoredValue,
 )
 
 
@@ -105,6 +106,10 @@ class RunStore(Protocol):
 
     def unregister(self, owner: Owner) -> None:
         """Remove the heartbeat row; its runs are then claimable at once. Idempotent."""
+        ...
+
+    def coordinators(self) -> list[tuple[Owner, bool]]:
+        """Return the registered coordinators, each with whether its lease stands."""
         ...
 
     def workers_of(self, token: str) -> tuple[ProcessId, ...]:
@@ -184,12 +189,15 @@ class RunStore(Protocol):
         run_id: RunId,
         *,
         plan: PlanRecord | None = None,
+        inputs: Mapping[str, StoredValue] | None = None,
+        inputs_digest: str = "",
         policy: RunPolicy | None = None,
         reason: str = "resume",
     ) -> RunRecord:
         """Open a terminal or PAUSED run again: QUEUED; FAILED and CANCELLED rows become history.
 
-        ``plan`` replaces the plan (changed code), ``policy`` the policy. Clears error, deadline
+        ``plan`` replaces the plan (changed code; the event's detail names the one before as
+        ``plan_before``), ``inputs`` with their digest the inputs, ``policy`` the policy. Clears error, deadline
         marks, cancel and pause requests, ``finished_at``, the owner; takeovers become 0. Earlier
         plans stay until the run is deleted. Guard: terminal or PAUSED, or live without an owner
         whose lease stands; otherwise RunConflict. Raises RunNotFound, BlobsCondemned.

@@ -22,6 +22,7 @@ from perdure.runtime import Runtime
 from perdure.session import use_driver
 from perdure.settings import Settings, load_settings
 from perdure.submission import Submission, Wishes
+from perdure.workflow import Workflow
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +100,8 @@ class Perdure:
         return execute(prepared.dag, prepared.inputs)
 
     def _submit(self, dag: Any, options: dict[str, Any], *, say: bool) -> Run:
+        if isinstance(dag, Workflow):
+            options = {**dag.run_options, **options}
         wishes = Wishes.from_options(options, find_last=self._find_last)
         submission = Submission(self.runtime, self.settings, dag, wishes)
         record, note = submission.submit()

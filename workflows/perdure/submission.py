@@ -284,6 +284,7 @@ class Submission:
             record.id,
             plan=None if equal else self.body,
             inputs=None if equal else self.inputs,
+            inputs_digest=inputs_digest(self.inputs),
             policy=self.wishes.policy(),
             reason="run",
         )

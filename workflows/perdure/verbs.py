@@ -132,10 +132,15 @@ def submit(
     return _client().submit(dag, **_options(locals()))
 
 
+_DEFAULTS = {"durability": "step", "on_change": "recompute", "on_failure": "stop"}
+_DEFAULTS |= {"on_divergence": "fail", "if_exists": "resume", "priority": 0}
+
+
 def _options(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a verb as the client takes them."""
-    return {**{n: v for n, v in given.items() if n not in ("dag", "more_inputs")},
-            **given["more_inputs"]}
+    """Return what was given to a verb; what was not leaves the workflow's own options in force."""
+    more = given["more_inputs"]
+    named = {n: v for n, v in given.items() if n not in ("dag", "more_inputs")}
+    return {n: v for n, v in named.items() if v is not None and v != _DEFAULTS.get(n)} | more
 
 
 def execute(dag: Any, *, inputs: Mapping[str, Any] | None = None, **more_inputs: Any) -> Any:
