@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
+from perdure.executors.cgroups import read_limits
 from perdure.executors.protocol import Capacity
 
 MEMORY_SHARE = 0.9
 """Share of the memory that steps may ask for; the rest is the coordinator's and the system's."""
-
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 def detect_capacity(
@@ -54,30 +52,23 @@ def usable_cpus() -> float:
 
 
 def usable_memory_bytes() -> int:
-    """Return the memory that this process may use: the machine's, or its cgroup's limit."""
+    """Return the memory that this process may use: the machine's, or a group's smaller limit."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = _read_first(_CGROUP / "memory.max", _CGROUP / "memory/memory.limit_in_bytes")
-    # Both versions write "no limit" as something that is not a smaller number.
-    return min(machine, int(limit)) if limit is not None and limit.isdigit() else machine
+    limits = read_limits("memory", "memory.max", "memory.limit_in_bytes")
+    # "No limit" is written as "max" in one version, as an enormous number in the other.
+    return min(machine, *(int(limit) for limit in limits if limit.isdigit()), machine)
 
 
 def _cpu_quota() -> float | None:
-    new = _read_first(_CGROUP / "cpu.max")
-    if new is not None:
-        quota, _, period = new.partition(" ")
-        return float(quota) / float(period) if quota.isdigit() and period else None
-    quota_us = _read_first(_CGROUP / "cpu/cpu.cfs_quota_us")
-    period_us = _read_first(_CGROUP / "cpu/cpu.cfs_period_us")
-    if quota_us is None or period_us is None or int(quota_us) <= 0:
-        return None
-    return int(quota_us) / int(period_us)
-
-
-def _read_first(*paths: Path) -> str | None:
-    """Return the first of these files that can be read, stripped."""
-    for path in paths:
-        try:
-            return path.read_text().strip()
-        except OSError:
-            continue
-    return None
+    """Return the smallest CPU quota of the process's groups, in CPUs; None without one."""
+    quotas = [
+        int(quota) / int(period)
+        for quota, _, period in (text.partition(" ") for text in read_limits("cpu", "cpu.max", ""))
+        if quota.isdigit() and period.isdigit()
+    ]
+    old = zip(
+        read_limits("cpu", "", "cpu.cfs_quota_us"),
+        read_limits("cpu", "", "cpu.cfs_period_us"),
+    )
+    quotas += [int(quota) / int(period) for quota, period in old if quota.isdigit()]
+    return min(quotas, default=None)

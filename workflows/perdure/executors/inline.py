@@ -12,15 +12,15 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from perdure_storage.records import Cause, ErrorRecord, ProcessId
-
 from perdure.calls import CallContext, CallId, Outcome, StepCall
 from perdure.executors.capacity import detect_capacity
+from perdure.executors.endings import ended
 from perdure.executors.protocol import Capacity
 from perdure.executors.waking import WakePipe
 from perdure.worker.output import captured_streams
 from perdure.worker.scope import RunScope
-from perdure.worker.steps import Attempt, worker_name
+from perdure.worker.steps import Attempt
+from perdure_storage.records import Cause, ProcessId
 
 _TURN_S = 0.01
 """``poll`` returns with what it has after this time: so that short calls come in batches and the
@@ -56,11 +56,9 @@ class InlineExecutor:
     def kill(self, calls: Sequence[CallId], *, grace_s: float, cause: Cause) -> None:
         """End calls that have not begun; no other can be in flight between two polls."""
         wanted = set(calls)
-        ended = [call for call in self._calls if call.id in wanted]
-        if not ended:
-            return
+        unstarted = [call for call in self._calls if call.id in wanted]
         self._calls = deque(call for call in self._calls if call.id not in wanted)
-        self._outcomes += [unstarted(call.id, cause) for call in ended]
+        self._outcomes += [ended(call, cause) for call in unstarted]
 
     def poll(self, timeout_s: float | None) -> list[Outcome]:
         if not self._calls and not self._outcomes:
@@ -114,7 +112,7 @@ class InlineExecutor:
             outcome = attempt.run()
         except BaseException:
             # Ctrl-C while user code ran. The call ends as nobody's fault if we are polled again.
-            self._outcomes.append(unstarted(call.id, Cause.ABANDONED))
+            self._outcomes.append(ended(call, Cause.ABANDONED))
             raise
         finally:
             attempt.output.close()
@@ -138,7 +136,7 @@ class InlineExecutor:
         try:
             self._outcomes += _run_together(attempts)
         except BaseException:
-            self._outcomes += [unstarted(call.id, Cause.ABANDONED) for call in calls]
+            self._outcomes += [ended(call, Cause.ABANDONED) for call in calls]
             raise
         finally:
             for attempt in attempts:
@@ -161,18 +159,3 @@ def _run_together(attempts: list[Attempt]) -> list[Outcome]:
     thread.start()
     thread.join()
     return done[0]
-
-
-def unstarted(call: CallId, cause: Cause) -> Outcome:
-    """Return the outcome of a call that is ended before, or without, ending by itself."""
-    return Outcome(
-        id=call,
-        cause=cause,
-        error=ErrorRecord(
-            type="perdure.errors.RunCancelled" if cause is Cause.CANCELLED else "",
-            message=f"the attempt was ended: {cause.value}",
-            cause=cause,
-            step_id=call.step_id,
-        ),
-        worker=worker_name(),
-    )

@@ -11,12 +11,19 @@ from perdure.errors import DefinitionError
 
 
 class StopSignal:
-    """A flag from the executor to one running attempt; set once, by a signal handler or a loop."""
+    """A flag from the executor to one running attempt; set once, by a signal handler or a loop.
 
-    __slots__ = ("asked",)
+    Attributes:
+        asked: the attempt has been asked to end.
+        watched: the step has looked, so it is trusted to end by itself within its grace; one
+            that has not is interrupted.
+    """
+
+    __slots__ = ("asked", "watched")
 
     def __init__(self) -> None:
         self.asked = False
+        self.watched = False
 
 
 class Writer(Protocol):
@@ -48,7 +55,13 @@ class Context(msgspec.Struct, frozen=True):
 
     @property
     def should_stop(self) -> bool:
-        """Say whether the step has been asked to end: by a cancel, a time-out, a shutdown."""
+        """Say whether the step has been asked to end: by a cancel, a time-out, a shutdown.
+
+        A step that looks here has its grace (5 s) to save what it wants to keep and return. One
+        that never looks is interrupted at once by an exception, so that its ``finally`` blocks
+        run; an ``async def`` is always cancelled.
+        """
+        self.stop.watched = True
         return self.stop.asked
 
 

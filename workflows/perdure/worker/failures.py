@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-
-from perdure_storage.records import Cause, ErrorRecord
+from typing import Any
 
 from perdure.worker.secrets import Redactor
+from perdure_storage.records import Cause, ErrorRecord
 
 _LONGEST_MESSAGE = 10_000
 _LONGEST_TRACEBACK = 100_000
@@ -44,6 +44,7 @@ def error_record(
     *,
     cause: Cause = Cause.USER_ERROR,
     step_id: str | None = None,
+    pickle: Callable[[Any], bytes] | None = None,
     redactor: Redactor | None = None,
     note: str = "",
     skip: int = 1,
@@ -54,13 +55,14 @@ def error_record(
         error: what was raised.
         cause: how the attempt ended.
         step_id: where.
+        pickle: makes bytes of the exception, so that it can be raised again elsewhere.
         redactor: masks secrets; an exception that holds one is not pickled.
         note: a line to add after the traceback.
         skip: frames of perdure's own at the head of the traceback.
     """
     message = _clip(_message(error), _LONGEST_MESSAGE)
     text = _clip(_traceback(error, skip), _LONGEST_TRACEBACK) + (f"note: {note}\n" if note else "")
-    pickled = _pickled(error)
+    pickled = _pickled(error, pickle)
     if redactor is not None and redactor.longest:
         safe = redactor.text(message), redactor.text(text)
         if safe != (message, text):
@@ -99,19 +101,14 @@ def _traceback(error: BaseException, skip: int) -> str:
         return f"<the traceback could not be written: {type(second).__name__}>\n"
 
 
-def _pickled(error: BaseException) -> bytes | None:
+def _pickled(error: BaseException, pickle: Callable[[Any], bytes] | None) -> bytes | None:
     """Return the exception's pickle, or None: not every exception can travel, and none must."""
-    dumps: Callable[[object], bytes] = _dumps()
+    if pickle is None:
+        return None
     try:
-        return dumps(error)
+        return pickle(error)
     except Exception:  # noqa: BLE001 - a user's __reduce__ may do anything; the text remains
         return None
-
-
-def _dumps() -> Callable[[object], bytes]:
-    import cloudpickle
-
-    return cloudpickle.dumps  # type: ignore[no-any-return]
 
 
 def _clip(text: str, limit: int) -> str:

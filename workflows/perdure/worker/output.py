@@ -13,12 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from perdure_storage.protocols import LogStore
-from perdure_storage.records import RunId, StepId
-
 from perdure.calls import CallId
 from perdure.worker.context import running
 from perdure.worker.secrets import Redactor
+from perdure_storage.protocols import LogStore
+from perdure_storage.records import RunId, StepId
 
 SEGMENT_BYTES = 64 * 1024
 SEGMENT_AGE_S = 1.0
@@ -115,6 +114,18 @@ class StepStream:
         return getattr(self._stream, name)
 
 
+class DivertedStream(StepStream):
+    """A text stream that gives what steps write to it to the writing attempt, and only to it."""
+
+    def write(self, text: str) -> int:
+        """Write into the running attempt's log; through, where no step runs."""
+        context = running.get()
+        if context is None:
+            return self._stream.write(text)
+        context.output.write(text)
+        return len(text)
+
+
 class StepLogHandler(logging.Handler):
     """Gives the records that steps log to the logging attempt, unless a stream already does."""
 
@@ -144,7 +155,7 @@ def captured_streams() -> Iterator[None]:
     """Capture what steps print and log while the block runs, passing it through as well."""
     stdout, stderr, handler = sys.stdout, sys.stderr, StepLogHandler()
     out, err = StepStream(stdout), StepStream(stderr)
-    sys.stdout, sys.stderr = out, err  # type: ignore[assignment]
+    sys.stdout, sys.stderr = out, err
     root = logging.getLogger()
     root.addHandler(handler)
     try:

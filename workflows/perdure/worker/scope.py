@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from perdure_storage.blobs import open_blobs
-from perdure_storage.codecs import Codecs
-from perdure_storage.errors import ValueUnavailable
 from perdure_storage.logs import open_logs
-from perdure_storage.protocols import BlobStore, LogStore
-from perdure_storage.records import Buffer, Cause, Digest, RunId, StepId, StoredValue
-from perdure_storage.values import Values
 
 from perdure.calls import CallContext
 from perdure.errors import CodeChanged
@@ -20,6 +16,11 @@ from perdure.fingerprint import plain_digest
 from perdure.plan import Function
 from perdure.worker.failures import Refusal
 from perdure.worker.secrets import Redactor
+from perdure_storage.codecs import Codecs
+from perdure_storage.errors import ValueUnavailable
+from perdure_storage.protocols import LogStore
+from perdure_storage.records import Buffer, Cause, Digest, RunId, StepId, StoredValue
+from perdure_storage.values import Values
 
 _SHAREABLE = (type(None), bool, int, float, complex, str, bytes)
 """Immutable leaves: decoded once. Anything else every consumer decodes for itself."""
@@ -52,9 +53,7 @@ class RunScope:
         self._constants.update(constants)
 
     def close(self) -> None:
-        """Let go of what the run left in this process, and of its spool."""
-        self._callables.clear()
-        self._shared.clear()
+        """Drop the run's spool, if this process has used it: the run is over everywhere."""
         self.spool.drop()
 
     def is_async(self, function: str) -> bool:
@@ -128,7 +127,12 @@ def import_function(function: Function) -> Callable[..., Any]:
 
 def plain_function(found: Any) -> Callable[..., Any]:
     """Return the user's function from what its name is bound to: a task, or itself."""
-    return found
+    # Not imported for the question's sake: where nobody has, nothing is a task.
+    module = sys.modules.get("perdure.task")
+    function: Callable[..., Any] = found
+    if module is not None and isinstance(found, module.Task):
+        function = found.function
+    return function
 
 
 class LateBlobs:

@@ -9,7 +9,15 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any
 
-import msgspec
+from perdure.calls import Outcome, StepCall
+from perdure.errors import StepTimeout
+from perdure.plan import path_text, project
+from perdure.worker.arguments import Arguments
+from perdure.worker.context import Context, StopSignal, running
+from perdure.worker.failures import Refusal, StepInterrupted, error_record, type_name
+from perdure.worker.memory import PeakMemory
+from perdure.worker.output import AttemptLog, AttemptOutput
+from perdure.worker.scope import RunScope
 from perdure_storage.clock import SystemClock
 from perdure_storage.errors import (
     NotSerializable,
@@ -18,15 +26,7 @@ from perdure_storage.errors import (
     ValueUnavailable,
 )
 from perdure_storage.faults import crash_point
-from perdure_storage.records import Cause, StoredValue
-
-from perdure.calls import Outcome, StepCall
-from perdure.plan import path_text, project
-from perdure.worker.arguments import Arguments
-from perdure.worker.context import Context, StopSignal, running
-from perdure.worker.failures import Refusal, StepInterrupted, error_record, type_name
-from perdure.worker.output import AttemptLog, AttemptOutput
-from perdure.worker.scope import RunScope
+from perdure_storage.records import Cause, ErrorRecord, StoredValue
 
 _clock = SystemClock()
 
@@ -34,12 +34,23 @@ _clock = SystemClock()
 class Attempt:
     """One call being run: what it shares with its executor is here."""
 
-    __slots__ = ("call", "context", "output", "scope", "started_at", "stop")
+    __slots__ = (
+        "call",
+        "context",
+        "in_user_code",
+        "memory",
+        "output",
+        "scope",
+        "started_at",
+        "stop",
+    )
 
-    def __init__(self, call: StepCall, scope: RunScope) -> None:
+    def __init__(self, call: StepCall, scope: RunScope, memory: PeakMemory | None = None) -> None:
         at = call.id
         self.call = call
         self.scope = scope
+        self.memory = memory
+        self.in_user_code = False
         self.stop = StopSignal()
         self.output = AttemptOutput(AttemptLog(at, scope.logs, scope.redactor))
         self.started_at: datetime = _clock.now()
@@ -61,17 +72,41 @@ class Attempt:
         """
         return contextvars.copy_context().run(self._run)
 
+    def interrupt(self) -> None:
+        """Ask the attempt to end; for signal handlers, in the thread that runs it.
+
+        Raises:
+            StepInterrupted: into user code that does not watch ``should_stop``.
+        """
+        self.stop.asked = True
+        if self.in_user_code and not self.stop.watched:
+            raise StepInterrupted("the step was asked to end")
+
+    def failed(self, error: BaseException) -> Outcome:
+        """Return the outcome of an error that the user's code raised."""
+        return self._raised(error)
+
+    def judge_timeout(self) -> bool:
+        """Say whether ``retry_on`` would admit a time-out."""
+        try:
+            return self._judge(StepTimeout("", step_id=self.call.id.step_id))[0]
+        except Refusal:
+            return False  # The attempt itself meets the same obstacle and reports it.
+
     def _run(self) -> Outcome:
         running.set(self.context)
         try:
             function, args, kwargs = self._prepare()
             crash_point("worker.before-user-code")
             try:
+                self.in_user_code = True
                 result = function(*args, **kwargs)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # noqa: BLE001 - the user's: SystemExit is an error too
                 return self._raised(error)
+            finally:
+                self.in_user_code = False
             crash_point("worker.after-user-code")
             return self._succeeded(result)
         except Refusal as refusal:
@@ -100,7 +135,10 @@ class Attempt:
     def _prepare(self) -> tuple[Callable[..., Any], list[Any], dict[str, Any]]:
         function = self.scope.function(self.call.function)
         arguments = Arguments(self.call, self.scope)
-        return function, arguments.positional(), arguments.keywords()
+        prepared = function, arguments.positional(), arguments.keywords()
+        if self.stop.asked:
+            raise Refusal(Cause.CANCELLED, StepInterrupted("the step was asked to end"))
+        return prepared
 
     # --- after ----------------------------------------------------------------------------------
     def _succeeded(self, result: Any) -> Outcome:
@@ -184,19 +222,23 @@ class Attempt:
             id=self.call.id,
             cause=cause,
             value=value,
-            error=error
-            and error_record(
-                error,
-                cause=cause,
-                step_id=self.call.id.step_id,
-                redactor=self.scope.redactor,
-                note=note,
-            ),
+            error=None if error is None else self._record(error, cause, note),
             retryable=retryable,
             culprit=culprit,
             worker=worker_name(),
             started_at=self.started_at,
             finished_at=_clock.now(),
+            peak_memory_bytes=None if self.memory is None else self.memory.read_bytes(),
+        )
+
+    def _record(self, error: BaseException, cause: Cause, note: str) -> ErrorRecord:
+        return error_record(
+            error,
+            cause=cause,
+            step_id=self.call.id.step_id,
+            pickle=self.scope.values.codecs.pickle,
+            redactor=self.scope.redactor,
+            note=note,
         )
 
 

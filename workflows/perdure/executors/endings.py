@@ -1,0 +1,93 @@
+"""Outcomes that executors make themselves, for attempts that can no longer speak."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+from perdure.calls import CallId, Outcome, StepCall
+from perdure.errors import PerdureError, RunCancelled, StepTimeout, WorkerLost
+from perdure.worker.failures import error_record
+from perdure.worker.steps import worker_name
+from perdure_storage.codecs import Codecs
+from perdure_storage.records import Cause
+
+_codecs = Codecs()
+
+_SIGNALS = {
+    signal.SIGSEGV: "segmentation fault",
+    signal.SIGABRT: "aborted (SIGABRT)",
+    signal.SIGBUS: "bus error (SIGBUS)",
+    signal.SIGFPE: "arithmetic error in native code (SIGFPE)",
+    signal.SIGILL: "illegal instruction (SIGILL)",
+}
+
+
+def ended(call: StepCall, cause: Cause, *, retryable: bool = True, worker: str = "") -> Outcome:
+    """Return the outcome of an attempt that was ended from outside.
+
+    Args:
+        call: the attempt.
+        cause: TIMEOUT, CANCELLED, ABANDONED or whatever else ``kill`` was told.
+        retryable: for a time-out, what ``retry_on`` says of it.
+        worker: who ran it.
+    """
+    make = _ERRORS.get(cause, _lost)
+    return _outcome(call.id, cause, make(call), retryable=retryable, worker=worker)
+
+
+def lost(call: StepCall, cause: Cause, message: str, *, worker: str = "") -> Outcome:
+    """Return the outcome of an attempt whose process died."""
+    error = WorkerLost(f"{call.id.step_id}: {message}", step_id=call.id.step_id)
+    return _outcome(call.id, cause, error, retryable=True, worker=worker)
+
+
+def describe_death(status: int | None, *, out_of_memory: bool) -> tuple[Cause, str]:
+    """Say why a worker died.
+
+    Args:
+        status: its exit status, negative for a signal, None if nobody saw it.
+        out_of_memory: the kernel's counters say that it killed a process for memory meanwhile.
+    """
+    if status is None:
+        return Cause.WORKER_LOST, "its worker process vanished together with its keeper"
+    if status >= 0:
+        return Cause.WORKER_LOST, f"its worker process exited with status {status} (os._exit?)"
+    if status == -signal.SIGKILL and out_of_memory:
+        return Cause.OUT_OF_MEMORY, "its worker process was killed by the kernel: out of memory"
+    name = _SIGNALS.get(signal.Signals(-status)) or f"killed by {signal.Signals(-status).name}"
+    return Cause.WORKER_LOST, f"its worker process died: {name}"
+
+
+def _timeout(call: StepCall) -> PerdureError:
+    return StepTimeout(
+        f"{call.id.step_id} ran longer than its timeout of {call.timeout_s:g} s and was ended",
+        step_id=call.id.step_id,
+        timeout_s=call.timeout_s,
+    )
+
+
+def _cancelled(call: StepCall) -> PerdureError:
+    return RunCancelled(f"{call.id.step_id} was cancelled", run_id=call.id.run_id)
+
+
+def _lost(call: StepCall) -> PerdureError:
+    return WorkerLost(f"{call.id.step_id} was ended from outside", step_id=call.id.step_id)
+
+
+_ERRORS: dict[Cause, Callable[[StepCall], PerdureError]] = {
+    Cause.TIMEOUT: _timeout,
+    Cause.CANCELLED: _cancelled,
+}
+
+
+def _outcome(
+    at: CallId, cause: Cause, error: PerdureError, *, retryable: bool, worker: str
+) -> Outcome:
+    return Outcome(
+        id=at,
+        cause=cause,
+        error=error_record(error, cause=cause, step_id=at.step_id, pickle=_codecs.pickle),
+        retryable=retryable,
+        worker=worker or worker_name(),
+    )

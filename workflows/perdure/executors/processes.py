@@ -1,0 +1,424 @@
+"""Runs attempts in worker processes on this host: warm, killable one by one, with their trees.
+
+Everything happens in the coordinator's thread, inside ``submit``, ``kill`` and ``poll``: workers
+are started as calls need them, handed calls, timed, asked to end, killed, and buried. No call here
+waits for a worker, except ``poll``, which waits for all of them at once.
+"""
+
+from __future__ import annotations
+
+import math
+import selectors
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from perdure.calls import CallContext, CallId, Outcome, StepCall
+from perdure.executors.capacity import detect_capacity
+from perdure.executors.cgroups import count_oom_kills
+from perdure.executors.endings import describe_death, ended, lost
+from perdure.executors.protocol import Capacity
+from perdure.executors.recorded import RecordedSources
+from perdure.executors.timers import Timers
+from perdure.executors.transcripts import Transcripts
+from perdure.executors.waking import WakePipe
+from perdure.executors.worker_process import Flight, WorkerKey, WorkerProcess
+from perdure.worker.frames import Done, Judged, Ready, Up
+from perdure_storage.records import Cause, Place, ProcessId
+
+TIMEOUT_GRACE_S = 5.0
+"""Between asking a call whose time is up to end, and SIGKILL."""
+
+_CLOSE_S = 5.0
+_LOOK_AT_OUTPUT_S = 1.0
+
+
+class ProcessExecutor:
+    """The executor ``"processes"``. Owned by one thread, which must live as long as its workers.
+
+    Args:
+        capacity: what to offer; detected if None.
+        timeout_grace_s: between asking a call whose time is up to end, and SIGKILL.
+    """
+
+    name = "processes"
+    can_kill = True
+    runs_here = False
+
+    def __init__(
+        self, capacity: Capacity | None = None, *, timeout_grace_s: float = TIMEOUT_GRACE_S
+    ) -> None:
+        self.capacity = capacity or detect_capacity()
+        self._timeout_grace_s = timeout_grace_s
+        self._contexts: dict[str, CallContext] = {}
+        self._queues: dict[WorkerKey, deque[StepCall]] = {}
+        self._workers: dict[int, WorkerProcess] = {}
+        self._idle: dict[WorkerKey, list[WorkerProcess]] = {}
+        self._homes: dict[CallId, WorkerProcess] = {}
+        self._outcomes: list[Outcome] = []
+        self._selector = selectors.DefaultSelector()
+        self._wake = WakePipe()
+        self._selector.register(self._wake.fd, selectors.EVENT_READ, None)
+        self._timers = Timers()
+        self._sources = RecordedSources()
+        self._transcripts = Transcripts()
+        self._spooled: set[str] = set()
+        self._oom_kills = count_oom_kills()
+        self._looks_at_output = False
+        self._closed = False
+        # More at once would only slow each other down; there is always one on its way.
+        self._most_starting = max(1, math.ceil(self.capacity.cpus))
+
+    # --- the contract ---------------------------------------------------------------------------
+    def open_run(self, context: CallContext) -> None:
+        self._contexts[context.run_id] = context
+
+    def close_run(self, run_id: str) -> None:
+        context = self._contexts.pop(run_id, None)
+        for worker in self._workers.values():
+            worker.forget(run_id)
+            self._watch(worker)
+        self._transcripts.forget(run_id)
+        self._sources.forget(run_id)
+        if context is not None and run_id in self._spooled:
+            self._spooled.discard(run_id)
+            _drop_spool(context)
+
+    def submit(self, calls: Sequence[StepCall]) -> None:
+        for call in calls:
+            self._enqueue(call)
+        self._assign()
+
+    def kill(self, calls: Sequence[CallId], *, grace_s: float, cause: Cause) -> None:
+        queued = set(calls) - self._homes.keys()
+        if queued:
+            self._end_queued(queued, cause)
+        for at in calls:
+            worker = self._homes.get(at)
+            if worker is not None:
+                self._end(worker, worker.flights[at], cause, grace_s)
+
+    def poll(self, timeout_s: float | None) -> list[Outcome]:
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            woken = self._turn(0.0 if self._outcomes else self._patience(until))
+            late = until is not None and time.monotonic() >= until
+            if self._outcomes or woken or late:
+                outcomes, self._outcomes = self._outcomes, []
+                return outcomes
+
+    def wake(self) -> None:
+        self._wake.wake()
+
+    def workers(self) -> tuple[ProcessId, ...]:
+        found = (worker.identity for worker in self._workers.values())
+        return tuple(identity for identity in found if identity is not None)
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._queues.clear()
+        for worker in self._workers.values():
+            worker.kill()
+        until = time.monotonic() + _CLOSE_S
+        while self._workers and time.monotonic() < until:
+            self._turn(until - time.monotonic())
+        for worker in list(self._workers.values()):
+            self._bury(worker)
+        self._outcomes.clear()
+        self._selector.close()
+        self._wake.close()
+        self._sources.close()
+
+    # --- one turn of the loop -------------------------------------------------------------------
+    def _patience(self, until: float | None) -> float | None:
+        left = self._timers.seconds_left()
+        if until is None:
+            return left
+        patience = max(0.0, until - time.monotonic())
+        return patience if left is None else min(patience, left)
+
+    def _turn(self, timeout_s: float | None) -> bool:
+        """Wait once, take what has come, hand out what can be; say whether ``wake`` was called."""
+        woken = False
+        for key, events in self._selector.select(timeout_s):
+            if key.data is None:
+                woken = self._wake.drain()
+            elif self._workers.get(key.data[0].pid) is key.data[0]:
+                self._attend(key.data[0], events, is_life=key.data[1])
+            # Else: buried earlier in this very turn.
+        self._timers.run_due()
+        if not self._closed:
+            self._assign()
+        return woken
+
+    def _attend(self, worker: WorkerProcess, events: int, *, is_life: bool) -> None:
+        """Deal with what happened on one of a worker's lines."""
+        if is_life:
+            if worker.read_status():
+                self._bury(worker)
+            return
+        if events & selectors.EVENT_WRITE:
+            worker.send_rest()
+        if events & selectors.EVENT_READ:
+            self._hear(worker)
+        self._watch(worker)
+
+    def _hear(self, worker: WorkerProcess) -> None:
+        """Take what a worker has sent; once it has closed its line, the keeper has the rest."""
+        for message in worker.receive():
+            self._take(worker, message)
+        if worker.has_hung_up:
+            self._selector.unregister(worker.line)
+
+    def _take(self, worker: WorkerProcess, message: Up) -> None:
+        if isinstance(message, Done):
+            for number, outcome in enumerate(message.outcomes):
+                printed = message.printed[number] if message.printed else None
+                self._land(worker, outcome, printed)
+            self._settle(worker)
+        elif isinstance(message, Ready):
+            worker.is_ready = True
+            self._settle(worker)
+        elif isinstance(message, Judged) and message.call in worker.flights:
+            worker.flights[message.call].timeout_is_retryable = message.timeout_is_retryable
+
+    def _settle(self, worker: WorkerProcess) -> None:
+        """Give an idle worker its place among the idle, or its end."""
+        if worker.flights or worker.is_ending:
+            return
+        worker.trim_output()
+        if not worker.key.is_async:
+            self._idle.setdefault(worker.key, []).append(worker)
+
+    # --- calls on their way down ----------------------------------------------------------------
+    def _enqueue(self, call: StepCall) -> None:
+        context = self._contexts[call.id.run_id]
+        key = WorkerKey(
+            is_async=context.functions[call.function].is_async,
+            folder=self._sources.folder_of(call.id.run_id),
+        )
+        self._queues.setdefault(key, deque()).append(call)
+
+    def _assign(self) -> None:
+        """Hand queued calls to workers; start workers for those that find none."""
+        for key, queue in self._queues.items():
+            if queue and key.is_async:
+                self._assign_async(key, queue)
+            elif queue:
+                self._assign_sync(key, queue)
+
+    def _assign_sync(self, key: WorkerKey, queue: deque[StepCall]) -> None:
+        idle = self._idle.get(key, [])
+        while queue and idle:
+            self._give(idle.pop(), [queue.popleft()])
+        while queue and self._may_start(key, len(queue)):
+            self._start(key, queue)
+
+    def _assign_async(self, key: WorkerKey, queue: deque[StepCall]) -> None:
+        living = [w for w in self._workers.values() if w.key == key and not w.is_ending]
+        if not living:
+            self._start(key, queue)
+        elif living[0].is_ready:
+            room = self.capacity.async_slots - len(living[0].flights)
+            batch = [queue.popleft() for _ in range(min(room, len(queue)))]
+            if batch:
+                self._give(living[0], batch)
+
+    def _may_start(self, key: WorkerKey, queued: int) -> bool:
+        ordinary = [worker for worker in self._workers.values() if not worker.key.is_async]
+        starting = sum(not worker.is_ready for worker in ordinary)
+        if starting >= min(queued, self._most_starting):
+            return False
+        if len(ordinary) < self.capacity.slots:
+            return True
+        self._retire_one_idle(but=key)
+        return False
+
+    def _retire_one_idle(self, *, but: WorkerKey) -> None:
+        """Make room: end an idle worker of another kind, unless one is on its way out."""
+        if any(w.is_ending and not w.key.is_async for w in self._workers.values()):
+            return
+        for key, idle in self._idle.items():
+            if idle and key != but:
+                idle.pop().kill()
+                return
+
+    def _start(self, key: WorkerKey, queue: deque[StepCall]) -> None:
+        try:
+            worker = WorkerProcess(key)
+        except OSError as error:
+            # Out of processes, memory or descriptors. One call bears it; the next tries again.
+            message = f"no worker process could be started: {error}"
+            self._outcomes.append(lost(queue.popleft(), Cause.WORKER_LOST, message))
+            return
+        self._workers[worker.pid] = worker
+        self._selector.register(worker.line, selectors.EVENT_READ, (worker, False))
+        self._selector.register(worker.life, selectors.EVENT_READ, (worker, True))
+
+    def _give(self, worker: WorkerProcess, calls: list[StepCall]) -> None:
+        worker.give(calls, self._contexts)
+        self._watch(worker)
+        for call in calls:
+            self._homes[call.id] = worker
+            if call.timeout_s is not None:
+                self._time(worker, call.id, call.timeout_s)
+        self._keep_looking_at_output()
+
+    def _watch(self, worker: WorkerProcess) -> None:
+        """Wait for the line to take more only while there is more."""
+        if worker.has_hung_up or self._workers.get(worker.pid) is not worker:
+            return
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.has_unsent else 0)
+        if self._selector.get_key(worker.line).events != events:
+            self._selector.modify(worker.line, events, (worker, False))
+
+    # --- ends -----------------------------------------------------------------------------------
+    def _time(self, worker: WorkerProcess, at: CallId, seconds: float) -> None:
+        def end_if_running() -> None:
+            flight = worker.flights.get(at)
+            if flight is not None and flight.ending is None:
+                self._end(worker, flight, Cause.TIMEOUT, self._timeout_grace_s)
+
+        self._timers.after(seconds, end_if_running)
+
+    def _end_queued(self, calls: set[CallId], cause: Cause) -> None:
+        for key, queue in self._queues.items():
+            for call in queue:
+                if call.id in calls:
+                    self._outcomes.append(ended(call, cause))
+            self._queues[key] = deque(call for call in queue if call.id not in calls)
+
+    def _end(self, worker: WorkerProcess, flight: Flight, cause: Cause, grace_s: float) -> None:
+        """Ask a running call to end, and see to it that it does."""
+        if flight.ending is None:
+            worker.ask(flight.call.id)
+            self._watch(worker)
+        flight.ending = cause
+
+        def kill_if_running() -> None:
+            if flight.call.id in worker.flights:
+                worker.kill()
+
+        if grace_s > 0:
+            self._timers.after(grace_s, kill_if_running)
+        else:
+            kill_if_running()
+
+    def _land(self, worker: WorkerProcess, outcome: Outcome, printed: int | None) -> None:
+        """Take an outcome from a worker."""
+        flight = worker.flights.get(outcome.id)
+        if flight is None:
+            return  # Ended meanwhile, and already told so.
+        if not worker.key.is_async:
+            self._note_output(worker, flight, printed, last=True)
+        if outcome.value is not None and outcome.value.place is Place.SPOOL:
+            self._spooled.add(outcome.id.run_id)
+        if outcome.cause is Cause.CANCELLED and not worker.key.is_async:
+            # Interrupted as asked. It counts when its process, with all it started, is gone.
+            worker.kill()
+            return
+        self._forget_flight(worker, flight)
+        if flight.ending is not None and not worker.key.is_async:
+            # Ended by itself meanwhile; but a SIGTERM is on its way, and not for the next call.
+            worker.kill()
+        if outcome.cause is Cause.CANCELLED:
+            outcome = self._ended(worker, flight, flight.ending or Cause.CANCELLED)
+        elif self._may_run_recorded(worker, outcome):
+            self._enqueue(flight.call)
+            return
+        self._outcomes.append(outcome)
+
+    def _may_run_recorded(self, worker: WorkerProcess, outcome: Outcome) -> bool:
+        """Say whether today's code would not do, and there are recorded sources to try."""
+        if outcome.cause is not Cause.SETUP_ERROR or worker.key.folder is not None:
+            return False
+        return self._sources.use_for(self._contexts[outcome.id.run_id])
+
+    def _ended(self, worker: WorkerProcess, flight: Flight, cause: Cause) -> Outcome:
+        return ended(
+            flight.call,
+            cause,
+            retryable=flight.timeout_is_retryable if cause is Cause.TIMEOUT else True,
+            worker=worker.name,
+        )
+
+    def _forget_flight(self, worker: WorkerProcess, flight: Flight) -> None:
+        del worker.flights[flight.call.id]
+        del self._homes[flight.call.id]
+
+    def _bury(self, worker: WorkerProcess) -> None:
+        """The worker and its tree are gone: say what became of its calls."""
+        if not worker.has_hung_up:
+            self._hear(worker)
+        if not worker.has_hung_up:
+            self._selector.unregister(worker.line)
+        self._selector.unregister(worker.life)
+        del self._workers[worker.pid]
+        idle = self._idle.get(worker.key, [])
+        if worker in idle:
+            idle.remove(worker)
+        self._tell_of_death(worker)
+        worker.bury()
+
+    def _tell_of_death(self, worker: WorkerProcess) -> None:
+        cause, message = describe_death(worker.status, out_of_memory=self._was_out_of_memory())
+        if not worker.is_ready and not worker.is_ending:
+            self._tell_of_stillbirth(worker, message)
+        flights = list(worker.flights.values())
+        if len(flights) == 1:
+            self._note_output(worker, flights[0], None, last=True)
+        for flight in flights:
+            self._forget_flight(worker, flight)
+            if flight.ending is not None:
+                self._outcomes.append(self._ended(worker, flight, flight.ending))
+            elif worker.is_ending:
+                # Its process was killed for the sake of a neighbour on the same loop.
+                self._outcomes.append(ended(flight.call, Cause.ABANDONED, worker=worker.name))
+            else:
+                self._outcomes.append(lost(flight.call, cause, message, worker=worker.name))
+
+    def _tell_of_stillbirth(self, worker: WorkerProcess, message: str) -> None:
+        """A worker died before it read a call: one waiting call bears that."""
+        queue = self._queues.get(worker.key)
+        if queue:
+            said = worker.read_output().decode(errors="replace").strip()
+            message = f"{message}, before it could begin{said and ': ' + said}"
+            self._outcomes.append(
+                lost(queue.popleft(), Cause.WORKER_LOST, message, worker=worker.name)
+            )
+
+    def _was_out_of_memory(self) -> bool:
+        before, self._oom_kills = self._oom_kills, count_oom_kills()
+        return before is not None and self._oom_kills is not None and self._oom_kills > before
+
+    # --- output ---------------------------------------------------------------------------------
+    def _note_output(
+        self, worker: WorkerProcess, flight: Flight, up_to: int | None, *, last: bool
+    ) -> None:
+        data = worker.read_output(up_to)
+        context = self._contexts.get(flight.call.id.run_id)
+        if context is not None:
+            self._transcripts.append(flight.call, context, data, last=last)
+
+    def _keep_looking_at_output(self) -> None:
+        if not self._looks_at_output:
+            self._looks_at_output = True
+            self._timers.after(_LOOK_AT_OUTPUT_S, self._look_at_output)
+
+    def _look_at_output(self) -> None:
+        """Once a second while calls run: what they print is to be seen while they print it."""
+        self._looks_at_output = False
+        for worker in self._workers.values():
+            if len(worker.flights) == 1 and not worker.key.is_async:
+                (flight,) = worker.flights.values()
+                self._note_output(worker, flight, None, last=False)
+        if self._homes:
+            self._keep_looking_at_output()
+
+
+def _drop_spool(context: CallContext) -> None:
+    from perdure_storage.blobs import open_blobs
+
+    open_blobs(context.blobs_url, context.store_id).drop_spool(context.run_id)

@@ -1,0 +1,67 @@
+"""The sources that a run recorded, on this host's disk, for workers that need them.
+
+A worker imports today's code and takes it if its digest is the recorded one, so that a module
+finds its data files beside it. Only where the code has changed do the recorded sources come first
+on the path, of workers that are started for such runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+
+from perdure.bundle import unpack_bundle
+from perdure.calls import CallContext
+from perdure.errors import PerdureError
+from perdure_storage.records import Digest
+
+_log = logging.getLogger(__name__)
+
+
+class RecordedSources:
+    """Folders with the unpacked source bundles of runs. Owned by the coordinator's thread."""
+
+    def __init__(self) -> None:
+        self._root: Path | None = None
+        self._folders: dict[str, str] = {}
+
+    def folder_of(self, run_id: str) -> str | None:
+        """Return the folder to put first on a worker's path for this run, None for none."""
+        return self._folders.get(run_id)
+
+    def use_for(self, context: CallContext) -> bool:
+        """Turn a run to its recorded sources; say whether there are any to be had."""
+        if context.bundle is None:
+            return False
+        if context.run_id not in self._folders:
+            try:
+                self._folders[context.run_id] = str(self._unpacked(context, context.bundle))
+            except PerdureError as error:
+                _log.warning("the recorded sources of %s: %s", context.run_id, error)
+                return False
+        return True
+
+    def forget(self, run_id: str) -> None:
+        """Let go of a run; its folder stays for others with the same sources."""
+        self._folders.pop(run_id, None)
+
+    def close(self) -> None:
+        """Remove the folders."""
+        if self._root is not None:
+            shutil.rmtree(self._root, ignore_errors=True)
+            self._root = None
+
+    def _unpacked(self, context: CallContext, bundle: Digest) -> Path:
+        from perdure_storage.blobs import open_blobs
+
+        if self._root is None:
+            self._root = Path(tempfile.mkdtemp(prefix="perdure-sources-"))
+        folder = self._root / bundle.partition(":")[2]
+        if not folder.exists():
+            blobs = open_blobs(context.blobs_url, context.store_id)
+            data = bytes(blobs.open(bundle, context.bundle_size))
+            folder.mkdir()
+            unpack_bundle(data, folder)
+        return folder

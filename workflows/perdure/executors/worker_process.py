@@ -1,0 +1,335 @@
+"""One worker process, as its coordinator holds it: lines, output file, what it has been told."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+
+from perdure.calls import CallContext, CallId, StepCall
+from perdure.executors.process_tree import kill_processes, process_id
+from perdure.plan import Arg, Const, DictArg, ListArg, ObjectArg
+from perdure.worker.frames import (
+    Define,
+    Down,
+    Forget,
+    FrameBuffer,
+    Stop,
+    Up,
+    Work,
+    decode_up,
+    encode_frames,
+)
+from perdure.worker.keeper import KILL, STATUS, TERM
+from perdure_storage.records import Cause, ProcessId
+
+_RECEIVE_BYTES = 1 << 20
+_KEEP_OUTPUT_BYTES = 1 << 20
+"""An output file that has grown beyond this is emptied when the worker is idle."""
+
+
+class Flight:
+    """One call in a worker's hands.
+
+    Attributes:
+        ending: the cause with which it is being ended; None while it is not.
+        timeout_is_retryable: what ``retry_on`` says of a time-out; True until the worker says.
+    """
+
+    __slots__ = ("call", "ending", "timeout_is_retryable")
+
+    def __init__(self, call: StepCall) -> None:
+        self.call = call
+        self.ending: Cause | None = None
+        self.timeout_is_retryable = True
+
+
+class WorkerProcess:
+    """A fresh interpreter that serves calls, below a keeper. Owned by the coordinator's thread.
+
+    Attributes:
+        key: what kind of worker it is; calls go to workers of their kind only.
+        flights: the calls that it has, in the order in which they were handed over.
+        is_ready: it has said that it reads.
+        is_ending: it is being killed; no call is given to it any more.
+        has_hung_up: it has closed its line, or died.
+        status: its exit status once it and everything below it are gone; None before, and for
+            ever if its keeper was killed.
+    """
+
+    def __init__(self, key: WorkerKey) -> None:
+        self.key = key
+        self.flights: dict[CallId, Flight] = {}
+        self.is_ready = False
+        self.is_ending = False
+        self.has_hung_up = False
+        self.status: int | None = None
+        self._known: dict[str, tuple[set[str], set[int]]] = {}
+        self._frames = FrameBuffer()
+        self._unsent = bytearray()
+        self._read_at = 0
+        self._identity: ProcessId | None = None
+        self.line, their_line = socket.socketpair()
+        self.life, their_life = socket.socketpair()
+        self._output, their_output = _make_output_file()
+        try:
+            self._process = _start_interpreter(key, their_line, their_life, their_output)
+        except BaseException:
+            self._close_lines()
+            raise
+        finally:
+            their_line.close()
+            their_life.close()
+            os.close(their_output)
+        self.line.setblocking(False)
+        self.life.setblocking(False)
+
+    @property
+    def pid(self) -> int:
+        """Return the pid of the keeper, which outlives the worker and all that it starts."""
+        return self._process.pid
+
+    @property
+    def name(self) -> str:
+        """Return ``"host/pid"``, for outcomes that the worker cannot send itself."""
+        return f"{os.uname().nodename}/{self.pid}"
+
+    @property
+    def identity(self) -> ProcessId | None:
+        """Return the keeper's identity; None if it is gone."""
+        if self._identity is None:
+            self._identity = process_id(self.pid)
+        return self._identity
+
+    # --- downwards ------------------------------------------------------------------------------
+    @property
+    def has_unsent(self) -> bool:
+        """Say whether the line was full: ``send_rest`` is to be called when it is writable."""
+        return bool(self._unsent)
+
+    def give(self, calls: Sequence[StepCall], contexts: dict[str, CallContext]) -> None:
+        """Hand over calls, and first what they need that this worker does not know yet."""
+        messages: list[Down] = []
+        for call in calls:
+            self.flights[call.id] = Flight(call)
+            define = self._missing(call, contexts[call.id.run_id])
+            if define is not None:
+                messages.append(define)
+        messages.append(Work(tuple(calls)))
+        self._send(messages)
+
+    def ask(self, at: CallId) -> None:
+        """Ask for the end of a call: by message where calls share a loop, else by SIGTERM."""
+        if self.key.is_async:
+            self._send([Stop((at,))])
+        else:
+            self._order(TERM)
+
+    def kill(self) -> None:
+        """Have the keeper SIGKILL the worker and end everything below it."""
+        self.is_ending = True
+        self._order(KILL)
+
+    def forget(self, run_id: str) -> None:
+        """Tell the worker that a run is over, if it has heard of it."""
+        if self._known.pop(run_id, None) is not None:
+            self._send([Forget(run_id)])
+
+    def send_rest(self) -> None:
+        """Send as much as the line takes of what it did not take before."""
+        try:
+            sent = self.line.send(self._unsent)
+            del self._unsent[:sent]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._unsent.clear()  # It is dying; its keeper will say so.
+
+    def _send(self, messages: Iterable[Down]) -> None:
+        self._unsent += encode_frames(messages)
+        self.send_rest()
+
+    def _order(self, order: bytes) -> None:
+        try:
+            self.life.send(order)
+        except OSError:
+            pass  # The keeper is gone, and the worker with it.
+
+    def _missing(self, call: StepCall, context: CallContext) -> Define | None:
+        known = self._known.get(call.id.run_id)
+        base = None
+        if known is None:
+            known = self._known[call.id.run_id] = (set(), set())
+            base = bare(context)
+        functions, constants = known
+        new_functions = {call.function} - functions
+        new_constants = needed_constants(call) - constants
+        if base is None and not new_functions and not new_constants:
+            return None
+        functions |= new_functions
+        constants |= new_constants
+        return Define(
+            run_id=call.id.run_id,
+            context=base,
+            functions={name: context.functions[name] for name in new_functions},
+            constants={index: context.constants[index] for index in new_constants},
+        )
+
+    # --- upwards --------------------------------------------------------------------------------
+    def receive(self) -> list[Up]:
+        """Return the messages that have come; notes when the worker has closed its line."""
+        messages: list[Up] = []
+        while not self.has_hung_up:
+            try:
+                data = self.line.recv(_RECEIVE_BYTES)
+            except BlockingIOError:
+                break
+            except ConnectionError:
+                data = b""
+            self.has_hung_up = not data
+            messages += map(decode_up, self._frames.feed(data))
+            if len(data) < _RECEIVE_BYTES:
+                break
+        return messages
+
+    def read_status(self) -> bool:
+        """Take news from the keeper; say whether it has ended, and the worker's tree with it."""
+        try:
+            data = self.life.recv(64)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if len(data) == STATUS.size:
+            (self.status,) = STATUS.unpack(data)
+            return False
+        return True
+
+    def read_output(self, up_to: int | None = None) -> bytes:
+        """Return what was printed since the last call, up to an offset of the output file."""
+        size = os.fstat(self._output).st_size
+        end = size if up_to is None else min(up_to, size)
+        if end <= self._read_at:
+            return b""
+        data = os.pread(self._output, end - self._read_at, self._read_at)
+        self._read_at += len(data)
+        return data
+
+    def trim_output(self) -> None:
+        """Give the output file's space back; only while the worker is idle."""
+        if self._read_at > _KEEP_OUTPUT_BYTES:
+            os.ftruncate(self._output, 0)
+            self._read_at = 0
+
+    # --- the end --------------------------------------------------------------------------------
+    def bury(self) -> None:
+        """Reap the keeper and release everything; the tree is gone, or is ended here."""
+        identity = self._identity or process_id(self.pid)
+        self._process.wait()
+        if self.status is None and identity is not None:
+            # The keeper itself was killed. What the kernel did not end with it, we do.
+            kill_processes([identity])
+        self._close_lines()
+
+    def _close_lines(self) -> None:
+        self.line.close()
+        self.life.close()
+        os.close(self._output)
+
+
+class WorkerKey:
+    """What calls must have in common to share a worker. Compared by value."""
+
+    __slots__ = ("folder", "is_async")
+
+    def __init__(self, *, is_async: bool, folder: str | None = None) -> None:
+        self.is_async = is_async
+        self.folder = folder
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, WorkerKey) and self._parts() == other._parts()
+
+    def __hash__(self) -> int:
+        return hash(self._parts())
+
+    def _parts(self) -> tuple[bool, str | None]:
+        return self.is_async, self.folder
+
+
+def bare(context: CallContext) -> CallContext:
+    """Return the context without functions and constants: those are sent as they are needed."""
+    return CallContext(
+        run_id=context.run_id,
+        blobs_url=context.blobs_url,
+        store_id=context.store_id,
+        functions={},
+        constants=(),
+        bundle=context.bundle,
+        bundle_size=context.bundle_size,
+    )
+
+
+def needed_constants(call: StepCall) -> set[int]:
+    """Return the constants that the call's arguments and ``retry_on`` refer to."""
+    found: set[int] = set()
+    for arg in (*call.args, *call.kwargs.values()):
+        _collect(arg, found)
+    if call.retry_on is not None:
+        found.add(call.retry_on)
+    return found
+
+
+def _collect(arg: Arg, found: set[int]) -> None:
+    if isinstance(arg, Const):
+        found.add(arg.index)
+    elif isinstance(arg, ListArg):
+        for item in arg.items:
+            _collect(item, found)
+    elif isinstance(arg, DictArg):
+        found.update(key.index for key in arg.keys)
+        for item in arg.values:
+            _collect(item, found)
+    elif isinstance(arg, ObjectArg):
+        found.add(arg.cls.index)
+        for item in arg.fields.values():
+            _collect(item, found)
+
+
+def _make_output_file() -> tuple[int, int]:
+    """Return a nameless file twice: for us to read, and for the worker to append to."""
+    ours, path = tempfile.mkstemp(prefix="perdure-output-")
+    try:
+        theirs = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    finally:
+        os.unlink(path)
+    return ours, theirs
+
+
+def _start_interpreter(
+    key: WorkerKey, line: socket.socket, life: socket.socket, output: int
+) -> subprocess.Popen[bytes]:
+    """Start a worker in a fresh interpreter: same path, folder and environment as here.
+
+    Not ``-m``: the path is set before anything of ours is imported, so that a perdure which is
+    only on this process's path is found too.
+    """
+    path = [str(entry) for entry in sys.path]
+    if key.folder is not None:
+        path.insert(0, key.folder)
+    kind = "async" if key.is_async else "sync"
+    arguments = (os.getpid(), line.fileno(), life.fileno(), kind)
+    program = f"import sys; sys.path[:] = {path!r}; " + (
+        f"from perdure.worker.entry import main; main{arguments!r}"
+    )
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return subprocess.Popen(
+        [sys.executable, *flags, "-c", program],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        pass_fds=(line.fileno(), life.fileno()),
+        start_new_session=True,
+    )

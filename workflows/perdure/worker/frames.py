@@ -1,0 +1,110 @@
+"""What a coordinator and a worker process say to each other, and how it is cut into frames.
+
+A frame is eight bytes of length, big-endian, and a msgpack message. Downwards go ``Define``,
+``Work``, ``Stop`` and ``Forget``; upwards ``Ready``, ``Judged`` and ``Done``.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from perdure.calls import CallContext, CallId, Outcome, StepCall
+from perdure.plan import Function
+from perdure_storage.records import StoredValue
+
+_HEAD = struct.Struct("!Q")
+
+
+class Define(msgspec.Struct, frozen=True, tag="define", tag_field="m"):
+    """Parts of a run that the calls after it need; ``context`` comes once, without these parts."""
+
+    run_id: str
+    context: CallContext | None = None
+    functions: dict[str, Function] = {}
+    constants: dict[int, StoredValue] = {}
+
+
+class Work(msgspec.Struct, frozen=True, tag="work", tag_field="m"):
+    """Calls to run, in order; an async worker runs them together."""
+
+    calls: tuple[StepCall, ...]
+
+
+class Stop(msgspec.Struct, frozen=True, tag="stop", tag_field="m"):
+    """Asks for the end of calls: async workers cancel their coroutines."""
+
+    calls: tuple[CallId, ...]
+
+
+class Forget(msgspec.Struct, frozen=True, tag="forget", tag_field="m"):
+    """A run is over: what was kept of it may go."""
+
+    run_id: str
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready", tag_field="m"):
+    """The worker is up and reads."""
+
+    pid: int
+
+
+class Judged(msgspec.Struct, frozen=True, tag="judged", tag_field="m"):
+    """What ``retry_on`` would say to a time-out of this call; told ahead, by the only process
+    that may run the user's predicate.
+    """
+
+    call: CallId
+    timeout_is_retryable: bool
+
+
+class Done(msgspec.Struct, frozen=True, tag="done", tag_field="m"):
+    """Outcomes, and how long the worker's output file was when each of them was made.
+
+    Async workers write the logs of their calls themselves and leave ``printed`` empty.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    printed: tuple[int, ...] = ()
+
+
+Down = Define | Work | Stop | Forget
+Up = Ready | Judged | Done
+
+_encoder = msgspec.msgpack.Encoder()
+decode_down = msgspec.msgpack.Decoder(Down).decode
+decode_up = msgspec.msgpack.Decoder(Up).decode
+
+
+def encode_frames(messages: Iterable[Down | Up]) -> bytes:
+    """Return the messages as frames, one after the other."""
+    parts: list[bytes] = []
+    for message in messages:
+        body = _encoder.encode(message)
+        parts += (_HEAD.pack(len(body)), body)
+    return b"".join(parts)
+
+
+class FrameBuffer:
+    """Puts frames together from the pieces that a stream delivers."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def feed(self, data: bytes) -> Sequence[bytes]:
+        """Add a piece; return the bodies that are now complete."""
+        self._data += data
+        found: list[bytes] = []
+        at, size = 0, len(self._data)
+        while size - at >= _HEAD.size:
+            (length,) = _HEAD.unpack_from(self._data, at)
+            end = at + _HEAD.size + length
+            if size < end:
+                break
+            found.append(bytes(memoryview(self._data)[at + _HEAD.size : end]))
+            at = end
+        if at:
+            del self._data[:at]
+        return found

@@ -1,0 +1,166 @@
+"""A worker for plain functions: one call at a time, in the main thread."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from types import FrameType
+
+from perdure.calls import Outcome, StepCall
+from perdure.worker.frames import (
+    Define,
+    Done,
+    Down,
+    Forget,
+    FrameBuffer,
+    Judged,
+    Ready,
+    Up,
+    Work,
+    decode_down,
+    encode_frames,
+)
+from perdure.worker.memory import PeakMemory
+from perdure.worker.scopes import Scopes
+from perdure.worker.steps import Attempt
+from perdure_storage.faults import crash_point
+
+_RECEIVE_BYTES = 1 << 18
+_GATHER_S = 0.001
+"""Outcomes of calls that are shorter than this go back together."""
+
+
+def serve(line: socket.socket) -> None:
+    """Serve calls until the coordinator closes ``line``."""
+    Server(line).serve()
+
+
+class Server:
+    """Runs the calls that come over a line, in order. Owned by the main thread."""
+
+    def __init__(self, line: socket.socket) -> None:
+        self._line = line
+        self._frames = FrameBuffer()
+        self._scopes = Scopes()
+        self._calls: deque[StepCall] = deque()
+        self._outcomes: list[Outcome] = []
+        self._printed: list[int] = []
+        self._memory = PeakMemory()
+        self._flush_c_streams = _c_stream_flusher()
+        self._interruption = Interruption()
+
+    def serve(self) -> None:
+        """Read and run until the line closes."""
+        crash_point("worker.start")
+        self._send(Ready(os.getpid()))
+        while self._read():
+            self._run_calls()
+
+    def _read(self) -> bool:
+        """Wait for messages and take them in; say whether the line is open."""
+        try:
+            data = self._line.recv(_RECEIVE_BYTES)
+        except ConnectionError:
+            return False
+        for body in self._frames.feed(data):
+            self._take(decode_down(body))
+        return bool(data)
+
+    def _take(self, message: Down) -> None:
+        if isinstance(message, Work):
+            self._calls.extend(message.calls)
+        elif isinstance(message, Define):
+            self._scopes.define(message)
+        elif isinstance(message, Forget):
+            self._scopes.forget(message.run_id)
+        # ``Stop`` is for async workers: this one is asked by SIGTERM.
+
+    def _run_calls(self) -> None:
+        since = time.monotonic()
+        while self._calls:
+            self._run(self._calls.popleft())
+            if time.monotonic() - since >= _GATHER_S:
+                self._tell()
+                since = time.monotonic()
+        self._tell()
+
+    def _run(self, call: StepCall) -> None:
+        self._memory.reset()
+        attempt = Attempt(call, self._scopes.of(call), memory=self._memory)
+        if call.timeout_s is not None and call.retry_on is not None:
+            self._send(Judged(call.id, attempt.judge_timeout()))
+        self._interruption.begin(attempt)
+        try:
+            outcome = attempt.run()
+        except KeyboardInterrupt as error:
+            outcome = attempt.failed(error)  # The step raised it itself: SIGINT is ignored here.
+        finally:
+            self._interruption.end()
+        self._outcomes.append(outcome)
+        self._printed.append(self._output_size())
+
+    def _output_size(self) -> int:
+        """Return the length of the output file, with everything in it that was printed so far."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._flush_c_streams(None)
+        return os.fstat(1).st_size
+
+    def _tell(self) -> None:
+        if self._outcomes:
+            crash_point("worker.before-outcome")
+            self._send(Done(tuple(self._outcomes), tuple(self._printed)))
+            self._outcomes.clear()
+            self._printed.clear()
+            crash_point("worker.after-outcome")
+
+    def _send(self, message: Up) -> None:
+        self._line.sendall(encode_frames([message]))
+
+
+class Interruption:
+    """SIGTERM means: end the call that runs. Installed in the main thread, where calls run."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._attempt: Attempt | None = None
+        self._came_early = False
+        self._handler = self._on_sigterm
+
+    def begin(self, attempt: Attempt) -> None:
+        """Name the attempt that runs from now on."""
+        # Steps may set a handler of their own; the next call starts with ours again.
+        if signal.getsignal(signal.SIGTERM) is not self._handler:
+            signal.signal(signal.SIGTERM, self._handler)
+        self._attempt = attempt
+        if self._came_early:
+            attempt.stop.asked = True
+
+    def end(self) -> None:
+        """Say that no attempt runs."""
+        self._attempt = None
+
+    def _on_sigterm(self, signum: int, _frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:
+            # A child that the step forked without exec: for it, SIGTERM means what it always does.
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+        elif self._attempt is not None:
+            self._attempt.interrupt()
+        else:
+            # For a call that has been sent and not begun; if for one that has just ended, then
+            # this worker is on its way out, and no other call will come.
+            self._came_early = True
+
+
+def _c_stream_flusher() -> Callable[[None], object]:
+    """Return C's ``fflush``: what libraries print by themselves waits in C's own buffers."""
+    import ctypes
+
+    flush: Callable[[None], object] = ctypes.CDLL(None).fflush
+    return flush

@@ -1,0 +1,118 @@
+"""A worker for ``async def`` functions: many calls at a time on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+
+from perdure.calls import CallId, Outcome, StepCall
+from perdure.worker.frames import (
+    Define,
+    Done,
+    Down,
+    Forget,
+    FrameBuffer,
+    Judged,
+    Ready,
+    Stop,
+    Up,
+    Work,
+    decode_down,
+    encode_frames,
+)
+from perdure.worker.memory import PeakMemory
+from perdure.worker.output import SEGMENT_AGE_S, DivertedStream
+from perdure.worker.scopes import Scopes
+from perdure.worker.steps import Attempt
+from perdure_storage.faults import crash_point
+
+_RECEIVE_BYTES = 1 << 18
+
+
+def serve_async(line: socket.socket) -> None:
+    """Serve calls until the coordinator closes ``line``."""
+    sys.stdout = DivertedStream(sys.stdout)
+    sys.stderr = DivertedStream(sys.stderr)
+    asyncio.run(_serve(line))
+
+
+async def _serve(line: socket.socket) -> None:
+    reader, writer = await asyncio.open_connection(sock=line)
+    await AsyncServer(reader, writer).serve()
+
+
+class AsyncServer:
+    """Runs the calls that come over a line together. Owned by the loop's thread."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._scopes = Scopes()
+        self._attempts: dict[CallId, Attempt] = {}
+        self._tasks: dict[CallId, asyncio.Task[None]] = {}
+        self._outcomes: list[Outcome] = []
+        self._memory = PeakMemory()
+
+    async def serve(self) -> None:
+        """Read and start calls until the line closes."""
+        crash_point("worker.start")
+        self._send(Ready(os.getpid()))
+        self._flush_logs()
+        frames = FrameBuffer()
+        while data := await self._reader.read(_RECEIVE_BYTES):
+            for body in frames.feed(data):
+                self._take(decode_down(body))
+
+    def _take(self, message: Down) -> None:
+        if isinstance(message, Work):
+            for call in message.calls:
+                self._start(call)
+        elif isinstance(message, Stop):
+            for at in message.calls:
+                self._cancel(at)
+        elif isinstance(message, Define):
+            self._scopes.define(message)
+        else:
+            assert isinstance(message, Forget)
+            self._scopes.forget(message.run_id)
+
+    def _start(self, call: StepCall) -> None:
+        attempt = Attempt(call, self._scopes.of(call), memory=self._memory)
+        if call.timeout_s is not None and call.retry_on is not None:
+            self._send(Judged(call.id, attempt.judge_timeout()))
+        self._attempts[call.id] = attempt
+        self._tasks[call.id] = asyncio.get_running_loop().create_task(self._run(attempt))
+
+    def _cancel(self, at: CallId) -> None:
+        if at in self._tasks:
+            self._attempts[at].stop.asked = True
+            self._tasks[at].cancel()
+
+    async def _run(self, attempt: Attempt) -> None:
+        try:
+            outcome = await attempt.run_async()
+        except (KeyboardInterrupt, asyncio.CancelledError) as error:
+            # Cancelled before its first line ran; or the step raised Ctrl-C's exception itself.
+            outcome = attempt.failed(error)
+        del self._attempts[attempt.call.id], self._tasks[attempt.call.id]
+        attempt.output.close()
+        if not self._outcomes:
+            asyncio.get_running_loop().call_soon(self._tell)
+        self._outcomes.append(outcome)
+
+    def _tell(self) -> None:
+        crash_point("worker.before-outcome")
+        self._send(Done(tuple(self._outcomes)))
+        self._outcomes.clear()
+        crash_point("worker.after-outcome")
+
+    def _send(self, message: Up) -> None:
+        self._writer.write(encode_frames([message]))
+
+    def _flush_logs(self) -> None:
+        """Write what running calls have printed, every second from now on."""
+        for attempt in self._attempts.values():
+            attempt.output.flush()
+        asyncio.get_running_loop().call_later(SEGMENT_AGE_S, self._flush_logs)
