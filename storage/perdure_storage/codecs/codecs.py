@@ -128,6 +128,17 @@ class Codecs:
         """
         return self._unpickle("pickle/1", memoryview(bytearray(data)))
 
+    def decode_exception(self, data: bytes) -> BaseException | None:
+        """Return the exception that ``pickle`` wrote, or None where pickle is not allowed.
+
+        Raises:
+            StoreError: it needs what is not there.
+        """
+        if not self.allow_pickle:
+            return None
+        found = self.unpickle(data)
+        return found if isinstance(found, BaseException) else None
+
     # --- the candidates, in order -----------------------------------------------------------
     def _by_user(self, cls: type, value: Any) -> Encoded | None:
         codec = user_codec_for(cls)

@@ -1,0 +1,109 @@
+"""Files and folders that are on the disk, not only in its cache."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+
+class Sync(Protocol):
+    """How hard writes are pushed down."""
+
+    def file(self, fd: int) -> None:
+        """Push a file's bytes down."""
+        ...
+
+    def folder(self, path: Path) -> None:
+        """Push a folder's entries down."""
+        ...
+
+    def make_folder(self, path: Path) -> None:
+        """Make a folder with its parents, if it is not there."""
+        ...
+
+
+class DiskSync:
+    """To the platter: what survives a power cut."""
+
+    def file(self, fd: int) -> None:
+        """Sync a file. macOS' fsync stops at the drive's cache; F_FULLFSYNC does not."""
+        if sys.platform == "darwin":
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+        else:
+            os.fdatasync(fd)
+
+    def folder(self, path: Path) -> None:
+        """Sync a folder, so that a new name in it stays."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            if sys.platform == "darwin":
+                fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+            else:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def make_folder(self, path: Path) -> None:
+        """Make a folder and sync every folder that got a new entry by it.
+
+        The parent is synced even if the folder was there: whoever made it may have died before.
+        """
+        if not path.is_dir():
+            if not path.parent.is_dir():
+                self.make_folder(path.parent)
+            path.mkdir(exist_ok=True)
+        self.folder(path.parent)
+
+
+class NoSync:
+    """To the operating system only: survives processes, not the machine."""
+
+    def file(self, fd: int) -> None:
+        """Do nothing."""
+
+    def folder(self, path: Path) -> None:
+        """Do nothing."""
+
+    def make_folder(self, path: Path) -> None:
+        """Make a folder with its parents."""
+        path.mkdir(parents=True, exist_ok=True)
+
+
+DISK: Sync = DiskSync()
+MEMORY: Sync = NoSync()
+
+
+def replace_file(
+    path: Path, body: bytes, *, before_rename: Callable[[], None] = lambda: None
+) -> None:
+    """Write a small file whole or not at all, durably. Raises OSError."""
+    temporary = path.with_name(temporary_name())
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            write_all(fd, memoryview(body))
+            DISK.file(fd)
+        finally:
+            os.close(fd)
+        before_rename()
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    DISK.folder(path.parent)
+
+
+def write_all(fd: int, data: memoryview) -> None:
+    """Write every byte: one call may write less than it was given."""
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def temporary_name() -> str:
+    """Return a name that nobody else uses, and that the sweeper of temporaries knows."""
+    return f".{os.getpid()}-{secrets.token_hex(8)}.tmp"

@@ -1,0 +1,340 @@
+"""Blobs in a folder: written to a temporary name, synced, renamed, the folder synced; mapped."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from perdure_storage.clock import Clock, SystemClock
+from perdure_storage.durable_files import DISK, MEMORY, Sync, temporary_name, write_all
+from perdure_storage.errors import ValueDamaged
+from perdure_storage.faults import crash_point
+from perdure_storage.hashing import ALGORITHM, Hasher, flat, hex_of, integrity_digest, pieces
+from perdure_storage.records import Buffer, Digest
+from perdure_storage.roots import LocalRoot, confirm_root, failure, folder_of
+from perdure_storage.verified import Verified, sweep_records
+
+_HASHED_FIRST_UP_TO_BYTES = 1 << 20
+_MAPPED_FROM_BYTES = 128 << 10
+_READ_BYTES = 1 << 20
+_DAY_S = 86_400.0
+
+
+class LocalBlobStore:
+    """BlobStore in ``<root>/<store-id>/blobs/ab/blake3-<hex>``."""
+
+    def __init__(self, root: LocalRoot, area: str = "blobs", sync: Sync = DISK) -> None:
+        self.root = root
+        self._folder = root.folder / area
+        self._incoming = root.folder / ("incoming" if sync is DISK else area)
+        self._sync = sync
+        self._verified = Verified()
+        self._ready: set[Path] = set()
+
+    @property
+    def url(self) -> str:
+        """Return the folder that holds the store's folder."""
+        return self.root.url
+
+    # --- writing ----------------------------------------------------------------------------
+    def put(self, buffers: Sequence[Buffer], *, digest: Digest | None = None) -> Digest:
+        """Store the concatenation of ``buffers`` durably and return its digest.
+
+        Raises:
+            StoreUnavailable: the disk is full; nothing is left of the attempt.
+            ValueUnavailable: the disk does not take it for any other reason.
+        """
+        size_bytes = _size_of(buffers)
+        if digest is None and size_bytes is not None and size_bytes <= _HASHED_FIRST_UP_TO_BYTES:
+            digest = integrity_digest(buffers)
+        try:
+            return self._put(buffers, digest, size_bytes)
+        except FileNotFoundError:
+            # A folder that was there is gone. Without the marker the whole root is: say so, and
+            # do not make half of it again.
+            confirm_root(self.root)
+            self._ready.clear()
+        except OSError as error:
+            raise failure(error, f"store a value in {self.url}") from error
+        try:
+            return self._put(buffers, digest, size_bytes)
+        except OSError as error:
+            raise failure(error, f"store a value in {self.url}") from error
+
+    def _put(
+        self, buffers: Sequence[Buffer], digest: Digest | None, size_bytes: int | None
+    ) -> Digest:
+        if digest is not None and size_bytes is not None:
+            path = self._path(digest)
+            if self._is_there(path, size_bytes):
+                return self._settle(digest, path)
+        self._make_ready(self._incoming)
+        temporary = self._incoming / temporary_name()
+        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            self._point("blob.opened")
+            written = self._write(fd, buffers, digest)
+            self._sync.file(fd)
+            self._point("blob.after-fsync")
+            return self._give_name(fd, temporary, written)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(fd)
+
+    def _write(self, fd: int, buffers: Sequence[Buffer], digest: Digest | None) -> Digest:
+        """Write and, if the digest is not known, hash in the same pass."""
+        hasher = Hasher() if digest is None else None
+        for at, piece in enumerate(pieces(buffers)):
+            if hasher is not None:
+                hasher.update(piece)
+            write_all(fd, piece)
+            self._point("blob.mid-write" if at else "blob.first-byte")
+        self._point("blob.before-close")
+        return digest if hasher is None else hasher.digest()  # type: ignore[return-value]
+
+    def _give_name(self, fd: int, temporary: Path, digest: Digest) -> Digest:
+        path = self._path(digest)
+        self._make_ready(path.parent)
+        if self._is_there(path, os.fstat(fd).st_size):
+            # Kept rather than replaced: others may have verified it, and have it mapped.
+            temporary.unlink()
+            return self._settle(digest, path)
+        os.rename(temporary, path)
+        self._point("blob.after-rename")
+        self._sync.folder(path.parent)
+        self._point("blob.after-folder-fsync")
+        self._verified.note(path.name, os.fstat(fd))
+        return digest
+
+    def _settle(self, digest: Digest, path: Path) -> Digest:
+        """Make durable what somebody put under this name, and may not have synced yet."""
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            self._sync.file(fd)
+        finally:
+            os.close(fd)
+        self._make_ready(path.parent)
+        self._sync.folder(path.parent)
+        self._point("blob.already-there")
+        return digest
+
+    def _is_there(self, path: Path, size_bytes: int) -> bool:
+        try:
+            return path.stat().st_size == size_bytes
+        except FileNotFoundError:
+            return False
+
+    def _make_ready(self, folder: Path) -> None:
+        if folder not in self._ready:
+            self._sync.make_folder(folder)
+            self._ready.add(folder)
+
+    def _point(self, name: str) -> None:
+        crash_point(name)
+
+    def _path(self, digest: Digest) -> Path:
+        name = hex_of(digest)
+        return self._folder / name[:2] / f"{ALGORITHM}-{name}"
+
+    # --- reading ----------------------------------------------------------------------------
+    def open(self, digest: Digest, size_bytes: int) -> memoryview:
+        """Return verified bytes, writable; large ones are a private map of the file.
+
+        Raises:
+            ValueDamaged: nothing is there, or, confirmed by a second read, other bytes are.
+            ValueUnavailable: the disk does not answer, or the root is not there.
+        """
+        path = self._path(digest)
+        try:
+            found = self._read(path, digest, size_bytes)
+            if found is None:
+                self._verified.forget(path.name)
+                _drop_cache(path)
+                found = self._read(path, digest, size_bytes)
+        except FileNotFoundError:
+            confirm_root(self.root)
+            found = self._read_again(path, digest, size_bytes)
+        except OSError as error:
+            raise failure(error, f"read {digest} from {self.url}") from error
+        if found is None:
+            confirm_root(self.root)
+            raise ValueDamaged(
+                f"{path} does not hold the bytes that were committed", digest=digest
+            )
+        return found
+
+    def _read_again(self, path: Path, digest: Digest, size_bytes: int) -> memoryview | None:
+        try:
+            return self._read(path, digest, size_bytes)
+        except FileNotFoundError:
+            raise ValueDamaged(f"{path} is missing", digest=digest, missing=True) from None
+        except OSError as error:
+            raise failure(error, f"read {digest} from {self.url}") from error
+
+    def _read(self, path: Path, digest: Digest, size_bytes: int) -> memoryview | None:
+        """Return the bytes, or None if they are not those of ``digest``. Raises OSError."""
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            found = os.fstat(fd)
+            if found.st_size != size_bytes:
+                return None
+            if size_bytes < _MAPPED_FROM_BYTES:
+                return _read_small(fd, digest, size_bytes)
+            # Hashed by read(), not through the map: a disk error is then an exception, not the
+            # death of the process.
+            if not self._verified.holds(path.name, found):
+                if _hash_file(fd, size_bytes) != digest:
+                    return None
+                self._verified.note(path.name, found)
+            return memoryview(mmap.mmap(fd, size_bytes, access=mmap.ACCESS_COPY))
+        finally:
+            os.close(fd)
+
+    def contains(self, digest: Digest, size_bytes: int) -> bool:
+        """Say whether a blob of that name and size is there, without reading it."""
+        path = self._path(digest)
+        try:
+            if self._is_there(path, size_bytes):
+                return True
+        except OSError as error:
+            raise failure(error, f"look for {digest} in {self.url}") from error
+        confirm_root(self.root)
+        return False
+
+    # --- upkeep -----------------------------------------------------------------------------
+    def quarantine(self, digest: Digest) -> None:
+        """Move a blob out of the way, into the store's ``quarantine`` folder. Idempotent."""
+        path = self._path(digest)
+        aside = self.root.folder / "quarantine"
+        self._point("blob.before-quarantine")
+        try:
+            self._make_ready(aside)
+            os.rename(path, aside / f"{path.name}.{secrets.token_hex(4)}")
+            self._sync.folder(aside)
+            self._sync.folder(path.parent)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise failure(error, f"move {digest} aside in {self.url}") from error
+        finally:
+            self._verified.forget(path.name)
+        self._point("blob.after-quarantine")
+
+    def delete(self, digest: Digest) -> None:
+        """Remove a blob. Idempotent."""
+        path = self._path(digest)
+        self._point("blob.before-delete")
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise failure(error, f"delete {digest} from {self.url}") from error
+        finally:
+            self._verified.forget(path.name)
+        self._point("blob.after-delete")
+
+    def list_digests(self) -> Iterator[Digest]:
+        """Yield the names of all blobs, in no order."""
+        prefix = f"{ALGORITHM}-"
+        try:
+            for folder in self._folders():
+                for name in os.listdir(folder):
+                    if name.startswith(prefix):
+                        yield Digest(f"{ALGORITHM}:{name[len(prefix) :]}")
+        except OSError as error:
+            raise failure(error, f"list {self.url}") from error
+
+    def _folders(self) -> list[Path]:
+        try:
+            return [folder for folder in self._folder.iterdir() if folder.is_dir()]
+        except FileNotFoundError:
+            return []
+
+    def spool(self, run_id: str) -> LocalSpool:
+        """Return the unsynced store of one run's values without a checkpoint."""
+        return LocalSpool(self.root, run_id)
+
+    def drop_spool(self, run_id: str) -> None:
+        """Remove a run's spool with all that is in it. Idempotent."""
+        self.root.remove(f"spool/{folder_of(run_id)}")
+
+    def sweep_temporaries(self, *, older_than_s: float = _DAY_S, clock: Clock | None = None) -> int:
+        """Remove what puts that died have left behind; return how many files that were."""
+        before = (clock or SystemClock()).now().timestamp() - older_than_s
+        swept = 0
+        for path in self._incoming.glob(".*.tmp"):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < before:
+                    path.unlink()
+                    swept += 1
+        sweep_records()
+        return swept
+
+
+class LocalSpool(LocalBlobStore):
+    """Blobs that need not outlive the machine: never synced, dropped with their run."""
+
+    def __init__(self, root: LocalRoot, run_id: str) -> None:
+        super().__init__(root, f"spool/{folder_of(run_id)}", MEMORY)
+
+    def put(self, buffers: Sequence[Buffer], *, digest: Digest | None = None) -> Digest:
+        """Store the concatenation of ``buffers`` until the machine stops."""
+        stored = super().put(buffers, digest=digest)
+        crash_point("spool.after-put")
+        return stored
+
+    def _point(self, name: str) -> None:
+        """Do nothing: the named points are about durable blobs."""
+
+
+def _size_of(buffers: Sequence[Buffer]) -> int | None:
+    """Return the length of buffers that exist; None of those that are made while they are read."""
+    if not isinstance(buffers, list | tuple):
+        return None
+    return sum(memoryview(buffer).nbytes for buffer in buffers)
+
+
+def _read_small(fd: int, digest: Digest, size_bytes: int) -> memoryview | None:
+    # A copy is cheaper than a map here, and a process may have 65,530 maps only.
+    data = bytearray(size_bytes)
+    _read_into(fd, memoryview(data))
+    return memoryview(data) if integrity_digest((data,)) == digest else None
+
+
+def _read_into(fd: int, into: memoryview) -> None:
+    at = 0
+    while at < len(into):
+        count = os.preadv(fd, [into[at:]], at)
+        if count == 0:
+            raise OSError(f"the file became shorter while it was read, at byte {at}")
+        at += count
+
+
+def _hash_file(fd: int, size_bytes: int) -> Digest:
+    hasher = Hasher()
+    room = memoryview(bytearray(min(_READ_BYTES, size_bytes)))
+    at = 0
+    while at < size_bytes:
+        count = os.preadv(fd, [flat(room)], at)
+        if count == 0:
+            break
+        hasher.update(room[:count])
+        at += count
+    return hasher.digest()
+
+
+def _drop_cache(path: Path) -> None:
+    """Ask for the second read to come from the device, where the system knows how."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(fd)

@@ -1,0 +1,126 @@
+"""What attempts printed, in append-only segments beside the blobs."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from perdure_storage.faults import crash_point
+from perdure_storage.protocols import LogStore
+from perdure_storage.records import RunId, StepId
+from perdure_storage.roots import LocalRoot, RemoteRoot, check_root, failure, find_root, folder_of
+
+_SEGMENT_BYTES = 8 << 20
+
+
+def open_logs(url: str | os.PathLike[str], store_id: str, *, fs: Any = None) -> LogStore:
+    """Open the logs of a store, under the root of its blobs.
+
+    Args:
+        url: a path, or any URL that fsspec knows: the blob root.
+        store_id: id of the store.
+        fs: an fsspec filesystem to use instead of the one that the URL names.
+
+    Raises:
+        StoreError: the root is not this store's, or the URL cannot be used.
+        ValueUnavailable: it does not answer.
+    """
+    root = find_root(url, store_id, fs=fs)
+    check_root(root)
+    return LocalLogStore(root) if isinstance(root, LocalRoot) else FsspecLogStore(root)
+
+
+def _folder(run_id: str, step_id: str, generation: int, attempt: int) -> str:
+    return f"logs/{folder_of(run_id)}/{folder_of(step_id)}.{generation}.{attempt}"
+
+
+class LocalLogStore:
+    """LogStore in files: ``<root>/<store-id>/logs/<run>/<step>.<generation>.<attempt>/<n>.log``."""
+
+    def __init__(self, root: LocalRoot) -> None:
+        self._root = root
+        self._segments: dict[str, int] = {}
+
+    def append(
+        self, run_id: RunId, step_id: StepId, generation: int, attempt: int, data: bytes
+    ) -> None:
+        """Add bytes to the attempt's last segment, or to a new one if that is long."""
+        if not data:
+            return
+        name = _folder(run_id, step_id, generation, attempt)
+        folder = self._root.folder / name
+        number = self._segments.get(name, 0)
+        try:
+            if number == 0 and name not in self._segments:
+                folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"{number:06d}.log"
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            try:
+                os.write(fd, data)
+                long = os.fstat(fd).st_size >= _SEGMENT_BYTES
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise failure(error, f"write a log in {self._root.url}") from error
+        self._segments[name] = number + 1 if long else number
+        crash_point("log.after-append")
+
+    def read(self, run_id: RunId, step_id: StepId, generation: int, attempt: int) -> bytes:
+        """Return what was printed so far; empty if nothing was."""
+        folder = self._root.folder / _folder(run_id, step_id, generation, attempt)
+        try:
+            return b"".join(path.read_bytes() for path in sorted(folder.glob("*.log")))
+        except OSError as error:
+            raise failure(error, f"read a log in {self._root.url}") from error
+
+    def delete(self, run_id: RunId) -> None:
+        """Remove all of a run's segments. Idempotent."""
+        self._root.remove(f"logs/{folder_of(run_id)}")
+        self._segments.clear()
+
+
+class FsspecLogStore:
+    """LogStore on any fsspec filesystem: each append is an object."""
+
+    def __init__(self, root: RemoteRoot) -> None:
+        self._root = root
+        self._fs: Any = root.fs
+        self._segments: dict[str, int] = {}
+
+    def append(
+        self, run_id: RunId, step_id: StepId, generation: int, attempt: int, data: bytes
+    ) -> None:
+        """Add a segment."""
+        if not data:
+            return
+        folder = f"{self._root.folder}/{_folder(run_id, step_id, generation, attempt)}"
+        try:
+            number = self._segments.get(folder)
+            if number is None:
+                self._fs.makedirs(folder, exist_ok=True)
+                number = len(self._list(folder))
+            self._fs.pipe_file(f"{folder}/{number:06d}.log", data)
+        except Exception as error:  # a driver of somebody else's: any class may come
+            raise failure(error, f"write a log in {self._root.url}") from error
+        self._segments[folder] = number + 1
+        crash_point("log.after-append")
+
+    def read(self, run_id: RunId, step_id: StepId, generation: int, attempt: int) -> bytes:
+        """Return what was printed so far; empty if nothing was."""
+        folder = f"{self._root.folder}/{_folder(run_id, step_id, generation, attempt)}"
+        try:
+            return b"".join(self._fs.cat_file(path) for path in self._list(folder))
+        except Exception as error:  # as above
+            raise failure(error, f"read a log in {self._root.url}") from error
+
+    def _list(self, folder: str) -> list[str]:
+        self._fs.invalidate_cache(folder)
+        try:
+            return sorted(path for path in self._fs.ls(folder, detail=False) if path.endswith(".log"))
+        except FileNotFoundError:
+            return []
+
+    def delete(self, run_id: RunId) -> None:
+        """Remove all of a run's segments. Idempotent."""
+        self._root.remove(f"logs/{folder_of(run_id)}")
+        self._segments.clear()

@@ -1,0 +1,237 @@
+"""Blobs on any fsspec filesystem: object stores, and remote folders that have a rename."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from perdure_storage.clock import Clock, SystemClock
+from perdure_storage.durable_files import temporary_name
+from perdure_storage.errors import ValueDamaged, ValueUnavailable
+from perdure_storage.faults import crash_point
+from perdure_storage.hashing import ALGORITHM, Hasher, hex_of, integrity_digest, pieces
+from perdure_storage.records import Buffer, Digest
+from perdure_storage.roots import RemoteRoot, confirm_root, failure, folder_of
+
+_READ_BYTES = 8 << 20
+_DAY_S = 86_400.0
+
+# Where an object appears whole when its upload is closed, or not at all.
+_ATOMIC = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "memory"})
+
+
+class FsspecBlobStore:
+    """BlobStore in ``<prefix>/<store-id>/blobs/ab/blake3-<hex>``."""
+
+    def __init__(self, root: RemoteRoot, area: str = "blobs") -> None:
+        self.root = root
+        self._fs: Any = root.fs
+        self._folder = f"{root.folder}/{area}"
+        self._incoming = f"{root.folder}/incoming"
+        protocols = self._fs.protocol
+        names = {protocols} if isinstance(protocols, str) else set(protocols)
+        self._is_atomic = bool(names & _ATOMIC)
+
+    @property
+    def url(self) -> str:
+        """Return where the blobs are, without credentials."""
+        return self.root.url
+
+    # --- writing ----------------------------------------------------------------------------
+    def put(self, buffers: Sequence[Buffer], *, digest: Digest | None = None) -> Digest:
+        """Store the concatenation of ``buffers`` and return its digest.
+
+        The name must be known before an upload begins, so a first pass hashes, in memory.
+
+        Raises:
+            StoreUnavailable: there is no room.
+            ValueUnavailable: storage does not take it now.
+        """
+        digest = digest or integrity_digest(buffers)
+        path = self._path(digest)
+        size_bytes = sum(map(len, pieces(buffers)))
+        try:
+            if self._size(path) == size_bytes:
+                self._point("blob.already-there")
+                return digest
+            self._upload(path, buffers, size_bytes)
+        except ValueUnavailable:
+            raise
+        except Exception as error:  # a driver of somebody else's: any class may come
+            raise failure(error, f"store a value in {self.url}") from error
+        return digest
+
+    def _upload(self, path: str, buffers: Sequence[Buffer], size_bytes: int) -> None:
+        temporary = path if self._is_atomic else f"{self._incoming}/{temporary_name()}"
+        try:
+            self._fs.makedirs(temporary.rpartition("/")[0], exist_ok=True)
+            self._write(temporary, buffers)
+            if self._size(temporary) != size_bytes:
+                raise ValueUnavailable(f"{self.url} took fewer bytes than it was given")
+            if temporary != path:
+                self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+                self._fs.mv(temporary, path)
+                self._point("blob.after-rename")
+        except BaseException:
+            with contextlib.suppress(Exception):  # what is left is swept, or is a part of a blob
+                self._fs.rm_file(temporary)
+            raise
+
+    def _write(self, path: str, buffers: Sequence[Buffer]) -> None:
+        with self._fs.open(path, "wb") as file:
+            self._point("blob.opened")
+            for at, piece in enumerate(pieces(buffers)):
+                file.write(piece)
+                self._point("blob.mid-write" if at else "blob.first-byte")
+            self._point("blob.before-close")
+
+    def _size(self, path: str) -> int | None:
+        self._fs.invalidate_cache(path.rpartition("/")[0])
+        try:
+            size: int = self._fs.info(path)["size"]
+        except FileNotFoundError:
+            return None
+        return size
+
+    def _point(self, name: str) -> None:
+        crash_point(name)
+
+    def _path(self, digest: Digest) -> str:
+        name = hex_of(digest)
+        return f"{self._folder}/{name[:2]}/{ALGORITHM}-{name}"
+
+    # --- reading ----------------------------------------------------------------------------
+    def open(self, digest: Digest, size_bytes: int) -> memoryview:
+        """Return verified bytes, writable; this reader's own.
+
+        Raises:
+            ValueDamaged: nothing is there, or, confirmed by a second read, other bytes are.
+            ValueUnavailable: storage does not answer, or the root is not there.
+        """
+        path = self._path(digest)
+        found = self._read(path, digest, size_bytes) or self._read(path, digest, size_bytes)
+        if found is not None:
+            return found
+        confirm_root(self.root)
+        missing = not self._exists(path)
+        said = "is missing" if missing else "does not hold the bytes that were committed"
+        raise ValueDamaged(f"{self.url}: {digest} {said}", digest=digest, missing=missing)
+
+    def _read(self, path: str, digest: Digest, size_bytes: int) -> memoryview | None:
+        """Return the bytes, or None if they are missing or others."""
+        hasher = Hasher()
+        data = memoryview(bytearray(size_bytes))
+        at = 0
+        try:
+            if self._size(path) != size_bytes:
+                return None
+            with self._fs.open(path, "rb") as file:
+                while at < size_bytes:
+                    piece = file.read(min(_READ_BYTES, size_bytes - at))
+                    if not piece:
+                        return None
+                    data[at : at + len(piece)] = piece
+                    hasher.update(piece)
+                    at += len(piece)
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # as above
+            raise failure(error, f"read {digest} from {self.url}") from error
+        return data if hasher.digest() == digest else None
+
+    def _exists(self, path: str) -> bool:
+        try:
+            return self._size(path) is not None
+        except Exception as error:  # as above
+            raise failure(error, f"look into {self.url}") from error
+
+    def contains(self, digest: Digest, size_bytes: int) -> bool:
+        """Say whether a blob of that name and size is there, without reading it."""
+        try:
+            if self._size(self._path(digest)) == size_bytes:
+                return True
+        except Exception as error:  # as above
+            raise failure(error, f"look into {self.url}") from error
+        confirm_root(self.root)
+        return False
+
+    # --- upkeep -----------------------------------------------------------------------------
+    def quarantine(self, digest: Digest) -> None:
+        """Move a blob out of the way, under the store's ``quarantine`` prefix. Idempotent."""
+        path = self._path(digest)
+        aside = f"{self.root.folder}/quarantine"
+        self._point("blob.before-quarantine")
+        try:
+            if self._size(path) is None:
+                return
+            self._fs.makedirs(aside, exist_ok=True)
+            self._fs.mv(path, f"{aside}/{path.rpartition('/')[2]}.{secrets.token_hex(4)}")
+        except Exception as error:  # as above
+            raise failure(error, f"move {digest} aside in {self.url}") from error
+        self._point("blob.after-quarantine")
+
+    def delete(self, digest: Digest) -> None:
+        """Remove a blob. Idempotent."""
+        self._point("blob.before-delete")
+        try:
+            self._fs.rm_file(self._path(digest))
+        except FileNotFoundError:
+            return
+        except Exception as error:  # as above
+            raise failure(error, f"delete {digest} from {self.url}") from error
+        self._point("blob.after-delete")
+
+    def list_digests(self) -> Iterator[Digest]:
+        """Yield the names of all blobs, in no order."""
+        prefix = f"{ALGORITHM}-"
+        try:
+            self._fs.invalidate_cache()
+            names = [path.rpartition("/")[2] for path in self._fs.find(self._folder)]
+        except FileNotFoundError:
+            return
+        except Exception as error:  # as above
+            raise failure(error, f"list {self.url}") from error
+        for name in names:
+            if name.startswith(prefix):
+                yield Digest(f"{ALGORITHM}:{name[len(prefix) :]}")
+
+    def spool(self, run_id: str) -> FsspecSpool:
+        """Return the store of one run's values without a checkpoint."""
+        return FsspecSpool(self.root, run_id)
+
+    def drop_spool(self, run_id: str) -> None:
+        """Remove a run's spool with all that is in it. Idempotent."""
+        self.root.remove(f"spool/{folder_of(run_id)}")
+
+    def sweep_temporaries(self, *, older_than_s: float = _DAY_S, clock: Clock | None = None) -> int:
+        """Remove what uploads that died have left behind; return how many files that were."""
+        before = (clock or SystemClock()).now().timestamp() - older_than_s
+        swept = 0
+        try:
+            for path in self._fs.find(self._incoming):
+                if path.endswith(".tmp") and self._fs.modified(path).timestamp() < before:
+                    self._fs.rm_file(path)
+                    swept += 1
+        except FileNotFoundError:
+            return swept
+        except Exception as error:  # as above
+            raise failure(error, f"sweep {self.url}") from error
+        return swept
+
+
+class FsspecSpool(FsspecBlobStore):
+    """Blobs that are dropped with their run."""
+
+    def __init__(self, root: RemoteRoot, run_id: str) -> None:
+        super().__init__(root, f"spool/{folder_of(run_id)}")
+
+    def put(self, buffers: Sequence[Buffer], *, digest: Digest | None = None) -> Digest:
+        """Store the concatenation of ``buffers`` until the spool is dropped."""
+        stored = super().put(buffers, digest=digest)
+        crash_point("spool.after-put")
+        return stored
+
+    def _point(self, name: str) -> None:
+        """Do nothing: the named points are about durable blobs."""

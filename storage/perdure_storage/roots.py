@@ -1,0 +1,265 @@
+"""The root under which a store's bytes lie: where it is, and the marker that binds it to its store.
+
+``<root>/<store-id>/marker.json`` says whose it is; blobs, spools and logs lie beside it, so several
+stores may share a bucket. A root without its marker is not this store's root: a disk that is not
+mounted, a folder that was emptied. Nothing there is ever taken for lost.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+
+from perdure_storage.durable_files import DISK, replace_file
+from perdure_storage.errors import PerdureError, StoreError, StoreUnavailable, ValueUnavailable
+from perdure_storage.faults import crash_point
+
+_STORE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(::|://)")
+
+
+class Marker(msgspec.Struct, frozen=True):
+    """What the marker file holds."""
+
+    store: str
+    format: int = 1
+
+
+class LocalRoot:
+    """A folder of this machine or of one that it mounts.
+
+    Attributes:
+        url: where it is, for messages.
+        folder: ``<root>/<store-id>``, absolute.
+    """
+
+    def __init__(self, path: Path, store_id: str) -> None:
+        self.url = str(path)
+        self.store_id = store_id
+        self.folder = path / check_store_id(store_id)
+
+    def read_marker(self) -> bytes | None:
+        """Return the marker's bytes, or None if there is none. Raises ValueUnavailable."""
+        try:
+            return (self.folder / "marker.json").read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise failure(error, f"read the marker of {self.url}") from error
+
+    def write_marker(self, body: bytes) -> None:
+        """Write the marker, durably. Raises StoreUnavailable or ValueUnavailable."""
+        try:
+            DISK.make_folder(self.folder)
+            replace_file(
+                self.folder / "marker.json",
+                body,
+                before_rename=lambda: crash_point("marker.before-rename"),
+            )
+        except OSError as error:
+            raise failure(error, f"write into {self.url}") from error
+
+    def is_used(self) -> bool:
+        """Say whether there are blobs."""
+        blobs = self.folder / "blobs"
+        return blobs.is_dir() and any(blobs.iterdir())
+
+    def remove(self, name: str) -> None:
+        """Remove a folder below the store's, with all that is in it. Idempotent."""
+        try:
+            shutil.rmtree(self.folder / name)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise failure(error, f"remove {name} from {self.url}") from error
+
+
+class RemoteRoot:
+    """A prefix on an fsspec filesystem.
+
+    Attributes:
+        url: where it is, without credentials.
+        fs: the filesystem.
+        folder: ``<prefix>/<store-id>``, as the filesystem writes paths.
+    """
+
+    def __init__(self, url: str, fs: Any, path: str, store_id: str) -> None:
+        self.url = public_url(url)
+        self.store_id = store_id
+        self.fs = fs
+        self.folder = f"{path.rstrip('/')}/{check_store_id(store_id)}"
+
+    def read_marker(self) -> bytes | None:
+        """Return the marker's bytes, or None if there is none. Raises ValueUnavailable."""
+        try:
+            return bytes(self.fs.cat_file(f"{self.folder}/marker.json"))
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # a driver of somebody else's: any class may come
+            raise failure(error, f"read the marker of {self.url}") from error
+
+    def write_marker(self, body: bytes) -> None:
+        """Write the marker. Raises StoreUnavailable or ValueUnavailable."""
+        try:
+            self.fs.makedirs(self.folder, exist_ok=True)
+            self.fs.pipe_file(f"{self.folder}/marker.json", body)
+        except Exception as error:  # as above
+            raise failure(error, f"write into {self.url}") from error
+
+    def is_used(self) -> bool:
+        """Say whether there are blobs."""
+        return bool(self.fs.exists(f"{self.folder}/blobs") and self.fs.ls(f"{self.folder}/blobs"))
+
+    def remove(self, name: str) -> None:
+        """Remove everything under a prefix. Idempotent."""
+        try:
+            self.fs.rm(f"{self.folder}/{name}", recursive=True)
+        except FileNotFoundError:
+            return
+        except Exception as error:  # as above
+            raise failure(error, f"remove {name} from {self.url}") from error
+
+
+Root = LocalRoot | RemoteRoot
+
+
+def find_root(url: str | os.PathLike[str], store_id: str, *, fs: Any = None) -> Root:
+    """Return the root of a store without looking whether it is there.
+
+    Args:
+        url: a path, or any URL that fsspec knows.
+        store_id: id of the store, as its database says.
+        fs: a filesystem to use instead of the one that the URL names.
+
+    Raises:
+        StoreError: the URL is malformed, or needs a library that is not installed.
+    """
+    text = os.fspath(url)
+    if fs is None and (not _SCHEME.match(text) or text.startswith(("file://", "local://"))):
+        path = re.sub(r"^(file|local)://", "", text)
+        if not path:
+            raise StoreError("the blob root is empty: give a folder or a URL, like blobs='./data'")
+        return LocalRoot(Path(path).expanduser().absolute(), store_id)
+    if fs is not None:
+        return RemoteRoot(text, fs, fs._strip_protocol(text), store_id)
+    import fsspec
+
+    try:
+        found, path = fsspec.core.url_to_fs(text)
+    except (ImportError, ValueError) as error:
+        raise StoreError(f"blob root {public_url(text)}: {error}") from error
+    except Exception as error:  # a driver may connect here, and raise anything
+        raise failure(error, f"reach the blob root {public_url(text)}") from error
+    return RemoteRoot(text, found, path, store_id)
+
+
+def bind_root(root: Root) -> None:
+    """Make a fresh root this store's; a root that is bound already is only checked.
+
+    Raises:
+        StoreError: it holds blobs and no marker, or another store's marker.
+    """
+    if root.read_marker() is not None:
+        check_root(root)
+    elif root.is_used():
+        raise StoreError(
+            f"{root.url} holds blobs of store {root.store_id} and no marker: it has been tampered "
+            f"with, or copied in part. Restore {root.store_id}/marker.json, or give a fresh folder: "
+            "blobs=..."
+        )
+    else:
+        root.write_marker(msgspec.json.encode(Marker(store=root.store_id)))
+
+
+def check_root(root: Root) -> None:
+    """Check that the root is this store's.
+
+    Raises:
+        StoreError: its marker is missing, or another store's.
+        ValueUnavailable: it does not answer.
+    """
+    body = root.read_marker()
+    if body is None:
+        raise StoreError(
+            f"{root.url} is not the blob root of store {root.store_id}: its marker is missing. "
+            "Mount or restore it, or name the root that the store was made with: "
+            "perdure.open(STORE, blobs=ROOT) or PERDURE_BLOBS=ROOT"
+        )
+    if _store_of(body) != root.store_id:
+        raise StoreError(
+            f"{root.url} has the marker of another store under {root.store_id}: name the root "
+            "that the store was made with: perdure.open(STORE, blobs=ROOT) or PERDURE_BLOBS=ROOT"
+        )
+
+
+def confirm_root(root: Root) -> None:
+    """Check that the root is there, before something in it is called missing or damaged.
+
+    Raises:
+        ValueUnavailable: it is not there as it should be; so nothing is known about its contents.
+    """
+    body = root.read_marker()
+    if body is None or _store_of(body) != root.store_id:
+        raise ValueUnavailable(
+            f"the blob root {root.url} is not there (no marker of store {root.store_id}): "
+            "is its disk mounted?"
+        )
+
+
+def failure(error: BaseException, doing: str) -> PerdureError:
+    """Return what to raise for an error of the storage below: never that a value is lost.
+
+    Args:
+        error: an OSError, or whatever a filesystem driver raised.
+        doing: completes "cannot ...".
+    """
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return StoreUnavailable(
+            f"cannot {doing}: {error.strerror or 'disk full'}. All that was committed is kept; "
+            "make room and resume"
+        )
+    # The text of a driver's error may quote the URL with what is secret in it.
+    said = error.strerror if isinstance(error, OSError) and error.strerror else _masked(str(error))
+    return ValueUnavailable(f"cannot {doing}: {type(error).__name__}: {said}")
+
+
+def folder_of(text: str) -> str:
+    """Return a folder's name for a run id or step id: user text never becomes a path."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def check_store_id(store_id: str) -> str:
+    """Return the id. Raises StoreError if it cannot be a folder's name."""
+    if not _STORE_ID.fullmatch(store_id):
+        raise StoreError(f"store id {store_id!r}: letters, digits, dot, dash and underscore only")
+    return store_id
+
+
+def public_url(url: str) -> str:
+    """Return a URL without what may be secret in it: user, password and query."""
+    parts = urlsplit(url)
+    if not parts.scheme or not parts.netloc:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    shown = f"***@{host}" if "@" in parts.netloc else host
+    return urlunsplit((parts.scheme, shown, parts.path, "***" if parts.query else "", ""))
+
+
+def _masked(text: str) -> str:
+    return re.sub(r"//[^/\s@]+@", "//***@", text)
+
+
+def _store_of(body: bytes) -> str | None:
+    try:
+        return msgspec.json.decode(body, type=Marker).store
+    except msgspec.DecodeError:
+        return None
