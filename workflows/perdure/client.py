@@ -11,9 +11,6 @@ from contextlib import ExitStack
 from datetime import datetime, timedelta
 from typing import Any
 
-from perdure_storage.lifecycle import RUN_LIVE, RunStatus
-from perdure_storage.records import RunId, RunQuery, RunRecord
-
 from perdure.driving import Driving
 from perdure.errors import DefinitionError, RunConflict, RunNotFound, did_you_mean
 from perdure.resources import parse_duration
@@ -23,6 +20,8 @@ from perdure.session import use_driver
 from perdure.settings import Settings, load_settings
 from perdure.submission import Submission, Wishes
 from perdure.workflow import Workflow
+from perdure_storage.lifecycle import RUN_LIVE, RunStatus
+from perdure_storage.records import RunId, RunQuery, RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +35,7 @@ class Perdure:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._runtime: Runtime | None = None
-        self._driving = Driving(
-            lambda on_change: self.runtime.coordinator(on_change=on_change)
-        )
+        self._driving = Driving(lambda on_change: self.runtime.coordinator(on_change=on_change))
         self._lock = threading.Lock()
         self._stack = ExitStack()
 

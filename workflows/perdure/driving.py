@@ -85,8 +85,10 @@ class Driving:
             nonlocal told
             if not told and not threading.main_thread().is_alive():
                 told = True
-                print("perdure: waiting for started runs to end (Ctrl-C leaves them resumable)",
-                      file=sys.stderr)
+                print(
+                    "perdure: waiting for started runs to end (Ctrl-C leaves them resumable)",
+                    file=sys.stderr,
+                )
             return self._coordinator is None or self._coordinator.is_idle
 
         self.drive(is_over)

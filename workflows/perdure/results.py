@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from perdure import errors
+from perdure.engine.state import output_steps
+from perdure.errors import DefinitionError, RunCancelled, RunFailed, StepFailed
+from perdure.plan import Path, Plan, decode_plan, project
+from perdure.runtime import Runtime
+from perdure.templates import resolve
 from perdure_storage.errors import PerdureError, ValueDamaged
 from perdure_storage.lifecycle import RunStatus, StepStatus
 from perdure_storage.records import (
@@ -15,13 +21,6 @@ from perdure_storage.records import (
     StepRecord,
     StoredValue,
 )
-
-from perdure import errors
-from perdure.engine.state import output_steps
-from perdure.errors import DefinitionError, RunCancelled, RunFailed, StepFailed
-from perdure.plan import Path, Plan, decode_plan, project
-from perdure.runtime import Runtime
-from perdure.templates import resolve
 
 
 def read_result(runtime: Runtime, record: RunRecord) -> Any:
@@ -132,9 +131,7 @@ def _own_error(record: RunRecord, error: ErrorRecord) -> PerdureError | None:
     """Return errors that perdure itself ended the run with, as their own class."""
     name = error.type.rpartition(".")[2]
     if name == "NondeterminismError" and error.type.startswith("perdure."):
-        return errors.NondeterminismError(
-            error.message, run_id=record.id, step_id=error.step_id
-        )
+        return errors.NondeterminismError(error.message, run_id=record.id, step_id=error.step_id)
     return None
 
 

@@ -11,6 +11,11 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+from perdure.engine.ownership import is_seen_dead
+from perdure.errors import DefinitionError, RunNotDriven, WaitTimeout, did_you_mean
+from perdure.plan import FromStep, Plan, StepPlan, decode_plan, references
+from perdure.results import error_of, inputs_of, load_value, next_command, read_result
 from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus, StepStatus
 from perdure_storage.records import (
     AttemptRecord,
@@ -21,11 +26,6 @@ from perdure_storage.records import (
     StepId,
     StepRecord,
 )
-
-from perdure.engine.ownership import is_seen_dead
-from perdure.errors import DefinitionError, RunNotDriven, WaitTimeout, did_you_mean
-from perdure.plan import FromStep, Plan, StepPlan, decode_plan, references
-from perdure.results import error_of, inputs_of, load_value, next_command, read_result
 
 if TYPE_CHECKING:
     from perdure.client import Perdure
@@ -340,9 +340,7 @@ class Step:
         """Return what its attempts printed (or one of them), oldest first."""
         logs = self._client.runtime.logs
         tries = [a for a in self.attempts if attempt is None or a.attempt == attempt]
-        data = b"".join(
-            logs.read(a.run_id, a.step_id, a.generation, a.attempt) for a in tries
-        )
+        data = b"".join(logs.read(a.run_id, a.step_id, a.generation, a.attempt) for a in tries)
         return data.decode(errors="replace")
 
     def why(self) -> str:

@@ -5,14 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from perdure_storage.blobs import open_blobs
-from perdure_storage.clock import Clock, SystemClock
-from perdure_storage.codecs import Codecs
 from perdure_storage.connect import open_run_store
-from perdure_storage.logs import open_logs
-from perdure_storage.protocols import BlobStore, LogStore, RunStore
-from perdure_storage.signing import load_or_create_key
-from perdure_storage.values import Values
 
 from perdure.engine.coordinator import Coordinator
 from perdure.engine.ownership import this_owner
@@ -23,6 +16,13 @@ from perdure.executors.processes import ProcessExecutor
 from perdure.executors.protocol import Executor
 from perdure.fingerprint import plain_digest
 from perdure.settings import Settings
+from perdure_storage.blobs import open_blobs
+from perdure_storage.clock import Clock, SystemClock
+from perdure_storage.codecs import Codecs
+from perdure_storage.logs import open_logs
+from perdure_storage.protocols import BlobStore, LogStore, RunStore
+from perdure_storage.signing import load_or_create_key
+from perdure_storage.values import Values
 
 
 class Runtime:
@@ -44,7 +44,6 @@ class Runtime:
         """Return a new coordinator of this process; it holds nothing until it drives a run."""
         return Coordinator(
             store=self.store,
-            blobs=self.blobs,
             values=self.values,
             executors=self.executor,
             owner=this_owner(serves=serves),

@@ -1,0 +1,1 @@
+"""HOW runs go on: pure decisions, and the shell that hears, decides, writes and acts."""

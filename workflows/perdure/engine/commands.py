@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import msgspec
-from perdure_storage.records import Cause, Digest, RunCommit
 
 from perdure.calls import CallId, StepCall
+from perdure_storage.records import Cause, Digest, RunCommit
 
 
 class Dispatch(msgspec.Struct, frozen=True):

@@ -12,10 +12,10 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 
 import msgspec
-from perdure_storage.lifecycle import StepStatus
-from perdure_storage.records import StepRecord
 
 from perdure.plan import Function, Plan, StepPlan
+from perdure_storage.lifecycle import StepStatus
+from perdure_storage.records import StepRecord
 
 
 class Matching(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ import secrets
 from pathlib import Path
 
 import psutil
+
 from perdure_storage.records import Owner
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from perdure.engine.advance import reopen
+from perdure.engine.state import RunState
 from perdure_storage.errors import ValueDamaged, ValueUnavailable
 from perdure_storage.protocols import BlobStore
 from perdure_storage.records import Digest, Place
-
-from perdure.engine.state import RunState, reopen
 
 
 def lose_damaged_outputs(run: RunState, blobs: BlobStore, now: datetime) -> list[Digest]:

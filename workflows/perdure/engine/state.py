@@ -1,36 +1,18 @@
-"""A run in memory: built from rows, one way for fresh and resumed runs alike.
+"""A run in memory, and all the runs of a coordinator: what the decisions are about.
 
-``RunState`` is mutable and owned by one coordinator; only ``load_run`` makes one and only
-``decide`` changes it. It can be thrown away and built again from rows at any time.
+States are mutable and owned by one coordinator; only the decisions change them. They can be
+thrown away and built again from rows at any time (``restore.py``).
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from heapq import heappush
-
-from perdure_storage.lifecycle import StepStatus
-from perdure_storage.records import (
-    AttemptRecord,
-    Cause,
-    ErrorRecord,
-    EventRecord,
-    Place,
-    RunCommit,
-    RunEnd,
-    RunId,
-    RunRecord,
-    StepId,
-    StepKey,
-    StepRecord,
-    StoredValue,
-)
 
 from perdure.calls import CallId
-from perdure.engine.matching import Matching, match_name
-from perdure.engine.placement import Shape, shape_of
+from perdure.engine.commands import Kill
+from perdure.engine.placement import Pool, Shape, shape_of
+from perdure.errors import Failure
 from perdure.plan import (
     FromInput,
     FromStep,
@@ -41,6 +23,21 @@ from perdure.plan import (
     collect,
     path_text,
     references,
+)
+from perdure_storage.lifecycle import StepStatus
+from perdure_storage.records import (
+    AttemptRecord,
+    Digest,
+    ErrorRecord,
+    EventRecord,
+    Place,
+    RunCommit,
+    RunEnd,
+    RunId,
+    RunRecord,
+    StepKey,
+    StepRecord,
+    StoredValue,
 )
 
 OPAQUE = "opaque:"
@@ -180,6 +177,10 @@ class RunState:
             or (self.failure is not None and self.record.policy.on_failure == "stop")
         )
 
+    def stores(self, step: StepState) -> bool:
+        """Say whether the step's value is kept: a result's values always are."""
+        return step.options.checkpoint or step.id in self.outputs
+
     def input_digests(self, step: StepState) -> tuple[str, ...]:
         """Return the value digests of what the step would consume now, in reference order."""
         return tuple(self._digest(ref) for ref in step.refs)
@@ -207,9 +208,9 @@ class Outbox:
 
     def take(self, run: RunState) -> RunCommit | None:
         """Empty the box into a commit, or return None if there is nothing to write."""
-        if not (self.steps or self.attempts or self.events or self.lost or self.superseded):
-            if self.end is None:
-                return None
+        written = (self.steps, self.attempts, self.events, self.lost, self.superseded)
+        if self.end is None and not any(written):
+            return None
         owner = run.record.owner
         commit = RunCommit(
             run_id=run.id,
@@ -224,6 +225,36 @@ class Outbox:
         )
         self.__init__()  # type: ignore[misc]
         return commit
+
+
+class EngineState:
+    """All runs that one coordinator drives, and what is free on its executors.
+
+    Attributes:
+        runs: in the order in which they were taken on.
+        pools: free resources by executor name.
+        timers: heap of (time, run id): when a run next has something to do by itself.
+        orphans: attempts of runs that are no longer ours; they hold resources until they end.
+        encode_failure: stores a ``Failure`` inline, for ``catch=True``.
+    """
+
+    def __init__(
+        self, pools: dict[str, Pool], encode_failure: Callable[[Failure], StoredValue]
+    ) -> None:
+        self.runs: dict[str, RunState] = {}
+        self.pools = pools
+        self.timers: list[tuple[datetime, str]] = []
+        self.orphans: dict[CallId, tuple[str, Shape]] = {}
+        self.encode_failure = encode_failure
+        self.touched: dict[str, None] = {}
+        self.kills: list[Kill] = []
+        self.quarantine: list[Digest] = []
+        self.forget: list[tuple[str, Digest]] = []
+        self.dropped: list[str] = []
+
+    def next_wakeup(self) -> datetime | None:
+        """Return when something falls due without any event, or None."""
+        return self.timers[0][0] if self.timers else None
 
 
 def part_digest(value: StoredValue, path: Path) -> str:
@@ -271,247 +302,3 @@ def output_steps(plan: Plan) -> frozenset[str]:
     found: list[FromStep | FromInput] = []
     collect(plan.output, found)
     return frozenset(ref.step for ref in found if isinstance(ref, FromStep))
-
-
-def load_run(
-    record: RunRecord,
-    plan: Plan,
-    fingerprints: Mapping[str, str],
-    *,
-    rows: Sequence[StepRecord] = (),
-    attempts: Sequence[AttemptRecord] = (),
-    own: Matching,
-    donated: Matching | None = None,
-    now: datetime,
-) -> RunState:
-    """Build the state of a run from its rows: the one constructor, for fresh and resumed runs.
-
-    Args:
-        rows: every step row of the run, history included.
-        own: how the run's current rows match the plan.
-        donated: how the rows of ``record.reuse_from`` match it.
-        now: the time of the load, for the rows that it makes.
-    """
-    run = RunState(record, plan, fingerprints)
-    _number_generations(run, rows, attempts)
-    _restore_rows(run, rows, own)
-    _adopt(run, own, f"unchanged in {record.id}", now)
-    if donated is not None:
-        without_volatile = {
-            step_id: row
-            for step_id, row in {**donated.adopted, **donated.kept}.items()
-            if not run.steps[step_id].options.volatile
-        }
-        _adopt_rows(run, without_volatile, f"taken over from {record.reuse_from}", now)
-        _set_candidates(run, donated)
-    _restore_attempts(run, attempts, now)
-    for step in run.steps.values():
-        step.missing = sum(not run.steps[dep].is_done for dep in step.deps)
-        step.open_consumers = sum(not consumer.is_done for consumer in step.consumers)
-    return run
-
-
-def _number_generations(
-    run: RunState, rows: Iterable[StepRecord], attempts: Iterable[AttemptRecord]
-) -> None:
-    """Continue after the newest ended generation; an unfinished one goes on where it stood."""
-    ended: dict[str, int] = {}
-    for row in rows:
-        ended[row.step_id] = max(ended.get(row.step_id, 0), row.generation)
-    for step_id, generation in ended.items():
-        if step_id in run.steps:
-            run.steps[step_id].generation = generation + 1
-    for attempt in attempts:
-        step = run.steps.get(attempt.step_id)
-        if step is not None and attempt.generation > step.generation:
-            step.generation = attempt.generation
-
-
-def _restore_rows(run: RunState, rows: Iterable[StepRecord], own: Matching) -> None:
-    for step_id, row in own.kept.items():
-        step = run.steps[step_id]
-        step.status = StepStatus.SUCCEEDED
-        step.generation, step.attempt = row.generation, row.attempt
-        step.value, step.inputs, step.reason = row.value, row.inputs, row.reason
-        run.unfinished -= 1
-    for row in rows:
-        if row.current and row.status is StepStatus.FAILED and row.step_id in run.steps:
-            step = run.steps[row.step_id]
-            step.status, step.generation = StepStatus.FAILED, row.generation
-            run.failure = run.failure or row.error
-
-
-def _adopt(run: RunState, own: Matching, reason: str, now: datetime) -> None:
-    run.outbox.superseded += [StepKey(row.step_id, row.generation) for row in own.obsolete]
-    _adopt_rows(run, own.adopted, reason, now)
-    _set_candidates(run, own)
-
-
-def _set_candidates(run: RunState, matching: Matching) -> None:
-    for step_id, rows in matching.candidates.items():
-        if not run.steps[step_id].options.volatile or rows[0].run_id == run.id:
-            run.steps[step_id].candidates += rows
-    for step_id, reason in matching.reasons.items():
-        run.steps[step_id].reason = reason
-
-
-def _adopt_rows(
-    run: RunState, rows: Mapping[str, StepRecord], reason: str, now: datetime
-) -> None:
-    for step_id in sorted(rows, key=lambda step_id: run.steps[step_id].position):
-        step = run.steps[step_id]
-        if not step.is_done:
-            adopt(run, step, rows[step_id], reason, now)
-            run.unfinished -= 1
-
-
-def adopt(run: RunState, step: StepState, row: StepRecord, reason: str, now: datetime) -> None:
-    """Take over a committed result as this step's, without running it. Does not wake consumers."""
-    step.status = StepStatus.SUCCEEDED
-    step.value, step.inputs, step.reason = row.value, row.inputs, reason
-    run.outbox.steps.append(
-        StepRecord(
-            run_id=run.id,
-            step_id=StepId(step.id),
-            generation=step.generation,
-            status=StepStatus.SUCCEEDED,
-            attempt=0,
-            name=match_name(step.plan),
-            own=step.plan.own,
-            code=row.code,
-            fingerprint=run.fingerprints[step.id],
-            inputs=row.inputs,
-            value=row.value,
-            caught=row.caught,
-            started_at=row.started_at,
-            finished_at=row.finished_at or now,
-            worker=row.worker,
-            reason=reason,
-        )
-    )
-
-
-def _restore_attempts(run: RunState, attempts: Iterable[AttemptRecord], now: datetime) -> None:
-    """Count budgets already spent, and close the tries that were cut off by a dead owner."""
-    suspects: dict[str, None] = {}
-    for attempt in attempts:
-        step = run.steps.get(attempt.step_id)
-        if step is None or attempt.generation != step.generation or step.is_done:
-            continue
-        step.attempt = max(step.attempt, attempt.attempt)
-        count_cause(step, attempt.cause)
-        step.not_before = attempt.not_before
-        if attempt.cause is None:
-            suspects[step.id] = None
-            call = CallId(run.id, step.id, attempt.generation, attempt.attempt)
-            run.outbox.attempts[call] = _abandoned(attempt, now)
-        elif attempt.cause is Cause.ABANDONED:
-            suspects[step.id] = None
-    run.suspects = tuple(suspects)
-
-
-def count_cause(step: StepState, cause: Cause | None) -> None:
-    """Charge the budget that this cause spends."""
-    if cause in (Cause.USER_ERROR, Cause.TIMEOUT):
-        step.user_errors += 1
-    elif cause is Cause.WORKER_LOST:
-        step.losses += 1
-    elif cause is Cause.OUT_OF_MEMORY:
-        step.out_of_memory += 1
-
-
-def _abandoned(attempt: AttemptRecord, now: datetime) -> AttemptRecord:
-    return AttemptRecord(
-        run_id=attempt.run_id,
-        step_id=attempt.step_id,
-        generation=attempt.generation,
-        attempt=attempt.attempt,
-        cause=Cause.ABANDONED,
-        worker=attempt.worker,
-        started_at=attempt.started_at,
-        finished_at=now,
-    )
-
-
-def make_ready(run: RunState, step: StepState, now: datetime) -> None:
-    """Put a step whose inputs are there into its queue, or to wait for its back-off deadline."""
-    step.status = StepStatus.READY
-    if step.not_before is not None and step.not_before > now:
-        heappush(run.delayed, (step.not_before, step.position, step.id))
-        return
-    step.ready_at = now
-    heappush(
-        run.ready.setdefault(step.shape, []), (step.position, step.generation, step.id)
-    )
-
-
-def settle(run: RunState, steps: Iterable[StepState], now: datetime) -> None:
-    """Move steps with nothing missing on: take over, ask for lost inputs, or make ready.
-
-    Iterative: a chain of take-overs or of lineage of any length costs no stack.
-    """
-    work = deque(steps)
-    while work:
-        step = work.popleft()
-        if step.status is not StepStatus.PENDING or step.missing:
-            continue
-        inputs = run.input_digests(step)
-        row = next((row for row in step.candidates if row.inputs == inputs), None)
-        if row is not None:
-            adopt(run, step, row, "its inputs turned out unchanged", now)
-            work.extend(mark_done(run, step))
-            continue
-        absent = [
-            run.steps[ref.step]
-            for ref in step.refs
-            if isinstance(ref, FromStep) and not run.steps[ref.step].has_value
-        ]
-        if absent:
-            for upstream in dict.fromkeys(absent):
-                work.append(reopen(run, upstream, f"its value is needed by {step.id}", now))
-            continue
-        make_ready(run, step, now)
-
-
-def mark_done(run: RunState, step: StepState) -> list[StepState]:
-    """Count a step that has just become done; return the consumers that now miss nothing."""
-    run.unfinished -= 1
-    for dep in step.deps:
-        run.steps[dep].open_consumers -= 1
-    freed = []
-    for consumer in step.consumers:
-        if consumer.status is StepStatus.PENDING:
-            consumer.missing -= 1
-            if not consumer.missing:
-                freed.append(consumer)
-    return freed
-
-
-def reopen(run: RunState, step: StepState, reason: str, now: datetime) -> StepState:
-    """Begin a new generation of a done step whose value is gone; consumers wait for it again."""
-    run.outbox.lost.append(StepKey(step.id, step.generation))
-    run.outbox.events.append(
-        EventRecord(kind="lost", at=now, step_id=StepId(step.id), detail={"why": reason})
-    )
-    begin_again(run, step, f"rebuilt: {reason}")
-    return step
-
-
-def begin_again(run: RunState, step: StepState, reason: str) -> None:
-    """Open a new generation of a step that was done; its waiting consumers miss it again."""
-    step.open_generation(reason)
-    step.rebuilt += 1
-    step.candidates = ()
-    run.unfinished += 1
-    pend(run, step)
-    for dep in step.deps:
-        run.steps[dep].open_consumers += 1
-    for consumer in step.consumers:
-        if consumer.status in (StepStatus.PENDING, StepStatus.READY):
-            pend(run, consumer)
-
-
-def pend(run: RunState, step: StepState) -> None:
-    """Send a step back to wait for its inputs, counting anew what it misses."""
-    step.status = StepStatus.PENDING
-    step.missing = sum(not run.steps[dep].is_done for dep in step.deps)

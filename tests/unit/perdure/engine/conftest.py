@@ -10,11 +10,12 @@ import msgspec
 import pytest
 from perdure.calls import CallId, Outcome, StepCall
 from perdure.engine.commands import Turn
-from perdure.engine.decide import EngineState, decide
+from perdure.engine.decide import decide, take_on
 from perdure.engine.events import Ended, Event
 from perdure.engine.matching import match_rows
 from perdure.engine.placement import Pool
-from perdure.engine.state import RunState, load_run
+from perdure.engine.restore import load_run
+from perdure.engine.state import EngineState, RunState
 from perdure.executors.protocol import Capacity
 from perdure.plan import FromStep, Function, ListArg, Plan, StepOptions, StepPlan
 from perdure_storage.lifecycle import RunStatus
@@ -144,7 +145,7 @@ class Bench:
             donated=match_rows(self.plan, prints, donor) if donor is not None else None,
             now=self.now,
         )
-        self.engine.add(run, self.now)
+        take_on(self.engine, run, self.now)
         return run
 
     def start(self) -> Bench:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 import msgspec
-from perdure.engine.decide import MAX_TAKEOVERS
 from perdure.engine.events import CancelRequested, OwnershipLost, PauseRequested
+from perdure.engine.restore import MAX_TAKEOVERS
 from perdure.executors.protocol import Capacity
 from perdure.plan import Backoff, Plan, StepOptions
 from perdure_storage.lifecycle import RunStatus, StepStatus

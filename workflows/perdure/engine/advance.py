@@ -1,0 +1,122 @@
+"""How steps move: from pending to ready, to done, and back when a value is gone."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from datetime import datetime
+from heapq import heappush
+
+from perdure.engine.matching import match_name
+from perdure.engine.state import RunState, StepState
+from perdure.plan import FromStep
+from perdure_storage.lifecycle import StepStatus
+from perdure_storage.records import EventRecord, StepId, StepKey, StepRecord
+
+
+def settle(run: RunState, steps: Iterable[StepState], now: datetime) -> None:
+    """Move steps with nothing missing on: take over, ask for lost inputs, or make ready.
+
+    Iterative: a chain of take-overs or of lineage of any length costs no stack.
+    """
+    work = deque(steps)
+    while work:
+        step = work.popleft()
+        if step.status is not StepStatus.PENDING or step.missing:
+            continue
+        inputs = run.input_digests(step)
+        row = next((row for row in step.candidates if row.inputs == inputs), None)
+        if row is not None:
+            adopt(run, step, row, "its inputs turned out unchanged", now)
+            work.extend(mark_done(run, step))
+            continue
+        absent = [
+            run.steps[ref.step]
+            for ref in step.refs
+            if isinstance(ref, FromStep) and not run.steps[ref.step].has_value
+        ]
+        if absent:
+            for upstream in dict.fromkeys(absent):
+                work.append(reopen(run, upstream, f"its value is needed by {step.id}", now))
+            continue
+        make_ready(run, step, now)
+
+
+def make_ready(run: RunState, step: StepState, now: datetime) -> None:
+    """Put a step whose inputs are there into its queue, or to wait for its back-off deadline."""
+    step.status = StepStatus.READY
+    if step.not_before is not None and step.not_before > now:
+        heappush(run.delayed, (step.not_before, step.position, step.id))
+        return
+    step.ready_at = now
+    heappush(run.ready.setdefault(step.shape, []), (step.position, step.generation, step.id))
+
+
+def adopt(run: RunState, step: StepState, row: StepRecord, reason: str, now: datetime) -> None:
+    """Take over a committed result as this step's, without running it. Does not wake consumers."""
+    step.status = StepStatus.SUCCEEDED
+    step.value, step.inputs, step.reason = row.value, row.inputs, reason
+    run.outbox.steps.append(
+        StepRecord(
+            run_id=run.id,
+            step_id=StepId(step.id),
+            generation=step.generation,
+            status=StepStatus.SUCCEEDED,
+            attempt=0,
+            name=match_name(step.plan),
+            own=step.plan.own,
+            code=row.code,
+            fingerprint=run.fingerprints[step.id],
+            inputs=row.inputs,
+            value=row.value,
+            caught=row.caught,
+            started_at=row.started_at,
+            finished_at=row.finished_at or now,
+            worker=row.worker,
+            reason=reason,
+        )
+    )
+
+
+def mark_done(run: RunState, step: StepState) -> list[StepState]:
+    """Count a step that has just become done; return the consumers that now miss nothing."""
+    run.unfinished -= 1
+    for dep in step.deps:
+        run.steps[dep].open_consumers -= 1
+    freed = []
+    for consumer in step.consumers:
+        if consumer.status is StepStatus.PENDING:
+            consumer.missing -= 1
+            if not consumer.missing:
+                freed.append(consumer)
+    return freed
+
+
+def reopen(run: RunState, step: StepState, reason: str, now: datetime) -> StepState:
+    """Begin a new generation of a done step whose value is gone; consumers wait for it again."""
+    run.outbox.lost.append(StepKey(StepId(step.id), step.generation))
+    run.outbox.events.append(
+        EventRecord(kind="lost", at=now, step_id=StepId(step.id), detail={"why": reason})
+    )
+    begin_again(run, step, f"rebuilt: {reason}")
+    return step
+
+
+def begin_again(run: RunState, step: StepState, reason: str) -> None:
+    """Open a new generation of a step that was done; its waiting consumers miss it again."""
+    step.open_generation(reason)
+    step.rebuilt += 1
+    step.candidates = ()
+    run.unfinished += 1
+    pend(run, step)
+    for dep in step.deps:
+        run.steps[dep].open_consumers += 1
+    for consumer in step.consumers:
+        if consumer.status in (StepStatus.PENDING, StepStatus.READY):
+            pend(run, consumer)
+
+
+def pend(run: RunState, step: StepState) -> None:
+    """Send a step back to wait for its inputs, counting anew what it misses."""
+    step.status = StepStatus.PENDING
+    step.missing = sum(not run.steps[dep].is_done for dep in step.deps)

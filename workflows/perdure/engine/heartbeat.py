@@ -1,0 +1,65 @@
+"""The lease of a coordinator, renewed beside its work."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from perdure_storage.errors import StoreError
+from perdure_storage.protocols import RunStore
+from perdure_storage.records import Owner, ProcessId
+
+log = logging.getLogger(__name__)
+
+LEASE_S = 10.0
+"""How long other hosts leave a run alone whose owner is silent."""
+
+
+class Heartbeat:
+    """Renews the coordinator's lease from a thread of its own, so that slow turns lose nothing."""
+
+    def __init__(self, store: RunStore, owner: Owner) -> None:
+        self._store = store
+        self._owner = owner
+        self._workers: tuple[ProcessId, ...] = ()
+        self._beat = threading.Event()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Register the coordinator and begin to renew, once."""
+        if self._thread is not None:
+            return
+        self._store.register(self._owner, LEASE_S)
+        self._thread = threading.Thread(target=self._run, name="perdure-heartbeat", daemon=True)
+        self._thread.start()
+
+    def beat_now(self, workers: tuple[ProcessId, ...]) -> None:
+        """Record these worker processes with the next renewal, which comes at once."""
+        self._workers = workers
+        self._beat.set()
+
+    def stop(self) -> None:
+        """End the renewals and remove the heartbeat row: the runs are free at once."""
+        if self._thread is None:
+            return
+        self._stopping = True
+        self._beat.set()
+        self._thread.join()
+        self._thread = None
+        try:
+            self._store.unregister(self._owner)
+        except StoreError as error:
+            log.warning("could not take the heartbeat row back: %s", error)
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._beat.wait(LEASE_S / 4)
+            self._beat.clear()
+            if self._stopping:
+                return
+            try:
+                self._store.renew(self._owner, LEASE_S, self._workers)
+            except StoreError as error:
+                # Nothing to do here: every commit checks the epoch by itself.
+                log.warning("could not renew the lease: %s", error)

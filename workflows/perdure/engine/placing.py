@@ -1,0 +1,113 @@
+"""Which ready steps start now, and the calls that start them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from heapq import heappop
+
+from perdure.calls import CallId, StepCall, input_key, step_key
+from perdure.engine.commands import Dispatch
+from perdure.engine.placement import is_impatient
+from perdure.engine.state import EngineState, RunState, StepState
+from perdure.plan import FromStep
+from perdure_storage.lifecycle import StepStatus
+from perdure_storage.records import AttemptRecord, StepId, StoredValue
+
+
+def place(engine: EngineState, now: datetime) -> tuple[Dispatch, ...]:
+    """Start what is ready and fits, in order of rank."""
+    placed: list[Dispatch] = []
+    full: set[str] = set()
+    ranks: dict[int, list[RunState]] = {}
+    for run in engine.runs.values():
+        if run.ready and not run.is_stopping:
+            ranks.setdefault(run.record.priority, []).append(run)
+    for priority in sorted(ranks, reverse=True):
+        waiting = ranks[priority]
+        while waiting:
+            # One step of each run in turn: a wide run does not keep a narrow one waiting.
+            waiting = [run for run in waiting if _place_one(engine, run, now, placed, full)]
+    return tuple(placed)
+
+
+def _place_one(
+    engine: EngineState, run: RunState, now: datetime, placed: list[Dispatch], full: set[str]
+) -> bool:
+    """Start one step of the run if one fits.
+
+    ``full`` names the executors that a large request has waited for long enough: what is free
+    there is kept for it.
+    """
+    if run.executor in full or (run.one_at_a_time and run.running):
+        return False
+    pool = engine.pools[run.executor]
+    best: StepState | None = None
+    for shape, heap in list(run.ready.items()):
+        step = first_ready(run, heap)
+        if step is None:
+            del run.ready[shape]
+        elif not pool.fits(shape):
+            if step.ready_at is not None and is_impatient(step.ready_at, now):
+                full.add(run.executor)
+                return False
+        elif best is None or step.position < best.position:
+            best = step
+    if best is None:
+        return False
+    heappop(run.ready[best.shape])
+    pool.take(best.shape)
+    placed.append(Dispatch(run.executor, _start(engine, run, best, now)))
+    return True
+
+
+def first_ready(run: RunState, heap: list[tuple[int, int, str]]) -> StepState | None:
+    """Return the first step of the heap that is still ready; entries may have gone stale."""
+    while heap:
+        _, generation, step_id = heap[0]
+        step = run.steps[step_id]
+        if step.status is StepStatus.READY and step.generation == generation:
+            return step
+        heappop(heap)
+    return None
+
+
+def _start(engine: EngineState, run: RunState, step: StepState, now: datetime) -> StepCall:
+    step.status = StepStatus.RUNNING
+    step.attempt += 1
+    step.inputs = run.input_digests(step)
+    call = CallId(run.id, step.id, step.generation, step.attempt)
+    run.running[call] = step
+    run.outbox.attempts[call] = AttemptRecord(
+        run_id=run.id,
+        step_id=StepId(step.id),
+        generation=step.generation,
+        attempt=step.attempt,
+        started_at=now,
+    )
+    engine.touched[run.id] = None
+    options = step.options
+    return StepCall(
+        id=call,
+        function=step.plan.function,
+        args=step.plan.args,
+        kwargs=step.plan.kwargs,
+        values=_values(run, step),
+        parts=step.parts,
+        timeout_s=options.timeout_s,
+        checkpoint=run.stores(step),
+        outputs=options.outputs,
+        retry_on=options.retry_on,
+        idempotency_key=f"{run.id}/{step.id}/{step.generation}",
+    )
+
+
+def _values(run: RunState, step: StepState) -> dict[str, StoredValue]:
+    values = {}
+    for ref in step.refs:
+        if isinstance(ref, FromStep):
+            value = run.steps[ref.step].value
+            assert value is not None
+            values[step_key(ref.step)] = value
+        else:
+            values[input_key(ref.name)] = run.record.inputs[ref.name]
+    return values
