@@ -1,0 +1,1 @@
+"""Alembic environment and revisions of a store's tables; shipped with the package."""

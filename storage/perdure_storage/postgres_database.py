@@ -1,0 +1,361 @@
+"""PostgreSQL as a store's database: short transactions, and no commit that is left in doubt."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import psycopg
+import sqlalchemy as sa
+from psycopg import errors as pg
+from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
+from sqlalchemy.engine import Engine
+from sqlalchemy.pool import PoolProxiedConnection, QueuePool
+
+from perdure_storage.clock import SystemClock
+from perdure_storage.database import RowRefused, Transaction
+from perdure_storage.errors import PerdureError, StoreError, StoreUnavailable
+from perdure_storage.leases import LeaseTerms
+from perdure_storage.statements import Statements
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+_now = SystemClock()
+
+READ_TIMEOUT_S = 30
+"""Longest statement on a reading connection: people ask there, and may ask for too much."""
+LOCK_TIMEOUT_S = 30
+"""Longest wait for a row that another transaction holds; ours last milliseconds."""
+IDLE_TIMEOUT_S = 60
+"""After this the server gives up a transaction whose client fell silent, and its row locks."""
+RETRY_AFTER_S = (0.0, 0.1, 0.3, 0.6, 1.0, 2.0)
+"""Pauses before a transaction that surely did not commit is tried again."""
+RESOLVE_WITHIN_S = 30.0
+"""How long to ask what became of a commit before its caller is told that nobody knows."""
+
+CHANNEL = "perdure_changes"
+POLL_S = 1.0
+"""A watcher looks at the tables this often anyway: a notification is a hint, not the truth."""
+
+
+class _Dropped(Exception):
+    """The connection is gone, or the server undid the transaction: nothing was committed."""
+
+
+class PostgresDatabase:
+    """A ``Database`` on a PostgreSQL server.
+
+    Args:
+        url: with credentials; they never leave this object.
+        terms: how leases are judged.
+    """
+
+    def __init__(self, url: sa.URL, terms: LeaseTerms) -> None:
+        self._terms = terms
+        self._url = _shown(url)
+        dialect = psycopg_dialect.dialect(paramstyle="format")  # type: ignore[no-untyped-call]
+        self._statements = Statements(dialect, terms)
+        self._engine = postgres_engine(url)
+        self._writing = threading.Lock()
+        self._watching = threading.Lock()
+        self._pause = threading.Event()
+        self._writer: PoolProxiedConnection | None = None
+        self._watcher: PoolProxiedConnection | None = None
+        self._heard = 0
+        self._is_closed = False
+
+    @property
+    def url(self) -> str:
+        return self._url
+
+    @property
+    def terms(self) -> LeaseTerms:
+        return self._terms
+
+    @property
+    def statements(self) -> Statements:
+        return self._statements
+
+    @property
+    def engine(self) -> Engine:
+        """Return the engine, for what makes and migrates the tables."""
+        return self._engine
+
+    def write(self, work: Callable[[Transaction], T]) -> T:
+        with self._writing, self.explained():
+            return self._until_it_stands(lambda: self._write_once(work))
+
+    def beat(self, work: Callable[[Transaction], T]) -> T:
+        """Renew on a pooled connection, so that a long commit does not let the lease run out."""
+        with self.explained():
+            return self._until_it_stands(lambda: self._beat_once(work))
+
+    def read(self, work: Callable[[Transaction], T]) -> T:
+        with self.explained():
+            return self._until_it_stands(lambda: self._read_once(work))
+
+    def is_refusal(self, error: BaseException) -> bool:
+        return isinstance(error, _REFUSALS)
+
+    def changes(self) -> object:
+        with self._watching:
+            try:
+                self._listen()
+            except (psycopg.Error, sa.exc.SQLAlchemyError):
+                # Watching is a help: the token moves with time as well, and whoever then reads
+                # the tables hears what is wrong.
+                self._drop_watcher()
+        return (self._heard, int(_now.monotonic() / POLL_S))
+
+    def announce(self, transaction: Transaction) -> None:
+        transaction.notify(f"NOTIFY {CHANNEL}")
+
+    def close(self) -> None:
+        with self._writing, self._watching:
+            self._is_closed = True
+            for connection in (self._writer, self._watcher):
+                if connection is not None:
+                    connection.close()
+            self._writer = self._watcher = None
+        self._engine.dispose()
+
+    # --- one attempt -------------------------------------------------------------------------
+    def _write_once(self, work: Callable[[Transaction], T]) -> T:
+        connection = self._open_writer()
+        try:
+            connection.execute("BEGIN")
+            begun = connection.execute("SELECT pg_current_xact_id()::text, pg_backend_pid()")
+            transaction_id, backend = begun.fetchone() or ("", 0)
+            result = work(Transaction(connection, self._terms.facts()))
+        except BaseException as error:
+            self._roll_back(connection, error)
+            raise
+        try:
+            connection.execute("COMMIT")
+        except psycopg.Error as error:
+            self._drop_writer()
+            if not self._became_committed(transaction_id, backend, error):
+                raise _Dropped("the commit did not arrive") from error
+        return result
+
+    def _roll_back(self, connection: psycopg.Connection[Any], error: BaseException) -> None:
+        """Undo the transaction; if nothing can have been committed, say that it may be repeated."""
+        if connection.broken or connection.closed:
+            self._drop_writer()
+        else:
+            try:
+                connection.execute("ROLLBACK")
+            except psycopg.Error:
+                self._drop_writer()
+        if _is_transient(error, connection):
+            raise _Dropped(str(error)) from error
+
+    def _beat_once(self, work: Callable[[Transaction], T]) -> T:
+        with self._pooled() as connection:
+            return work(Transaction(connection, self._terms.facts()))
+
+    def _read_once(self, work: Callable[[Transaction], T]) -> T:
+        with self._pooled() as connection:
+            return work(Transaction(connection, self._terms.facts()))
+
+    def _until_it_stands(self, attempt: Callable[[], T]) -> T:
+        for pause_s in RETRY_AFTER_S:
+            try:
+                return attempt()
+            except _Dropped as error:
+                if self._is_closed:
+                    raise
+                logger.warning("%s: %s; trying again", self._url, error)
+                self._pause.wait(pause_s)
+        return attempt()
+
+    # --- connections -------------------------------------------------------------------------
+    def _open_writer(self) -> psycopg.Connection[Any]:
+        if self._writer is None:
+            self._writer = self._connect()
+            driver = _driver(self._writer)
+            driver.execute("SET statement_timeout = 0")
+            driver.execute(f"SET lock_timeout = '{LOCK_TIMEOUT_S}s'")
+        return _driver(self._writer)
+
+    def _drop_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.invalidate()
+        self._writer = None
+
+    def _connect(self) -> PoolProxiedConnection:
+        try:
+            return self._engine.raw_connection()
+        except psycopg.OperationalError as error:
+            raise _Dropped(str(error).strip()) from error
+
+    @contextmanager
+    def _pooled(self) -> Iterator[psycopg.Connection[Any]]:
+        connection = self._connect()
+        driver = _driver(connection)
+        try:
+            yield driver
+        except psycopg.Error as error:
+            if _is_transient(error, driver):
+                connection.invalidate()
+                raise _Dropped(str(error)) from error
+            raise
+        finally:
+            connection.close()
+
+    def _listen(self) -> None:
+        if self._watcher is None:
+            self._watcher = self._engine.raw_connection()
+            _driver(self._watcher).execute(f"LISTEN {CHANNEL}")
+            self._heard += 1
+        self._heard += sum(1 for _ in _driver(self._watcher).notifies(timeout=0))
+
+    def _drop_watcher(self) -> None:
+        if self._watcher is not None:
+            self._watcher.invalidate()
+        self._watcher = None
+
+    # --- commits in doubt --------------------------------------------------------------------
+    def _became_committed(self, transaction_id: str, backend: int, error: Exception) -> bool:
+        """Ask the server what became of a transaction whose COMMIT was never answered.
+
+        Its id answers that for good, also after the server restarted. While it is still open, its
+        backend waits for a client that is gone: it is ended, which settles the matter. Nothing is
+        tried again before it is known that nothing was committed.
+        """
+        until = _now.monotonic() + RESOLVE_WITHIN_S
+        while _now.monotonic() < until:
+            try:
+                with self._pooled() as connection:
+                    status = self._status_of(connection, transaction_id, backend)
+            except _Dropped:
+                status = None
+            if status in ("committed", "aborted"):
+                return status == "committed"
+            self._pause.wait(0.1)
+        raise StoreUnavailable(
+            f"{self._url} was lost while a commit was under way, and does not say whether it"
+            " stands. It is read again when the run is resumed: nothing is done twice"
+        ) from error
+
+    def _status_of(
+        self, connection: psycopg.Connection[Any], transaction_id: str, backend: int
+    ) -> str | None:
+        row = connection.execute("SELECT pg_xact_status(%s::xid8)", (transaction_id,)).fetchone()
+        status = None if row is None else row[0]
+        if status == "in progress":
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE pid = %s AND backend_xid = %s::xid8::xid",
+                (backend, transaction_id),
+            )
+        return status
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turn what the driver raises into errors of ours."""
+        try:
+            yield
+        except PerdureError:
+            raise
+        except _REFUSALS as error:
+            raise RowRefused(f"{self._url} refused a row: {error}") from error
+        except (_Dropped, psycopg.Error) as error:
+            raise explain(error, self._url) from error
+        except sa.exc.DBAPIError as error:
+            cause = error.orig if isinstance(error.orig, Exception) else error
+            raise explain(cause, self._url) from error
+
+
+_REFUSALS: tuple[type[Exception], ...] = (
+    psycopg.IntegrityError,
+    psycopg.DataError,
+    pg.ProgramLimitExceeded,
+    OverflowError,
+    UnicodeEncodeError,
+)
+
+_UNDONE: tuple[type[Exception], ...] = (
+    pg.DeadlockDetected,
+    pg.SerializationFailure,
+    pg.AdminShutdown,
+    pg.CrashShutdown,
+    pg.CannotConnectNow,
+    pg.IdleInTransactionSessionTimeout,
+)
+
+
+def postgres_engine(url: sa.URL) -> Engine:
+    """Return an engine whose connections commit each statement unless a transaction is begun."""
+    engine = sa.create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        poolclass=QueuePool,
+        pool_size=4,
+        max_overflow=60,
+        connect_args={"connect_timeout": 10, "autocommit": True},
+        # What a server says about rows may hold values; those are not for logs.
+        hide_parameters=True,
+    )
+    sa.event.listen(engine, "connect", _set_up)
+    return engine
+
+
+def _set_up(connection: psycopg.Connection[Any], record: object) -> None:
+    del record
+    connection.execute(f"SET statement_timeout = '{READ_TIMEOUT_S}s'")
+    connection.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_TIMEOUT_S}s'")
+
+
+def _driver(connection: PoolProxiedConnection) -> psycopg.Connection[Any]:
+    driver: Any = connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    return driver
+
+
+def _shown(url: sa.URL) -> str:
+    """Return a URL for messages: no user, no password, no options."""
+    place = sa.URL.create("postgresql", host=url.host, port=url.port, database=url.database)
+    return place.render_as_string(hide_password=True)
+
+
+def _is_transient(error: BaseException, connection: psycopg.Connection[Any]) -> bool:
+    if isinstance(error, _UNDONE):
+        return True
+    return isinstance(error, psycopg.OperationalError) and (connection.broken or connection.closed)
+
+
+def explain(error: Exception, url: str) -> StoreError:
+    """Return what the server's error means: what happened, where, and what to type."""
+    said = " ".join(str(error).split())
+    match error:
+        case pg.UndefinedTable():
+            return StoreError(
+                f"{url} has no perdure tables any more: {said}. Restore it from a backup"
+            )
+        case pg.DiskFull():
+            return StoreUnavailable(
+                f"the disk of {url} is full: nothing of this commit was kept. What was committed"
+                " before is safe. Free some space, then resume the run"
+            )
+        case pg.InsufficientPrivilege() | pg.ReadOnlySqlTransaction():
+            return StoreUnavailable(f"{url} cannot be written by this user: {said}")
+        case pg.LockNotAvailable():
+            return StoreUnavailable(
+                f"{url}: a row was held by another transaction for {LOCK_TIMEOUT_S} s. See who"
+                " holds it (`SELECT * FROM pg_stat_activity`), then try again"
+            )
+        case pg.QueryCanceled():
+            return StoreUnavailable(
+                f"{url}: reading took longer than {READ_TIMEOUT_S} s. Ask for less"
+            )
+        case _Dropped() | psycopg.OperationalError():
+            return StoreUnavailable(
+                f"{url} does not answer: {said}. Is it running, and may this host reach it?"
+                " (`pg_isready`) What was committed before is safe"
+            )
+        case _:
+            return StoreError(f"{url} cannot be used: {said}")

@@ -1,0 +1,431 @@
+"""Records as rows and back: packed columns, microseconds, signatures. No SQL and no I/O.
+
+Rows are lists in the order of their table's columns, so that they go to the driver as they are.
+Readers verify what is signed before they give anything back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from perdure_storage.errors import InternalError
+from perdure_storage.lifecycle import RunStatus, StepStatus
+from perdure_storage.records import (
+    AttemptRecord,
+    Cause,
+    Digest,
+    ErrorRecord,
+    EventRecord,
+    Owner,
+    Place,
+    PlanRecord,
+    ProcessId,
+    RunId,
+    RunPolicy,
+    RunRecord,
+    StepId,
+    StepRecord,
+    StoredValue,
+)
+from perdure_storage.signing import Signer
+
+Row = Sequence[Any]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_NOTHING = "[]"
+
+_pack = msgspec.msgpack.Encoder().encode
+_json = msgspec.json.Encoder().encode
+_unpack_inputs = msgspec.msgpack.Decoder(dict[str, StoredValue]).decode
+_unpack_error = msgspec.msgpack.Decoder(ErrorRecord).decode
+_parse_owner = msgspec.json.Decoder(Owner).decode
+_parse_policy = msgspec.json.Decoder(RunPolicy).decode
+_parse_texts = msgspec.json.Decoder(tuple[str, ...]).decode
+_parse_map = msgspec.json.Decoder(dict[str, str]).decode
+_parse_any = msgspec.json.Decoder(dict[str, Any]).decode
+_parse_processes = msgspec.json.Decoder(tuple[ProcessId, ...]).decode
+
+SEQ = 1
+"""Where a step row keeps its sequence number, which is known only under the run's lock."""
+
+
+def to_us(at: datetime | None) -> int | None:
+    """Return microseconds since 1970. Raises InternalError for a naive datetime."""
+    if at is None:
+        return None
+    if at.tzinfo is None:
+        raise InternalError(f"a naive datetime came to a store: {at!r}")
+    return (at - _EPOCH) // _MICROSECOND
+
+
+def from_us(us: int | None) -> datetime | None:
+    """Return the datetime of microseconds since 1970, aware and in UTC."""
+    return None if us is None else _EPOCH + timedelta(microseconds=us)
+
+
+def _required(us: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=us)
+
+
+def _text_of(value: object) -> str:
+    return _json(value).decode()
+
+
+class RunRows:
+    """Rows of ``run``; the run's inputs, plan and origin are signed, and so is its error."""
+
+    def __init__(self, signer: Signer | None) -> None:
+        self._signer = signer
+
+    def pack(self, run: RunRecord) -> list[Any]:
+        """Return the row of a run, in the order of the table."""
+        inputs = _pack(run.inputs)
+        return [
+            run.id,
+            run.workflow,
+            str(run.status),
+            run.plan_digest,
+            run.origin,
+            run.inputs_digest,
+            _text_of(run.policy),
+            _text_of(run.tags),
+            _text_of(run.metadata),
+            run.parent,
+            run.forked_from,
+            run.reuse_from,
+            run.queue,
+            run.priority,
+            to_us(run.not_before),
+            to_us(run.deadline),
+            to_us(run.created_at),
+            to_us(run.started_at),
+            to_us(run.finished_at),
+            *self.pack_error(run.id, run.error),
+            None if run.owner is None else pack_owner(run.owner),
+            None if run.owner is None else run.owner.token,
+            run.epoch,
+            run.takeovers,
+            run.seq,
+            to_us(run.wake_at),
+            run.cancel_requested,
+            run.pause_requested,
+            inputs,
+            self._sign(run.id, run.plan_digest, run.origin, run.inputs_digest, inputs),
+        ]
+
+    def pack_error(
+        self, run_id: RunId, error: ErrorRecord | None
+    ) -> tuple[bytes | None, bytes | None]:
+        """Return a run's error and its signature as columns."""
+        if error is None:
+            return None, None
+        packed = _pack(error)
+        signer = self._signer
+        return packed, None if signer is None else signer.sign("run error", (run_id, packed))
+
+    def unpack(self, row: Row) -> RunRecord:
+        """Return the run of a whole row followed by ``lease_live``. Raises StoreError."""
+        *columns, inputs, mac, lease_live = row
+        if self._signer is not None:
+            facts = (columns[0], columns[3], columns[4], columns[5], bytes(inputs))
+            self._signer.require("run", facts, mac, f"run {columns[0]!r}")
+        return self._unpack(columns, _unpack_inputs(inputs), lease_live)
+
+    def unpack_listed(self, row: Row) -> RunRecord:
+        """Return the run of a row without inputs and signature, followed by ``lease_live``."""
+        *columns, lease_live = row
+        return self._unpack(columns, {}, lease_live)
+
+    def _unpack(self, row: Row, inputs: dict[str, StoredValue], lease_live: object) -> RunRecord:
+        return RunRecord(
+            id=row[0],
+            workflow=row[1],
+            status=RunStatus(row[2]),
+            plan_digest=row[3],
+            origin=row[4],
+            inputs=inputs,
+            inputs_digest=row[5],
+            policy=_parse_policy(row[6]),
+            tags=_parse_map(row[7]),
+            metadata=_parse_any(row[8]),
+            parent=row[9],
+            forked_from=row[10],
+            reuse_from=row[11],
+            queue=row[12],
+            priority=row[13],
+            not_before=from_us(row[14]),
+            deadline=from_us(row[15]),
+            created_at=_required(row[16]),
+            started_at=from_us(row[17]),
+            finished_at=from_us(row[18]),
+            error=self._unpack_error(row[0], row[19], row[20]),
+            owner=None if row[21] is None else _parse_owner(row[21]),
+            lease_live=bool(lease_live),
+            epoch=row[23],
+            takeovers=row[24],
+            seq=row[25],
+            wake_at=from_us(row[26]),
+            cancel_requested=bool(row[27]),
+            pause_requested=bool(row[28]),
+        )
+
+    def _unpack_error(
+        self, run_id: RunId, packed: bytes | None, mac: bytes | None
+    ) -> ErrorRecord | None:
+        if packed is None:
+            return None
+        if self._signer is not None:
+            facts = (run_id, bytes(packed))
+            self._signer.require("run error", facts, mac, f"the error of run {run_id!r}")
+        return _unpack_error(packed)
+
+    def _sign(
+        self,
+        run_id: RunId,
+        plan_digest: Digest,
+        origin: str | None,
+        inputs_digest: str,
+        inputs: bytes,
+    ) -> bytes | None:
+        if self._signer is None:
+            return None
+        return self._signer.sign("run", (run_id, plan_digest, origin, inputs_digest, inputs))
+
+
+class StepRows:
+    """Rows of ``step``; all that decides what is decoded or reused is signed."""
+
+    def __init__(self, signer: Signer | None) -> None:
+        self._signer = signer
+
+    def pack(self, step: StepRecord) -> list[Any]:
+        """Return the row of a step, its sequence number still 0.
+
+        Raises ValueError, TypeError or OverflowError if no database could take it.
+        """
+        require_text(step)
+        value = step.value
+        inputs = _text_of(step.inputs) if step.inputs else _NOTHING
+        error = None if step.error is None else _pack(step.error)
+        if value is None:
+            of_value = _NO_VALUE
+        else:
+            parts = _text_of(value.parts) if value.parts else None
+            of_value = (
+                value.place.value,
+                value.codec,
+                value.size_bytes,
+                value.integrity,
+                value.value_digest,
+                parts,
+                value.preview,
+                value.data,
+            )
+        row = [
+            step.run_id,
+            0,
+            step.step_id,
+            step.generation,
+            step.current,
+            step.status.value,
+            step.attempt,
+            step.name,
+            step.own,
+            step.code,
+            step.fingerprint,
+            inputs,
+            *of_value,
+            error,
+            step.caught,
+            to_us(step.started_at),
+            to_us(step.finished_at),
+            step.worker,
+            step.reason,
+            None,
+        ]
+        if self._signer is not None:
+            row[26] = self._signer.sign("step", _step_facts(row))
+        return row
+
+    def unpack(self, row: Row) -> StepRecord:
+        """Return the step of a row. Raises StoreError if its signature does not fit."""
+        if self._signer is not None:
+            named = f"step {row[2]!r} (generation {row[3]}) of run {row[0]!r}"
+            self._signer.require("step", _step_facts(row), row[26], named)
+        return StepRecord(
+            run_id=row[0],
+            step_id=row[2],
+            generation=row[3],
+            status=StepStatus(row[5]),
+            current=bool(row[4]),
+            attempt=row[6],
+            name=row[7],
+            own=row[8],
+            code=row[9],
+            fingerprint=row[10],
+            inputs=() if row[11] == _NOTHING else _parse_texts(row[11]),
+            value=None if row[12] is None else _value(row),
+            error=None if row[20] is None else _unpack_error(row[20]),
+            caught=bool(row[21]),
+            started_at=from_us(row[22]),
+            finished_at=from_us(row[23]),
+            worker=row[24],
+            reason=row[25],
+            seq=row[1],
+        )
+
+
+_NO_VALUE: tuple[Any, ...] = (None,) * 8
+
+
+def _value(row: Row) -> StoredValue:
+    return StoredValue(
+        codec=row[13],
+        place=Place(row[12]),
+        size_bytes=row[14],
+        integrity=row[15],
+        value_digest=row[16],
+        data=row[19],
+        parts={} if row[17] is None else _parse_map(row[17]),
+        preview=row[18],
+    )
+
+
+def _step_facts(row: Row) -> tuple[object, ...]:
+    """Return what a step's signature covers: all but where and when, and what changes later.
+
+    A LOST row was signed as the SUCCEEDED one that it was. Inline bytes are covered by their
+    integrity digest, which whoever decodes them checks.
+    """
+    status = "SUCCEEDED" if row[5] == "LOST" else row[5]
+    return (
+        row[0],
+        row[2],
+        row[3],
+        status,
+        *row[6:18],
+        None if row[20] is None else bytes(row[20]),
+        bool(row[21]),
+    )
+
+
+def require_text(step: StepRecord) -> None:
+    """Raise ValueError if a text of the row holds NUL, which PostgreSQL has no place for."""
+    preview = "" if step.value is None else step.value.preview
+    for text in (step.step_id, step.name, step.worker, step.reason, preview):
+        if "\0" in text:
+            raise ValueError(f"step {step.step_id!r} has a NUL character in its row")
+
+
+class AttemptRows:
+    """Rows of ``attempt``; one that carries an exception is signed."""
+
+    def __init__(self, signer: Signer | None) -> None:
+        self._signer = signer
+
+    def pack(self, attempt: AttemptRecord) -> list[Any]:
+        """Return the row of an attempt, in the order of the table."""
+        error = None if attempt.error is None else _pack(attempt.error)
+        row = [
+            attempt.run_id,
+            attempt.step_id,
+            attempt.generation,
+            attempt.attempt,
+            None if attempt.cause is None else attempt.cause.value,
+            error,
+            attempt.worker,
+            to_us(attempt.started_at),
+            to_us(attempt.finished_at),
+            to_us(attempt.not_before),
+            attempt.peak_memory_bytes,
+            None,
+        ]
+        if self._signer is not None and error is not None:
+            row[11] = self._signer.sign("attempt", (*row[:4], error))
+        return row
+
+    def unpack(self, row: Row) -> AttemptRecord:
+        """Return the attempt of a row. Raises StoreError if its signature does not fit."""
+        packed = row[5]
+        if self._signer is not None and packed is not None:
+            named = f"attempt {row[3]} of step {row[1]!r} of run {row[0]!r}"
+            self._signer.require("attempt", (*row[:4], bytes(packed)), row[11], named)
+        return AttemptRecord(
+            run_id=row[0],
+            step_id=row[1],
+            generation=row[2],
+            attempt=row[3],
+            cause=None if row[4] is None else Cause(row[4]),
+            error=None if packed is None else _unpack_error(packed),
+            worker=row[6],
+            started_at=from_us(row[7]),
+            finished_at=from_us(row[8]),
+            not_before=from_us(row[9]),
+            peak_memory_bytes=row[10],
+        )
+
+
+class PlanRows:
+    """Rows of ``plan``: body and blobs are signed under the plan's digest."""
+
+    def __init__(self, signer: Signer | None) -> None:
+        self._signer = signer
+
+    def pack(self, plan: PlanRecord) -> list[Any]:
+        """Return the row of a plan, in the order of the table."""
+        blobs = _text_of(plan.blobs)
+        signer = self._signer
+        mac = None if signer is None else signer.sign("plan", (plan.digest, blobs, plan.body))
+        return [plan.digest, plan.body, blobs, mac]
+
+    def unpack(self, row: Row) -> PlanRecord:
+        """Return the plan of a row. Raises StoreError if its signature does not fit."""
+        digest, body, blobs, mac = row
+        if self._signer is not None:
+            facts = (digest, blobs, bytes(body))
+            self._signer.require("plan", facts, mac, f"plan {digest}")
+        return PlanRecord(
+            digest=digest, body=bytes(body), blobs=tuple(map(Digest, _parse_texts(blobs)))
+        )
+
+
+def pack_event(run_id: RunId, seq: int, event: EventRecord) -> list[Any]:
+    """Return the row of an event, in the order of the table."""
+    return [run_id, seq, event.kind, to_us(event.at), event.step_id, _text_of(event.detail)]
+
+
+def unpack_event(row: Row) -> EventRecord:
+    """Return the event of a row."""
+    step_id = None if row[4] is None else StepId(row[4])
+    return EventRecord(
+        kind=row[2],
+        at=_required(row[3]),
+        step_id=step_id,
+        detail=_parse_any(row[5]),
+        seq=row[1],
+    )
+
+
+def pack_owner(owner: Owner) -> str:
+    """Return an owner as a column."""
+    return _text_of(owner)
+
+
+def pack_processes(processes: Sequence[ProcessId]) -> str:
+    """Return worker processes as a column."""
+    return _text_of(tuple(processes))
+
+
+def unpack_processes(text: str) -> tuple[ProcessId, ...]:
+    """Return the worker processes of a column."""
+    return _parse_processes(text)
+
+
+def pack_policy(policy: RunPolicy) -> str:
+    """Return a policy as a column."""
+    return _text_of(policy)

@@ -1,0 +1,347 @@
+"""The commit of a batch of checkpoints: guarded per run, written by table, in one transaction.
+
+The common way writes every table once for the whole batch. If the database refuses a row of it,
+the transaction is undone and the batch goes the careful way: run by run, and within a run by
+halves, until the refused rows are found and named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from perdure_storage import guards
+from perdure_storage.clock import Clock
+from perdure_storage.database import Database, Row, RowRefused, Transaction
+from perdure_storage.faults import crash_point
+from perdure_storage.lifecycle import RunStatus
+from perdure_storage.records import (
+    CommitReport,
+    Digest,
+    EventRecord,
+    Refusal,
+    RunCommit,
+    RunId,
+    StepId,
+    StepKey,
+)
+from perdure_storage.rows import SEQ, AttemptRows, RunRows, StepRows, pack_event, to_us
+from perdure_storage.signing import Signer
+
+
+@dataclass(slots=True)
+class _Part:
+    """One run's part of a batch, as rows; what its transaction finds out is filled in there."""
+
+    commit: RunCommit
+    steps: list[list[Any]]
+    attempts: list[list[Any]]
+    blobs: tuple[Digest, ...]
+    seq: int = 0
+    takeovers: int = 0
+
+
+@dataclass(slots=True)
+class _Outcome:
+    committed: dict[RunId, int] = field(default_factory=dict)
+    refused: dict[RunId, Refusal] = field(default_factory=dict)
+
+
+class Commits:
+    """Commits batches into one database."""
+
+    def __init__(self, database: Database, clock: Clock, signer: Signer | None) -> None:
+        self._database = database
+        self._statements = database.statements
+        self._clock = clock
+        self._steps = StepRows(signer)
+        self._attempts = AttemptRows(signer)
+        self._runs = RunRows(signer)
+
+    def commit(self, batch: Sequence[RunCommit]) -> CommitReport:
+        """Make a batch true, as ``RunStore.commit`` says."""
+        guards.require_distinct(batch)
+        unpacked: dict[RunId, Refusal] = {}
+        parts = [part for commit in batch if (part := self._pack(commit, unpacked)) is not None]
+        _pass(batch, "before")
+        outcome = self._write(parts) if parts else _Outcome()
+        _pass(batch, "after")
+        return CommitReport(committed=outcome.committed, refused={**unpacked, **outcome.refused})
+
+    def _write(self, parts: list[_Part]) -> _Outcome:
+        try:
+            return self._database.write(lambda transaction: self._at_once(transaction, parts))
+        except RowRefused:
+            return self._database.write(lambda transaction: self._carefully(transaction, parts))
+
+    # --- packing, before any lock is held ----------------------------------------------------
+    def _pack(self, commit: RunCommit, refused: dict[RunId, Refusal]) -> _Part | None:
+        steps: list[list[Any]] = []
+        blobs: list[Digest] = []
+        bad: list[StepId] = []
+        for step in commit.steps:
+            try:
+                steps.append(self._steps.pack(step))
+            except _UNPACKABLE:
+                bad.append(step.step_id)
+            blobs += guards.blobs_of_step(step)
+        try:
+            attempts = [self._attempts.pack(attempt) for attempt in commit.attempts]
+        except _UNPACKABLE as error:
+            refused[commit.run_id] = guards.rejected(commit.run_id, bad, str(error))
+            return None
+        if bad:
+            refused[commit.run_id] = guards.rejected(commit.run_id, bad)
+            return None
+        return _Part(commit, steps, attempts, tuple(dict.fromkeys(blobs)))
+
+    # --- the common way ----------------------------------------------------------------------
+    def _at_once(self, transaction: Transaction, parts: list[_Part]) -> _Outcome:
+        outcome = _Outcome()
+        accepted = self._accepted(transaction, parts, outcome)
+        for part in accepted:
+            self._retire(transaction, part)
+        self._insert(transaction, accepted, outcome)
+        crash_point("commit.in-transaction")
+        return outcome
+
+    def _accepted(
+        self, transaction: Transaction, parts: list[_Part], outcome: _Outcome
+    ) -> list[_Part]:
+        """Lock the runs in the order of their ids; return the parts whose guards hold."""
+        states = self._states(transaction, [part.commit.run_id for part in parts])
+        accepted = []
+        for part in parts:
+            refusal = _refusal(part, states.get(part.commit.run_id))
+            if refusal is None:
+                accepted.append(part)
+            else:
+                outcome.refused[part.commit.run_id] = refusal
+        return self._uncondemned(transaction, accepted, outcome)
+
+    def _states(self, transaction: Transaction, ids: list[RunId]) -> dict[RunId, Row]:
+        listed = self._statements.id_list(ids)
+        return {
+            row[0]: row for row in transaction.rows(self._statements.lock_run_states, ids=listed)
+        }
+
+    def _uncondemned(
+        self, transaction: Transaction, parts: list[_Part], outcome: _Outcome
+    ) -> list[_Part]:
+        blobs = {digest for part in parts for digest in part.blobs}
+        if not blobs:
+            return parts
+        taken = find_condemned(self._database, transaction, blobs)
+        if not taken:
+            return parts
+        for part in parts:
+            mine = taken.intersection(part.blobs)
+            if mine:
+                outcome.refused[part.commit.run_id] = guards.condemned(part.commit.run_id, mine)
+        return [part for part in parts if taken.isdisjoint(part.blobs)]
+
+    def _retire(self, transaction: Transaction, part: _Part) -> None:
+        """Take rows out of force. Raises RowRefused if one is not in force."""
+        for key in part.commit.lost:
+            self._retire_one(transaction, part, key, self._statements.lose_step)
+        for key in part.commit.superseded:
+            self._retire_one(transaction, part, key, self._statements.supersede_step)
+
+    def _retire_one(
+        self, transaction: Transaction, part: _Part, key: StepKey, statement: Any
+    ) -> None:
+        done = transaction.row(
+            statement,
+            of_run=part.commit.run_id,
+            of_step=key.step_id,
+            of_generation=key.generation,
+        )
+        if done is None:
+            raise RowRefused(f"step {key.step_id!r} (generation {key.generation}) is not current")
+
+    def _insert(self, transaction: Transaction, parts: list[_Part], outcome: _Outcome) -> None:
+        statements = self._statements
+        for part in parts:
+            outcome.committed[part.commit.run_id] = _number(part)
+        transaction.insert(statements.insert_step, [row for part in parts for row in part.steps])
+        transaction.insert(statements.put_attempt, [row for part in parts for row in part.attempts])
+        transaction.insert(statements.insert_event, self._events(parts, outcome))
+        transaction.insert(statements.insert_blob_ref, [r for part in parts for r in _refs(part)])
+        self._advance(transaction, parts, outcome)
+
+    def _events(self, parts: list[_Part], outcome: _Outcome) -> list[list[Any]]:
+        rows = []
+        for part in parts:
+            run_id, end = part.commit.run_id, part.commit.end
+            first = part.seq + len(part.steps) + 1
+            rows += [pack_event(run_id, n, e) for n, e in enumerate(part.commit.events, first)]
+            if end is not None:
+                told = EventRecord(kind=end.status.lower(), at=self._clock.now())
+                rows.append(pack_event(run_id, outcome.committed[run_id], told))
+        return rows
+
+    def _advance(self, transaction: Transaction, parts: list[_Part], outcome: _Outcome) -> None:
+        """Move the runs' counters on, and end those that end."""
+        going = [part for part in parts if part.commit.end is None]
+        transaction.insert(
+            self._statements.update_run("takeovers", "seq", "wake_at_us"),
+            [_counters(part, outcome) for part in going],
+        )
+        for part in parts:
+            if part.commit.end is not None:
+                self._end(transaction, part, outcome)
+
+    def _end(self, transaction: Transaction, part: _Part, outcome: _Outcome) -> None:
+        run_id, end = part.commit.run_id, part.commit.end
+        assert end is not None
+        error, error_mac = self._runs.pack_error(run_id, end.error)
+        takeovers, seq, wake_at, _ = _counters(part, outcome)
+        transaction.run(
+            self._statements.update_run(*_ENDING),
+            run_id=run_id,
+            status=end.status.value,
+            error=error,
+            error_mac=error_mac,
+            finished_at_us=to_us(self._clock.now()),
+            owner=None,
+            owner_token=None,
+            takeovers=takeovers,
+            seq=seq,
+            wake_at_us=wake_at,
+        )
+
+    # --- the careful way ---------------------------------------------------------------------
+    def _carefully(self, transaction: Transaction, parts: list[_Part]) -> _Outcome:
+        outcome = _Outcome()
+        for part in self._accepted(transaction, parts, outcome):
+            alone = _Outcome()
+            try:
+                with transaction.savepoint():
+                    self._retire(transaction, part)
+                    self._insert(transaction, [part], alone)
+            except Exception as error:
+                # The driver's own exceptions: only those that refuse a row are ours to settle.
+                if not self._is_refusal(error):
+                    raise
+                bad = self._find_bad(transaction, part)
+                outcome.refused[part.commit.run_id] = guards.rejected(
+                    part.commit.run_id, bad, "" if bad else str(error)
+                )
+            else:
+                outcome.committed.update(alone.committed)
+        crash_point("commit.in-transaction")
+        return outcome
+
+    def _find_bad(self, transaction: Transaction, part: _Part) -> list[StepId]:
+        """Return the steps whose rows are refused; everything that was tried is undone."""
+        bad: list[StepId] = []
+        try:
+            with transaction.savepoint():
+                bad += self._bad_retirements(transaction, part)
+                bad += self._bad_rows(transaction, part.steps)
+                raise _TriedOut
+        except _TriedOut:
+            return bad
+
+    def _bad_retirements(self, transaction: Transaction, part: _Part) -> Iterable[StepId]:
+        kinds = (
+            (part.commit.lost, self._statements.lose_step),
+            (part.commit.superseded, self._statements.supersede_step),
+        )
+        for keys, statement in kinds:
+            for key in keys:
+                try:
+                    self._retire_one(transaction, part, key, statement)
+                except RowRefused:
+                    yield key.step_id
+
+    def _bad_rows(self, transaction: Transaction, rows: list[list[Any]]) -> list[StepId]:
+        """Halve until the refused rows are alone; rows that go in stay in for the rest."""
+        if not rows:
+            return []
+        try:
+            with transaction.savepoint():
+                transaction.insert(self._statements.insert_step, rows)
+        except Exception as error:
+            if not self._is_refusal(error):
+                raise
+            if len(rows) == 1:
+                return [rows[0][2]]
+            middle = len(rows) // 2
+            left = self._bad_rows(transaction, rows[:middle])
+            return left + self._bad_rows(transaction, rows[middle:])
+        return []
+
+    def _is_refusal(self, error: Exception) -> bool:
+        return isinstance(error, RowRefused) or self._database.is_refusal(error)
+
+
+class _TriedOut(Exception):
+    """Undoes a savepoint in which rows were only tried."""
+
+
+_UNPACKABLE = (UnicodeEncodeError, ValueError, TypeError, OverflowError)
+_ENDING = (
+    "status",
+    "finished_at_us",
+    "error",
+    "error_mac",
+    "owner",
+    "owner_token",
+    "takeovers",
+    "seq",
+    "wake_at_us",
+)
+
+
+def find_condemned(
+    database: Database, transaction: Transaction, blobs: Iterable[Digest]
+) -> set[Digest]:
+    """Return which of ``blobs`` gc is taking; until the transaction ends it takes no more."""
+    statements = database.statements
+    wanted = sorted(blobs)
+    if not wanted:
+        return set()
+    if statements.refer_to_blobs is not None:
+        transaction.row(statements.refer_to_blobs)
+    listed = statements.id_list(wanted)
+    return {row[0] for row in transaction.rows(statements.find_condemned, ids=listed)}
+
+
+def _refusal(part: _Part, state: Row | None) -> Refusal | None:
+    if state is None:
+        return guards.gone(part.commit.run_id)
+    _, status, owner, epoch, part.seq, part.takeovers = state
+    return guards.refusal_of(part.commit, RunStatus(status), owner, epoch)
+
+
+def _number(part: _Part) -> int:
+    """Give the part's rows their sequence numbers; return the run's newest one."""
+    for seq, row in enumerate(part.steps, part.seq + 1):
+        row[SEQ] = seq
+    commit = part.commit
+    return part.seq + len(part.steps) + len(commit.events) + (commit.end is not None)
+
+
+def _counters(part: _Part, outcome: _Outcome) -> tuple[int, int, int | None, RunId]:
+    run_id = part.commit.run_id
+    takeovers = 0 if part.steps else part.takeovers
+    return takeovers, outcome.committed[run_id], to_us(part.commit.wake_at), run_id
+
+
+def _refs(part: _Part) -> list[tuple[object, ...]]:
+    return [
+        ("step", step.run_id, step.step_id, step.generation, digest)
+        for step in part.commit.steps
+        for digest in guards.blobs_of_step(step)
+    ]
+
+
+def _pass(batch: Sequence[RunCommit], when: str) -> None:
+    """Pass the crash points of a commit, and of what is in it."""
+    crash_point(f"commit.{when}")
+    if any(part.lost for part in batch):
+        crash_point(f"lost.{when}")
+    if any(part.end for part in batch):
+        crash_point(f"terminal.{when}")

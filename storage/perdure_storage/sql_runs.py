@@ -1,0 +1,562 @@
+"""``RunStore`` on SQLite and PostgreSQL: one method, one transaction, guarded by what it reads.
+
+A method locks the run's row, asks the guards of ``guards.py`` about what it read, and writes. The
+rows of that one run are only ever written under that lock, so nothing else needs to be locked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from perdure_storage import guards
+from perdure_storage.clock import Clock
+from perdure_storage.database import Database, RowRefused, Transaction
+from perdure_storage.errors import BlobsCondemned, PerdureError, RunNotFound, StoreError
+from perdure_storage.faults import crash_point
+from perdure_storage.leases import microseconds
+from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus
+from perdure_storage.records import (
+    AttemptRecord,
+    CommitReport,
+    Digest,
+    EventRecord,
+    Owner,
+    PlanRecord,
+    ProcessId,
+    RunCommit,
+    RunId,
+    RunPolicy,
+    RunQuery,
+    RunRecord,
+    StepId,
+    StepRecord,
+)
+from perdure_storage.rows import (
+    AttemptRows,
+    PlanRows,
+    RunRows,
+    StepRows,
+    pack_event,
+    pack_owner,
+    pack_processes,
+    to_us,
+    unpack_event,
+    unpack_processes,
+)
+from perdure_storage.signing import Signer
+from perdure_storage.sql_commits import Commits, find_condemned
+from perdure_storage.tables import run as run_table
+
+_replace = msgspec.structs.replace
+
+DEAD_KEPT_S = 86_400.0
+"""How long the row of a dead coordinator that owns nothing stays, for whoever looks for it."""
+
+_LAST = "\U0010ffff"
+_RUN_COLUMNS = tuple(column.name for column in run_table.c)
+
+
+class _IdTaken(PerdureError):
+    """Undoes the making of a run whose id is taken. Internal."""
+
+
+class SqlRunStore:
+    """A ``RunStore`` in a SQL database.
+
+    Args:
+        database: SQLite or PostgreSQL, with its tables made.
+        store_id: the id in its settings.
+        clock: wall time for deadlines and events.
+        signer: signs and checks rows; None for a store whose rows are not signed.
+    """
+
+    def __init__(
+        self, database: Database, *, store_id: str, clock: Clock, signer: Signer | None
+    ) -> None:
+        self._database = database
+        self._statements = database.statements
+        self._store_id = store_id
+        self._clock = clock
+        self._runs = RunRows(signer)
+        self._steps = StepRows(signer)
+        self._attempts = AttemptRows(signer)
+        self._plans = PlanRows(signer)
+        self._commits = Commits(database, clock, signer)
+        self._own_changes = 0
+
+    @property
+    def store_id(self) -> str:
+        return self._store_id
+
+    @property
+    def url(self) -> str:
+        return self._database.url
+
+    # --- runs --------------------------------------------------------------------------------
+    def create_run(self, run: RunRecord, plan: PlanRecord) -> RunRecord | None:
+        made = _replace(guards.fresh(run), seq=1)
+        try:
+            row, plan_row = self._runs.pack(made), self._plans.pack(plan)
+        except (UnicodeEncodeError, OverflowError, TypeError) as error:
+            raise StoreError(f"run {run.id!r} cannot be stored: {error}") from error
+        crash_point("run.before-insert")
+        try:
+            self._database.write(lambda t: self._create(t, made, row, plan, plan_row))
+        except _IdTaken:
+            return None
+        except RowRefused as error:
+            raise StoreError(f"run {run.id!r} cannot be stored: {error}") from error
+        crash_point("run.after-insert")
+        self._own_changes += 1
+        return made
+
+    def _create(
+        self,
+        transaction: Transaction,
+        run: RunRecord,
+        row: list[Any],
+        plan: PlanRecord,
+        plan_row: list[Any],
+    ) -> None:
+        self._require_free(transaction, run.id)
+        if run.parent is not None:
+            transaction.row(self._statements.share_parent, run_id=run.parent)
+        self._put_plan(transaction, plan, plan_row)
+        columns = dict(zip(_RUN_COLUMNS, row, strict=True))
+        if transaction.row(self._statements.insert_run, **columns) is None:
+            # Somebody was faster, between the look and the insert.
+            raise _IdTaken(run.id)
+        blobs = guards.blobs_of_inputs(run)
+        self._refuse_condemned(transaction, run.id, blobs)
+        self._refer(transaction, "run", run.id, blobs)
+        transaction.insert(self._statements.insert_plan_ref, [(run.id, plan.digest)])
+        self._tell(transaction, run.id, run.seq, "submitted")
+        self._database.announce(transaction)
+
+    def _require_free(self, transaction: Transaction, run_id: RunId) -> None:
+        looks = (self._statements.find_tombstone, self._statements.find_run)
+        if any(transaction.row(look, run_id=run_id) is not None for look in looks):
+            raise _IdTaken(run_id)
+
+    def _put_plan(self, transaction: Transaction, plan: PlanRecord, row: list[Any]) -> None:
+        self._refuse_condemned(transaction, plan.digest, plan.blobs)
+        transaction.insert(self._statements.insert_plan, [row])
+        self._refer(transaction, "plan", plan.digest, plan.blobs)
+
+    def find_run(self, run_id: RunId) -> RunRecord | None:
+        row = self._database.read(lambda t: t.row(self._statements.find_run, run_id=run_id))
+        return None if row is None else self._runs.unpack(row)
+
+    def get_run(self, run_id: RunId) -> RunRecord:
+        run = self.find_run(run_id)
+        if run is None:
+            raise RunNotFound(run_id, self.url)
+        return run
+
+    def list_runs(self, query: RunQuery) -> list[RunRecord]:
+        given = self._filters(query)
+        if query.after is not None:
+            given |= {"after_us": to_us(self.get_run(query.after).created_at)}
+            given |= {"after_id": query.after}
+        statuses = [s for s in query.status if s is not RunStatus.INTERRUPTED]
+        given |= {f"status{n}": status.value for n, status in enumerate(statuses)}
+        if query.status and not statuses:
+            # An empty IN list is no SQL: no stored status is what INTERRUPTED alone asks for.
+            given["status0"] = RunStatus.INTERRUPTED.value
+        given["interrupted"] = int(RunStatus.INTERRUPTED in query.status)
+        statement = self._statements.list_runs(
+            statuses=max(len(statuses), bool(query.status)), filters=_filter_names(query)
+        )
+        rows = self._database.read(lambda t: t.rows(statement, limit=query.limit, **given))
+        return [self._runs.unpack_listed(row) for row in rows]
+
+    def _filters(self, query: RunQuery) -> dict[str, object]:
+        given: dict[str, object] = {
+            "workflow": query.workflow,
+            "since_us": to_us(query.since),
+            "prefix": query.id_prefix,
+            "prefix_end": query.id_prefix + _LAST,
+        }
+        for number, (name, value) in enumerate(query.tags.items()):
+            given |= {f"tag{number}_name": name, f"tag{number}_value": value}
+        return given
+
+    def get_plan(self, digest: Digest) -> PlanRecord:
+        row = self._database.read(lambda t: t.row(self._statements.get_plan, digest=digest))
+        if row is None:
+            raise StoreError(f"no plan {digest} in {self.url}")
+        return self._plans.unpack(row)
+
+    def claimable(self, limit: int = 100, *, besides: str | None = None) -> list[RunRecord]:
+        now_us = to_us(self._clock.now())
+        boot_id = self._database.terms.boot_id
+        rows = self._database.read(
+            lambda t: t.rows(
+                self._statements.claimable,
+                limit=limit,
+                besides=besides or "",
+                now_us=now_us,
+                this_boot=boot_id,
+            )
+        )
+        return [self._runs.unpack_listed(row) for row in rows]
+
+    # --- ownership ---------------------------------------------------------------------------
+    def register(self, owner: Owner, lease_s: float) -> None:
+        def work(transaction: Transaction) -> None:
+            transaction.run(
+                self._statements.delete_old_heartbeats, kept_us=microseconds(DEAD_KEPT_S)
+            )
+            transaction.run(
+                self._statements.put_heartbeat,
+                token=owner.token,
+                owner=pack_owner(owner),
+                boot_id=owner.boot_id,
+                workers=pack_processes(()),
+                lease_us=microseconds(lease_s),
+            )
+
+        self._database.write(work)
+
+    def renew(self, owner: Owner, lease_s: float, workers: Sequence[ProcessId] = ()) -> bool:
+        crash_point("renew.before")
+        packed = pack_processes(workers)
+        row = self._database.beat(
+            lambda t: t.row(
+                self._statements.renew,
+                for_token=owner.token,
+                new_workers=packed,
+                lease_us=microseconds(lease_s),
+            )
+        )
+        crash_point("renew.after")
+        return row is not None
+
+    def unregister(self, owner: Owner) -> None:
+        self._database.write(lambda t: t.run(self._statements.delete_heartbeat, token=owner.token))
+        self._own_changes += 1
+
+    def workers_of(self, token: str) -> tuple[ProcessId, ...]:
+        row = self._database.read(lambda t: t.row(self._statements.workers_of, token=token))
+        return () if row is None else unpack_processes(row[0])
+
+    def claim_run(
+        self, run_id: RunId, owner: Owner, *, seen_dead: str | None = None
+    ) -> RunRecord | None:
+        crash_point("claim.before")
+        run = self._database.write(lambda t: self._claim(t, run_id, owner, seen_dead))
+        crash_point("claim.after")
+        return run
+
+    def _claim(
+        self, transaction: Transaction, run_id: RunId, owner: Owner, seen_dead: str | None
+    ) -> RunRecord | None:
+        old = self._lock(transaction, run_id)
+        if old is None or old.status in RUN_TERMINAL:
+            return None
+        if old.lease_live and guards.token_of(old) != seen_dead:
+            return None
+        started_at = old.started_at or self._clock.now()
+        status = guards.status_after_claim(old)
+        takeovers = old.takeovers + guards.is_takeover(old, owner)
+        transaction.run(
+            self._statements.update_run(*_CLAIMING),
+            run_id=run_id,
+            status=status.value,
+            owner=pack_owner(owner),
+            owner_token=owner.token,
+            epoch=old.epoch + 1,
+            takeovers=takeovers,
+            started_at_us=to_us(started_at),
+            seq=old.seq + 1,
+        )
+        self._tell(transaction, run_id, old.seq + 1, *guards.claim_event(old, owner))
+        return self._lock(transaction, run_id)
+
+    def release_run(
+        self, run: RunRecord, *, to: RunStatus, wake_at: datetime | None = None
+    ) -> bool:
+        guards.require_releasable(run.id, to)
+        crash_point("release.before")
+        done = self._database.write(lambda t: self._release(t, run, to, wake_at))
+        crash_point("release.after")
+        self._own_changes += 1
+        return done
+
+    def _release(
+        self, transaction: Transaction, run: RunRecord, to: RunStatus, wake_at: datetime | None
+    ) -> bool:
+        stored = self._lock(transaction, run.id)
+        if stored is None or not guards.is_held(run, stored):
+            return False
+        self._update(transaction, run.id, status=to.value, wake_at_us=to_us(wake_at), **_NOBODY)
+        self._database.announce(transaction)
+        return True
+
+    # --- checkpoints -------------------------------------------------------------------------
+    def commit(self, batch: Sequence[RunCommit]) -> CommitReport:
+        return self._commits.commit(batch)
+
+    def list_steps(self, run_id: RunId, *, current_only: bool = True) -> list[StepRecord]:
+        statements = self._statements
+        statement = statements.list_current_steps if current_only else statements.list_steps
+        unpack = self._steps.unpack
+        return self._database.read(
+            lambda t: [unpack(row) for row in t.stream(statement, run_id=run_id)]
+        )
+
+    def list_attempts(self, run_id: RunId, step_id: StepId | None = None) -> list[AttemptRecord]:
+        of_run, of_step = self._statements.list_attempts, self._statements.list_attempts_of_step
+        statement = of_run if step_id is None else of_step
+        rows = self._database.read(lambda t: t.rows(statement, run_id=run_id, step_id=step_id))
+        return [self._attempts.unpack(row) for row in rows]
+
+    def list_events(self, run_id: RunId, *, after: int = 0) -> list[EventRecord]:
+        statement = self._statements.list_events
+        rows = self._database.read(lambda t: t.rows(statement, run_id=run_id, after=after))
+        return [unpack_event(row) for row in rows]
+
+    # --- requests from anyone ----------------------------------------------------------------
+    def request_cancel(self, run_id: RunId) -> RunRecord:
+        crash_point("cancel.before")
+        run = self._database.write(lambda t: self._cancel(t, run_id))
+        crash_point("cancel.after")
+        self._own_changes += 1
+        return run
+
+    def _cancel(self, transaction: Transaction, run_id: RunId) -> RunRecord:
+        old = self._require(transaction, run_id)
+        guards.require_live(run_id, old.status, "cancel")
+        if old.cancel_requested:
+            return old
+        self._update(transaction, run_id, cancel_requested=True, seq=old.seq + 1)
+        self._tell(transaction, run_id, old.seq + 1, "cancel requested")
+        self._database.announce(transaction)
+        return _replace(old, cancel_requested=True, seq=old.seq + 1)
+
+    def request_pause(self, run_id: RunId, paused: bool) -> RunRecord:
+        crash_point("pause.before")
+        run = self._database.write(lambda t: self._pause(t, run_id, paused))
+        crash_point("pause.after")
+        self._own_changes += 1
+        return run
+
+    def _pause(self, transaction: Transaction, run_id: RunId, paused: bool) -> RunRecord:
+        old = self._require(transaction, run_id)
+        guards.require_live(run_id, old.status, "pause" if paused else "unpause")
+        status = guards.status_after_pause(old.status, paused)
+        if status is not old.status and not old.lease_live:
+            self._update(transaction, run_id, status=status.value, **_NOBODY)
+        if old.pause_requested != paused:
+            self._update(transaction, run_id, pause_requested=paused, seq=old.seq + 1)
+            kind = "pause requested" if paused else "pause cleared"
+            self._tell(transaction, run_id, old.seq + 1, kind)
+        self._database.announce(transaction)
+        return self._require(transaction, run_id)
+
+    def reset_run(
+        self,
+        run_id: RunId,
+        *,
+        plan: PlanRecord | None = None,
+        policy: RunPolicy | None = None,
+        reason: str = "resume",
+    ) -> RunRecord:
+        crash_point("reset.before")
+        run = self._database.write(lambda t: self._reset(t, run_id, plan, policy, reason))
+        crash_point("reset.after")
+        self._own_changes += 1
+        return run
+
+    def _reset(
+        self,
+        transaction: Transaction,
+        run_id: RunId,
+        plan: PlanRecord | None,
+        policy: RunPolicy | None,
+        reason: str,
+    ) -> RunRecord:
+        old = self._require(transaction, run_id)
+        guards.require_resettable(run_id, old.status, old.lease_live)
+        if plan is not None:
+            self._put_plan(transaction, plan, self._plans.pack(plan))
+            transaction.insert(self._statements.insert_plan_ref, [(run_id, plan.digest)])
+        new = _replace(guards.reopened(old, plan, policy), seq=old.seq + 1)
+        # The whole row, because the plan is under the run's signature.
+        changed = dict(zip(_RUN_COLUMNS, self._runs.pack(new), strict=True))
+        self._update(transaction, run_id, **{name: changed[name] for name in _REOPENING})
+        transaction.run(self._statements.close_failures, of_run=run_id)
+        self._tell(
+            transaction, run_id, new.seq, "reset", {"reason": reason, "was": str(old.status)}
+        )
+        self._database.announce(transaction)
+        return _replace(new, lease_live=False)
+
+    def delete_run(self, run_id: RunId) -> None:
+        crash_point("delete.before")
+        self._database.write(lambda t: self._delete(t, run_id))
+        crash_point("delete.after")
+        self._own_changes += 1
+
+    def _delete(self, transaction: Transaction, run_id: RunId) -> None:
+        statements = self._statements
+        run = self._require(transaction, run_id)
+        children = transaction.rows(statements.live_children, run_id=run_id)
+        guards.require_deletable(run_id, run.status, [row[0] for row in children])
+        plans = [row[0] for row in transaction.rows(statements.plans_of_run, run_id=run_id)]
+        for statement in statements.delete_of_run:
+            transaction.run(statement, run_id=run_id)
+        transaction.insert(statements.insert_tombstone, [(run_id, to_us(self._clock.now()))])
+        self._drop_unused(transaction, plans)
+
+    def _drop_unused(self, transaction: Transaction, plans: list[Digest]) -> None:
+        """Remove the plans that no run has; they are locked first, and only then looked at."""
+        statements = self._statements
+        listed = statements.id_list(plans)
+        transaction.rows(statements.lock_plans, ids=listed)
+        used = {row[0] for row in transaction.rows(statements.plans_in_use, ids=listed)}
+        unused = statements.id_list([digest for digest in plans if digest not in used])
+        transaction.run(statements.delete_plan_blobs, ids=unused)
+        transaction.run(statements.delete_plans, ids=unused)
+
+    def free_id(self, run_id: RunId) -> None:
+        self._database.write(lambda t: t.run(self._statements.delete_tombstone, run_id=run_id))
+
+    # --- blobs' references -------------------------------------------------------------------
+    def condemn(self, digests: Iterable[Digest]) -> list[Digest]:
+        wanted = sorted(set(digests))
+        crash_point("condemn.before")
+        marked = self._database.write(lambda t: self._condemn(t, wanted))
+        crash_point("condemn.after")
+        return marked
+
+    def _condemn(self, transaction: Transaction, wanted: list[Digest]) -> list[Digest]:
+        statements = self._statements
+        if statements.exclude_referrers is not None:
+            transaction.row(statements.exclude_referrers)
+        listed = statements.id_list(wanted)
+        used = {row[0] for row in transaction.rows(statements.find_referenced, ids=listed)}
+        marked = [digest for digest in wanted if digest not in used]
+        at = to_us(self._clock.now())
+        transaction.insert(statements.insert_condemned, [(digest, at) for digest in marked])
+        return marked
+
+    def absolve(self, digests: Iterable[Digest]) -> None:
+        listed = self._statements.id_list(list(digests))
+        self._database.write(lambda t: t.run(self._statements.delete_condemned, ids=listed))
+
+    # --- settings ----------------------------------------------------------------------------
+    def blobs_url(self) -> str | None:
+        """Return the URL of the blob root that this store is bound to, if it is bound."""
+        settings = self._database.read(lambda t: t.texts(self._statements.list_settings))
+        return settings.get("blobs_url")
+
+    def bind_blobs(self, url: str) -> None:
+        """Bind the store to a blob root: the first one stays.
+
+        Args:
+            url: of the root, without credentials.
+
+        Raises:
+            StoreError: the store is bound to another root.
+        """
+        self._database.write(
+            lambda t: t.insert(self._statements.insert_setting, [("blobs_url", url)])
+        )
+        bound = self.blobs_url()
+        if bound != url:
+            raise StoreError(
+                f"{self.url} keeps its values in {bound}, not in {url}. Open it with"
+                f" blobs={bound!r}, or make another store for {url}"
+            )
+
+    # --- looking out -------------------------------------------------------------------------
+    def changes(self) -> object:
+        # Other threads of this process write through this very object: those writes count too.
+        return (self._database.changes(), self._own_changes)
+
+    def close(self) -> None:
+        self._database.close()
+
+    # --- inside a transaction ----------------------------------------------------------------
+    def _lock(self, transaction: Transaction, run_id: RunId) -> RunRecord | None:
+        row = transaction.row(self._statements.lock_run, run_id=run_id)
+        return None if row is None else self._runs.unpack(row)
+
+    def _require(self, transaction: Transaction, run_id: RunId) -> RunRecord:
+        run = self._lock(transaction, run_id)
+        if run is None:
+            raise RunNotFound(run_id, self.url)
+        return run
+
+    def _update(self, transaction: Transaction, run_id: RunId, **columns: object) -> None:
+        transaction.run(self._statements.update_run(*columns), run_id=run_id, **columns)
+
+    def _tell(
+        self,
+        transaction: Transaction,
+        run_id: RunId,
+        seq: int,
+        kind: str,
+        detail: dict[str, object] | None = None,
+    ) -> None:
+        event = EventRecord(kind=kind, at=self._clock.now(), detail=detail or {})
+        transaction.insert(self._statements.insert_event, [pack_event(run_id, seq, event)])
+
+    def _refer(
+        self, transaction: Transaction, holder: str, holder_id: str, blobs: Iterable[Digest]
+    ) -> None:
+        rows = [(holder, holder_id, "", 0, digest) for digest in dict.fromkeys(blobs)]
+        transaction.insert(self._statements.insert_blob_ref, rows)
+
+    def _refuse_condemned(
+        self, transaction: Transaction, named: str, blobs: Sequence[Digest]
+    ) -> None:
+        taken = find_condemned(self._database, transaction, blobs)
+        if taken:
+            refusal = guards.condemned(RunId(named), taken)
+            raise BlobsCondemned(refusal.message, digests=refusal.digests)
+
+
+_NOBODY: dict[str, object] = {"owner": None, "owner_token": None}
+_CLAIMING = (
+    "status",
+    "owner",
+    "owner_token",
+    "epoch",
+    "takeovers",
+    "started_at_us",
+    "seq",
+)
+_REOPENING = (
+    "status",
+    "plan_digest",
+    "policy",
+    "deadline_us",
+    "finished_at_us",
+    "error",
+    "error_mac",
+    "owner",
+    "owner_token",
+    "takeovers",
+    "seq",
+    "wake_at_us",
+    "cancel_requested",
+    "pause_requested",
+    "mac",
+)
+
+
+def _filter_names(query: RunQuery) -> frozenset[str]:
+    in_use = {
+        "workflow": query.workflow is not None,
+        "since": query.since is not None,
+        "prefix": bool(query.id_prefix),
+        "after": query.after is not None,
+        **{f"tag{number}": True for number in range(len(query.tags))},
+    }
+    return frozenset(name for name, is_used in in_use.items() if is_used)

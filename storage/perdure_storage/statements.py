@@ -1,0 +1,488 @@
+"""Every SQL statement of a store, by name: built with SQLAlchemy Core, compiled once per dialect.
+
+The hot path hands the compiled text straight to the driver. A statement is compiled when it is
+first used, so that a short program pays for the dozen that it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Dialect
+
+from perdure_storage.leases import LeaseTerms
+from perdure_storage.tables import (
+    attempt,
+    blob_ref,
+    condemned,
+    coordinator,
+    event,
+    plan,
+    plan_ref,
+    run,
+    setting,
+    step,
+    tombstone,
+)
+
+# Written out, not bound: a partial index serves only a query that says its condition itself.
+_IS_LIVE = sa.text("status IN ('QUEUED', 'RUNNING', 'WAITING', 'PAUSED')")
+_IS_DRIVEN = sa.text("status IN ('RUNNING', 'PAUSED')")
+_IS_CURRENT = sa.text("current")
+_BLOB_LOCK = 0x7065_7264_7572_6501
+"""PostgreSQL advisory lock: shared by whoever refers to blobs, exclusive to who condemns them."""
+_CONDEMNATION_KEY: sa.ColumnElement[int] = sa.literal_column(str(_BLOB_LOCK))
+
+_LISTED = [column for column in run.c if column.name not in ("inputs", "mac")]
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """Compiled SQL, and the names of its parameters in the order in which the driver wants them."""
+
+    sql: str
+    names: tuple[str, ...]
+    constants: Mapping[str, Any]
+
+    def arguments(self, given: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return the driver's positional arguments."""
+        constants = self.constants
+        return tuple([given[n] if n in given else constants[n] for n in self.names])
+
+
+class Statements:
+    """The statements of one store, for one dialect.
+
+    Args:
+        dialect: with a positional parameter style.
+        terms: how leases are judged; enters the statements that judge them.
+    """
+
+    def __init__(self, dialect: Dialect, terms: LeaseTerms) -> None:
+        self._dialect = dialect
+        self._terms = terms
+        self._is_postgres = dialect.name == "postgresql"
+        self._shapes: dict[object, Statement] = {}
+
+    def compile(self, clause: Any, columns: Sequence[str] | None = None) -> Statement:
+        """Return a clause as text; ``columns`` are those that an UPDATE sets."""
+        compiled = clause.compile(dialect=self._dialect, column_keys=columns)
+        binds = compiled.binds.items()
+        constants = {name: bind.value for name, bind in binds if not bind.required}
+        return Statement(str(compiled), tuple(compiled.positiontup or ()), constants)
+
+    def id_list(self, ids: Sequence[str]) -> object:
+        """Return ids as the one parameter that ``_among`` takes."""
+        if self._is_postgres:
+            return list(ids)
+        return _json_list(ids)
+
+    # --- settings, plans, tombstones ---------------------------------------------------------
+    @cached_property
+    def list_settings(self) -> Statement:
+        return self.compile(sa.select(setting.c.name, setting.c.value))
+
+    @cached_property
+    def insert_setting(self) -> Statement:
+        return self.compile(self._insert_or_keep(setting))
+
+    @cached_property
+    def get_plan(self) -> Statement:
+        return self.compile(sa.select(plan).where(plan.c.digest == sa.bindparam("digest")))
+
+    @cached_property
+    def insert_plan(self) -> Statement:
+        if not self._is_postgres:
+            return self.compile(self._insert_or_keep(plan))
+        # Touching the row locks it: whoever deletes unused plans waits, and then sees it used.
+        insert = postgresql.insert(plan)
+        return self.compile(
+            insert.on_conflict_do_update(
+                index_elements=[plan.c.digest], set_={"digest": insert.excluded.digest}
+            )
+        )
+
+    @cached_property
+    def insert_plan_ref(self) -> Statement:
+        return self.compile(self._insert_or_keep(plan_ref))
+
+    @cached_property
+    def plans_of_run(self) -> Statement:
+        where = plan_ref.c.run_id == sa.bindparam("run_id")
+        return self.compile(sa.select(plan_ref.c.plan_digest).where(where))
+
+    @cached_property
+    def lock_plans(self) -> Statement:
+        chosen = sa.select(plan.c.digest).where(self._among(plan.c.digest))
+        return self.compile(chosen.order_by(plan.c.digest).with_for_update())
+
+    @cached_property
+    def plans_in_use(self) -> Statement:
+        used = sa.select(plan_ref.c.plan_digest).where(self._among(plan_ref.c.plan_digest))
+        return self.compile(used.distinct())
+
+    @cached_property
+    def delete_plans(self) -> Statement:
+        return self.compile(sa.delete(plan).where(self._among(plan.c.digest)))
+
+    @cached_property
+    def delete_plan_blobs(self) -> Statement:
+        mine = (blob_ref.c.holder == "plan") & self._among(blob_ref.c.holder_id)
+        return self.compile(sa.delete(blob_ref).where(mine))
+
+    @cached_property
+    def find_tombstone(self) -> Statement:
+        where = tombstone.c.run_id == sa.bindparam("run_id")
+        return self.compile(sa.select(tombstone.c.run_id).where(where))
+
+    @cached_property
+    def insert_tombstone(self) -> Statement:
+        return self.compile(self._insert_or_keep(tombstone))
+
+    @cached_property
+    def delete_tombstone(self) -> Statement:
+        return self.compile(
+            sa.delete(tombstone).where(tombstone.c.run_id == sa.bindparam("run_id"))
+        )
+
+    # --- runs --------------------------------------------------------------------------------
+    @cached_property
+    def insert_run(self) -> Statement:
+        return self.compile(self._insert_or_keep(run).returning(run.c.id))
+
+    @cached_property
+    def share_parent(self) -> Statement:
+        """Keep the parent from being deleted until its new child is there."""
+        parent = sa.select(run.c.id).where(run.c.id == sa.bindparam("run_id"))
+        return self.compile(parent.with_for_update(read=True, key_share=True))
+
+    @cached_property
+    def find_run(self) -> Statement:
+        return self.compile(self._runs(*run.c).where(run.c.id == sa.bindparam("run_id")))
+
+    @cached_property
+    def lock_run(self) -> Statement:
+        chosen = self._runs(*run.c).where(run.c.id == sa.bindparam("run_id"))
+        return self.compile(chosen.with_for_update(of=run))
+
+    @cached_property
+    def claimable(self) -> Statement:
+        owner = run.c.owner_token
+        others = owner.is_(None) | (owner != sa.bindparam("besides", type_=sa.Text))
+        due_at = sa.bindparam("now_us", type_=sa.BigInteger)
+        candidates = sa.union(
+            _run_ids("status = 'QUEUED'", run.c.not_before_us.is_(None), due_at),
+            _run_ids("status = 'WAITING'", sa.false(), due_at, run.c.wake_at_us),
+            sa.select(run.c.id)
+            .where(_IS_DRIVEN, others)
+            .where((run.c.status == "RUNNING") | ~run.c.pause_requested),
+            sa.select(run.c.id).where(sa.text("cancel_requested"), _IS_LIVE),
+        ).subquery()
+        is_free = ~self._lease_lives() | (
+            coordinator.c.boot_id == sa.bindparam("this_boot", type_=sa.Text)
+        )
+        return self.compile(
+            self._runs(*_LISTED)
+            .where(run.c.id.in_(sa.select(candidates.c.id)), is_free, others)
+            .order_by(
+                sa.case((self._lease_lives(), 1), else_=0),
+                run.c.priority.desc(),
+                run.c.created_at_us,
+                run.c.id,
+            )
+            .limit(sa.bindparam("limit", type_=sa.Integer))
+        )
+
+    def list_runs(self, *, statuses: int, filters: frozenset[str]) -> Statement:
+        """Return a page query; ``filters`` names those in use, so that each shape has a plan."""
+        shape = ("list_runs", statuses, filters)
+        if shape not in self._shapes:
+            self._shapes[shape] = self.compile(self._list_runs(statuses, filters))
+        return self._shapes[shape]
+
+    def _list_runs(self, statuses: int, filters: frozenset[str]) -> Any:
+        newest = (run.c.created_at_us, run.c.id)
+        query = self._runs(*_LISTED)
+        if statuses:
+            query = query.where(self._shows_as(statuses))
+        if "workflow" in filters:
+            query = query.where(run.c.workflow == sa.bindparam("workflow"))
+        if "since" in filters:
+            query = query.where(run.c.created_at_us >= sa.bindparam("since_us"))
+        if "prefix" in filters:
+            query = query.where(
+                run.c.id >= sa.bindparam("prefix"), run.c.id < sa.bindparam("prefix_end")
+            )
+        for number in range(sum(name.startswith("tag") for name in filters)):
+            query = query.where(self._has_tag(number))
+        if "after" in filters:
+            last = sa.tuple_(
+                sa.bindparam("after_us", type_=sa.BigInteger), sa.bindparam("after_id")
+            )
+            query = query.where(sa.tuple_(*newest) < last)
+        return query.order_by(*(column.desc() for column in newest)).limit(
+            sa.bindparam("limit", type_=sa.Integer)
+        )
+
+    def _shows_as(self, statuses: int) -> Any:
+        """A stored status, or RUNNING without a live lease if ``interrupted`` is asked for."""
+        stored = run.c.status.in_([sa.bindparam(f"status{n}") for n in range(statuses)])
+        interrupted = (
+            (run.c.status == "RUNNING")
+            & ~self._lease_lives()
+            & (sa.bindparam("interrupted", type_=sa.Integer) == 1)
+        )
+        return stored | interrupted
+
+    def _has_tag(self, number: int) -> Any:
+        if self._is_postgres:
+            tags = sa.func.json_each_text(sa.cast(run.c.tags, postgresql.JSON))
+        else:
+            tags = sa.func.json_each(run.c.tags)
+        pair = tags.table_valued("key", "value", name=f"tag{number}")
+        return sa.exists(
+            sa.select(sa.literal(1)).where(
+                pair.c.key == sa.bindparam(f"tag{number}_name", type_=sa.Text),
+                pair.c.value == sa.bindparam(f"tag{number}_value", type_=sa.Text),
+            )
+        )
+
+    def update_run(self, *columns: str) -> Statement:
+        """Return an UPDATE of one run that sets exactly ``columns``; the key is ``run_id``."""
+        shape = ("update_run", columns)
+        if shape not in self._shapes:
+            clause = sa.update(run).where(run.c.id == sa.bindparam("run_id"))
+            self._shapes[shape] = self.compile(clause, columns)
+        return self._shapes[shape]
+
+    @cached_property
+    def live_children(self) -> Statement:
+        children = sa.select(run.c.id).where(run.c.parent == sa.bindparam("run_id"), _IS_LIVE)
+        return self.compile(children)
+
+    @cached_property
+    def delete_of_run(self) -> tuple[Statement, ...]:
+        """Everything that hangs on a run, then the run itself."""
+        run_id: sa.BindParameter[str] = sa.bindparam("run_id")
+        refs = sa.text("holder IN ('run', 'step')") & (blob_ref.c.holder_id == run_id)
+        hanging = (event, attempt, step, plan_ref)
+        return (
+            *(self.compile(sa.delete(t).where(t.c.run_id == run_id)) for t in hanging),
+            self.compile(sa.delete(blob_ref).where(refs)),
+            self.compile(sa.delete(run).where(run.c.id == run_id)),
+        )
+
+    # --- coordinators ------------------------------------------------------------------------
+    @cached_property
+    def put_heartbeat(self) -> Statement:
+        insert = self._insert(coordinator).values(
+            token=sa.bindparam("token"),
+            owner=sa.bindparam("owner"),
+            boot_id=sa.bindparam("boot_id"),
+            workers=sa.bindparam("workers"),
+            lease_until_us=self._lease_end(),
+        )
+        kept = ("owner", "boot_id", "workers", "lease_until_us")
+        return self.compile(
+            insert.on_conflict_do_update(
+                index_elements=[coordinator.c.token],
+                set_={name: insert.excluded[name] for name in kept},
+            )
+        )
+
+    @cached_property
+    def renew(self) -> Statement:
+        clause = (
+            sa.update(coordinator)
+            .where(coordinator.c.token == sa.bindparam("for_token"))
+            .values(lease_until_us=self._lease_end(), workers=sa.bindparam("new_workers"))
+            .returning(coordinator.c.token)
+        )
+        return self.compile(clause)
+
+    @cached_property
+    def delete_heartbeat(self) -> Statement:
+        return self.compile(
+            sa.delete(coordinator).where(coordinator.c.token == sa.bindparam("token"))
+        )
+
+    @cached_property
+    def delete_old_heartbeats(self) -> Statement:
+        """Forget coordinators that died and own nothing any more: nobody asks for their workers."""
+        owns = sa.exists(sa.select(run.c.id).where(run.c.owner_token == coordinator.c.token))
+        old = coordinator.c.lease_until_us < self._lease_now() - sa.bindparam("kept_us")
+        if self._terms.ends_with_boot:
+            old = old | (coordinator.c.boot_id != sa.bindparam("this_boot"))
+        return self.compile(sa.delete(coordinator).where(old, ~owns))
+
+    @cached_property
+    def workers_of(self) -> Statement:
+        where = coordinator.c.token == sa.bindparam("token")
+        return self.compile(sa.select(coordinator.c.workers).where(where))
+
+    # --- checkpoints -------------------------------------------------------------------------
+    @cached_property
+    def lock_run_states(self) -> Statement:
+        c = run.c
+        chosen = sa.select(c.id, c.status, c.owner_token, c.epoch, c.seq, c.takeovers)
+        chosen = chosen.where(self._among(run.c.id)).order_by(run.c.id)
+        return self.compile(chosen.with_for_update())
+
+    @cached_property
+    def insert_step(self) -> Statement:
+        return self.compile(sa.insert(step))
+
+    @cached_property
+    def lose_step(self) -> Statement:
+        return self.compile(_retire(step.c.status == "SUCCEEDED").values(status="LOST"))
+
+    @cached_property
+    def supersede_step(self) -> Statement:
+        return self.compile(_retire())
+
+    @cached_property
+    def close_failures(self) -> Statement:
+        failed = sa.text("status IN ('FAILED', 'CANCELLED')")
+        clause = sa.update(step).where(step.c.run_id == sa.bindparam("of_run"))
+        return self.compile(clause.where(_IS_CURRENT, failed).values(current=sa.false()))
+
+    @cached_property
+    def put_attempt(self) -> Statement:
+        insert = self._insert(attempt)
+        keys = list(attempt.primary_key.columns)
+        rest = {c.name: insert.excluded[c.name] for c in attempt.c if c not in keys}
+        return self.compile(insert.on_conflict_do_update(index_elements=keys, set_=rest))
+
+    @cached_property
+    def insert_event(self) -> Statement:
+        return self.compile(sa.insert(event))
+
+    @cached_property
+    def list_steps(self) -> Statement:
+        return self.compile(self._steps_of_run())
+
+    @cached_property
+    def list_current_steps(self) -> Statement:
+        return self.compile(self._steps_of_run().where(_IS_CURRENT))
+
+    def _steps_of_run(self) -> Any:
+        mine = sa.select(step).where(step.c.run_id == sa.bindparam("run_id"))
+        return mine.order_by(step.c.seq)
+
+    @cached_property
+    def list_attempts(self) -> Statement:
+        return self.compile(self._attempts_of_run())
+
+    @cached_property
+    def list_attempts_of_step(self) -> Statement:
+        return self.compile(
+            self._attempts_of_run().where(attempt.c.step_id == sa.bindparam("step_id"))
+        )
+
+    def _attempts_of_run(self) -> Any:
+        mine = sa.select(attempt).where(attempt.c.run_id == sa.bindparam("run_id"))
+        return mine.order_by(attempt.c.step_id, attempt.c.generation, attempt.c.attempt)
+
+    @cached_property
+    def list_events(self) -> Statement:
+        mine = sa.select(event).where(
+            event.c.run_id == sa.bindparam("run_id"), event.c.seq > sa.bindparam("after")
+        )
+        return self.compile(mine.order_by(event.c.seq))
+
+    # --- blobs -------------------------------------------------------------------------------
+    @cached_property
+    def insert_blob_ref(self) -> Statement:
+        return self.compile(self._insert_or_keep(blob_ref))
+
+    @cached_property
+    def refer_to_blobs(self) -> Statement | None:
+        """Keep gc from condemning until this transaction ends; SQLite has one writer anyway."""
+        if not self._is_postgres:
+            return None
+        return self.compile(sa.select(sa.func.pg_advisory_xact_lock_shared(_CONDEMNATION_KEY)))
+
+    @cached_property
+    def exclude_referrers(self) -> Statement | None:
+        if not self._is_postgres:
+            return None
+        return self.compile(sa.select(sa.func.pg_advisory_xact_lock(_CONDEMNATION_KEY)))
+
+    @cached_property
+    def find_condemned(self) -> Statement:
+        return self.compile(sa.select(condemned.c.digest).where(self._among(condemned.c.digest)))
+
+    @cached_property
+    def find_referenced(self) -> Statement:
+        found = sa.select(blob_ref.c.digest).where(self._among(blob_ref.c.digest))
+        return self.compile(found.distinct())
+
+    @cached_property
+    def insert_condemned(self) -> Statement:
+        return self.compile(self._insert_or_keep(condemned))
+
+    @cached_property
+    def delete_condemned(self) -> Statement:
+        return self.compile(sa.delete(condemned).where(self._among(condemned.c.digest)))
+
+    # --- parts of statements -----------------------------------------------------------------
+    def _insert(self, table: sa.Table) -> Any:
+        return postgresql.insert(table) if self._is_postgres else sqlite.insert(table)
+
+    def _insert_or_keep(self, table: sa.Table) -> Any:
+        return self._insert(table).on_conflict_do_nothing()
+
+    def _runs(self, *columns: sa.Column[Any]) -> Any:
+        joined = run.outerjoin(coordinator, coordinator.c.token == run.c.owner_token)
+        return sa.select(*columns, self._lease_lives()).select_from(joined)
+
+    def _lease_lives(self) -> Any:
+        lives = sa.func.coalesce(coordinator.c.lease_until_us, 0) > self._lease_now()
+        if self._terms.ends_with_boot:
+            here = sa.func.coalesce(coordinator.c.boot_id, "") == sa.bindparam("this_boot")
+            lives = lives & here
+        return lives
+
+    def _lease_now(self) -> Any:
+        if self._terms.clock is None:
+            return sa.literal_column("(extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+        return sa.bindparam("lease_now_us", type_=sa.BigInteger)
+
+    def _lease_end(self) -> Any:
+        return self._lease_now() + sa.bindparam("lease_us", type_=sa.BigInteger)
+
+    def _among(self, column: sa.Column[str]) -> Any:
+        """Match a list of any length that is one parameter: no bind limit, one statement."""
+        ids = sa.bindparam("ids", type_=sa.Text)
+        if self._is_postgres:
+            return column == sa.func.any(sa.bindparam("ids", type_=postgresql.ARRAY(sa.Text)))
+        return column.in_(sa.select(sa.func.json_each(ids).table_valued("value").c.value))
+
+
+def _run_ids(status: str, unset: Any, due_at: Any, deadline: Any = run.c.not_before_us) -> Any:
+    return sa.select(run.c.id).where(sa.text(status), unset | (deadline <= due_at))
+
+
+def _retire(*also: Any) -> Any:
+    return (
+        sa.update(step)
+        .where(
+            step.c.run_id == sa.bindparam("of_run"),
+            step.c.step_id == sa.bindparam("of_step"),
+            step.c.generation == sa.bindparam("of_generation"),
+            _IS_CURRENT,
+            *also,
+        )
+        .values(current=sa.false())
+        .returning(step.c.step_id)
+    )
+
+
+def _json_list(ids: Sequence[str]) -> str:
+    return msgspec.json.encode(list(ids)).decode()

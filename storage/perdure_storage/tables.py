@@ -1,0 +1,260 @@
+"""The tables of a store: the only truth about DDL. Migrations are tested to be equal to it.
+
+Times are microseconds since 1970 in UTC (``_us``), exact and the same in every database. Columns
+exist for what is queried, guarded or signed; structs that are only handed back are packed. Ids
+sort by code point everywhere, as Python sorts them, so a page of runs is the same page on every
+store.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.dialects import postgresql
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_ID = Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
+
+
+def _id(name: str, *args: ForeignKey, nullable: bool = False) -> Column[str]:
+    return Column(name, _ID, *args, nullable=nullable)
+
+
+def _text(name: str, *, nullable: bool = False) -> Column[str]:
+    return Column(name, Text, nullable=nullable)
+
+
+def _bytes(name: str, *, nullable: bool = True) -> Column[bytes]:
+    return Column(name, LargeBinary, nullable=nullable)
+
+
+def _at(name: str, *, nullable: bool = True) -> Column[int]:
+    return Column(f"{name}_us", BigInteger, nullable=nullable)
+
+
+def _int(name: str) -> Column[int]:
+    return Column(name, BigInteger, nullable=False)
+
+
+def _flag(name: str) -> Column[bool]:
+    return Column(name, Boolean, nullable=False)
+
+
+setting = Table(
+    "setting",
+    metadata,
+    _text("name"),
+    _text("value"),
+    PrimaryKeyConstraint("name"),
+)
+
+plan = Table(
+    "plan",
+    metadata,
+    _id("digest"),
+    _bytes("body", nullable=False),
+    _text("blobs"),
+    _bytes("mac"),
+    PrimaryKeyConstraint("digest"),
+)
+
+run = Table(
+    "run",
+    metadata,
+    _id("id"),
+    _text("workflow"),
+    _text("status"),
+    _id("plan_digest", ForeignKey("plan.digest")),
+    _text("origin", nullable=True),
+    _text("inputs_digest"),
+    _text("policy"),
+    _text("tags"),
+    _text("metadata"),
+    _id("parent", nullable=True),
+    _id("forked_from", nullable=True),
+    _id("reuse_from", nullable=True),
+    _text("queue", nullable=True),
+    _int("priority"),
+    _at("not_before"),
+    _at("deadline"),
+    _at("created_at", nullable=False),
+    _at("started_at"),
+    _at("finished_at"),
+    _bytes("error"),
+    _bytes("error_mac"),
+    _text("owner", nullable=True),
+    _text("owner_token", nullable=True),
+    _int("epoch"),
+    _int("takeovers"),
+    _int("seq"),
+    _at("wake_at"),
+    _flag("cancel_requested"),
+    _flag("pause_requested"),
+    _bytes("inputs", nullable=False),
+    _bytes("mac"),
+    PrimaryKeyConstraint("id"),
+    # Hot rows are updated in place while there is room on their page.
+    postgresql_with={"fillfactor": "70"},
+)
+
+
+def _partial(name: str, *columns: object, where: str) -> None:
+    Index(
+        name,
+        *columns,  # type: ignore[arg-type]
+        postgresql_where=text(where),
+        sqlite_where=text(where),
+    )
+
+
+_IS_LIVE = "status IN ('QUEUED', 'RUNNING', 'WAITING', 'PAUSED')"
+
+Index("ix_run_newest", run.c.created_at_us, run.c.id)
+Index("ix_run_by_status", run.c.status, run.c.created_at_us, run.c.id)
+Index("ix_run_by_workflow", run.c.workflow, run.c.created_at_us, run.c.id)
+_partial("ix_run_queued", run.c.priority, run.c.created_at_us, where="status = 'QUEUED'")
+_partial("ix_run_waiting", run.c.wake_at_us, where="status = 'WAITING'")
+_partial("ix_run_driven", run.c.owner_token, where="status IN ('RUNNING', 'PAUSED')")
+_partial("ix_run_cancelling", run.c.id, where=f"cancel_requested AND {_IS_LIVE}")
+_partial("ix_run_parent", run.c.parent, where="parent IS NOT NULL")
+
+plan_ref = Table(
+    "plan_ref",
+    metadata,
+    _id("run_id", ForeignKey("run.id")),
+    _id("plan_digest", ForeignKey("plan.digest")),
+    PrimaryKeyConstraint("run_id", "plan_digest"),
+    Index("ix_plan_ref_plan_digest", "plan_digest"),
+)
+
+step = Table(
+    "step",
+    metadata,
+    _id("run_id", ForeignKey("run.id")),
+    _int("seq"),
+    _id("step_id"),
+    _int("generation"),
+    _flag("current"),
+    _text("status"),
+    _int("attempt"),
+    _text("name"),
+    _text("own"),
+    _text("code"),
+    _text("fingerprint"),
+    _text("inputs"),
+    _text("place", nullable=True),
+    _text("codec", nullable=True),
+    Column("size_bytes", BigInteger, nullable=True),
+    _text("integrity", nullable=True),
+    _text("value_digest", nullable=True),
+    _text("parts", nullable=True),
+    _text("preview", nullable=True),
+    _bytes("data"),
+    _bytes("error"),
+    _flag("caught"),
+    _at("started_at"),
+    _at("finished_at"),
+    _text("worker"),
+    _text("reason"),
+    _bytes("mac"),
+    PrimaryKeyConstraint("run_id", "step_id", "generation"),
+    Index("ix_step_seq", "run_id", "seq"),
+)
+# One generation of a step is in force, whatever a coordinator believes.
+Index(
+    "ix_step_current",
+    step.c.run_id,
+    step.c.step_id,
+    unique=True,
+    postgresql_where=text("current"),
+    sqlite_where=text("current"),
+)
+
+attempt = Table(
+    "attempt",
+    metadata,
+    _id("run_id", ForeignKey("run.id")),
+    _id("step_id"),
+    _int("generation"),
+    _int("attempt"),
+    _text("cause", nullable=True),
+    _bytes("error"),
+    _text("worker"),
+    _at("started_at"),
+    _at("finished_at"),
+    _at("not_before"),
+    Column("peak_memory_bytes", BigInteger, nullable=True),
+    _bytes("mac"),
+    PrimaryKeyConstraint("run_id", "step_id", "generation", "attempt"),
+)
+
+event = Table(
+    "event",
+    metadata,
+    _id("run_id", ForeignKey("run.id")),
+    _int("seq"),
+    _text("kind"),
+    _at("at", nullable=False),
+    _id("step_id", nullable=True),
+    _text("detail"),
+    PrimaryKeyConstraint("run_id", "seq"),
+)
+
+blob_ref = Table(
+    "blob_ref",
+    metadata,
+    _text("holder"),
+    _id("holder_id"),
+    _id("step_id"),
+    Column("generation", Integer, nullable=False),
+    _id("digest"),
+    PrimaryKeyConstraint("holder", "holder_id", "step_id", "generation", "digest"),
+    Index("ix_blob_ref_digest", "digest"),
+)
+"""Who refers to which blob: ``holder`` is "run" (inputs), "plan" or "step"."""
+
+condemned = Table(
+    "condemned",
+    metadata,
+    _id("digest"),
+    _at("at", nullable=False),
+    PrimaryKeyConstraint("digest"),
+)
+
+coordinator = Table(
+    "coordinator",
+    metadata,
+    _id("token"),
+    _text("owner"),
+    _text("boot_id"),
+    _int("lease_until_us"),
+    _text("workers"),
+    PrimaryKeyConstraint("token"),
+)
+
+tombstone = Table(
+    "tombstone",
+    metadata,
+    _id("run_id"),
+    _at("at", nullable=False),
+    PrimaryKeyConstraint("run_id"),
+)
