@@ -7,7 +7,6 @@ a crash of a step is a crash of the process.
 from __future__ import annotations
 
 import select
-import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -132,30 +131,15 @@ class InlineExecutor:
         return taken
 
     def _run_async(self, calls: list[StepCall]) -> None:
+        # Imported here: the event loop's library is as slow to load as all of perdure.
+        from perdure.executors.together import run_together
+
         attempts = [Attempt(call, self._scopes[call.id.run_id]) for call in calls]
         try:
-            self._outcomes += _run_together(attempts)
+            self._outcomes += run_together(attempts)
         except BaseException:
             self._outcomes += [ended(call, Cause.ABANDONED) for call in calls]
             raise
         finally:
             for attempt in attempts:
                 attempt.output.close()
-
-
-def _run_together(attempts: list[Attempt]) -> list[Outcome]:
-    """Run attempts on one event loop; on a thread of its own where this one has a loop running."""
-    import asyncio
-
-    async def together() -> list[Outcome]:
-        return list(await asyncio.gather(*(attempt.run_async() for attempt in attempts)))
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(together())
-    done: list[list[Outcome]] = []
-    thread = threading.Thread(target=lambda: done.append(asyncio.run(together())))
-    thread.start()
-    thread.join()
-    return done[0]

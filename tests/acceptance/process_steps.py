@@ -1,0 +1,171 @@
+"""Steps that misbehave, for tests of worker processes."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import hashlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from perdure.worker.context import current
+
+FOR_EVER_S = 3600
+
+
+def compute_natively() -> None:
+    """Stay in native code for hours: no Python handler runs meanwhile."""
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)
+
+
+def ignore_sigterm() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        pass
+
+
+def sleep_with_finally() -> None:
+    try:
+        threading.Event().wait(FOR_EVER_S)
+    finally:
+        print("cleaned up")
+
+
+def stop_when_asked(folder: str) -> str:
+    here = current()
+    (Path(folder) / "begun").touch()
+    while not here.should_stop:
+        threading.Event().wait(0.01)
+    return "saved"
+
+
+def start_descendants(folder: str) -> None:
+    """Start a child, a grandchild in the session, and a daemon that leaves it; then hang."""
+    _start_descendants(Path(folder))
+    threading.Event().wait(FOR_EVER_S)
+
+
+def start_descendants_and_die(folder: str) -> None:
+    _start_descendants(Path(folder))
+    os._exit(1)
+
+
+def _start_descendants(folder: Path) -> None:
+    code = (
+        "import os, subprocess, sys, time\n"
+        "grandchild = subprocess.Popen(['sleep', '3600'])\n"
+        "daemon = subprocess.Popen(['setsid', 'sleep', '3600'])\n"
+        "print(os.getpid(), grandchild.pid, daemon.pid, flush=True)\n"
+        "time.sleep(3600)\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    pids = child.stdout.readline().split()
+    (folder / "pids").write_text("\n".join(pids) + "\n\n")
+
+
+def crash() -> None:
+    print("before the crash")
+    ctypes.string_at(0)
+
+
+def exit_at_once() -> None:
+    os._exit(3)
+
+
+def kill_itself() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def abort() -> None:
+    os.abort()
+
+
+def nap() -> None:
+    threading.Event().wait(0.05)
+
+
+def own_pid() -> int:
+    return os.getpid()
+
+
+def meet_another(folder: str) -> int:
+    """Return the pid, once another call is in this function too."""
+    (Path(folder) / f"met-{os.getpid()}").touch()
+    until = time.monotonic() + 20
+    while len(list(Path(folder).glob("met-*"))) < 2:
+        assert time.monotonic() < until, "nobody else came"
+        threading.Event().wait(0.01)
+    return os.getpid()
+
+
+def allocate_beyond_its_limit() -> int:
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 30, before[1]))
+    try:
+        return len(bytearray(4 << 30))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def fork_a_lot(folder: str) -> None:
+    """Let processes start processes, up to some hundreds at a time, until they are ended."""
+    code = (
+        "import subprocess, sys, time\n"
+        "while True:\n"
+        "    depth = int(sys.argv[2])\n"
+        "    if depth:\n"
+        "        subprocess.Popen(['sh', '-c', 'sleep 5 & sleep 5', sys.argv[1]])\n"
+        "        subprocess.Popen([sys.executable, '-c', sys.argv[3], sys.argv[1], "
+        "str(depth - 1), sys.argv[3]])\n"
+        "    time.sleep(0.2)\n"
+    )
+    subprocess.Popen([sys.executable, "-c", code, folder, "3", code])
+    threading.Event().wait(FOR_EVER_S)
+
+
+def touch_memory(size: int) -> int:
+    return len(bytes(size).replace(b"\0", b"\1"))
+
+
+def make_array(length: int) -> Any:
+    import numpy
+
+    return numpy.ones(length)
+
+
+def speak_and_wait() -> None:
+    print("python")
+    subprocess.run(["echo", "child"], check=True)
+    threading.Event().wait(FOR_EVER_S)
+
+
+async def speak_and_wait_later() -> None:
+    print("coroutine")
+    await asyncio.sleep(FOR_EVER_S)
+
+
+def speak_in_c() -> None:
+    """Print through C's own buffers, which Python knows nothing of."""
+    ctypes.CDLL(None).printf(b"from C\n")
+
+
+async def nap_later() -> int:
+    await asyncio.sleep(0.05)
+    return os.getpid()
+
+
+async def wait_for_ever() -> None:
+    await asyncio.sleep(FOR_EVER_S)
+
+
+async def block_the_loop() -> None:
+    await asyncio.sleep(0)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)

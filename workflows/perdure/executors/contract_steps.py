@@ -1,0 +1,117 @@
+"""Functions that the executors' contract runs: plain ones, which any worker can import."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+from typing import Any
+
+from perdure.worker.context import current
+
+
+def add(left: float, right: float = 1) -> float:
+    """Return the sum."""
+    return left + right
+
+
+def pack(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments as they came."""
+    return args, kwargs
+
+
+def grow(items: list[int]) -> list[int]:
+    """Change the argument in place and return it."""
+    items.append(len(items))
+    return items
+
+
+def is_same(left: object, right: object) -> bool:
+    """Say whether two arguments are one object."""
+    return left is right
+
+
+def fail(message: str = "no luck") -> None:
+    """Raise ValueError."""
+    raise ValueError(message)
+
+
+def leave() -> None:
+    """Raise SystemExit, which in a step is an error like any other."""
+    sys.exit(3)
+
+
+def speak(text: str) -> str:
+    """Print to both streams and log."""
+    print(f"out: {text}")  # noqa: T201 - what a step prints is the subject
+    print(f"err: {text}", file=sys.stderr)  # noqa: T201
+    logging.getLogger("contract").warning("log: %s", text)
+    return text
+
+
+def identify() -> tuple[str, str, int, int, str, bool]:
+    """Return what ``current()`` says."""
+    here = current()
+    return (
+        here.run_id,
+        here.step_id,
+        here.generation,
+        here.attempt,
+        here.idempotency_key,
+        here.should_stop,
+    )
+
+
+def make_lock() -> dict[str, Any]:
+    """Return a value that has no encoding, inside one that has."""
+    return {"model": {"lock": threading.Lock()}}
+
+
+def make_bytes(size: int) -> bytes:
+    """Return so many bytes."""
+    return bytes(size)
+
+
+def length(data: bytes) -> int:
+    """Return the length."""
+    return len(data)
+
+
+def is_unlucky(error: BaseException) -> bool:
+    """Admit ValueErrors that speak of luck."""
+    return isinstance(error, ValueError) and "luck" in str(error)
+
+
+def is_confused(error: BaseException) -> bool:
+    """Raise, as a predicate should not."""
+    raise RuntimeError("which luck?")
+
+
+_waiting: list[asyncio.Event] = []
+
+
+async def meet(number: int, of: int) -> int:
+    """Return ``number`` once ``of`` calls are here at the same time."""
+    print(f"here is {number}")  # noqa: T201 - what a step prints is the subject
+    event = asyncio.Event()
+    _waiting.append(event)
+    if len(_waiting) == of:
+        for other in _waiting:
+            other.set()
+        _waiting.clear()
+    await event.wait()
+    return number
+
+
+async def fail_later() -> None:
+    """Raise ValueError from a coroutine."""
+    await asyncio.sleep(0)
+    raise ValueError("no luck later")
+
+
+async def identify_later() -> tuple[str, str]:
+    """Return what ``current()`` says after other coroutines have run."""
+    await asyncio.sleep(0)
+    here = current()
+    return here.run_id, here.step_id
