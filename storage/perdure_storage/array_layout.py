@@ -64,6 +64,7 @@ class StridedBytes(Sequence[Buffer]):
         yield self._header
         flags: Any = ["external_loop", "buffered"]
         with np.nditer(self._array, flags=flags, order="C", buffersize=_CHUNK_ITEMS) as rows:
+            row: Any
             for row in rows:
                 yield flat(row.copy().view(np.uint8).data)
 

@@ -370,7 +370,7 @@ _RULES: dict[type, Callable[[_Canon, Any], bytes]] = {
     date: _text("date", date.isoformat),
     datetime: _moment,
     time: _moment,
-    timedelta: _text("timedelta", lambda value: f"{value.days} {value.seconds} {value.microseconds}"),
+    timedelta: _text("timedelta", lambda v: f"{v.days} {v.seconds} {v.microseconds}"),
     timezone: lambda canon, value: combine("zone", _atom(zone_name(value))),
     zoneinfo.ZoneInfo: lambda canon, value: combine("zone", _atom(zone_name(value))),
     decimal.Decimal: _text("decimal", str),

@@ -165,9 +165,7 @@ class LocalBlobStore:
             raise failure(error, f"read {digest} from {self.url}") from error
         if found is None:
             confirm_root(self.root)
-            raise ValueDamaged(
-                f"{path} does not hold the bytes that were committed", digest=digest
-            )
+            raise ValueDamaged(f"{path} does not hold the bytes that were committed", digest=digest)
         return found
 
     def _read_again(self, path: Path, digest: Digest, size_bytes: int) -> memoryview | None:

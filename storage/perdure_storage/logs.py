@@ -116,9 +116,10 @@ class FsspecLogStore:
     def _list(self, folder: str) -> list[str]:
         self._fs.invalidate_cache(folder)
         try:
-            return sorted(path for path in self._fs.ls(folder, detail=False) if path.endswith(".log"))
+            paths = self._fs.ls(folder, detail=False)
         except FileNotFoundError:
             return []
+        return sorted(path for path in paths if path.endswith(".log"))
 
     def delete(self, run_id: RunId) -> None:
         """Remove all of a run's segments. Idempotent."""

@@ -41,20 +41,12 @@ def preview(value: Any, *, size_bytes: int | None = None) -> str:
         size_bytes: length of its encoding: a large object's own ``__repr__`` is not called.
     """
     cls = type(value)
-    if cls is int or cls is bool or cls is float or value is None:
-        return f'{{"type":"{cls.__name__}","repr":"{value!r:.{_TEXT}}"}}' if _short(value) else _big(value)
+    if (cls is int and value.bit_length() < 400) or cls is bool or cls is float or value is None:
+        return f'{{"type":"{cls.__name__}","repr":"{value!r}"}}'
     try:
         return _bounded(_describe(cls, value, size_bytes))
-    except Exception:  # the value's own code is looked at; a preview is not worth a failure
+    except Exception:  # noqa: BLE001 - the value's own code runs; a preview is no reason to fail
         return _bounded({"type": _name(cls)})
-
-
-def _short(value: Any) -> bool:
-    return type(value) is not int or value.bit_length() < 400
-
-
-def _big(value: int) -> str:
-    return f'{{"type":"int","repr":"int of {value.bit_length()} bits"}}'
 
 
 def _bounded(facts: dict[str, Any]) -> str:
@@ -84,8 +76,7 @@ def _describe(cls: type, value: Any, size_bytes: int | None) -> dict[str, Any]:
 
 
 def _name(cls: type) -> str:
-    name = str(cls.__qualname__) if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
-    return _cut(name, 200)
+    return _cut(f"{cls.__module__}.{cls.__qualname__}".removeprefix("builtins."), 200)
 
 
 def _cut(text: str, length: int) -> str:
@@ -105,14 +96,14 @@ class _Writer:
         cls = type(value)
         if cls is str or cls is bytes:
             return repr(value) if len(value) <= _TEXT else repr(value[:_TEXT]) + "…"
-        if cls is int and not _short(value):
+        if cls is int and value.bit_length() >= 400:
             return f"int of {value.bit_length()} bits"
         if cls in _BRACKETS:
             return self._container(cls, value, depth)
         shape = shape_of(cls)
         if shape is not None and shape.kind in ("data", "named", "struct", "model"):
             return self._object(cls, value, depth)
-        if cls.__repr__ is object.__repr__:
+        if getattr(cls, "__repr__", None) is object.__repr__:
             return f"<{_name(cls)}>"
         return self._own(cls, value)
 
@@ -144,7 +135,7 @@ class _Writer:
             return f"<{_name(cls)}>"
         try:
             return _cut(str(repr(value)), 4 * _TEXT)
-        except Exception as error:  # a user's __repr__ may raise anything
+        except Exception as error:  # noqa: BLE001 - a user's __repr__ may raise anything
             return f"<{_name(cls)}: its repr raised {type(error).__name__}>"
 
 
@@ -179,7 +170,8 @@ def _numpy(cls: type, value: Any, facts: dict[str, Any]) -> bool:
 
     if cls is not np.ndarray:
         return False
-    facts.update(shape=list(value.shape), dtype=_cut(str(value.dtype), 200), size_bytes=value.nbytes)
+    dtype = _cut(str(value.dtype), 200)
+    facts.update(shape=list(value.shape), dtype=dtype, size_bytes=value.nbytes)
     if value.dtype != object and value.dtype.fields is None:
         head = value.reshape(-1)[:_ITEMS] if value.flags.c_contiguous else value.flat[:_ITEMS]
         facts["head"] = [_number(item) for item in head.tolist()]
@@ -212,7 +204,8 @@ def _pandas(cls: type, value: Any, facts: dict[str, Any]) -> bool:
     _columns(facts, {str(name): str(kind) for name, kind in value.dtypes.items()})
     facts["shape"] = list(value.shape)
     head = value.iloc[:_ROWS, :_COLUMNS]
-    facts["rows"] = [[_cell(item) for item in row] for row in head.itertuples(name=None, index=False)]
+    rows = head.itertuples(name=None, index=False)
+    facts["rows"] = [[_cell(item) for item in row] for row in rows]
     return True
 
 

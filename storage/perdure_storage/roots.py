@@ -172,8 +172,8 @@ def bind_root(root: Root) -> None:
         check_root(root)
     elif root.is_used():
         raise StoreError(
-            f"{root.url} holds blobs of store {root.store_id} and no marker: it has been tampered "
-            f"with, or copied in part. Restore {root.store_id}/marker.json, or give a fresh folder: "
+            f"{root.url} holds blobs of store {root.store_id} and no marker: it was tampered with, "
+            f"or copied in part. Restore {root.store_id}/marker.json, or give a fresh folder: "
             "blobs=..."
         )
     else:

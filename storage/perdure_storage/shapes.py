@@ -19,7 +19,10 @@ import msgspec
 Fields = dict[str, Any]
 
 _MAIN = "__main__"
-_mains: set[str] = {_MAIN}
+_mains: set[str] = {_MAIN, "__mp_main__"}
+
+SCRIPT_PREFIX = "__perdure_script_"
+"""Modules of such names are scripts imported by their path, also where they are not loaded."""
 
 
 class Shape:
@@ -51,7 +54,7 @@ def treat_as_main(module: str) -> None:
 
 def is_main(module: str | None) -> bool:
     """Say whether ``module`` is ``__main__`` or a script that stands for it."""
-    return module in _mains
+    return module is not None and (module in _mains or module.startswith(SCRIPT_PREFIX))
 
 
 def main_modules() -> list[Any]:
@@ -62,14 +65,14 @@ def main_modules() -> list[Any]:
 def type_name(cls: type) -> str:
     """Return ``module:qualname``, the same whichever way the user's script was started."""
     module = cls.__module__
-    return f"{_MAIN if module in _mains else module}:{cls.__qualname__}"
+    return f"{_MAIN if is_main(module) else module}:{cls.__qualname__}"
 
 
 def is_importable(cls: type) -> bool:
     """Say whether another process finds this very class by importing its module."""
-    if cls.__module__ in _mains or cls.__module__ in _by_value():
+    if is_main(cls.__module__) or cls.__module__ in _by_value():
         return False
-    found = sys.modules.get(cls.__module__)
+    found: Any = sys.modules.get(cls.__module__)
     for name in cls.__qualname__.split("."):
         found = getattr(found, name, None)
     return found is cls
@@ -99,7 +102,7 @@ def _find_shape(cls: type) -> Shape | None:
     if issubclass(cls, tuple):
         return _NAMED if _is_named_tuple(cls) else None
     if issubclass(cls, msgspec.Struct):
-        return _STRUCT if cls.__reduce__ is msgspec.Struct.__reduce__ else None
+        return _STRUCT if _inherits(cls, msgspec.Struct, "__reduce__") else None
     if _is_model(cls):
         return _MODEL
     return _DATA if _is_plain_dataclass(cls) else None
@@ -107,7 +110,7 @@ def _find_shape(cls: type) -> Shape | None:
 
 def _says_how_to_pickle(cls: type) -> bool:
     """Say whether the class has its own idea of its state (slotted dataclasses' is the fields)."""
-    if cls.__reduce__ is not object.__reduce__ or cls.__reduce_ex__ is not object.__reduce_ex__:
+    if not _inherits(cls, object, "__reduce__", "__reduce_ex__"):
         return True
     for name in ("__getstate__", "__setstate__", "__getnewargs__", "__getnewargs_ex__"):
         own = getattr(cls, name, None)
@@ -116,6 +119,11 @@ def _says_how_to_pickle(cls: type) -> bool:
         if getattr(own, "__module__", None) != "dataclasses":
             return True
     return False
+
+
+def _inherits(cls: type, base: type, *names: str) -> bool:
+    """Say whether ``cls`` has these methods from ``base`` unchanged."""
+    return all(getattr(cls, name, None) is getattr(base, name, None) for name in names)
 
 
 def _is_plain_dataclass(cls: type) -> bool:
@@ -140,9 +148,7 @@ def _is_named_tuple(cls: type) -> bool:
     return (
         isinstance(names, tuple)
         and all(isinstance(name, str) for name in names)
-        and cls.__reduce_ex__ is object.__reduce_ex__
-        and cls.__reduce__ is object.__reduce__
-        and "__setstate__" not in dir(cls)
+        and _inherits(cls, object, "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__")
     )
 
 
@@ -150,12 +156,8 @@ def _is_model(cls: type) -> bool:
     pydantic = sys.modules.get("pydantic")
     if pydantic is None or not issubclass(cls, pydantic.BaseModel):
         return False
-    base = pydantic.BaseModel
-    return (
-        cls.__getstate__ is base.__getstate__  # type: ignore[attr-defined]
-        and cls.__setstate__ is base.__setstate__  # type: ignore[attr-defined]
-        and cls.__reduce__ is object.__reduce__
-    )
+    own = _inherits(cls, pydantic.BaseModel, "__getstate__", "__setstate__", "__reduce__")
+    return own and _inherits(cls, object, "__reduce_ex__")
 
 
 def _data_fields(value: Any) -> Fields | None:

@@ -9,11 +9,10 @@ from perdure_storage.array_layout import (
     describe_dtype,
     dtype_from,
     has_canonical_bytes,
-    pack_header,
     read_header,
 )
 from perdure_storage.codecs.encoded import Encoded
-from perdure_storage.hashing import flat
+from perdure_storage.tensor_layout import tensor_buffers
 
 NUMPY = "numpy/1"
 TORCH = "torch/1"
@@ -27,8 +26,8 @@ def encode_numpy(value: Any) -> Encoded | None:
         return _encode_array(np.asarray(value), "scalar", "C")
     if type(value) is not np.ndarray:
         return None
-    flags = value.flags
-    return _encode_array(value, "array", "F" if flags.f_contiguous and not flags.c_contiguous else "C")
+    by_columns = value.flags.f_contiguous and not value.flags.c_contiguous
+    return _encode_array(value, "array", "F" if by_columns else "C")
 
 
 def _encode_array(array: Any, kind: str, order: str) -> Encoded | None:
@@ -62,33 +61,11 @@ def decode_numpy(data: memoryview) -> Any:
 
 def encode_torch(value: Any) -> Encoded | None:
     """Return a dense CPU tensor, or None if it is of any other kind."""
-    import torch
-
-    if (
-        type(value) is not torch.Tensor
-        or value.device.type != "cpu"
-        or value.layout is not torch.strided
-        or value.is_quantized
-        or value.is_conj()
-        or value.is_neg()
-        or value.grad_fn is not None
-        or value.grad is not None
-        or value.__dict__
-    ):
+    buffers = tensor_buffers(value)
+    if buffers is None:
         return None
-    head = pack_header(
-        {
-            "dtype": str(value.dtype).removeprefix("torch."),
-            "requires_grad": value.requires_grad,
-            "shape": list(value.shape),
-        }
-    )
-    items = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
     return Encoded(
-        codec=TORCH,
-        buffers=[head, flat(items.data)],
-        size_bytes=len(head) + items.nbytes,
-        canonical="tensor",
+        codec=TORCH, buffers=buffers, size_bytes=sum(map(len, buffers)), canonical="tensor"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from perdure_storage.codecs.culprit import find_culprit
@@ -27,7 +27,7 @@ from perdure_storage.digests import (
     opaque_digest,
 )
 from perdure_storage.errors import NotSerializable, PerdureError, StoreError
-from perdure_storage.records import Buffer, Digest
+from perdure_storage.records import Digest
 
 BYTES = "bytes/1"
 
@@ -44,9 +44,7 @@ class Codecs:
             read. Reading a pickle runs the code in it.
     """
 
-    def __init__(
-        self, *, code_digest: CodeDigest | None = None, allow_pickle: bool = True
-    ) -> None:
+    def __init__(self, *, code_digest: CodeDigest | None = None, allow_pickle: bool = True) -> None:
         self.allow_pickle = allow_pickle
         self._code_digest = code_digest
 
@@ -156,13 +154,14 @@ class Codecs:
         library = cls.__module__.partition(".")[0]
         if library not in _LIBRARIES or library not in sys.modules:
             return None
-        if library == "numpy":
-            from perdure_storage.codecs.arrays import encode_numpy as encoder
-        elif library == "torch":
-            from perdure_storage.codecs.arrays import encode_torch as encoder
-        else:
-            from perdure_storage.codecs.arrow import encode_arrow as encoder
-        return encoder(value)
+        if library in ("numpy", "torch"):
+            from perdure_storage.codecs.arrays import encode_numpy, encode_torch
+
+            return encode_numpy(value) if library == "numpy" else encode_torch(value)
+        from perdure_storage.codecs.arrow import encode_arrow
+
+        # What pickle can write without a copy is left to it, if it may.
+        return encode_arrow(value, frugal=self.allow_pickle)
 
     def _general(self, cls: type, value: Any, name: str) -> Encoded:
         plain = encode_plain(value) if cls is list or cls is dict else None
@@ -183,14 +182,15 @@ class Codecs:
 
     def _pickled(self, value: Any, name: str) -> Encoded:
         if not self.allow_pickle:
-            raise NotSerializable(f"{name} could only be pickled, which this store refuses", path=name)
+            said = f"{name} could only be pickled, which this store refuses"
+            raise NotSerializable(said, path=name)
         from perdure_storage.codecs.pickles import encode_pickle
 
         try:
             return encode_pickle(value, self._code_digest)
         except MemoryError:
             raise
-        except Exception as error:  # pickling runs the objects' own code
+        except Exception as error:
             raise self._not_serializable(value, name, error) from error
 
     def _not_serializable(self, value: Any, name: str, error: Exception) -> NotSerializable:
@@ -205,7 +205,7 @@ class Codecs:
 
         try:
             encode_pickle(value, self._code_digest)
-        except Exception:  # as above: that it fails is the answer
+        except Exception:  # noqa: BLE001 - as above: that it fails is the answer
             return False
         return True
 
@@ -268,5 +268,3 @@ _READERS: dict[str, Callable[[memoryview], Any]] = {
     "torch/1": _torch,
     "arrow/1": _arrow,
 }
-
-Buffers = Sequence[Buffer]

@@ -143,7 +143,7 @@ def _digest(cls: type) -> str:
     if code_digest is not None:
         try:
             return code_digest(cls)
-        except Exception as error:  # it looks into user code, and may fail in any way
+        except Exception as error:  # noqa: BLE001 - it looks into user code, which may do anything
             logger.debug("no code digest of %s: %s", cls, error)
     return _bytecode_digest(cls)
 
@@ -154,7 +154,8 @@ def _bytecode_digest(cls: type) -> str:
     for base in cls.__bases__:
         state.update(type_name(base).encode())
     if isinstance(cls, EnumMeta):
-        state.update(repr([(name, repr(m.value)) for name, m in cls.__members__.items()]).encode())
+        members: dict[str, Any] = dict(cls.__members__)
+        state.update(repr([(name, member.value) for name, member in members.items()]).encode())
     for name, member in sorted(vars(cls).items()):
         state.update(name.encode())
         function = getattr(member, "__func__", member)

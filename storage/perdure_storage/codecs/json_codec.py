@@ -164,7 +164,9 @@ class _Writer:
         if self._left < 0:
             raise Unfit("it has too many parts")
 
-    def items(self, values: Iterable[Any], step: Callable[[int], str] = "[{}]".format) -> list[Node]:
+    def items(
+        self, values: Iterable[Any], step: Callable[[int], str] = "[{}]".format
+    ) -> list[Node]:
         """Return the nodes of several values."""
         nodes: list[Node] = []
         for at, value in enumerate(values):
@@ -328,7 +330,7 @@ class _Reader:
         cls = find_class(node["t"])
         shape = shape_of(cls)
         if shape is None or shape.kind != kind:
-            raise StoreError(f"{node['t']} was a data class when the value was stored; it is not now")
+            raise StoreError(f"{node['t']} was a data class when the value was stored, and is not")
         fields = {name: self.read(part) for name, part in node["v"].items()}
         try:
             return shape.make(cls, fields)

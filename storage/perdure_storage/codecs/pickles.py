@@ -74,9 +74,7 @@ def encode_pickle(value: Any, code_digest: CodeDigest | None) -> Encoded:
     return _lay_out(file.buffers, pickler.buffers, pickler.classes)
 
 
-def _lay_out(
-    stream: list[Buffer], buffers: list[memoryview], classes: dict[str, bytes]
-) -> Encoded:
+def _lay_out(stream: list[Buffer], buffers: list[memoryview], classes: dict[str, bytes]) -> Encoded:
     parts: list[Buffer] = list(stream)
     end = sum(len(part) for part in stream)
     header: dict[str, Any] = {"stream": [0, end]}
