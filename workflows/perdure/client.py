@@ -198,6 +198,10 @@ class Perdure:
         """Wait until ``until()`` holds, driving the run if it is driven by this process."""
         self._driving.drive(until)
 
+    def wait_a_moment(self, seconds: float) -> None:
+        """Wait until something changed in this process, at most ``seconds``."""
+        self._driving.wait_a_moment(seconds)
+
     def drives(self, run_id: str) -> bool:
         """Say whether the run is driven by this process."""
         return self._driving.drives(run_id)
@@ -294,7 +298,7 @@ class Perdure:
 
     def _say(self, line: str) -> None:
         if sys.stderr.isatty() or _in_notebook():
-            print(f"perdure: {line}", file=sys.stderr)
+            sys.stderr.write(f"perdure: {line}\n")
 
 
 def _in_notebook() -> bool:

@@ -72,6 +72,11 @@ class Driving:
                 return
             coordinator.turn(_TURN_S)
 
+    def wait_a_moment(self, seconds: float) -> None:
+        """Wait until a run driven here changed its state, at most ``seconds``."""
+        with self._changed:
+            self._changed.wait(seconds)
+
     def drive_in_background(self) -> None:
         """Have a thread drive until nothing is left to do here."""
         if self._thread is None or not self._thread.is_alive():
@@ -85,10 +90,7 @@ class Driving:
             nonlocal told
             if not told and not threading.main_thread().is_alive():
                 told = True
-                print(
-                    "perdure: waiting for started runs to end (Ctrl-C leaves them resumable)",
-                    file=sys.stderr,
-                )
+                sys.stderr.write("perdure: waiting for started runs (Ctrl-C: resumable)\n")
             return self._coordinator is None or self._coordinator.is_idle
 
         self.drive(is_over)

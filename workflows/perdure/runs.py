@@ -172,7 +172,7 @@ class Run:
                 unseen_since is not None and now - unseen_since > _NOBODY_AFTER_S
             ):
                 raise _not_driven(record)
-            time.sleep(_LOOK_EVERY_S)
+            self._client.wait_a_moment(_LOOK_EVERY_S)
 
     def _is_over_here(self, until: float | None) -> bool:
         late = until is not None and time.monotonic() >= until

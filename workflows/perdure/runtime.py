@@ -16,11 +16,11 @@ from perdure.executors.processes import ProcessExecutor
 from perdure.executors.protocol import Executor
 from perdure.fingerprint import plain_digest
 from perdure.settings import Settings
-from perdure_storage.blobs import open_blobs
+from perdure_storage.blobs import BlobRoot, open_blobs
 from perdure_storage.clock import Clock, SystemClock
 from perdure_storage.codecs import Codecs
 from perdure_storage.logs import open_logs
-from perdure_storage.protocols import BlobStore, LogStore, RunStore
+from perdure_storage.protocols import LogStore, RunStore
 from perdure_storage.signing import load_or_create_key
 from perdure_storage.values import Values
 
@@ -34,7 +34,7 @@ class Runtime:
         _make_folder(settings)
         self.store: RunStore = open_run_store(settings.store, key=_key(settings))
         bound = self.store.bind_blobs(settings.blobs)
-        self.blobs: BlobStore = open_blobs(settings.blobs, self.store.store_id, bind=bound)
+        self.blobs: BlobRoot = open_blobs(settings.blobs, self.store.store_id, bind=bound)
         self.logs: LogStore = open_logs(settings.blobs, self.store.store_id)
         self.values = Values(Codecs(code_digest=plain_digest), self.blobs)
 
@@ -44,6 +44,7 @@ class Runtime:
         """Return a new coordinator of this process; it holds nothing until it drives a run."""
         return Coordinator(
             store=self.store,
+            blobs=self.blobs,
             values=self.values,
             executors=self.executor,
             owner=this_owner(serves=serves),

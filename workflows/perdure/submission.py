@@ -375,9 +375,7 @@ def reopen_run(
     """Make a run ready to be driven again; returns a line that says what it was."""
     if code not in ("recorded", "current"):
         raise DefinitionError(f"code={code!r}: known are 'recorded' and 'current'")
-    wishes = Wishes(
-        given={}, executor=executor, on_change=on_change, on_divergence=on_divergence
-    )
+    wishes = Wishes(given={}, executor=executor, on_change=on_change, on_divergence=on_divergence)
     wishes.check()
     record = runtime.store.get_run(run_id)
     if is_driven(record):

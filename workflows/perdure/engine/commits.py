@@ -51,8 +51,16 @@ class Commits:
     def flush(self, commits: tuple[RunCommit, ...] = ()) -> CommitReport:
         """Write all that waits and ``commits`` after it. Raises as ``write``."""
         if self._waiting:
-            commits = merge([*self._waiting, commits])
-            self._waiting.clear()
+            waiting, self._waiting = self._waiting, []
+            if any(commit.lost or commit.superseded for commit in commits):
+                # What they retire may be among the rows that wait: those go first.
+                first = self.write(merge(waiting))
+                second = self.write(commits)
+                return CommitReport(
+                    committed={**first.committed, **second.committed},
+                    refused={**first.refused, **second.refused},
+                )
+            commits = merge([*waiting, commits])
         return self.write(commits) if commits else CommitReport()
 
     def write(self, commits: tuple[RunCommit, ...]) -> CommitReport:

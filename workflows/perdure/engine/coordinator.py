@@ -19,8 +19,9 @@ from perdure.engine.heartbeat import Heartbeat
 from perdure.engine.loading import Loader, failed_end
 from perdure.engine.state import EngineState
 from perdure.executors.protocol import Executor
+from perdure_storage.blobs import BlobRoot
 from perdure_storage.clock import Clock
-from perdure_storage.errors import PerdureError, StoreError
+from perdure_storage.errors import PerdureError
 from perdure_storage.faults import crash_point
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.protocols import RunStore
@@ -50,7 +51,8 @@ class Coordinator:
 
     Args:
         store: where runs are.
-        values: where their values are.
+        blobs: where their values are.
+        values: stores what the engine itself makes, in place of results.
         executors: makes the executor of a name when it is first needed.
         owner: the identity of this process; if it ``serves``, runs that nobody drives are
             looked for, as ``perdure up`` does.
@@ -65,6 +67,7 @@ class Coordinator:
         self,
         *,
         store: RunStore,
+        blobs: BlobRoot,
         values: Values,
         executors: Callable[[str], Executor],
         owner: Owner,
@@ -74,7 +77,7 @@ class Coordinator:
         on_change: Callable[[str], None] = lambda run_id: None,
     ) -> None:
         self._store = store
-        self._blobs = values.blobs
+        self._blobs = blobs
         self._owner = owner
         self._clock = clock
         self._on_change = on_change
@@ -174,7 +177,7 @@ class Coordinator:
         for kill in turn.kill:
             self._fleet.kill(kill)
         for run_id, digest in turn.forget:
-            self._blobs.spool(RunId(run_id)).delete(digest)
+            self._blobs.spool(run_id).delete(digest)
         for refused, refusal in report.refused.items():
             self._on_refused(refused, refusal, turn.commits)
         for run_id in turn.ended:
@@ -305,7 +308,7 @@ class Coordinator:
     def _quarantine(self, digest: Digest) -> None:
         try:
             self._blobs.quarantine(digest)
-        except StoreError as error:
+        except PerdureError as error:
             log.warning("could not move a damaged blob aside: %s", error)
 
     def close(self) -> None:

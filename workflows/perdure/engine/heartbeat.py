@@ -56,10 +56,12 @@ class Heartbeat:
         while not self._stopping:
             self._beat.wait(LEASE_S / 4)
             self._beat.clear()
-            if self._stopping:
-                return
-            try:
-                self._store.renew(self._owner, LEASE_S, self._workers)
-            except StoreError as error:
-                # Nothing to do here: every commit checks the epoch by itself.
-                log.warning("could not renew the lease: %s", error)
+            if not self._stopping:
+                self._renew()
+
+    def _renew(self) -> None:
+        try:
+            self._store.renew(self._owner, LEASE_S, self._workers)
+        except StoreError as error:
+            # Nothing to do here: every commit checks the epoch by itself.
+            log.warning("could not renew the lease: %s", error)

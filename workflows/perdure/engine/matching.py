@@ -63,7 +63,7 @@ def match_rows(
             helper that changed.
     """
     usable = [row for row in rows if row.status is StepStatus.SUCCEEDED]
-    by_id = {row.step_id: row for row in usable if row.current}
+    by_id: dict[str, StepRecord] = {row.step_id: row for row in usable if row.current}
     kept = {
         step.id: by_id[step.id]
         for step in plan.steps

@@ -162,7 +162,8 @@ def _on_input_lost(
         return
     _note_attempt(run, step, outcome, now)
     if upstream.is_done and upstream.value is not None:
-        engine.quarantine.append(upstream.value.integrity)
+        if upstream.value.place is Place.BLOB:
+            engine.quarantine.append(upstream.value.integrity)
         why = outcome.error.message if outcome.error else "its value is gone"
         settle(run, [reopen(run, upstream, why, now)], now)
     _pend(run, step, now)

@@ -307,7 +307,7 @@ def test_lost_input_is_rebuilt_in_a_live_run_with_only_the_needed_ancestors() ->
     plan = plan_of({"a": [], "x": [], "b": ["a", "x"], "c": ["b"], "d": ["c"]})
     bench = Bench(plan).start()
     for step in "axb":
-        bench.succeed(step)
+        bench.succeed(step, place=Place.BLOB)
 
     turn = bench.end("c", Cause.INPUT_LOST, culprit="step:b")
     assert turn.quarantine == ("blake3:b-value",)

@@ -1,0 +1,355 @@
+"""A world in one thread: virtual time, seeded faults, several coordinators over one memory store.
+
+The real ``decide``, coordinators and store contract; only workers, time and death are pretended.
+A seed says everything that happens, so a failing seed can be replayed:
+``python tests/crash/simulation.py SEED``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from perdure.calls import CallContext, CallId, Outcome, StepCall
+from perdure.engine.coordinator import Coordinator
+from perdure.engine.heartbeat import LEASE_S
+from perdure.executors.protocol import Capacity
+from perdure.fingerprint import fingerprints
+from perdure.plan import (
+    Backoff,
+    FromStep,
+    Function,
+    ListArg,
+    Plan,
+    StepOptions,
+    StepPlan,
+    encode_plan,
+)
+from perdure_storage.blobs import open_blobs
+from perdure_storage.clock import ManualClock
+from perdure_storage.codecs import Codecs
+from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus, StepStatus
+from perdure_storage.memory import MemoryRunStore
+from perdure_storage.records import (
+    Cause,
+    CommitReport,
+    Digest,
+    ErrorRecord,
+    Owner,
+    Place,
+    PlanRecord,
+    ProcessId,
+    RunCommit,
+    RunId,
+    RunPolicy,
+    RunRecord,
+    StoredValue,
+)
+from perdure_storage.values import Values
+
+RUN = RunId("sim")
+MAX_ROUNDS = 20_000
+
+
+def value_of(text: str, *, kept: bool = True) -> StoredValue:
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return StoredValue(
+        codec="json/1",
+        place=Place.INLINE if kept else Place.SPOOL,
+        size_bytes=len(text),
+        integrity=Digest(f"blake3:{digest}"),
+        value_digest=f"v1:{digest}",
+        data=text.encode() if kept else None,
+    )
+
+
+def random_plan(rng: random.Random) -> Plan:
+    """Return a DAG of up to 30 steps with mixed options."""
+    options = (
+        StepOptions(lost_retries=-1),
+        StepOptions(lost_retries=-1, checkpoint=False),
+        StepOptions(lost_retries=-1, cpus=2),
+        StepOptions(lost_retries=-1, retries=1000, backoff=Backoff(0.5, 1.5, 4.0, 0.1)),
+    )
+    steps = []
+    for number in range(rng.randint(1, 30)):
+        deps = rng.sample(range(number), k=min(number, rng.choice([0, 1, 1, 2, 3])))
+        steps.append(
+            StepPlan(
+                id=f"s{number}",
+                name=f"s{number}",
+                function="f",
+                own=f"own-{number}",
+                args=tuple(FromStep(step=f"s{dep}") for dep in sorted(deps)),
+                options=rng.randrange(len(options)),
+            )
+        )
+    outputs = rng.sample(steps, k=min(3, len(steps)))
+    return Plan(
+        workflow="sim",
+        steps=tuple(steps),
+        output=ListArg(items=tuple(FromStep(step=step.id) for step in outputs)),
+        functions={"f": Function(id="f", module="m", qualname="f", code="c")},
+        options=options,
+    )
+
+
+def undisturbed(plan: Plan) -> dict[str, str]:
+    """Return the text of every step's value, computed without any engine."""
+    texts: dict[str, str] = {}
+    for step in plan.steps:
+        texts[step.id] = text_of(step.id, [texts[arg.step] for arg in step.args])  # type: ignore[union-attr]
+    return texts
+
+
+def text_of(step_id: str, inputs: Sequence[str]) -> str:
+    return hashlib.sha256(f"{step_id}({','.join(inputs)})".encode()).hexdigest()[:12]
+
+
+@dataclass
+class World:
+    """Everything that outlives a coordinator, and the ledger that the product does not know."""
+
+    seed: int
+    durability: str = "step"
+    rng: random.Random = field(init=False)
+    clock: ManualClock = field(default_factory=ManualClock)
+    dispatched: list[tuple[CallId, int]] = field(default_factory=list)
+    committed: dict[tuple[str, int], int] = field(default_factory=dict)
+    tick: int = 0
+    deaths: int = 0
+    takeovers: int = 0
+
+    def __post_init__(self) -> None:
+        self.rng = random.Random(self.seed)
+        self.store = WatchedStore(self)
+        url = f"memory://sim-{self.seed}-{self.durability}"
+        self.blobs = open_blobs(url, self.store.store_id, bind=True)
+        self.values = Values(Codecs(), self.blobs)
+        self.plan = random_plan(self.rng)
+        self.texts = undisturbed(self.plan)
+        self.drivers: list[Driver] = []
+
+    def submit(self) -> None:
+        body = encode_plan(self.plan)
+        digest = Digest(f"blake3:{hashlib.sha256(body).hexdigest()}")
+        record = RunRecord(
+            id=RUN,
+            workflow="sim",
+            status=RunStatus.QUEUED,
+            plan_digest=digest,
+            policy=RunPolicy(durability=self.durability, executor="processes"),
+            created_at=self.clock.now(),
+        )
+        assert self.store.create_run(record, PlanRecord(digest=digest, body=body)) is not None
+
+    # --- the run of the world -----------------------------------------------------------------
+    def live(self) -> RunStatus:
+        """Let things happen until the run has ended; return how."""
+        self.submit()
+        for self.tick in range(MAX_ROUNDS):
+            if self.store.get_run(RUN).status in RUN_TERMINAL:
+                break
+            self._change_drivers()
+            self.clock.advance(self.rng.choice([0.0, 0.01, 0.2, 1.0]))
+            driver = self.rng.choice(self.drivers)
+            if not driver.is_frozen:
+                driver.beat()
+                driver.coordinator.turn(0)
+        for driver in self.drivers:
+            driver.coordinator.close()
+        return self.store.get_run(RUN).status
+
+    def _change_drivers(self) -> None:
+        chance = self.rng.random()
+        if chance < 0.01 and self.drivers and self.deaths < 30:
+            # A kill -9: workers go with it, nothing is released, the lease runs out by itself.
+            self.drivers.remove(self.rng.choice(self.drivers))
+            self.deaths += 1
+        if not self.drivers or (chance < 0.03 and len(self.drivers) < 3):
+            self.drivers.append(Driver(self, self.tick))
+        elif chance < 0.05:
+            frozen = self.rng.choice(self.drivers)
+            frozen.is_frozen = not frozen.is_frozen
+        if chance > 0.99 or all(driver.is_frozen for driver in self.drivers):
+            for driver in self.drivers:
+                driver.is_frozen = False
+
+    # --- what must hold -----------------------------------------------------------------------
+    def check(self) -> None:
+        """Compare the store with the undisturbed run and with the ledger."""
+        status = self.store.get_run(RUN).status
+        assert status is RunStatus.SUCCEEDED, f"ended as {status}: {self.store.get_run(RUN).error}"
+        rows = {row.step_id: row for row in self.store.list_steps(RUN)}
+        assert rows.keys() == self.texts.keys()
+        for step in self.plan.steps:
+            row = rows[step.id]  # type: ignore[index]
+            assert row.status is StepStatus.SUCCEEDED and row.value is not None
+            assert row.value.value_digest == value_of(self.texts[step.id]).value_digest
+            wanted = [value_of(self.texts[arg.step]).value_digest for arg in step.args]  # type: ignore[union-attr]
+            assert list(row.inputs) == wanted, "a step consumed what was not committed"
+        for call, tick in self.dispatched:
+            done = self.committed.get((call.step_id, call.generation))
+            assert done is None or tick <= done, f"{call} started after its commit"
+
+
+class WatchedStore(MemoryRunStore):
+    """The memory store; the world notes when what was committed."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world.clock, store_id=f"sim{world.seed}")
+        self._world = world
+
+    def commit(self, batch: Sequence[RunCommit]) -> CommitReport:
+        report = super().commit(batch)
+        for part in batch:
+            if part.run_id in report.committed:
+                for row in part.steps:
+                    key = (row.step_id, row.generation)
+                    assert key not in self._world.committed, f"{key} committed twice"
+                    self._world.committed[key] = self._world.tick
+        return report
+
+
+class Driver:
+    """A coordinator with a heartbeat of its own, which stops while it is frozen."""
+
+    def __init__(self, world: World, number: int) -> None:
+        self.world = world
+        self.is_frozen = False
+        self.owner = Owner(
+            token=f"driver-{number}",
+            host=f"host-{number}",
+            boot_id="boot",
+            pid_ns="ns",
+            pid=number,
+            started=0.0,
+            serves=True,
+        )
+        self.is_started = False
+        self.coordinator = Coordinator(
+            store=world.store,
+            blobs=world.blobs,
+            values=world.values,
+            executors=lambda name: SimExecutor(world, self.owner.token),
+            owner=self.owner,
+            clock=world.clock,
+            heartbeat=self,  # type: ignore[arg-type]
+        )
+
+    def start(self) -> None:
+        if not self.is_started:
+            self.is_started = True
+            self.world.store.register(self.owner, LEASE_S)
+
+    def beat(self) -> None:
+        if self.is_started:
+            self.world.store.renew(self.owner, LEASE_S)
+
+    def beat_now(self, workers: tuple[ProcessId, ...]) -> None:
+        self.beat()
+
+    def stop(self) -> None:
+        self.world.store.unregister(self.owner)
+
+
+class SimExecutor:
+    """Workers that compute by the ids, in any order, and die, fail or lose values by the seed."""
+
+    name = "processes"
+    can_kill = True
+    runs_here = False
+    capacity = Capacity(cpus=3)
+
+    def __init__(self, world: World, token: str) -> None:
+        self.world = world
+        self.token = token
+        self.calls: list[StepCall] = []
+        self.ended: list[Outcome] = []
+
+    def open_run(self, context: CallContext) -> None: ...
+
+    def close_run(self, run_id: str) -> None:
+        assert not self.calls, "a run is closed when nothing of it is in flight"
+
+    def submit(self, calls: Sequence[StepCall]) -> None:
+        owner = self.world.store.get_run(RUN).owner
+        if owner is not None and owner.token == self.token:
+            # Under "group" a stale owner may start what it cannot commit: that counts for nothing.
+            self.world.dispatched += [(call.id, self.world.tick) for call in calls]
+        self.calls += calls
+
+    def kill(self, calls: Sequence[CallId], *, grace_s: float, cause: Cause) -> None:
+        wanted = set(calls)
+        self.ended += [self._failed(c, cause) for c in self.calls if c.id in wanted]
+        self.calls = [call for call in self.calls if call.id not in wanted]
+
+    def poll(self, timeout_s: float | None) -> list[Outcome]:
+        outcomes, self.ended = self.ended, []
+        while self.calls and self.world.rng.random() < 0.6:
+            call = self.calls.pop(self.world.rng.randrange(len(self.calls)))
+            outcomes.append(self._outcome(call))
+        return outcomes
+
+    def _outcome(self, call: StepCall) -> Outcome:
+        chance = self.world.rng.random()
+        if chance < 0.04:
+            return self._failed(call, Cause.WORKER_LOST)
+        if chance < 0.08 and call.id.step_id in self._retrying():
+            return self._failed(call, Cause.USER_ERROR)
+        if chance < 0.10:
+            return self._failed(call, Cause.INPUT_UNAVAILABLE)
+        if chance < 0.12 and call.values:
+            return self._failed(call, Cause.INPUT_LOST, culprit=sorted(call.values)[0])
+        return Outcome(id=call.id, cause=Cause.SUCCEEDED, value=self._value(call))
+
+    def _value(self, call: StepCall) -> StoredValue:
+        texts = [self.world.texts[arg.step] for arg in call.args]  # type: ignore[union-attr]
+        text = text_of(call.id.step_id, texts)
+        return value_of(text, kept=call.checkpoint or self.world.rng.random() < 0.5)
+
+    def _retrying(self) -> set[str]:
+        plan = self.world.plan
+        return {step.id for step in plan.steps if plan.options[step.options].retries}
+
+    def _failed(self, call: StepCall, cause: Cause, *, culprit: str = "") -> Outcome:
+        error = ErrorRecord(type="sim.Fault", message=cause.value, cause=cause)
+        return Outcome(id=call.id, cause=cause, error=error, culprit=culprit)
+
+    def wake(self) -> None: ...
+
+    def workers(self) -> tuple[ProcessId, ...]:
+        return ()
+
+    def close(self) -> None:
+        self.calls.clear()
+
+
+def simulate(seed: int, durability: str = "step") -> World:
+    """Live one world through and check it. Raises AssertionError with the way to replay it."""
+    world = World(seed, durability)
+    try:
+        world.live()
+        world.check()
+    except AssertionError as error:
+        replay = f"python tests/crash/simulation.py {seed} {durability}"
+        raise AssertionError(f"{error}\nreplay: {replay}") from error
+    return world
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Replay one seed, or run a range of them: ``simulation.py 7`` or ``simulation.py 0-5000``."""
+    span, durability = arguments[0], (arguments[1:] or ["step"])[0]
+    first, _, last = span.partition("-")
+    started = datetime.now()
+    for seed in range(int(first), int(last or first) + 1):
+        simulate(seed, durability)
+    print(f"seeds {span} {durability}: all held, {datetime.now() - started}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

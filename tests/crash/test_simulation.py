@@ -1,0 +1,29 @@
+"""Seeded worlds with dying, freezing and failing coordinators and workers: all must hold."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import pytest
+
+from .simulation import simulate
+
+SEEDS = int(os.environ.get("PERDURE_SIMULATION_SEEDS", "300"))
+
+
+@pytest.mark.parametrize("durability", ["step", "group"])
+def test_simulation_holds_for_every_seed(
+    durability: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR)
+    worlds = [simulate(seed, durability) for seed in range(SEEDS)]
+
+    assert sum(world.deaths for world in worlds) > SEEDS / 20, "the seeds kill too rarely"
+
+
+def test_simulation_replays_a_seed_exactly() -> None:
+    first, second = simulate(11), simulate(11)
+
+    assert first.dispatched == second.dispatched
+    assert first.committed == second.committed
