@@ -11,7 +11,7 @@ from datetime import datetime
 
 import msgspec
 
-from perdure_storage.errors import InternalError, RunConflict
+from perdure_storage.errors import InternalError, RunConflict, StoreError
 from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus, StepStatus, may_become
 from perdure_storage.records import (
     Digest,
@@ -216,6 +216,15 @@ def claim_event(before: RunRecord, owner: Owner) -> tuple[str, dict[str, object]
 def is_takeover(before: RunRecord, owner: Owner) -> bool:
     """Say whether a claim by ``owner`` takes the run from somebody else."""
     return before.owner is not None and before.owner.token != owner.token
+
+
+def require_bound(store: str, bound: str, url: str) -> None:
+    """Raise StoreError if the store keeps its values elsewhere than in ``url``."""
+    if bound != url:
+        raise StoreError(
+            f"{store} keeps its values in {bound}, not in {url}. Open it with blobs={bound!r},"
+            f" or make another store for {url}"
+        )
 
 
 def require_releasable(run_id: RunId, to: RunStatus) -> None:

@@ -36,6 +36,7 @@ from perdure_storage.records import (
     StepRecord,
     StoredValue,
 )
+from perdure_storage.roots import public_url
 
 _replace = msgspec.structs.replace
 _pack = msgspec.msgpack.Encoder().encode
@@ -86,6 +87,7 @@ class MemoryRunStore:
         self._heartbeats: dict[str, _Heartbeat] = {}
         self._condemned: set[Digest] = set()
         self._tombstones: set[RunId] = set()
+        self._blobs_url: str | None = None
         self._version = 0
 
     @property
@@ -163,9 +165,16 @@ class MemoryRunStore:
             self._version += 1
 
     def coordinators(self) -> list[tuple[Owner, bool]]:
-        now = self._clock.monotonic()
         with self._lock:
-            return [(beat.owner, beat.until > now) for beat in self._heartbeats.values()]
+            beats = [self._heartbeats[token] for token in sorted(self._heartbeats)]
+            return [(beat.owner, self._stands(beat)) for beat in beats]
+
+    def requests(self, token: str) -> list[RunRecord]:
+        with self._lock:
+            mine = [
+                self._seen(k) for k in self._runs.values() if guards.token_of(k.record) == token
+            ]
+        return [_replace(run, inputs={}) for run in sorted(mine, key=lambda run: run.id)]
 
     def workers_of(self, token: str) -> tuple[ProcessId, ...]:
         with self._lock:
@@ -272,16 +281,16 @@ class MemoryRunStore:
             kept = self._kept(run_id)
             old = kept.record
             guards.require_resettable(run_id, old.status, self._is_driven(old))
+            new = guards.reopened(old, plan, policy)
+            if inputs is not None:
+                new = _replace(new, inputs=dict(inputs), inputs_digest=inputs_digest)
+            self._refuse_condemned(run_id, set(guards.blobs_of_inputs(new)))
             if plan is not None:
                 self._refuse_condemned(run_id, set(plan.blobs))
                 self._plans.setdefault(plan.digest, plan)
                 kept.plans.add(plan.digest)
-            kept.record = guards.reopened(old, plan, policy)
-            if inputs is not None:
-                kept.record = _replace(
-                    kept.record, inputs=dict(inputs), inputs_digest=inputs_digest
-                )
-                kept.blobs |= set(guards.blobs_of_inputs(kept.record))
+            kept.record = new
+            kept.blobs |= set(guards.blobs_of_inputs(new))
             self._close_failures(kept)
             self._tell(kept, "reset", guards.reset_detail(old, plan, reason))
             return self._seen(kept)
@@ -316,6 +325,12 @@ class MemoryRunStore:
         with self._lock:
             self._condemned.difference_update(digests)
 
+    def bind_blobs(self, url: str) -> bool:
+        with self._lock:
+            self._blobs_url = self._blobs_url or public_url(url)
+            guards.require_bound(self.url, self._blobs_url, public_url(url))
+            return not self._runs and not self._tombstones
+
     # --- looking out -------------------------------------------------------------------------
     def changes(self) -> object:
         return self._version
@@ -346,11 +361,11 @@ class MemoryRunStore:
 
     def _is_driven(self, run: RunRecord) -> bool:
         heartbeat = None if run.owner is None else self._heartbeats.get(run.owner.token)
-        return (
-            heartbeat is not None
-            and self._is_here(heartbeat.owner)
-            and heartbeat.until > self._clock.monotonic()
-        )
+        return heartbeat is not None and self._stands(heartbeat)
+
+    def _stands(self, heartbeat: _Heartbeat) -> bool:
+        is_over = heartbeat.until <= self._clock.monotonic()
+        return self._is_here(heartbeat.owner) and not is_over
 
     def _is_here(self, owner: Owner) -> bool:
         return self._boot_id is None or owner.boot_id == self._boot_id

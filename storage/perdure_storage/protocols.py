@@ -197,10 +197,10 @@ class RunStore(Protocol):
         """Open a terminal or PAUSED run again: QUEUED; FAILED and CANCELLED rows become history.
 
         ``plan`` replaces the plan (changed code; the event's detail names the one before as
-        ``plan_before``), ``inputs`` with their digest the inputs, ``policy`` the policy. Clears error, deadline
-        marks, cancel and pause requests, ``finished_at``, the owner; takeovers become 0. Earlier
-        plans stay until the run is deleted. Guard: terminal or PAUSED, or live without an owner
-        whose lease stands; otherwise RunConflict. Raises RunNotFound, BlobsCondemned.
+        ``plan_before``), ``inputs`` with their digest the inputs, ``policy`` the policy. Clears
+        error, deadline marks, cancel and pause requests, ``finished_at``, the owner; takeovers
+        become 0. Earlier plans stay until the run is deleted. Guard: terminal or PAUSED, or live
+        without an owner whose lease stands; otherwise RunConflict. Raises RunNotFound, BlobsCondemned.
         """
         ...
 
@@ -218,9 +218,11 @@ class RunStore(Protocol):
         ...
 
     def requests(self, token: str) -> list[RunRecord]:
-        """Return the live runs owned by this coordinator that have a cancel or pause request.
+        """Return the runs that this coordinator owns, to be looked through for requests.
 
-        Cheap: an indexed look-up; asked whenever ``changes`` says that something may be new.
+        Also those without one, because a pause request may just have been cleared. By id;
+        ``inputs`` are left empty. Cheap: an indexed look-up, asked whenever ``changes`` says that
+        something may be new.
         """
         ...
 
@@ -234,6 +236,16 @@ class RunStore(Protocol):
 
     def absolve(self, digests: Iterable[Digest]) -> None:
         """Remove the marks: the files are gone, or are wanted again."""
+        ...
+
+    def bind_blobs(self, url: str) -> bool:
+        """Bind the store to a blob root; the first one stays.
+
+        Returns whether the root may still be fresh: no run was ever made, so nothing is missing
+        if its marker is not there yet, also when a process died between here and the marker.
+        Raises StoreError if the store is bound to another root. Credentials in ``url`` are not
+        kept.
+        """
         ...
 
     # --- looking out -------------------------------------------------------------------------

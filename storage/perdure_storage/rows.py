@@ -416,6 +416,11 @@ def pack_owner(owner: Owner) -> str:
     return _text_of(owner)
 
 
+def unpack_owner(text: str) -> Owner:
+    """Return the owner of a column."""
+    return _parse_owner(text)
+
+
 def pack_processes(processes: Sequence[ProcessId]) -> str:
     """Return worker processes as a column."""
     return _text_of(tuple(processes))

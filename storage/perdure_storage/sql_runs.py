@@ -6,7 +6,7 @@ rows of that one run are only ever written under that lock, so nothing else need
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -34,7 +34,9 @@ from perdure_storage.records import (
     RunRecord,
     StepId,
     StepRecord,
+    StoredValue,
 )
+from perdure_storage.roots import public_url
 from perdure_storage.rows import (
     AttemptRows,
     PlanRows,
@@ -45,6 +47,7 @@ from perdure_storage.rows import (
     pack_processes,
     to_us,
     unpack_event,
+    unpack_owner,
     unpack_processes,
 )
 from perdure_storage.signing import Signer
@@ -240,6 +243,10 @@ class SqlRunStore:
         self._database.write(lambda t: t.run(self._statements.delete_heartbeat, token=owner.token))
         self._own_changes += 1
 
+    def coordinators(self) -> list[tuple[Owner, bool]]:
+        rows = self._database.read(lambda t: t.rows(self._statements.list_coordinators))
+        return [(unpack_owner(owner), bool(alive)) for owner, alive in rows]
+
     def workers_of(self, token: str) -> tuple[ProcessId, ...]:
         row = self._database.read(lambda t: t.row(self._statements.workers_of, token=token))
         return () if row is None else unpack_processes(row[0])
@@ -358,16 +365,28 @@ class SqlRunStore:
         self._database.announce(transaction)
         return self._require(transaction, run_id)
 
+    def requests(self, token: str) -> list[RunRecord]:
+        rows = self._database.read(lambda t: t.rows(self._statements.runs_of_owner, token=token))
+        return [self._runs.unpack_listed(row) for row in rows]
+
     def reset_run(
         self,
         run_id: RunId,
         *,
         plan: PlanRecord | None = None,
+        inputs: Mapping[str, StoredValue] | None = None,
+        inputs_digest: str = "",
         policy: RunPolicy | None = None,
         reason: str = "resume",
     ) -> RunRecord:
+        def reopen(old: RunRecord) -> RunRecord:
+            new = guards.reopened(old, plan, policy)
+            if inputs is None:
+                return new
+            return _replace(new, inputs=dict(inputs), inputs_digest=inputs_digest)
+
         crash_point("reset.before")
-        run = self._database.write(lambda t: self._reset(t, run_id, plan, policy, reason))
+        run = self._database.write(lambda t: self._reset(t, run_id, plan, reopen, reason))
         crash_point("reset.after")
         self._own_changes += 1
         return run
@@ -377,7 +396,7 @@ class SqlRunStore:
         transaction: Transaction,
         run_id: RunId,
         plan: PlanRecord | None,
-        policy: RunPolicy | None,
+        reopen: Callable[[RunRecord], RunRecord],
         reason: str,
     ) -> RunRecord:
         old = self._require(transaction, run_id)
@@ -385,14 +404,15 @@ class SqlRunStore:
         if plan is not None:
             self._put_plan(transaction, plan, self._plans.pack(plan))
             transaction.insert(self._statements.insert_plan_ref, [(run_id, plan.digest)])
-        new = _replace(guards.reopened(old, plan, policy), seq=old.seq + 1)
+        new = _replace(reopen(old), seq=old.seq + 1)
+        blobs = guards.blobs_of_inputs(new)
+        self._refuse_condemned(transaction, run_id, blobs)
+        self._refer(transaction, "run", run_id, blobs)
         # The whole row, because the plan is under the run's signature.
         changed = dict(zip(_RUN_COLUMNS, self._runs.pack(new), strict=True))
         self._update(transaction, run_id, **{name: changed[name] for name in _REOPENING})
         transaction.run(self._statements.close_failures, of_run=run_id)
-        self._tell(
-            transaction, run_id, new.seq, "reset", {"reason": reason, "was": str(old.status)}
-        )
+        self._tell(transaction, run_id, new.seq, "reset", guards.reset_detail(old, plan, reason))
         self._database.announce(transaction)
         return _replace(new, lease_live=False)
 
@@ -449,30 +469,22 @@ class SqlRunStore:
         listed = self._statements.id_list(list(digests))
         self._database.write(lambda t: t.run(self._statements.delete_condemned, ids=listed))
 
-    # --- settings ----------------------------------------------------------------------------
+    # --- settings -----------------------------------------------------------------------------
     def blobs_url(self) -> str | None:
         """Return the URL of the blob root that this store is bound to, if it is bound."""
         settings = self._database.read(lambda t: t.texts(self._statements.list_settings))
         return settings.get("blobs_url")
 
-    def bind_blobs(self, url: str) -> None:
-        """Bind the store to a blob root: the first one stays.
-
-        Args:
-            url: of the root, without credentials.
-
-        Raises:
-            StoreError: the store is bound to another root.
-        """
-        self._database.write(
-            lambda t: t.insert(self._statements.insert_setting, [("blobs_url", url)])
-        )
+    def bind_blobs(self, url: str) -> bool:
+        shown = public_url(url)
         bound = self.blobs_url()
-        if bound != url:
-            raise StoreError(
-                f"{self.url} keeps its values in {bound}, not in {url}. Open it with"
-                f" blobs={bound!r}, or make another store for {url}"
-            )
+        if bound is None:
+            statement = self._statements.insert_setting
+            self._database.write(lambda t: t.insert(statement, [("blobs_url", shown)]))
+            bound = self.blobs_url() or shown
+        guards.require_bound(self.url, bound, shown)
+        row = self._database.read(lambda t: t.row(self._statements.any_run_ever))
+        return row is not None and not row[0]
 
     # --- looking out -------------------------------------------------------------------------
     def changes(self) -> object:
@@ -535,6 +547,8 @@ _CLAIMING = (
 _REOPENING = (
     "status",
     "plan_digest",
+    "inputs",
+    "inputs_digest",
     "policy",
     "deadline_us",
     "finished_at_us",

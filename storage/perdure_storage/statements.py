@@ -322,6 +322,21 @@ class Statements:
         return self.compile(sa.delete(coordinator).where(old, ~owns))
 
     @cached_property
+    def list_coordinators(self) -> Statement:
+        chosen = sa.select(coordinator.c.owner, self._lease_lives())
+        return self.compile(chosen.order_by(coordinator.c.token))
+
+    @cached_property
+    def runs_of_owner(self) -> Statement:
+        mine = self._runs(*_LISTED).where(_IS_DRIVEN, run.c.owner_token == sa.bindparam("token"))
+        return self.compile(mine.order_by(run.c.id))
+
+    @cached_property
+    def any_run_ever(self) -> Statement:
+        made = sa.exists(sa.select(run.c.id)) | sa.exists(sa.select(tombstone.c.run_id))
+        return self.compile(sa.select(made))
+
+    @cached_property
     def workers_of(self) -> Statement:
         where = coordinator.c.token == sa.bindparam("token")
         return self.compile(sa.select(coordinator.c.workers).where(where))
