@@ -161,6 +161,8 @@ class Coordinator:
         """
         if turn.ended or turn.parked or turn.quarantine or not turn.dispatch:
             return False
+        if any(commit.lost or commit.superseded for commit in turn.commits):
+            return False  # what they retire may be among the rows that wait
         runs = self._engine.runs
         is_group = all(runs[c.run_id].record.policy.durability == "group" for c in turn.commits)
         return is_group and not self._commits.is_due
@@ -179,7 +181,7 @@ class Coordinator:
         for run_id, digest in turn.forget:
             self._blobs.spool(run_id).delete(digest)
         for refused, refusal in report.refused.items():
-            self._on_refused(refused, refusal, turn.commits)
+            self._on_refused(refused, refusal)
         for run_id in turn.ended:
             if run_id not in report.refused:
                 crash_point("terminal.after")
@@ -204,14 +206,15 @@ class Coordinator:
             self._store.release_run(record, to=RunStatus.PAUSED)
         self._let_go(run_id)
 
-    def _on_refused(self, run_id: RunId, refusal: Refusal, commits: tuple[RunCommit, ...]) -> None:
+    def _on_refused(self, run_id: RunId, refusal: Refusal) -> None:
         log.warning("commit refused: %s", refusal.message, extra={"run_id": run_id})
         self._events.append(OwnershipLost(run_id, refusal.message))
         if refusal.kind == "rejected":
-            epoch = next(commit.epoch for commit in commits if commit.run_id == run_id)
             message = f"the store refuses the row of {', '.join(refusal.steps)}: "
             end = failed_end("perdure_storage.errors.StoreError", message + refusal.message)
-            self._end(run_id, epoch, end)
+            record = self._store.find_run(run_id)
+            if record is not None and record.owner == self._owner:
+                self._end(run_id, record.epoch, end)
         elif refusal.kind == "condemned":
             # gc is taking a blob that the rows name: the steps that made it run once more.
             self._again.append(run_id)
