@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from perdure_storage.connect import open_run_store
 
@@ -21,7 +20,7 @@ from perdure_storage.clock import Clock, SystemClock
 from perdure_storage.codecs import Codecs
 from perdure_storage.logs import open_logs
 from perdure_storage.protocols import LogStore, RunStore
-from perdure_storage.signing import load_or_create_key
+from perdure_storage.signing import KeyFile
 from perdure_storage.values import Values
 
 
@@ -76,11 +75,11 @@ def _make_folder(settings: Settings) -> None:
     (folder / ".gitignore").write_text("*\n")
 
 
-def _key(settings: Settings) -> bytes | None:
+def _key(settings: Settings) -> bytes | KeyFile | None:
     if settings.key is not None:
         return _from_hex(settings.key)
-    folder: Path | None = settings.folder
-    return load_or_create_key(folder) if folder is not None else None
+    folder = settings.folder
+    return KeyFile(folder / "key") if folder is not None else None
 
 
 def _from_hex(text: str) -> bytes:
