@@ -1,0 +1,147 @@
+"""perdure runs Python DAGs that survive: every step's result is durable the moment it exists.
+
+Functions become tasks, tasks are bound into workflows, and a workflow that was killed goes on
+from its last checkpoint, by its id.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from perdure import session
+from perdure.errors import (
+    CodeChanged,
+    DefinitionError,
+    Failure,
+    NondeterminismError,
+    NotSerializable,
+    PerdureError,
+    RunCancelled,
+    RunConflict,
+    RunFailed,
+    RunNotDriven,
+    RunNotFound,
+    StepFailed,
+    StepTimeout,
+    StoreError,
+    ValueDamaged,
+    WaitTimeout,
+    WorkerLost,
+)
+from perdure.graph.dag import Dag
+from perdure.graph.node import Node
+from perdure.graph.node import input_placeholder as Input
+from perdure.retry import Backoff
+from perdure.schema import Static
+from perdure.secret import Secret
+from perdure.task import Task, task
+from perdure.workflow import Workflow, workflow
+
+if TYPE_CHECKING:
+    from perdure.client import Perdure
+    from perdure.runs import Run, Step
+    from perdure.verbs import (
+        cancel,
+        delete,
+        execute,
+        get_run,
+        list_runs,
+        open,
+        pause,
+        resume,
+        resume_all,
+        run,
+        start,
+        submit,
+        why,
+    )
+    from perdure.worker.context import current
+
+__all__ = [
+    "Backoff",
+    "CodeChanged",
+    "Dag",
+    "DefinitionError",
+    "Failure",
+    "Input",
+    "Node",
+    "NondeterminismError",
+    "NotSerializable",
+    "Perdure",
+    "PerdureError",
+    "Run",
+    "RunCancelled",
+    "RunConflict",
+    "RunFailed",
+    "RunNotDriven",
+    "RunNotFound",
+    "Secret",
+    "Static",
+    "Step",
+    "StepFailed",
+    "StepTimeout",
+    "StoreError",
+    "Task",
+    "ValueDamaged",
+    "WaitTimeout",
+    "WorkerLost",
+    "Workflow",
+    "cancel",
+    "current",
+    "delete",
+    "execute",
+    "get_run",
+    "list_runs",
+    "open",
+    "pause",
+    "resume",
+    "resume_all",
+    "run",
+    "start",
+    "submit",
+    "task",
+    "why",
+    "workflow",
+]
+
+# What needs the engine or a store is imported when it is first asked for.
+_VERBS = (
+    "cancel", "delete", "execute", "get_run", "list_runs", "open", "pause", "resume",
+    "resume_all", "run", "start", "submit", "why",
+)  # fmt: skip
+_LATE = dict.fromkeys(_VERBS, "perdure.verbs") | {
+    "Perdure": "perdure.client",
+    "Run": "perdure.runs",
+    "Step": "perdure.runs",
+    "current": "perdure.worker.context",
+}
+
+
+def __getattr__(name: str) -> Any:
+    module = _LATE.get(name)
+    if module is None:
+        raise AttributeError(f"module 'perdure' has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(module), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _default_client() -> Perdure:
+    from perdure.client import default_client
+
+    return default_client()
+
+
+def _execute_eagerly(definition: Any, given: Mapping[str, Any]) -> Any:
+    from perdure.eager import execute_definition
+
+    return execute_definition(definition, given)
+
+
+session.set_default_driver(_default_client)
+session.set_eager(_execute_eagerly)

@@ -109,7 +109,9 @@ class Task(Generic[P, R]):
             self._signature.bind(*args, **kwargs)
         except TypeError as error:
             name = self._spec.name
-            raise DefinitionError(f"{name}.bind(): {error}; it is {name}{self._signature}") from None
+            raise DefinitionError(
+                f"{name}.bind(): {error}; it is {name}{self._signature}"
+            ) from None
 
     def __perdure_code__(self) -> tuple[Callable[..., Any], str | None, str]:
         """Return what code digests are made of: function, declared version, name."""
@@ -192,7 +194,9 @@ def _check_function(function: object) -> None:
     if isinstance(function, Task):
         raise DefinitionError(f"{function!r} is a task already: use .options(...) to change it")
     if isinstance(function, staticmethod | classmethod):
-        raise DefinitionError("put @staticmethod above @task, or move the function out of the class")
+        raise DefinitionError(
+            "put @staticmethod above @task, or move the function out of the class"
+        )
     if not callable(function) or isinstance(function, type):
         raise DefinitionError(f"@task is for functions, not for {function!r}")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):

@@ -31,6 +31,7 @@ RUN_OPTIONS = (
     "durability",
     "on_change",
     "on_failure",
+    "on_divergence",
     "deadline",
     "queue",
     "priority",
@@ -121,6 +122,7 @@ class Workflow(Generic[P, R]):
             bound=trace.calls,
             token=token,
             parameters=tuple(field.planned() for field in self._schema.fields),
+            statics={each.name: values[each.name] for each in self._schema.fields if each.static},
         )
 
     def bind(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -217,7 +219,7 @@ class Workflow(Generic[P, R]):
 
     def _call_body(self, values: dict[str, Any]) -> Any:
         result = self._function(**values)  # type: ignore[call-arg]
-        if inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
             raise DefinitionError(f"workflow {self._name!r}: its body must be a plain function")
         return result
 

@@ -9,7 +9,7 @@ numbered in the order of binding: ``load``, ``load#2``, ``load#3``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
@@ -60,6 +60,7 @@ class Dag:
         ids: step id by call.
         inputs: names of the inputs that steps or the output use, in order of first use.
         parameters: the workflow's parameters; empty for a free graph.
+        statics: values of the static ones.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Dag:
     ids: dict[Call, str]
     inputs: tuple[str, ...]
     parameters: tuple[Parameter, ...] = ()
+    statics: dict[str, Any] = field(default_factory=dict)
 
     def text(self) -> str:
         """Return the graph as a plain text tree."""
@@ -92,6 +94,7 @@ def make_dag(
     bound: Iterable[Call] = (),
     token: object | None = None,
     parameters: tuple[Parameter, ...] = (),
+    statics: dict[str, Any] | None = None,
 ) -> Dag:
     """Return the graph of everything that ``output`` needs, and of every call in ``bound``.
 
@@ -101,6 +104,7 @@ def make_dag(
         bound: calls that belong to it whether they are needed or not.
         token: the trace in which they were bound; None for a free graph.
         parameters: the workflow's parameters.
+        statics: values of the static ones.
 
     Raises:
         DefinitionError: a node belongs to another graph, the graph has a cycle, or a free graph
@@ -119,6 +123,7 @@ def make_dag(
         ids={step.call: step.id for step in steps},
         inputs=_input_names(ordered, found),
         parameters=parameters,
+        statics=statics or {},
     )
 
 

@@ -1,0 +1,307 @@
+"""From a definition to a plan: arguments bound, constants encoded, functions named by their code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+from blake3 import blake3
+from perdure_storage.records import StoredValue
+from perdure_storage.shapes import is_main
+from perdure_storage.values import Values
+
+from perdure.arguments import ArgumentWriter, Constants, encode, own_digest
+from perdure.bundle import make_bundle
+from perdure.errors import DefinitionError, did_you_mean
+from perdure.fingerprint import CodeDigest, code_digest, version_digest
+from perdure.graph.dag import Dag, Step, make_dag
+from perdure.graph.node import Node, TaskSpec, describe
+from perdure.plan import Arg, Function, Parameter, Plan, StepOptions, StepPlan
+from perdure.secret import SecretRef
+from perdure.sources import is_local_name
+from perdure.target import load_target, origin_of
+from perdure.task import Task
+from perdure.workflow import Workflow
+
+__all__ = ["Prepared", "compile_dag", "load_target", "prepare"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A graph together with the values of its inputs, checked.
+
+    Attributes:
+        dag: the graph; static parameters are in it.
+        inputs: values of all other parameters, defaults filled in.
+        name: the workflow's name.
+        origin: target that makes it again, or None.
+    """
+
+    dag: Dag
+    inputs: dict[str, Any]
+    name: str
+    origin: str | None = None
+
+
+def prepare(definition: Any, given: Mapping[Any, Any] | Sequence[Any]) -> Prepared:
+    """Bind arguments to a workflow or to the inputs of nodes.
+
+    Args:
+        definition: a workflow, a node, containers of nodes, or a ``Dag``.
+        given: values by parameter name; for ``Input()`` placeholders also by position.
+
+    Raises:
+        DefinitionError: a parameter is unknown, missing or of the wrong type, or the graph makes
+            no sense.
+    """
+    if isinstance(definition, Workflow):
+        return _prepare_workflow(definition, _by_text(given))
+    if isinstance(definition, Task):
+        name = definition.spec.name
+        raise DefinitionError(f"{name} is a task: run a node of it, {name}.bind(...)")
+    dag = definition if isinstance(definition, Dag) else _free_dag(definition)
+    inputs = _by_text(given)
+    _check_names(dag, inputs)
+    return Prepared(dag=dag, inputs=inputs, name=dag.name)
+
+
+def _prepare_workflow(workflow: Workflow[Any, Any], given: dict[str, Any]) -> Prepared:
+    values = workflow.schema.complete(given)
+    static = {field.name for field in workflow.schema.fields if field.static}
+    inputs = {name: value for name, value in values.items() if name not in static}
+    for name, value in inputs.items():
+        _refuse_placeholder(name, value, workflow.name)
+        workflow.schema.check(name, value)
+    dag = workflow.dag(**{name: values[name] for name in static})
+    return Prepared(dag=dag, inputs=inputs, name=workflow.name, origin=origin_of(workflow))
+
+
+def _refuse_placeholder(name: str, value: Any, workflow: str) -> None:
+    if type(value) is Node:
+        raise DefinitionError(
+            f"{workflow}: {name!r} is given {describe(value)}, which does not exist yet: run its "
+            "value, or bind both into one workflow"
+        )
+    if type(value) is SecretRef:
+        raise DefinitionError(
+            f"{workflow}: {name!r} is given a Secret: inputs are stored, so name the secret where a "
+            f"step takes it, `f.bind(perdure.Secret({value.name!r}))`"
+        )
+
+
+def _free_dag(definition: Any) -> Dag:
+    dag = make_dag(definition)
+    if not dag.steps:
+        raise DefinitionError(
+            f"there is no step in {definition!r:.200}: run a workflow, a node (`f.bind(...)`), or a "
+            "list, tuple or dict of nodes"
+        )
+    return dag
+
+
+def _by_text(given: Mapping[Any, Any] | Sequence[Any]) -> dict[str, Any]:
+    pairs = given.items() if isinstance(given, Mapping) else enumerate(given)
+    return {str(name): value for name, value in pairs}
+
+
+def _check_names(dag: Dag, inputs: dict[str, Any]) -> None:
+    for name, value in inputs.items():
+        if name not in dag.inputs:
+            listed = ", ".join(dag.inputs) or "none"
+            raise DefinitionError(
+                f"{dag.name}: no input {name!r}{did_you_mean(name, dag.inputs)} (inputs: {listed})"
+            )
+        _refuse_placeholder(name, value, dag.name)
+    for name in dag.inputs:
+        if name not in inputs:
+            raise DefinitionError(f"{dag.name}: input {name!r} is missing: inputs={{{name!r}: ...}}")
+
+
+def compile_dag(dag: Dag, values: Values, *, origin: str | None = None) -> Plan:
+    """Return the graph as data; constants and functions that travel are stored through ``values``.
+
+    Args:
+        dag: the graph.
+        values: where constants, functions and the bundle of sources go.
+        origin: target that makes the graph again.
+
+    Raises:
+        NotSerializable: a constant or a closure has no encoding; carries the path to the culprit.
+        DefinitionError: a node hides where no worker would find it.
+    """
+    return _Compiler(dag, values).plan(origin)
+
+
+class _Compiler:
+    """One compilation. Mutable, used once."""
+
+    def __init__(self, dag: Dag, values: Values) -> None:
+        self._dag = dag
+        self._values = values
+        self._constants = Constants(values)
+        self._writer = ArgumentWriter(self._constants, dag.ids)
+        self._functions: dict[str, Function] = {}
+        self._function_ids: dict[int, tuple[str, str]] = {}
+        self._options: dict[bytes, int] = {}
+        self._option_table: list[StepOptions] = []
+        self._option_ids: dict[int, int] = {}
+        self._modules: set[str] = set()
+
+    def plan(self, origin: str | None) -> Plan:
+        """Return the plan."""
+        steps = tuple(self._step(step) for step in self._dag.steps)
+        output = self._writer.write(self._dag.output, "the result", [])
+        parameters = tuple(self._parameter(each) for each in self._dag.parameters)
+        bundle, size = self._bundle()
+        return Plan(
+            workflow=self._dag.name,
+            steps=steps,
+            output=output,
+            functions=self._functions,
+            constants=self._constants.stored,
+            options=tuple(self._option_table),
+            parameters=parameters,
+            origin=origin,
+            bundle=bundle,
+            bundle_size=size,
+        )
+
+    def _step(self, step: Step) -> StepPlan:
+        call, spec = step.call, step.call.spec
+        function, code = self._function(spec)
+        text: list[str] = []
+        where = f"{step.id}.bind"
+        args: list[Arg] = []
+        for index, template in enumerate(call.args):
+            text.append(f"#{index}")
+            args.append(self._writer.write(template, f"{where}(#{index})", text))
+        kwargs: dict[str, Arg] = {}
+        for name in sorted(call.kwargs):
+            text.append(f"{name}=")
+            kwargs[name] = self._writer.write(call.kwargs[name], f"{where}({name})", text)
+        return StepPlan(
+            id=step.id,
+            name=step.name,
+            function=function,
+            own=own_digest(code, spec.options.outputs, spec.options.catch, text),
+            scope=step.scope,
+            args=tuple(args),
+            kwargs=kwargs,
+            after=step.after,
+            options=self._option(spec),
+        )
+
+    def _parameter(self, parameter: Parameter) -> Parameter:
+        if not parameter.static:
+            return parameter
+        value = self._dag.statics[parameter.name]
+        constant = self._constants.add(value, f"parameter {parameter.name!r}")
+        return msgspec.structs.replace(parameter, value=constant.index)
+
+    def _option(self, spec: TaskSpec) -> int:
+        index = self._option_ids.get(id(spec))
+        if index is None:
+            options = spec.options
+            if spec.retry_on is not None:
+                constant = self._constants.add(spec.retry_on, f"retry_on of {spec.name!r}")
+                options = msgspec.structs.replace(options, retry_on=constant.index)
+            key = msgspec.json.encode(options, order="deterministic")
+            if key not in self._options:
+                self._options[key] = len(self._option_table)
+                self._option_table.append(options)
+            index = self._option_ids[id(spec)] = self._options[key]
+        return index
+
+    def _function(self, spec: TaskSpec) -> tuple[str, str]:
+        """Return the id of a task's function and the digest by which its code counts."""
+        known = self._function_ids.get(id(spec))
+        if known is None:
+            found = code_digest(spec.function)
+            self._modules.update(found.modules)
+            version = spec.version
+            counted = found.digest if version is None else version_digest(spec.name, version)
+            function = self._travelling(spec, found, counted)
+            self._functions[function.id] = function
+            known = self._function_ids[id(spec)] = function.id, counted
+        return known
+
+    def _travelling(self, spec: TaskSpec, found: CodeDigest, counted: str) -> Function:
+        function = spec.function
+        module, qualname = function_name(function)
+        value: StoredValue | None = None
+        code = counted
+        referred = importable(module, qualname, function)
+        if referred is None:
+            value = encode(self._values, function, spec.name)
+        else:  # the worker digests what it imports, which may declare a version of its own
+            code = code_digest(referred).digest
+        identity = blake3(f"{code} {counted} {value and value.integrity}".encode()).hexdigest(8)
+        source = getattr(function, "__code__", None)
+        return Function(
+            id=f"{module}:{qualname}@{identity}",
+            module=module,
+            qualname=qualname,
+            code=code,
+            value=value,
+            file=getattr(source, "co_filename", ""),
+            line=getattr(source, "co_firstlineno", 0),
+            is_async=spec.is_async,
+            manifest=found.manifest,
+            not_followed=found.not_followed,
+        )
+
+    def _bundle(self) -> tuple[str | None, int]:
+        modules = self._modules | {
+            cls.__module__ for cls in self._constants.classes if is_local_name(cls.__module__)
+        }
+        data = make_bundle(modules)
+        if data is None:
+            return None, 0
+        return self._values.blobs.put([data]), len(data)
+
+
+def function_name(function: Callable[..., Any]) -> tuple[str, str]:
+    """Return the module and qualified name of a function, or of a callable object's class."""
+    module = getattr(function, "__module__", None) or type(function).__module__
+    return module, getattr(function, "__qualname__", None) or type(function).__qualname__
+
+
+def importable(module: str, qualname: str, function: Callable[..., Any]) -> Any:
+    """Return what a fresh interpreter would import under this name, if it is ``function``.
+
+    Returns:
+        The task or function at that name; None if the function has to travel by value: of a
+        script, a notebook, a function body, a lambda, or a module that cannot be found again.
+    """
+    if is_main(module) or "<" in qualname or not _is_findable(module):
+        return None
+    found: Any = sys.modules.get(module)
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    plain = found.function if isinstance(found, Task) else found
+    return found if plain is function else None
+
+
+def _is_findable(module: str) -> bool:
+    loaded = sys.modules.get(module)
+    return loaded is not None and _finds(module, getattr(loaded, "__file__", None))
+
+
+@lru_cache(maxsize=4096)
+def _finds(module: str, filename: str | None) -> bool:
+    """Say whether the import system finds this very module by name, without looking at what is
+    loaded: tests and tools put modules into ``sys.modules`` that nobody else can import."""
+    parent, _, _ = module.rpartition(".")
+    path = getattr(sys.modules.get(parent), "__path__", None) if parent else None
+    if parent and path is None:
+        return False
+    for finder in sys.meta_path:
+        find_spec = getattr(finder, "find_spec", None)
+        spec = find_spec(module, path, None) if find_spec else None
+        if spec is not None:
+            return filename is None or spec.origin == filename
+    return False

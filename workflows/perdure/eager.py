@@ -1,0 +1,247 @@
+"""Eager execution: every step in this process, in order, nothing stored.
+
+The same results as a durable run: every value goes through its codec and each consumer decodes its
+own, several outputs are checked, errors are retried (without waiting) and caught. Not enforced
+are time-outs and resources. An error that nobody catches is raised as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import traceback
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from perdure_storage.codecs import Codecs
+
+from perdure.compile import prepare
+from perdure.errors import DefinitionError, Failure
+from perdure.fingerprint import plain_digest
+from perdure.graph.arguments import Entries, Fields, Items, nodes_in, resolve
+from perdure.graph.dag import Dag, Step, leaves
+from perdure.graph.node import Call, Inputs, Node, TaskSpec, input_name, path_of, source_of
+from perdure.plan import Path, path_text, project
+from perdure.secret import SecretRef
+from perdure.templates import build_object
+
+_SEQUENCES: dict[str, Callable[[Any], Any]] = {
+    "list": list, "tuple": tuple, "set": set, "frozenset": frozenset,
+}  # fmt: skip
+_ATOMS = (type(None), bool, int, float, complex, str, bytes)
+
+
+def execute(dag: Dag, inputs: Mapping[str, Any]) -> Any:
+    """Execute a graph and return its result.
+
+    Args:
+        dag: the graph.
+        inputs: values of its inputs, checked.
+
+    Raises:
+        DefinitionError: a secret is not set.
+        NotSerializable: a value has no encoding; the durable run could not keep it either.
+        Exception: whatever a step's function raises.
+    """
+    return _Execution(dag, inputs).result()
+
+
+def execute_definition(definition: Any, given: Mapping[str, Any]) -> Any:
+    """Execute a workflow or nodes with these arguments and return the result."""
+    prepared = prepare(definition, given)
+    return execute(prepared.dag, prepared.inputs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """An encoded value, or an immutable one as it is."""
+
+    codec: str
+    data: bytes
+    atom: Any = None
+
+    def decode(self, codecs: Codecs) -> Any:
+        if not self.codec:
+            return self.atom
+        # A copy of its own: arrays are views of it, and writable.
+        return codecs.decode(self.codec, memoryview(bytearray(self.data)))
+
+
+class _Execution:
+    """One eager execution. Mutable, used once."""
+
+    def __init__(self, dag: Dag, inputs: Mapping[str, Any]) -> None:
+        self._dag = dag
+        self._codecs = Codecs(code_digest=plain_digest)
+        self._inputs = {name: self._keep(value, name) for name, value in inputs.items()}
+        self._values: dict[Call, _Kept] = {}
+        self._constants: dict[int, tuple[_Kept, Any]] = {}
+        self._consumers = Counter(
+            call for step in dag.steps for call in _calls_in(step.call.uses)
+        ) + Counter(_calls_in(nodes_in(dag.output)))
+
+    def result(self) -> Any:
+        """Run every step, then make the output."""
+        for step in self._dag.steps:
+            value = self._run(step)
+            if self._consumers[step.call]:
+                self._values[step.call] = self._keep(value, f"the result of {step.id}")
+        return self._build(self._dag.output, "the result")
+
+    def _keep(self, value: Any, name: str) -> _Kept:
+        if type(value) in _ATOMS:
+            return _Kept("", b"", value)
+        encoded = self._codecs.encode(value, name=name)
+        return _Kept(encoded.codec, b"".join(encoded.buffers))
+
+    # --- steps ------------------------------------------------------------------------------
+    def _run(self, step: Step) -> Any:
+        spec = step.call.spec
+        attempts = 0
+        while True:
+            attempts += 1
+            try:
+                return self._attempt(step)
+            except Exception as error:  # the user's code: anything may be raised
+                if attempts <= spec.options.retries and _is_worth_retrying(spec, error):
+                    continue
+                if spec.options.catch:
+                    return _failure(error, step.id, attempts)
+                error.add_note(f"in step {step.id}")
+                raise
+
+    def _attempt(self, step: Step) -> Any:
+        call = step.call
+        args = [
+            self._build(each, f"{step.id}.bind(#{i})") for i, each in enumerate(call.args)
+        ]
+        kwargs = {
+            name: self._build(each, f"{step.id}.bind({name})")
+            for name, each in call.kwargs.items()
+        }
+        result = call.spec.function(*args, **kwargs)
+        if asyncio.iscoroutine(result):
+            result = _finish(result)
+        _check_result(result, call.spec.options.outputs)
+        return result
+
+    # --- arguments --------------------------------------------------------------------------
+    def _build(self, template: Any, where: str) -> Any:
+        match template:
+            case Node():
+                return self._node(template, where)
+            case SecretRef(name):
+                return _secret(name)
+            case Items(kind, items):
+                parts = [self._build(item, f"{where}[{i}]") for i, item in enumerate(items)]
+                return _SEQUENCES[kind](parts)
+            case Entries(keys, values):
+                return {
+                    self._constant(key, where): self._build(value, f"{where}[{key!r}]")
+                    for key, value in zip(keys, values)
+                }
+            case Fields(cls, fields):
+                made = {n: self._build(each, f"{where}.{n}") for n, each in fields.items()}
+                return build_object(cls, made)
+        return self._constant(template, where)
+
+    def _node(self, node: Node, where: str) -> Any:
+        target = resolve(node)
+        if type(target) is not Node:
+            return self._build(target, where)
+        source, path = source_of(target), path_of(target)
+        if isinstance(source, Inputs):
+            kept, path = self._inputs[input_name(path)], path[1:]
+        else:
+            assert isinstance(source, Call)
+            kept = self._values[source]
+        return _projected(kept.decode(self._codecs), path, target)
+
+    def _constant(self, value: Any, where: str) -> Any:
+        if type(value) in _ATOMS or isinstance(value, type):
+            return value
+        known = self._constants.get(id(value))
+        if known is None:  # the object is kept too, so that its id is not given out again
+            known = self._constants[id(value)] = (self._keep(value, where), value)
+        return known[0].decode(self._codecs)
+
+
+def _calls_in(nodes: Any) -> list[Call]:
+    sources = [source_of(leaf) for node in nodes for leaf in leaves(node)]
+    return [source for source in sources if isinstance(source, Call)]
+
+
+def _projected(value: Any, path: Path, node: Node) -> Any:
+    try:
+        return project(value, path)
+    except Exception as error:  # the access of the user's own object: anything may be raised
+        error.add_note(f"{node!r}: there is no {path_text(path)} in the value")
+        raise
+
+
+def _check_result(result: Any, outputs: int) -> None:
+    if outputs > 1 and not (isinstance(result, tuple | list) and len(result) == outputs):
+        got = len(result) if isinstance(result, tuple | list) else type(result).__name__
+        raise TypeError(f"outputs={outputs}, but the function returned {got}")
+    if type(result) is Node:
+        raise TypeError(
+            "the function returned a node, a call that was not made: return the value, or bind "
+            "the call in the workflow's body"
+        )
+
+
+def _is_worth_retrying(spec: TaskSpec, error: Exception) -> bool:
+    wanted = spec.retry_on
+    if wanted is None:
+        return True
+    if isinstance(wanted, type | tuple):
+        return isinstance(error, wanted)
+    return bool(wanted(error))
+
+
+def _failure(error: Exception, step_id: str, attempts: int) -> Failure:
+    kind = type(error)
+    # The user's frames only: the first two are this module's.
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
+        frames = frames.tb_next
+    return Failure(
+        type=f"{kind.__module__}.{kind.__qualname__}",
+        message=str(error),
+        traceback="".join(traceback.format_exception(kind, error, frames)),
+        step_id=step_id,
+        attempts=attempts,
+    )
+
+
+def _secret(name: str) -> str:
+    value = os.environ.get(name)
+    if value is None:
+        raise DefinitionError(f"the secret {name!r} is not set: set {name} in the environment")
+    return value
+
+
+def _finish(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine to its end, also where an event loop runs already (a notebook)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    errors: list[BaseException] = []
+    outcome: list[Any] = []
+
+    def run() -> None:
+        try:
+            outcome.append(asyncio.run(coroutine))
+        except BaseException as error:  # noqa: BLE001 (raised again in the caller's thread)
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="perdure-eager")
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return outcome[0]

@@ -1,0 +1,608 @@
+"""Digests of code, and of what each step of a plan depends on.
+
+The *code digest* of a function covers everything of the user's that it reaches: its normalised
+source, defaults, closure values, the globals it looks up (functions, classes with their bases and
+methods, constants, tasks), and what it imports inside its body. What is installed counts by name;
+what cannot be looked into is listed as *not followed*. It is computed where the function was
+defined and is the same in every process.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import dataclasses
+import functools
+import os
+import re
+import sys
+import types
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+from weakref import WeakKeyDictionary
+
+from blake3 import blake3
+from perdure_storage.digests import canonical_digest, value_digest
+from perdure_storage.records import StoredValue
+
+from perdure.normalise import Normalised, normalise_code, normalise_function, normalise_statements
+from perdure.plan import FromInput, FromStep, Plan, path_text, references
+from perdure.slices import Slice, import_targets
+from perdure.sources import (
+    display_module,
+    find_definition,
+    is_local_file,
+    is_local_module,
+    is_local_name,
+    source_file,
+)
+
+_OWN_DECORATORS = frozenset({"task", "workflow", "actor", "method"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeDigest:
+    """What a function's code is, by a digest and by name.
+
+    Attributes:
+        digest: ``"code:<hex>"``, or ``"version:<name>:<version>"`` where one is declared.
+        manifest: what it covers: ``{"prep.scale (prep.py:40)": digest}``; installed
+            distributions that it names are noted with their version.
+        not_followed: what it could not see into.
+        modules: names of the user's importable modules that were reached.
+        is_source: False if some function had no source and counts by its bytecode.
+    """
+
+    digest: str
+    manifest: dict[str, str]
+    not_followed: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+    is_source: bool = True
+
+
+@runtime_checkable
+class _Registered(Protocol):
+    """A task or workflow: names its function, declared version and step name."""
+
+    def __perdure_code__(self) -> tuple[Callable[..., Any], str | None, str]: ...
+
+
+def code_digest(obj: Any) -> CodeDigest:
+    """Return the code digest of a function, class, task or workflow.
+
+    Args:
+        obj: what to digest; a callable object counts by its class and canonical state.
+    """
+    version = _declared_version(obj)
+    if version is not None:
+        return CodeDigest(digest=version, manifest={})
+    return _Reach(obj).result()
+
+
+def plain_digest(obj: Any) -> str:
+    """Return the digest alone, as ``Codecs(code_digest=...)`` wants it."""
+    return code_digest(obj).digest
+
+
+def version_digest(name: str, version: str) -> str:
+    """Return the code digest of a task that declares its version."""
+    return f"version:{name}:{version}"
+
+
+def _declared_version(obj: Any) -> str | None:
+    if isinstance(obj, type) or not isinstance(obj, _Registered):
+        return None
+    _, version, name = obj.__perdure_code__()
+    return None if version is None else version_digest(name, version)
+
+
+def _hash(*parts: str) -> str:
+    state = blake3()
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass")
+        state.update(len(data).to_bytes(8, "little"))
+        state.update(data)
+    return state.hexdigest(16)
+
+
+@dataclass(slots=True)
+class _Unit:
+    """One reached function or class: what it is, and what its slots refer to."""
+
+    obj: Any
+    label: str
+    place: str
+    text: str = ""
+    slots: list[tuple[str, str]] = field(default_factory=list)
+
+
+class _Reach:
+    """Follows one object through the user's code. Units are numbered in the order of discovery,
+    which structure alone decides, so that cycles are no trouble and no module name enters."""
+
+    def __init__(self, root: Any) -> None:
+        self._units: list[_Unit] = []
+        self._index: dict[int, int] = {}
+        self._not_followed: dict[str, None] = {}
+        self._modules: set[str] = set()
+        self._noted: dict[str, str] = {}
+        self._slices: dict[str, str] = {}
+        self._is_source = True
+        self._captured = False
+        self._root = self._captured_ref(_function_of(root), "it")
+        done = 0
+        while done < len(self._units):
+            self._fill(self._units[done])
+            done += 1
+
+    def result(self) -> CodeDigest:
+        """Return the digest over everything that was reached."""
+        parts = [self._root]
+        manifest = dict(self._noted)
+        labels = {f"unit:{index}": unit.label for index, unit in enumerate(self._units)}
+        for unit in self._units:
+            parts += [unit.text, *(text for slot in unit.slots for text in slot), "end"]
+            own = [text for name, ref in unit.slots for text in (name, _relabel(ref, labels))]
+            manifest[f"{unit.label} ({unit.place})"] = _hash(unit.text, *own)
+        manifest.update(self._slices)
+        return CodeDigest(
+            digest="code:" + _hash(*parts),
+            manifest=manifest,
+            not_followed=tuple(self._not_followed),
+            modules=tuple(sorted(self._modules)),
+            is_source=self._is_source,
+        )
+
+    # --- references -------------------------------------------------------------------------
+    def refer(self, obj: Any, where: str) -> str:
+        """Return the text by which ``obj`` counts; local code is numbered, to be read later.
+
+        Args:
+            obj: what a name, default, closure or attribute holds.
+            where: its name, for what is not followed.
+        """
+        if isinstance(obj, types.FunctionType):
+            return self._function_ref(obj, where)
+        if isinstance(obj, type):
+            return self._class_ref(obj)
+        if isinstance(obj, types.ModuleType):
+            return self._module_ref(obj, where)
+        if isinstance(obj, type(None) | bool | int | float | str | bytes):
+            return self._value_ref(obj, where)
+        if isinstance(obj, _Registered):
+            return _declared_version(obj) or self.refer(_function_of(obj), where)
+        if isinstance(obj, types.MethodType):
+            return f"method {self.refer(obj.__func__, where)} of {self.refer(obj.__self__, where)}"
+        if isinstance(obj, types.BuiltinFunctionType | types.MethodDescriptorType):
+            return _library(obj)
+        if isinstance(obj, functools.partial):
+            parts = [obj.func, *obj.args, *(obj.keywords[name] for name in sorted(obj.keywords))]
+            refs = ",".join(self.refer(part, where) for part in parts)
+            return f"partial({refs};{','.join(sorted(obj.keywords))})"
+        wrapped = getattr(obj, "__wrapped__", None)
+        if callable(wrapped):  # lru_cache, and decorators of libraries
+            return f"{type(obj).__qualname__} of {self.refer(wrapped, where)}"
+        return self._value_ref(obj, where)
+
+    def _function_ref(self, function: types.FunctionType, where: str) -> str:
+        if is_local_file(function.__code__.co_filename) and not _is_generated(function):
+            return self._unit(function)
+        wrapped = getattr(function, "__wrapped__", None)
+        self._note_library(function.__module__)
+        inner = f" of {self.refer(wrapped, where)}" if callable(wrapped) else ""
+        return _library(function) + inner
+
+    def _class_ref(self, cls: type) -> str:
+        if is_local_name(cls.__module__):
+            return self._unit(cls)
+        self._note_library(cls.__module__)
+        return _library(cls)
+
+    def _module_ref(self, module: types.ModuleType, where: str) -> str:
+        if is_local_module(module):
+            self._modules.add(module.__name__)
+            self._skip(f"module {display_module(module.__name__)}, passed around as {where}")
+            return "module"
+        self._note_library(module.__name__)
+        return f"lib:{module.__name__}"
+
+    def _unit(self, obj: Any) -> str:
+        index = self._index.get(id(obj))
+        if index is None:
+            index = self._index[id(obj)] = len(self._units)
+            self._units.append(_Unit(obj, _label(obj), _place(obj)))
+            if obj.__module__ and is_local_module(sys.modules.get(obj.__module__)):
+                self._modules.add(obj.__module__)
+        return f"unit:{index}"
+
+    def _value_ref(self, value: Any, where: str) -> str:
+        classes = "".join(f" {self._class_ref(cls)}" for cls in _local_classes(value))
+        digest = canonical_digest(value, lambda obj: self.refer(obj, where))
+        if digest is None and self._captured:
+            digest = _digest_of_bytes(value)
+        if digest is None:
+            self._skip(f"{where} ({type(value).__module__}.{type(value).__qualname__})")
+        return (digest or "opaque") + classes
+
+    def _captured_ref(self, value: Any, where: str) -> str:
+        """As ``refer``, but what is opaque counts by its bytes: it travels with the function."""
+        before, self._captured = self._captured, True
+        ref = self.refer(value, where)
+        self._captured = before
+        return ref
+
+    def _skip(self, what: str) -> None:
+        self._not_followed[what] = None
+
+    def _note_library(self, module: str | None) -> None:
+        top = (module or "").partition(".")[0]
+        version = getattr(sys.modules.get(top), "__version__", None)
+        if isinstance(version, str):
+            self._noted[f"{top} {version}"] = "noted"
+
+    # --- units ------------------------------------------------------------------------------
+    def _fill(self, unit: _Unit) -> None:
+        if isinstance(unit.obj, type):
+            self._fill_class(unit, unit.obj)
+        else:
+            self._fill_function(unit, unit.obj)
+
+    def _fill_function(self, unit: _Unit, function: types.FunctionType) -> None:
+        normal = _normal_form(function)
+        self._is_source &= normal.is_source
+        unit.text = normal.text
+        unit.slots = [
+            *self._defaults(function, unit.label),
+            *self._free(function, unit.label),
+            *self._globals(function, normal, unit.label),
+        ]
+        for name in normal.dynamic:
+            self._skip(f"{unit.label} uses {name}: what it reaches is not seen")
+        unit.slots += self._body_imports(function, normal)
+
+    def _defaults(self, function: types.FunctionType, label: str) -> Iterator[tuple[str, str]]:
+        for index, value in enumerate(function.__defaults__ or ()):
+            yield f"default {index}", self._captured_ref(value, f"a default of {label}")
+        for name, value in sorted((function.__kwdefaults__ or {}).items()):
+            yield f"default {name}", self._captured_ref(value, f"{label}({name}=...)")
+
+    def _free(self, function: types.FunctionType, label: str) -> Iterator[tuple[str, str]]:
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
+            try:
+                value = cell.cell_contents
+            except ValueError:
+                yield f"free {name}", "unbound"
+                continue
+            yield f"free {name}", self._captured_ref(value, f"{name}, captured by {label}")
+
+    def _globals(
+        self, function: types.FunctionType, normal: Normalised, label: str
+    ) -> Iterator[tuple[str, str]]:
+        scope, free = function.__globals__, set(function.__code__.co_freevars)
+        # Annotations name things too, but only what the code itself looks up is reached.
+        used = _code_names(function.__code__) if normal.is_source else set(normal.names)
+        for name in sorted(set(normal.names) & used - free):
+            yield from self._global(function, name, label)
+        for chain in sorted(normal.chains):
+            root = chain[0]
+            if root in free or root not in used or root not in scope:
+                continue
+            if isinstance(scope[root], types.ModuleType):
+                yield ".".join(chain), self._through_module(chain, scope[root], label)
+            elif root not in normal.names:
+                yield from self._global(function, root, label)
+
+    def _global(
+        self, function: types.FunctionType, name: str, label: str
+    ) -> Iterator[tuple[str, str]]:
+        scope = function.__globals__
+        if name not in scope:
+            if not hasattr(builtins, name):
+                yield name, "unbound"
+            return
+        value = scope[name]
+        if not callable(value):
+            state = _state_text(function, name)
+            if state is not None:
+                self._skip(f"{name}, used by {label}: functions change it at run time")
+                yield name, state
+                return
+        yield name, self.refer(value, name)
+
+    def _through_module(self, chain: tuple[str, ...], module: Any, label: str) -> str:
+        """Follow ``prep.scale`` through the user's modules to what it means."""
+        value, depth = module, 1
+        while isinstance(value, types.ModuleType) and depth < len(chain):
+            if not is_local_module(value):
+                self._note_library(value.__name__)
+                return f"lib:{value.__name__}"
+            self._modules.add(value.__name__)
+            if not hasattr(value, chain[depth]):
+                return "unbound"
+            value = getattr(value, chain[depth])
+            depth += 1
+        return self.refer(value, ".".join(chain[:depth]))
+
+    def _body_imports(
+        self, function: types.FunctionType, normal: Normalised
+    ) -> Iterator[tuple[str, str]]:
+        if not normal.imports:
+            return
+        package = function.__globals__.get("__package__") or ""
+        local = _local_chains(function)
+        found = Slice(
+            target
+            for statement in normal.imports
+            for target in import_targets(statement, package, local.chains, local.names)
+        )
+        self._modules |= found.modules
+        for label in sorted(found.library):
+            self._note_library(label)
+            yield f"import {label}", "lib"
+        for label in sorted(found.texts):
+            digest = _hash(found.texts[label])
+            self._slices[f"{label} ({found.places.get(label, '')})"] = digest
+            yield f"import {label}", digest
+
+    # --- classes ----------------------------------------------------------------------------
+    def _fill_class(self, unit: _Unit, cls: type) -> None:
+        unit.text = f"class {type(cls).__qualname__} {_class_annotations(cls)}"
+        unit.slots = [("base", self.refer(base, unit.label)) for base in cls.__bases__]
+        for name, value in sorted(_members(cls).items()):
+            where = f"{unit.label}.{name}"
+            unit.slots.append((name, self._member(value, where)))
+
+    def _member(self, value: Any, where: str) -> str:
+        if isinstance(value, staticmethod | classmethod):
+            return f"{type(value).__name__} {self.refer(value.__func__, where)}"
+        if isinstance(value, property):
+            parts = (value.fget, value.fset, value.fdel)
+            return "property " + " ".join(
+                self.refer(part, where) if part is not None else "-" for part in parts
+            )
+        if isinstance(value, functools.cached_property):
+            return "cached_property " + self.refer(value.func, where)
+        return self.refer(value, where)
+
+
+def _function_of(obj: Any) -> Any:
+    is_registered = not isinstance(obj, type) and isinstance(obj, _Registered)
+    return obj.__perdure_code__()[0] if is_registered else obj
+
+
+def _digest_of_bytes(value: Any) -> str | None:
+    try:
+        return value_digest(value)
+    except Exception:  # noqa: BLE001 (foreign code: pickling may raise anything)
+        return None
+
+
+def _relabel(ref: str, labels: Mapping[str, str]) -> str:
+    return re.sub(r"unit:\d+", lambda match: labels[match[0]], ref)
+
+
+def _library(obj: Any) -> str:
+    return f"lib:{getattr(obj, '__module__', '')}.{getattr(obj, '__qualname__', repr(obj))}"
+
+
+def _label(obj: Any) -> str:
+    filename = obj.__code__.co_filename if isinstance(obj, types.FunctionType) else None
+    module = display_module(obj.__module__ or "", filename)
+    return f"{module}.{obj.__qualname__.replace('.<locals>', '')}"
+
+
+def _place(obj: Any) -> str:
+    if isinstance(obj, types.FunctionType):
+        code = obj.__code__
+        return f"{_file_text(code.co_filename)}:{code.co_firstlineno}"
+    filename = getattr(sys.modules.get(obj.__module__), "__file__", None)
+    return _file_text(filename) if filename else "class"
+
+
+def _file_text(filename: str) -> str:
+    return "cell" if filename.startswith("<") else os.path.basename(filename)
+
+
+def _is_generated(function: types.FunctionType) -> bool:
+    """Say whether a function was made by a decorator (dataclass, attrs), not written."""
+    name = function.__code__.co_filename
+    return name == "<string>" or name.startswith(("<attrs", "<frozen"))
+
+
+# Equal code has equal normal form, whatever file or function object it is in.
+_normal_forms: dict[tuple[types.CodeType, str], Normalised] = {}
+_local_forms: WeakKeyDictionary[types.FunctionType, Normalised] = WeakKeyDictionary()
+
+
+def _normal_form(function: types.FunctionType) -> Normalised:
+    key = (function.__code__, function.__code__.co_filename)
+    known = _normal_forms.get(key)
+    if known is None:
+        known = _normal_forms[key] = _normalise(function)
+    return known
+
+
+def _normalise(function: types.FunctionType) -> Normalised:
+    node = find_definition(function)
+    if node is None:
+        return normalise_code(function.__code__)
+    return normalise_function(node, lambda each: _is_own_decorator(each, function.__globals__))
+
+
+def _is_own_decorator(node: ast.expr, scope: Mapping[str, Any]) -> bool:
+    value: ast.expr = node.func if isinstance(node, ast.Call) else node
+    parts: list[str] = []
+    while isinstance(value, ast.Attribute):
+        parts.append(value.attr)
+        value = value.value
+    if not isinstance(value, ast.Name):
+        return False
+    found: Any = scope.get(value.id)
+    for name in reversed(parts):
+        found = getattr(found, name, None)
+    if found is None:
+        return (parts[0] if parts else value.id) in _OWN_DECORATORS
+    module = getattr(found, "__module__", None) or ""
+    return str(module).partition(".")[0] == "perdure"
+
+
+def _local_chains(function: types.FunctionType) -> Normalised:
+    """Return the names that a body uses, locals among them: what is used of a local import."""
+    known = _local_forms.get(function)
+    if known is None:
+        node = find_definition(function)
+        body: list[ast.stmt] = []
+        if node is not None and not isinstance(node, ast.Lambda):
+            body = node.body
+        known = _local_forms[function] = normalise_statements(body)
+    return known
+
+
+def _code_names(code: types.CodeType) -> set[str]:
+    names = set(code.co_names)
+    for value in code.co_consts:
+        if isinstance(value, types.CodeType):
+            names |= _code_names(value)
+    return names
+
+
+def _state_text(function: types.FunctionType, name: str) -> str | None:
+    """Return how a global that is changed at run time is set up first; None for a constant."""
+    code = function.__code__
+    source = source_file(code.co_filename, function.__globals__)
+    if source is None or name not in source.state:
+        return None
+    return "state " + normalise_statements(source.bindings.get(name, [])).text
+
+
+_CLASS_SKIPPED = frozenset(
+    {
+        "__doc__", "__module__", "__qualname__", "__dict__", "__weakref__", "__firstlineno__",
+        "__static_attributes__", "__parameters__", "__orig_bases__", "__abstractmethods__",
+        "_abc_impl", "__annotations__", "__annotate__", "__annotate_func__",
+        "__annotations_cache__", "__dataclass_fields__", "__dataclass_params__", "__match_args__",
+        "__hash__", "__subclasshook__", "__protocol_attrs__", "_is_protocol", "_is_runtime_protocol",
+        "__non_callable_proto_members__", "__signature__", "__class_getitem__",
+    }
+)  # fmt: skip
+_ENUM_OWN = frozenset(
+    {
+        "_member_names_", "_member_map_", "_value2member_map_", "_unhashable_values_",
+        "_unhashable_values_map_", "_hashable_values_", "_member_type_", "_value_repr_",
+        "_use_args_", "_generate_next_value_", "_new_member_", "__new__", "__reduce_ex__",
+        "_flag_mask_", "_all_bits_", "_boundary_", "_singles_mask_", "_inverted_", "_missing_",
+        "__format__", "__str__", "__repr__", "_order_", "_ignore_",
+    }
+)  # fmt: skip
+
+
+def _members(cls: type) -> dict[str, Any]:
+    """Return what a class body defined: no generated methods, no bookkeeping."""
+    import enum
+
+    if issubclass(cls, enum.Enum):
+        members: dict[str, Any] = {name: member.value for name, member in cls.__members__.items()}
+        return {**_written(cls, _ENUM_OWN | members.keys()), **members}
+    if dataclasses.is_dataclass(cls):
+        return {**_written(cls, frozenset()), **_dataclass_members(cls)}
+    for attribute in ("model_fields", "__struct_fields__"):
+        if attribute in vars(cls) or hasattr(cls, attribute):
+            return {**_functions_only(cls), "fields": _fields_text(cls, attribute)}
+    return _written(cls, frozenset())
+
+
+def _written(cls: type, skipped: frozenset[str] | set[str]) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in vars(cls).items()
+        if name not in _CLASS_SKIPPED
+        and name not in skipped
+        and not isinstance(value, types.MemberDescriptorType | types.GetSetDescriptorType)
+        and not (isinstance(value, types.FunctionType) and _is_generated(value))
+    }
+
+
+def _functions_only(cls: type) -> dict[str, Any]:
+    kinds = (types.FunctionType, staticmethod, classmethod, property)
+    return {
+        name: value
+        for name, value in _written(cls, frozenset()).items()
+        if isinstance(value, kinds) and not name.startswith(("__pydantic", "__struct", "model_"))
+    }
+
+
+def _dataclass_members(cls: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {"__dataclass_params__": repr(cls.__dataclass_params__)}
+    for each in dataclasses.fields(cls):
+        if each.default is not dataclasses.MISSING:
+            found[f"{each.name} ="] = each.default
+        if each.default_factory is not dataclasses.MISSING:
+            found[f"{each.name} = factory"] = each.default_factory
+        flags = (each.init, each.repr, each.compare, each.kw_only)
+        found[f"{each.name} flags"] = repr(flags)
+    return found
+
+
+def _fields_text(cls: Any, attribute: str) -> str:
+    if attribute == "model_fields":
+        return repr(sorted((name, repr(info)) for name, info in cls.model_fields.items()))
+    defaults = [repr(value) for value in cls.__struct_defaults__]
+    return repr((cls.__struct_fields__, defaults, repr(cls.__struct_config__)))
+
+
+def _class_annotations(cls: type) -> str:
+    try:
+        annotations = cls.__dict__.get("__annotations__") or {}
+    except Exception:  # noqa: BLE001 (foreign code: annotations may be evaluated lazily)
+        annotations = {}
+    return repr([(name, _annotation_text(value)) for name, value in annotations.items()])
+
+
+def _annotation_text(value: Any) -> str:
+    if isinstance(value, type) and not hasattr(value, "__origin__"):
+        return value.__qualname__
+    return str(value)
+
+
+def _local_classes(value: Any) -> list[type]:
+    """Return the user's classes of which there are instances in a constant: their methods count."""
+    found: dict[type, None] = {}
+    stack, looked = [value], 0
+    while stack and looked < 100:
+        item = stack.pop()
+        looked += 1
+        if isinstance(item, list | tuple | set | frozenset):
+            stack.extend(list(item)[:100])
+        elif isinstance(item, dict):
+            stack.extend(list(item.values())[:100])
+        elif is_local_name(type(item).__module__):
+            found[type(item)] = None
+    return sorted(found, key=lambda cls: cls.__qualname__)
+
+
+# --- plans --------------------------------------------------------------------------------------
+def fingerprints(plan: Plan, inputs: Mapping[str, StoredValue]) -> dict[str, str]:
+    """Return every step's fingerprint: what it is, and everything upstream that it depends on.
+
+    Args:
+        plan: the plan; its steps are in topological order.
+        inputs: the run's inputs by parameter name.
+    """
+    found: dict[str, str] = {}
+    for step in plan.steps:
+        parts = [step.own]
+        for reference in references(step):
+            if isinstance(reference, FromStep):
+                parts.append(found[reference.step] + path_text(reference.path))
+            else:
+                parts.append(_input_part(reference, inputs))
+        found[step.id] = "fp:" + _hash(*parts)
+    return found
+
+
+def _input_part(reference: FromInput, inputs: Mapping[str, StoredValue]) -> str:
+    stored = inputs[reference.name]
+    text = path_text(reference.path)
+    part = stored.parts.get(text) if text else None
+    return part if part is not None else stored.value_digest + text

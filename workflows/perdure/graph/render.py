@@ -1,0 +1,104 @@
+"""A graph as text: a tree for terminals, mermaid for pages that draw it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from perdure.graph.arguments import Entries, Fields, Items, nodes_in
+from perdure.graph.dag import Dag, Step, leaves
+from perdure.graph.node import Call, Inputs, Node, describe, input_name, path_of, source_of
+from perdure.plan import path_text
+
+_MAX_WIDTH = 100
+_MAX_STEPS = 500
+"""More steps than a person reads: the rest is counted."""
+
+
+def as_text(dag: Dag) -> str:
+    """Return the graph as lines: each step with what it takes, in topological order."""
+    lines = [f"{dag.name}({', '.join(_parameter_names(dag))})"]
+    shown = dag.steps[:_MAX_STEPS]
+    for step in shown:
+        lines.append(_clip(f"|- {step.id}({_arguments(step, dag)}){_after(step)}"))
+    if len(dag.steps) > len(shown):
+        lines.append(f"|- ... and {len(dag.steps) - len(shown)} more steps")
+    lines.append(_clip(f"`- result: {_template(dag.output, dag)}"))
+    return "\n".join(lines)
+
+
+def _parameter_names(dag: Dag) -> list[str]:
+    if not dag.parameters:
+        return list(dag.inputs)
+    return [
+        each.name if each.default is None else f"{each.name}={each.default}"
+        for each in dag.parameters
+    ]
+
+
+def _arguments(step: Step, dag: Dag) -> str:
+    parts = [_template(each, dag) for each in step.call.args]
+    parts += [f"{name}={_template(each, dag)}" for name, each in step.call.kwargs.items()]
+    return ", ".join(parts)
+
+
+def _after(step: Step) -> str:
+    return f" after {', '.join(step.after)}" if step.after else ""
+
+
+def _template(template: Any, dag: Dag) -> str:
+    if type(template) is Node:
+        return _node(template, dag)
+    if type(template) in (Items, Entries, Fields):
+        inside = [_node(node, dag) for node in nodes_in(template)]
+        return f"[{', '.join(inside[:8])}{', ...' if len(inside) > 8 else ''}]"
+    return _short(template)
+
+
+def _node(node: Node, dag: Dag) -> str:
+    found = list(leaves(node))
+    if len(found) != 1:
+        return f"[{', '.join(_node(leaf, dag) for leaf in found[:8])}]"
+    source, path = source_of(found[0]), path_of(found[0])
+    if isinstance(source, Inputs):
+        return input_name(path) + path_text(path[1:])
+    return dag.ids[source] + path_text(path) if isinstance(source, Call) else describe(node)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, str | int | float | bool | None):
+        text = repr(value)
+        return text if len(text) <= 30 else f"{text[:27]}..."
+    return f"<{type(value).__qualname__}>"
+
+
+def _clip(line: str) -> str:
+    return line if len(line) <= _MAX_WIDTH else f"{line[: _MAX_WIDTH - 3]}..."
+
+
+def as_mermaid(dag: Dag) -> str:
+    """Return the graph as a mermaid flowchart; dotted arrows are order without data."""
+    numbers = {step.id: index for index, step in enumerate(dag.steps)}
+    lines = ["flowchart TD"]
+    lines += [f'  i{_safe(name)}(["{_quoted(name)}"])' for name in dag.inputs]
+    lines += [f'  s{numbers[step.id]}["{_quoted(step.id)}"]' for step in dag.steps]
+    for step in dag.steps:
+        arrows: dict[str, None] = {}
+        for node in step.call.uses:
+            for leaf in leaves(node):
+                source = source_of(leaf)
+                if isinstance(source, Inputs):
+                    arrows[f"  i{_safe(input_name(path_of(leaf)))} --> s{numbers[step.id]}"] = None
+                elif isinstance(source, Call):
+                    arrows[f"  s{numbers[dag.ids[source]]} --> s{numbers[step.id]}"] = None
+        lines += arrows
+        lines += [f"  s{numbers[each]} -.-> s{numbers[step.id]}" for each in step.after]
+    return "\n".join(lines)
+
+
+def _safe(name: str) -> str:
+    return "".join(char if char.isascii() and char.isalnum() else f"_{ord(char)}_" for char in name)
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("&", "&amp;").replace('"', "&quot;")
+    return escaped.replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,224 @@
+"""Targets: ``FILE.py[:workflow]`` and ``package.module:workflow``, from text and back to it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import linecache
+import os
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+from perdure_storage.shapes import SCRIPT_PREFIX, is_main, treat_as_main
+
+from perdure.errors import DefinitionError, did_you_mean
+from perdure.workflow import Workflow
+
+_loaded: dict[str, tuple[int, int]] = {}
+"""Modification time and size of the files behind loaded scripts."""
+
+
+def load_target(target: str) -> Workflow[Any, Any]:
+    """Return the workflow that a target names.
+
+    A file is imported under a private name, so that ``if __name__ == "__main__"`` does not run;
+    its folder comes first on the path, as for ``python FILE.py``. A file that has changed since is
+    imported again.
+
+    Args:
+        target: ``"FILE.py"`` (its only workflow), ``"FILE.py:name"`` or ``"package.module:name"``.
+
+    Raises:
+        DefinitionError: there is no such file, module or workflow, or importing it fails.
+    """
+    place, _, name = target.partition(":")
+    if not place:
+        raise DefinitionError(f"target {target!r}: write FILE.py[:workflow] or package.module:name")
+    is_file = place.endswith(".py") or os.sep in place
+    module = _load_file(place) if is_file else _load_module(place)
+    return _workflow_in(module, name, place)
+
+
+def _load_file(place: str) -> types.ModuleType:
+    path = Path(place).expanduser().resolve()
+    if not path.is_file():
+        near = did_you_mean(path.name, _names_beside(path))
+        raise DefinitionError(f"there is no file {place}{near}")
+    main = sys.modules.get("__main__")
+    main_file = getattr(main, "__file__", None)
+    if main is not None and main_file and os.path.realpath(main_file) == str(path):
+        return main  # the script itself asks for its own workflow
+    name = script_name(path)
+    stat = path.stat()
+    stamp = (stat.st_mtime_ns, stat.st_size)
+    if name in sys.modules and _loaded.get(name) == stamp:
+        return sys.modules[name]
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
+    module = _execute(path, name)
+    _loaded[name] = stamp
+    return module
+
+
+def _names_beside(path: Path) -> list[str]:
+    try:
+        return [each.name for each in path.parent.glob("*.py")]
+    except OSError:
+        return []
+
+
+def script_name(path: Path) -> str:
+    """Return the private module name of a script."""
+    stem = "".join(char if char.isalnum() else "_" for char in path.stem)
+    return f"{SCRIPT_PREFIX}{stem}_{hashlib.blake2b(str(path).encode(), digest_size=4).hexdigest()}"
+
+
+def _execute(path: Path, name: str) -> types.ModuleType:
+    linecache.checkcache(str(path))
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise DefinitionError(f"{path} cannot be imported as Python source")
+    module = importlib.util.module_from_spec(spec)
+    before = sys.modules.get(name)
+    sys.modules[name] = module
+    treat_as_main(name)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        _put_back(name, before)
+        if isinstance(error, Exception | SystemExit):
+            raise _import_failed(str(path), error) from error
+        raise
+    _travel_by_value(module)
+    return module
+
+
+def _put_back(name: str, before: types.ModuleType | None) -> None:
+    del sys.modules[name]
+    if before is not None:
+        sys.modules[name] = before
+
+
+def _travel_by_value(module: types.ModuleType) -> None:
+    """Let functions and classes of a script be pickled with their definition."""
+    import cloudpickle
+
+    if module.__name__ not in cloudpickle.list_registry_pickle_by_value():
+        cloudpickle.register_pickle_by_value(module)
+
+
+def _load_module(place: str) -> types.ModuleType:
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        return importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        missing = error.name or place
+        if place == missing or place.startswith(missing + "."):
+            raise DefinitionError(
+                f"there is no module {missing!r} on the path (looked from {os.getcwd()}); a file is "
+                f"given as FILE.py"
+            ) from None
+        raise _import_failed(place, error) from error
+    except Exception as error:  # importing runs the user's code
+        raise _import_failed(place, error) from error
+
+
+def _import_failed(place: str, error: BaseException) -> DefinitionError:
+    if isinstance(error, SyntaxError):
+        where = f"{error.filename or place}:{error.lineno}"
+        return DefinitionError(f"{where}: {error.msg}: {(error.text or '').strip()}")
+    line = _last_line_in(error)
+    hint = ""
+    if isinstance(error, ImportError) and "relative import" in str(error):
+        hint = ". A file of a package is given as package.module:workflow"
+    return DefinitionError(
+        f"importing {place} failed{line}: {type(error).__name__}: {error}{hint}"
+    )
+
+
+def _last_line_in(error: BaseException) -> str:
+    """Return where the user's code failed, `` at FILE:line``."""
+    import traceback
+
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith("<frozen") and frame.filename != __file__
+    ]
+    return f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+
+
+def _workflow_in(module: types.ModuleType, name: str, place: str) -> Workflow[Any, Any]:
+    found = {
+        key: value
+        for key, value in vars(module).items()
+        if isinstance(value, Workflow) and not key.startswith("_")
+    }
+    if name:
+        return _named(module, name, place, found)
+    own = {
+        key: value for key, value in found.items() if value.function.__module__ == module.__name__
+    }
+    if len(own) == 1:
+        return next(iter(own.values()))
+    if not own:
+        raise DefinitionError(f"{place} defines no workflow: put @workflow on a function")
+    names = ", ".join(own)
+    raise DefinitionError(
+        f"{place} defines several workflows ({names}): say which, {place}:{next(iter(own))}"
+    )
+
+
+def _named(
+    module: types.ModuleType, name: str, place: str, found: dict[str, Workflow[Any, Any]]
+) -> Workflow[Any, Any]:
+    value: Any = module
+    for part in name.split("."):
+        value = getattr(value, part, None)
+    if isinstance(value, Workflow):
+        return value
+    by_name = [each for each in found.values() if each.name == name]
+    if len(by_name) == 1:
+        return by_name[0]
+    if value is not None:
+        raise DefinitionError(f"{place}:{name} is no workflow: put @workflow on it")
+    listed = f" (workflows: {', '.join(found)})" if found else ""
+    raise DefinitionError(f"{place} has no workflow {name!r}{did_you_mean(name, found)}{listed}")
+
+
+def origin_of(workflow: Workflow[Any, Any]) -> str | None:
+    """Return the target that makes the workflow again, or None if nothing can.
+
+    Returns:
+        ``"package.module:name"``, or ``"/abs/FILE.py:name"`` for scripts; None for workflows of
+        notebooks and of function bodies.
+    """
+    module = sys.modules.get(workflow.function.__module__)
+    name = _global_name(module, workflow)
+    if module is None or name is None:
+        return None
+    spec = getattr(module, "__spec__", None)
+    if not is_main(module.__name__):
+        return f"{module.__name__}:{name}"
+    if module.__name__ == "__main__" and spec is not None and spec.name:
+        return f"{spec.name}:{name}"  # python -m
+    filename = getattr(module, "__file__", None)
+    return f"{os.path.abspath(filename)}:{name}" if filename else None
+
+
+def _global_name(module: types.ModuleType | None, workflow: Workflow[Any, Any]) -> str | None:
+    """Return the global that holds the workflow, or a copy of it made by ``options``."""
+    if module is None:
+        return None
+    qualname = workflow.function.__qualname__
+    own = getattr(module, qualname, None) if "<" not in qualname else None
+    if isinstance(own, Workflow) and own.function is workflow.function:
+        return qualname
+    for name, value in vars(module).items():
+        if isinstance(value, Workflow) and value.function is workflow.function:
+            return name
+    return None
