@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from perdure.bundle import make_bundle
 from perdure.calls import StepCall
 from perdure.executors.contract import Bench
 from perdure.executors.process_tree import is_alive, kill_processes, process_id
@@ -319,6 +321,52 @@ def test_workers_never_import_the_callers_main(tmp_path: Path) -> None:
     )
 
     assert done.stdout.splitlines() == ["main runs", "42"]
+
+
+_OLD_CODE = "import sys\ndef say():\n    return 'old', sys._getframe().f_code.co_filename\n"
+_NEW_CODE = "def say():\n    return 'something new', ''\n"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A module of the user's, imported here as it is before it is edited."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "edited_later.py").write_text(_OLD_CODE)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "edited_later", raising=False)
+    return folder
+
+
+def test_code_that_has_changed_is_run_as_it_was_recorded(bench: Bench, project: Path) -> None:
+    say = importlib.import_module("edited_later").say
+    name, bundle = bench.function(say), make_bundle(["edited_later"])
+    bench.open(bundle)
+
+    [before] = bench.run(bench.call(name))
+    (project / "edited_later.py").write_text(_NEW_CODE)
+    bench.run(bench.call(bench.function(steps.kill_itself)))  # so that the next import is fresh
+    after = bench.run(*(bench.call(name) for _ in range(5)))
+
+    # The module finds the files beside it for as long as it is the one that was recorded.
+    assert bench.value(before) == ("old", str(project / "edited_later.py"))
+    assert {bench.value(outcome)[0] for outcome in after} == {"old"}
+
+
+def test_code_that_has_changed_is_refused_when_it_was_not_recorded(
+    bench: Bench, project: Path
+) -> None:
+    say = importlib.import_module("edited_later").say
+    name = bench.function(say)
+    bench.open()
+    (project / "edited_later.py").write_text(_NEW_CODE)
+
+    [outcome] = bench.run(bench.call(name))
+
+    assert outcome.cause is Cause.SETUP_ERROR
+    assert outcome.error is not None
+    assert outcome.error.type == "perdure.errors.CodeChanged"
+    assert "edited_later:say" in outcome.error.message
 
 
 def test_worker_reports_its_peak_memory_by_call(bench: Bench) -> None:

@@ -77,8 +77,9 @@ class Bench:
         )
         return name
 
-    def open(self) -> None:
-        """Open the run with what has been added."""
+    def open(self, bundle: bytes | None = None) -> None:
+        """Open the run with what has been added, and with recorded sources if they are given."""
+        digest = None if bundle is None else self.values.blobs.put([bundle])
         self.executor.open_run(
             CallContext(
                 run_id=self.run_id,
@@ -86,6 +87,8 @@ class Bench:
                 store_id="store",
                 functions=self._functions,
                 constants=tuple(self._constants),
+                bundle=digest,
+                bundle_size=len(bundle or b""),
             )
         )
 

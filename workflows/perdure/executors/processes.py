@@ -145,9 +145,10 @@ class ProcessExecutor:
         for key, events in self._selector.select(timeout_s):
             if key.data is None:
                 woken = self._wake.drain()
-            elif self._workers.get(key.data[0].pid) is key.data[0]:
-                self._attend(key.data[0], events, is_life=key.data[1])
-            # Else: buried earlier in this very turn.
+                continue
+            worker: WorkerProcess = key.data[0]
+            if worker.pid in self._workers:  # Else buried earlier in this very turn.
+                self._attend(worker, events, is_life=key.data[1])
         self._timers.run_due()
         if not self._closed:
             self._assign()
@@ -181,8 +182,11 @@ class ProcessExecutor:
         elif isinstance(message, Ready):
             worker.is_ready = True
             self._settle(worker)
-        elif isinstance(message, Judged) and message.call in worker.flights:
-            worker.flights[message.call].timeout_is_retryable = message.timeout_is_retryable
+        else:
+            assert isinstance(message, Judged)
+            flight = worker.flights.get(message.call)
+            if flight is not None:
+                flight.timeout_is_retryable = message.timeout_is_retryable
 
     def _settle(self, worker: WorkerProcess) -> None:
         """Give an idle worker its place among the idle, or its end."""
@@ -268,7 +272,7 @@ class ProcessExecutor:
 
     def _watch(self, worker: WorkerProcess) -> None:
         """Wait for the line to take more only while there is more."""
-        if worker.has_hung_up or self._workers.get(worker.pid) is not worker:
+        if worker.has_hung_up or worker.pid not in self._workers:
             return
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.has_unsent else 0)
         if self._selector.get_key(worker.line).events != events:

@@ -46,7 +46,7 @@ class Executor(Protocol):
 
     @property
     def runs_here(self) -> bool:
-        """Say whether user code runs now in the thread that called ``poll``. For signal handlers."""
+        """Say whether user code runs now in the thread that calls ``poll``: signal handlers ask."""
         ...
 
     @property

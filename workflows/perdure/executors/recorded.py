@@ -61,7 +61,5 @@ class RecordedSources:
         folder = self._root / bundle.partition(":")[2]
         if not folder.exists():
             blobs = open_blobs(context.blobs_url, context.store_id)
-            data = bytes(blobs.open(bundle, context.bundle_size))
-            folder.mkdir()
-            unpack_bundle(data, folder)
+            unpack_bundle(blobs.open(bundle, context.bundle_size), folder)
         return folder

@@ -210,6 +210,8 @@ class WorkerProcess:
 
     def read_output(self, up_to: int | None = None) -> bytes:
         """Return what was printed since the last call, up to an offset of the output file."""
+        if up_to is not None and up_to <= self._read_at:
+            return b""
         size = os.fstat(self._output).st_size
         end = size if up_to is None else min(up_to, size)
         if end <= self._read_at:

@@ -7,17 +7,16 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from perdure_storage.blobs import open_blobs
-from perdure_storage.logs import open_logs
-
 from perdure.calls import CallContext
 from perdure.errors import CodeChanged
 from perdure.fingerprint import plain_digest
 from perdure.plan import Function
 from perdure.worker.failures import Refusal
 from perdure.worker.secrets import Redactor
+from perdure_storage.blobs import open_blobs
 from perdure_storage.codecs import Codecs
 from perdure_storage.errors import ValueUnavailable
+from perdure_storage.logs import open_logs
 from perdure_storage.protocols import LogStore
 from perdure_storage.records import Buffer, Cause, Digest, RunId, StepId, StoredValue
 from perdure_storage.values import Values
@@ -116,10 +115,14 @@ def import_function(function: Function) -> Callable[..., Any]:
         error.add_note(f"while importing {function.module}:{function.qualname}")
         raise Refusal(Cause.SETUP_ERROR, error) from error
     if found_code != function.code:
+        name = f"{function.module}:{function.qualname}"
+        where = f" ({function.file}:{function.line})" if function.file else ""
         changed = CodeChanged(
-            f"{function.module}:{function.qualname} is not the code that this run recorded "
-            f'({function.file}:{function.line} has changed since): resume with code="current" '
-            "to take today's"
+            f"{name}{where} is not the code that this run recorded, and what was recorded is not "
+            'to be had here: resume with code="current" to take today\'s',
+            function=name,
+            recorded=function.code,
+            found=found_code,
         )
         raise Refusal(Cause.SETUP_ERROR, changed)
     return plain_function(found)

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from perdure.worker.failures import error_record
+from perdure.worker.secrets import Redactor
+
+
+class Hostile(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("not telling")
+
+
+class Unpicklable(Exception):
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError("stays here")
+
+
+def raised(error: BaseException) -> BaseException:
+    try:
+        raise error
+    except BaseException as caught:  # noqa: BLE001 - with its traceback, of whatever class
+        return caught
+
+
+def test_record_survives_an_exception_that_cannot_be_printed() -> None:
+    record = error_record(raised(Hostile()), skip=0)
+
+    assert record.message == "<its __str__ raised RuntimeError>"
+    assert "Hostile" in record.traceback
+
+
+def test_record_keeps_the_text_when_the_exception_cannot_be_pickled() -> None:
+    record = error_record(raised(Unpicklable("words")), pickle=pickle.dumps)
+
+    assert record.message == "words"
+    assert record.pickled is None
+
+
+def test_record_keeps_the_exception_for_raising_it_again() -> None:
+    record = error_record(raised(ValueError("words")), pickle=pickle.dumps)
+
+    assert record.pickled is not None
+    assert str(pickle.loads(record.pickled)) == "words"
+
+
+def test_record_masks_secrets_and_drops_the_pickle_that_holds_them() -> None:
+    redactor = Redactor(["hush-hush"])
+
+    record = error_record(
+        raised(ValueError("token hush-hush")), pickle=pickle.dumps, redactor=redactor, skip=0
+    )
+
+    assert record.message == "token ***"
+    assert "hush" not in record.traceback
+    assert record.pickled is None
+
+
+def test_record_of_an_endless_message_is_cut_in_its_middle() -> None:
+    record = error_record(raised(ValueError("a" * 1_000_000 + "the end")))
+
+    assert len(record.message) < 20_000
+    assert record.message.endswith("the end")
+
+
+@pytest.mark.parametrize("cls", [ValueError, KeyboardInterrupt])
+def test_record_names_the_class_with_its_module(cls: type[BaseException]) -> None:
+    assert error_record(raised(cls())).type == f"builtins.{cls.__name__}"
