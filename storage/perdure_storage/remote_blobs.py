@@ -20,7 +20,7 @@ _DAY_S = 86_400.0
 
 # Where an object appears whole when its upload is closed, or not at all.
 _ATOMIC = frozenset(
-    {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "memory"}
+    {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci"}
 )
 
 
@@ -71,23 +71,34 @@ class FsspecBlobStore:
             self._fs.makedirs(temporary.rpartition("/")[0], exist_ok=True)
             self._write(temporary, buffers)
             if self._size(temporary) != size_bytes:
+                self._fs.rm_file(temporary)
                 raise ValueUnavailable(f"{self.url} took fewer bytes than it was given")
             if temporary != path:
                 self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
                 self._fs.mv(temporary, path)
-                self._point("blob.after-rename")
         except BaseException:
-            with contextlib.suppress(Exception):  # what is left is swept, or is a part of a blob
-                self._fs.rm_file(temporary)
+            if temporary != path:
+                with contextlib.suppress(Exception):  # what is left is swept later
+                    self._fs.rm_file(temporary)
             raise
 
     def _write(self, path: str, buffers: Sequence[Buffer]) -> None:
-        with self._fs.open(path, "wb") as file:
+        # Closing an upload that failed would complete it: an object store is told what to do.
+        file = self._fs.open(path, "wb", **({"autocommit": False} if self._is_atomic else {}))
+        try:
             self._point("blob.opened")
             for at, piece in enumerate(pieces(buffers)):
                 file.write(piece)
                 self._point("blob.mid-write" if at else "blob.first-byte")
             self._point("blob.before-close")
+            file.close()
+            if self._is_atomic:
+                file.commit()
+        except BaseException:
+            with contextlib.suppress(Exception):  # the first error is the one to tell
+                file.discard() if self._is_atomic else file.close()
+            raise
+        self._point("blob.after-rename")
 
     def _size(self, path: str) -> int | None:
         self._fs.invalidate_cache(path.rpartition("/")[0])
@@ -113,9 +124,10 @@ class FsspecBlobStore:
             ValueUnavailable: storage does not answer, or the root is not there.
         """
         path = self._path(digest)
-        found = self._read(path, digest, size_bytes) or self._read(path, digest, size_bytes)
-        if found is not None:
-            return found
+        for _ in range(2):
+            found = self._read(path, digest, size_bytes)
+            if found is not None:
+                return found
         confirm_root(self.root)
         missing = not self._exists(path)
         said = "is missing" if missing else "does not hold the bytes that were committed"

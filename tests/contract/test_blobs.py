@@ -1,0 +1,477 @@
+"""Blob stores under their contract, and what each of them promises beyond it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pytest
+from perdure_storage.blobs import BlobRoot, LocalBlobStore, open_blobs
+from perdure_storage.clock import ManualClock, SystemClock
+from perdure_storage.contract_blobs import BlobArea, BlobStoreContract
+from perdure_storage.errors import (
+    StoreError,
+    StoreUnavailable,
+    ValueDamaged,
+    ValueUnavailable,
+)
+from perdure_storage.hashing import hex_of, integrity_digest
+from perdure_storage.records import Digest
+from perdure_storage.wrappers import Fault, FaultyFS
+
+_STORE = "store-1"
+_LARGE = bytes(range(256)) * 80_000
+
+
+class LocalArea:
+    """A folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.folder = root / _STORE
+
+    def open(self) -> BlobRoot:
+        return open_blobs(self.root, _STORE, bind=True)
+
+    def path(self, digest: Digest) -> Path:
+        name = hex_of(digest)
+        return self.folder / "blobs" / name[:2] / f"blake3-{name}"
+
+    def overwrite(self, digest: Digest, data: bytes) -> None:
+        self.path(digest).write_bytes(data)
+
+    def remove(self, digest: Digest) -> None:
+        self.path(digest).unlink()
+
+    def hide_marker(self) -> None:
+        (self.folder / "marker.json").rename(self.folder / "hidden")
+
+
+class RemoteArea:
+    """A prefix on fsspec's filesystem in memory."""
+
+    def __init__(self) -> None:
+        self.url = f"memory://bucket-{secrets.token_hex(4)}/prefix"
+        self.fs: Any = fsspec.filesystem("memory")
+        self.folder = f"{self.fs._strip_protocol(self.url)}/{_STORE}"
+
+    def open(self, fs: Any = None) -> BlobRoot:
+        return open_blobs(self.url, _STORE, bind=True, fs=fs)
+
+    def path(self, digest: Digest) -> str:
+        name = hex_of(digest)
+        return f"{self.folder}/blobs/{name[:2]}/blake3-{name}"
+
+    def overwrite(self, digest: Digest, data: bytes) -> None:
+        self.fs.pipe_file(self.path(digest), data)
+
+    def remove(self, digest: Digest) -> None:
+        self.fs.rm_file(self.path(digest))
+
+    def hide_marker(self) -> None:
+        self.fs.mv(f"{self.folder}/marker.json", f"{self.folder}/hidden")
+
+
+class TestLocalBlobs(BlobStoreContract):
+    @pytest.fixture
+    def area(self, tmp_path: Path) -> BlobArea:
+        return LocalArea(tmp_path / "data")
+
+
+class TestSpool(BlobStoreContract):
+    @pytest.fixture
+    def area(self, tmp_path: Path) -> BlobArea:
+        return SpoolArea(tmp_path / "data")
+
+
+class SpoolArea(LocalArea):
+    """The unsynced spool of one run."""
+
+    def open(self) -> Any:
+        return super().open().spool("run/1")
+
+    def path(self, digest: Digest) -> Path:
+        return next(self.folder.glob(f"spool/*/*/blake3-{hex_of(digest)}"))
+
+
+class TestRemoteBlobs(BlobStoreContract):
+    @pytest.fixture
+    def area(self) -> BlobArea:
+        return RemoteArea()
+
+
+# --- in a folder --------------------------------------------------------------------------------
+@pytest.fixture
+def local(tmp_path: Path) -> LocalArea:
+    return LocalArea(tmp_path / "data")
+
+
+def test_local_put_leaves_no_temporary_file(local: LocalArea) -> None:
+    blobs = local.open()
+
+    blobs.put([b"small"])
+    blobs.put([_LARGE])
+    blobs.put([_LARGE])
+
+    assert list((local.folder / "incoming").iterdir()) == []
+
+
+def test_local_put_takes_over_a_truncated_file_of_its_name(local: LocalArea) -> None:
+    blobs = local.open()
+    digest = blobs.put([_LARGE])
+    local.overwrite(digest, _LARGE[:100])
+
+    local.open().put([_LARGE])
+
+    assert bytes(blobs.open(digest, len(_LARGE))) == _LARGE
+
+
+def test_local_open_does_not_read_a_large_blob_again_in_another_process(
+    local: LocalArea, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = local.open().put([_LARGE])
+
+    other = local.open()
+    monkeypatch.setattr("perdure_storage.local_blobs._hash_file", _never)
+
+    assert len(other.open(digest, len(_LARGE))) == len(_LARGE)
+
+
+def test_local_open_reads_again_when_the_file_has_changed(local: LocalArea) -> None:
+    blobs = local.open()
+    digest = blobs.put([_LARGE])
+    blobs.open(digest, len(_LARGE))
+    data = bytearray(_LARGE)
+    data[5] ^= 1
+
+    local.overwrite(digest, bytes(data))
+
+    with pytest.raises(ValueDamaged):
+        blobs.open(digest, len(_LARGE))
+
+
+def test_local_open_reads_again_when_the_file_was_replaced_by_one_of_the_same_size(
+    local: LocalArea,
+) -> None:
+    blobs = local.open()
+    digest = blobs.put([_LARGE])
+    path = local.path(digest)
+    other = path.with_name("other")
+    other.write_bytes(bytes(len(_LARGE)))
+    os.replace(other, path)
+
+    with pytest.raises(ValueDamaged):
+        blobs.open(digest, len(_LARGE))
+
+
+def test_record_of_verified_blobs_is_not_believed_when_others_may_write_it(
+    local: LocalArea, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    digest = local.open().put([_LARGE])
+    (folder,) = temporary.iterdir()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    folder.chmod(0o777)
+    monkeypatch.setattr("perdure_storage.local_blobs._hash_file", _never)
+
+    with pytest.raises(AssertionError, match="hashed"):
+        local.open().open(digest, len(_LARGE))
+
+
+def test_local_maps_are_isolated_from_each_other(local: LocalArea) -> None:
+    blobs = local.open()
+    digest = blobs.put([_LARGE])
+
+    one, two = (blobs.open(digest, len(_LARGE)) for _ in range(2))
+    np.frombuffer(one, np.uint8)[:] = 7
+
+    assert bytes(two) == _LARGE
+    assert local.path(digest).read_bytes() == _LARGE
+
+
+def test_local_map_outlives_the_blob(local: LocalArea) -> None:
+    blobs = local.open()
+    digest = blobs.put([_LARGE])
+    mapped = blobs.open(digest, len(_LARGE))
+
+    blobs.delete(digest)
+
+    assert bytes(mapped) == _LARGE
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may read everything")
+def test_local_open_says_unavailable_when_it_may_not_read(local: LocalArea) -> None:
+    digest = local.open().put([b"data"])
+    local.path(digest).chmod(0)
+
+    with pytest.raises(ValueUnavailable, match="Permission denied"):
+        local.open().open(digest, 4)
+
+
+def test_local_open_says_unavailable_when_a_folder_is_in_the_file_s_place(
+    local: LocalArea,
+) -> None:
+    blobs = local.open()
+    digest = blobs.put([_LARGE])
+    path = local.path(digest)
+    path.unlink()
+    path.parent.rmdir()
+    path.parent.write_text("a file where a folder should be")
+
+    with pytest.raises(ValueUnavailable, match="Not a directory"):
+        blobs.open(digest, len(_LARGE))
+
+
+def test_local_put_makes_folders_again_when_only_they_are_gone(local: LocalArea) -> None:
+    blobs = local.open()
+    digest = blobs.put([_LARGE])
+    local.path(digest).unlink()
+    local.path(digest).parent.rmdir()
+    (local.folder / "incoming").rmdir()
+
+    assert blobs.put([_LARGE]) == digest
+    assert bytes(blobs.open(digest, len(_LARGE))) == _LARGE
+
+
+def test_local_put_says_unavailable_when_the_root_was_deleted(local: LocalArea) -> None:
+    blobs = local.open()
+    blobs.put([_LARGE])
+    local.folder.rename(local.root / "elsewhere")
+
+    with pytest.raises(ValueUnavailable, match="is its disk mounted"):
+        blobs.put([_LARGE + b"other"])
+
+    assert not local.folder.exists()
+
+
+def test_local_quarantine_keeps_the_damaged_bytes(local: LocalArea) -> None:
+    blobs = local.open()
+    digest = blobs.put([b"data"])
+    local.overwrite(digest, b"dat?")
+
+    blobs.quarantine(digest)
+
+    (aside,) = (local.folder / "quarantine").iterdir()
+    assert aside.read_bytes() == b"dat?"
+
+
+def test_sweep_removes_old_temporary_files_only(local: LocalArea) -> None:
+    blobs = local.open()
+    digest = blobs.put([b"data"])
+    left = local.folder / "incoming" / ".1-0123456789abcdef.tmp"
+    left.write_bytes(b"half a blob")
+    clock = ManualClock(SystemClock().now())
+
+    assert blobs.sweep_temporaries(clock=clock) == 0
+    clock.advance(timedelta(days=1).total_seconds() + 60)
+    assert blobs.sweep_temporaries(clock=clock) == 1
+
+    assert not left.exists()
+    assert blobs.contains(digest, 4)
+
+
+def test_spools_of_runs_are_apart_and_dropped_alone(local: LocalArea) -> None:
+    blobs = local.open()
+    one, two = blobs.spool("../1"), blobs.spool("2")
+    digest = one.put([_LARGE])
+    two.put([_LARGE])
+
+    blobs.drop_spool("../1")
+    blobs.drop_spool("../1")
+
+    with pytest.raises(ValueDamaged):
+        blobs.spool("../1").open(digest, len(_LARGE))
+    assert bytes(two.open(digest, len(_LARGE))) == _LARGE
+    assert list(blobs.list_digests()) == []
+
+
+# --- binding ------------------------------------------------------------------------------------
+def test_root_without_marker_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"marker is missing.*perdure\.open"):
+        open_blobs(tmp_path, _STORE)
+
+
+def test_root_of_another_store_is_refused(local: LocalArea) -> None:
+    local.open()
+
+    with pytest.raises(StoreError, match="not the blob root of store other"):
+        open_blobs(local.root, "other")
+
+
+def test_marker_of_another_store_is_refused(local: LocalArea) -> None:
+    local.open()
+    (local.folder / "marker.json").write_text('{"store":"other","format":1}')
+
+    for bind in (False, True):
+        with pytest.raises(StoreError, match="marker of another store"):
+            open_blobs(local.root, _STORE, bind=bind)
+
+
+def test_used_root_that_lost_its_marker_is_not_bound_again(local: LocalArea) -> None:
+    local.open().put([b"data"])
+    local.hide_marker()
+
+    with pytest.raises(StoreError, match="no marker"):
+        open_blobs(local.root, _STORE, bind=True)
+
+
+def test_two_stores_share_a_root(local: LocalArea) -> None:
+    digest = local.open().put([b"data"])
+
+    other = open_blobs(local.root, "store-2", bind=True)
+
+    assert not other.contains(digest, 4)
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", ".hidden", "x" * 101])
+def test_store_id_that_cannot_be_a_folder_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(StoreError, match="store id"):
+        open_blobs(tmp_path, name, bind=True)
+
+
+@pytest.mark.parametrize("url", ["", "file://", "nosuch://bucket/x"])
+def test_url_that_cannot_be_used_is_a_clear_error(url: str) -> None:
+    with pytest.raises(StoreError, match=r"blob root"):
+        open_blobs(url, _STORE, bind=True)
+
+
+def test_file_urls_and_relative_paths_are_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    relative = open_blobs("data", _STORE, bind=True)
+    digest = relative.put([b"data"])
+    monkeypatch.chdir("/")
+
+    assert isinstance(relative, LocalBlobStore)
+    assert relative.contains(digest, 4)
+    assert open_blobs(f"file://{tmp_path}/data", _STORE).contains(digest, 4)
+
+
+# --- on a filesystem that fails -----------------------------------------------------------------
+@pytest.fixture
+def faulty() -> FaultyFS:
+    return FaultyFS(fsspec.filesystem("memory"))
+
+
+@pytest.fixture
+def remote(faulty: FaultyFS) -> Iterator[tuple[RemoteArea, BlobRoot]]:
+    area = RemoteArea()
+    yield area, area.open(faulty)
+
+
+@pytest.mark.parametrize("at", [0, 5, 9_000_000, len(_LARGE) - 1])
+@pytest.mark.parametrize("kind", ["no-space", "io-error", "time-out", "short-write"])
+def test_failed_upload_is_reported_and_leaves_nothing(
+    remote: tuple[RemoteArea, BlobRoot], faulty: FaultyFS, kind: Any, at: int
+) -> None:
+    area, blobs = remote
+    faulty.inject(Fault(kind=kind, at=at, on="write", path=".tmp"))
+
+    with pytest.raises(StoreUnavailable if kind == "no-space" else ValueUnavailable):
+        blobs.put([_LARGE])
+
+    assert list(blobs.list_digests()) == []
+    assert area.fs.find(f"{area.folder}/incoming") == []
+    faulty.heal()
+    digest = blobs.put([_LARGE])
+    assert bytes(blobs.open(digest, len(_LARGE))) == _LARGE
+
+
+def test_full_storage_says_what_is_kept(
+    remote: tuple[RemoteArea, BlobRoot], faulty: FaultyFS
+) -> None:
+    _, blobs = remote
+    faulty.inject(Fault(kind="no-space", on="write", path=".tmp"))
+
+    with pytest.raises(StoreUnavailable, match="committed is kept; make room and resume"):
+        blobs.put([_LARGE])
+
+
+@pytest.mark.parametrize("at", [0, 1_000_000, len(_LARGE) - 1])
+@pytest.mark.parametrize("kind", ["flip", "truncate", "swap"])
+def test_blob_that_reads_wrong_twice_is_damaged(
+    remote: tuple[RemoteArea, BlobRoot], faulty: FaultyFS, kind: Any, at: int
+) -> None:
+    _, blobs = remote
+    digest = blobs.put([_LARGE])
+    faulty.inject(Fault(kind=kind, at=at, other=b"other object"))
+
+    with pytest.raises(ValueDamaged) as raised:
+        blobs.open(digest, len(_LARGE))
+
+    assert not raised.value.missing
+
+
+@pytest.mark.parametrize("kind", ["flip", "truncate", "swap"])
+def test_blob_that_reads_wrong_once_is_read_again(
+    remote: tuple[RemoteArea, BlobRoot], faulty: FaultyFS, kind: Any
+) -> None:
+    _, blobs = remote
+    digest = blobs.put([_LARGE])
+    faulty.inject(Fault(kind=kind, at=7, other=b"other object"), times=1)
+
+    assert bytes(blobs.open(digest, len(_LARGE))) == _LARGE
+
+
+def test_stale_listing_is_looked_at_again(
+    remote: tuple[RemoteArea, BlobRoot], faulty: FaultyFS
+) -> None:
+    _, blobs = remote
+    digest = blobs.put([_LARGE])
+    faulty.inject(Fault(kind="stale", on="look"), times=1)
+
+    assert bytes(blobs.open(digest, len(_LARGE))) == _LARGE
+
+
+@pytest.mark.parametrize("kind", ["io-error", "time-out", "forbidden"])
+@pytest.mark.parametrize("on", ["read", "look"])
+def test_storage_that_does_not_answer_is_never_loss(
+    remote: tuple[RemoteArea, BlobRoot], faulty: FaultyFS, kind: Any, on: Any
+) -> None:
+    _, blobs = remote
+    digest = blobs.put([_LARGE])
+    faulty.inject(Fault(kind=kind, on=on, at=100))
+
+    with pytest.raises(ValueUnavailable):
+        blobs.open(digest, len(_LARGE))
+
+
+def test_missing_blob_is_not_called_missing_while_the_root_does_not_answer(
+    remote: tuple[RemoteArea, BlobRoot], faulty: FaultyFS
+) -> None:
+    _, blobs = remote
+    faulty.inject(Fault(kind="time-out", path="marker.json"))
+
+    with pytest.raises(ValueUnavailable):
+        blobs.open(integrity_digest([b"nothing"]), 7)
+
+
+def test_errors_of_a_driver_lose_the_credentials_in_them(remote: Any) -> None:
+    from perdure_storage.roots import failure
+
+    error = failure(RuntimeError("GET https://key:secret@host/x failed"), "read")
+
+    assert "secret" not in str(error)
+    assert isinstance(error, ValueUnavailable)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_full_disk_quota_and_file_size_are_all_full(number: int) -> None:
+    from perdure_storage.roots import failure
+
+    assert isinstance(failure(OSError(number, "full"), "store"), StoreUnavailable)
+
+
+def _never(*_: object) -> Digest:
+    raise AssertionError("the blob was hashed again")
