@@ -5,9 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from blake3 import blake3
-from perdure_storage.errors import NotSerializable
-from perdure_storage.records import StoredValue
-from perdure_storage.values import Values
 
 from perdure.errors import DefinitionError
 from perdure.graph.arguments import Entries, Fields, Items, find_path, resolve
@@ -26,6 +23,9 @@ from perdure.plan import (
     Path,
 )
 from perdure.secret import SecretRef
+from perdure_storage.errors import NotSerializable
+from perdure_storage.records import StoredValue
+from perdure_storage.values import Values
 
 _ATOMS = (str, int, bool, type(None))
 

@@ -18,10 +18,9 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from tempfile import mkdtemp
 
-from perdure_storage.shapes import is_main
-
 from perdure.errors import ValueDamaged
 from perdure.sources import absolute_import, find_module_file, is_local_file, source_file
+from perdure_storage.shapes import is_main
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 

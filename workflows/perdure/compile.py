@@ -1,4 +1,4 @@
-"""From a definition to a plan: arguments bound, constants encoded, functions named by their code."""
+"""From a definition to a plan: arguments bound, constants encoded, functions named by code."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ from typing import Any
 
 import msgspec
 from blake3 import blake3
-from perdure_storage.records import StoredValue
-from perdure_storage.shapes import is_main
-from perdure_storage.values import Values
 
 from perdure.arguments import ArgumentWriter, Constants, encode, own_digest
 from perdure.bundle import make_bundle
@@ -26,6 +23,9 @@ from perdure.sources import is_local_name
 from perdure.target import load_target, origin_of
 from perdure.task import Task
 from perdure.workflow import Workflow
+from perdure_storage.records import StoredValue
+from perdure_storage.shapes import is_main
+from perdure_storage.values import Values
 
 __all__ = ["Prepared", "compile_dag", "load_target", "prepare"]
 
@@ -88,8 +88,8 @@ def _refuse_placeholder(name: str, value: Any, workflow: str) -> None:
         )
     if type(value) is SecretRef:
         raise DefinitionError(
-            f"{workflow}: {name!r} is given a Secret: inputs are stored, so name the secret where a "
-            f"step takes it, `f.bind(perdure.Secret({value.name!r}))`"
+            f"{workflow}: {name!r} is given a Secret: inputs are stored, so name the secret where "
+            f"a step takes it, `f.bind(perdure.Secret({value.name!r}))`"
         )
 
 
@@ -97,8 +97,8 @@ def _free_dag(definition: Any) -> Dag:
     dag = make_dag(definition)
     if not dag.steps:
         raise DefinitionError(
-            f"there is no step in {definition!r:.200}: run a workflow, a node (`f.bind(...)`), or a "
-            "list, tuple or dict of nodes"
+            f"there is no step in {definition!r:.200}: run a workflow, a node (`f.bind(...)`), or "
+            "a list, tuple or dict of nodes"
         )
     return dag
 
@@ -118,7 +118,9 @@ def _check_names(dag: Dag, inputs: dict[str, Any]) -> None:
         _refuse_placeholder(name, value, dag.name)
     for name in dag.inputs:
         if name not in inputs:
-            raise DefinitionError(f"{dag.name}: input {name!r} is missing: inputs={{{name!r}: ...}}")
+            raise DefinitionError(
+                f"{dag.name}: input {name!r} is missing: inputs={{{name!r}: ...}}"
+            )
 
 
 def compile_dag(dag: Dag, values: Values, *, origin: str | None = None) -> Plan:
@@ -293,8 +295,10 @@ def _is_findable(module: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _finds(module: str, filename: str | None) -> bool:
-    """Say whether the import system finds this very module by name, without looking at what is
-    loaded: tests and tools put modules into ``sys.modules`` that nobody else can import."""
+    """Say whether the import system finds this very module, whatever is loaded already.
+
+    Tests and tools put modules into ``sys.modules`` that nobody else can import.
+    """
     parent, _, _ = module.rpartition(".")
     path = getattr(sys.modules.get(parent), "__path__", None) if parent else None
     if parent and path is None:

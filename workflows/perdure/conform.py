@@ -34,6 +34,12 @@ def check_value(value: Any, annotation: Any, where: str) -> None:
         raise DefinitionError(f"{where}{path}: expected {expected}, got {got}")
 
 
+_NUMBERS: dict[type, tuple[type, ...]] = {
+    int: (int,),
+    float: (float, int),
+    complex: (complex, float, int),
+}
+
 Mismatch = tuple[str, str, str]
 """Path inside the value, what was expected, what was found."""
 
@@ -61,9 +67,7 @@ def _mismatch(value: Any, annotation: Any, path: str) -> Mismatch | None:
 
 def _stripped(annotation: Any) -> Any:
     while True:
-        if get_origin(annotation) is Annotated:
-            annotation = get_args(annotation)[0]
-        elif get_origin(annotation) in (typing.Required, typing.NotRequired):
+        if get_origin(annotation) in (Annotated, typing.Required, typing.NotRequired):
             annotation = get_args(annotation)[0]
         elif isinstance(annotation, typing.NewType):
             annotation = annotation.__supertype__
@@ -85,12 +89,8 @@ def _in_union(value: Any, annotation: Any, path: str) -> Mismatch | None:
 
 
 def _of_class(value: Any, annotation: type, path: str) -> Mismatch | None:
-    if annotation is float:
-        fits = isinstance(value, float | int) and not isinstance(value, bool)
-    elif annotation is int:
-        fits = isinstance(value, int) and not isinstance(value, bool)
-    elif annotation is complex:
-        fits = isinstance(value, complex | float | int) and not isinstance(value, bool)
+    if annotation in _NUMBERS:
+        fits = isinstance(value, _NUMBERS[annotation]) and not isinstance(value, bool)
     else:
         try:
             fits = isinstance(value, annotation)

@@ -16,17 +16,16 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from perdure_storage.codecs import Codecs
-
 from perdure.compile import prepare
 from perdure.errors import DefinitionError, Failure
 from perdure.fingerprint import plain_digest
-from perdure.graph.arguments import Entries, Fields, Items, nodes_in, resolve
-from perdure.graph.dag import Dag, Step, leaves
+from perdure.graph.arguments import Entries, Fields, Items, leaves, nodes_in, resolve
+from perdure.graph.dag import Dag, Step
 from perdure.graph.node import Call, Inputs, Node, TaskSpec, input_name, path_of, source_of
 from perdure.plan import Path, path_text, project
 from perdure.secret import SecretRef
 from perdure.templates import build_object
+from perdure_storage.codecs import Codecs
 
 _SEQUENCES: dict[str, Callable[[Any], Any]] = {
     "list": list, "tuple": tuple, "set": set, "frozenset": frozenset,
@@ -115,12 +114,9 @@ class _Execution:
 
     def _attempt(self, step: Step) -> Any:
         call = step.call
-        args = [
-            self._build(each, f"{step.id}.bind(#{i})") for i, each in enumerate(call.args)
-        ]
+        args = [self._build(each, f"{step.id}.bind(#{i})") for i, each in enumerate(call.args)]
         kwargs = {
-            name: self._build(each, f"{step.id}.bind({name})")
-            for name, each in call.kwargs.items()
+            name: self._build(each, f"{step.id}.bind({name})") for name, each in call.kwargs.items()
         }
         result = call.spec.function(*args, **kwargs)
         if asyncio.iscoroutine(result):

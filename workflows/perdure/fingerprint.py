@@ -13,6 +13,7 @@ import ast
 import builtins
 import dataclasses
 import functools
+import inspect
 import os
 import re
 import sys
@@ -23,8 +24,6 @@ from typing import Any, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
 from blake3 import blake3
-from perdure_storage.digests import canonical_digest, value_digest
-from perdure_storage.records import StoredValue
 
 from perdure.normalise import Normalised, normalise_code, normalise_function, normalise_statements
 from perdure.plan import FromInput, FromStep, Plan, path_text, references
@@ -37,6 +36,8 @@ from perdure.sources import (
     is_local_name,
     source_file,
 )
+from perdure_storage.digests import canonical_digest, value_digest
+from perdure_storage.records import StoredValue
 
 _OWN_DECORATORS = frozenset({"task", "workflow", "actor", "method"})
 
@@ -118,8 +119,11 @@ class _Unit:
 
 
 class _Reach:
-    """Follows one object through the user's code. Units are numbered in the order of discovery,
-    which structure alone decides, so that cycles are no trouble and no module name enters."""
+    """Follows one object through the user's code.
+
+    Units are numbered in the order of discovery, which structure alone decides, so that cycles
+    are no trouble and no module name enters.
+    """
 
     def __init__(self, root: Any) -> None:
         self._units: list[_Unit] = []
@@ -482,8 +486,9 @@ _CLASS_SKIPPED = frozenset(
         "__static_attributes__", "__parameters__", "__orig_bases__", "__abstractmethods__",
         "_abc_impl", "__annotations__", "__annotate__", "__annotate_func__",
         "__annotations_cache__", "__dataclass_fields__", "__dataclass_params__", "__match_args__",
-        "__hash__", "__subclasshook__", "__protocol_attrs__", "_is_protocol", "_is_runtime_protocol",
-        "__non_callable_proto_members__", "__signature__", "__class_getitem__",
+        "__hash__", "__subclasshook__", "__protocol_attrs__", "_is_protocol",
+        "_is_runtime_protocol", "__non_callable_proto_members__", "__signature__",
+        "__class_getitem__",
     }
 )  # fmt: skip
 _ENUM_OWN = frozenset(
@@ -553,7 +558,7 @@ def _fields_text(cls: Any, attribute: str) -> str:
 
 def _class_annotations(cls: type) -> str:
     try:
-        annotations = cls.__dict__.get("__annotations__") or {}
+        annotations = inspect.get_annotations(cls)
     except Exception:  # noqa: BLE001 (foreign code: annotations may be evaluated lazily)
         annotations = {}
     return repr([(name, _annotation_text(value)) for name, value in annotations.items()])

@@ -37,15 +37,17 @@ def parse_duration(value: Duration, *, what: str = "duration") -> float:
         seconds = value.total_seconds()
     elif isinstance(value, str):
         seconds = _duration_from_text(value, what)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value)
     else:
-        raise DefinitionError(
-            f"{what}={value!r}: write seconds, a timedelta, or text such as '5m' or '1h30m'"
-        )
+        seconds = _number(value, f"{what}={value!r}: write seconds, a timedelta, or text ('5m')")
     if not math.isfinite(seconds) or seconds < 0:
         raise DefinitionError(f"{what}={value!r}: a duration is finite and not negative")
     return seconds
+
+
+def _number(value: object, message: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise DefinitionError(message)
+    return float(value)
 
 
 def _duration_from_text(text: str, what: str) -> float:
@@ -74,10 +76,9 @@ def parse_memory(value: int | str, *, what: str = "memory") -> int:
         if match is None or unit is None:
             raise DefinitionError(f"{what}={value!r} is not a size: write bytes, or '8GiB'")
         size = round(float(match[1]) * unit)
-    elif isinstance(value, int) and not isinstance(value, bool):
-        size = value
     else:
-        raise DefinitionError(f"{what}={value!r}: write bytes as an int, or text such as '8GiB'")
+        number = _number(value, f"{what}={value!r}: write bytes as an int, or text ('8GiB')")
+        size = int(number)
     if size <= 0:
         raise DefinitionError(f"{what}={value!r}: must be above 0")
     return size

@@ -189,7 +189,8 @@ class _Names(dict[str, Any]):
         try:
             return eval(annotation, {}, self)  # what typing.get_type_hints does, name by name
         except Exception:  # noqa: BLE001 (foreign code: an annotation may be any expression)
-            return Static[ANY] if annotation.lstrip().partition("[")[0].endswith("Static") else ANY
+            is_static = annotation.lstrip().partition("[")[0].endswith("Static")
+            return Annotated[Any, STATIC] if is_static else ANY
 
 
 def convert(schema: Schema, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ class SecretRef:
             raise DefinitionError(f"Secret({self.name!r}): not a name of an environment variable")
 
 
-def Secret(name: str) -> str:  # noqa: N802 (reads as the noun that it is; typed as its value)
+def Secret(name: str) -> str:
     """Return a placeholder for a secret: only its name is stored and enters fingerprints.
 
     Args:

@@ -1,4 +1,4 @@
-"""Who carries out ``run``, ``start``, ``submit`` and ``execute``: looked up, never imported upwards.
+"""Who carries out ``run``, ``start``, ``submit``, ``execute``: looked up, not imported upwards.
 
 ``perdure.open(...)`` puts its driver in place for its ``with`` block; outside of one, the default
 driver is made once, when it is first needed, by a factory that ``perdure`` itself registers.

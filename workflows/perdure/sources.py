@@ -18,9 +18,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from perdure_storage.shapes import is_main
-
 from perdure.normalise import Definition, local_names
+from perdure_storage.shapes import is_main
 
 _INSTALLED_PARTS = frozenset({"site-packages", "dist-packages"})
 _OWN = frozenset({"perdure", "perdure_storage", "perdure_scheduler"})

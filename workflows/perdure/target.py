@@ -12,10 +12,9 @@ import types
 from pathlib import Path
 from typing import Any
 
-from perdure_storage.shapes import SCRIPT_PREFIX, is_main, treat_as_main
-
 from perdure.errors import DefinitionError, did_you_mean
 from perdure.workflow import Workflow
+from perdure_storage.shapes import SCRIPT_PREFIX, is_main, treat_as_main
 
 _loaded: dict[str, tuple[int, int]] = {}
 """Modification time and size of the files behind loaded scripts."""
@@ -119,8 +118,8 @@ def _load_module(place: str) -> types.ModuleType:
         missing = error.name or place
         if place == missing or place.startswith(missing + "."):
             raise DefinitionError(
-                f"there is no module {missing!r} on the path (looked from {os.getcwd()}); a file is "
-                f"given as FILE.py"
+                f"there is no module {missing!r} on the path (looked from {os.getcwd()}); a file "
+                "is given as FILE.py"
             ) from None
         raise _import_failed(place, error) from error
     except Exception as error:  # importing runs the user's code
@@ -135,9 +134,7 @@ def _import_failed(place: str, error: BaseException) -> DefinitionError:
     hint = ""
     if isinstance(error, ImportError) and "relative import" in str(error):
         hint = ". A file of a package is given as package.module:workflow"
-    return DefinitionError(
-        f"importing {place} failed{line}: {type(error).__name__}: {error}{hint}"
-    )
+    return DefinitionError(f"importing {place} failed{line}: {type(error).__name__}: {error}{hint}")
 
 
 def _last_line_in(error: BaseException) -> str:

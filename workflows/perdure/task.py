@@ -141,7 +141,7 @@ class TaskDecorator(Protocol):
     """What ``@task(...)`` with options returns."""
 
     @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap]
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
     @overload
     def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
 
@@ -150,7 +150,7 @@ class CatchingDecorator(Protocol):
     """What ``@task(catch=True, ...)`` returns: the result may be a ``Failure``."""
 
     @overload
-    def __call__(  # type: ignore[overload-overlap]
+    def __call__(
         self, function: Callable[P, Coroutine[Any, Any, R]], /
     ) -> AsyncTask[P, R | Failure]: ...
     @overload
@@ -158,11 +158,13 @@ class CatchingDecorator(Protocol):
 
 
 @overload
-def task(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap]
+def task(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
 @overload
 def task(function: Callable[P, R], /) -> Task[P, R]: ...
 @overload
-def task(*, catch: Literal[True], **options: Unpack[BaseOptions]) -> CatchingDecorator: ...
+def task(  # type: ignore[overload-overlap]  # catch=True is the narrower one, and comes first
+    *, catch: Literal[True], **options: Unpack[BaseOptions]
+) -> CatchingDecorator: ...
 @overload
 def task(**options: Unpack[Options]) -> TaskDecorator: ...
 def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:

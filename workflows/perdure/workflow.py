@@ -1,4 +1,4 @@
-"""``@workflow``: a function whose body is traced into a graph, and whose signature is its schema."""
+"""``@workflow``: a function whose body is traced into a graph; its signature is the schema."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ def workflow(function: Callable[..., Any] | None = None, /, **options: Any) -> A
 def _make(options: dict[str, Any], function: Callable[..., Any]) -> Workflow[..., Any]:
     if isinstance(function, Task | Workflow):
         raise DefinitionError(f"{function!r} is registered already; put @workflow on a function")
-    if not callable(function) or isinstance(function, type):
+    if isinstance(function, type) or not callable(function):
         raise DefinitionError(f"@workflow is for functions, not for {function!r}")
     if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
         raise DefinitionError(

@@ -354,6 +354,19 @@ def resolve(node: Node) -> Any:
     return current
 
 
+def leaves(template: Any) -> Iterator[Node]:
+    """Yield the nodes of a template with aliases followed: nodes of calls and of inputs."""
+    stack = [template]
+    while stack:
+        nodes = list(nodes_in(stack.pop()))
+        for node in nodes:
+            target = resolve(node)
+            if target is node:
+                yield node
+            else:
+                stack.append(target)
+
+
 def _step_into(template: Any, part: Item | Attr, node: Node) -> Any:
     try:
         if type(template) is Items and isinstance(part, Item):

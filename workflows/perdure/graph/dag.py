@@ -14,7 +14,7 @@ from hashlib import blake2b
 from typing import Any
 
 from perdure.errors import DefinitionError
-from perdure.graph.arguments import freeze, nodes_in, resolve
+from perdure.graph.arguments import freeze, leaves, nodes_in
 from perdure.graph.node import (
     Alias,
     Call,
@@ -25,6 +25,7 @@ from perdure.graph.node import (
     path_of,
     source_of,
 )
+from perdure.graph.render import as_mermaid, as_text
 from perdure.graph.trace import check_origin
 from perdure.plan import Parameter
 
@@ -73,14 +74,10 @@ class Dag:
 
     def text(self) -> str:
         """Return the graph as a plain text tree."""
-        from perdure.graph.render import as_text
-
         return as_text(self)
 
     def mermaid(self) -> str:
         """Return the graph as mermaid text."""
-        from perdure.graph.render import as_mermaid
-
         return as_mermaid(self)
 
     def __str__(self) -> str:
@@ -132,19 +129,6 @@ def _last_name(template: Any) -> str:
         for call in _calls_of([node]):
             return call.spec.name
     return ""
-
-
-def leaves(template: Any) -> Iterator[Node]:
-    """Yield the nodes of a template with aliases followed: nodes of calls and of inputs."""
-    stack = [template]
-    while stack:
-        nodes = list(nodes_in(stack.pop()))
-        for node in nodes:
-            target = resolve(node)
-            if target is node:
-                yield node
-            else:
-                stack.append(target)
 
 
 def _calls_of(nodes: Iterable[Node]) -> Iterator[Call]:
@@ -246,7 +230,8 @@ def _named(ordered: list[Call]) -> tuple[Step, ...]:
     counts: dict[tuple[str, str], int] = {}
     scopes: dict[Scope | None, tuple[str, str]] = {None: ("", "")}  # id and path of names
     ids: dict[Call, str] = {}
-    for each in sorted([*_scopes_of(ordered), *ordered], key=lambda each: each.order):
+    bound: list[Scope | Call] = [*_scopes_of(ordered), *ordered]
+    for each in sorted(bound, key=lambda each: each.order):
         if isinstance(each, Scope):
             parent, path = scopes[each.parent]
             scopes[each] = (_numbered(counts, parent, each.name), _join(path, each.name))
@@ -291,4 +276,3 @@ def shorten(step_id: str) -> str:
     digest = blake2b(encoded, digest_size=16).hexdigest()
     head = encoded[: MAX_ID_BYTES - len(digest) - 1].decode(errors="ignore")
     return f"{head}-{digest}"
-

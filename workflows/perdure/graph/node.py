@@ -35,7 +35,7 @@ class TaskSpec:
     function: Callable[..., Any]
     name: str
     version: str | None = None
-    options: StepOptions = StepOptions()
+    options: StepOptions = field(default_factory=StepOptions)
     retry_on: RetryOn | None = None
     is_async: bool = False
 

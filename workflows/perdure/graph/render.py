@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
-from perdure.graph.arguments import Entries, Fields, Items, nodes_in
-from perdure.graph.dag import Dag, Step, leaves
+from perdure.graph.arguments import Entries, Fields, Items, leaves, nodes_in
 from perdure.graph.node import Call, Inputs, Node, describe, input_name, path_of, source_of
-from perdure.plan import path_text
+from perdure.plan import Parameter, path_text
 
 _MAX_WIDTH = 100
 _MAX_STEPS = 500
 """More steps than a person reads: the rest is counted."""
 
 
-def as_text(dag: Dag) -> str:
+class DrawnStep(Protocol):
+    """What is drawn of a step."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def call(self) -> Call: ...
+    @property
+    def after(self) -> tuple[str, ...]: ...
+
+
+class Drawn(Protocol):
+    """What is drawn of a graph."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def steps(self) -> Sequence[DrawnStep]: ...
+    @property
+    def output(self) -> Any: ...
+    @property
+    def ids(self) -> dict[Call, str]: ...
+    @property
+    def inputs(self) -> tuple[str, ...]: ...
+    @property
+    def parameters(self) -> tuple[Parameter, ...]: ...
+
+
+def as_text(dag: Drawn) -> str:
     """Return the graph as lines: each step with what it takes, in topological order."""
     lines = [f"{dag.name}({', '.join(_parameter_names(dag))})"]
     shown = dag.steps[:_MAX_STEPS]
@@ -26,7 +54,7 @@ def as_text(dag: Dag) -> str:
     return "\n".join(lines)
 
 
-def _parameter_names(dag: Dag) -> list[str]:
+def _parameter_names(dag: Drawn) -> list[str]:
     if not dag.parameters:
         return list(dag.inputs)
     return [
@@ -35,17 +63,17 @@ def _parameter_names(dag: Dag) -> list[str]:
     ]
 
 
-def _arguments(step: Step, dag: Dag) -> str:
+def _arguments(step: DrawnStep, dag: Drawn) -> str:
     parts = [_template(each, dag) for each in step.call.args]
     parts += [f"{name}={_template(each, dag)}" for name, each in step.call.kwargs.items()]
     return ", ".join(parts)
 
 
-def _after(step: Step) -> str:
+def _after(step: DrawnStep) -> str:
     return f" after {', '.join(step.after)}" if step.after else ""
 
 
-def _template(template: Any, dag: Dag) -> str:
+def _template(template: Any, dag: Drawn) -> str:
     if type(template) is Node:
         return _node(template, dag)
     if type(template) in (Items, Entries, Fields):
@@ -54,7 +82,7 @@ def _template(template: Any, dag: Dag) -> str:
     return _short(template)
 
 
-def _node(node: Node, dag: Dag) -> str:
+def _node(node: Node, dag: Drawn) -> str:
     found = list(leaves(node))
     if len(found) != 1:
         return f"[{', '.join(_node(leaf, dag) for leaf in found[:8])}]"
@@ -75,7 +103,7 @@ def _clip(line: str) -> str:
     return line if len(line) <= _MAX_WIDTH else f"{line[: _MAX_WIDTH - 3]}..."
 
 
-def as_mermaid(dag: Dag) -> str:
+def as_mermaid(dag: Drawn) -> str:
     """Return the graph as a mermaid flowchart; dotted arrows are order without data."""
     numbers = {step.id: index for index, step in enumerate(dag.steps)}
     lines = ["flowchart TD"]
