@@ -141,7 +141,7 @@ class Perdure:
         run = self.get_run(run_id)
         note = reopen_run(
             self.runtime,
-            run.id,
+            RunId(run.id),
             code=code,
             on_change=on_change,
             on_divergence=on_divergence,
@@ -268,7 +268,7 @@ class Perdure:
         A run without a live owner is ended here and now.
         """
         run = self.get_run(run_id)
-        self.runtime.store.request_cancel(run.id)
+        self.runtime.store.request_cancel(RunId(run.id))
         if not run.is_driven:
             self._drive(run)
             self.wait_for(run.id, lambda: run.record.status not in RUN_LIVE)
@@ -277,14 +277,14 @@ class Perdure:
     def pause(self, run_id: str) -> Run:
         """Let running steps finish and start none; ``resume`` goes on."""
         run = self.get_run(run_id)
-        self.runtime.store.request_pause(run.id, True)
+        self.runtime.store.request_pause(RunId(run.id), True)
         return run
 
     def delete(self, run_id: str) -> None:
         """Remove a finished run with its steps, events and logs."""
         run = self.get_run(run_id)
-        self.runtime.store.delete_run(run.id)
-        self.runtime.logs.delete(run.id)
+        self.runtime.store.delete_run(RunId(run.id))
+        self.runtime.sweep_deleted(RunId(run.id))
 
     def serve(self, stop: threading.Event) -> None:
         """Drive whatever run of the store nobody drives, until ``stop`` is set: ``perdure up``."""

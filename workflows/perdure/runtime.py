@@ -20,6 +20,7 @@ from perdure_storage.clock import Clock, SystemClock
 from perdure_storage.codecs import Codecs
 from perdure_storage.logs import open_logs
 from perdure_storage.protocols import LogStore, RunStore
+from perdure_storage.records import RunId
 from perdure_storage.signing import KeyFile
 from perdure_storage.values import Values
 
@@ -60,6 +61,12 @@ class Runtime:
         if name == "processes":
             return ProcessExecutor(capacity)
         raise DefinitionError(f"no executor is called {name!r}. Known: processes, inline")
+
+    def sweep_deleted(self, run_id: RunId) -> None:
+        """Remove what a deleted run left outside of the store; then its id is free again."""
+        self.logs.delete(run_id)
+        self.blobs.drop_spool(run_id)
+        self.store.free_id(run_id)
 
     def close(self) -> None:
         """Close the stores. Idempotent."""

@@ -163,9 +163,12 @@ class Submission:
         made = self.store.create_run(record, self.body)
         if made is not None:
             return made, self._note_reuse(made)
-        if self.wishes.run_id is None:  # a made id that was taken: a chance in millions
-            return self.submit()
-        return self._existing(self.store.get_run(record.id))
+        existing = self.store.find_run(record.id)
+        if existing is not None and self.wishes.run_id is not None:
+            return self._existing(existing)
+        if existing is None:  # whoever deleted the run of this id died before the end of it
+            self.runtime.sweep_deleted(record.id)
+        return self.submit()
 
     def _record(self) -> RunRecord:
         wishes, now = self.wishes, self.runtime.clock.now()

@@ -1,0 +1,376 @@
+"""Runs as users meet them: ids, reuse, failure, cancel, pause and who drives, with real workers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from perdure.client import Perdure, open_store
+from perdure.errors import (
+    DefinitionError,
+    RunCancelled,
+    RunConflict,
+    RunFailed,
+    RunNotDriven,
+    RunNotFound,
+    WaitTimeout,
+)
+from perdure.task import task
+from perdure.workflow import workflow
+from perdure_storage.lifecycle import RunStatus, StepStatus
+
+
+@pytest.fixture(params=["inline", "processes"])
+def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Perdure]:
+    with open_store(str(tmp_path / "store" / "perdure.db"), executor=request.param) as opened:
+        yield opened
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Perdure]:
+    with open_store(str(tmp_path / "store" / "perdure.db"), executor="processes") as opened:
+        yield opened
+
+
+def note(folder: str, name: str) -> int:
+    """Count the executions of a step in a file that perdure does not know."""
+    path = Path(folder) / name
+    with path.open("a") as file:
+        file.write("x")
+    return len(path.read_text())
+
+
+@task
+def double(x: int, folder: str) -> int:
+    note(folder, f"double-{x}")
+    return 2 * x
+
+
+@task
+def total(xs: list[int], folder: str) -> int:
+    note(folder, "total")
+    return sum(xs)
+
+
+@workflow
+def doubled(n: int, folder: str) -> int:
+    """Double a few numbers and add them up."""
+    return total.bind([double.bind(i, folder) for i in range(3)] + [n], folder)
+
+
+@task
+def fragile(folder: str) -> str:
+    if not (Path(folder) / "mended").exists():
+        raise ValueError("not mended yet")
+    return "fine"
+
+
+@task
+def after(text: str, x: int) -> str:
+    return f"{text} {x}"
+
+
+@workflow
+def breaks(folder: str) -> str:
+    return after.bind(fragile.bind(folder), double.bind(1, folder))
+
+
+@task
+def waits_for(path: str) -> str:
+    while not Path(path).exists():
+        threading.Event().wait(0.01)
+    return "seen"
+
+
+@workflow
+def patient(path: str) -> str:
+    return waits_for.bind(path)
+
+
+@task
+def then(text: str) -> str:
+    return text + " then"
+
+
+@workflow
+def two(path: str) -> str:
+    return then.bind(waits_for.bind(path))
+
+
+@task
+def speaks(x: int) -> list[int]:
+    print("hello from", x)
+    return [x] * 3
+
+
+def executions(folder: Path, name: str) -> int:
+    path = folder / name
+    return len(path.read_text()) if path.exists() else 0
+
+
+def test_run_returns_the_result_and_the_same_id_returns_the_recorded_one(
+    client: Perdure, tmp_path: Path
+) -> None:
+    first = client.run(doubled, n=4, folder=str(tmp_path), run_id="d-1")
+    second = client.run(doubled, n=4, folder=str(tmp_path), run_id="d-1")
+
+    assert first == second == 10
+    assert executions(tmp_path, "total") == 1
+
+
+def test_same_id_with_other_inputs_is_a_conflict_that_names_reuse(
+    client: Perdure, tmp_path: Path
+) -> None:
+    client.run(doubled, n=4, folder=str(tmp_path), run_id="d-1")
+
+    with pytest.raises(RunConflict, match=r"inputs n.*reuse='d-1'"):
+        client.run(doubled, n=5, folder=str(tmp_path), run_id="d-1")
+
+
+def test_reuse_takes_over_what_has_not_changed(client: Perdure, tmp_path: Path) -> None:
+    client.run(doubled, n=4, folder=str(tmp_path), run_id="d-1")
+
+    result = client.run(doubled, n=5, folder=str(tmp_path), run_id="d-2", reuse="last")
+
+    assert result == 11
+    assert executions(tmp_path, "double-1") == 1
+    assert executions(tmp_path, "total") == 2
+    assert client.get_run("d-2").parent == "d-1"
+    assert "taken over from d-1" in client.why("d-2", "double")
+
+
+def test_if_exists_fail_refuses_an_id_that_exists(client: Perdure, tmp_path: Path) -> None:
+    client.run(doubled, n=4, folder=str(tmp_path), run_id="d-1")
+
+    with pytest.raises(RunConflict, match="if_exists"):
+        client.run(doubled, n=4, folder=str(tmp_path), run_id="d-1", if_exists="fail")
+
+
+def test_failure_raises_the_users_exception_as_cause_and_the_same_id_goes_on(
+    client: Perdure, tmp_path: Path
+) -> None:
+    with pytest.raises(RunFailed, match="perdure resume b-1 --code current") as caught:
+        client.run(breaks, folder=str(tmp_path), run_id="b-1")
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert caught.value.step_id == "fragile"
+    (tmp_path / "mended").touch()
+
+    assert client.run(breaks, folder=str(tmp_path), run_id="b-1") == "fine 2"
+
+    assert executions(tmp_path, "double-1") == 1
+
+
+def test_resume_by_id_goes_on_with_the_recorded_plan(client: Perdure, tmp_path: Path) -> None:
+    with pytest.raises(RunFailed):
+        client.run(breaks, folder=str(tmp_path), run_id="b-1")
+    (tmp_path / "mended").touch()
+
+    run = client.resume("b-1")
+
+    assert run.result(timeout=30) == "fine 2"
+    assert run.status == "SUCCEEDED"
+    assert run["fragile"].generation == 2
+
+
+def test_resume_all_takes_failed_runs_only_if_asked(client: Perdure, tmp_path: Path) -> None:
+    with pytest.raises(RunFailed):
+        client.run(breaks, folder=str(tmp_path), run_id="b-1")
+    (tmp_path / "mended").touch()
+
+    assert client.resume_all() == []
+    (run,) = client.resume_all(failed=True)
+
+    assert run.result(timeout=30) == "fine 2"
+
+
+def test_start_drives_in_the_background_and_the_run_can_be_awaited(
+    client: Perdure, tmp_path: Path
+) -> None:
+    import asyncio
+
+    run = client.start(doubled, n=1, folder=str(tmp_path))
+
+    async def wait() -> Any:
+        return await run
+
+    assert asyncio.run(wait()) == 7
+
+
+def test_result_waits_no_longer_than_its_timeout(processes: Perdure, tmp_path: Path) -> None:
+    run = processes.start(patient, path=str(tmp_path / "go"))
+
+    with pytest.raises(WaitTimeout):
+        run.result(timeout=0.3)
+    (tmp_path / "go").touch()
+
+    assert run.result(timeout=30) == "seen"
+
+
+def test_cancel_ends_a_running_step_and_the_run(processes: Perdure, tmp_path: Path) -> None:
+    run = processes.start(patient, path=str(tmp_path / "never"))
+    until(lambda: run["waits_for"].status is StepStatus.RUNNING)
+
+    processes.cancel(run.id)
+
+    with pytest.raises(RunCancelled, match=f"perdure resume {run.id}"):
+        run.result(timeout=30)
+    assert run["waits_for"].status is StepStatus.CANCELLED
+
+
+def test_cancelled_run_can_be_resumed(processes: Perdure, tmp_path: Path) -> None:
+    run = processes.start(patient, path=str(tmp_path / "go"))
+    until(lambda: run["waits_for"].status is StepStatus.RUNNING)
+    run.cancel()
+    run.wait(timeout=30)
+    (tmp_path / "go").touch()
+
+    assert run.resume().result(timeout=30) == "seen"
+
+
+def test_cancel_of_a_run_that_nobody_drives_ends_it_here(
+    processes: Perdure, tmp_path: Path
+) -> None:
+    run = processes.submit(patient, path=str(tmp_path / "never"), run_id="q-1")
+
+    processes.cancel("q-1")
+
+    assert run.status is RunStatus.CANCELLED
+
+
+def test_cancel_of_a_finished_run_says_what_it_is(client: Perdure, tmp_path: Path) -> None:
+    client.run(doubled, n=4, folder=str(tmp_path), run_id="d-1")
+
+    with pytest.raises(RunConflict, match="SUCCEEDED"):
+        client.cancel("d-1")
+
+
+def test_pause_lets_running_steps_commit_and_resume_goes_on(
+    processes: Perdure, tmp_path: Path
+) -> None:
+    run = processes.start(two, path=str(tmp_path / "go"), run_id="p-1")
+    until(lambda: run["waits_for"].status is StepStatus.RUNNING)
+    run.pause()
+    until(lambda: run.record.pause_requested)
+    threading.Event().wait(0.4)
+    (tmp_path / "go").touch()
+    until(lambda: run.status is RunStatus.PAUSED)
+    assert run["waits_for"].status is StepStatus.SUCCEEDED
+    assert run["then"].status is StepStatus.PENDING
+
+    assert run.resume().result(timeout=30) == "seen then"
+
+
+def test_submitted_run_that_nobody_drives_is_said_so(client: Perdure, tmp_path: Path) -> None:
+    run = client.submit(doubled, n=1, folder=str(tmp_path), run_id="s-1")
+
+    assert run.status is RunStatus.QUEUED
+    with pytest.raises(RunNotDriven, match="perdure resume s-1"):
+        run.result()
+
+
+def test_submitted_run_is_driven_by_a_serving_process(processes: Perdure, tmp_path: Path) -> None:
+    stop = threading.Event()
+    serving = threading.Thread(target=processes.serve, args=(stop,))
+    serving.start()
+    try:
+        run = processes.submit(doubled, n=1, folder=str(tmp_path))
+
+        assert run.result(timeout=30) == 7
+    finally:
+        stop.set()
+        serving.join()
+
+
+def test_deleted_run_is_gone_and_its_id_free(client: Perdure, tmp_path: Path) -> None:
+    client.run(doubled, n=4, folder=str(tmp_path), run_id="d-1")
+
+    client.delete("d-1")
+
+    with pytest.raises(RunNotFound, match="no run 'd-1'"):
+        client.get_run("d-1")
+    assert client.run(doubled, n=4, folder=str(tmp_path), run_id="d-1") == 10
+
+
+def test_unknown_id_names_the_store_and_what_is_near(client: Perdure, tmp_path: Path) -> None:
+    client.run(doubled, n=4, folder=str(tmp_path), run_id="doubled-1")
+
+    with pytest.raises(RunNotFound, match=r"perdure\.db.*Did you mean 'doubled-1'"):
+        client.get_run("doubledd-1")
+
+
+@pytest.mark.parametrize("run_id", ["", "x" * 201, "a\nb", "a\0b", "\ud800", " a", "-", "--x"])
+def test_malformed_id_is_refused_before_anything_exists(
+    client: Perdure, tmp_path: Path, run_id: str
+) -> None:
+    with pytest.raises(DefinitionError):
+        client.run(doubled, n=4, folder=str(tmp_path), run_id=run_id)
+
+    assert client.list_runs() == []
+
+
+def test_unsatisfiable_request_is_refused_before_the_run_exists(client: Perdure) -> None:
+    huge = double.options(cpus=10_000)
+
+    with pytest.raises(DefinitionError, match="cpus=10000 asked"):
+        client.run(huge.bind(1, "."))
+
+    assert client.list_runs() == []
+
+
+def test_timeout_inline_is_refused_unless_said(tmp_path: Path) -> None:
+    with open_store(str(tmp_path / "perdure.db"), executor="inline") as client:
+        with pytest.raises(DefinitionError, match="allow_unenforced"):
+            client.run(double.options(timeout=5).bind(1, str(tmp_path)))
+        allowed = double.options(timeout=5, allow_unenforced=True)
+
+        assert client.run(allowed.bind(1, str(tmp_path))) == 2
+
+
+def test_step_past_its_timeout_is_killed(processes: Perdure, tmp_path: Path) -> None:
+    started = time.monotonic()
+
+    with pytest.raises(RunFailed, match="StepTimeout"):
+        processes.run(waits_for.options(timeout=0.5).bind(str(tmp_path / "never")))
+
+    assert time.monotonic() - started < 20
+
+
+def test_deadline_ends_the_run(processes: Perdure, tmp_path: Path) -> None:
+    with pytest.raises(RunFailed, match="deadline"):
+        processes.run(patient, path=str(tmp_path / "never"), deadline=0.5)
+
+
+def test_logs_and_previews_are_there_for_each_step(client: Perdure) -> None:
+    client.run(speaks.bind(7), run_id="l-1")
+    step = client.get_run("l-1")["speaks"]
+
+    assert step.logs() == "hello from 7\n"
+    assert step.preview is not None and step.preview["length"] == 3
+    assert step.result() == [7, 7, 7]
+    assert [attempt.cause for attempt in step.attempts] == ["succeeded"]
+
+
+def test_runs_are_listed_by_status_workflow_tags_and_age(client: Perdure, tmp_path: Path) -> None:
+    client.run(doubled, n=1, folder=str(tmp_path), run_id="d-1", tags={"team": "a"})
+    client.run(doubled, n=2, folder=str(tmp_path), run_id="d-2")
+    with pytest.raises(RunFailed):
+        client.run(breaks, folder=str(tmp_path), run_id="b-1")
+
+    assert [run.id for run in client.list_runs()] == ["b-1", "d-2", "d-1"]
+    assert [run.id for run in client.list_runs(status="FAILED")] == ["b-1"]
+    assert [run.id for run in client.list_runs(workflow="doubled")] == ["d-2", "d-1"]
+    assert [run.id for run in client.list_runs(tags={"team": "a"})] == ["d-1"]
+    assert [run.id for run in client.list_runs(limit=1, after="d-2")] == ["d-1"]
+    assert client.list_runs(since="1h") != []
+
+
+def until(condition: Any, within_s: float = 30.0) -> None:
+    """Wait for a condition of another process or thread. Raises AssertionError."""
+    end = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < end, "it did not come to pass"
+        threading.Event().wait(0.02)
