@@ -19,7 +19,13 @@ from pathlib import Path, PurePosixPath
 from tempfile import mkdtemp
 
 from perdure.errors import ValueDamaged
-from perdure.sources import absolute_import, find_module_file, is_local_file, source_file
+from perdure.sources import (
+    absolute_import,
+    find_module_file,
+    is_local_file,
+    is_perdures_own,
+    source_file,
+)
 from perdure_storage.shapes import is_main
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -50,7 +56,7 @@ def _closure(modules: Iterable[str]) -> dict[str, str]:
     pending, seen = list(modules), set[str]()
     while pending:
         name = pending.pop()
-        if name in seen or not name:
+        if name in seen or not name or is_perdures_own(name):
             continue
         seen.add(name)
         if is_main(name):

@@ -44,6 +44,11 @@ def is_local_file(filename: str) -> bool:
     return not os.path.realpath(filename).startswith(_library_roots())
 
 
+def is_perdures_own(name: str) -> bool:
+    """Say whether a module is part of perdure, wherever perdure is installed."""
+    return name.partition(".")[0] in _OWN
+
+
 def is_local_module(module: types.ModuleType | None) -> bool:
     """Say whether an imported module is the user's own."""
     if module is None:
@@ -51,7 +56,7 @@ def is_local_module(module: types.ModuleType | None) -> bool:
     name = module.__name__
     if is_main(name):
         return True
-    if name.partition(".")[0] in _OWN or name in sys.builtin_module_names:
+    if is_perdures_own(name) or name in sys.builtin_module_names:
         return False
     filename = getattr(module, "__file__", None)
     return bool(filename) and is_local_file(filename)
