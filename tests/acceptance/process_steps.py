@@ -157,6 +157,34 @@ def speak_in_c() -> None:
     ctypes.CDLL(None).printf(b"from C\n")
 
 
+def misuse_the_streams(how: str) -> None:
+    """Do to the standard streams what a step should not."""
+    print("before")
+    if how == "close":
+        sys.stdout.close()
+    elif how == "close the number":
+        os.close(1)
+    elif how == "redirect":
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.close(null)
+    else:
+        sys.stdout = sys.stderr = None
+
+
+def speak() -> None:
+    print("as usual")
+
+
+def number_of_inherited_descriptors() -> int:
+    """Return how many descriptors a program that a step starts has beyond the standard ones."""
+    script = "import os; print(len([fd for fd in os.listdir('/proc/self/fd') if int(fd) > 2]))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=True, close_fds=False
+    )
+    return int(done.stdout) - 1  # the folder's own
+
+
 async def nap_later() -> int:
     await asyncio.sleep(0.05)
     return os.getpid()

@@ -425,6 +425,26 @@ def test_output_of_c_libraries_is_kept_with_the_call_that_made_it(bench: Bench) 
     assert [bench.output(call.id) for call in calls] == ["from C\n", "from C\n"]
 
 
+@pytest.mark.parametrize("how", ["close", "close the number", "redirect", "replace"])
+def test_output_survives_a_step_that_misuses_the_streams(bench: Bench, how: str) -> None:
+    bad, good = bench.function(steps.misuse_the_streams), bench.function(steps.speak)
+    text = bench.constant(how)
+    bench.open()
+    first, second = bench.call(bad, text), bench.call(good)
+
+    bench.run(first)
+    bench.run(second)
+
+    assert bench.output(first.id) == "before\n"
+    assert bench.output(second.id) == "as usual\n"
+
+
+def test_programs_that_steps_start_inherit_none_of_our_descriptors(bench: Bench) -> None:
+    [outcome] = bench.run(prepared(bench, steps.number_of_inherited_descriptors))
+
+    assert bench.value(outcome) == 0
+
+
 # --- coroutines ---------------------------------------------------------------------------------
 def test_two_hundred_coroutines_share_one_worker(bench: Bench) -> None:
     name = bench.function(steps.nap_later)

@@ -180,7 +180,7 @@ class ProcessExecutor:
                 self._land(worker, outcome, printed)
             self._settle(worker)
         elif isinstance(message, Ready):
-            worker.is_ready = True
+            worker.worker_pid = message.pid
             self._settle(worker)
         else:
             assert isinstance(message, Judged)

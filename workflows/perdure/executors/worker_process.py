@@ -53,7 +53,7 @@ class WorkerProcess:
     Attributes:
         key: what kind of worker it is; calls go to workers of their kind only.
         flights: the calls that it has, in the order in which they were handed over.
-        is_ready: it has said that it reads.
+        worker_pid: the worker's own pid, below the keeper's; 0 until it has said that it reads.
         is_ending: it is being killed; no call is given to it any more.
         has_hung_up: it has closed its line, or died.
         status: its exit status once it and everything below it are gone; None before, and for
@@ -63,7 +63,7 @@ class WorkerProcess:
     def __init__(self, key: WorkerKey) -> None:
         self.key = key
         self.flights: dict[CallId, Flight] = {}
-        self.is_ready = False
+        self.worker_pid = 0
         self.is_ending = False
         self.has_hung_up = False
         self.status: int | None = None
@@ -93,9 +93,14 @@ class WorkerProcess:
         return self._process.pid
 
     @property
+    def is_ready(self) -> bool:
+        """Say whether it has said that it reads."""
+        return self.worker_pid != 0
+
+    @property
     def name(self) -> str:
         """Return ``"host/pid"``, for outcomes that the worker cannot send itself."""
-        return f"{os.uname().nodename}/{self.pid}"
+        return f"{os.uname().nodename}/{self.worker_pid or self.pid}"
 
     @property
     def identity(self) -> ProcessId | None:

@@ -32,6 +32,7 @@ def main(coordinator: int, socket_fd: int, life_fd: int, kind: str) -> None:
     signal.signal(signal.SIGINT, _ignore)
     _prefer_as_oom_victim()
     _prepare_streams()
+    os.set_inheritable(socket_fd, False)  # It was, to come here; programs of steps get no part.
     line = socket.socket(fileno=socket_fd)
     # Imported after the fork, and one of the two only: the keeper stays small, the start short.
     if kind == "async":
@@ -62,8 +63,10 @@ def _prepare_streams() -> None:
     import faulthandler
     import logging
 
+    from perdure.worker.streams import prepare_stream
+
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+        prepare_stream(stream)
     faulthandler.enable()
     # Without handlers of the user's, log records go to stderr from INFO on. As the last resort, so
     # that a basicConfig() of the user's still takes effect.

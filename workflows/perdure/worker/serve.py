@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 import time
 from collections import deque
-from collections.abc import Callable
 from types import FrameType
 
 from perdure.calls import Outcome, StepCall
@@ -28,6 +26,7 @@ from perdure.worker.frames import (
 from perdure.worker.memory import PeakMemory
 from perdure.worker.scopes import Scopes
 from perdure.worker.steps import Attempt
+from perdure.worker.streams import StandardStreams
 from perdure_storage.faults import crash_point
 
 _RECEIVE_BYTES = 1 << 18
@@ -51,7 +50,7 @@ class Server:
         self._outcomes: list[Outcome] = []
         self._printed: list[int] = []
         self._memory = PeakMemory()
-        self._flush_c_streams = _c_stream_flusher()
+        self._streams = StandardStreams()
         self._interruption = Interruption()
 
     def serve(self) -> None:
@@ -91,6 +90,7 @@ class Server:
 
     def _run(self, call: StepCall) -> None:
         self._memory.reset()
+        self._streams.restore()
         attempt = Attempt(call, self._scopes.of(call), memory=self._memory)
         if call.timeout_s is not None and call.retry_on is not None:
             self._send(Judged(call.id, attempt.judge_timeout()))
@@ -102,14 +102,7 @@ class Server:
         finally:
             self._interruption.end()
         self._outcomes.append(outcome)
-        self._printed.append(self._output_size())
-
-    def _output_size(self) -> int:
-        """Return the length of the output file, with everything in it that was printed so far."""
-        sys.stdout.flush()
-        sys.stderr.flush()
-        self._flush_c_streams(None)
-        return os.fstat(1).st_size
+        self._printed.append(self._streams.written_bytes())
 
     def _tell(self) -> None:
         if self._outcomes:
@@ -156,11 +149,3 @@ class Interruption:
             # For a call that has been sent and not begun; if for one that has just ended, then
             # this worker is on its way out, and no other call will come.
             self._came_early = True
-
-
-def _c_stream_flusher() -> Callable[[None], object]:
-    """Return C's ``fflush``: what libraries print by themselves waits in C's own buffers."""
-    import ctypes
-
-    flush: Callable[[None], object] = ctypes.CDLL(None).fflush
-    return flush
