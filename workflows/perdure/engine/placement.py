@@ -54,9 +54,10 @@ class Pool:
 
     def fits(self, shape: Shape) -> bool:
         """Say whether the request fits into what is free now."""
-        return (
-            (self.async_slots if shape.is_async else self.slots) > 0
-            and shape.cpus <= self.cpus + _SLACK
+        if (self.async_slots if shape.is_async else self.slots) <= 0:
+            return False
+        return self.capacity.is_serial or (
+            shape.cpus <= self.cpus + _SLACK
             and shape.gpus <= self.gpus + _SLACK
             and shape.memory_bytes <= self.memory_bytes
             and all(self.resources.get(name, 0.0) + _SLACK >= n for name, n in shape.resources)

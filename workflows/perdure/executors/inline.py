@@ -11,6 +11,8 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
+import msgspec
+
 from perdure.calls import CallContext, CallId, Outcome, StepCall
 from perdure.executors.capacity import detect_capacity
 from perdure.executors.endings import ended
@@ -21,6 +23,7 @@ from perdure.worker.scope import RunScope
 from perdure.worker.steps import Attempt
 from perdure_storage.records import Cause, ProcessId
 
+_QUEUED = 512
 _TURN_S = 0.01
 """``poll`` returns with what it has after this time: so that short calls come in batches and the
 outcome of a long one is told, and made durable, before the next begins."""
@@ -33,7 +36,9 @@ class InlineExecutor:
     can_kill = False
 
     def __init__(self, capacity: Capacity | None = None) -> None:
-        self.capacity = capacity or detect_capacity()
+        # What is submitted waits here: enough at one time for commits to be worth their sync.
+        offered = capacity or detect_capacity()
+        self.capacity = msgspec.structs.replace(offered, slots=_QUEUED, is_serial=True)
         self._scopes: dict[str, RunScope] = {}
         self._calls: deque[StepCall] = deque()
         self._outcomes: list[Outcome] = []

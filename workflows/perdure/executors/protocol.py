@@ -17,6 +17,8 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         slots: how many ordinary attempts may run at once, whatever they ask for.
         async_slots: how many ``async def`` attempts may.
+        is_serial: attempts run one after the other, so what they ask for is not added up; each
+            must fit by itself.
     """
 
     cpus: float
@@ -25,6 +27,7 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     resources: dict[str, float] = {}
     slots: int = 64
     async_slots: int = 1000
+    is_serial: bool = False
 
 
 class Executor(Protocol):
