@@ -37,9 +37,10 @@ from perdure_storage.records import (
     StoredValue,
 )
 from perdure_storage.roots import public_url
+from perdure_storage.rows import StepRows
 
 _replace = msgspec.structs.replace
-_pack = msgspec.msgpack.Encoder().encode
+_ROWS = StepRows(None)
 
 
 @dataclass(slots=True)
@@ -504,9 +505,9 @@ def _bad_inserts(kept: _Run, steps: Iterable[StepRecord], retired: set[StepId]) 
 
 
 def _is_storable(step: StepRecord) -> bool:
-    """Say whether a database could take the row: lone surrogates have no UTF-8."""
+    """Say whether a database could take the row."""
     try:
-        _pack(step)
-    except (UnicodeEncodeError, OverflowError, TypeError):
+        _ROWS.pack(step)
+    except (ValueError, OverflowError, TypeError):
         return False
     return True

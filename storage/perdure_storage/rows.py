@@ -38,6 +38,7 @@ Row = Sequence[Any]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _NOTHING = "[]"
+_LARGEST = 2**63 - 1
 
 _pack = msgspec.msgpack.Encoder().encode
 _json = msgspec.json.Encoder().encode
@@ -208,7 +209,7 @@ class StepRows:
 
         Raises ValueError, TypeError or OverflowError if no database could take it.
         """
-        require_text(step)
+        require_storable(step)
         value = step.value
         inputs = _text_of(step.inputs) if step.inputs else _NOTHING
         error = None if step.error is None else _pack(step.error)
@@ -314,12 +315,20 @@ def _step_facts(row: Row) -> tuple[object, ...]:
     )
 
 
-def require_text(step: StepRecord) -> None:
-    """Raise ValueError if a text of the row holds NUL, which PostgreSQL has no place for."""
-    preview = "" if step.value is None else step.value.preview
-    for text in (step.step_id, step.name, step.worker, step.reason, preview):
-        if "\0" in text:
-            raise ValueError(f"step {step.step_id!r} has a NUL character in its row")
+def require_storable(step: StepRecord) -> None:
+    """Raise ValueError if no database could take the row.
+
+    PostgreSQL has no place for NUL in a text, UTF-8 has none for a lone surrogate, and neither
+    database has one for an integer of more than 64 bits. All stores refuse alike.
+    """
+    value = step.value
+    of_value = "" if value is None else f"{value.preview}{value.codec}{value.value_digest}"
+    of_step = f"{step.step_id}{step.name}{step.own}{step.code}{step.fingerprint}"
+    texts = f"{of_step}{step.worker}{step.reason}{of_value}"
+    size_bytes = 0 if value is None else value.size_bytes
+    if "\0" in texts or max(step.generation, step.attempt, size_bytes) > _LARGEST:
+        raise ValueError(f"step {step.step_id!r} has a NUL or too large a number in its row")
+    texts.encode()
 
 
 class AttemptRows:

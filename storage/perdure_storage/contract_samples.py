@@ -1,0 +1,137 @@
+"""Small records for the contract tests of stores: what is not said is plain."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from perdure_storage.boots import boot_id
+from perdure_storage.lifecycle import RunStatus, StepStatus
+from perdure_storage.protocols import RunStore
+from perdure_storage.records import (
+    AttemptRecord,
+    Digest,
+    EventRecord,
+    Owner,
+    Place,
+    PlanRecord,
+    RunCommit,
+    RunEnd,
+    RunId,
+    RunRecord,
+    StepId,
+    StepRecord,
+    StoredValue,
+)
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+LEASE_S = 10.0
+
+
+def digest(name: str) -> Digest:
+    """Return a digest that is told apart by its name."""
+    return Digest(f"blake3:{name}")
+
+
+def a_plan(name: str = "plan", *blobs: str) -> PlanRecord:
+    """Return a plan that refers to blobs of those names."""
+    return PlanRecord(
+        digest=digest(name), body=b'{"of":"%s"}' % name.encode(), blobs=tuple(map(digest, blobs))
+    )
+
+
+def a_run(name: str = "run", *, plan: PlanRecord | None = None, **more: Any) -> RunRecord:
+    """Return a run that was never stored."""
+    record = {
+        "id": RunId(name),
+        "workflow": "flow",
+        "status": RunStatus.QUEUED,
+        "plan_digest": (plan or a_plan()).digest,
+        "created_at": NOW,
+        **more,
+    }
+    return RunRecord(**record)
+
+
+def an_owner(token: str = "one", **more: Any) -> Owner:
+    """Return a coordinator of this boot."""
+    facts = {"host": "here", "boot_id": boot_id(), "pid_ns": "pid:[1]", "pid": 7, "started": 1.5}
+    return Owner(token=token, **{**facts, **more})
+
+
+def a_value(text: str = "1", *, place: Place = Place.INLINE, name: str = "") -> StoredValue:
+    """Return a value; ``name`` names its blob."""
+    data = text.encode()
+    return StoredValue(
+        codec="json/1",
+        place=place,
+        size_bytes=len(data),
+        integrity=digest(name or text),
+        value_digest=f"v1:{text}",
+        data=data if place is Place.INLINE else None,
+        preview=f'{{"repr":"{text}"}}',
+    )
+
+
+def a_step(run: str, step: str, generation: int = 1, **more: Any) -> StepRecord:
+    """Return the row of a step that succeeded."""
+    record = {
+        "run_id": RunId(run),
+        "step_id": StepId(step),
+        "generation": generation,
+        "status": StepStatus.SUCCEEDED,
+        "name": step,
+        **more,
+    }
+    return StepRecord(**record)
+
+
+def an_attempt(run: str, step: str, attempt: int = 1, **more: Any) -> AttemptRecord:
+    """Return the row of a try of a step's first generation."""
+    key = {"run_id": RunId(run), "step_id": StepId(step), "generation": 1, "attempt": attempt}
+    return AttemptRecord(**{**key, **more})
+
+
+def an_event(kind: str, **more: Any) -> EventRecord:
+    """Return an event that has no number yet."""
+    return EventRecord(**{"kind": kind, "at": NOW, **more})
+
+
+def by(run: RunRecord, *steps: StepRecord, **more: Any) -> RunCommit:
+    """Return the part of a batch that the run's owner would make."""
+    owner = "nobody" if run.owner is None else run.owner.token
+    part = {"run_id": run.id, "owner": owner, "epoch": run.epoch, "steps": steps}
+    return RunCommit(**{**part, **more})
+
+
+def created(store: RunStore, name: str = "run", **more: Any) -> RunRecord:
+    """Return a run that was just made."""
+    plan = more.get("plan") or a_plan()
+    run = store.create_run(a_run(name, **{**more, "plan": plan}), plan)
+    assert run is not None
+    return run
+
+
+def claimed(
+    store: RunStore, name: str = "run", owner: Owner | None = None, **more: Any
+) -> RunRecord:
+    """Return a run that was just made and taken."""
+    created(store, name, **more)
+    by_whom = owner or an_owner()
+    store.register(by_whom, LEASE_S)
+    run = store.claim_run(RunId(name), by_whom)
+    assert run is not None
+    return run
+
+
+def ended(store: RunStore, name: str = "run", status: RunStatus = RunStatus.SUCCEEDED) -> RunRecord:
+    """Return a run that is over."""
+    run = claimed(store, name)
+    report = store.commit([by(run, end=RunEnd(status=status))])
+    assert run.id in report.committed
+    return store.get_run(run.id)
+
+
+def kinds(store: RunStore, name: str = "run") -> list[str]:
+    """Return the kinds of a run's events, in order."""
+    return [event.kind for event in store.list_events(RunId(name))]
