@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from perdure.client import Perdure, open_store
 from perdure.errors import (
     DefinitionError,
@@ -349,7 +350,8 @@ def test_logs_and_previews_are_there_for_each_step(client: Perdure) -> None:
     step = client.get_run("l-1")["speaks"]
 
     assert step.logs() == "hello from 7\n"
-    assert step.preview is not None and step.preview["length"] == 3
+    assert step.preview is not None
+    assert step.preview["length"] == 3
     assert step.result() == [7, 7, 7]
     assert [attempt.cause for attempt in step.attempts] == ["succeeded"]
 

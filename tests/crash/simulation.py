@@ -18,7 +18,6 @@ from perdure.calls import CallContext, CallId, Outcome, StepCall
 from perdure.engine.coordinator import Coordinator
 from perdure.engine.heartbeat import LEASE_S
 from perdure.executors.protocol import Capacity
-from perdure.fingerprint import fingerprints
 from perdure.plan import (
     Backoff,
     FromStep,
@@ -188,7 +187,8 @@ class World:
         assert rows.keys() == self.texts.keys()
         for step in self.plan.steps:
             row = rows[step.id]  # type: ignore[index]
-            assert row.status is StepStatus.SUCCEEDED and row.value is not None
+            assert row.status is StepStatus.SUCCEEDED
+            assert row.value is not None
             assert row.value.value_digest == value_of(self.texts[step.id]).value_digest
             wanted = [value_of(self.texts[arg.step]).value_digest for arg in step.args]  # type: ignore[union-attr]
             assert list(row.inputs) == wanted, "a step consumed what was not committed"

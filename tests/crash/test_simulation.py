@@ -6,16 +6,13 @@ import logging
 import os
 
 import pytest
-
-from .simulation import simulate
+from tests.crash.simulation import simulate
 
 SEEDS = int(os.environ.get("PERDURE_SIMULATION_SEEDS", "300"))
 
 
 @pytest.mark.parametrize("durability", ["step", "group"])
-def test_simulation_holds_for_every_seed(
-    durability: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_simulation_holds_for_every_seed(durability: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR)
     worlds = [simulate(seed, durability) for seed in range(SEEDS)]
 

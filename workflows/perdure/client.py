@@ -321,7 +321,7 @@ def open_store(
     *,
     blobs: str | None = None,
     executor: str | None = None,
-    workers: float | None = None,
+    workers: int | None = None,
 ) -> Perdure:
     """Return the verbs against a store, a context manager. What is not given is a setting.
 

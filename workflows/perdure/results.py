@@ -11,7 +11,7 @@ from perdure.errors import DefinitionError, RunCancelled, RunFailed, StepFailed
 from perdure.plan import Path, Plan, decode_plan, project
 from perdure.runtime import Runtime
 from perdure.templates import resolve
-from perdure_storage.errors import PerdureError, ValueDamaged
+from perdure_storage.errors import PerdureError, StoreError, ValueDamaged
 from perdure_storage.lifecycle import RunStatus, StepStatus
 from perdure_storage.records import (
     ErrorRecord,
@@ -140,9 +140,9 @@ def exception_of(runtime: Runtime, error: ErrorRecord) -> BaseException:
     if error.pickled is not None:
         try:
             exception = runtime.values.codecs.decode_exception(error.pickled)
-        except Exception:  # foreign code: whatever unpickling raises, the text is still there
+        except StoreError:  # its class is not importable here, say: the text is still there
             exception = None
-        if isinstance(exception, BaseException):
+        if exception is not None:
             return exception
     return StepFailed(
         f"{error.type.removeprefix('builtins.')}: {error.message}",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from perdure_storage.connect import open_run_store
-
 from perdure.engine.coordinator import Coordinator
 from perdure.engine.ownership import this_owner
 from perdure.errors import DefinitionError
@@ -18,6 +16,7 @@ from perdure.settings import Settings
 from perdure_storage.blobs import BlobRoot, open_blobs
 from perdure_storage.clock import Clock, SystemClock
 from perdure_storage.codecs import Codecs
+from perdure_storage.connect import open_run_store
 from perdure_storage.logs import open_logs
 from perdure_storage.protocols import LogStore, RunStore
 from perdure_storage.records import RunId

@@ -31,7 +31,7 @@ class Settings:
         key: the store's signing key in hexadecimal; None means the file ``key`` beside a SQLite
             store.
         executor: where steps run, ``processes`` or ``inline``.
-        workers: steps that run at one time, in CPUs. None: what this machine has.
+        workers: CPUs that steps may use at one time. None: what this machine has.
         origin: where each value came from, by name.
     """
 
@@ -39,7 +39,7 @@ class Settings:
     blobs: str
     key: str | None = field(default=None, repr=False)
     executor: str = "processes"
-    workers: float | None = None
+    workers: int | None = None
     origin: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -149,13 +149,13 @@ def _checked(found: dict[str, Any], origin: Mapping[str, str]) -> dict[str, Any]
         )
     if found.get("workers") is not None:
         try:
-            found["workers"] = float(found["workers"])
+            found["workers"] = int(found["workers"])
         except (TypeError, ValueError) as error:
             raise DefinitionError(
-                f"workers={found['workers']!r} (from {origin['workers']}) is not a number"
+                f"workers={found['workers']!r} (from {origin['workers']}) is not a whole number"
             ) from error
-        if not 0 < found["workers"] <= 4096:
-            raise DefinitionError("workers must be above 0 and at most 4096")
+        if not 1 <= found["workers"] <= 4096:
+            raise DefinitionError("workers must be from 1 to 4096")
     return found
 
 

@@ -9,6 +9,18 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
+
+from perdure.compile import Prepared, compile_dag, load_target, prepare
+from perdure.engine.matching import Matching, match_rows
+from perdure.engine.ownership import is_seen_dead
+from perdure.engine.placement import shortage
+from perdure.errors import DefinitionError, RunConflict, RunNotFound, did_you_mean
+from perdure.executors.capacity import detect_capacity
+from perdure.fingerprint import fingerprints
+from perdure.plan import Function, Plan, StepPlan, decode_plan, encode_plan
+from perdure.resources import parse_duration
+from perdure.runtime import Runtime
+from perdure.settings import EXECUTORS, Settings
 from perdure_storage.faults import crash_point
 from perdure_storage.hashing import integrity_digest
 from perdure_storage.lifecycle import RunStatus
@@ -23,18 +35,6 @@ from perdure_storage.records import (
     StoredValue,
 )
 from perdure_storage.values import Values
-
-from perdure.compile import Prepared, compile_dag, load_target, prepare
-from perdure.engine.matching import Matching, match_rows
-from perdure.engine.ownership import is_seen_dead
-from perdure.engine.placement import shortage
-from perdure.errors import DefinitionError, RunConflict, RunNotFound, did_you_mean
-from perdure.executors.capacity import detect_capacity
-from perdure.fingerprint import fingerprints
-from perdure.plan import Function, Plan, StepPlan, decode_plan, encode_plan
-from perdure.resources import parse_duration
-from perdure.runtime import Runtime
-from perdure.settings import EXECUTORS, Settings
 
 MAX_RUN_ID = 200
 _CHOICES = {
@@ -95,7 +95,7 @@ class Wishes:
         if self.run_id is not None:
             check_run_id(self.run_id)
         for name, value in self.tags.items():
-            if not isinstance(name, str) or not isinstance(value, str):
+            if not all(isinstance(text, str) for text in (name, value)):
                 raise DefinitionError(f"tags are text by text, not {name!r}: {value!r}")
         _check_json(self.metadata)
 
@@ -403,9 +403,8 @@ def _driver(record: RunRecord) -> str:
 
 
 def _result_is_there(runtime: Runtime, record: RunRecord) -> bool:
-    from perdure_storage.errors import ValueDamaged
-
     from perdure.results import read_result
+    from perdure_storage.errors import ValueDamaged
 
     try:
         read_result(runtime, record)

@@ -132,13 +132,19 @@ def submit(
     return _client().submit(dag, **_options(locals()))
 
 
-_DEFAULTS = {"durability": "step", "on_change": "recompute", "on_failure": "stop"}
-_DEFAULTS |= {"on_divergence": "fail", "if_exists": "resume", "priority": 0}
+_DEFAULTS: dict[str, Any] = {
+    "durability": "step",
+    "on_change": "recompute",
+    "on_failure": "stop",
+    "on_divergence": "fail",
+    "if_exists": "resume",
+    "priority": 0,
+}
 
 
 def _options(given: dict[str, Any]) -> dict[str, Any]:
     """Return what was given to a verb; what was not leaves the workflow's own options in force."""
-    more = given["more_inputs"]
+    more: dict[str, Any] = given["more_inputs"]
     named = {n: v for n, v in given.items() if n not in ("dag", "more_inputs")}
     return {n: v for n, v in named.items() if v is not None and v != _DEFAULTS.get(n)} | more
 
@@ -236,12 +242,12 @@ def why(run_id: str, step: str) -> str:
     return _client().why(run_id, step)
 
 
-def open(  # noqa: A001 - the public name; used as perdure.open
+def open(
     store: str | None = None,
     *,
     blobs: str | None = None,
     executor: str | None = None,
-    workers: float | None = None,
+    workers: int | None = None,
 ) -> Perdure:
     """Return the verbs against a store: ``with perdure.open("sqlite:///team.db") as p:``.
 

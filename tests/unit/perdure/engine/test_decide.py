@@ -5,6 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 
 import msgspec
+import pytest
+from tests.unit.perdure.engine.bench import START, Bench, plan_of
+
 from perdure.engine.events import CancelRequested, OwnershipLost, PauseRequested
 from perdure.engine.restore import MAX_TAKEOVERS
 from perdure.executors.protocol import Capacity
@@ -12,9 +15,12 @@ from perdure.plan import Backoff, Plan, StepOptions
 from perdure_storage.lifecycle import RunStatus, StepStatus
 from perdure_storage.records import Cause, Place, RunPolicy
 
-from .conftest import START, Bench, plan_of
-
 NO_JITTER = Backoff(1.0, 2.0, 60.0, 0.0)
+
+
+@pytest.fixture
+def diamond() -> Plan:
+    return plan_of({"a": [], "b": ["a"], "c": ["a"], "d": ["b", "c"]})
 
 
 def test_diamond_runs_in_order_and_ends_with_its_last_checkpoint(diamond: Plan) -> None:
@@ -261,7 +267,9 @@ def test_run_that_kills_its_owners_fails_and_names_the_suspect(diamond: Plan) ->
 
     assert again.ended_as is RunStatus.FAILED
     end = again.commits[-1].end
-    assert end is not None and end.error is not None and end.error.step_id == "a"
+    assert end is not None
+    assert end.error is not None
+    assert end.error.step_id == "a"
 
 
 def test_run_that_lost_three_owners_goes_one_step_at_a_time(diamond: Plan) -> None:
@@ -358,7 +366,8 @@ def test_rebuilt_value_that_differs_beside_a_committed_consumer_is_reported() ->
 
     assert bench.ended_as is RunStatus.FAILED
     error = bench.current("a").error
-    assert error is not None and error.type.endswith("NondeterminismError")
+    assert error is not None
+    assert error.type.endswith("NondeterminismError")
     assert "c" in error.message
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
-import pytest
+
 from perdure.calls import CallId, Outcome, StepCall
 from perdure.engine.commands import Turn
 from perdure.engine.decide import decide, take_on
@@ -224,8 +224,3 @@ class Bench:
 
     def current(self, step: str) -> StepRecord:
         return next(row for row in self.rows if row.step_id == step and row.current)
-
-
-@pytest.fixture
-def diamond() -> Plan:
-    return plan_of({"a": [], "b": ["a"], "c": ["a"], "d": ["b", "c"]})
