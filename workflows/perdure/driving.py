@@ -7,6 +7,7 @@ never in the middle of a commit, at once while user code runs inline.
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import threading
@@ -15,7 +16,9 @@ from contextlib import contextmanager
 from types import FrameType
 
 from perdure.engine.coordinator import Coordinator
-from perdure.errors import DefinitionError
+from perdure.errors import DefinitionError, PerdureError
+
+log = logging.getLogger(__name__)
 
 _TURN_S = 0.2
 
@@ -70,7 +73,17 @@ class Driving:
             coordinator = self._coordinator
             if coordinator is None:
                 return
-            coordinator.turn(_TURN_S)
+            try:
+                coordinator.turn(_TURN_S)
+            except BaseException:
+                # What it had decided may not be written: its runs are loaded again from rows.
+                self._discard(coordinator)
+                raise
+
+    def _discard(self, coordinator: Coordinator) -> None:
+        if self._coordinator is coordinator:
+            self._coordinator = None
+        coordinator.close()
 
     def wait_a_moment(self, seconds: float) -> None:
         """Wait until a run driven here changed its state, at most ``seconds``."""
@@ -93,7 +106,11 @@ class Driving:
                 sys.stderr.write("perdure: waiting for started runs (Ctrl-C: resumable)\n")
             return self._coordinator is None or self._coordinator.is_idle
 
-        self.drive(is_over)
+        try:
+            self.drive(is_over)
+        except PerdureError as error:
+            # Whoever waits for the runs is told by them that nobody drives them any more.
+            log.error("runs are no longer driven here: %s", error)
 
     def serve(self, stop: threading.Event) -> None:
         """Drive until ``stop`` is set, taking on whatever run nobody drives."""

@@ -31,6 +31,9 @@ from perdure_storage.records import (
 
 MAX_REBUILDS = 5
 """Times that one owner rebuilds a lost value before it calls the storage broken."""
+MAX_UNAVAILABLE = 12
+"""Times that one owner waits for storage that does not answer, some three minutes in all, before
+the step fails (and the run can be resumed). A value that cannot be reached is never rebuilt."""
 UNAVAILABLE_BACKOFF = Backoff(0.5, 2.0, 30.0, 0.1)
 MAX_CAUGHT_TRACEBACK = 8_000
 
@@ -149,6 +152,9 @@ def _on_unavailable(
     engine: EngineState, run: RunState, step: StepState, outcome: Outcome, now: datetime
 ) -> None:
     step.unavailable += 1
+    if step.unavailable > MAX_UNAVAILABLE:
+        _fail(engine, run, step, outcome, now)
+        return
     _try_again(run, step, outcome, now, delay_s(UNAVAILABLE_BACKOFF, step.unavailable, outcome.id))
 
 
