@@ -102,6 +102,8 @@ class Codecs:
             encoded: its encoding, if there is one already.
             integrity: digest of the encoded bytes, if they have been hashed already.
         """
+        if encoded is None and user_codec_for(type(value)) is not None:
+            encoded = self.encode(value)
         if encoded is not None and encoded.canonical:
             return derived_digest(encoded.canonical, integrity or integrity_digest(encoded.buffers))
         canonical = canonical_digest(value, self._code_digest)
@@ -194,7 +196,7 @@ class Codecs:
             raise self._not_serializable(value, name, error) from error
 
     def _not_serializable(self, value: Any, name: str, error: Exception) -> NotSerializable:
-        if isinstance(error, RecursionError):
+        if isinstance(error.__cause__ or error, RecursionError):
             return NotSerializable(f"{name} is nested too deeply to be stored", path=name)
         path, part = find_culprit(value, name, self._encodes)
         kind = f"{type(part).__module__}.{type(part).__qualname__}".removeprefix("builtins.")
@@ -220,7 +222,7 @@ class Codecs:
             raise StoreError(f"a value is encoded by {codec!r}, which needs a newer perdure")
         try:
             return decode_pickle(data, self._code_digest)
-        except (PerdureError, MemoryError):
+        except (PerdureError, MemoryError, Warning):
             raise
         except Exception as error:  # unpickling imports and runs the user's code
             raise StoreError(

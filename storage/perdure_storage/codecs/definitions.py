@@ -157,13 +157,22 @@ def _bytecode_digest(cls: type) -> str:
         members: dict[str, Any] = dict(cls.__members__)
         state.update(repr([(name, member.value) for name, member in members.items()]).encode())
     for name, member in sorted(vars(cls).items()):
+        if name in _INCIDENTAL:
+            continue
         state.update(name.encode())
         function = getattr(member, "__func__", member)
         if isinstance(function, types.FunctionType):
             state.update(_code_text(function.__code__).encode())
         elif isinstance(member, int | str | float | bool | None):
-            state.update(repr(member).encode() if name != "__firstlineno__" else b"")
+            state.update(repr(member).encode())
     return f"bytecode:{state.hexdigest()}"
+
+
+# What does not change what a class does: where it was defined, what is said about it, and what
+# Python itself notes in it once an instance is pickled.
+_INCIDENTAL = frozenset(
+    {"__doc__", "__firstlineno__", "__module__", "__slotnames__", "__static_attributes__"}
+)
 
 
 def _code_text(code: types.CodeType) -> str:

@@ -65,11 +65,11 @@ def encode_scalar(value: Any) -> bytes | None:
 def encode_plain(value: Any) -> bytes | None:
     """Return the JSON of a list or dict, or None if it would not come back as it is."""
     scan = PlainScan()
-    if scan.nodes(value) < 0 or scan.shared:
-        return None
     try:
+        if scan.nodes(value) < 0 or scan.shared:
+            return None
         return _encode(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

@@ -186,6 +186,8 @@ def _from_categorical(values: Any) -> tuple[Any, Any]:
     import pyarrow as pa
 
     categories = values.categories
+    if len(values) == 0:
+        raise Inexact("a stream without rows has no dictionary")
     if type(categories) is not pd.Index or categories.name is not None:
         raise Inexact("categories of an unusual kind")
     if categories.dtype == np.int64:
