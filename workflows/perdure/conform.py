@@ -125,8 +125,8 @@ def _typed_dict(value: Any, annotation: Any, path: str) -> Mismatch | None:
     if not isinstance(value, dict):
         return _wrong(value, annotation, path)
     hints = typing.get_type_hints(annotation, include_extras=True)
-    for name in annotation.__required_keys__:
-        if name not in value:
+    for name, hint in hints.items():
+        if name not in value and _is_required(annotation, name, hint):
             return path, f"{type_text(annotation)} with key {name!r}", _wrong(value, ANY, path)[2]
     for name, item in value.items():
         if name not in hints:
@@ -135,6 +135,13 @@ def _typed_dict(value: Any, annotation: Any, path: str) -> Mismatch | None:
         if problem is not None:
             return problem
     return None
+
+
+def _is_required(annotation: Any, name: str, hint: Any) -> bool:
+    # __required_keys__ is wrong where annotations are strings: it does not see NotRequired.
+    if get_origin(hint) in (typing.Required, typing.NotRequired):
+        return get_origin(hint) is typing.Required
+    return name in annotation.__required_keys__
 
 
 def _in_container(value: Any, annotation: Any, origin: Any, path: str) -> Mismatch | None:

@@ -181,7 +181,9 @@ def _none(value: Any, path: str) -> None:
 def _union(value: Any, annotation: Any, path: str) -> Any:
     members = get_args(annotation)
     if not isinstance(value, str):
-        for each in members:  # a JSON value that is right as it is stays as it is
+        if type(value) in members:  # a JSON value that is right as it is stays as it is
+            return value
+        for each in members:
             try:
                 check_value(value, each, "")
             except DefinitionError:

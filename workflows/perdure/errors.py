@@ -5,6 +5,7 @@
     |  `- NodeUse               a node was used as if it were the value that it stands for
     |- NotSerializable          a value has no encoding (``path`` leads to the culprit)
     |- RunFailed                the user's code failed; its exception is ``__cause__``
+    |- StepFailed               stands for a step's exception that cannot be made again here
     |- RunCancelled             somebody cancelled the run
     |- RunNotFound              no run of that id in the store
     |- RunConflict              the run's state or definition does not allow the request
@@ -228,5 +229,6 @@ class Failure:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the nearest known name, or ``""``."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    names = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(name.lower(), list(names), n=1, cutoff=0.6)
+    return f"; did you mean {names[near[0]]!r}?" if near else ""

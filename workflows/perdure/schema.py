@@ -187,7 +187,8 @@ class _Names(dict[str, Any]):
         if not isinstance(annotation, str):
             return annotation
         try:
-            return eval(annotation, {}, self)  # what typing.get_type_hints does, name by name
+            found = eval(annotation, {}, self)  # what typing.get_type_hints does, name by name
+            return self.evaluate(found) if isinstance(found, str) else found
         except Exception:  # noqa: BLE001 (foreign code: an annotation may be any expression)
             is_static = annotation.lstrip().partition("[")[0].endswith("Static")
             return Annotated[Any, STATIC] if is_static else ANY

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import inspect
+import pickle
+
+import pytest
+from perdure import errors
+from perdure.errors import (
+    CodeChanged,
+    DefinitionError,
+    Failure,
+    NodeUse,
+    NondeterminismError,
+    PerdureError,
+    RunFailed,
+    StepFailed,
+    StepTimeout,
+    did_you_mean,
+)
+
+CLASSES = sorted(
+    {
+        value
+        for value in vars(errors).values()
+        if inspect.isclass(value) and issubclass(value, PerdureError)
+    },
+    key=lambda cls: cls.__name__,
+)
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_every_error_pickles_with_its_facts(cls: type[PerdureError]) -> None:
+    error = cls.__new__(cls, "what happened")
+    error.args = ("what happened",)
+    error.fact = ("x", 1)  # type: ignore[attr-defined]
+
+    copy = pickle.loads(pickle.dumps(error))
+
+    assert type(copy) is cls
+    assert str(copy) == str(error)
+    assert copy.fact == ("x", 1)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RunFailed("it failed", run_id="r", step_id="s"),
+        StepTimeout("too long", step_id="s", timeout_s=2.5),
+        CodeChanged("changed", function="m.f", recorded="a", found="b"),
+        NondeterminismError("differs", run_id="r", step_id="s", consumers=("t", "u")),
+        StepFailed("boom", type="m.E", traceback="..."),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_facts_of_an_error_survive_pickling(error: PerdureError) -> None:
+    assert vars(pickle.loads(pickle.dumps(error))) == vars(error)
+
+
+def test_the_tree_in_the_docstring_names_every_class() -> None:
+    missing = [
+        cls.__name__
+        for cls in CLASSES
+        if cls.__name__ not in (errors.__doc__ or "") and cls.__module__ == "perdure.errors"
+    ]
+
+    assert missing == []
+
+
+def test_a_misused_node_is_an_error_that_protocol_probes_understand() -> None:
+    assert issubclass(NodeUse, DefinitionError)
+    assert issubclass(NodeUse, AttributeError)
+    assert issubclass(NodeUse, TypeError)
+
+
+def test_a_failure_raises_a_built_in_exception_as_itself() -> None:
+    error = Failure(type="builtins.ValueError", message="bad").exception()
+
+    assert type(error) is ValueError
+    assert str(error) == "bad"
+
+
+@pytest.mark.parametrize("kind", ["app.Oops", "builtins.UnicodeDecodeError", "builtins.print"])
+def test_a_failure_of_another_class_raises_step_failed(kind: str) -> None:
+    error = Failure(type=kind, message="bad", traceback="trace").exception()
+
+    assert isinstance(error, StepFailed)
+    assert error.type == kind
+    assert "bad" in str(error)
+
+
+def test_did_you_mean_names_the_nearest_and_is_silent_otherwise() -> None:
+    assert did_you_mean("retris", ["retries", "cpus"]) == "; did you mean 'retries'?"
+    assert did_you_mean("xyz", ["retries", "cpus"]) == ""
