@@ -17,10 +17,12 @@ from types import FrameType
 
 from perdure.engine.coordinator import Coordinator
 from perdure.errors import DefinitionError, PerdureError
+from perdure_storage.errors import StoreUnavailable
 
 log = logging.getLogger(__name__)
 
 _TURN_S = 0.2
+_AGAIN_S = 1.0
 
 
 class Driving:
@@ -114,8 +116,13 @@ class Driving:
 
     def serve(self, stop: threading.Event) -> None:
         """Drive until ``stop`` is set, taking on whatever run nobody drives."""
-        self._current().serve()
-        self.drive(stop.is_set)
+        while not stop.is_set():
+            try:
+                self._current().serve()
+                self.drive(stop.is_set)
+            except StoreUnavailable as error:
+                log.error("the store is away, trying again: %s", error)
+                stop.wait(_AGAIN_S)
 
     def stop(self) -> None:
         """Give everything up: workers die, runs stay resumable. Waiters are told."""

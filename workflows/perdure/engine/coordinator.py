@@ -21,7 +21,7 @@ from perdure.engine.state import EngineState
 from perdure.executors.protocol import Executor
 from perdure_storage.blobs import BlobRoot
 from perdure_storage.clock import Clock
-from perdure_storage.errors import PerdureError
+from perdure_storage.errors import PerdureError, StoreUnavailable
 from perdure_storage.faults import crash_point
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.protocols import RunStore
@@ -253,6 +253,13 @@ class Coordinator:
         if now - self._last_look < REQUESTS_EVERY_S:
             return
         self._last_look = now
+        try:
+            self._look(now)
+        except StoreUnavailable as error:
+            # Only a look: what is driven goes on, and its commits are patient by themselves.
+            log.warning("could not look for requests: %s", error)
+
+    def _look(self, now: float) -> None:
         changes = self._store.changes()
         changed, self._changes = changes != self._changes, changes
         if changed and self._engine.runs:

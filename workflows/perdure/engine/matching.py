@@ -62,7 +62,9 @@ def match_rows(
         old_functions: functions of the older plan by code digest, for reasons that name the
             helper that changed.
     """
+    rows = list(rows)
     usable = [row for row in rows if row.status is StepStatus.SUCCEEDED]
+    failed = {row.name: row for row in rows if row.status is StepStatus.FAILED}
     by_id: dict[str, StepRecord] = {row.step_id: row for row in usable if row.current}
     kept = {
         step.id: by_id[step.id]
@@ -72,7 +74,7 @@ def match_rows(
     }
     left = [row for row in by_id.values() if row.step_id not in kept]
     history = [row for row in reversed(usable) if not row.current]
-    return _match_rest(plan, fingerprints, kept, left, history, old_functions or {})
+    return _match_rest(plan, fingerprints, kept, left, history, failed, old_functions or {})
 
 
 def _match_rest(
@@ -81,6 +83,7 @@ def _match_rest(
     kept: dict[str, StepRecord],
     left: list[StepRecord],
     history: list[StepRecord],
+    failed: Mapping[str, StepRecord],
     old_functions: Mapping[str, Function],
 ) -> Matching:
     same: dict[tuple[str, str], deque[StepRecord]] = defaultdict(deque)
@@ -91,7 +94,7 @@ def _match_rest(
     adopted: dict[str, StepRecord] = {}
     candidates: dict[str, tuple[StepRecord, ...]] = {}
     reasons: dict[str, str] = {}
-    for step in plan.steps if named else ():
+    for step in plan.steps if named or failed else ():
         if step.id in kept:
             continue
         name = match_name(step)
@@ -102,6 +105,8 @@ def _match_rest(
             if alike:
                 candidates[step.id] = alike
             reasons[step.id] = _why_changed(step, plan, others, old_functions)
+        elif name in failed:
+            reasons[step.id] = _why_again(step, plan, failed[name], old_functions)
     return Matching(
         kept=kept,
         adopted=adopted,
@@ -124,6 +129,18 @@ def _why_changed(
     if row.code == function.code:
         return "its arguments changed"
     return f"its code changed{code_difference(old_functions.get(row.code), function)}"
+
+
+def _why_again(
+    step: StepPlan, plan: Plan, row: StepRecord, old_functions: Mapping[str, Function]
+) -> str:
+    function = plan.functions[step.function]
+    if row.own == step.own:
+        return "it had failed"
+    if row.code == function.code:
+        return "it had failed, and its arguments changed"
+    difference = code_difference(old_functions.get(row.code), function)
+    return f"it had failed, and its code changed{difference}"
 
 
 def code_difference(old: Function | None, new: Function) -> str:
