@@ -32,7 +32,7 @@ class Runtime:
         self.clock = clock or SystemClock()
         _make_folder(settings)
         self.store: RunStore = open_run_store(settings.store, key=_key(settings))
-        bound = self.store.bind_blobs(settings.blobs)
+        bound = self.store.bind_blobs(settings.blobs_name)
         self.blobs: BlobRoot = open_blobs(settings.blobs, self.store.store_id, bind=bound)
         self.logs: LogStore = open_logs(settings.blobs, self.store.store_id)
         self.values = Values(Codecs(code_digest=plain_digest), self.blobs)

@@ -15,6 +15,7 @@ from typing import Any
 from perdure.errors import DefinitionError, did_you_mean
 
 FOLDER = ".perdure"
+SCHEMES = ("sqlite", "postgresql", "postgres")
 EXECUTORS = ("processes", "inline")
 
 
@@ -47,6 +48,19 @@ class Settings:
         """Return the folder of a SQLite store, or None."""
         path = sqlite_path(self.store)
         return path.parent if path is not None else None
+
+    @property
+    def blobs_name(self) -> str:
+        """Return what the store remembers of ``blobs``: its URL, or its place in the folder.
+
+        A folder that holds both the rows and the values may be moved as a whole.
+        """
+        folder = self.folder
+        if folder is not None and "://" not in self.blobs:
+            place = Path(self.blobs).absolute()
+            if place.is_relative_to(folder):
+                return f"./{place.relative_to(folder)}"
+        return self.blobs
 
 
 KEYS = tuple(f.name for f in fields(Settings) if f.name != "origin")
@@ -121,6 +135,12 @@ def _default_places(found: dict[str, Any], origin: dict[str, str], start: Path) 
         origin["store"] = "default"
     elif "://" not in str(found["store"]):
         found["store"] = f"sqlite:///{Path(str(found['store'])).absolute()}"
+    scheme = str(found["store"]).partition("://")[0]
+    if scheme not in SCHEMES:
+        raise DefinitionError(
+            f"no store can be opened at {scheme}://...{did_you_mean(scheme, SCHEMES)}: expected a "
+            "path, sqlite:///PATH or postgresql://HOST/DATABASE"
+        )
     if "blobs" not in found:
         path = sqlite_path(str(found["store"]))
         if path is None:

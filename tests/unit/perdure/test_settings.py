@@ -62,6 +62,16 @@ def test_server_store_asks_for_a_place_for_values(tmp_path: Path) -> None:
         load(tmp_path, {"PERDURE_STORE": "postgresql://db/x"})
 
 
+def test_store_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DefinitionError, match="expected a path"):
+        load(tmp_path, {"PERDURE_STORE": "mysql://db/x"})
+
+
+def test_blobs_inside_the_stores_folder_are_known_by_their_place_in_it(tmp_path: Path) -> None:
+    assert load(tmp_path).blobs_name == "./blobs"
+    assert load(tmp_path, blobs="/mnt/values").blobs_name == "/mnt/values"
+
+
 def test_unknown_key_is_refused_with_a_hint(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool.perdure]\nexecuter = 'inline'\n")
 

@@ -1,0 +1,70 @@
+"""Stores that were moved, emptied or mixed up: a clear error, and nothing lost."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from perdure.client import open_store
+from perdure.errors import PerdureError, StoreError
+from perdure.task import task
+
+
+@task
+def large(n: int) -> bytes:
+    return b"x" * n
+
+
+def make(folder: Path) -> None:
+    with open_store(str(folder / "perdure.db"), executor="inline") as client:
+        client.run(large.bind(100_000), run_id="big")
+
+
+def read(folder: Path) -> bytes:
+    with open_store(str(folder / "perdure.db"), executor="inline") as client:
+        value: bytes = client.get_run("big").result()
+        return value
+
+
+def test_store_folder_can_be_moved_as_a_whole(tmp_path: Path) -> None:
+    make(tmp_path / "here")
+    shutil.move(tmp_path / "here", tmp_path / "there")
+
+    assert len(read(tmp_path / "there")) == 100_000
+
+
+def test_emptied_blob_root_is_said_and_nothing_is_taken_for_lost(tmp_path: Path) -> None:
+    make(tmp_path)
+    shutil.rmtree(tmp_path / "blobs")
+
+    with pytest.raises(PerdureError, match="blobs"):
+        read(tmp_path)
+
+
+def test_blob_root_of_another_store_is_refused(tmp_path: Path) -> None:
+    make(tmp_path / "one")
+    make(tmp_path / "two")
+    shutil.rmtree(tmp_path / "one" / "blobs")
+    shutil.copytree(tmp_path / "two" / "blobs", tmp_path / "one" / "blobs")
+
+    with pytest.raises(PerdureError, match="blobs"):
+        read(tmp_path / "one")
+
+
+def test_lost_key_names_where_it_should_be(tmp_path: Path) -> None:
+    make(tmp_path)
+    (tmp_path / "key").unlink()
+
+    with pytest.raises(StoreError, match=str(tmp_path / "key")):
+        read(tmp_path)
+
+
+def test_key_of_another_store_is_refused(tmp_path: Path) -> None:
+    make(tmp_path / "one")
+    make(tmp_path / "two")
+    shutil.copy(tmp_path / "two" / "key", tmp_path / "one" / "key")
+
+    with pytest.raises(StoreError):
+        read(tmp_path / "one")
