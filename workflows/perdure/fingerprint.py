@@ -190,7 +190,7 @@ class _Reach:
         return self._value_ref(obj, where)
 
     def _function_ref(self, function: types.FunctionType, where: str) -> str:
-        if is_local_file(function.__code__.co_filename) and not _is_generated(function):
+        if _is_local_function(function):
             return self._unit(function)
         wrapped = getattr(function, "__wrapped__", None)
         self._note_library(function.__module__)
@@ -408,10 +408,21 @@ def _file_text(filename: str) -> str:
     return "cell" if filename.startswith("<") else os.path.basename(filename)
 
 
-def _is_generated(function: types.FunctionType) -> bool:
-    """Say whether a function was made by a decorator (dataclass, attrs), not written."""
-    name = function.__code__.co_filename
-    return name == "<string>" or name.startswith(("<attrs", "<frozen"))
+def _is_local_function(function: types.FunctionType) -> bool:
+    filename = function.__code__.co_filename
+    if filename.startswith("<") and not filename.startswith("<frozen"):
+        # Made of text (exec, a notebook's cell): whose it is, its module says.
+        return not function.__module__ or is_local_name(function.__module__)
+    return is_local_file(filename)
+
+
+def _is_generated(value: Any, name: str) -> bool:
+    """Say whether a method was made by a decorator (dataclass, attrs), not written."""
+    if not isinstance(value, types.FunctionType):
+        return False
+    function = inspect.unwrap(value)  # a data class wraps the __repr__ that it makes
+    filename = function.__code__.co_filename
+    return filename.startswith("<attrs") or (filename == "<string>" and name.startswith("__"))
 
 
 # Equal code has equal normal form, whatever file or function object it is in.
@@ -519,12 +530,13 @@ def _members(cls: type) -> dict[str, Any]:
 
 def _written(cls: type, skipped: frozenset[str] | set[str]) -> dict[str, Any]:
     return {
-        name: value
+        name: repr(value) if name == "__attrs_attrs__" else value
         for name, value in vars(cls).items()
         if name not in _CLASS_SKIPPED
         and name not in skipped
         and not isinstance(value, types.MemberDescriptorType | types.GetSetDescriptorType)
-        and not (isinstance(value, types.FunctionType) and _is_generated(value))
+        and type(value).__name__ != "_tuplegetter"  # a named tuple's field
+        and not _is_generated(value, name)
     }
 
 

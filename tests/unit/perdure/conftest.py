@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from perdure.fingerprint import plain_digest
 from perdure_storage.blobs import open_blobs
 from perdure_storage.codecs import Codecs

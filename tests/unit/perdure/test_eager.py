@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from perdure import DefinitionError, Failure, NotSerializable, Secret, execute, task, workflow
 from perdure.errors import NodeUse
 
@@ -186,4 +187,4 @@ def test_what_is_no_graph_is_refused() -> None:
         with pytest.raises(DefinitionError):
             execute(wrong)
     with pytest.raises(NodeUse):
-        execute([numbers.bind() + [1]])
+        execute([numbers.bind() + [1]])  # noqa: RUF005

@@ -4,6 +4,7 @@ import inspect
 import pickle
 
 import pytest
+
 from perdure import errors
 from perdure.errors import (
     CodeChanged,

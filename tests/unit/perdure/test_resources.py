@@ -4,8 +4,15 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+
 from perdure.errors import DefinitionError
-from perdure.resources import check_amount, check_gpus, check_resources, parse_duration, parse_memory
+from perdure.resources import (
+    check_amount,
+    check_gpus,
+    check_resources,
+    parse_duration,
+    parse_memory,
+)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from perdure import plan
 from perdure.errors import DefinitionError
 from perdure.retry import Backoff, check_retry_on, delay_s

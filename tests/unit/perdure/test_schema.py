@@ -12,6 +12,7 @@ from uuid import UUID
 import msgspec
 import pydantic
 import pytest
+
 from perdure import DefinitionError, workflow
 from perdure.conform import check_value
 from perdure.conversion import from_text_or_json

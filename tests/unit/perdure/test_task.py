@@ -8,6 +8,7 @@ from typing import Any
 
 import cloudpickle
 import pytest
+
 from perdure import Backoff, plan, task, workflow
 from perdure.errors import DefinitionError
 from perdure.graph.node import Call, source_of

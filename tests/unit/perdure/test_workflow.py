@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from perdure import DefinitionError, Static, session, task, workflow
 from perdure.session import use_driver
 
@@ -169,7 +170,7 @@ def test_running_a_workflow_in_a_traced_body_says_what_to_write() -> None:
 def test_a_sub_workflow_checks_constants_against_its_schema() -> None:
     with pytest.raises(DefinitionError, match="parameter 'x': expected int, got str"):
         grow.bind("1")  # type: ignore[arg-type]
-    with pytest.raises(DefinitionError, match="parameter 'x'.* is missing"):
+    with pytest.raises(DefinitionError, match=r"parameter 'x'.* is missing"):
         grow.bind()  # type: ignore[call-arg]
 
 

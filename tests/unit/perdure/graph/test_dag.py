@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from perdure import Dag, Input, execute, task, workflow
 from perdure.errors import DefinitionError
 from perdure.graph.arguments import freeze

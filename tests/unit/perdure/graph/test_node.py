@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from perdure import Input, task, workflow
 from perdure.errors import DefinitionError, NodeUse
 from perdure.graph.node import Node, path_of
