@@ -110,9 +110,9 @@ def _atom(value: Any) -> bytes:
     try:
         return blake3(b"json\0" + _to_json(value)).digest()
     except ValueError:  # a lone surrogate, or digits beyond the interpreter's limit
-        if type(value) is str:
+        if isinstance(value, str):
             return combine("str", value.encode("utf-8", "surrogatepass"))
-        return combine("int", hex(value).encode())
+        return combine("int", f"{value:x}".encode())
 
 
 def _json_of(value: Any) -> bytes | None:

@@ -140,7 +140,11 @@ def _present(array: Any) -> bytes:
         pairs = pa.struct([pa.field("key", kind.key_type, nullable=False), kind.item_field])
         return _present(array.cast(pa.list_(pairs)))
     if is_.is_list(kind) or is_.is_large_list(kind) or is_.is_fixed_size_list(kind):
-        return combine("list", _present(pc.list_value_length(array)), _items(array.flatten()))
+        return combine(
+            "list",
+            _present(pc.call_function("list_value_length", [array])),
+            _items(array.flatten()),
+        )
     if _is_text(kind):
         return _texts(array.cast(pa.large_binary()))
     if is_.is_primitive(kind) or is_.is_decimal(kind) or is_.is_fixed_size_binary(kind):

@@ -76,7 +76,10 @@ def _describe(cls: type, value: Any, size_bytes: int | None) -> dict[str, Any]:
 
 
 def _name(cls: type) -> str:
-    return _cut(f"{cls.__module__}.{cls.__qualname__}".removeprefix("builtins."), 200)
+    try:
+        return _cut(f"{cls.__module__}.{cls.__qualname__}".removeprefix("builtins."), 200)
+    except Exception:  # noqa: BLE001 - a user's metaclass may raise anything
+        return "object"
 
 
 def _cut(text: str, length: int) -> str:

@@ -19,9 +19,7 @@ _READ_BYTES = 8 << 20
 _DAY_S = 86_400.0
 
 # Where an object appears whole when its upload is closed, or not at all.
-_ATOMIC = frozenset(
-    {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci"}
-)
+_ATOMIC = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci"})
 
 
 class FsspecBlobStore:

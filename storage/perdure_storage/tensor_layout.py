@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 from perdure_storage.array_layout import pack_header
@@ -14,7 +15,7 @@ def tensor_buffers(value: Any) -> list[Buffer] | None:
 
     Nothing is copied where the items lie in C order already.
     """
-    import torch
+    torch: Any = importlib.import_module("torch")
 
     if (
         type(value) is not torch.Tensor

@@ -122,7 +122,7 @@ class FaultyFS(AbstractFileSystem):  # type: ignore[misc]
         """Forget listings."""
         self._below.invalidate_cache(path)
 
-    def _strip_protocol(self, path: Any) -> Any:  # type: ignore[override]
+    def _strip_protocol(self, path: Any) -> Any:
         return self._below._strip_protocol(path)
 
 

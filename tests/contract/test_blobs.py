@@ -6,7 +6,6 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
+
 from perdure_storage.blobs import BlobRoot, LocalBlobStore, open_blobs
 from perdure_storage.clock import ManualClock, SystemClock
 from perdure_storage.contract_blobs import BlobArea, BlobStoreContract
@@ -365,9 +365,9 @@ def faulty() -> FaultyFS:
 
 
 @pytest.fixture
-def remote(faulty: FaultyFS) -> Iterator[tuple[RemoteArea, BlobRoot]]:
+def remote(faulty: FaultyFS) -> tuple[RemoteArea, BlobRoot]:
     area = RemoteArea()
-    yield area, area.open(faulty)
+    return area, area.open(faulty)
 
 
 @pytest.mark.parametrize("at", [0, 5, 9_000_000, len(_LARGE) - 1])

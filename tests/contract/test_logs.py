@@ -6,6 +6,7 @@ import secrets
 from pathlib import Path
 
 import pytest
+
 from perdure_storage.blobs import open_blobs
 from perdure_storage.contract_blobs import LogArea, LogStoreContract
 from perdure_storage.errors import StoreError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 from perdure_storage.array_layout import (
@@ -71,7 +72,7 @@ def encode_torch(value: Any) -> Encoded | None:
 
 def decode_torch(data: memoryview) -> Any:
     """Return the tensor: its memory is ``data``."""
-    import torch
+    torch: Any = importlib.import_module("torch")
 
     header, offset = read_header(data)
     dtype = getattr(torch, header["dtype"])

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+
 from perdure_storage.codecs import Codecs, Encoded
 from perdure_storage.errors import NotSerializable
 
@@ -90,7 +91,8 @@ def test_large_strided_array_is_written_in_small_pieces() -> None:
 
 
 @pytest.mark.parametrize(
-    "scalar", [np.float32(1.5), np.int8(-1), np.datetime64("2026-01-01"), np.bool_(True), np.str_("x")]
+    "scalar",
+    [np.float32(1.5), np.int8(-1), np.datetime64("2026-01-01"), np.True_, np.str_("x")],
 )
 def test_numpy_scalars_stay_numpy_scalars(scalar: Any) -> None:
     back = round_trip(scalar, "numpy/1")

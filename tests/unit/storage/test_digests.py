@@ -27,9 +27,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from perdure_storage.codecs import Codecs
-from perdure_storage.digests import canonical_digest, integrity_digest, value_digest
-
 from tests.unit.storage.examples import (
     Access,
     Caching,
@@ -47,6 +44,9 @@ from tests.unit.storage.examples import (
     Point,
     values,
 )
+
+from perdure_storage.codecs import Codecs
+from perdure_storage.digests import canonical_digest, integrity_digest, value_digest
 
 NAN = float("nan")
 
@@ -240,7 +240,13 @@ def test_layout_of_an_array_does_not_matter() -> None:
 
     digests = {
         canonical_digest(array)
-        for array in (whole, np.asfortranarray(whole), wide[:, ::2], whole[::-1][::-1], whole.copy())
+        for array in (
+            whole,
+            np.asfortranarray(whole),
+            wide[:, ::2],
+            whole[::-1][::-1],
+            whole.copy(),
+        )
     }
 
     assert len(digests) == 1

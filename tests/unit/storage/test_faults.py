@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from perdure_storage.errors import InternalError
 from perdure_storage.faults import CRASH_POINTS, InjectedCrash, armed, crash_point
 
@@ -53,7 +54,14 @@ def test_crash_point_refuses_a_name_that_is_not_registered_while_armed() -> None
 
 
 @pytest.mark.parametrize(
-    "text", ["claim.before", "claim.before:1", "claim.before:x:raise", "no.such:1:raise", "a:1:boil"]
+    "text",
+    [
+        "claim.before",
+        "claim.before:1",
+        "claim.before:x:raise",
+        "no.such:1:raise",
+        "claim.before:1:boil",
+    ],
 )
 def test_malformed_entries_are_refused(text: str) -> None:
     with pytest.raises(InternalError), armed(text):

@@ -12,9 +12,6 @@ from typing import Any
 import msgspec
 import pytest
 from hypothesis import given
-from perdure_storage.codecs import Codecs
-from perdure_storage.errors import NotSerializable, StoreError
-
 from tests.unit.storage.examples import (
     Access,
     Caching,
@@ -33,6 +30,9 @@ from tests.unit.storage.examples import (
     same,
     values,
 )
+
+from perdure_storage.codecs import Codecs
+from perdure_storage.errors import NotSerializable, StoreError
 
 _NO_PICKLE = Codecs(allow_pickle=False)
 
@@ -84,7 +84,7 @@ def test_plain_values_are_plain_json_that_anyone_reads(value: Any) -> None:
         -math.inf,
         (),
         (1, (2, "x"), [3]),
-        {1: "a", (2, 3): "b", None: "c", True: "d", 1.5: "e"},
+        {2: "a", (2, 3): "b", None: "c", True: "d", 1.5: "e"},
         {"$": (1,)},
         {1, "a", (2,), frozenset({3})},
         set(),

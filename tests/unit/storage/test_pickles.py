@@ -9,14 +9,13 @@ import sys
 import threading
 import types
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.unit.storage.examples import Plain, Point
+
 from perdure_storage.codecs import Codecs, Encoded, register_codec
 from perdure_storage.errors import NotSerializable, StoreError
-
-from tests.unit.storage.examples import Plain, Point
 
 _CODECS = Codecs()
 
@@ -89,12 +88,12 @@ class Child(Base):
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
-    """Yield a module that stands for the user's ``__main__``."""
+def script(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """Return a module that stands for the user's ``__main__``."""
     module = types.ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", module)
     _run(_SCRIPT, module)
-    yield module
+    return module
 
 
 def _run(source: str, module: types.ModuleType) -> None:
