@@ -31,6 +31,7 @@ class Task(Generic[P, R]):
         self._spec = spec
         self._after = after
         self._signature = _signature(function)
+        self._positions = _positions(self._signature)
 
     @property
     def function(self) -> Callable[P, Any]:
@@ -103,7 +104,7 @@ class Task(Generic[P, R]):
         return cast(R, self._spec.function(*args, **kwargs))
 
     def _check_signature(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._signature is None:
+        if self._signature is None or (not kwargs and len(args) in self._positions):
             return
         try:
             self._signature.bind(*args, **kwargs)
@@ -219,6 +220,20 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
         return inspect.signature(function)
     except (TypeError, ValueError):  # some built-in functions have none
         return None
+
+
+def _positions(signature: inspect.Signature | None) -> range:
+    """Return how many positional arguments fit by themselves: what most binds have, cheaply."""
+    parameters = list(signature.parameters.values()) if signature else []
+    named = [each for each in parameters if each.kind is not each.VAR_POSITIONAL]
+    required = [each for each in named if each.default is each.empty]
+    if any(each.kind is each.KEYWORD_ONLY for each in required):
+        return range(0)
+    places = [
+        each for each in named if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
+    ]
+    needed = [each for each in required if each.kind is not each.VAR_KEYWORD]
+    return range(len(needed), len(places) + 1)
 
 
 def after_nodes(after: Any) -> tuple[Node, ...]:

@@ -8,13 +8,14 @@ numbered in the order of binding: ``load``, ``load#2``, ``load#3``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from perdure.errors import DefinitionError
-from perdure.graph.arguments import freeze, leaves, nodes_in
+from perdure.graph.arguments import freeze, leaves
 from perdure.graph.node import (
     Alias,
     Call,
@@ -109,85 +110,103 @@ def make_dag(
     """
     found: list[Node] = []
     template = freeze(output, "the result", found)
-    calls = _reach([*bound, *_calls_of(found)])
-    _check_members(calls, found, token, name)
-    ordered = _in_order(calls)
-    steps = _named(ordered)
+    result = _links(found, ())
+    links = _reach([*bound, *result.needs])
+    _check_members([result, *links.values()], token, name)
+    ordered = _in_order(links)
+    steps = _named(ordered, links)
     return Dag(
-        name=name or (_last_name(template) or "graph"),
+        name=name or (result.needs[0].spec.name if result.needs else "graph"),
         steps=steps,
         output=template,
         ids={step.call: step.id for step in steps},
-        inputs=_input_names(ordered, found),
+        inputs=_input_names([*(links[call] for call in ordered), result]),
         parameters=parameters,
         statics=statics or {},
     )
 
 
-def _last_name(template: Any) -> str:
-    for node in nodes_in(template):
-        for call in _calls_of([node]):
-            return call.spec.name
-    return ""
+class _Links(NamedTuple):
+    """What one call, or the result, refers to, with aliases followed.
+
+    Attributes:
+        leaves: nodes of calls and of inputs, those it is ``after`` last.
+        needs: calls that must end before it; with the result of a sub-workflow, all its calls.
+        after: those of them that it is ``after``.
+    """
+
+    leaves: tuple[Node, ...]
+    needs: tuple[Call, ...]
+    after: tuple[Call, ...] = ()
 
 
-def _calls_of(nodes: Iterable[Node]) -> Iterator[Call]:
-    """Yield the calls behind nodes, and all calls of a sub-workflow whose result is a node."""
+_NONE = _Links((), ())
+
+
+def _links(uses: Sequence[Node], after: Sequence[Node]) -> _Links:
+    if not uses and not after:
+        return _NONE
+    found: list[Node] = []
+    data = _calls_of(uses, found)
+    order = _calls_of(after, found)
+    return _Links(tuple(found), (*data, *order), tuple(order))
+
+
+def _calls_of(nodes: Iterable[Node], found: list[Node]) -> list[Call]:
+    """Return the calls behind nodes, and all calls of a sub-workflow whose result is a node."""
+    calls: list[Call] = []
     for node in nodes:
         source = source_of(node)
         if isinstance(source, Alias):
-            yield from source.members
-        for leaf in leaves(node):
+            calls.extend(source.members)
+            inside: Iterable[Node] = leaves(node)
+        else:
+            inside = (node,)
+        for leaf in inside:
+            found.append(leaf)
             behind = source_of(leaf)
             if isinstance(behind, Call):
-                yield behind
+                calls.append(behind)
+    return calls
 
 
-def dependencies(call: Call) -> Iterator[Call]:
-    """Yield the calls that must end before ``call``: those it uses, then those it is ``after``."""
-    yield from _calls_of(call.uses)
-    yield from _calls_of(call.after)
-
-
-def _reach(roots: list[Call]) -> dict[Call, tuple[Call, ...]]:
-    """Return every call that ``roots`` need, with what each depends on."""
-    reached: dict[Call, tuple[Call, ...]] = {}
-    stack = roots
+def _reach(roots: Iterable[Call]) -> dict[Call, _Links]:
+    """Return every call that ``roots`` need, with what each refers to."""
+    reached: dict[Call, _Links] = {}
+    stack = list(roots)
     while stack:
         call = stack.pop()
         if call not in reached:
-            needs = tuple(dependencies(call))
-            reached[call] = needs
-            stack.extend(needs)
+            reached[call] = links = _links(call.uses, call.after)
+            stack.extend(links.needs)
     return reached
 
 
-def _check_members(
-    calls: Iterable[Call], output: list[Node], token: object | None, name: str
-) -> None:
+def _check_members(every: Iterable[_Links], token: object | None, name: str) -> None:
     placeholders: set[Inputs] = set()
-    for nodes in (output, *((*call.uses, *call.after) for call in calls)):
-        for node in nodes:
-            for leaf in leaves(node):
-                check_origin(leaf, token, name)
-                source = source_of(leaf)
-                if isinstance(source, Inputs):
-                    placeholders.add(source)
+    for links in every:
+        for leaf in links.leaves:
+            check_origin(leaf, token, name)
+            source = source_of(leaf)
+            if isinstance(source, Inputs):
+                placeholders.add(source)
     if len(placeholders) > 1:
         raise DefinitionError(
             "the graph has more than one Input(): make one, and use its projections everywhere"
         )
 
 
-def _in_order(calls: dict[Call, tuple[Call, ...]]) -> list[Call]:
-    ordered = sorted(calls, key=lambda call: call.order)
-    place = {call: index for index, call in enumerate(ordered)}
-    if all(place[need] < place[call] for call, needs in calls.items() for need in needs):
+def _in_order(links: dict[Call, _Links]) -> list[Call]:
+    ordered = sorted(links, key=_order_of)
+    if all(need.order < call.order for call, each in links.items() for need in each.needs):
         return ordered
-    return _sorted_by_needs(ordered, calls)
+    return _sorted_by_needs(ordered, links)
 
 
-def _sorted_by_needs(ordered: list[Call], calls: dict[Call, tuple[Call, ...]]) -> list[Call]:
+_order_of = attrgetter("order")
+
+
+def _sorted_by_needs(ordered: list[Call], links: dict[Call, _Links]) -> list[Call]:
     """Sort a graph that was tampered with after binding, or name its cycle."""
     done: dict[Call, bool] = {}  # False while its needs are being visited
     result: list[Call] = []
@@ -197,7 +216,7 @@ def _sorted_by_needs(ordered: list[Call], calls: dict[Call, tuple[Call, ...]]) -
             call = stack[-1]
             if done.get(call) is None:
                 done[call] = False
-                waiting = [need for need in calls[call] if done.get(need) is not True]
+                waiting = [need for need in links[call].needs if done.get(need) is not True]
                 looped = next((need for need in waiting if done.get(need) is False), None)
                 if looped is not None:
                     raise DefinitionError(_cycle_message(stack, looped, done))
@@ -216,22 +235,21 @@ def _cycle_message(stack: list[Call], looped: Call, done: dict[Call, bool]) -> s
     return f"the graph has a cycle: {names}"
 
 
-def _input_names(ordered: list[Call], output: list[Node]) -> tuple[str, ...]:
+def _input_names(every: Iterable[_Links]) -> tuple[str, ...]:
     names: dict[str, None] = {}
-    for nodes in (*(call.uses for call in ordered), output):
-        for node in nodes:
-            for leaf in leaves(node):
-                if isinstance(source_of(leaf), Inputs):
-                    names[input_name(path_of(leaf))] = None
+    for links in every:
+        for leaf in links.leaves:
+            if isinstance(source_of(leaf), Inputs):
+                names[input_name(path_of(leaf))] = None
     return tuple(names)
 
 
-def _named(ordered: list[Call]) -> tuple[Step, ...]:
+def _named(ordered: list[Call], links: dict[Call, _Links]) -> tuple[Step, ...]:
     counts: dict[tuple[str, str], int] = {}
     scopes: dict[Scope | None, tuple[str, str]] = {None: ("", "")}  # id and path of names
     ids: dict[Call, str] = {}
     bound: list[Scope | Call] = [*_scopes_of(ordered), *ordered]
-    for each in sorted(bound, key=lambda each: each.order):
+    for each in sorted(bound, key=_order_of):
         if isinstance(each, Scope):
             parent, path = scopes[each.parent]
             scopes[each] = (_numbered(counts, parent, each.name), _join(path, each.name))
@@ -243,7 +261,7 @@ def _named(ordered: list[Call]) -> tuple[Step, ...]:
             name=call.spec.name,
             scope=scopes[call.scope][1],
             call=call,
-            after=tuple(dict.fromkeys(ids[need] for need in _calls_of(call.after))),
+            after=tuple(dict.fromkeys(ids[need] for need in links[call].after)),
         )
         for call in ordered
     )
