@@ -6,7 +6,7 @@ driver raises into errors of ours. Behind the door are SQLite and PostgreSQL.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -37,11 +37,11 @@ class DriverConnection(Protocol):
 class Transaction:
     """An open transaction, or a read: the only way to run a statement."""
 
-    __slots__ = ("_connection", "_facts", "_savepoints")
+    __slots__ = ("_connection", "_savepoints", "_terms")
 
-    def __init__(self, connection: DriverConnection, facts: Mapping[str, object]) -> None:
+    def __init__(self, connection: DriverConnection, terms: LeaseTerms) -> None:
         self._connection = connection
-        self._facts = facts
+        self._terms = terms
         self._savepoints = 0
 
     def texts(self, statement: Statement, /, **given: object) -> dict[str, str]:
@@ -93,9 +93,9 @@ class Transaction:
         self._connection.execute(f"RELEASE SAVEPOINT {name}")
 
     def _arguments(self, statement: Statement, given: dict[str, object]) -> tuple[Any, ...]:
-        if not statement.names:
-            return ()
-        return statement.arguments({**self._facts, **given})
+        if statement.judges_leases:
+            given |= self._terms.facts()
+        return statement.arguments(given)
 
 
 class Database(Protocol):

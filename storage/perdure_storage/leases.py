@@ -17,6 +17,10 @@ def microseconds(seconds: float) -> int:
     return round(seconds * 1_000_000)
 
 
+LEASE_FACTS = frozenset({"this_boot", "lease_now_us"})
+"""Parameters of statements that judge leases; given by ``LeaseTerms.facts``."""
+
+
 @dataclass(frozen=True, slots=True)
 class LeaseTerms:
     """By what a store judges leases.

@@ -130,7 +130,7 @@ class PostgresDatabase:
             connection.execute("BEGIN")
             begun = connection.execute("SELECT pg_current_xact_id()::text, pg_backend_pid()")
             transaction_id, backend = begun.fetchone() or ("", 0)
-            result = work(Transaction(connection, self._terms.facts()))
+            result = work(Transaction(connection, self._terms))
         except BaseException as error:
             self._roll_back(connection, error)
             raise
@@ -156,11 +156,11 @@ class PostgresDatabase:
 
     def _beat_once(self, work: Callable[[Transaction], T]) -> T:
         with self._pooled() as connection:
-            return work(Transaction(connection, self._terms.facts()))
+            return work(Transaction(connection, self._terms))
 
     def _read_once(self, work: Callable[[Transaction], T]) -> T:
         with self._pooled() as connection:
-            return work(Transaction(connection, self._terms.facts()))
+            return work(Transaction(connection, self._terms))
 
     def _until_it_stands(self, attempt: Callable[[], T]) -> T:
         for pause_s in RETRY_AFTER_S:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -313,7 +314,9 @@ class SqlRunStore:
         statement = statements.list_current_steps if current_only else statements.list_steps
         unpack = self._steps.unpack
         return self._database.read(
-            lambda t: [unpack(row) for row in t.stream(statement, run_id=run_id)]
+            lambda t: sorted(
+                (unpack(row) for row in t.stream(statement, run_id=run_id)), key=_by_seq
+            )
         )
 
     def list_attempts(self, run_id: RunId, step_id: StepId | None = None) -> list[AttemptRecord]:
@@ -534,6 +537,7 @@ class SqlRunStore:
             raise BlobsCondemned(refusal.message, digests=refusal.digests)
 
 
+_by_seq = attrgetter("seq")
 _NOBODY: dict[str, object] = {"owner": None, "owner_token": None}
 _CLAIMING = (
     "status",

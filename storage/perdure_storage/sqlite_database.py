@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import pysqlite
@@ -16,7 +15,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
 from perdure_storage.database import RowRefused, Transaction
-from perdure_storage.errors import PerdureError, StoreError, StoreUnavailable
+from perdure_storage.errors import StoreError, StoreUnavailable
 from perdure_storage.leases import LeaseTerms
 from perdure_storage.statements import Statements
 
@@ -41,14 +40,16 @@ class SqliteDatabase:
         self, path: Path, terms: LeaseTerms, *, busy_timeout_s: float = BUSY_TIMEOUT_S
     ) -> None:
         self._path = path
+        self._file = os.fspath(path)
         self._terms = terms
         self._statements = Statements(pysqlite.dialect(), terms)
         self._engine = sqlite_engine(path, busy_timeout_s=busy_timeout_s)
         self._busy_timeout_s = busy_timeout_s
         self._writing = threading.Lock()
         self._beating = threading.Lock()
-        self._writer: PoolProxiedConnection | None = None
-        self._beater: PoolProxiedConnection | None = None
+        self._writer: sqlite3.Connection | None = None
+        self._beater: sqlite3.Connection | None = None
+        self._held: list[PoolProxiedConnection] = []
         self._identity: tuple[int, int] | None = None
 
     @property
@@ -69,27 +70,29 @@ class SqliteDatabase:
         return self._engine
 
     def write(self, work: Callable[[Transaction], T]) -> T:
-        with self._writing, self._translated():
-            if self._writer is None:
-                self._writer = self._engine.raw_connection()
-            return self._transact(_driver(self._writer), work)
+        with self._writing:
+            try:
+                return self._transact(self._open_writer(), work)
+            except Exception as error:
+                self._reraise(error)
 
     def beat(self, work: Callable[[Transaction], T]) -> T:
-        with self._beating, self._translated():
-            if self._beater is None:
-                self._beater = self._engine.raw_connection()
-                # A renewal that a power cut forgets is a lease that ends with the boot anyway.
-                _driver(self._beater).execute("PRAGMA synchronous=NORMAL")
-            return self._transact(_driver(self._beater), work)
+        with self._beating:
+            try:
+                return self._transact(self._open_beater(), work)
+            except Exception as error:
+                self._reraise(error)
 
     def read(self, work: Callable[[Transaction], T]) -> T:
-        with self._translated():
+        try:
             self._require_file()
             connection = self._engine.raw_connection()
             try:
-                return work(Transaction(_driver(connection), self._terms.facts()))
+                return work(Transaction(_driver(connection), self._terms))
             finally:
                 connection.close()
+        except Exception as error:
+            self._reraise(error)
 
     def is_refusal(self, error: BaseException) -> bool:
         return isinstance(error, _REFUSALS)
@@ -97,19 +100,20 @@ class SqliteDatabase:
     def changes(self) -> object:
         # data_version moves when *another* connection commits; so it must be asked where we
         # write, or each commit of ours would look like somebody else's.
-        with self._writing, self._translated():
-            if self._writer is None:
-                self._writer = self._engine.raw_connection()
-            return _driver(self._writer).execute("PRAGMA data_version").fetchone()[0]
+        with self._writing:
+            try:
+                return self._open_writer().execute("PRAGMA data_version").fetchone()[0]
+            except Exception as error:
+                self._reraise(error)
 
     def announce(self, transaction: Transaction) -> None:
         """Do nothing: other processes see the file change."""
 
     def close(self) -> None:
         with self._writing, self._beating:
-            for connection in (self._writer, self._beater):
-                if connection is not None:
-                    connection.close()
+            for connection in self._held:
+                connection.invalidate()
+            self._held.clear()
             self._writer = self._beater = None
         self._engine.dispose()
 
@@ -117,7 +121,7 @@ class SqliteDatabase:
         self._require_file()
         connection.execute("BEGIN IMMEDIATE")
         try:
-            result = work(Transaction(connection, self._terms.facts()))
+            result = work(Transaction(connection, self._terms))
             connection.execute("COMMIT")
         except BaseException:
             # A full disk may have rolled back already; then there is nothing to undo.
@@ -132,7 +136,7 @@ class SqliteDatabase:
         SQLite goes on happily in a deleted file; what it commits there is lost.
         """
         try:
-            found = os.stat(self._path)
+            found = os.stat(self._file)
         except OSError as error:
             raise StoreUnavailable(
                 f"the store {self.url} went away while it was open ({error.strerror}):"
@@ -147,16 +151,31 @@ class SqliteDatabase:
                 " close it and open it again"
             )
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except PerdureError:
-            raise
-        except _REFUSALS as error:
+    def _open_writer(self) -> sqlite3.Connection:
+        if self._writer is None:
+            self._writer = self._checked_out()
+        return self._writer
+
+    def _open_beater(self) -> sqlite3.Connection:
+        if self._beater is None:
+            self._beater = self._checked_out()
+            # A renewal that a power cut forgets is a lease that ends with the boot anyway.
+            self._beater.execute("PRAGMA synchronous=NORMAL")
+        return self._beater
+
+    def _checked_out(self) -> sqlite3.Connection:
+        """Return a connection that stays out of the pool until the store is closed."""
+        connection = self._engine.raw_connection()
+        self._held.append(connection)
+        return _driver(connection)
+
+    def _reraise(self, error: Exception) -> NoReturn:
+        """Raise what ``error`` means: itself, unless the driver raised it."""
+        if isinstance(error, _REFUSALS):
             raise RowRefused(f"{self.url} refused a row: {error}") from error
-        except sqlite3.Error as error:
+        if isinstance(error, sqlite3.Error):
             raise explain(error, self._path, self._busy_timeout_s) from error
+        raise error
 
 
 _REFUSALS: tuple[type[Exception], ...] = (

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
 
-from perdure_storage.leases import LeaseTerms
+from perdure_storage.leases import LEASE_FACTS, LeaseTerms
 from perdure_storage.tables import (
     attempt,
     blob_ref,
@@ -44,11 +44,17 @@ _LISTED = [column for column in run.c if column.name not in ("inputs", "mac")]
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """Compiled SQL, and the names of its parameters in the order in which the driver wants them."""
+    """Compiled SQL, and the names of its parameters in the order in which the driver wants them.
+
+    Attributes:
+        constants: parameters that the statement brings itself.
+        judges_leases: whether it has to be told what ``LeaseTerms.facts`` say.
+    """
 
     sql: str
     names: tuple[str, ...]
     constants: Mapping[str, Any]
+    judges_leases: bool
 
     def arguments(self, given: Mapping[str, Any]) -> tuple[Any, ...]:
         """Return the driver's positional arguments."""
@@ -75,7 +81,9 @@ class Statements:
         compiled = clause.compile(dialect=self._dialect, column_keys=columns)
         binds = compiled.binds.items()
         constants = {name: bind.value for name, bind in binds if not bind.required}
-        return Statement(str(compiled), tuple(compiled.positiontup or ()), constants)
+        names = tuple(compiled.positiontup or ())
+        judges_leases = not LEASE_FACTS.isdisjoint(names)
+        return Statement(str(compiled), names, constants, judges_leases)
 
     def id_list(self, ids: Sequence[str]) -> object:
         """Return ids as the one parameter that ``_among`` takes."""
@@ -349,6 +357,13 @@ class Statements:
         chosen = chosen.where(self._among(run.c.id)).order_by(run.c.id)
         return self.compile(chosen.with_for_update())
 
+    def advance_run(self, *, with_steps: bool) -> Statement:
+        """Guard a run and move it on, in one statement: for a batch that holds one run."""
+        shape = ("advance_run", with_steps)
+        if shape not in self._shapes:
+            self._shapes[shape] = self.compile(_advance(with_steps))
+        return self._shapes[shape]
+
     @cached_property
     def insert_step(self) -> Statement:
         return self.compile(sa.insert(step))
@@ -387,8 +402,7 @@ class Statements:
         return self.compile(self._steps_of_run().where(_IS_CURRENT))
 
     def _steps_of_run(self) -> Any:
-        mine = sa.select(step).where(step.c.run_id == sa.bindparam("run_id"))
-        return mine.order_by(step.c.seq)
+        return sa.select(step).where(step.c.run_id == sa.bindparam("run_id"))
 
     @cached_property
     def list_attempts(self) -> Statement:
@@ -482,6 +496,22 @@ class Statements:
 
 def _run_ids(status: str, unset: Any, due_at: Any, deadline: Any = run.c.not_before_us) -> Any:
     return sa.select(run.c.id).where(sa.text(status), unset | (deadline <= due_at))
+
+
+def _advance(with_steps: bool) -> Any:
+    moved = {
+        "seq": run.c.seq + sa.bindparam("rows", type_=sa.BigInteger),
+        "wake_at_us": sa.bindparam("wake_at", type_=sa.BigInteger),
+    }
+    if with_steps:
+        moved["takeovers"] = sa.literal_column("0")
+    guard = (
+        run.c.id == sa.bindparam("run_id"),
+        run.c.owner_token == sa.bindparam("owner"),
+        run.c.epoch == sa.bindparam("of_epoch"),
+        _IS_DRIVEN,
+    )
+    return sa.update(run).where(*guard).values(moved).returning(run.c.seq)
 
 
 def _retire(*also: Any) -> Any:

@@ -31,6 +31,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint(
             "holder", "holder_id", "step_id", "generation", "digest", name="pk_blob_ref"
         ),
+        sqlite_with_rowid=False,
     )
     op.create_index("ix_blob_ref_digest", "blob_ref", ["digest"])
     op.create_table(
@@ -38,6 +39,7 @@ def upgrade() -> None:
         sa.Column("digest", _ID, nullable=False),
         sa.Column("at_us", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("digest", name="pk_condemned"),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "coordinator",
@@ -47,6 +49,7 @@ def upgrade() -> None:
         sa.Column("lease_until_us", sa.BigInteger(), nullable=False),
         sa.Column("workers", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("token", name="pk_coordinator"),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "plan",
@@ -61,12 +64,14 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("value", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("name", name="pk_setting"),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "tombstone",
         sa.Column("run_id", _ID, nullable=False),
         sa.Column("at_us", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("run_id", name="pk_tombstone"),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "run",
@@ -104,6 +109,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["plan_digest"], ["plan.digest"], name="fk_run_plan_digest"),
         sa.PrimaryKeyConstraint("id", name="pk_run"),
         postgresql_with={"fillfactor": "70"},
+        postgresql_with={"fillfactor": "70"},
     )
     op.create_index("ix_run_by_status", "run", ["status", "created_at_us", "id"])
     op.create_index("ix_run_by_workflow", "run", ["workflow", "created_at_us", "id"])
@@ -138,6 +144,7 @@ def upgrade() -> None:
         sa.Column("mac", sa.LargeBinary(), nullable=True),
         sa.ForeignKeyConstraint(["run_id"], ["run.id"], name="fk_attempt_run_id"),
         sa.PrimaryKeyConstraint("run_id", "step_id", "generation", "attempt", name="pk_attempt"),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "event",
@@ -149,6 +156,7 @@ def upgrade() -> None:
         sa.Column("detail", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(["run_id"], ["run.id"], name="fk_event_run_id"),
         sa.PrimaryKeyConstraint("run_id", "seq", name="pk_event"),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "plan_ref",
@@ -157,6 +165,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["plan_digest"], ["plan.digest"], name="fk_plan_ref_plan_digest"),
         sa.ForeignKeyConstraint(["run_id"], ["run.id"], name="fk_plan_ref_run_id"),
         sa.PrimaryKeyConstraint("run_id", "plan_digest", name="pk_plan_ref"),
+        sqlite_with_rowid=False,
     )
     op.create_index("ix_plan_ref_plan_digest", "plan_ref", ["plan_digest"])
     op.create_table(
@@ -194,4 +203,3 @@ def upgrade() -> None:
     op.create_index(
         "ix_step_current", "step", ["run_id", "step_id"], unique=True, **_where("current")
     )
-    op.create_index("ix_step_seq", "step", ["run_id", "seq"])
