@@ -1,0 +1,39 @@
+"""Stages for the crash tests, and what runs come to when nothing happens to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.crash import ledger
+from tests.crash.scenarios import RUN
+from tests.crash.stage import Stage
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    made = Stage(tmp_path)
+    yield made
+    made.end()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str], ledger.Undisturbed]:
+    """Return what a scenario's run comes to, played once for all tests."""
+    known: dict[str, ledger.Undisturbed] = {}
+
+    def find(scenario: str) -> ledger.Undisturbed:
+        if scenario not in known:
+            stage = Stage(tmp_path_factory.mktemp(scenario))
+            for part in ("act", "recover"):
+                code, said = stage.play(scenario, part)
+                assert code == 0, said
+            with stage.open() as client:
+                known[scenario] = ledger.Undisturbed.of(client, RUN)
+        return known[scenario]
+
+    return find

@@ -1,0 +1,279 @@
+"""What the processes that die do, and how others go on: ``python -m tests.crash.scenarios``.
+
+A scenario acts until it is killed at a crash point; then ``recover``, in another process, brings
+its run to the end by its id alone. Together the scenarios pass every crash point.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from perdure.client import Perdure, open_store
+from perdure.errors import RunCancelled, RunFailed, RunNotDriven
+from perdure_storage.connect import upgrade
+from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus
+from perdure_storage.records import Digest, RunId
+from perdure_storage.schema import CURRENT, Schema
+from tests.crash import steps
+from tests.crash.ledger import VARIABLE, wait_until
+
+RUN = RunId("victim")
+_REVISION = '''"""One more table."""
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table("one_more", sa.Column("id", sa.Integer(), primary_key=True))
+'''
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """What is done, how it is mended, and which crash points it is there for."""
+
+    act: Callable[[Perdure], None]
+    recover: Callable[[Perdure], None]
+    points: tuple[str, ...]
+    executor: str = "inline"
+    worker_dies: bool = False
+
+
+# --- one run ----------------------------------------------------------------------------------------
+def run_everything(client: Perdure) -> None:
+    client.run(steps.everything, run_id=RUN)
+
+
+def go_on_with(workflow: Any, **inputs: Any) -> Callable[[Perdure], None]:
+    """Return the recovery that any user would do: run it if it is not there, else resume it."""
+
+    def recover(client: Perdure) -> None:
+        open_gate()
+        if client.runtime.store.find_run(RUN) is None:
+            client.run(workflow, run_id=RUN, **inputs)
+        for _ in range(3):  # a run that was cancelled or paused in between is resumed again
+            run = client.resume(RUN)
+            try:
+                run.result()
+            except (RunCancelled, RunNotDriven):
+                continue
+            return
+
+    return recover
+
+
+def open_gate() -> None:
+    Path(os.environ[steps.GATE]).touch()
+
+
+# --- requests ---------------------------------------------------------------------------------------
+def cancel(client: Perdure) -> None:
+    try:
+        client.run(steps.wishing, wish="cancel", run_id=RUN)
+    except RunCancelled:
+        return
+
+
+def serve_then_go_on(client: Perdure) -> None:
+    """Let somebody who only serves find the run: a wish that is recorded is fulfilled by him."""
+    store, stop = client.runtime.store, threading.Event()
+    server = threading.Thread(target=client.serve, args=(stop,))
+    server.start()
+    try:
+        wait_until(lambda: store.get_run(RUN).status in RUN_TERMINAL, 20, "it is not ended")
+    finally:
+        stop.set()
+        server.join()
+    print("served:", store.get_run(RUN).status)
+    go_on_with(steps.wishing, wish="cancel")(client)
+
+
+def pause(client: Perdure) -> None:
+    try:
+        client.run(steps.wishing, wish="pause", run_id=RUN)
+    except RunNotDriven:
+        return
+
+
+def fail_and_reset(client: Perdure) -> None:
+    try:
+        client.run(steps.mending, run_id=RUN)
+    except RunFailed:
+        open_gate()
+        client.resume(RUN).result()
+
+
+# --- values and upkeep --------------------------------------------------------------------------------
+def lose_a_value(client: Perdure) -> None:
+    try:
+        client.run(steps.losing, run_id=RUN)
+    except RunFailed:
+        for path in blob_files(client):
+            path.write_bytes(path.read_bytes()[:-1] + b"?")
+        open_gate()
+        client.resume(RUN).result()
+
+
+def blob_files(client: Perdure) -> list[Path]:
+    return sorted(Path(client.settings.blobs).rglob("blobs/*/blake3-*"))
+
+
+def delete(client: Perdure) -> None:
+    run_everything(client)
+    client.delete(RUN)
+
+
+def delete_again_and_run_anew(client: Perdure) -> None:
+    """The id is free again, or the run is there whole; then it is deleted for good."""
+    record = client.runtime.store.find_run(RUN)
+    if record is not None:
+        assert record.status is RunStatus.SUCCEEDED
+        client.delete(RUN)
+    forget_ledger()
+    run_everything(client)
+
+
+def delete_and_sweep(client: Perdure) -> None:
+    delete(client)
+    sweep(client, client.runtime.blobs.list_digests())
+
+
+def sweep(client: Perdure, digests: Iterable[Digest]) -> None:
+    """Remove blobs that nothing refers to."""
+    listed = list(digests)
+    client.runtime.store.condemn(listed)
+    referred = set(listed) - set(client.runtime.store.condemn(listed))
+    gone = [digest for digest in listed if digest not in referred]
+    for digest in gone:
+        client.runtime.blobs.delete(digest)
+    client.runtime.store.absolve(gone)
+
+
+def sweep_again_and_run_anew(client: Perdure) -> None:
+    sweep(client, client.runtime.blobs.list_digests())
+    forget_ledger()
+    run_everything(client)
+
+
+def forget_ledger() -> None:
+    Path(os.environ[VARIABLE]).unlink(missing_ok=True)
+
+
+def migrate(client: Perdure) -> None:
+    run_everything(client)
+    client.close()
+    upgrade(client.settings.store, schema=next_schema(client))
+
+
+def migrate_again(client: Perdure) -> None:
+    upgrade(client.settings.store, schema=next_schema(client))
+    assert upgrade(client.settings.store, schema=next_schema(client)) == ()
+    # The test opens the store as this code's schema again; the extra table is no obstacle.
+    import sqlite3
+
+    with sqlite3.connect(os.environ[steps.STORE]) as connection:
+        assert connection.execute("SELECT count(*) FROM one_more").fetchone() == (0,)
+        connection.execute("UPDATE alembic_version SET version_num = ?", (CURRENT.head,))
+    connection.close()
+
+
+def next_schema(client: Perdure) -> Schema:
+    """Return today's line of revisions and one more, in a folder beside the store."""
+    folder = Path(os.environ[steps.STORE]).parent / "migrations"
+    shutil.copytree(CURRENT.location, folder, dirs_exist_ok=True)
+    (folder / "versions" / "0002_one_more.py").write_text(_REVISION)
+    return Schema(folder, (*CURRENT.revisions, "0002"))
+
+
+SCENARIOS = {
+    "fresh": Scenario(
+        act=run_everything,
+        recover=go_on_with(steps.everything),
+        points=(
+            *("store.creating", "store.created", "marker.before-rename", "plan.stored"),
+            *("run.before-insert", "run.after-insert", "claim.before", "claim.after"),
+            *("dispatch.before", "dispatch.after", "spool.after-put", "log.after-append"),
+            *("blob.opened", "blob.first-byte", "blob.mid-write", "blob.before-close"),
+            *("blob.after-fsync", "blob.after-rename", "blob.after-folder-fsync"),
+            *("blob.already-there", "commit.before", "commit.in-transaction", "commit.after"),
+            *("commit.before-telling", "terminal.before", "terminal.after"),
+        ),
+    ),
+    "busy": Scenario(
+        act=run_everything,
+        recover=go_on_with(steps.everything),
+        points=("renew.before", "renew.after"),
+        executor="processes",
+    ),
+    "worker": Scenario(
+        act=run_everything,
+        recover=go_on_with(steps.everything),
+        points=(
+            *("worker.start", "worker.before-user-code", "worker.after-user-code"),
+            *("worker.after-encode", "worker.before-outcome", "worker.after-outcome"),
+        ),
+        executor="processes",
+        worker_dies=True,
+    ),
+    "cancel": Scenario(
+        act=cancel, recover=serve_then_go_on, points=("cancel.before", "cancel.after")
+    ),
+    "pause": Scenario(
+        act=pause,
+        recover=go_on_with(steps.wishing, wish="pause"),
+        points=("pause.before", "pause.after", "release.before", "release.after"),
+    ),
+    "reset": Scenario(
+        act=fail_and_reset,
+        recover=go_on_with(steps.mending),
+        points=("reset.before", "reset.after"),
+    ),
+    "lose": Scenario(
+        act=lose_a_value,
+        recover=go_on_with(steps.losing),
+        points=("lost.before", "lost.after", "blob.before-quarantine", "blob.after-quarantine"),
+    ),
+    "delete": Scenario(
+        act=delete,
+        recover=delete_again_and_run_anew,
+        points=("delete.before", "delete.after"),
+    ),
+    "sweep": Scenario(
+        act=delete_and_sweep,
+        recover=sweep_again_and_run_anew,
+        points=("condemn.before", "condemn.after", "blob.before-delete", "blob.after-delete"),
+    ),
+    "migrate": Scenario(
+        act=migrate,
+        recover=migrate_again,
+        points=("migration.before", "migration.in-transaction", "migration.after"),
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("scenario", choices=SCENARIOS)
+    parser.add_argument("part", choices=("act", "recover"))
+    parser.add_argument("store")
+    parser.add_argument("--blobs")
+    given = parser.parse_args()
+    scenario = SCENARIOS[given.scenario]
+    with open_store(given.store, blobs=given.blobs, executor=scenario.executor) as client:
+        getattr(scenario, given.part)(client)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Where something is killed: a folder with a store, a ledger, and processes of our own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+from perdure.client import Perdure, open_store
+from perdure_storage.faults import VARIABLE as CRASH_POINTS_VARIABLE
+
+from tests.crash import ledger, steps
+
+ROOT = Path(__file__).parents[2]
+TIMEOUT_S = 90
+
+
+@dataclass
+class Stage:
+    """A folder, and the environment of the processes that play in it."""
+
+    folder: Path
+    store: str = ""
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.store = self.store or str(self.folder / "store" / "perdure.db")
+        self.blobs = str(self.folder / "store" / "blobs")
+        self.ledger = ledger.Ledger(self.folder / "ledger.jsonl")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return what our processes, and the workers of theirs, are to know."""
+        return {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            ledger.VARIABLE: str(self.ledger.path),
+            steps.STORE: self.store,
+            steps.GATE: str(self.folder / "gate"),
+        }
+
+    def start(self, *words: str, crash: str = "", **environment: str) -> subprocess.Popen[str]:
+        """Start ``python WORDS``; ``crash`` arms crash points in it and in its workers."""
+        armed = {CRASH_POINTS_VARIABLE: crash} if crash else {}
+        process = subprocess.Popen(
+            [sys.executable, *words],
+            cwd=self.folder,
+            env={**self.environment, **armed, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.started.append(process)
+        return process
+
+    def finish(self, process: subprocess.Popen[str]) -> tuple[int, str]:
+        """Return the exit code and all that was said, when the process has ended."""
+        out, err = process.communicate(timeout=TIMEOUT_S)
+        return process.returncode, out + err
+
+    def play(self, scenario: str, part: str, *, crash: str = "") -> tuple[int, str]:
+        """Play a part of a scenario to its end, or to its death."""
+        words = ("-m", "tests.crash.scenarios", scenario, part, self.store, "--blobs", self.blobs)
+        return self.finish(self.start(*words, crash=crash))
+
+    def open(self, executor: str = "inline") -> Perdure:
+        """Open the store in this process."""
+        return open_store(self.store, blobs=self.blobs, executor=executor)
+
+    def end(self) -> None:
+        """Kill what still runs here, and close the pipes."""
+        for process in self.started:
+            if process.poll() is None:
+                for below in psutil.Process(process.pid).children(recursive=True):
+                    below.kill()
+                process.kill()
+            process.communicate()

@@ -1,0 +1,223 @@
+"""The steps and workflows that are killed: each notes in the ledger when it runs.
+
+Imported by name in workers, so that a kill meets real processes on the usual way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from perdure import Static, task, workflow
+from perdure.retry import Backoff
+from perdure.worker.context import current
+from tests.crash.ledger import executing
+
+BLOB_BYTES = 40_000
+LARGE_BYTES = 8_400_000  # more than is written in one piece
+AT_ONCE = Backoff(0.01, 1.0, 0.01, 0.0)
+STORE = "PERDURE_TEST_STORE"
+GATE = "PERDURE_TEST_GATE"
+
+
+def text_of(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def bytes_of(text: str, size: int = BLOB_BYTES) -> bytes:
+    """Return bytes that hash to something else for each text."""
+    block = hashlib.sha256(text.encode()).digest()
+    return block * (size // len(block))
+
+
+# --- one run with something of everything ---------------------------------------------------------
+@task
+def start(n: int) -> int:
+    with executing():
+        return n + 1
+
+
+@task
+def make_blob(n: int, size: int) -> bytes:
+    with executing():
+        print("making a blob")
+        return bytes_of(str(n), size)
+
+
+@task(checkpoint=False)
+def unkept(n: int) -> bytes:
+    with executing():
+        return bytes_of(f"unkept {n}")
+
+
+@task(retries=3, backoff=AT_ONCE, lost_retries=-1)
+def flaky(n: int) -> int:
+    with executing():
+        if current_attempt() == 1:
+            raise ConnectionError("try again")
+        return n * 10
+
+
+@task(catch=True)
+def hopeless(n: int) -> int:
+    with executing():
+        raise ValueError(f"never {n}")
+
+
+@task
+def measure(data: bytes) -> str:
+    with executing():
+        return hashlib.sha256(data).hexdigest()
+
+
+@task
+def gather(parts: list[Any], failure: Any) -> str:
+    with executing():
+        return text_of(parts, type(failure).__name__)
+
+
+@workflow
+def everything(n: int = 1) -> str:
+    """Small and large values, the same large value twice, an unkept one, a retry and a catch."""
+    first = start.bind(n)
+    large = make_blob.bind(first, LARGE_BYTES)
+    same = make_blob.options(name="same").bind(first, LARGE_BYTES)
+    kept = make_blob.options(name="kept").bind(flaky.bind(first), BLOB_BYTES)
+    parts = [measure.bind(large), measure.bind(same), measure.bind(unkept.bind(first))]
+    return gather.bind([*parts, measure.bind(kept)], hopeless.bind(first))
+
+
+def current_attempt() -> int:
+    """Return the number of this attempt; outside of a run, as ``execute`` is, a later one."""
+    return current().attempt if "PERDURE_TEST_LEDGER" in os.environ else 2
+
+
+# --- steps that ask for something -------------------------------------------------------------------
+@task
+def ask(wish: str) -> str:
+    """Ask the store to cancel or pause this very run, in the first attempt only."""
+    with executing():
+        if current_attempt() == 1:
+            from perdure_storage.connect import open_run_store
+            from perdure_storage.signing import KeyFile
+
+            path = Path(os.environ[STORE])
+            store = open_run_store(path, key=KeyFile(path.parent / "key"))
+            if wish == "cancel":
+                store.request_cancel(current().run_id)  # type: ignore[arg-type]
+            else:
+                store.request_pause(current().run_id, True)  # type: ignore[arg-type]
+            store.close()
+        return wish
+
+
+@workflow
+def wishing(wish: Static[str]) -> str:
+    asked = ask.bind(wish)
+    return measure_text.bind(measure_text.bind(asked))
+
+
+@task
+def measure_text(text: str) -> str:
+    with executing():
+        return text_of(text)
+
+
+@task
+def gated(text: str) -> str:
+    """Fail until the gate is open."""
+    with executing():
+        gate = os.environ.get(GATE)
+        if gate is not None and not Path(gate).exists():
+            raise ValueError("not mended yet")
+        return text_of(text)
+
+
+@workflow
+def mending(text: str = "x") -> str:
+    return measure_text.bind(gated.bind(measure_text.bind(text)))
+
+
+# --- random graphs ------------------------------------------------------------------------------------
+@task(lost_retries=-1)
+def mix(number: int, inputs: list[Any]) -> str:
+    with executing():
+        return text_of(number, [squeeze(value) for value in inputs])
+
+
+@task(lost_retries=-1)
+def mix_large(number: int, inputs: list[Any]) -> bytes:
+    with executing():
+        return bytes_of(text_of(number, [squeeze(value) for value in inputs]))
+
+
+@task(lost_retries=-1, checkpoint=False)
+def mix_unkept(number: int, inputs: list[Any]) -> bytes:
+    with executing():
+        return bytes_of(text_of(number, [squeeze(value) for value in inputs]))
+
+
+@task(lost_retries=-1, retries=100, backoff=AT_ONCE)
+def mix_flaky(number: int, inputs: list[Any]) -> str:
+    with executing():
+        if current_attempt() == 1:
+            raise ConnectionError("try again")
+        return text_of(number, [squeeze(value) for value in inputs])
+
+
+@task(lost_retries=-1)
+async def mix_later(number: int, inputs: list[Any]) -> str:
+    import asyncio
+
+    with executing():
+        await asyncio.sleep(0.005)
+        return text_of(number, [squeeze(value) for value in inputs])
+
+
+def squeeze(value: Any) -> str:
+    return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else str(value)
+
+
+KINDS = (mix, mix, mix_large, mix_unkept, mix_flaky, mix_later)
+
+
+@workflow
+def random_graph(seed: Static[int], size: Static[int]) -> list[Any]:
+    """A graph of ``size`` steps of mixed kinds, the same for the same seed."""
+    rng = random.Random(seed)
+    return ends_of(rng, size, KINDS)
+
+
+@workflow
+def plain_random_graph(seed: Static[int], size: Static[int]) -> list[Any]:
+    """As above without retries, which cannot be executed eagerly the same way."""
+    return ends_of(random.Random(seed), size, (mix, mix, mix_large))
+
+
+def ends_of(rng: random.Random, size: int, kinds: Sequence[Any]) -> list[Any]:
+    nodes: list[Any] = []
+    for number in range(size):
+        reach = nodes[-12:]
+        inputs = rng.sample(reach, k=min(len(reach), rng.choice([0, 1, 1, 2, 3])))
+        nodes.append(rng.choice(kinds).bind(number, inputs))
+    return nodes[-4:]
+
+
+# --- values that get lost ------------------------------------------------------------------------------
+@task
+def gated_size(data: bytes) -> str:
+    """As ``gated``, over a large value."""
+    with executing():
+        gate = os.environ.get(GATE)
+        if gate is not None and not Path(gate).exists():
+            raise ValueError("not mended yet")
+        return hashlib.sha256(data).hexdigest()
+
+
+@workflow
+def losing(n: int = 1) -> str:
+    return gated_size.bind(make_blob.bind(start.bind(n), BLOB_BYTES))

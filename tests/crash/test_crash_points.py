@@ -1,0 +1,82 @@
+"""SIGKILL at every named crash point; another process goes on by the run's id."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from perdure_storage.faults import CRASH_POINTS
+
+from tests.crash.ledger import Undisturbed, check, check_nothing_is_left
+from tests.crash.scenarios import RUN, SCENARIOS
+from tests.crash.stage import Stage
+
+HITS = int(os.environ.get("PERDURE_CRASH_HITS", "1"))
+SCENARIO_OF = {point: name for name, each in SCENARIOS.items() for point in each.points}
+COMMITS = ("run.before-insert", "run.after-insert", "claim.before", "claim.after") + tuple(
+    point for point in CRASH_POINTS if point.startswith(("commit.", "terminal."))
+)
+
+KILLED = -signal.SIGKILL
+
+
+def test_every_crash_point_has_a_scenario() -> None:
+    assert set(SCENARIO_OF) == set(CRASH_POINTS)
+
+
+@pytest.mark.parametrize("hit", range(1, HITS + 1))
+@pytest.mark.parametrize("point", sorted(SCENARIO_OF))
+def test_run_goes_on_when_killed_at(
+    point: str, hit: int, stage: Stage, undisturbed: Callable[[str], Undisturbed]
+) -> None:
+    wanted = undisturbed(SCENARIO_OF[point])
+
+    die_and_recover(stage, point, hit)
+
+    with stage.open() as client:
+        check(stage.ledger, client, RUN, wanted)
+    check_nothing_is_left(stage.ledger)
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("point", COMMITS)
+def test_run_on_postgres_goes_on_when_killed_at(
+    point: str, tmp_path: Path, postgres_url: str, undisturbed: Callable[[str], Undisturbed]
+) -> None:
+    stage = Stage(tmp_path, postgres_url)
+    wanted = undisturbed(SCENARIO_OF[point])
+
+    die_and_recover(stage, point, 1)
+
+    with stage.open() as client:
+        check(stage.ledger, client, RUN, wanted)
+    check_nothing_is_left(stage.ledger)
+
+
+def die_and_recover(stage: Stage, point: str, hit: int) -> None:
+    """Let a process, or one worker of it, die at a point; let a fresh process go on."""
+    name = SCENARIO_OF[point]
+    passed = stage.folder / "passed"
+    code, said = stage.play(name, "act", crash=f"{point}:{hit}:kill@{passed}")
+    times = passed.stat().st_size if passed.exists() else 0
+    if times < hit and hit > 1:
+        pytest.skip(f"{name} passes {point} {times} times only")
+    assert times >= hit, f"the scenario {name!r} does not reach {point}: {said}"
+    assert code == (0 if SCENARIOS[name].worker_dies else KILLED), said
+    note_committed(stage)
+    code, said = stage.play(name, "recover")
+    assert code == 0, said
+    if point == "cancel.after":
+        assert "served: CANCELLED" in said, "a recorded wish to cancel was forgotten"
+
+
+def note_committed(stage: Stage) -> None:
+    """Write into the ledger what the store holds while nobody drives."""
+    if "://" not in stage.store and not os.path.exists(stage.store):
+        return
+    with stage.open() as client:
+        if client.runtime.store.find_run(RUN) is not None:
+            stage.ledger.note_committed(client, RUN)
