@@ -82,6 +82,7 @@ def random_plan(rng: random.Random) -> Plan:
                 id=f"s{number}",
                 name=f"s{number}",
                 function="f",
+                given="given",
                 own=f"own-{number}",
                 args=tuple(FromStep(step=f"s{dep}") for dep in sorted(deps)),
                 options=rng.randrange(len(options)),
@@ -92,7 +93,7 @@ def random_plan(rng: random.Random) -> Plan:
         workflow="sim",
         steps=tuple(steps),
         output=ListArg(items=tuple(FromStep(step=step.id) for step in outputs)),
-        functions={"f": Function(id="f", module="m", qualname="f", code="c")},
+        functions={"f": Function(id="f", module="m", qualname="f", code="c", counts_as="c")},
         options=options,
     )
 

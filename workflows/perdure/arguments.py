@@ -179,8 +179,12 @@ def _positive(path: Path, outputs: int) -> Path:
     return path
 
 
-def own_digest(code: str, outputs: int, catch: bool, text: list[str]) -> str:
-    """Return the digest over all of a step that is its own, nothing upstream."""
+def given_digest(text: list[str]) -> str:
+    """Return the digest over a step's arguments: their shape and their constants."""
     # No part has a zero in it: they are digests, names of the language, and secrets' names.
-    parts = "\0".join((code, str(outputs), str(catch), *text))
-    return "own:" + blake3(parts.encode()).hexdigest(16)
+    return blake3("\0".join(text).encode()).hexdigest(16)
+
+
+def own_digest(code: str, outputs: int, catch: bool, given: str) -> str:
+    """Return the digest over all of a step that is its own, nothing upstream."""
+    return "own:" + blake3(f"{code}\0{outputs}\0{catch}\0{given}".encode()).hexdigest(16)

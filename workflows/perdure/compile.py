@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from blake3 import blake3
 
-from perdure.arguments import ArgumentWriter, Constants, encode, own_digest
+from perdure.arguments import ArgumentWriter, Constants, encode, given_digest, own_digest
 from perdure.bundle import make_bundle
 from perdure.errors import DefinitionError, did_you_mean
 from perdure.fingerprint import CodeDigest, code_digest, version_digest
@@ -185,11 +185,13 @@ class _Compiler:
         for name in sorted(call.kwargs):
             text.append(f"{name}=")
             kwargs[name] = self._writer.write(call.kwargs[name], f"{where}({name})", text)
+        given = given_digest(text)
         return StepPlan(
             id=step.id,
             name=step.name,
             function=function,
-            own=own_digest(code, spec.options.outputs, spec.options.catch, text),
+            given=given,
+            own=own_digest(code, spec.options.outputs, spec.options.catch, given),
             scope=step.scope,
             args=tuple(args),
             kwargs=kwargs,
@@ -248,6 +250,7 @@ class _Compiler:
             module=module,
             qualname=qualname,
             code=code,
+            counts_as=counted,
             value=value,
             file=getattr(source, "co_filename", ""),
             line=getattr(source, "co_firstlineno", 0),

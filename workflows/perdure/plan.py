@@ -85,6 +85,8 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
         id: name within the plan; equal ids in two plans mean equal functions.
         module, qualname: where it lives; by reference it is imported from there.
         code: its code digest, which the worker checks after importing.
+        counts_as: the digest by which reuse compares it: ``code``, or that of the version that
+            the task declares.
         value: cloudpickle bytes for functions of ``__main__``, notebooks and lambdas;
             None means by reference.
         file, line: where the user wrote it, for messages.
@@ -97,6 +99,7 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     module: str
     qualname: str
     code: str
+    counts_as: str
     value: StoredValue | None = None
     file: str = ""
     line: int = 0
@@ -149,13 +152,14 @@ class StepPlan(msgspec.Struct, frozen=True, kw_only=True):
         function: id of a ``Plan.functions`` entry.
         options: index into ``Plan.options``.
         after: ids of steps that must end before it, without giving it data.
-        own: digest over code digest, value digests of constants and the shape of the arguments,
-            ``outputs`` and ``catch``; not over anything upstream.
+        given: digest over the shape of the arguments and the value digests of constants in them.
+        own: digest over the code, ``given``, ``outputs`` and ``catch``; over nothing upstream.
     """
 
     id: str
     name: str
     function: str
+    given: str
     own: str
     scope: str = ""
     args: tuple[Arg, ...] = ()

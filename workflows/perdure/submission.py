@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from perdure.arguments import own_digest
 from perdure.compile import Prepared, compile_dag, load_target, prepare
 from perdure.engine.matching import Matching, match_rows
 from perdure.engine.ownership import is_seen_dead
@@ -351,7 +352,7 @@ def is_driven(record: RunRecord) -> bool:
 
 
 def _functions(plan: Plan) -> dict[str, Function]:
-    return {function.code: function for function in plan.functions.values()}
+    return {function.counts_as: function for function in plan.functions.values()}
 
 
 def _deadline(deadline: Any, now: datetime) -> datetime | None:
@@ -432,7 +433,7 @@ def _plan_of_today(runtime: Runtime, record: RunRecord, dag: Any) -> Plan:
     steps = []
     for step in recorded.steps:
         if step.id not in done:
-            step = _with_body_of(step, theirs[step.id], today, functions)
+            step = _with_body_of(step, theirs[step.id], recorded, today, functions)
         steps.append(step)
     return msgspec.structs.replace(
         recorded,
@@ -444,11 +445,17 @@ def _plan_of_today(runtime: Runtime, record: RunRecord, dag: Any) -> Plan:
 
 
 def _with_body_of(
-    step: StepPlan, other: StepPlan, today: Plan, functions: dict[str, Function]
+    step: StepPlan,
+    other: StepPlan,
+    recorded: Plan,
+    today: Plan,
+    functions: dict[str, Function],
 ) -> StepPlan:
     function = today.functions[other.function]
     functions[function.id] = function
-    return msgspec.structs.replace(step, function=function.id, own=other.own)
+    options = recorded.options[step.options]
+    own = own_digest(function.counts_as, options.outputs, options.catch, step.given)
+    return msgspec.structs.replace(step, function=function.id, own=own)
 
 
 def _compile_today(runtime: Runtime, record: RunRecord, dag: Any) -> Plan:

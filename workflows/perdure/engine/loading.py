@@ -132,7 +132,7 @@ class Loader:
 
     def _functions(self, plan_digest: str) -> dict[str, Function]:
         plan = self._plan(plan_digest)
-        return {function.code: function for function in plan.functions.values()}
+        return {function.counts_as: function for function in plan.functions.values()}
 
     def _plan(self, digest: str) -> Plan:
         return decode_plan(self._store.get_plan(Digest(digest)).body)

@@ -126,7 +126,7 @@ def _why_changed(
     function = plan.functions[step.function]
     if row.own == step.own:
         return "something upstream changed"
-    if row.code == function.code:
+    if row.code == function.counts_as:
         return "its arguments changed"
     return f"its code changed{code_difference(old_functions.get(row.code), function)}"
 
@@ -137,7 +137,7 @@ def _why_again(
     function = plan.functions[step.function]
     if row.own == step.own:
         return "it had failed"
-    if row.code == function.code:
+    if row.code == function.counts_as:
         return "it had failed, and its arguments changed"
     difference = code_difference(old_functions.get(row.code), function)
     return f"it had failed, and its code changed{difference}"

@@ -105,7 +105,7 @@ def _row(
         attempt=outcome.id.attempt,
         name=match_name(step.plan),
         own=step.plan.own,
-        code=run.plan.functions[step.plan.function].code,
+        code=run.plan.functions[step.plan.function].counts_as,
         fingerprint=run.fingerprints[step.id],
         inputs=step.inputs,
         started_at=outcome.started_at,

@@ -71,6 +71,7 @@ class Bench:
                 module=function.__module__,
                 qualname=function.__qualname__,
                 code=plain_digest(function),
+                counts_as=plain_digest(function),
                 is_async=inspect.iscoroutinefunction(function),
             ),
             **changes,

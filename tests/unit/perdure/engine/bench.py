@@ -67,6 +67,7 @@ def plan_of(
             module="m",
             qualname=name,
             code=code.get(name, f"code-{name}"),
+            counts_as=code.get(name, f"code-{name}"),
             is_async=name in is_async,
         )
         for name in edges
@@ -76,6 +77,7 @@ def plan_of(
             id=name,
             name=name,
             function=name,
+            given="given",
             own=f"own-{code.get(name, name)}",
             args=tuple(FromStep(step=dep) for dep in deps),
             options=index.get(name, 0),
