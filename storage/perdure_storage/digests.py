@@ -9,7 +9,9 @@ proves sameness and difference proves nothing.
 
 from __future__ import annotations
 
+import collections
 import decimal
+import functools
 import math
 import pathlib
 import struct
@@ -205,7 +207,12 @@ class _Canon:
         self._done[id(value)] = result
         return result
 
-    def _fresh(self, value: Any) -> bytes:
+    def nothing_more(self, value: Any) -> None:
+        """Raise Opaque if an object has attributes beside what its type is about."""
+        if vars(value):
+            raise Opaque("it has attributes of its own")
+
+    def fresh(self, value: Any) -> bytes:
         """Digest an object made on the way; kept, since its id must not be given out again."""
         self._alive.append(value)
         return self.digest(value)
@@ -236,7 +243,12 @@ class _Canon:
         if library in ("numpy", "pyarrow", "pandas", "polars", "torch") and library in sys.modules:
             from perdure_storage import frame_digests
 
-            found = frame_digests.find_digest(library, value, self._fresh)
+            try:
+                found = frame_digests.find_digest(library, value, self.fresh)
+            except (Opaque, RecursionError, MemoryError):
+                raise
+            except Exception as error:  # a library of somebody else's, and its odd corners
+                raise Opaque(f"{library} could not say what it is") from error
             if found is not None:
                 return found
         raise Opaque(f"{type_name(cls)} has no canonical form")
@@ -344,6 +356,34 @@ def _moment(canon: _Canon, value: datetime | time) -> bytes:
     return combine(type(value).__name__, _atom(text), _atom(zone_name(value.tzinfo)))
 
 
+def _partial(canon: _Canon, value: functools.partial[Any]) -> bytes:
+    canon.nothing_more(value)
+    parts = (value.func, value.args, value.keywords)
+    return combine("partial", *map(canon.digest, parts))
+
+
+def _method(canon: _Canon, value: types.MethodType) -> bytes:
+    return combine("method", canon.digest(value.__self__), canon.digest(value.__func__))
+
+
+def _deque(canon: _Canon, value: collections.deque[Any]) -> bytes:
+    return combine("deque", canon.fresh([value.maxlen, *value]))
+
+
+def _counter(canon: _Canon, value: collections.Counter[Any]) -> bytes:
+    canon.nothing_more(value)
+    return combine("Counter", canon.fresh(dict(value)))
+
+
+def _ordered(canon: _Canon, value: collections.OrderedDict[Any, Any]) -> bytes:
+    canon.nothing_more(value)
+    return combine("OrderedDict", canon.fresh(list(value)), canon.fresh(list(value.values())))
+
+
+def _defaults(canon: _Canon, value: collections.defaultdict[Any, Any]) -> bytes:
+    return combine("defaultdict", canon.digest(value.default_factory), canon.fresh(dict(value)))
+
+
 def _text(kind: str, write: Callable[[Any], str]) -> Callable[[_Canon, Any], bytes]:
     return lambda canon, value: combine(kind, _atom(write(value)))
 
@@ -380,4 +420,10 @@ _RULES: dict[type, Callable[[_Canon, Any], bytes]] = {
     pathlib.PureWindowsPath: _text("PureWindowsPath", str),
     types.FunctionType: _Canon.function,
     types.BuiltinFunctionType: _builtin,
+    types.MethodType: _method,
+    functools.partial: _partial,
+    collections.Counter: _counter,
+    collections.OrderedDict: _ordered,
+    collections.defaultdict: _defaults,
+    collections.deque: _deque,
 }

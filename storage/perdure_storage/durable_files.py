@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import os
 import secrets
@@ -45,6 +47,11 @@ class DiskSync:
                 fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
             else:
                 os.fsync(fd)
+        except OSError as error:
+            # Some network and user-space filesystems have no such call: their renames are
+            # durable or not, and nothing that we do changes it.
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
         finally:
             os.close(fd)
 
@@ -57,7 +64,9 @@ class DiskSync:
             if not path.parent.is_dir():
                 self.make_folder(path.parent)
             path.mkdir(exist_ok=True)
-        self.folder(path.parent)
+        # A parent above the store may be somebody else's, and not be ours to read.
+        with contextlib.suppress(PermissionError):
+            self.folder(path.parent)
 
 
 class NoSync:

@@ -54,13 +54,18 @@ def combine(kind: str, *parts: bytes) -> bytes:
     return blake3(kind.encode() + b"\0" + b"".join(parts)).digest()
 
 
+def is_digest(text: str) -> bool:
+    """Say whether ``text`` is an integrity digest."""
+    return _DIGEST.fullmatch(text) is not None
+
+
 def hex_of(digest: str) -> str:
     """Return the hexadecimal part of an integrity digest.
 
     Raises:
         ValueError: ``digest`` is not one; so nothing else ever becomes part of a path.
     """
-    if not _DIGEST.fullmatch(digest):
+    if not is_digest(digest):
         raise ValueError(f"{digest!r} is not an integrity digest (blake3:<64 hex digits>)")
     return digest[len(ALGORITHM) + 1 :]
 

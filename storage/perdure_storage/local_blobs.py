@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import secrets
@@ -13,7 +14,15 @@ from perdure_storage.clock import Clock, SystemClock
 from perdure_storage.durable_files import DISK, MEMORY, Sync, temporary_name, write_all
 from perdure_storage.errors import ValueDamaged
 from perdure_storage.faults import crash_point
-from perdure_storage.hashing import ALGORITHM, Hasher, flat, hex_of, integrity_digest, pieces
+from perdure_storage.hashing import (
+    ALGORITHM,
+    Hasher,
+    flat,
+    hex_of,
+    integrity_digest,
+    is_digest,
+    pieces,
+)
 from perdure_storage.records import Buffer, Digest
 from perdure_storage.roots import LocalRoot, confirm_root, failure, folder_of
 from perdure_storage.verified import Verified, sweep_records
@@ -191,7 +200,7 @@ class LocalBlobStore:
                 if _hash_file(fd, size_bytes) != digest:
                     return None
                 self._verified.note(path.name, found)
-            return memoryview(mmap.mmap(fd, size_bytes, access=mmap.ACCESS_COPY))
+            return _map(fd, size_bytes)
         finally:
             os.close(fd)
 
@@ -243,8 +252,9 @@ class LocalBlobStore:
         try:
             for folder in self._folders():
                 for name in os.listdir(folder):
-                    if name.startswith(prefix):
-                        yield Digest(f"{ALGORITHM}:{name[len(prefix) :]}")
+                    digest = f"{ALGORITHM}:{name.removeprefix(prefix)}"
+                    if name.startswith(prefix) and is_digest(digest):
+                        yield Digest(digest)
         except OSError as error:
             raise failure(error, f"list {self.url}") from error
 
@@ -266,7 +276,7 @@ class LocalBlobStore:
         """Remove what puts that died have left behind; return how many files that were."""
         before = (clock or SystemClock()).now().timestamp() - older_than_s
         swept = 0
-        for path in self._incoming.glob(".*.tmp"):
+        for path in (*self._incoming.glob(".*.tmp"), *self.root.folder.glob(".*.tmp")):
             with contextlib.suppress(FileNotFoundError):
                 if path.stat().st_mtime < before:
                     path.unlink()
@@ -303,6 +313,19 @@ def _read_small(fd: int, digest: Digest, size_bytes: int) -> memoryview | None:
     data = bytearray(size_bytes)
     _read_into(fd, memoryview(data))
     return memoryview(data) if integrity_digest((data,)) == digest else None
+
+
+def _map(fd: int, size_bytes: int) -> memoryview:
+    """Return a private map of the file, or a copy where the system has no map to give."""
+    try:
+        return memoryview(mmap.mmap(fd, size_bytes, access=mmap.ACCESS_COPY))
+    except OSError as error:
+        # A filesystem without maps; or this process has as many as it may have.
+        if error.errno not in (errno.ENODEV, errno.ENOMEM):
+            raise
+    data = memoryview(bytearray(size_bytes))
+    _read_into(fd, data)
+    return data
 
 
 def _read_into(fd: int, into: memoryview) -> None:

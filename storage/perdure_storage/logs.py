@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
+from perdure_storage.durable_files import write_all
 from perdure_storage.faults import crash_point
 from perdure_storage.protocols import LogStore
 from perdure_storage.records import RunId, StepId
@@ -48,21 +50,13 @@ class LocalLogStore:
         if not data:
             return
         name = _folder(run_id, step_id, generation, attempt)
-        folder = self._root.folder / name
         number = self._segments.get(name, 0)
+        path = self._root.folder / name / f"{number:06d}.log"
         try:
-            if number == 0 and name not in self._segments:
-                folder.mkdir(parents=True, exist_ok=True)
-            path = folder / f"{number:06d}.log"
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-            try:
-                os.write(fd, data)
-                long = os.fstat(fd).st_size >= _SEGMENT_BYTES
-            finally:
-                os.close(fd)
+            size_bytes = _append(path, data)
         except OSError as error:
             raise failure(error, f"write a log in {self._root.url}") from error
-        self._segments[name] = number + 1 if long else number
+        self._segments[name] = number + (size_bytes >= _SEGMENT_BYTES)
         crash_point("log.after-append")
 
     def read(self, run_id: RunId, step_id: StepId, generation: int, attempt: int) -> bytes:
@@ -77,6 +71,21 @@ class LocalLogStore:
         """Remove all of a run's segments. Idempotent."""
         self._root.remove(f"logs/{folder_of(run_id)}")
         self._segments.clear()
+
+
+def _append(path: Path, data: bytes) -> int:
+    """Append to a file, making its folder if it is not there; return how long the file is."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    try:
+        fd = os.open(path, flags, 0o666)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(path, flags, 0o666)
+    try:
+        write_all(fd, memoryview(data))
+        return os.fstat(fd).st_size
+    finally:
+        os.close(fd)
 
 
 class FsspecLogStore:

@@ -11,7 +11,7 @@ from perdure_storage.clock import Clock, SystemClock
 from perdure_storage.durable_files import temporary_name
 from perdure_storage.errors import ValueDamaged, ValueUnavailable
 from perdure_storage.faults import crash_point
-from perdure_storage.hashing import ALGORITHM, Hasher, hex_of, integrity_digest, pieces
+from perdure_storage.hashing import ALGORITHM, Hasher, hex_of, integrity_digest, is_digest, pieces
 from perdure_storage.records import Buffer, Digest
 from perdure_storage.roots import RemoteRoot, confirm_root, failure, folder_of
 
@@ -206,8 +206,9 @@ class FsspecBlobStore:
         except Exception as error:  # as above
             raise failure(error, f"list {self.url}") from error
         for name in names:
-            if name.startswith(prefix):
-                yield Digest(f"{ALGORITHM}:{name[len(prefix) :]}")
+            digest = f"{ALGORITHM}:{name.removeprefix(prefix)}"
+            if name.startswith(prefix) and is_digest(digest):
+                yield Digest(digest)
 
     def spool(self, run_id: str) -> FsspecSpool:
         """Return the store of one run's values without a checkpoint."""

@@ -59,6 +59,7 @@ class LocalRoot:
     def write_marker(self, body: bytes) -> None:
         """Write the marker, durably. Raises StoreUnavailable or ValueUnavailable."""
         try:
+            DISK.make_folder(self.folder.parent)
             DISK.make_folder(self.folder)
             replace_file(
                 self.folder / "marker.json",
@@ -71,7 +72,10 @@ class LocalRoot:
     def is_used(self) -> bool:
         """Say whether there are blobs."""
         blobs = self.folder / "blobs"
-        return blobs.is_dir() and any(blobs.iterdir())
+        try:
+            return blobs.is_dir() and any(blobs.iterdir())
+        except OSError as error:
+            raise failure(error, f"look into {self.url}") from error
 
     def remove(self, name: str) -> None:
         """Remove a folder below the store's, with all that is in it. Idempotent."""
@@ -117,7 +121,12 @@ class RemoteRoot:
 
     def is_used(self) -> bool:
         """Say whether there are blobs."""
-        return bool(self.fs.exists(f"{self.folder}/blobs") and self.fs.ls(f"{self.folder}/blobs"))
+        try:
+            return bool(self.fs.ls(f"{self.folder}/blobs"))
+        except FileNotFoundError:
+            return False
+        except Exception as error:  # as above
+            raise failure(error, f"look into {self.url}") from error
 
     def remove(self, name: str) -> None:
         """Remove everything under a prefix. Idempotent."""

@@ -30,11 +30,10 @@ class Shape:
 
     Attributes:
         kind: ``data``, ``named``, ``struct``, ``model``, ``enum`` or ``flag``.
-        fields_of: the instance's fields, or None if this instance keeps more than them.
         make: an instance of the class with these fields, made without running user code.
     """
 
-    __slots__ = ("fields_of", "kind", "make")
+    __slots__ = ("_fields_of", "kind", "make")
 
     def __init__(
         self,
@@ -43,8 +42,15 @@ class Shape:
         make: Callable[[Any, Fields], Any],
     ) -> None:
         self.kind = kind
-        self.fields_of = fields_of
+        self._fields_of = fields_of
         self.make = make
+
+    def fields_of(self, value: Any) -> Fields | None:
+        """Return the instance's fields, or None if this instance keeps more than them."""
+        try:
+            return self._fields_of(value)
+        except Exception:  # noqa: BLE001 - a field may be a property of the user's
+            return None
 
 
 def treat_as_main(module: str) -> None:
@@ -163,10 +169,7 @@ def _is_model(cls: type) -> bool:
 def _data_fields(value: Any) -> Fields | None:
     names = [field.name for field in dataclasses.fields(value)]
     state = getattr(value, "__dict__", None)
-    try:
-        fields = {name: getattr(value, name) for name in names}
-    except AttributeError:
-        return None
+    fields = {name: getattr(value, name) for name in names}
     # Something beside the fields (a cached property, an attribute set later) is part of the
     # value for whoever uses it; pickle keeps it, so pickle it is.
     return None if state is not None and not state.keys() <= fields.keys() else fields
@@ -188,10 +191,7 @@ def _named_fields(value: Any) -> Fields | None:
 def _struct_fields(value: Any) -> Fields | None:
     if getattr(value, "__dict__", None):
         return None
-    try:
-        return {name: getattr(value, name) for name in value.__struct_fields__}
-    except AttributeError:
-        return None
+    return {name: getattr(value, name) for name in value.__struct_fields__}
 
 
 def _model_fields(value: Any) -> Fields | None:

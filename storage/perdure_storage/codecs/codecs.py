@@ -65,7 +65,7 @@ class Codecs:
                 return Encoded(codec=PLAIN, buffers=[data], size_bytes=len(data))
         elif cls is bytes:
             return Encoded(codec=BYTES, buffers=[value], size_bytes=len(value), canonical="bytes")
-        found = self._by_user(cls, value) or self._by_library(cls, value)
+        found = self._by_user(cls, value, name) or self._by_library(cls, value)
         return found or self._general(cls, value, name)
 
     def decode(self, codec: str, data: memoryview) -> Any:
@@ -79,18 +79,28 @@ class Codecs:
         Raises:
             StoreError: the codec is unknown or not allowed here, or needs what is not there.
         """
+        try:
+            return self._reader(codec)(data)
+        except (PerdureError, MemoryError, Warning):
+            raise
+        except Exception as error:  # decoding imports and runs the user's code
+            raise StoreError(
+                f"a stored value cannot be read in this process: {type(error).__name__}: {error}"
+            ) from error
+
+    def _reader(self, codec: str) -> Callable[[memoryview], Any]:
         reader = _READERS.get(codec)
         if reader is not None:
-            return reader(data)
+            return reader
         if codec.startswith("pickle/"):
-            return self._unpickle(codec, data)
+            return self._unpickler(codec)
         user = user_codec_named(codec)
         if user is None:
             raise StoreError(
                 f"a value is encoded by {codec!r}, which this process does not know: import the "
                 "module that registers it, or use a newer perdure"
             )
-        return user.decode(data)
+        return user.decode
 
     def digest(
         self, value: Any, encoded: Encoded | None = None, *, integrity: Digest | None = None
@@ -126,7 +136,7 @@ class Codecs:
         Raises:
             StoreError: pickle is not allowed here, or needs what is not there.
         """
-        return self._unpickle("pickle/1", memoryview(bytearray(data)))
+        return self.decode("pickle/1", memoryview(bytearray(data)))
 
     def decode_exception(self, data: bytes) -> BaseException | None:
         """Return the exception that ``pickle`` wrote, or None where pickle is not allowed.
@@ -140,11 +150,15 @@ class Codecs:
         return found if isinstance(found, BaseException) else None
 
     # --- the candidates, in order -----------------------------------------------------------
-    def _by_user(self, cls: type, value: Any) -> Encoded | None:
+    def _by_user(self, cls: type, value: Any, name: str) -> Encoded | None:
         codec = user_codec_for(cls)
         if codec is None:
             return None
-        buffers = codec.encode(value)
+        try:
+            buffers = codec.encode(value)
+        except Exception as error:  # the user's own code
+            said = f"{name} cannot be stored: its codec {codec.name!r} failed ({error})"
+            raise NotSerializable(said, path=name) from error
         return Encoded(
             codec=codec.name,
             buffers=buffers,
@@ -211,7 +225,7 @@ class Codecs:
             return False
         return True
 
-    def _unpickle(self, codec: str, data: memoryview) -> Any:
+    def _unpickler(self, codec: str) -> Callable[[memoryview], Any]:
         if not self.allow_pickle:
             raise StoreError(
                 f"a value is encoded by {codec!r}, and this store is open with allow_pickle=False"
@@ -220,14 +234,7 @@ class Codecs:
 
         if codec != PICKLE:
             raise StoreError(f"a value is encoded by {codec!r}, which needs a newer perdure")
-        try:
-            return decode_pickle(data, self._code_digest)
-        except (PerdureError, MemoryError, Warning):
-            raise
-        except Exception as error:  # unpickling imports and runs the user's code
-            raise StoreError(
-                f"a stored value cannot be read in this process: {type(error).__name__}: {error}"
-            ) from error
+        return lambda data: decode_pickle(data, self._code_digest)
 
 
 def _no_pickle(unfit: Unfit, name: str) -> str:

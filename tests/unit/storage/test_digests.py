@@ -79,7 +79,10 @@ DISTINCT: list[Any] = [
     *(pd.DataFrame({"a": [1.0]}), pd.Series([1], name="a"), pd.Series(["x"]), pd.Series([1, None])),
     *(pd.Series(["x"], dtype=object), pd.Series(["x"], dtype="category"), pd.Series([1], [2])),
     *(pd.Series([1], dtype="Int64"), pd.Series(pd.to_datetime(["2026-01-01"], utc=True))),
-    *(len, math.sin, int, str),
+    *(len, math.sin, int, str, functools.partial(int, "1"), functools.partial(int, base=1)),
+    *(collections.OrderedDict(a=1, b=2), collections.OrderedDict(b=2, a=1), collections.Counter()),
+    *(collections.Counter("a"), collections.defaultdict(int), collections.defaultdict(list)),
+    *(collections.deque([1]), collections.deque([1], 2)),
 ]
 
 
@@ -156,8 +159,6 @@ def test_large_values_are_told_apart_by_any_part(make: Callable[[int], Any]) -> 
         MyDict(),
         MyList(),
         OwnState(1),
-        collections.OrderedDict(a=1),
-        functools.partial(int, "1"),
         lambda: 1,
         "x".join,
         ValueError("x"),
