@@ -1,0 +1,120 @@
+"""Which code a resumed run takes: the recorded one, or today's for what has not committed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tests.acceptance.conftest import CommandLine
+
+HELPER = """
+def scale(x):
+    return x * FACTOR
+
+FACTOR = 10
+"""
+
+FLOW = """
+from perdure import task, workflow
+from helper import scale
+
+
+def note(name):
+    with open("ledger", "a") as file:
+        file.write(name + " ")
+
+
+@task
+def load(n: int) -> int:
+    note("load")
+    return scale(n)
+
+
+@task
+def check(x: int, limit: int) -> int:
+    note("check")
+    if x > limit:
+        raise ValueError(f"{x} is too much")
+    return x
+
+
+@task
+def report(x: int) -> str:
+    note("report")
+    return f"{x} it is"
+
+
+@workflow
+def flow(n: int = 3) -> str:
+    return report.bind(check.bind(load.bind(n), 20))
+"""
+
+
+def project(perdure: CommandLine) -> Path:
+    perdure.write("helper.py", HELPER)
+    return perdure.write("flow.py", FLOW)
+
+
+def ledger(perdure: CommandLine) -> list[str]:
+    return (perdure.folder / "ledger").read_text().split()
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_resume_takes_the_recorded_code_though_the_files_have_changed(
+    perdure: CommandLine,
+) -> None:
+    path = project(perdure)
+    first = perdure("run", "--id", "r", path)
+    assert first.code == 1
+    edit(path, "if x > limit", "if x > 10 * limit")
+
+    again = perdure("resume", "r")
+
+    assert again.code == 1
+    assert "30 is too much" in again.err
+    assert ledger(perdure) == ["load", "check", "check"]
+
+
+def test_resume_with_current_code_runs_only_what_has_not_committed(perdure: CommandLine) -> None:
+    path = project(perdure)
+    failed = perdure("run", "--id", "r", path)
+    assert "perdure resume r --code current" in failed.err
+    edit(path, "if x > limit", "if x > 10 * limit")
+
+    mended = perdure("resume", "r", "--code", "current")
+
+    assert mended.code == 0, mended.err
+    assert "30 it is" in mended.out
+    assert ledger(perdure) == ["load", "check", "check", "report"]
+    assert re.search("its code changed", perdure("why", "r", "check").out)
+
+
+def test_resume_with_current_code_refuses_another_graph(perdure: CommandLine) -> None:
+    path = project(perdure)
+    perdure("run", "--id", "r", path)
+    edit(path, "report.bind(check.bind(load.bind(n), 20))", "report.bind(load.bind(n))")
+
+    refused = perdure("resume", "r", "--code", "current")
+
+    assert refused.code == 2
+    assert "reuse='r'" in refused.err
+
+
+def test_change_in_a_helper_of_another_file_runs_the_step_that_uses_it(
+    perdure: CommandLine,
+) -> None:
+    path = project(perdure)
+    perdure("run", "--id", "r", path)
+    edit(perdure.folder / "helper.py", "FACTOR = 10", "FACTOR = 2")
+
+    mended = perdure("run", "--id", "r", path)
+
+    assert mended.code == 0, mended.err
+    assert "6 it is" in mended.out
+    assert ledger(perdure) == ["load", "check", "load", "check", "report"]
+    assert "FACTOR" in perdure("why", "r", "load").out or "scale" in perdure("why", "r", "load").out
