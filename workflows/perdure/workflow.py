@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from perdure import session
 from perdure.errors import DefinitionError, did_you_mean
@@ -17,6 +17,9 @@ from perdure.options import check_name
 from perdure.plan import Attr
 from perdure.schema import Schema, schema_of
 from perdure.task import Task, after_nodes, default_name, find_global
+
+if TYPE_CHECKING:
+    from perdure.runs import Run
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -158,13 +161,13 @@ class Workflow(Generic[P, R]):
         """
         return cast(R, session.current_driver().run(self, **self._split(args, kwargs)))
 
-    def start(self, /, *args: Any, **kwargs: Any) -> Any:
+    def start(self, /, *args: Any, **kwargs: Any) -> Run:
         """Run durably in the background of this process; return the run. Arguments as ``run``."""
-        return session.current_driver().start(self, **self._split(args, kwargs))
+        return cast("Run", session.current_driver().start(self, **self._split(args, kwargs)))
 
-    def submit(self, /, *args: Any, **kwargs: Any) -> Any:
+    def submit(self, /, *args: Any, **kwargs: Any) -> Run:
         """Record a run for whoever drives the store; return it. Arguments as ``run``."""
-        return session.current_driver().submit(self, **self._split(args, kwargs))
+        return cast("Run", session.current_driver().submit(self, **self._split(args, kwargs)))
 
     def execute(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run eagerly: in this process, nothing stored."""
