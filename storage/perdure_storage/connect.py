@@ -186,8 +186,12 @@ def _prepare_sqlite(path: Path, key: Key, schema: Schema) -> None:
 
 
 def _pending_sqlite(engine: Engine, path: Path, schema: Schema) -> tuple[str, ...]:
-    with engine.connect() as connection:
+    with _reader(engine) as connection:
         return schema.pending(revision_of(connection, str(path)), str(path))
+
+
+def _reader(engine: Engine) -> sa.Connection:
+    return engine.connect().execution_options(reads_only=True)
 
 
 def _change_sqlite(engine: Engine, path: Path, key: Key, schema: Schema, *, is_fresh: bool) -> None:
@@ -349,13 +353,13 @@ def _signer(url: str, store_id: str, key_id: str | None, key: Key) -> Signer | N
 # --- migrations, asked for ------------------------------------------------------------------
 def pending_revisions(url: str | os.PathLike[str], *, schema: Schema = CURRENT) -> tuple[str, ...]:
     """Return the revisions that a store lacks, oldest first, and change nothing."""
-    with _opened(url) as (engine, shown), engine.connect() as connection:
+    with _opened(url) as (engine, shown), _reader(engine) as connection:
         return schema.pending(_required_revision(connection, shown), shown)
 
 
 def upgrade_sql(url: str | os.PathLike[str], *, schema: Schema = CURRENT) -> str:
     """Return the SQL that would bring a store up to date, and change nothing."""
-    with _opened(url) as (engine, shown), engine.connect() as connection:
+    with _opened(url) as (engine, shown), _reader(engine) as connection:
         revision = _required_revision(connection, shown)
         if not schema.pending(revision, shown):
             return ""

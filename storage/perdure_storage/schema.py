@@ -59,7 +59,8 @@ CURRENT = Schema(Path(__file__).parent / "migrations", ("0001",))
 _VERSION = sa.Table(
     "alembic_version",
     sa.MetaData(),
-    sa.Column("version_num", sa.String(32), primary_key=True),
+    sa.Column("version_num", sa.String(32), nullable=False),
+    sa.PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
 )
 
 if TYPE_CHECKING:

@@ -73,14 +73,14 @@ class SqliteDatabase:
         with self._writing:
             try:
                 return self._transact(self._open_writer(), work)
-            except Exception as error:
+            except _DRIVER_ERRORS as error:
                 self._reraise(error)
 
     def beat(self, work: Callable[[Transaction], T]) -> T:
         with self._beating:
             try:
                 return self._transact(self._open_beater(), work)
-            except Exception as error:
+            except _DRIVER_ERRORS as error:
                 self._reraise(error)
 
     def read(self, work: Callable[[Transaction], T]) -> T:
@@ -91,7 +91,7 @@ class SqliteDatabase:
                 return work(Transaction(_driver(connection), self._terms))
             finally:
                 connection.close()
-        except Exception as error:
+        except _DRIVER_ERRORS as error:
             self._reraise(error)
 
     def is_refusal(self, error: BaseException) -> bool:
@@ -103,7 +103,7 @@ class SqliteDatabase:
         with self._writing:
             try:
                 return self._open_writer().execute("PRAGMA data_version").fetchone()[0]
-            except Exception as error:
+            except _DRIVER_ERRORS as error:
                 self._reraise(error)
 
     def announce(self, transaction: Transaction) -> None:
@@ -170,12 +170,10 @@ class SqliteDatabase:
         return _driver(connection)
 
     def _reraise(self, error: Exception) -> NoReturn:
-        """Raise what ``error`` means: itself, unless the driver raised it."""
-        if isinstance(error, _REFUSALS):
-            raise RowRefused(f"{self.url} refused a row: {error}") from error
-        if isinstance(error, sqlite3.Error):
+        """Raise what the driver's error means."""
+        if isinstance(error, sqlite3.Error) and not isinstance(error, _REFUSALS):
             raise explain(error, self._path, self._busy_timeout_s) from error
-        raise error
+        raise RowRefused(f"{self.url} refused a row: {error}") from error
 
 
 _REFUSALS: tuple[type[Exception], ...] = (
@@ -187,12 +185,16 @@ _REFUSALS: tuple[type[Exception], ...] = (
 )
 
 
+_DRIVER_ERRORS: tuple[type[Exception], ...] = (sqlite3.Error, *_REFUSALS)
+
+
 def sqlite_engine(path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Engine:
     """Return an engine whose connections are durable and whose transactions begin IMMEDIATE.
 
     The driver begins transactions late and DEFERRED by itself: two processes that read and then
     write lose updates that way (129 of 300 were measured). Here the driver is told to begin none,
-    and a hook begins them as writers.
+    and a hook begins them as writers, but for connections with the execution option
+    ``reads_only``.
     """
     engine = sa.create_engine(
         sa.URL.create("sqlite+pysqlite", database=str(path)),
@@ -220,7 +222,8 @@ def _set_up(connection: sqlite3.Connection, record: object) -> None:
 
 
 def _begin_as_writer(connection: sa.Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    reads_only = connection.get_execution_options().get("reads_only", False)
+    connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
 
 
 def _driver(connection: PoolProxiedConnection) -> sqlite3.Connection:

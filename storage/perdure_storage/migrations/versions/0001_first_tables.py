@@ -109,7 +109,6 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["plan_digest"], ["plan.digest"], name="fk_run_plan_digest"),
         sa.PrimaryKeyConstraint("id", name="pk_run"),
         postgresql_with={"fillfactor": "70"},
-        postgresql_with={"fillfactor": "70"},
     )
     op.create_index("ix_run_by_status", "run", ["status", "created_at_us", "id"])
     op.create_index("ix_run_by_workflow", "run", ["workflow", "created_at_us", "id"])
@@ -162,8 +161,8 @@ def upgrade() -> None:
         "plan_ref",
         sa.Column("run_id", _ID, nullable=False),
         sa.Column("plan_digest", _ID, nullable=False),
-        sa.ForeignKeyConstraint(["plan_digest"], ["plan.digest"], name="fk_plan_ref_plan_digest"),
         sa.ForeignKeyConstraint(["run_id"], ["run.id"], name="fk_plan_ref_run_id"),
+        sa.ForeignKeyConstraint(["plan_digest"], ["plan.digest"], name="fk_plan_ref_plan_digest"),
         sa.PrimaryKeyConstraint("run_id", "plan_digest", name="pk_plan_ref"),
         sqlite_with_rowid=False,
     )

@@ -1,0 +1,305 @@
+"""The tables of a fresh store, and what becomes of older and newer ones."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from perdure_storage.connect import (
+    open_run_store,
+    parse_place,
+    pending_revisions,
+    upgrade,
+    upgrade_sql,
+)
+from perdure_storage.contract_samples import a_step, by, claimed
+from perdure_storage.errors import SchemaMismatch, StoreError
+from perdure_storage.postgres_database import postgres_engine
+from perdure_storage.records import RunId
+from perdure_storage.schema import CURRENT, Schema, migrate
+from perdure_storage.sqlite_database import sqlite_engine
+from perdure_storage.tables import metadata
+
+LATER = '''"""A revision of the future."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "later"
+down_revision = "{head}"
+
+
+def upgrade() -> None:
+    with op.batch_alter_table("run") as batch:
+        batch.add_column(sa.Column("later", sa.Text()))
+'''
+
+FAILING = LATER + "    raise RuntimeError('half-way')\n"
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the URL of a place where no store is yet."""
+    if request.param == "sqlite":
+        return str(tmp_path / "perdure.db")
+    return str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+def engine(url: str) -> Iterator[sa.Engine]:
+    place = parse_place(url)
+    if place.path is not None:
+        engine = sqlite_engine(place.path)
+    else:
+        assert place.server is not None
+        engine = postgres_engine(place.server)
+    yield engine
+    engine.dispose()
+
+
+def _later(tmp_path: Path, text: str = LATER) -> Schema:
+    """Return the line of revisions with one more at its end."""
+    location = tmp_path / "migrations"
+    shutil.copytree(CURRENT.location, location)
+    (location / "versions" / "later.py").write_text(text.format(head=CURRENT.head))
+    return Schema(location, (*CURRENT.revisions, "later"))
+
+
+def _columns(engine: sa.Engine) -> set[str]:
+    return {column["name"] for column in sa.inspect(engine).get_columns("run")}
+
+
+def _shape(connection: sa.Connection) -> dict[str, object]:
+    """Return all that the database itself says of its tables and indexes."""
+    if connection.dialect.name == "sqlite":
+        rows = connection.exec_driver_sql("SELECT name, sql FROM sqlite_master").all()
+    else:
+        rows = connection.exec_driver_sql(
+            "SELECT c.relname, coalesce(pg_get_indexdef(c.oid), '') || c.reloptions::text"
+            " || (SELECT coalesce(string_agg(concat(a.attname, a.atttypid, a.attcollation,"
+            " a.attnotnull), ',' ORDER BY a.attname), '') FROM pg_attribute a"
+            " WHERE a.attrelid = c.oid AND a.attnum > 0)"
+            " FROM pg_class c WHERE c.relnamespace = current_schema()::regnamespace"
+        ).all()
+    # Columns and constraints may come in another order, which means nothing.
+    return {name: sorted(" ".join((sql or "").split()).split(", ")) for name, sql in rows}
+
+
+def test_the_newest_migration_is_the_revision_that_this_code_works_with() -> None:
+    scripts = ScriptDirectory(str(CURRENT.location))
+
+    assert scripts.get_heads() == [CURRENT.head]
+    revisions = [script.revision for script in scripts.walk_revisions()]
+    assert tuple(reversed(revisions)) == CURRENT.revisions
+
+
+def _differences(engine: sa.Engine) -> list[object]:
+    with engine.connect() as connection:
+        found: list[object] = compare_metadata(MigrationContext.configure(connection), metadata)
+        return found
+
+
+def test_a_fresh_store_has_the_tables_of_the_metadata(url: str, engine: sa.Engine) -> None:
+    open_run_store(url).close()
+
+    assert _differences(engine) == []
+
+
+def test_migrations_from_nothing_make_the_tables_of_the_metadata(engine: sa.Engine) -> None:
+    with engine.begin() as connection:
+        migrate(connection, CURRENT)
+
+    assert _differences(engine) == []
+
+
+def test_migrations_from_nothing_make_what_a_fresh_store_has(url: str, engine: sa.Engine) -> None:
+    with engine.begin() as connection:
+        migrate(connection, CURRENT)
+        migrated = _shape(connection)
+        version = sa.Table("alembic_version", sa.MetaData())
+        for table in (*reversed(metadata.sorted_tables), version):
+            connection.execute(sa.schema.DropTable(table))
+
+    open_run_store(url).close()
+
+    with engine.connect() as connection:
+        assert _shape(connection) == migrated
+
+
+def test_an_older_sqlite_store_is_brought_up_to_date_when_it_is_opened(tmp_path: Path) -> None:
+    path = tmp_path / "perdure.db"
+    store = open_run_store(path)
+    run = claimed(store)
+    store.commit([by(run, a_step("run", "s"))])
+    store.close()
+    schema = _later(tmp_path)
+
+    store = open_run_store(path, schema=schema)
+
+    assert [step.step_id for step in store.list_steps(run.id)] == ["s"]
+    store.close()
+    assert "later" in _columns(sqlite_engine(path))
+    assert pending_revisions(path, schema=schema) == ()
+
+
+@pytest.mark.postgres
+def test_an_older_postgres_store_says_what_to_type(postgres_url: str, tmp_path: Path) -> None:
+    open_run_store(postgres_url).close()
+    schema = _later(tmp_path)
+
+    with pytest.raises(SchemaMismatch, match="perdure db upgrade"):
+        open_run_store(postgres_url, schema=schema)
+
+
+def test_upgrade_applies_what_is_pending_once(url: str, engine: sa.Engine, tmp_path: Path) -> None:
+    open_run_store(url).close()
+    schema = _later(tmp_path)
+
+    assert pending_revisions(url, schema=schema) == ("later",)
+    assert upgrade(url, schema=schema) == ("later",)
+    assert upgrade(url, schema=schema) == ()
+
+    assert "later" in _columns(engine)
+    open_run_store(url, schema=schema).close()
+
+
+def test_upgrade_can_be_printed_and_changes_nothing(
+    url: str, engine: sa.Engine, tmp_path: Path
+) -> None:
+    open_run_store(url).close()
+
+    text = upgrade_sql(url, schema=_later(tmp_path))
+
+    assert "ALTER TABLE run ADD COLUMN later" in text
+    assert "later" not in _columns(engine)
+    assert upgrade_sql(url) == ""
+
+
+def test_a_migration_that_fails_leaves_the_tables_as_they_were(
+    url: str, engine: sa.Engine, tmp_path: Path
+) -> None:
+    open_run_store(url).close()
+    schema = _later(tmp_path, FAILING)
+
+    with pytest.raises(RuntimeError, match="half-way"):
+        upgrade(url, schema=schema)
+
+    assert "later" not in _columns(engine)
+    open_run_store(url).close()
+
+
+def test_older_code_refuses_a_newer_store(url: str, tmp_path: Path) -> None:
+    open_run_store(url).close()
+    upgrade(url, schema=_later(tmp_path))
+
+    for attempt in (open_run_store, pending_revisions, upgrade):
+        with pytest.raises(SchemaMismatch, match="pip install -U perdure"):
+            attempt(url)
+
+
+def test_upgrade_refuses_a_place_without_a_store(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no store"):
+        upgrade(tmp_path / "none.db")
+
+
+OPENING = """
+import sys
+from perdure_storage.connect import open_run_store
+from perdure_storage.signing import KeyFile
+from pathlib import Path
+sys.stdin.read(1)
+store = open_run_store(sys.argv[1], key=KeyFile(Path(sys.argv[2])))
+print(store.store_id)
+"""
+
+
+def test_ten_processes_that_open_a_fresh_store_at_once_make_one(url: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", OPENING, url, str(tmp_path / "key")]
+    openers = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(10)
+    ]
+
+    for opener in openers:
+        assert opener.stdin is not None
+        opener.stdin.write("x")
+        opener.stdin.flush()
+    said = [opener.communicate()[0].strip() for opener in openers]
+
+    assert len(set(said)) == 1
+    assert said[0]
+    assert [opener.returncode for opener in openers] == [0] * 10
+
+
+MIGRATING = """
+import sys
+from pathlib import Path
+from perdure_storage.connect import upgrade
+from perdure_storage.schema import CURRENT, Schema
+sys.stdin.read(1)
+schema = Schema(Path(sys.argv[2]), (*CURRENT.revisions, "later"))
+print(len(upgrade(sys.argv[1], schema=schema)))
+"""
+
+
+def test_ten_migrators_at_once_do_one_migration(
+    url: str, engine: sa.Engine, tmp_path: Path
+) -> None:
+    open_run_store(url).close()
+    schema = _later(tmp_path)
+    command = [sys.executable, "-c", MIGRATING, url, str(schema.location)]
+    migrators = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(10)
+    ]
+
+    for migrator in migrators:
+        assert migrator.stdin is not None
+        migrator.stdin.write("x")
+        migrator.stdin.flush()
+    for migrator in migrators:
+        migrator.communicate()
+
+    assert [migrator.returncode for migrator in migrators] == [0] * 10
+    assert "later" in _columns(engine)
+
+
+def test_a_short_program_does_not_import_alembic(tmp_path: Path) -> None:
+    code = (
+        "import sys; from perdure_storage.connect import open_run_store;"
+        f"open_run_store({str(tmp_path / 'p.db')!r}).close();"
+        "print([name for name in ('alembic', 'psycopg') if name in sys.modules])"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_fresh_sqlite_store_keeps_a_write_ahead_log(tmp_path: Path) -> None:
+    open_run_store(tmp_path / "p.db").close()
+
+    with sqlite3.connect(tmp_path / "p.db") as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
+def test_the_first_run_survives_in_a_store_made_by_somebody_else(url: str) -> None:
+    first, second = open_run_store(url), open_run_store(url)
+
+    claimed(first)
+
+    assert second.get_run(RunId("run")).lease_live
+    assert first.store_id == second.store_id
+    first.close()
+    second.close()
