@@ -18,6 +18,7 @@ from perdure.engine.fleet import Fleet
 from perdure.engine.heartbeat import Heartbeat
 from perdure.engine.loading import Loader, failed_end
 from perdure.engine.state import EngineState
+from perdure.executors.endings import ended
 from perdure.executors.protocol import Executor
 from perdure_storage.blobs import BlobRoot
 from perdure_storage.clock import Clock
@@ -26,6 +27,7 @@ from perdure_storage.faults import crash_point
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.protocols import RunStore
 from perdure_storage.records import (
+    Cause,
     CommitReport,
     Digest,
     Owner,
@@ -152,6 +154,12 @@ class Coordinator:
                 command for command in turn.dispatch if command.call.id.run_id not in report.refused
             )
         self._act(turn, report)
+        # No executor knows these calls, so none will ever end them.
+        self._events += [
+            Ended(ended(command.call, Cause.ABANDONED))
+            for command in turn.dispatch
+            if command.call.id.run_id in report.refused
+        ]
 
     def _may_defer(self, turn: Turn) -> bool:
         """Say whether dependants may start before the results they rest on are durable.
