@@ -17,6 +17,7 @@ from perdure.engine.ownership import is_seen_dead
 from perdure.engine.placement import shortage
 from perdure.errors import DefinitionError, RunConflict, RunNotFound, did_you_mean
 from perdure.executors.capacity import detect_capacity
+from perdure.executors.process_tree import kill_processes
 from perdure.fingerprint import fingerprints
 from perdure.plan import Function, Plan, StepPlan, decode_plan, encode_plan
 from perdure.resources import parse_duration
@@ -25,6 +26,7 @@ from perdure.settings import EXECUTORS, Settings
 from perdure_storage.faults import crash_point
 from perdure_storage.hashing import integrity_digest
 from perdure_storage.lifecycle import RunStatus
+from perdure_storage.protocols import RunStore
 from perdure_storage.records import (
     Digest,
     Place,
@@ -284,6 +286,7 @@ class Submission:
         if self.wishes.on_change == "fail" and matching.obsolete:
             changed = summary(matching, self.plan)
             raise RunConflict(f"run {record.id!r} has changed: {changed}, and on_change='fail'")
+        bury_owner(self.store, record)
         reopened = self.store.reset_run(
             record.id,
             plan=None if equal else self.body,
@@ -351,6 +354,16 @@ def is_driven(record: RunRecord) -> bool:
     return record.owner is not None and record.lease_live and not is_seen_dead(record.owner)
 
 
+def bury_owner(store: RunStore, record: RunRecord) -> None:
+    """End what is left of an owner that was seen dead here: a store waits for its lease.
+
+    Its workers go first, as the row that names them goes with it.
+    """
+    if record.owner is not None and is_seen_dead(record.owner):
+        kill_processes(store.workers_of(record.owner.token))
+        store.unregister(record.owner)
+
+
 def _functions(plan: Plan) -> dict[str, Function]:
     return {function.counts_as: function for function in plan.functions.values()}
 
@@ -395,6 +408,7 @@ def reopen_run(
     )
     plan = _plan_of_today(runtime, record, dag) if code == "current" else None
     body = plan_record(plan, {}) if plan is not None else None
+    bury_owner(runtime.store, record)
     runtime.store.reset_run(run_id, plan=body, policy=policy, reason="resume")
     return f"{run_id} was {record.status}: goes on"
 
