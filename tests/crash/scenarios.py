@@ -10,7 +10,7 @@ import argparse
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,22 +147,26 @@ def delete_again_and_run_anew(client: Perdure) -> None:
 
 def delete_and_sweep(client: Perdure) -> None:
     delete(client)
-    sweep(client, client.runtime.blobs.list_digests())
+    notes().write_text("\n".join(client.runtime.blobs.list_digests()))
+    sweep(client)
 
 
-def sweep(client: Perdure, digests: Iterable[Digest]) -> None:
-    """Remove blobs that nothing refers to."""
-    listed = list(digests)
-    client.runtime.store.condemn(listed)
-    referred = set(listed) - set(client.runtime.store.condemn(listed))
-    gone = [digest for digest in listed if digest not in referred]
-    for digest in gone:
+def sweep(client: Perdure) -> None:
+    """Remove the blobs that were noted and that nothing refers to; may be done again."""
+    noted = [Digest(text) for text in notes().read_text().splitlines()]
+    condemned = client.runtime.store.condemn(noted)
+    for digest in condemned:
         client.runtime.blobs.delete(digest)
-    client.runtime.store.absolve(gone)
+    client.runtime.store.absolve(condemned)
+
+
+def notes() -> Path:
+    """Return where the sweeper keeps what it is about to remove."""
+    return Path(os.environ[steps.STORE]).parent / "sweep.txt"
 
 
 def sweep_again_and_run_anew(client: Perdure) -> None:
-    sweep(client, client.runtime.blobs.list_digests())
+    sweep(client)
     forget_ledger()
     run_everything(client)
 

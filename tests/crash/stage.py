@@ -37,7 +37,7 @@ class Stage:
         """Return what our processes, and the workers of theirs, are to know."""
         return {
             **os.environ,
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
             ledger.VARIABLE: str(self.ledger.path),
             steps.STORE: self.store,
             steps.GATE: str(self.folder / "gate"),
