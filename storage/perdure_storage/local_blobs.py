@@ -281,7 +281,7 @@ class LocalBlobStore:
                 if path.stat().st_mtime < before:
                     path.unlink()
                     swept += 1
-        sweep_records()
+        sweep_records(before)
         return swept
 
 

@@ -50,15 +50,19 @@ class Verified:
                 (folder / name).unlink()
 
 
-def sweep_records() -> None:
-    """Remove what was remembered before this boot."""
-    now = _folder_name()
+def sweep_records(before: float) -> None:
+    """Remove what was remembered before ``before`` (seconds since the epoch): it costs a hash."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}-{os.getuid()}-*"):
-        if folder.name != now and _is_ours(folder):
-            with contextlib.suppress(OSError):
-                for record in folder.iterdir():
-                    record.unlink()
-                folder.rmdir()
+        with contextlib.suppress(OSError):
+            if _is_ours(folder):
+                _sweep_folder(folder, before)
+
+
+def _sweep_folder(folder: Path, before: float) -> None:
+    for record in folder.iterdir():
+        if record.stat().st_mtime < before:
+            record.unlink()
+    folder.rmdir()  # refused, and that is an OSError, while a record is left
 
 
 def _identity(found: os.stat_result) -> tuple[int, ...]:

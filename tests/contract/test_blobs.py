@@ -188,6 +188,23 @@ def test_record_of_verified_blobs_is_not_believed_when_others_may_write_it(
         local.open().open(digest, len(_LARGE))
 
 
+def test_sweep_forgets_old_records_of_verified_blobs(
+    local: LocalArea, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    blobs = local.open()
+    digest = blobs.put([_LARGE])
+
+    blobs.sweep_temporaries()
+    assert len(list(temporary.glob("*/*"))) == 1
+    blobs.sweep_temporaries(older_than_s=-60)
+
+    assert list(temporary.iterdir()) == []
+    assert bytes(local.open().open(digest, len(_LARGE))) == _LARGE
+
+
 def test_local_maps_are_isolated_from_each_other(local: LocalArea) -> None:
     blobs = local.open()
     digest = blobs.put([_LARGE])

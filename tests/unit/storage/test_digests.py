@@ -362,7 +362,9 @@ def test_data_classes_of_a_script_have_one_name_however_it_was_started() -> None
     from perdure_storage.shapes import SCRIPT_PREFIX
 
     def make(module: str) -> Any:
-        return dataclasses.make_dataclass("P", ["x"], namespace={"__module__": module})(1)
+        cls = dataclasses.make_dataclass("P", ["x"])
+        cls.__module__ = module
+        return cls(1)
 
     assert canonical_digest(make("__main__")) == canonical_digest(make(SCRIPT_PREFIX + "iris_1"))
     assert canonical_digest(make("__main__")) != canonical_digest(make("iris"))
