@@ -5,7 +5,8 @@ bool, int, finite float, str, list and dict with str keys, by exact type, no con
 
 ``json+types/1`` is JSON in which an object with a ``"$"`` says what it stands for: a tuple, a set,
 other keys, bytes, dates, Decimal, UUID, paths, enums and data classes by import path. A container
-that occurs twice is written once and referred to. Nothing in it is ever executed.
+that occurs twice is written once and referred to. Reading it imports the modules that it names, and
+makes instances of data classes; it calls nothing else.
 """
 
 from __future__ import annotations
