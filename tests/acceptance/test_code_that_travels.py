@@ -202,6 +202,68 @@ def test_a_lazy_import_counts_the_same_whether_it_is_loaded_or_not(project: Path
     )
 
 
+COMPUTED = """
+    import os
+    import threading
+    import time
+    from pathlib import Path
+
+    from perdure import task
+
+    HERE = Path(__file__).parent
+    STARTED = time.time()
+    LOCK = threading.Lock()
+
+    def build():
+        return {"a": 1}
+
+    class Opaque:
+        def __init__(self, inside):
+            self.inside = inside
+
+    MODEL = Opaque(build())
+
+    @task
+    def step(path=Path(__file__).parent, *, pid=os.getpid()):
+        with LOCK:
+            return HERE, STARTED, path, pid, MODEL.inside
+"""
+
+SHOW = """
+import json, timely
+from perdure.fingerprint import code_digest
+found = code_digest(timely.step)
+print(json.dumps({"stable": found.stable, "digest": found.digest, "not": found.not_followed}))
+"""
+
+
+def test_what_is_computed_at_import_does_not_make_a_worker_refuse_the_code(tmp_path: Path) -> None:
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "timely.py").write_text(textwrap.dedent(COMPUTED))
+
+    here, there = (report(tmp_path / name, code=SHOW) for name in ("here", "there"))
+
+    assert here["stable"] == there["stable"]
+    assert here["digest"] != there["digest"]
+    assert any("LOCK" in text for text in here["not"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("Path(__file__).parent\n", "Path(__file__)\n"), ('"a": 1', '"a": 2'), ("getpid", "getppid")],
+)
+def test_an_edit_of_what_is_computed_at_import_is_seen(tmp_path: Path, old: str, new: str) -> None:
+    text = textwrap.dedent(COMPUTED)
+    (tmp_path / "timely.py").write_text(text)
+    before = report(tmp_path, code=SHOW)["stable"]
+
+    assert old in text
+    (tmp_path / "timely.py").write_text(text.replace(old, new))
+
+    assert report(tmp_path, code=SHOW)["stable"] != before
+
+
 # --- targets --------------------------------------------------------------------------------------
 @pytest.fixture
 def path_as_it_was() -> Iterator[None]:

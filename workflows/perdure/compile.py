@@ -14,7 +14,7 @@ from blake3 import blake3
 from perdure.arguments import ArgumentWriter, Constants, encode, given_digest, own_digest
 from perdure.bundle import make_bundle
 from perdure.errors import DefinitionError, did_you_mean
-from perdure.fingerprint import CodeDigest, code_digest, version_digest
+from perdure.fingerprint import CodeDigest, code_digest, plain_digest, version_digest
 from perdure.graph.dag import Dag, Step, make_dag
 from perdure.graph.node import Node, TaskSpec, describe
 from perdure.plan import Arg, Function, Parameter, Plan, StepOptions, StepPlan
@@ -237,12 +237,12 @@ class _Compiler:
         function = spec.function
         module, qualname = function_name(function)
         value: StoredValue | None = None
-        code = counted
+        code = counted if spec.version is not None else found.stable
         referred = importable(module, qualname, function)
         if referred is None:
             value = encode(self._values, function, spec.name)
         else:  # the worker digests what it imports, which may declare a version of its own
-            code = code_digest(referred).digest
+            code = plain_digest(referred)
         identity = blake3(f"{code} {counted} {value and value.integrity}".encode()).hexdigest(8)
         source = getattr(function, "__code__", None)
         return Function(

@@ -11,34 +11,34 @@ from __future__ import annotations
 
 import ast
 import builtins
-import dataclasses
 import functools
-import inspect
 import os
 import re
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
 from blake3 import blake3
 
+from perdure.members import class_annotations, class_members
 from perdure.normalise import Normalised, normalise_code, normalise_function, normalise_statements
 from perdure.plan import FromInput, FromStep, Plan, path_text, references
 from perdure.slices import Slice, import_targets
 from perdure.sources import (
+    assignment,
     display_module,
     find_definition,
     is_local_file,
     is_local_module,
     is_local_name,
-    source_file,
 )
 from perdure_storage.digests import canonical_digest, value_digest
 from perdure_storage.records import StoredValue
 
+_UNIT = re.compile(r"unit:\d+")
 _OWN_DECORATORS = frozenset({"task", "workflow", "actor", "method"})
 
 
@@ -48,6 +48,9 @@ class CodeDigest:
 
     Attributes:
         digest: ``"code:<hex>"``, or ``"version:<name>:<version>"`` where one is declared.
+        stable: the same without what may differ between processes that run the same code: of
+            values computed when a module is imported (a path beside the file, the time, a
+            setting) it has the expression. What workers compare with what they import.
         manifest: what it covers: ``{"prep.scale (prep.py:40)": digest}``; installed
             distributions that it names are noted with their version.
         not_followed: what it could not see into.
@@ -56,6 +59,7 @@ class CodeDigest:
     """
 
     digest: str
+    stable: str
     manifest: dict[str, str]
     not_followed: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
@@ -77,13 +81,13 @@ def code_digest(obj: Any) -> CodeDigest:
     """
     version = _declared_version(obj)
     if version is not None:
-        return CodeDigest(digest=version, manifest={})
+        return CodeDigest(digest=version, stable=version, manifest={})
     return _Reach(obj).result()
 
 
 def plain_digest(obj: Any) -> str:
-    """Return the digest alone, as ``Codecs(code_digest=...)`` wants it."""
-    return code_digest(obj).digest
+    """Return the digest that is the same in every process: for workers and for ``Codecs``."""
+    return code_digest(obj).stable
 
 
 def version_digest(name: str, version: str) -> str:
@@ -115,7 +119,24 @@ class _Unit:
     label: str
     place: str
     text: str = ""
-    slots: list[tuple[str, str]] = field(default_factory=list)
+    slots: list[_Slot] = field(default_factory=list)
+
+
+class _Slot(NamedTuple):
+    """What a name, default, closure variable or member of a unit refers to.
+
+    Attributes:
+        ref: a unit (``"unit:3"``), a value digest, a name in a library, or several of these.
+        stable: the same, with expressions for values that were computed at import.
+    """
+
+    name: str
+    ref: str
+    stable: str
+
+
+def _slot(name: str, ref: str) -> _Slot:
+    return _Slot(name, ref, ref)
 
 
 class _Reach:
@@ -141,22 +162,39 @@ class _Reach:
             done += 1
 
     def result(self) -> CodeDigest:
-        """Return the digest over everything that was reached."""
-        parts = [self._root]
+        """Return the digests over everything that was reached."""
         manifest = dict(self._noted)
         labels = {f"unit:{index}": unit.label for index, unit in enumerate(self._units)}
         for unit in self._units:
-            parts += [unit.text, *(text for slot in unit.slots for text in slot), "end"]
-            own = [text for name, ref in unit.slots for text in (name, _relabel(ref, labels))]
+            own = [text for slot in unit.slots for text in (slot.name, _relabel(slot.ref, labels))]
             manifest[f"{unit.label} ({unit.place})"] = _hash(unit.text, *own)
         manifest.update(self._slices)
         return CodeDigest(
-            digest="code:" + _hash(*parts),
+            digest="code:" + self._digest(lambda slot: slot.ref),
+            stable="code:" + self._digest(lambda slot: slot.stable),
             manifest=manifest,
             not_followed=tuple(self._not_followed),
             modules=tuple(sorted(self._modules)),
             is_source=self._is_source,
         )
+
+    def _digest(self, chosen: Callable[[_Slot], str]) -> str:
+        """Digest what the chosen references reach, units numbered in the order of that."""
+        numbers: dict[str, str] = {}
+
+        def renumbered(ref: str) -> str:
+            return _UNIT.sub(lambda unit: numbers.setdefault(unit[0], f"unit:{len(numbers)}"), ref)
+
+        parts = [renumbered(self._root)]
+        done = 0
+        while done < len(numbers):
+            unit = self._units[int(list(numbers)[done].removeprefix("unit:"))]
+            parts.append(unit.text)
+            for slot in unit.slots:
+                parts += (slot.name, renumbered(chosen(slot)))
+            parts.append("end")
+            done += 1
+        return _hash(*parts)
 
     # --- references -------------------------------------------------------------------------
     def refer(self, obj: Any, where: str) -> str:
@@ -257,7 +295,7 @@ class _Reach:
         self._is_source &= normal.is_source
         unit.text = normal.text
         unit.slots = [
-            *self._defaults(function, unit.label),
+            *self._defaults(function, normal, unit.label),
             *self._free(function, unit.label),
             *self._globals(function, normal, unit.label),
         ]
@@ -265,72 +303,97 @@ class _Reach:
             self._skip(f"{unit.label} uses {name}: what it reaches is not seen")
         unit.slots += self._body_imports(function, normal)
 
-    def _defaults(self, function: types.FunctionType, label: str) -> Iterator[tuple[str, str]]:
-        for index, value in enumerate(function.__defaults__ or ()):
-            yield f"default {index}", self._captured_ref(value, f"a default of {label}")
-        for name, value in sorted((function.__kwdefaults__ or {}).items()):
-            yield f"default {name}", self._captured_ref(value, f"{label}({name}=...)")
+    def _defaults(
+        self, function: types.FunctionType, normal: Normalised, label: str
+    ) -> Iterator[_Slot]:
+        given = {str(index): value for index, value in enumerate(function.__defaults__ or ())}
+        given.update(sorted((function.__kwdefaults__ or {}).items()))
+        for name, value in given.items():
+            ref = self._captured_ref(value, f"a default of {label}")
+            yield _Slot(f"default {name}", ref, normal.defaults.get(name, ref))
 
-    def _free(self, function: types.FunctionType, label: str) -> Iterator[tuple[str, str]]:
+    def _free(self, function: types.FunctionType, label: str) -> Iterator[_Slot]:
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
             try:
                 value = cell.cell_contents
             except ValueError:
-                yield f"free {name}", "unbound"
+                yield _slot(f"free {name}", "unbound")
                 continue
-            yield f"free {name}", self._captured_ref(value, f"{name}, captured by {label}")
+            yield _slot(f"free {name}", self._captured_ref(value, f"{name}, captured by {label}"))
 
     def _globals(
         self, function: types.FunctionType, normal: Normalised, label: str
-    ) -> Iterator[tuple[str, str]]:
+    ) -> Iterator[_Slot]:
         scope, free = function.__globals__, set(function.__code__.co_freevars)
         # Annotations name things too, but only what the code itself looks up is reached.
         used = _code_names(function.__code__) if normal.is_source else set(normal.names)
+        cell = function.__code__.co_filename
         for name in sorted(set(normal.names) & used - free):
-            yield from self._global(function, name, label)
+            yield from self._global(scope, name, name, label, cell)
         for chain in sorted(normal.chains):
             root = chain[0]
             if root in free or root not in used or root not in scope:
                 continue
             if isinstance(scope[root], types.ModuleType):
-                yield ".".join(chain), self._through_module(chain, scope[root], label)
+                yield from self._through_module(chain, scope[root], label)
             elif root not in normal.names:
-                yield from self._global(function, root, label)
+                yield from self._global(scope, root, root, label, cell)
 
     def _global(
-        self, function: types.FunctionType, name: str, label: str
-    ) -> Iterator[tuple[str, str]]:
-        scope = function.__globals__
+        self, scope: dict[str, Any], name: str, slot: str, label: str, cell: str = ""
+    ) -> Iterator[_Slot]:
+        """Yield what a global of a module means: code to be followed, a value, or its expression.
+
+        Args:
+            scope: the module's names.
+            name: the name in it.
+            slot: how the code that uses it says it.
+            label: the unit that uses it.
+            cell: where that unit's code is, for scopes without a file of their own.
+        """
         if name not in scope:
             if not hasattr(builtins, name):
-                yield name, "unbound"
+                yield _slot(slot, "unbound")
             return
         value = scope[name]
-        if not callable(value):
-            state = _state_text(function, name)
-            if state is not None:
-                self._skip(f"{name}, used by {label}: functions change it at run time")
-                yield name, state
-                return
-        yield name, self.refer(value, name)
+        if callable(value) or isinstance(value, types.ModuleType):
+            yield _slot(slot, self.refer(value, slot))
+            return
+        assigned = assignment(scope, name, cell)
+        if assigned.is_state:
+            self._skip(f"{slot}, used by {label}: functions change it at run time")
+            yield _slot(slot, f"state {assigned.text}")
+            return
+        ref = self.refer(value, slot)
+        if not assigned.is_computed:
+            yield _slot(slot, ref)
+            return
+        is_opaque = ref.startswith("opaque")
+        text = f"computed {assigned.text}"
+        yield _Slot(slot, f"{ref} {text}" if is_opaque else ref, text)
+        for used in assigned.names if is_opaque else ():
+            if used != name and callable(scope.get(used)):
+                yield _slot(f"{slot} from {used}", self.refer(scope[used], used))
 
-    def _through_module(self, chain: tuple[str, ...], module: Any, label: str) -> str:
+    def _through_module(
+        self, chain: tuple[str, ...], module: types.ModuleType, label: str
+    ) -> Iterator[_Slot]:
         """Follow ``prep.scale`` through the user's modules to what it means."""
-        value, depth = module, 1
-        while isinstance(value, types.ModuleType) and depth < len(chain):
-            if not is_local_module(value):
-                self._note_library(value.__name__)
-                return f"lib:{value.__name__}"
-            self._modules.add(value.__name__)
-            if not hasattr(value, chain[depth]):
-                return "unbound"
-            value = getattr(value, chain[depth])
-            depth += 1
-        return self.refer(value, ".".join(chain[:depth]))
+        slot, depth = ".".join(chain), 1
+        while is_local_module(module):
+            self._modules.add(module.__name__)
+            if depth == len(chain):
+                yield _slot(slot, self._module_ref(module, slot))
+                return
+            inner = vars(module).get(chain[depth])
+            if not isinstance(inner, types.ModuleType):
+                yield from self._global(vars(module), chain[depth], slot, label)
+                return
+            module, depth = inner, depth + 1
+        self._note_library(module.__name__)
+        yield _slot(slot, f"lib:{module.__name__}")
 
-    def _body_imports(
-        self, function: types.FunctionType, normal: Normalised
-    ) -> Iterator[tuple[str, str]]:
+    def _body_imports(self, function: types.FunctionType, normal: Normalised) -> Iterator[_Slot]:
         if not normal.imports:
             return
         package = function.__globals__.get("__package__") or ""
@@ -343,19 +406,19 @@ class _Reach:
         self._modules |= found.modules
         for label in sorted(found.library):
             self._note_library(label)
-            yield f"import {label}", "lib"
+            yield _slot(f"import {label}", "lib")
         for label in sorted(found.texts):
             digest = _hash(found.texts[label])
             self._slices[f"{label} ({found.places.get(label, '')})"] = digest
-            yield f"import {label}", digest
+            yield _slot(f"import {label}", digest)
 
     # --- classes ----------------------------------------------------------------------------
     def _fill_class(self, unit: _Unit, cls: type) -> None:
-        unit.text = f"class {type(cls).__qualname__} {_class_annotations(cls)}"
-        unit.slots = [("base", self.refer(base, unit.label)) for base in cls.__bases__]
-        for name, value in sorted(_members(cls).items()):
+        unit.text = f"class {type(cls).__qualname__} {class_annotations(cls)}"
+        unit.slots = [_slot("base", self.refer(base, unit.label)) for base in cls.__bases__]
+        for name, value in sorted(class_members(cls).items()):
             where = f"{unit.label}.{name}"
-            unit.slots.append((name, self._member(value, where)))
+            unit.slots.append(_slot(name, self._member(value, where)))
 
     def _member(self, value: Any, where: str) -> str:
         if isinstance(value, staticmethod | classmethod):
@@ -383,7 +446,7 @@ def _digest_of_bytes(value: Any) -> str | None:
 
 
 def _relabel(ref: str, labels: Mapping[str, str]) -> str:
-    return re.sub(r"unit:\d+", lambda match: labels[match[0]], ref)
+    return _UNIT.sub(lambda unit: labels[unit[0]], ref)
 
 
 def _library(obj: Any) -> str:
@@ -414,15 +477,6 @@ def _is_local_function(function: types.FunctionType) -> bool:
         # Made of text (exec, a notebook's cell): whose it is, its module says.
         return not function.__module__ or is_local_name(function.__module__)
     return is_local_file(filename)
-
-
-def _is_generated(value: Any, name: str) -> bool:
-    """Say whether a method was made by a decorator (dataclass, attrs), not written."""
-    if not isinstance(value, types.FunctionType):
-        return False
-    function = inspect.unwrap(value)  # a data class wraps the __repr__ that it makes
-    filename = function.__code__.co_filename
-    return filename.startswith("<attrs") or (filename == "<string>" and name.startswith("__"))
 
 
 # Equal code has equal normal form, whatever file or function object it is in.
@@ -480,106 +534,6 @@ def _code_names(code: types.CodeType) -> set[str]:
         if isinstance(value, types.CodeType):
             names |= _code_names(value)
     return names
-
-
-def _state_text(function: types.FunctionType, name: str) -> str | None:
-    """Return how a global that is changed at run time is set up first; None for a constant."""
-    code = function.__code__
-    source = source_file(code.co_filename, function.__globals__)
-    if source is None or name not in source.state:
-        return None
-    return "state " + normalise_statements(source.bindings.get(name, [])).text
-
-
-_CLASS_SKIPPED = frozenset(
-    {
-        "__doc__", "__module__", "__qualname__", "__dict__", "__weakref__", "__firstlineno__",
-        "__static_attributes__", "__parameters__", "__orig_bases__", "__abstractmethods__",
-        "_abc_impl", "__annotations__", "__annotate__", "__annotate_func__",
-        "__annotations_cache__", "__dataclass_fields__", "__dataclass_params__", "__match_args__",
-        "__hash__", "__subclasshook__", "__protocol_attrs__", "_is_protocol",
-        "_is_runtime_protocol", "__non_callable_proto_members__", "__signature__",
-        "__class_getitem__",
-    }
-)  # fmt: skip
-_ENUM_OWN = frozenset(
-    {
-        "_member_names_", "_member_map_", "_value2member_map_", "_unhashable_values_",
-        "_unhashable_values_map_", "_hashable_values_", "_member_type_", "_value_repr_",
-        "_use_args_", "_generate_next_value_", "_new_member_", "__new__", "__reduce_ex__",
-        "_flag_mask_", "_all_bits_", "_boundary_", "_singles_mask_", "_inverted_", "_missing_",
-        "__format__", "__str__", "__repr__", "_order_", "_ignore_",
-    }
-)  # fmt: skip
-
-
-def _members(cls: type) -> dict[str, Any]:
-    """Return what a class body defined: no generated methods, no bookkeeping."""
-    import enum
-
-    if issubclass(cls, enum.Enum):
-        members: dict[str, Any] = {name: member.value for name, member in cls.__members__.items()}
-        return {**_written(cls, _ENUM_OWN | members.keys()), **members}
-    if dataclasses.is_dataclass(cls):
-        return {**_written(cls, frozenset()), **_dataclass_members(cls)}
-    for attribute in ("model_fields", "__struct_fields__"):
-        if attribute in vars(cls) or hasattr(cls, attribute):
-            return {**_functions_only(cls), "fields": _fields_text(cls, attribute)}
-    return _written(cls, frozenset())
-
-
-def _written(cls: type, skipped: frozenset[str] | set[str]) -> dict[str, Any]:
-    return {
-        name: repr(value) if name == "__attrs_attrs__" else value
-        for name, value in vars(cls).items()
-        if name not in _CLASS_SKIPPED
-        and name not in skipped
-        and not isinstance(value, types.MemberDescriptorType | types.GetSetDescriptorType)
-        and type(value).__name__ != "_tuplegetter"  # a named tuple's field
-        and not _is_generated(value, name)
-    }
-
-
-def _functions_only(cls: type) -> dict[str, Any]:
-    kinds = (types.FunctionType, staticmethod, classmethod, property)
-    return {
-        name: value
-        for name, value in _written(cls, frozenset()).items()
-        if isinstance(value, kinds) and not name.startswith(("__pydantic", "__struct", "model_"))
-    }
-
-
-def _dataclass_members(cls: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {"__dataclass_params__": repr(cls.__dataclass_params__)}
-    for each in dataclasses.fields(cls):
-        if each.default is not dataclasses.MISSING:
-            found[f"{each.name} ="] = each.default
-        if each.default_factory is not dataclasses.MISSING:
-            found[f"{each.name} = factory"] = each.default_factory
-        flags = (each.init, each.repr, each.compare, each.kw_only)
-        found[f"{each.name} flags"] = repr(flags)
-    return found
-
-
-def _fields_text(cls: Any, attribute: str) -> str:
-    if attribute == "model_fields":
-        return repr(sorted((name, repr(info)) for name, info in cls.model_fields.items()))
-    defaults = [repr(value) for value in cls.__struct_defaults__]
-    return repr((cls.__struct_fields__, defaults, repr(cls.__struct_config__)))
-
-
-def _class_annotations(cls: type) -> str:
-    try:
-        annotations = inspect.get_annotations(cls)
-    except Exception:  # noqa: BLE001 (foreign code: annotations may be evaluated lazily)
-        annotations = {}
-    return repr([(name, _annotation_text(value)) for name, value in annotations.items()])
-
-
-def _annotation_text(value: Any) -> str:
-    if isinstance(value, type) and not hasattr(value, "__origin__"):
-        return value.__qualname__
-    return str(value)
 
 
 def _local_classes(value: Any) -> list[type]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import ast
 import types
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
@@ -31,6 +31,7 @@ class Normalised:
         names: outer names that are looked up, bare.
         chains: outer names that are looked up with attributes: ``("prep", "scale")``.
         imports: import statements inside the body, with the names they bind.
+        defaults: of defaults that are no literals, the text of the expression, by position or name.
         dynamic: look-ups that cannot be followed by reading: ``eval`` and its like.
         is_source: False if it was made of bytecode, since there is no source.
     """
@@ -39,6 +40,7 @@ class Normalised:
     names: tuple[str, ...]
     chains: tuple[tuple[str, ...], ...] = ()
     imports: tuple[ast.Import | ast.ImportFrom, ...] = ()
+    defaults: Mapping[str, str] = field(default_factory=dict)
     dynamic: tuple[str, ...] = ()
     is_source: bool = True
 
@@ -67,7 +69,28 @@ def normalise_function(
             writer.write("@")
             writer.visit(each)
     writer.function(node, with_defaults=False)
-    return writer.result()
+    return replace(writer.result(), defaults=_default_texts(node.args))
+
+
+def _default_texts(args: ast.arguments) -> dict[str, str]:
+    given: dict[str, ast.expr | None] = {
+        str(index): default for index, default in enumerate(args.defaults)
+    }
+    given.update((each.arg, default) for each, default in zip(args.kwonlyargs, args.kw_defaults))
+    return {
+        name: normalise_statements([ast.Expr(default)]).text
+        for name, default in given.items()
+        if default is not None and not is_literal(default)
+    }
+
+
+def is_literal(node: ast.AST) -> bool:
+    """Say whether an expression has the same value wherever it is evaluated."""
+    kinds = (ast.Constant, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.UnaryOp, ast.BinOp)
+    return all(
+        isinstance(each, (*kinds, ast.expr_context, ast.operator, ast.unaryop))
+        for each in ast.walk(node)
+    )
 
 
 def normalise_statements(nodes: Iterable[ast.stmt]) -> Normalised:

@@ -16,9 +16,9 @@ import types
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
-from perdure.normalise import Definition, local_names
+from perdure.normalise import Definition, is_literal, local_names, normalise_statements
 from perdure_storage.shapes import is_main
 
 _INSTALLED_PARTS = frozenset({"site-packages", "dist-packages"})
@@ -208,6 +208,67 @@ def _mutated(node: ast.AST) -> list[str]:
         case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr=attr)) if attr in _MUTATORS:
             return [name]
     return []
+
+
+class Assignment(NamedTuple):
+    """How a module-level name gets its value.
+
+    Attributes:
+        text: the normal form of the statements that bind it.
+        names: the names that they look up.
+        is_computed: it is no literal: what it is may differ between processes.
+        is_state: functions of its module assign or mutate it.
+    """
+
+    text: str = ""
+    names: tuple[str, ...] = ()
+    is_computed: bool = False
+    is_state: bool = False
+
+
+def assignment(scope: dict[str, Any], name: str, filename: str = "") -> Assignment:
+    """Return how a global got its value; as a literal where that cannot be found out.
+
+    Args:
+        scope: the module's names.
+        name: the name; one that was imported from another of the user's modules is looked up
+            there.
+        filename: where the module's code is if it has no file: a notebook's cell.
+    """
+    for _ in range(20):  # as many re-exports as anyone has
+        source = source_file(scope.get("__file__") or filename, scope)
+        statements = source.bindings.get(name, []) if source else []
+        origin = _imported_from(statements, scope, name)
+        if origin is None:
+            break
+        scope, name = origin
+    else:
+        return Assignment()
+    if source is None or not statements:
+        return Assignment()
+    normal = normalise_statements(statements)
+    is_computed = not all(map(_assigns_literal, statements))
+    return Assignment(normal.text, normal.names, is_computed, name in source.state)
+
+
+def _imported_from(
+    statements: list[ast.stmt], scope: dict[str, Any], name: str
+) -> tuple[dict[str, Any], str] | None:
+    if len(statements) != 1 or not isinstance(statements[0], ast.ImportFrom):
+        return None
+    statement = statements[0]
+    module = sys.modules.get(absolute_import(statement, scope.get("__package__") or ""))
+    original = [each.name for each in statement.names if (each.asname or each.name) == name]
+    if module is None or not original or not is_local_module(module):
+        return None
+    return vars(module), original[0]
+
+
+def _assigns_literal(statement: ast.stmt) -> bool:
+    match statement:
+        case ast.Assign(value=value) | ast.AnnAssign(value=ast.expr() as value):
+            return is_literal(value)
+    return False
 
 
 def find_definition(function: types.FunctionType) -> Definition | None:
