@@ -205,7 +205,7 @@ class Failure:
         traceback: the traceback as text.
         step_id: the step that failed.
         index: the item of a map that failed, or None.
-        attempts: how many attempts were made.
+        attempts: how many attempts the step spent; deaths around it are not counted.
     """
 
     type: str

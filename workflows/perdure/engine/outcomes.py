@@ -243,12 +243,17 @@ def _fail(
             traceback=error.traceback[-MAX_CAUGHT_TRACEBACK:],
             step_id=step.id,
             index=None,
-            attempts=step.attempt,
+            attempts=_charged(step),
         )
         _succeed(engine, run, step, outcome, engine.encode_failure(failure), now, error=error)
     else:
         _end_step_failed(run, step, outcome, error, now)
     _note_attempt(run, step, outcome, now)
+
+
+def _charged(step: StepState) -> int:
+    """Count the tries that the step itself spent: a death around it must not enter a value."""
+    return max(1, step.user_errors or step.losses + step.out_of_memory)
 
 
 def _end_step_failed(
