@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,8 @@ def ask(wish: str) -> str:
             else:
                 store.request_pause(current().run_id, True)  # type: ignore[arg-type]
             store.close()
+            # Longer than the time between two looks of the coordinator at requests.
+            threading.Event().wait(0.2)
         return wish
 
 

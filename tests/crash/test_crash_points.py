@@ -66,7 +66,8 @@ def die_and_recover(stage: Stage, point: str, hit: int) -> None:
         pytest.skip(f"{name} passes {point} {times} times only")
     assert times >= hit, f"the scenario {name!r} does not reach {point}: {said}"
     assert code == (0 if SCENARIOS[name].worker_dies else KILLED), said
-    note_committed(stage)
+    if not point.startswith("migration."):  # the store may be newer than this code now
+        note_committed(stage)
     code, said = stage.play(name, "recover")
     assert code == 0, said
     if point == "cancel.after":
