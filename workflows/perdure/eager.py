@@ -8,7 +8,8 @@ are time-outs and resources. An error that nobody catches is raised as it is.
 from __future__ import annotations
 
 import asyncio
-import os
+import contextvars
+import sys
 import threading
 import traceback
 from collections import Counter
@@ -25,6 +26,8 @@ from perdure.graph.node import Call, Inputs, Node, TaskSpec, input_name, path_of
 from perdure.plan import Path, path_text, project
 from perdure.secret import SecretRef
 from perdure.templates import build_object
+from perdure.worker.context import Context, StopSignal, running
+from perdure.worker.secrets import SecretMissing, resolve_secret
 from perdure_storage.codecs import Codecs
 
 _SEQUENCES: dict[str, Callable[[Any], Any]] = {
@@ -102,6 +105,7 @@ class _Execution:
         attempts = 0
         while True:
             attempts += 1
+            token = running.set(_context(step.id, attempts))
             try:
                 return self._attempt(step)
             except Exception as error:  # the user's code: anything may be raised
@@ -111,6 +115,8 @@ class _Execution:
                     return _failure(error, step.id, attempts)
                 error.add_note(f"in step {step.id}")
                 raise
+            finally:
+                running.reset(token)
 
     def _attempt(self, step: Step) -> Any:
         call = step.call
@@ -214,10 +220,21 @@ def _failure(error: Exception, step_id: str, attempts: int) -> Failure:
 
 
 def _secret(name: str) -> str:
-    value = os.environ.get(name)
-    if value is None:
-        raise DefinitionError(f"the secret {name!r} is not set: set {name} in the environment")
-    return value
+    try:
+        return resolve_secret(name)
+    except SecretMissing as error:
+        raise DefinitionError(str(error)) from None
+
+
+class _Printed:
+    """Where an eager step's output goes: where it would go without perdure."""
+
+    def write(self, text: str) -> None:
+        sys.stdout.write(text)
+
+
+def _context(step_id: str, attempt: int) -> Context:
+    return Context("eager", step_id, 1, attempt, f"eager/{step_id}/1", StopSignal(), _Printed())
 
 
 def _finish(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -229,9 +246,11 @@ def _finish(coroutine: Coroutine[Any, Any, Any]) -> Any:
     errors: list[BaseException] = []
     outcome: list[Any] = []
 
+    around = contextvars.copy_context()
+
     def run() -> None:
         try:
-            outcome.append(asyncio.run(coroutine))
+            outcome.append(around.run(asyncio.run, coroutine))
         except BaseException as error:  # noqa: BLE001 (raised again in the caller's thread)
             errors.append(error)
 

@@ -6,7 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perdure import DefinitionError, Failure, NotSerializable, Secret, execute, task, workflow
+from perdure import (
+    DefinitionError,
+    Failure,
+    NotSerializable,
+    Secret,
+    current,
+    execute,
+    task,
+    workflow,
+)
 from perdure.errors import NodeUse
 
 
@@ -152,6 +161,19 @@ def test_a_result_that_a_durable_run_could_not_keep_is_refused_here_too() -> Non
 
     with pytest.raises(NotSerializable, match=r'\["rows"\]'):
         execute(drain.bind(make.bind()))
+
+
+def test_a_step_knows_itself_as_in_a_durable_run() -> None:
+    @task(retries=1, name="who")
+    async def who() -> str:
+        here = current()
+        if here.attempt == 1:
+            raise ValueError
+        return f"{here.step_id} {here.attempt} {here.generation} {here.should_stop}"
+
+    assert execute(who.bind()) == "who 2 1 False"
+    with pytest.raises(DefinitionError):
+        current()
 
 
 def test_a_returned_node_is_refused() -> None:
