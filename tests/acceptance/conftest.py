@@ -60,14 +60,14 @@ class CommandLine:
         self.started.append(process)
         return process
 
-    def wait_for_file(self, name: str) -> None:
-        """Return when a step has made the file ``name``; there is nobody else to tell us."""
-        subprocess.run(
-            ["bash", "-c", 'until [ -e "$0" ]; do read -rt 0.05 <> <(:) || true; done', name],
-            cwd=self.folder,
-            timeout=TIMEOUT_S,
-            check=True,
-        )
+    def wait_for_file(self, name: str, process: subprocess.Popen[str]) -> None:
+        """Return when a step of ``process`` has made the file; fail if the process ends first."""
+        while not (self.folder / name).exists():
+            try:
+                process.wait(0.05)
+            except subprocess.TimeoutExpired:
+                continue
+            pytest.fail(f"ended before there was a {name}: {process.communicate()[1]}")
 
     def end(self) -> None:
         """Kill what still runs, with its descendants, and close the pipes."""
@@ -87,9 +87,9 @@ def perdure(tmp_path: Path) -> Iterator[CommandLine]:
     command_line.end()
 
 
-@pytest.fixture
-def perdure_in() -> Iterator[Callable[[Path], CommandLine]]:
-    """Command lines in folders of the test's choice."""
+@pytest.fixture(scope="session")
+def command_line_in() -> Iterator[Callable[[Path], CommandLine]]:
+    """Command lines in folders of the test's choice, which tests may share."""
     made: list[CommandLine] = []
 
     def make(folder: Path) -> CommandLine:

@@ -97,32 +97,26 @@ def test_run_takes_the_workflow_by_name_from_a_file_and_from_a_module(total: Any
     assert total("run", "sums:total", PYTHONPATH=str(total.folder)).out == "7\n"
 
 
-def test_run_of_the_same_id_returns_what_was_recorded(total: Any) -> None:
-    total("run", "--id", "one", "sums.py")
-
-    again = total("run", "--id", "one", "sums.py")
+def test_run_of_the_same_id_returns_what_was_recorded(seen: Any) -> None:
+    again = seen("run", "--id", "one", "sums.py")
 
     assert (again.code, again.out) == (0, "7\n")
     assert "recorded" in again.err
 
 
-def test_run_of_the_same_id_with_other_inputs_is_refused(total: Any) -> None:
-    total("run", "--id", "one", "sums.py")
-
-    again = total("run", "--id", "one", "sums.py", "--k", "4")
+def test_run_of_the_same_id_with_other_inputs_is_refused(seen: Any) -> None:
+    again = seen("run", "--id", "one", "sums.py", "--k", "4")
 
     assert again.code == 2
     assert "one" in again.err
     assert "Traceback" not in again.err
 
 
-def test_run_takes_over_unchanged_steps_of_another_run(total: Any) -> None:
-    total("run", "--id", "one", "sums.py")
-
-    second = total("run", "--id", "two", "--reuse", "one", "sums.py")
+def test_run_takes_over_unchanged_steps_of_another_run(seen: Any) -> None:
+    second = seen("run", "--id", "two", "--reuse", "one", "sums.py")
 
     assert (second.code, second.out) == (0, "7\n")
-    assert "one" in total("why", "two", "double").out
+    assert "one" in seen("why", "two", "double").out
 
 
 def test_run_lists_the_workflows_parameters_when_asked_for_help(total: Any) -> None:
@@ -140,6 +134,15 @@ def test_run_prints_json_when_asked(total: Any) -> None:
     assert json.loads(ended.out)["status"] == "SUCCEEDED"
 
 
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory, command_line_in: Any) -> Any:
+    """A folder in which `one` has run: tests that only look, or are refused, share it."""
+    command_line = command_line_in(tmp_path_factory.mktemp("seen"))
+    command_line.write("sums.py", SUM)
+    assert command_line("run", "--id", "one", "sums.py").code == 0
+    return command_line
+
+
 # --- bad input -----------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("words", "said"),
@@ -150,13 +153,12 @@ def test_run_prints_json_when_asked(total: Any) -> None:
         (["run", "sums.py", "--k"], "--k needs a value"),
         (["run", "sums.py:totl"], "did you mean 'total'"),
         (["run", "sumz.py"], "sumz.py"),
-        (["run", "no.such.module:w"], "no.such.module"),
+        (["run", "no.such.module:w"], "no module 'no'"),
         (["run", "sums.py:double"], "double"),
         (["run", "--id", "a\nb", "sums.py"], "id"),
         (["run", "--id", "x" * 201, "sums.py"], "200"),
         (["run", "--id", "", "sums.py"], "id"),
         (["run", "--executor", "proceses", "sums.py"], "did you mean 'processes'"),
-        (["run", "--store", "mysql://x/y", "sums.py"], "mysql"),
         (["run", "--reuse", "nothing", "sums.py"], "nothing"),
         (["run", "--tag", "novalue", "sums.py"], "novalue"),
         (["run"], "TARGET"),
@@ -175,11 +177,9 @@ def test_run_prints_json_when_asked(total: Any) -> None:
     ids=lambda value: " ".join(value)[:40].replace("\n", "?") if isinstance(value, list) else "",
 )
 def test_bad_input_is_refused_with_exit_code_2_and_no_traceback(
-    total: Any, words: list[str], said: str
+    seen: Any, words: list[str], said: str
 ) -> None:
-    total("run", "--id", "one", "sums.py")
-
-    ended = total(*words)
+    ended = seen(*words)
 
     assert ended.code == 2, ended.err
     assert said in ended.err
@@ -262,6 +262,14 @@ def test_deleted_store_is_not_made_again_by_looking(perdure: Any) -> None:
     assert not (perdure.folder / ".perdure").exists()
 
 
+def test_store_of_an_unknown_kind_is_named(total: Any) -> None:
+    ended = total("run", "--store", "mysql://me:secret@host/db", "sums.py", PERDURE_BLOBS="blobs")
+
+    assert ended.code == 2
+    assert "mysql" in ended.err
+    assert "secret" not in ended.err
+
+
 def test_lost_key_is_named(total: Any) -> None:
     total("run", "--id", "one", "sums.py")
     (total.folder / ".perdure" / "key").unlink()
@@ -316,10 +324,8 @@ def test_mended_run_resumes_with_current_code_and_keeps_what_was_committed(perdu
     assert (perdure.folder / "good.ledger").read_text() == "x"
 
 
-def test_resume_of_a_finished_run_prints_its_result(total: Any) -> None:
-    total("run", "--id", "one", "sums.py")
-
-    assert total("resume", "one").out == "7\n"
+def test_resume_of_a_finished_run_prints_its_result(seen: Any) -> None:
+    assert seen("resume", "one").out == "7\n"
 
 
 def test_killed_run_is_interrupted_and_resumes_without_running_anything_twice(
@@ -327,7 +333,7 @@ def test_killed_run_is_interrupted_and_resumes_without_running_anything_twice(
 ) -> None:
     perdure.write("waits.py", WAITS)
     process = perdure.start("run", "--id", "one", "waits.py")
-    perdure.wait_for_file("staying")
+    perdure.wait_for_file("staying", process)
     process.send_signal(signal.SIGKILL)
     process.wait()
 
@@ -343,7 +349,7 @@ def test_killed_run_is_interrupted_and_resumes_without_running_anything_twice(
 def test_interrupted_run_ends_with_130_and_says_how_to_go_on(perdure: Any) -> None:
     perdure.write("waits.py", WAITS)
     process = perdure.start("run", "--id", "one", "waits.py")
-    perdure.wait_for_file("staying")
+    perdure.wait_for_file("staying", process)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
 
@@ -359,7 +365,7 @@ def test_interrupted_run_ends_with_130_and_says_how_to_go_on(perdure: Any) -> No
 def test_cancel_from_another_process_ends_the_run_with_130(perdure: Any) -> None:
     perdure.write("waits.py", WAITS)
     process = perdure.start("run", "--id", "one", "waits.py")
-    perdure.wait_for_file("staying")
+    perdure.wait_for_file("staying", process)
 
     cancelled = perdure("cancel", "one")
     _, err = process.communicate(timeout=30)
@@ -370,10 +376,8 @@ def test_cancel_from_another_process_ends_the_run_with_130(perdure: Any) -> None
     assert json.loads(perdure("show", "--json", "one").out)["status"] == "CANCELLED"
 
 
-def test_cancel_of_a_finished_run_says_what_it_is(total: Any) -> None:
-    total("run", "--id", "one", "sums.py")
-
-    ended = total("cancel", "one")
+def test_cancel_of_a_finished_run_says_what_it_is(seen: Any) -> None:
+    ended = seen("cancel", "one")
 
     assert ended.code == 2
     assert "SUCCEEDED" in ended.err
@@ -398,22 +402,18 @@ def test_ls_without_a_store_says_so(perdure: Any) -> None:
     assert "no runs" in ended.err
 
 
-def test_show_names_steps_and_values(total: Any) -> None:
-    total("run", "--id", "one", "sums.py")
+def test_show_names_steps_and_values(seen: Any) -> None:
+    text = seen("show", "one").out
+    shown = json.loads(seen("show", "--json", "one").out)
 
-    shown = total("show", "one")
-    seen = json.loads(total("show", "--json", "one").out)
-
-    assert "double" in shown.out
-    assert [step["id"] for step in seen["steps"]] == ["double", "add"]
-    assert {step["status"] for step in seen["steps"]} == {"SUCCEEDED"}
+    assert "double" in text
+    assert [step["id"] for step in shown["steps"]] == ["double", "add"]
+    assert {step["status"] for step in shown["steps"]} == {"SUCCEEDED"}
 
 
-def test_logs_print_what_a_step_printed(total: Any) -> None:
-    total("run", "--id", "one", "sums.py")
-
-    assert total("logs", "one", "double").out == "doubling 3\n"
-    assert "doubling 3" in total("logs", "one").out
+def test_logs_print_what_a_step_printed(seen: Any) -> None:
+    assert seen("logs", "one", "double").out == "doubling 3\n"
+    assert "doubling 3" in seen("logs", "one").out
 
 
 def test_logs_follow_until_the_run_ends(perdure: Any) -> None:
@@ -424,7 +424,7 @@ def test_logs_follow_until_the_run_ends(perdure: Any) -> None:
         ),
     )
     run = perdure.start("run", "--id", "one", "waits.py")
-    perdure.wait_for_file("staying")
+    perdure.wait_for_file("staying", run)
     follower = perdure.start("logs", "-f", "one", "stay")
     first = follower.stdout.readline()
     run.send_signal(signal.SIGINT)
@@ -435,19 +435,15 @@ def test_logs_follow_until_the_run_ends(perdure: Any) -> None:
     assert follower.returncode == 0
 
 
-def test_why_says_the_recorded_reason(total: Any) -> None:
-    total("run", "--id", "one", "sums.py")
-
-    ended = total("why", "one", "double")
+def test_why_says_the_recorded_reason(seen: Any) -> None:
+    ended = seen("why", "one", "double")
 
     assert ended.code == 0
     assert ended.out.strip()
 
 
-def test_why_of_an_unknown_step_names_the_nearest(total: Any) -> None:
-    total("run", "--id", "one", "sums.py")
-
-    ended = total("why", "one", "doubl")
+def test_why_of_an_unknown_step_names_the_nearest(seen: Any) -> None:
+    ended = seen("why", "one", "doubl")
 
     assert ended.code == 2
     assert "double" in ended.err
@@ -531,7 +527,7 @@ def test_up_drives_what_was_submitted_and_stops_when_told(perdure: Any) -> None:
     perdure.write("waits.py", WAITS)
     submitted = perdure("run", "--id", "one", "--detach", "waits.py")
     up = perdure.start("up")
-    perdure.wait_for_file("staying")
+    perdure.wait_for_file("staying", up)
     up.send_signal(signal.SIGTERM)
     up.communicate(timeout=30)
 

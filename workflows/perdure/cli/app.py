@@ -58,13 +58,9 @@ def invoke(argv: list[str]) -> int:
         code = app(argv, standalone_mode=False, prog_name="perdure", obj=session)
     except typer.TyperException as error:  # the command line itself, as Typer reads it
         return _report_usage(error)
-    except (typer.Abort, KeyboardInterrupt):
-        ending: BaseException = KeyboardInterrupt()
     except Exception as error:  # noqa: BLE001 - the outermost boundary: said, not thrown at people
-        ending = error
-    else:
-        return int(code or 0)
-    return report(ending, run_id=session.run_id, show_traceback=session.show_traceback)
+        return report(error, run_id=session.run_id, show_traceback=session.show_traceback)
+    return int(code or 0)
 
 
 def _report_usage(error: typer.TyperException) -> int:

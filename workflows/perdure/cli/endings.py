@@ -43,17 +43,25 @@ class UsageError(PerdureError):
         super().__init__(message)
 
 
+class Interrupted(PerdureError):
+    """Ctrl-C while a run was driven here. Typer would swallow the KeyboardInterrupt itself."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"interrupted; run {run_id} stays as far as it came")
+
+
 _ENDED = RunFailed | RunCancelled | RunNotDriven
 _USAGE = (UsageError, DefinitionError, NotSerializable, RunConflict, RunNotFound, StoreError)
 """What somebody can mend by typing something else."""
 
 
-def report(error: BaseException, *, run_id: str | None, show_traceback: bool) -> ExitCode:
+def report(error: Exception, *, run_id: str | None, show_traceback: bool) -> ExitCode:
     """Say on stderr what went wrong and what to type next; return the exit code."""
     if show_traceback:
         traceback.print_exception(error)
-    if isinstance(error, KeyboardInterrupt):
-        say("interrupted")
+    if isinstance(error, Interrupted):
+        say(str(error))
     elif isinstance(error, PerdureError):
         _say_error(error)
     else:
@@ -66,16 +74,16 @@ def report(error: BaseException, *, run_id: str | None, show_traceback: bool) ->
     return exit_code(error)
 
 
-def exit_code(error: BaseException) -> ExitCode:
+def exit_code(error: Exception) -> ExitCode:
     """Return the exit code that an error stands for."""
-    if isinstance(error, KeyboardInterrupt | RunCancelled):
+    if isinstance(error, Interrupted | RunCancelled):
         return ExitCode.CANCELLED
     if isinstance(error, _USAGE):
         return ExitCode.USAGE
     return ExitCode.FAILED
 
 
-def next_command(error: BaseException, run_id: str | None) -> str | None:
+def next_command(error: Exception, run_id: str | None) -> str | None:
     """Return the command that fits the cause, in full; None where the message has it, or none does.
 
     The errors of a run that has ended name their command themselves: they know its record.
@@ -88,7 +96,7 @@ def next_command(error: BaseException, run_id: str | None) -> str | None:
     command = f"perdure resume {shlex.quote(run_id)}"
     if isinstance(error, CodeChanged):
         return f"{command} --code current"
-    if isinstance(error, KeyboardInterrupt | NondeterminismError | StoreUnavailable | ValueDamaged):
+    if isinstance(error, Interrupted | NondeterminismError | StoreUnavailable | ValueDamaged):
         return command
     return None
 

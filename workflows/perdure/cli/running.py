@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perdure.cli.endings import ExitCode, say
+from perdure.cli.endings import ExitCode, Interrupted, say
 from perdure.cli.session import (
     ExecutorOption,
     IdArgument,
@@ -87,7 +87,7 @@ def run(
     from perdure.cli.opening import open_store
     from perdure.cli.parameters import read_tags
     from perdure.cli.targets import describe_parameters, read_inputs
-    from perdure.compile import load_target
+    from perdure.target import load_target
 
     workflow = load_target(target)
     if parameters and parameters[-1] == "--help":
@@ -182,6 +182,8 @@ def _finish(run: Run, session: Session, *, as_json: bool) -> int:
     say(f"run {run.id} (if this process dies: perdure resume {shlex.quote(run.id)})")
     try:
         value = run.result()
+    except KeyboardInterrupt:
+        raise Interrupted(run.id) from None
     except RunFailed:
         error = run.record.error
         if error is not None and error.traceback:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from perdure.cli.endings import ExitCode, UsageError, exit_code, next_command, report
+from perdure.cli.endings import ExitCode, Interrupted, UsageError, exit_code, next_command, report
 from perdure.errors import (
     CodeChanged,
     DefinitionError,
@@ -31,11 +31,11 @@ def failed(cause: Exception) -> RunFailed:
         (RunNotFound("x", "sqlite:///s"), ExitCode.USAGE),
         (StoreError("no"), ExitCode.USAGE),
         (RunCancelled("by you", run_id="iris-1"), ExitCode.CANCELLED),
-        (KeyboardInterrupt(), ExitCode.CANCELLED),
+        (Interrupted("iris-1"), ExitCode.CANCELLED),
         (ZeroDivisionError("ours"), ExitCode.FAILED),
     ],
 )
-def test_error_ends_with_its_exit_code(error: BaseException, code: ExitCode) -> None:
+def test_error_ends_with_its_exit_code(error: Exception, code: ExitCode) -> None:
     assert exit_code(error) is code
 
 
@@ -43,20 +43,18 @@ def test_error_ends_with_its_exit_code(error: BaseException, code: ExitCode) -> 
     ("error", "command"),
     [
         (CodeChanged("prep.scale"), "perdure resume iris-1 --code current"),
-        (KeyboardInterrupt(), "perdure resume iris-1"),
+        (Interrupted("iris-1"), "perdure resume iris-1"),
         (StoreUnavailable("locked"), "perdure resume iris-1"),
         (RunNotFound("x", "sqlite:///s"), "perdure ls"),
         (UsageError("what"), None),
     ],
 )
-def test_next_command_fits_the_cause(error: BaseException, command: str | None) -> None:
+def test_next_command_fits_the_cause(error: Exception, command: str | None) -> None:
     assert next_command(error, "iris-1") == command
 
 
 def test_next_command_quotes_an_id_that_a_shell_would_split() -> None:
-    assert (
-        next_command(KeyboardInterrupt(), "team a/iris; rm") == "perdure resume 'team a/iris; rm'"
-    )
+    assert next_command(Interrupted("team a/iris; rm"), None) == "perdure resume 'team a/iris; rm'"
 
 
 def test_report_shows_no_traceback_unless_asked(capsys: pytest.CaptureFixture[str]) -> None:
