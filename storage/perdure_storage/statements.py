@@ -18,6 +18,9 @@ from sqlalchemy.engine import Dialect
 
 from perdure_storage.leases import LEASE_FACTS, LeaseTerms
 from perdure_storage.tables import (
+    IS_CANCELLING,
+    IS_DRIVEN,
+    IS_WAITING,
     attempt,
     blob_ref,
     condemned,
@@ -32,8 +35,10 @@ from perdure_storage.tables import (
 )
 
 # Written out, not bound: a partial index serves only a query that says its condition itself.
+_IS_DRIVEN = sa.text(IS_DRIVEN)
+_IS_WAITING = sa.text(IS_WAITING)
+_IS_CANCELLING = sa.text(IS_CANCELLING)
 _IS_LIVE = sa.text("status IN ('QUEUED', 'RUNNING', 'WAITING', 'PAUSED')")
-_IS_DRIVEN = sa.text("status IN ('RUNNING', 'PAUSED')")
 _IS_CURRENT = sa.text("current")
 _BLOB_LOCK = 0x7065_7264_7572_6501
 """PostgreSQL advisory lock: shared by whoever refers to blobs, exclusive to who condemns them."""
@@ -184,13 +189,16 @@ class Statements:
         owner = run.c.owner_token
         others = owner.is_(None) | (owner != sa.bindparam("besides", type_=sa.Text))
         due_at = sa.bindparam("now_us", type_=sa.BigInteger)
+        ids = sa.select(run.c.id)
         candidates = sa.union(
-            _run_ids("status = 'QUEUED'", run.c.not_before_us.is_(None), due_at),
-            _run_ids("status = 'WAITING'", sa.false(), due_at, run.c.wake_at_us),
-            sa.select(run.c.id)
-            .where(_IS_DRIVEN, others)
-            .where((run.c.status == "RUNNING") | ~run.c.pause_requested),
-            sa.select(run.c.id).where(sa.text("cancel_requested"), _IS_LIVE),
+            ids.where(run.c.status == "QUEUED").where(
+                run.c.not_before_us.is_(None) | (run.c.not_before_us <= due_at)
+            ),
+            ids.where(_IS_WAITING, run.c.wake_at_us <= due_at),
+            ids.where(_IS_DRIVEN, others).where(
+                (run.c.status == "RUNNING") | ~run.c.pause_requested
+            ),
+            ids.where(_IS_CANCELLING),
         ).subquery()
         is_free = ~self._lease_lives() | (
             coordinator.c.boot_id == sa.bindparam("this_boot", type_=sa.Text)
@@ -492,10 +500,6 @@ class Statements:
         if self._is_postgres:
             return column == sa.func.any(sa.bindparam("ids", type_=postgresql.ARRAY(sa.Text)))
         return column.in_(sa.select(sa.func.json_each(ids).table_valued("value").c.value))
-
-
-def _run_ids(status: str, unset: Any, due_at: Any, deadline: Any = run.c.not_before_us) -> Any:
-    return sa.select(run.c.id).where(sa.text(status), unset | (deadline <= due_at))
 
 
 def _advance(with_steps: bool) -> Any:

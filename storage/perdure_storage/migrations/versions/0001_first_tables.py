@@ -116,17 +116,14 @@ def upgrade() -> None:
         "ix_run_cancelling",
         "run",
         ["id"],
-        **_where("cancel_requested AND status IN ('QUEUED', 'RUNNING', 'WAITING', 'PAUSED')"),
+        **_where("cancel_requested AND status NOT IN ('SUCCEEDED', 'FAILED', 'CANCELLED')"),
     )
     op.create_index(
         "ix_run_driven", "run", ["owner_token"], **_where("status IN ('RUNNING', 'PAUSED')")
     )
     op.create_index("ix_run_newest", "run", ["created_at_us", "id"])
     op.create_index("ix_run_parent", "run", ["parent"], **_where("parent IS NOT NULL"))
-    op.create_index(
-        "ix_run_queued", "run", ["priority", "created_at_us"], **_where("status = 'QUEUED'")
-    )
-    op.create_index("ix_run_waiting", "run", ["wake_at_us"], **_where("status = 'WAITING'"))
+    op.create_index("ix_run_waiting", "run", ["wake_at_us"], **_where("status || '' = 'WAITING'"))
     op.create_table(
         "attempt",
         sa.Column("run_id", _ID, nullable=False),
