@@ -41,9 +41,10 @@ def class_members(cls: type) -> dict[str, Any]:
         return {**_written(cls, _ENUM_OWN | members.keys()), **members}
     if dataclasses.is_dataclass(cls):
         return {**_written(cls, frozenset()), **_dataclass_members(cls)}
-    for attribute in ("model_fields", "__struct_fields__"):
-        if attribute in vars(cls) or hasattr(cls, attribute):
-            return {**_functions_only(cls), "fields": _fields_text(cls, attribute)}
+    if hasattr(cls, "__struct_fields__"):
+        return {**_functions_only(cls), **_struct_members(cls)}
+    if hasattr(cls, "__pydantic_fields__"):
+        return {**_functions_only(cls), **_model_members(cls)}
     return _written(cls, frozenset())
 
 
@@ -80,11 +81,27 @@ def _dataclass_members(cls: Any) -> dict[str, Any]:
     return found
 
 
-def _fields_text(cls: Any, attribute: str) -> str:
-    if attribute == "model_fields":
-        return repr(sorted((name, repr(info)) for name, info in cls.model_fields.items()))
-    defaults = [repr(value) for value in cls.__struct_defaults__]
-    return repr((cls.__struct_fields__, defaults, repr(cls.__struct_config__)))
+def _struct_members(cls: Any) -> dict[str, Any]:
+    """Return what a msgspec Struct's fields and settings are."""
+    config = cls.__struct_config__
+    found: dict[str, Any] = {
+        f"config {name}": getattr(config, name) for name in dir(config) if not name.startswith("_")
+    }
+    found["fields"] = cls.__struct_fields__
+    defaults = cls.__struct_defaults__
+    for name, value in zip(cls.__struct_fields__[-len(defaults) :] if defaults else (), defaults):
+        found[f"{name} ="] = getattr(value, "factory", value)
+    return found
+
+
+def _model_members(cls: Any) -> dict[str, Any]:
+    """Return what a pydantic model's fields are."""
+    found: dict[str, Any] = {"config": repr(sorted(cls.model_config.items()))}
+    for name, info in cls.__pydantic_fields__.items():
+        found[f"{name} :"] = f"{class_text(info.annotation)} {info.metadata!r} {info.alias}"
+        if not info.is_required():
+            found[f"{name} ="] = info.default_factory or info.default
+    return found
 
 
 def class_annotations(cls: type) -> str:
@@ -93,10 +110,11 @@ def class_annotations(cls: type) -> str:
         annotations = inspect.get_annotations(cls)
     except Exception:  # noqa: BLE001 (foreign code: annotations may be evaluated lazily)
         annotations = {}
-    return repr([(name, _annotation_text(value)) for name, value in annotations.items()])
+    return repr([(name, class_text(value)) for name, value in annotations.items()])
 
 
-def _annotation_text(value: Any) -> str:
+def class_text(value: Any) -> str:
+    """Return an annotation as text that is the same in every process."""
     if isinstance(value, type) and not hasattr(value, "__origin__"):
         return value.__qualname__
     return str(value)

@@ -383,6 +383,68 @@ def test_versions_of_distributions_are_noted_and_not_compared(cell: Cell) -> Non
     assert [name.split()[0] for name in noted] == ["numpy"]
 
 
+CLASSES = {
+    "pydantic": (
+        """
+        import pydantic
+        class Made(pydantic.BaseModel):
+            size: int = 1
+            def area(self): return self.size * 2
+        """,
+        [("size: int = 1", "size: int = 2"), ("self.size * 2", "self.size * 3")],
+    ),
+    "msgspec": (
+        """
+        import msgspec
+        class Made(msgspec.Struct):
+            size: int = 1
+            def area(self): return self.size * 2
+        """,
+        [("size: int = 1", "size: int = 2"), ("self.size * 2", "self.size * 3")],
+    ),
+    "a named tuple": (
+        """
+        from typing import NamedTuple
+        class Made(NamedTuple):
+            size: int = 1
+            def area(self): return self.size * 2
+        """,
+        [("size: int = 1", "size: int = 2"), ("self.size * 2", "self.size * 3")],
+    ),
+    "slots": (
+        """
+        class Made:
+            __slots__ = ("size",)
+            def __init__(self): self.size = 1
+        """,
+        [('("size",)', '("size", "more")'), ("self.size = 1", "self.size = 2")],
+    ),
+    "a data class": (
+        """
+        from dataclasses import dataclass
+        @dataclass(frozen=True)
+        class Made:
+            size: int = 1
+            def __str__(self): return str(self.size)
+        """,
+        [("frozen=True", "frozen=False"), ("str(self.size)", "repr(self.size)")],
+    ),
+}
+
+
+@pytest.mark.parametrize(("source", "edits"), CLASSES.values(), ids=CLASSES.keys())
+def test_classes_of_every_kind_count_by_their_fields_and_methods(
+    cell: Cell, source: str, edits: list[tuple[str, str]]
+) -> None:
+    use = "\n        def step(): return Made()\n        "
+    first = digest_of(cell, source + use)
+
+    assert first.not_followed == ()
+    assert digest_of(cell, source + use).digest == first.digest
+    for old, new in edits:
+        assert digest_of(cell, source.replace(old, new) + use).digest != first.digest
+
+
 # --- plans --------------------------------------------------------------------------------------
 @task
 def load(path: str) -> list[int]:
