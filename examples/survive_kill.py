@@ -147,17 +147,19 @@ def is_prime(n: int, divisors: list[int] | range) -> bool:
 
 
 def kill_everything() -> None:
-    """SIGKILL the coordinator, its other workers and this process: no handler runs, no flush."""
+    """SIGKILL the coordinator, all its workers and this process: no handler runs, no flush."""
     me = psutil.Process()
-    program = getattr(sys.modules["__main__"], "__spec__", None)
-    if program is not None and program.name.startswith("perdure.worker"):
-        coordinator = me.parent()
-        assert coordinator is not None
-        victims = [coordinator, *coordinator.children(recursive=True)]
-        for victim in victims:
+    above = next((each for each in me.parents() if not is_worker(each)), None)
+    if is_worker(me) and above is not None:
+        for victim in [above, *above.children(recursive=True)]:
             if victim != me:
                 victim.kill()
     me.kill()
+
+
+def is_worker(process: psutil.Process) -> bool:
+    """Say whether perdure started the process for its steps; its coordinator is above those."""
+    return any("perdure.worker" in word for word in process.cmdline())
 
 
 def counts(ledger: Ledger) -> list[str]:
