@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 from perdure import plan
 from perdure.errors import DefinitionError
@@ -77,7 +78,7 @@ def check_retry_on(value: object) -> RetryOn:
     if kinds and all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
         return value  # type: ignore[return-value]
     if callable(value) and not isinstance(value, type):
-        return value
+        return cast("Callable[[BaseException], bool]", value)
     raise DefinitionError(
         f"retry_on={value!r}: write exception classes, or a function from the exception to a bool"
     )

@@ -76,9 +76,9 @@ def display_module(name: str, filename: str | None = None) -> str:
     """
     if not is_main(name):
         return name
-    filename = filename or getattr(sys.modules.get(name), "__file__", None) or ""
-    stem = os.path.splitext(os.path.basename(filename))[0]
-    return name if filename.startswith("<") or not stem else stem
+    file: str = filename or getattr(sys.modules.get(name), "__file__", None) or ""
+    stem = os.path.splitext(os.path.basename(file))[0]
+    return name if file.startswith("<") or not stem else stem
 
 
 @dataclass(slots=True)

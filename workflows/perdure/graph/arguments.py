@@ -375,7 +375,7 @@ def _step_into(template: Any, part: Item | Attr, node: Node) -> Any:
             return template.values[template.keys.index(part.key)]
         if type(template) is Fields:
             return _field(template, part)
-        if type(template) in (Items, Entries):
+        if isinstance(template, Items | Entries):
             raise AttributeError(part.name if isinstance(part, Attr) else part.key)
         return getattr(template, part.name) if isinstance(part, Attr) else template[part.key]
     except Exception as error:  # the access of the user's own object: anything may be raised
