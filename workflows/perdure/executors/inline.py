@@ -6,7 +6,6 @@ a crash of a step is a crash of the process.
 
 from __future__ import annotations
 
-import select
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from perdure.executors.endings import ended
 from perdure.executors.protocol import Capacity
 from perdure.executors.waking import WakePipe
 from perdure.worker.output import captured_streams
+from perdure.worker.readiness import wait_readable
 from perdure.worker.scope import RunScope
 from perdure.worker.steps import Attempt
 from perdure_storage.records import Cause, ProcessId
@@ -95,7 +95,7 @@ class InlineExecutor:
     # --- inside poll ----------------------------------------------------------------------------
     def _wait(self, timeout_s: float | None) -> None:
         if timeout_s != 0:
-            select.select([self._wake.fd], [], [], timeout_s)
+            wait_readable([self._wake.fd], timeout_s)
         self._wake.drain()
 
     def _run_calls(self) -> None:

@@ -14,7 +14,6 @@ worker's exit status as ``subprocess`` writes it, when nothing is left alive.
 from __future__ import annotations
 
 import os
-import select
 import signal
 import struct
 import sys
@@ -29,6 +28,7 @@ from perdure.worker.kinship import (
     send_group_signal,
     send_signal,
 )
+from perdure.worker.readiness import wait_readable
 
 TERM = b"T"
 KILL = b"K"
@@ -100,7 +100,7 @@ class Keeper:
         self._report()
 
     def _wait_for_news(self, timeout_s: float | None) -> list[int]:
-        ready, _, _ = select.select([self._life, self._woken], [], [], timeout_s)
+        ready = wait_readable([self._life, self._woken], timeout_s)
         if self._woken in ready:
             os.read(self._woken, 4096)
         return ready
@@ -139,7 +139,7 @@ class Keeper:
         until = time.monotonic() + _ORPHANS_GRACE_S
         self._reap()
         while child_pids(me) and time.monotonic() < until:
-            select.select([self._woken], [], [], 0.02)
+            wait_readable([self._woken], 0.02)
             self._reap()
         # The group first: the kernel reaches all of a group at once, so that not even processes
         # that fork as fast as they can get away. What we may not signal (setuid) is left.
@@ -149,7 +149,7 @@ class Keeper:
             signalled = [send_signal(pid, signal.SIGKILL) for pid in descendant_pids(me)]
             if not any(signalled):
                 break
-            select.select([self._woken], [], [], 0.02)
+            wait_readable([self._woken], 0.02)
             self._reap()
 
     def _report(self) -> None:
