@@ -23,6 +23,7 @@ from perdure.cli.session import (
     session_of,
 )
 from perdure.errors import RunFailed
+from perdure_storage.lifecycle import is_terminal
 
 if TYPE_CHECKING:
     from perdure.runs import Run
@@ -179,7 +180,8 @@ def up(
 def _finish(run: Run, session: Session, *, as_json: bool) -> int:
     """Wait for the run's end and print its result."""
     session.run_id = run.id
-    say(f"run {run.id} (if this process dies: perdure resume {shlex.quote(run.id)})")
+    if not is_terminal(run.record.status):
+        say(f"run {run.id} (if this process dies: perdure resume {shlex.quote(run.id)})")
     try:
         value = run.result()
     except KeyboardInterrupt:

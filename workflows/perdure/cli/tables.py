@@ -129,7 +129,9 @@ def _steps(steps: list[StepView]) -> Table:
     table = _columns("STEP", "STATUS", "ATTEMPTS", "TOOK", "VALUE", "WHY")
     for step in steps:
         value = (
-            words.one_line(describe(step.error), 60) if step.error else show_preview(step.preview)
+            words.one_line(describe(step.error), _text_width())
+            if step.error
+            else show_preview(step.preview)
         )
         table.add_row(
             _plain(step.id),
@@ -137,7 +139,7 @@ def _steps(steps: list[StepView]) -> Table:
             str(step.attempts or ""),
             words.duration(step.duration_s),
             _plain(value),
-            _plain(words.one_line(step.reason, 60)),
+            _plain(words.one_line(step.reason, _text_width())),
         )
     return table
 
@@ -155,6 +157,11 @@ def _took(run: RunView) -> float | None:
     if run.started_at is None or run.finished_at is None:
         return None
     return (run.finished_at - run.started_at).total_seconds()
+
+
+def _text_width() -> int:
+    """Return how much of a sentence fits a column; a pipe gets all of it."""
+    return 60 if sys.stdout.isatty() else _PIPE_WIDTH
 
 
 def _plain(text: str) -> str:
