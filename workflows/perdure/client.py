@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from perdure.driving import Driving
-from perdure.errors import DefinitionError, RunConflict, RunNotFound, did_you_mean
+from perdure.errors import DefinitionError, RunConflict, RunNotDriven, RunNotFound, did_you_mean
 from perdure.resources import parse_duration
 from perdure.runs import Run
 from perdure.runtime import Runtime
@@ -184,14 +184,17 @@ class Perdure:
         self._driving.submit(run.id)
 
     def _drive_to_end(self, run: Run) -> Any:
-        record = run.record
-        if record.status in RUN_LIVE:
+        while run.record.status in RUN_LIVE:
             self._drive(run)
             try:
-                return run.result()
+                run.wait(nobody_after_s=0)
             except KeyboardInterrupt:
                 self._say(f"interrupted. Go on with: perdure resume {run.id}")
                 raise
+            except RunNotDriven:
+                # Another process drove it and is gone: it is taken over here.
+                if run.record.status is RunStatus.PAUSED:
+                    raise
         return run.result()
 
     def wait_for(self, run_id: str, until: Any) -> None:

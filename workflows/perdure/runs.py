@@ -151,8 +151,22 @@ class Run:
             return read_result(self._client.runtime, record)
         raise error_of(self._client.runtime, record)
 
-    def wait(self, timeout: float | timedelta | None = None) -> Run:
-        """Wait until the run has ended, however it ends. Raises as ``result`` does."""
+    def wait(
+        self,
+        timeout: float | timedelta | None = None,
+        *,
+        nobody_after_s: float = _NOBODY_AFTER_S,
+    ) -> Run:
+        """Wait until the run has ended, however it ends.
+
+        Args:
+            timeout: seconds to wait; None waits for ever.
+            nobody_after_s: how long somebody is given to take it on, if nobody drives it.
+
+        Raises:
+            RunNotDriven: nobody drives it.
+            WaitTimeout: it goes on, but not within ``timeout``.
+        """
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         until = None if seconds is None else time.monotonic() + seconds
         unseen_since: float | None = None
@@ -169,7 +183,7 @@ class Run:
                 continue
             unseen_since = None if self._has_driver(record) else unseen_since or now
             if record.status is RunStatus.PAUSED or (
-                unseen_since is not None and now - unseen_since > _NOBODY_AFTER_S
+                unseen_since is not None and now - unseen_since >= nobody_after_s
             ):
                 raise _not_driven(record)
             self._client.wait_a_moment(_LOOK_EVERY_S)
