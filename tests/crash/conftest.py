@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
 from tests.crash import ledger
 from tests.crash.scenarios import RUN
 from tests.crash.stage import Stage

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
 from perdure.client import Perdure
 from perdure.plan import FromStep, references
 from perdure.results import read_result
@@ -282,7 +283,7 @@ def check_blobs(client: Perdure, run_id: str, rows: Sequence[StepRecord]) -> Non
             blobs.open(value.integrity, value.size_bytes).release()
     blobs.sweep_temporaries(older_than_s=-1)
     folder = Path(client.settings.blobs)
-    left = [path for path in folder.rglob("*.tmp")]
+    left = list(folder.rglob("*.tmp"))
     assert not left, f"I13: temporary files are left: {left}"
 
 

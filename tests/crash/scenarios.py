@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.crash import steps
+from tests.crash.ledger import VARIABLE, wait_until
+
 from perdure.client import Perdure, open_store
 from perdure.errors import RunCancelled, RunFailed, RunNotDriven
 from perdure_storage.connect import upgrade
 from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus
 from perdure_storage.records import Digest, RunId
 from perdure_storage.schema import CURRENT, Schema
-from tests.crash import steps
-from tests.crash.ledger import VARIABLE, wait_until
 
 RUN = RunId("victim")
 _REVISION = '''"""One more table."""
@@ -51,7 +52,7 @@ class Scenario:
     worker_dies: bool = False
 
 
-# --- one run ----------------------------------------------------------------------------------------
+# --- one run ------------------------------------------------------------------------------------
 def run_everything(client: Perdure) -> None:
     client.run(steps.everything, run_id=RUN)
 
@@ -78,7 +79,7 @@ def open_gate() -> None:
     Path(os.environ[steps.GATE]).touch()
 
 
-# --- requests ---------------------------------------------------------------------------------------
+# --- requests -----------------------------------------------------------------------------------
 def cancel(client: Perdure) -> None:
     try:
         client.run(steps.wishing, wish="cancel", run_id=RUN)
@@ -115,7 +116,7 @@ def fail_and_reset(client: Perdure) -> None:
         client.resume(RUN).result()
 
 
-# --- values and upkeep --------------------------------------------------------------------------------
+# --- values and upkeep --------------------------------------------------------------------------
 def lose_a_value(client: Perdure) -> None:
     try:
         client.run(steps.losing, run_id=RUN)

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+from tests.crash import ledger, steps
+
 from perdure.client import Perdure, open_store
 from perdure_storage.faults import VARIABLE as CRASH_POINTS_VARIABLE
-
-from tests.crash import ledger, steps
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 90

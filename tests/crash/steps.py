@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.crash.ledger import executing
+
 from perdure import Static, task, workflow
 from perdure.retry import Backoff
 from perdure.worker.context import current
-from tests.crash.ledger import executing
 
 BLOB_BYTES = 40_000
 LARGE_BYTES = 8_400_000  # more than is written in one piece
@@ -35,7 +36,7 @@ def bytes_of(text: str, size: int = BLOB_BYTES) -> bytes:
     return block * (size // len(block))
 
 
-# --- one run with something of everything ---------------------------------------------------------
+# --- one run with something of everything -------------------------------------------------------
 @task
 def start(n: int) -> int:
     with executing():
@@ -97,7 +98,7 @@ def current_attempt() -> int:
     return current().attempt if "PERDURE_TEST_LEDGER" in os.environ else 2
 
 
-# --- steps that ask for something -------------------------------------------------------------------
+# --- steps that ask for something ---------------------------------------------------------------
 @task
 def ask(wish: str) -> str:
     """Ask the store to cancel or pause this very run, in the first attempt only."""
@@ -145,7 +146,7 @@ def mending(text: str = "x") -> str:
     return measure_text.bind(gated.bind(measure_text.bind(text)))
 
 
-# --- random graphs ------------------------------------------------------------------------------------
+# --- random graphs ------------------------------------------------------------------------------
 @task(lost_retries=-1)
 def mix(number: int, inputs: list[Any]) -> str:
     with executing():
@@ -210,7 +211,7 @@ def ends_of(rng: random.Random, size: int, kinds: Sequence[Any]) -> list[Any]:
     return nodes[-4:]
 
 
-# --- values that get lost ------------------------------------------------------------------------------
+# --- values that get lost -----------------------------------------------------------------------
 @task
 def gated_size(data: bytes) -> str:
     """As ``gated``, over a large value."""

@@ -8,18 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from perdure_storage.faults import CRASH_POINTS
-
 from tests.crash.ledger import Undisturbed, check, check_nothing_is_left
 from tests.crash.scenarios import RUN, SCENARIOS
 from tests.crash.stage import Stage
 
+from perdure_storage.faults import CRASH_POINTS
+
 HITS = int(os.environ.get("PERDURE_CRASH_HITS", "1"))
 SCENARIO_OF = {point: name for name, each in SCENARIOS.items() for point in each.points}
-COMMITS = ("run.before-insert", "run.after-insert", "claim.before", "claim.after") + tuple(
-    point for point in CRASH_POINTS if point.startswith(("commit.", "terminal."))
-)
-
+COMMITS = [
+    point for point in CRASH_POINTS if point.startswith(("run.", "claim.", "commit.", "terminal."))
+]
 KILLED = -signal.SIGKILL
 
 

@@ -6,12 +6,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from tests.crash import steps
+from tests.crash.ledger import wait_until
+
 from perdure.client import Perdure, open_store
 from perdure_storage.hashing import integrity_digest
 from perdure_storage.records import Digest
-
-from tests.crash import steps
-from tests.crash.ledger import wait_until
 
 
 @pytest.fixture
