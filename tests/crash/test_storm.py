@@ -1,0 +1,154 @@
+"""SIGKILL to coordinators and workers at random, under random graphs: none lost, none doubled."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import time
+from dataclasses import dataclass, field
+
+import psutil
+import pytest
+from perdure.client import Perdure
+from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus
+
+from tests.crash import steps
+from tests.crash.ledger import (
+    Undisturbed,
+    check_blobs,
+    check_end,
+    check_executions,
+    check_nothing_is_left,
+    check_order,
+    check_rows,
+    wait_until,
+)
+from tests.crash.stage import Stage
+
+SEED = int(os.environ.get("PERDURE_STORM_SEED", "1"))
+COORDINATORS = 2
+LIVE_RUNS = 4
+GRAPH_STEPS = 25
+NEW_WORK = 3
+"""Steps that must have ended since a coordinator was killed before the next one is: a run whose
+owners die faster than it commits is given up on purpose, which is another test's business."""
+
+
+@pytest.fixture
+def kills(request: pytest.FixtureRequest) -> int:
+    return int(os.environ.get("PERDURE_STORM_KILLS") or request.config.getoption("--storm"))
+
+
+@dataclass
+class Storm:
+    """Coordinators that serve a store, and who is killed next."""
+
+    stage: Stage
+    client: Perdure
+    rng: random.Random
+    runs: dict[str, int] = field(default_factory=dict)
+    coordinators: list[subprocess.Popen[str]] = field(default_factory=list)
+    killed: dict[str, int] = field(default_factory=lambda: {"coordinator": 0, "worker": 0})
+    ended_at_kill: int = 0
+
+    def submit(self) -> None:
+        """Keep some runs going."""
+        live = [run_id for run_id in self.runs if self.status(run_id) not in RUN_TERMINAL]
+        for _ in range(LIVE_RUNS - len(live)):
+            seed = self.rng.randrange(1 << 30)
+            run = self.client.submit(
+                steps.random_graph, seed=seed, size=GRAPH_STEPS, run_id=f"storm-{seed}"
+            )
+            self.runs[run.id] = seed
+
+    def status(self, run_id: str) -> RunStatus:
+        return self.client.get_run(run_id).record.status
+
+    def serve(self) -> None:
+        """Start coordinators in place of those that are gone."""
+        self.coordinators = [each for each in self.coordinators if each.poll() is None]
+        while len(self.coordinators) < COORDINATORS:
+            words = ("-m", "perdure", "up", "--store", self.stage.store, "--workers", "2")
+            self.coordinators.append(self.stage.start(*words))
+
+    def kill_one(self) -> bool:
+        """SIGKILL a coordinator, or a process below one; say whether there was one to kill."""
+        ended = sum(line.event == "ended" for line in self.stage.ledger.lines())
+        if self.rng.random() < 0.3 and ended >= self.ended_at_kill + NEW_WORK:
+            victim = self.rng.choice(self.coordinators)
+            self.ended_at_kill = ended
+            return self.kill("coordinator", psutil.Process(victim.pid))
+        below = [
+            process
+            for each in self.coordinators
+            for process in psutil.Process(each.pid).children(recursive=True)
+        ]
+        return bool(below) and self.kill("worker", self.rng.choice(below))
+
+    def kill(self, kind: str, process: psutil.Process) -> bool:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            return False
+        self.killed[kind] += 1
+        return True
+
+    def end(self) -> None:
+        """Let everything come to its end, then stop serving."""
+        self.serve()
+        for run_id in self.runs:
+            wait_until(lambda: self.status(run_id) in RUN_TERMINAL, 60, f"{run_id} does not end")  # noqa: B023
+        for coordinator in self.coordinators:
+            coordinator.terminate()
+            self.stage.finish(coordinator)
+
+
+@pytest.mark.storm
+@pytest.mark.timeout(0)
+def test_storm_of_kills_loses_nothing_and_doubles_nothing(stage: Stage, kills: int) -> None:
+    with stage.open() as client:
+        storm = Storm(stage, client, random.Random(SEED))
+        started = time.monotonic()
+        while sum(storm.killed.values()) < kills:
+            storm.serve()
+            storm.submit()
+            wait_a_little(storm.rng)
+            storm.kill_one()
+        storm.end()
+
+        given_up = [run_id for run_id in storm.runs if storm.status(run_id) is RunStatus.FAILED]
+        for run_id in given_up:
+            assert "owners in a row" in str(client.get_run(run_id).error), client.get_run(run_id)
+            client.resume(run_id, executor="processes").result()
+        figures = [check_run(storm, run_id) for run_id in storm.runs]
+
+    check_nothing_is_left(stage.ledger)
+    seconds = time.monotonic() - started
+    print(
+        f"storm: seed {SEED}, {storm.killed} kills in {seconds:.0f} s, {len(figures)} runs, "
+        f"{sum(figures)} steps, {len(stage.ledger.began())} executions, "
+        f"{len(given_up)} runs given up and resumed, 0 lost, 0 doubled"
+    )
+
+
+def wait_a_little(rng: random.Random) -> None:
+    """Let work go on for a random while: chance, not time, is what the test waits for."""
+    end = time.monotonic() + rng.uniform(0.02, 0.4)
+    wait_until(lambda: time.monotonic() >= end, 10, "time stands still")
+
+
+def check_run(storm: Storm, run_id: str) -> int:
+    """Compare one run with what it comes to undisturbed; return how many steps it has."""
+    client, store = storm.client, storm.client.runtime.store
+    lines = storm.stage.ledger.lines(run_id)
+    rows = store.list_steps(run_id, current_only=False)  # type: ignore[arg-type]
+    current = {row.step_id: row.value.value_digest for row in rows if row.current and row.value}
+    expected = client.execute(steps.random_graph, seed=storm.runs[run_id], size=GRAPH_STEPS)
+    wanted = Undisturbed(expected, current)
+    check_end(client, run_id, wanted)
+    check_rows(client, run_id, rows, wanted)
+    check_executions(lines, rows)
+    check_order(client, run_id, lines, rows)
+    check_blobs(client, run_id, rows)
+    return len(current)
