@@ -61,7 +61,8 @@ def train(k: int, rows: Floats) -> KMeans:
 @task
 def predict(model: KMeans, rows: Floats) -> Labels:
     """Say for each flower to which cluster it belongs: shape (n,)."""
-    return model.predict(rows)
+    labels: Labels = model.predict(rows)
+    return labels
 
 
 @task

@@ -7,7 +7,7 @@ are only the shapes that text cannot have by itself: repeated words, dotted name
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -38,6 +38,7 @@ def parse(words: Sequence[str], parameters: Sequence[ParameterView]) -> dict[str
     """
     known = {parameter.name: parameter for parameter in parameters}
     given: dict[str, Any] = {}
+    many: dict[str, list[str]] = {}
     rest = list(words)
     while rest:
         word = rest.pop(0)
@@ -58,15 +59,13 @@ def parse(words: Sequence[str], parameters: Sequence[ParameterView]) -> dict[str
                 raise UsageError(f"--{name} needs a value")
             text = rest.pop(0)
         if parameter.is_many and not path:
-            given.setdefault(parameter.name, []).append(text)
+            many.setdefault(parameter.name, []).append(text)
         else:
             _set(given, (parameter.name, *path), text)
-    return {name: _alone(value) for name, value in given.items()}
-
-
-def _alone(value: Any) -> Any:
-    """Return a list of one text as that text: it may be JSON for the whole list."""
-    return value[0] if isinstance(value, list) and len(value) == 1 else value
+    for name, texts in many.items():
+        # One text alone may be JSON for the whole list: the schema sees which.
+        given[name] = texts if len(texts) > 1 else texts[0]
+    return given
 
 
 def _find(
@@ -97,9 +96,10 @@ def _flag(word: str, text: str | None, negated: bool) -> bool:
 def _set(given: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     *parents, last = path
     for name in parents:
-        given = given.setdefault(name, {})
-        if not isinstance(given, dict):
+        inner: Any = given.setdefault(name, {})
+        if not isinstance(inner, dict):
             raise UsageError(f"--{name} is given as a whole and in parts")
+        given = cast("dict[str, Any]", inner)
     if last in given:
         raise UsageError(f"--{'.'.join(path)} is given twice")
     given[last] = value
@@ -113,7 +113,7 @@ def _listing(known: Collection[str]) -> str:
 
 def read_tags(words: Sequence[str]) -> dict[str, str]:
     """Return ``NAME=VALUE`` words as tags. Raises UsageError for another form."""
-    tags = {}
+    tags: dict[str, str] = {}
     for word in words:
         name, found, value = word.partition("=")
         if not found or not name:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from perdure.cli import words
-from perdure.cli.views import AttemptView, ErrorView, RunView, StepView
+from perdure.cli.views import AttemptView, ErrorView, Preview, RunView, StepView
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -90,12 +89,9 @@ def describe(error: ErrorView) -> str:
     return f"{kind}: {error.message}{where}" if error.message else f"{kind}{where}"
 
 
-def show_preview(preview: Any, width: int = 60) -> str:
-    """Return a preview in one line: its text where it has one, else its JSON."""
-    if preview in (None, ""):
-        return ""
-    text = preview.get("repr") if isinstance(preview, dict) else None
-    return words.one_line(text if text is not None else json.dumps(preview), width)
+def show_preview(preview: Preview | None, width: int = 60) -> str:
+    """Return a preview in one line; it was made when the value was stored."""
+    return words.one_line(str(preview["repr"]), width) if preview else ""
 
 
 def _facts(run: RunView, now: datetime) -> Table:
@@ -114,10 +110,10 @@ def _facts(run: RunView, now: datetime) -> Table:
         table.add_row("steps", f"{run.done} of {run.total} done")
     if _took(run) is not None:
         table.add_row("took", words.duration(_took(run)))
-    for name, value in run.inputs.items():
-        table.add_row("input", _plain(f"{name} = {show_preview(value)}"))
-    for name, value in run.tags.items():
-        table.add_row("tag", _plain(f"{name}={value}"))
+    for name, preview in run.inputs.items():
+        table.add_row("input", _plain(f"{name} = {show_preview(preview)}"))
+    for name, tag in run.tags.items():
+        table.add_row("tag", _plain(f"{name}={tag}"))
     if run.forked_from:
         table.add_row("made from", _plain(run.forked_from))
     if run.parent:

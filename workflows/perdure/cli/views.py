@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from perdure_storage.records import AttemptRecord, ErrorRecord
 
 
+Preview = dict[str, Any]
+"""What a value looked like when it was stored: ``type``, ``repr``, and what else makes sense."""
+
+
 class ErrorView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An error as it was recorded; nothing is unpickled to show it."""
 
@@ -43,7 +47,7 @@ class StepView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     status: str
     attempts: int = 0
     duration_s: float | None = None
-    preview: Any = None
+    preview: Preview | None = None
     reason: str = ""
     error: ErrorView | None = None
 
@@ -58,7 +62,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     origin: str | None = None
-    inputs: dict[str, Any] = {}
+    inputs: dict[str, Preview | None] = {}
     tags: dict[str, str] = {}
     metadata: dict[str, Any] = {}
     parent: str | None = None
@@ -155,8 +159,8 @@ def _error(error: ErrorRecord | None) -> ErrorView | None:
     )
 
 
-def _preview(text: str) -> Any:
-    return msgspec.json.decode(text) if text else None
+def _preview(text: str) -> Preview | None:
+    return msgspec.json.decode(text, type=Preview) if text else None
 
 
 def _seconds(duration: timedelta | None) -> float | None:

@@ -16,6 +16,7 @@ RUN = RunView(
     started_at=NOW - timedelta(minutes=5),
     finished_at=NOW - timedelta(minutes=4),
     inputs={"k": {"type": "int", "repr": "3"}},
+    tags={"team": "a"},
     done=2,
     total=5,
     error=ErrorView(type="builtins.ValueError", message="no rows", step="fit"),
@@ -47,6 +48,7 @@ def test_run_is_shown_with_inputs_error_and_steps(capsys: pytest.CaptureFixture[
 
     out = capsys.readouterr().out
     assert "k = 3" in out
+    assert "team=a" in out
     assert "2 of 5 done" in out
     assert "ValueError: no rows (step fit)" in out
     assert "load" in out
