@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from perdure.calls import CallContext
 from perdure.engine.fleet import Fleet
 from perdure.engine.matching import Matching, match_rows
-from perdure.engine.ownership import is_seen_dead
+from perdure.engine.ownership import is_neighbour, is_seen_dead
 from perdure.engine.placement import shortage
 from perdure.engine.restore import CAREFUL_TAKEOVERS, load_run
 from perdure.engine.salvage import lose_damaged_outputs
@@ -41,20 +41,27 @@ class Loader:
         self._default_executor = default_executor
 
     def claim(self, run_id: RunId) -> RunRecord | None:
-        """Take the run if nobody alive drives it; a dead owner's workers are killed first."""
+        """Take the run if nobody alive drives it.
+
+        A dead owner's workers are killed first; those of a silent one on this host, stopped
+        perhaps, once its runs are no longer its own: no two attempts of a step overlap.
+        """
         record = self._store.find_run(run_id)
         if record is None or record.status not in RUN_LIVE:
             return None
-        seen_dead = None
-        if record.owner is not None:
-            if record.owner.token == self._owner.token:
-                seen_dead = record.owner.token  # ours, thrown away in memory: load it again
-            elif is_seen_dead(record.owner):
-                seen_dead = record.owner.token
+        owner, seen_dead = record.owner, None
+        if owner is not None:
+            if owner.token == self._owner.token:
+                seen_dead = owner.token  # ours, thrown away in memory: load it again
+            elif is_seen_dead(owner):
+                seen_dead = owner.token
                 kill_processes(self._store.workers_of(seen_dead))
             elif record.lease_live:
                 return None
-        return self._store.claim_run(run_id, self._owner, seen_dead=seen_dead)
+        claimed = self._store.claim_run(run_id, self._owner, seen_dead=seen_dead)
+        if claimed is not None and owner is not None and seen_dead is None and is_neighbour(owner):
+            kill_processes(self._store.workers_of(owner.token))
+        return claimed
 
     def load(self, record: RunRecord) -> tuple[RunState, list[Digest]]:
         """Build the state of a claimed run, and make it known to its executor.
