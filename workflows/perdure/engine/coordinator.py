@@ -279,7 +279,11 @@ class Coordinator:
                     self.take_on(record.id)
 
     def _hear_requests(self) -> None:
-        for record in self._store.requests(self._owner.token):
+        records = self._store.requests(self._owner.token)
+        # Whoever has slept longer than its lease learns here, before it commits, what it lost.
+        for run_id in self._engine.runs.keys() - {record.id for record in records}:
+            self._events.append(OwnershipLost(run_id, "another coordinator has taken it over"))
+        for record in records:
             run = self._engine.runs.get(record.id)
             if run is None:
                 continue
