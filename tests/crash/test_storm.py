@@ -10,9 +10,6 @@ from dataclasses import dataclass, field
 
 import psutil
 import pytest
-from perdure.client import Perdure
-from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus
-
 from tests.crash import steps
 from tests.crash.ledger import (
     Undisturbed,
@@ -25,6 +22,9 @@ from tests.crash.ledger import (
     wait_until,
 )
 from tests.crash.stage import Stage
+
+from perdure.client import Perdure
+from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus
 
 SEED = int(os.environ.get("PERDURE_STORM_SEED", "1"))
 COORDINATORS = 2
