@@ -9,7 +9,14 @@ from perdure_storage.clock import Clock
 from perdure_storage.local_blobs import LocalBlobStore
 from perdure_storage.protocols import BlobStore
 from perdure_storage.remote_blobs import FsspecBlobStore
-from perdure_storage.roots import LocalRoot, bind_root, check_root, find_root, public_url
+from perdure_storage.roots import (
+    LocalRoot,
+    bind_root,
+    check_root,
+    confirm_root,
+    find_root,
+    public_url,
+)
 
 __all__ = ["BlobRoot", "FsspecBlobStore", "LocalBlobStore", "open_blobs", "public_url"]
 
@@ -31,7 +38,12 @@ class BlobRoot(BlobStore, Protocol):
 
 
 def open_blobs(
-    url: str | os.PathLike[str], store_id: str, *, bind: bool = False, fs: Any = None
+    url: str | os.PathLike[str],
+    store_id: str,
+    *,
+    bind: bool = False,
+    known: bool = False,
+    fs: Any = None,
 ) -> BlobRoot:
     """Open the blobs of a store.
 
@@ -39,6 +51,8 @@ def open_blobs(
         url: a path, or any URL that fsspec knows.
         store_id: id of the store; its blobs lie under it.
         bind: make a fresh root this store's.
+        known: it has been opened for what goes on now; if it is not there any more, it is out of
+            reach and not wrong.
         fs: an fsspec filesystem to use instead of the one that the URL names.
 
     Raises:
@@ -48,6 +62,8 @@ def open_blobs(
     root = find_root(url, store_id, fs=fs)
     if bind:
         bind_root(root)
+    elif known:
+        confirm_root(root)
     else:
         check_root(root)
     return LocalBlobStore(root) if isinstance(root, LocalRoot) else FsspecBlobStore(root)

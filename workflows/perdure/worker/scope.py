@@ -154,7 +154,7 @@ class LateBlobs:
     def opened(self) -> Any:
         """Return the store itself, opening it once."""
         if self._opened is None:
-            self._opened = open_blobs(self._url, self._store_id)
+            self._opened = open_blobs(self._url, self._store_id, known=True)
         return self._opened
 
     def put(self, buffers: Sequence[Buffer], *, digest: Digest | None = None) -> Digest:
