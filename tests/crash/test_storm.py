@@ -33,6 +33,8 @@ GRAPH_STEPS = 25
 NEW_WORK = 3
 """Steps that must have ended since a coordinator was killed before the next one is: a run whose
 owners die faster than it commits is given up on purpose, which is another test's business."""
+PATIENCE_S = 2.0
+"""How long after a kill some step may take to end before the next kill comes all the same."""
 
 
 @pytest.fixture
@@ -72,27 +74,39 @@ class Storm:
             words = ("-m", "perdure", "up", "--store", self.stage.store, "--workers", "2")
             self.coordinators.append(self.stage.start(*words))
 
-    def kill_one(self) -> bool:
-        """SIGKILL a coordinator, or a process below one; say whether there was one to kill."""
-        ended = sum(line.event == "ended" for line in self.stage.ledger.lines())
-        if self.rng.random() < 0.3 and ended >= self.ended_at_kill + NEW_WORK:
+    def kill_one(self) -> None:
+        """SIGKILL a coordinator, or a process below one, if there is one to kill."""
+        ended = self.ended()
+        if self.rng.random() < 0.4 and ended >= self.ended_at_kill + NEW_WORK:
             victim = self.rng.choice(self.coordinators)
             self.ended_at_kill = ended
-            return self.kill("coordinator", psutil.Process(victim.pid))
+            self.kill("coordinator", psutil.Process(victim.pid))
+            return
         below = [
             process
             for each in self.coordinators
             for process in psutil.Process(each.pid).children(recursive=True)
         ]
-        return bool(below) and self.kill("worker", self.rng.choice(below))
+        if below:
+            self.kill("worker", self.rng.choice(below))
 
-    def kill(self, kind: str, process: psutil.Process) -> bool:
+    def ended(self) -> int:
+        return sum(line.event == "ended" for line in self.stage.ledger.lines())
+
+    def let_work_go_on(self) -> None:
+        """Wait a random while, and until a step has ended: else nothing would be at stake."""
+        before, now = self.ended(), time.monotonic()
+        enough, most = now + self.rng.uniform(0.0, 0.3), now + PATIENCE_S
+        wait_until(
+            lambda: time.monotonic() >= (enough if self.ended() > before else most), 30, "stuck"
+        )
+
+    def kill(self, kind: str, process: psutil.Process) -> None:
         try:
             process.kill()
         except psutil.NoSuchProcess:
-            return False
+            return
         self.killed[kind] += 1
-        return True
 
     def end(self) -> None:
         """Let everything come to its end, then stop serving."""
@@ -113,7 +127,7 @@ def test_storm_of_kills_loses_nothing_and_doubles_nothing(stage: Stage, kills: i
         while sum(storm.killed.values()) < kills:
             storm.serve()
             storm.submit()
-            wait_a_little(storm.rng)
+            storm.let_work_go_on()
             storm.kill_one()
         storm.end()
 
@@ -130,12 +144,6 @@ def test_storm_of_kills_loses_nothing_and_doubles_nothing(stage: Stage, kills: i
         f"{sum(figures)} steps, {len(stage.ledger.began())} executions, "
         f"{len(given_up)} runs given up and resumed, 0 lost, 0 doubled"
     )
-
-
-def wait_a_little(rng: random.Random) -> None:
-    """Let work go on for a random while: chance, not time, is what the test waits for."""
-    end = time.monotonic() + rng.uniform(0.02, 0.4)
-    wait_until(lambda: time.monotonic() >= end, 10, "time stands still")
 
 
 def check_run(storm: Storm, run_id: str) -> int:

@@ -1,0 +1,279 @@
+"""Blobs that are partial, corrupted, swapped or missing, and storage that does not answer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.crash import ledger, steps
+from tests.crash.ledger import Ledger, Undisturbed, check, executing, wait_until
+
+from perdure import task, workflow
+from perdure.client import Perdure, open_store
+from perdure.errors import NondeterminismError, RunFailed
+from perdure.worker.context import current
+from perdure_storage.records import RunId
+
+RUN = "damaged"
+
+
+@task
+def source(n: int) -> int:
+    with executing():
+        return n
+
+
+@task
+def first(n: int) -> bytes:
+    with executing():
+        return steps.bytes_of(f"first {n}")
+
+
+@task
+def second(data: bytes) -> bytes:
+    with executing():
+        return steps.bytes_of(f"second {data[:8]!r}")
+
+
+@task
+def aside(n: int) -> bytes:
+    with executing():
+        return steps.bytes_of(f"aside {n}")
+
+
+@task
+def unrelated(data: bytes) -> str:
+    with executing():
+        return steps.text_of(data)
+
+
+@workflow
+def values() -> list[Any]:
+    """Two large values in a row, a gate before who reads them, and a branch that has no part."""
+    n = source.bind(1)
+    made = second.bind(first.bind(n))
+    return [steps.gated_size.bind(made), unrelated.bind(aside.bind(n))]
+
+
+@pytest.fixture
+def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
+    monkeypatch.setenv(ledger.VARIABLE, str(tmp_path / "ledger.jsonl"))
+    monkeypatch.setenv(steps.GATE, str(tmp_path / "gate"))
+    return Ledger(tmp_path / "ledger.jsonl")
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[Perdure]:
+    with open_store(str(tmp_path / "store" / "perdure.db"), executor="inline") as opened:
+        yield opened
+
+
+@pytest.fixture
+def undisturbed(record: Ledger, tmp_path: Path) -> Undisturbed:
+    open_gate(tmp_path)
+    with open_store(str(tmp_path / "other" / "perdure.db"), executor="inline") as other:
+        other.run(values, run_id=RUN)
+        found = Undisturbed.of(other, RUN)
+    record.path.unlink()
+    (tmp_path / "gate").unlink()
+    return found
+
+
+def open_gate(folder: Path) -> None:
+    (folder / "gate").touch()
+
+
+def path_of(client: Perdure, step: str) -> Path:
+    """Return the file of a step's value."""
+    row = client.get_run(RUN)[step].row
+    assert row is not None
+    assert row.value is not None
+    name = row.value.integrity.removeprefix("blake3:")
+    (found,) = Path(client.settings.blobs).rglob(f"blobs/*/blake3-{name}")
+    return found
+
+
+def cut(path: Path, other: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def flip(path: Path, other: Path) -> None:
+    body = bytearray(path.read_bytes())
+    body[len(body) // 2] ^= 1
+    path.write_bytes(body)
+
+
+def swap(path: Path, other: Path) -> None:
+    path.write_bytes(other.read_bytes())
+
+
+def remove(path: Path, other: Path) -> None:
+    path.unlink()
+
+
+DAMAGES = [cut, flip, swap, remove]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_value_is_rebuilt_on_resume_by_its_own_step_only(
+    damage: Callable[[Path, Path], None],
+    client: Perdure,
+    record: Ledger,
+    undisturbed: Undisturbed,
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(RunFailed):
+        client.run(values, run_id=RUN, on_failure="finish")
+    damage(path_of(client, "second"), path_of(client, "aside"))
+    open_gate(tmp_path)
+
+    client.resume(RUN).result()
+
+    check(record, client, RUN, undisturbed)
+    assert counts(record) == {"source": 1, "first": 1, "second": 2, "aside": 1, "unrelated": 1}
+    assert "rebuilt" in client.why(RUN, "second")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_lineage_is_rebuilt_as_far_up_as_it_is_damaged(
+    damage: Callable[[Path, Path], None],
+    client: Perdure,
+    record: Ledger,
+    undisturbed: Undisturbed,
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(RunFailed):
+        client.run(values, run_id=RUN, on_failure="finish")
+    for step in ("first", "second"):
+        damage(path_of(client, step), path_of(client, "aside"))
+    open_gate(tmp_path)
+
+    client.resume(RUN).result()
+
+    check(record, client, RUN, undisturbed)
+    assert counts(record) == {"source": 1, "first": 2, "second": 2, "aside": 1, "unrelated": 1}
+
+
+@pytest.mark.parametrize("executor", ["inline", "processes"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_value_is_rebuilt_in_a_live_run(
+    damage: Callable[[Path, Path], None],
+    executor: str,
+    record: Ledger,
+    undisturbed: Undisturbed,
+    tmp_path: Path,
+) -> None:
+    """The step above the reader damages what the reader is about to read."""
+    open_gate(tmp_path)
+    with open_store(str(tmp_path / "store" / "perdure.db"), executor=executor) as client:
+        result = client.run(damaging, run_id=RUN, how=damage.__name__, folder=client.settings.blobs)
+
+        assert result == undisturbed.result[0]
+        assert client.get_run(RUN)["second"].generation == 2
+    assert counts(record) == {"source": 1, "first": 1, "second": 2, "damaged": 1}
+
+
+@task
+def damaged(how: str, folder: str, data: bytes) -> int:
+    """Damage the value that it has read, for the others that will read it."""
+    with executing():
+        paths = [p for p in Path(folder).rglob("blobs/*/blake3-*") if p.stat().st_size < 100_000]
+        bodies = {path: path.read_bytes() for path in paths}
+        (mine,) = (path for path, body in bodies.items() if data in body)
+        other = next(path for path in bodies if path != mine)
+        {each.__name__: each for each in DAMAGES}[how](mine, other)
+        return 1
+
+
+@workflow
+def damaging(how: str, folder: str) -> str:
+    made = second.bind(first.bind(source.bind(1)))
+    return steps.gated_size.options(after=[damaged.bind(how, folder, made)]).bind(made)
+
+
+def counts(record: Ledger) -> dict[str, int]:
+    """Return how often each step began, the gated one left out."""
+    began = record.began(RUN)
+    return {step: began.count(step) for step in dict.fromkeys(began) if step != "gated_size"}
+
+
+# --- storage that does not answer -------------------------------------------------------------
+def test_unavailable_storage_is_waited_for_and_nothing_is_rebuilt(
+    client: Perdure, record: Ledger, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    """Without its marker the root proves nothing about what is missing in it."""
+    with pytest.raises(RunFailed):
+        client.run(values, run_id=RUN, on_failure="finish")
+    open_gate(tmp_path)
+    (folder,) = (p.parent for p in Path(client.settings.blobs).rglob("marker.json"))
+    away = folder.with_name("unmounted")
+    folder.rename(away)
+    run = client.resume(RUN)
+    wait_until(lambda: unavailable(client), 20, "nobody noticed")
+
+    assert run.status == "RUNNING"
+    away.rename(folder)
+    run.result()
+
+    check(record, client, RUN, undisturbed)
+    assert set(counts(record).values()) == {1}, "what was only out of reach was made again"
+
+
+def unavailable(client: Perdure) -> bool:
+    attempts = client.runtime.store.list_attempts(RunId(RUN))
+    return any(attempt.cause == "input unavailable" for attempt in attempts)
+
+
+# --- values that are not kept and not the same twice ----------------------------------------
+@task(checkpoint=False)
+def moody() -> bytes:
+    """Give other bytes each time."""
+    with executing():
+        return steps.bytes_of(f"{current().generation} {threading.get_ident()}")
+
+
+@workflow
+def mixing() -> list[Any]:
+    """One consumer of the moody value commits, the other fails at the gate after it."""
+    value = moody.bind()
+    kept = unrelated.bind(value)
+    return [kept, steps.gated_size.options(after=[kept]).bind(value)]
+
+
+def fail_beside_a_committed_consumer(client: Perdure, folder: Path) -> None:
+    with pytest.raises(RunFailed):
+        client.run(mixing, run_id=RUN, on_failure="finish")
+    assert client.get_run(RUN)["unrelated"].status == "SUCCEEDED"
+    open_gate(folder)
+
+
+def test_rebuilt_value_that_differs_beside_a_committed_consumer_is_reported(
+    client: Perdure, record: Ledger, tmp_path: Path
+) -> None:
+    fail_beside_a_committed_consumer(client, tmp_path)
+
+    with pytest.raises(NondeterminismError, match=r"moody.*unrelated"):
+        client.resume(RUN).result()
+
+    assert record.count("unrelated") == 1, "what was committed ran again"
+
+
+def test_rebuilt_value_that_differs_makes_its_consumers_run_again_when_asked(
+    client: Perdure, record: Ledger, tmp_path: Path
+) -> None:
+    fail_beside_a_committed_consumer(client, tmp_path)
+
+    result = client.resume(RUN, on_divergence="recompute").result()
+
+    run = client.get_run(RUN)
+    digests = {
+        row.value.value_digest
+        for row in client.runtime.store.list_steps(RunId(RUN))
+        if row.step_id == "moody" and row.value is not None
+    }
+    consumed = {digest for step in ("unrelated", "gated_size") for digest in run[step].row.inputs}  # type: ignore[union-attr]
+    assert digests == consumed, "consumers of different values stand side by side"
+    assert result[0] == run["unrelated"].result()
