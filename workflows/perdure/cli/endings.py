@@ -53,7 +53,7 @@ class Interrupted(PerdureError):
 
 _ENDED = RunFailed | RunCancelled | RunNotDriven
 _USAGE = (UsageError, DefinitionError, NotSerializable, RunConflict, RunNotFound, StoreError)
-"""What somebody can mend by typing something else."""
+"""What somebody can mend by typing something else; a store that does not answer is not of it."""
 
 
 def report(error: Exception, *, run_id: str | None, show_traceback: bool) -> ExitCode:
@@ -64,6 +64,8 @@ def report(error: Exception, *, run_id: str | None, show_traceback: bool) -> Exi
         say(str(error))
     elif isinstance(error, PerdureError):
         _say_error(error)
+    elif isinstance(error, OSError):  # the machine's, not ours: no such folder, no right, no room
+        say(f"error: {error}")
     else:
         say(f"error: perdure is wrong, not you: {type(error).__name__}: {error}")
         if not show_traceback:
@@ -78,7 +80,7 @@ def exit_code(error: Exception) -> ExitCode:
     """Return the exit code that an error stands for."""
     if isinstance(error, Interrupted | RunCancelled):
         return ExitCode.CANCELLED
-    if isinstance(error, _USAGE):
+    if isinstance(error, _USAGE) and not isinstance(error, StoreUnavailable):
         return ExitCode.USAGE
     return ExitCode.FAILED
 

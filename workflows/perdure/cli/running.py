@@ -164,8 +164,10 @@ def up(
     from perdure.cli.opening import open_store
 
     stop = threading.Event()
+    received: list[int] = []
 
     def on_signal(number: int, frame: FrameType | None) -> None:
+        received.append(number)
         stop.set()
 
     signal.signal(signal.SIGTERM, on_signal)
@@ -174,7 +176,7 @@ def up(
         say(f"driving the runs of {perdure.runtime.store.url}; Ctrl-C stops, runs stay resumable")
         perdure.serve(stop)
     say("stopped")
-    return ExitCode.OK
+    return ExitCode.CANCELLED if signal.SIGINT in received else ExitCode.OK
 
 
 def _finish(run: Run, session: Session, *, as_json: bool) -> int:

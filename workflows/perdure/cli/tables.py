@@ -31,7 +31,7 @@ def console() -> Console:
     """Return a console for stdout. A pipe gets whole lines, whatever their width."""
     from rich.console import Console
 
-    if sys.stdout.isatty():
+    if _is_terminal():
         return Console(width=shutil.get_terminal_size().columns, highlight=False)
     return Console(width=_PIPE_WIDTH, highlight=False, color_system=None)
 
@@ -155,9 +155,13 @@ def _took(run: RunView) -> float | None:
     return (run.finished_at - run.started_at).total_seconds()
 
 
+def _is_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()  # None: it was closed by our caller
+
+
 def _text_width() -> int:
     """Return how much of a sentence fits a column; a pipe gets all of it."""
-    return 60 if sys.stdout.isatty() else _PIPE_WIDTH
+    return 60 if _is_terminal() else _PIPE_WIDTH
 
 
 def _plain(text: str) -> str:

@@ -30,6 +30,8 @@ def failed(cause: Exception) -> RunFailed:
         (RunConflict("other inputs"), ExitCode.USAGE),
         (RunNotFound("x", "sqlite:///s"), ExitCode.USAGE),
         (StoreError("no"), ExitCode.USAGE),
+        (StoreUnavailable("disk full"), ExitCode.FAILED),
+        (PermissionError(13, "Permission denied", "/x"), ExitCode.FAILED),
         (RunCancelled("by you", run_id="iris-1"), ExitCode.CANCELLED),
         (Interrupted("iris-1"), ExitCode.CANCELLED),
         (ZeroDivisionError("ours"), ExitCode.FAILED),
@@ -76,6 +78,14 @@ def test_report_does_not_repeat_a_command_that_the_error_names(
     report(error, run_id="iris-1", show_traceback=False)
 
     assert capsys.readouterr().err.count("perdure resume iris-1") == 1
+
+
+def test_report_does_not_blame_perdure_for_the_machine(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    report(PermissionError(13, "Permission denied", "/x"), run_id=None, show_traceback=False)
+
+    assert capsys.readouterr().err == "error: [Errno 13] Permission denied: '/x'\n"
 
 
 def test_report_asks_for_a_report_when_the_error_is_not_the_users(
