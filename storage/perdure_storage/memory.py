@@ -285,13 +285,13 @@ class MemoryRunStore:
             new = guards.reopened(old, plan, policy)
             if inputs is not None:
                 new = _replace(new, inputs=dict(inputs), inputs_digest=inputs_digest)
-            self._refuse_condemned(run_id, set(guards.blobs_of_inputs(new)))
+            blobs = set(guards.blobs_of_inputs(new))
+            self._refuse_condemned(run_id, blobs | set(() if plan is None else plan.blobs))
             if plan is not None:
-                self._refuse_condemned(run_id, set(plan.blobs))
                 self._plans.setdefault(plan.digest, plan)
                 kept.plans.add(plan.digest)
             kept.record = new
-            kept.blobs |= set(guards.blobs_of_inputs(new))
+            kept.blobs |= blobs
             self._close_failures(kept)
             self._tell(kept, "reset", guards.reset_detail(old, plan, reason))
             return self._seen(kept)

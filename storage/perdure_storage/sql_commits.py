@@ -36,11 +36,18 @@ class _Part:
     """One run's part of a batch, as rows; what its transaction finds out is filled in there."""
 
     commit: RunCommit
-    steps: list[list[Any]]
-    attempts: list[list[Any]]
-    blobs: set[Digest]
+    steps: list[list[Any]] = field(default_factory=list)
+    attempts: list[list[Any]] = field(default_factory=list)
+    blobs: set[Digest] = field(default_factory=set)
+    bad: list[StepId] = field(default_factory=list)
+    why_not: str = ""
     seq: int = 0
     takeovers: int = 0
+
+    @property
+    def is_packed(self) -> bool:
+        """Say whether all of it became rows."""
+        return not self.bad and not self.why_not
 
 
 @dataclass(slots=True)
@@ -63,15 +70,16 @@ class Commits:
     def commit(self, batch: Sequence[RunCommit]) -> CommitReport:
         """Make a batch true, as ``RunStore.commit`` says."""
         guards.require_distinct(batch)
-        unpacked: dict[RunId, Refusal] = {}
-        parts = [part for commit in batch if (part := self._pack(commit, unpacked)) is not None]
+        parts = [self._pack(commit) for commit in batch]
         _pass(batch, "before")
         outcome = self._write(parts) if parts else _Outcome()
         _pass(batch, "after")
-        return CommitReport(committed=outcome.committed, refused=unpacked | outcome.refused)
+        return CommitReport(committed=outcome.committed, refused=outcome.refused)
 
     def _write(self, parts: list[_Part]) -> _Outcome:
         """Try the ways from the fastest to the one that says exactly what is wrong."""
+        if not all(part.is_packed for part in parts):
+            return self._database.write(lambda transaction: self._carefully(transaction, parts))
         try:
             if len(parts) == 1 and parts[0].commit.end is None:
                 return self._database.write(lambda transaction: self._alone(transaction, parts[0]))
@@ -81,28 +89,22 @@ class Commits:
         except RowRefused:
             return self._database.write(lambda transaction: self._carefully(transaction, parts))
 
-    # --- packing, before any lock is held ----------------------------------------------------
-    def _pack(self, commit: RunCommit, refused: dict[RunId, Refusal]) -> _Part | None:
+    # --- packing, before any lock is held -----------------------------------------------------
+    def _pack(self, commit: RunCommit) -> _Part:
+        part = _Part(commit)
         pack = self._steps.pack
-        steps: list[list[Any]] = []
-        blobs: set[Digest] = set()
-        bad: list[StepId] = []
         for step in commit.steps:
             try:
-                steps.append(pack(step))
+                part.steps.append(pack(step))
             except _UNPACKABLE:
-                bad.append(step.step_id)
+                part.bad.append(step.step_id)
             if step.value is not None and step.value.place is Place.BLOB:
-                blobs.add(step.value.integrity)
+                part.blobs.add(step.value.integrity)
         try:
-            attempts = [self._attempts.pack(attempt) for attempt in commit.attempts]
+            part.attempts += [self._attempts.pack(attempt) for attempt in commit.attempts]
         except _UNPACKABLE as error:
-            refused[commit.run_id] = guards.rejected(commit.run_id, bad, str(error))
-            return None
-        if bad:
-            refused[commit.run_id] = guards.rejected(commit.run_id, bad)
-            return None
-        return _Part(commit, steps, attempts, blobs)
+            part.why_not = str(error)
+        return part
 
     # --- a batch of one run ------------------------------------------------------------------
     def _alone(self, transaction: Transaction, part: _Part) -> _Outcome:
@@ -135,14 +137,16 @@ class Commits:
     # --- the common way ----------------------------------------------------------------------
     def _at_once(self, transaction: Transaction, parts: list[_Part]) -> _Outcome:
         outcome = _Outcome()
-        accepted = self._accepted(transaction, parts, outcome)
-        for part in accepted:
-            self._retire(transaction, part)
-            outcome.committed[part.commit.run_id] = _newest(part)
-        self._insert(transaction, accepted, outcome)
-        self._advance(transaction, accepted, outcome)
+        self._land(transaction, self._accepted(transaction, parts, outcome), outcome)
         crash_point("commit.in-transaction")
         return outcome
+
+    def _land(self, transaction: Transaction, parts: list[_Part], outcome: _Outcome) -> None:
+        for part in parts:
+            self._retire(transaction, part)
+            outcome.committed[part.commit.run_id] = _newest(part)
+        self._insert(transaction, parts, outcome)
+        self._advance(transaction, parts, outcome)
 
     def _accepted(
         self, transaction: Transaction, parts: list[_Part], outcome: _Outcome
@@ -256,29 +260,33 @@ class Commits:
     def _carefully(self, transaction: Transaction, parts: list[_Part]) -> _Outcome:
         outcome = _Outcome()
         for part in self._accepted(transaction, parts, outcome):
-            alone = _Outcome()
-            try:
-                with transaction.savepoint():
-                    self._retire(transaction, part)
-                    alone.committed[part.commit.run_id] = _newest(part)
-                    self._insert(transaction, [part], alone)
-                    self._advance(transaction, [part], alone)
-            except Exception as error:
-                # The driver's own exceptions: only those that refuse a row are ours to settle.
-                if not self._is_refusal(error):
-                    raise
+            why_not = self._why_not(transaction, part, outcome)
+            if why_not is not None:
                 bad = self._find_bad(transaction, part)
-                outcome.refused[part.commit.run_id] = guards.rejected(
-                    part.commit.run_id, bad, "" if bad else str(error)
-                )
-            else:
-                outcome.committed.update(alone.committed)
+                refusal = guards.rejected(part.commit.run_id, bad, "" if bad else why_not)
+                outcome.refused[part.commit.run_id] = refusal
         crash_point("commit.in-transaction")
         return outcome
 
+    def _why_not(self, transaction: Transaction, part: _Part, outcome: _Outcome) -> str | None:
+        """Let one run's part land and return None, or undo it and return what was said."""
+        if not part.is_packed:
+            return part.why_not
+        alone = _Outcome()
+        try:
+            with transaction.savepoint():
+                self._land(transaction, [part], alone)
+        except Exception as error:
+            # The driver's own exceptions: only those that refuse a row are ours to settle.
+            if not self._is_refusal(error):
+                raise
+            return str(error)
+        outcome.committed.update(alone.committed)
+        return None
+
     def _find_bad(self, transaction: Transaction, part: _Part) -> list[StepId]:
         """Return the steps whose rows are refused; everything that was tried is undone."""
-        bad: list[StepId] = []
+        bad = list(part.bad)
         try:
             with transaction.savepoint():
                 bad += self._bad_retirements(transaction, part)

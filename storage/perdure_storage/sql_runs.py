@@ -129,13 +129,13 @@ class SqlRunStore:
         self._require_free(transaction, run.id)
         if run.parent is not None:
             transaction.row(self._statements.share_parent, run_id=run.parent)
+        blobs = guards.blobs_of_inputs(run)
+        self._refuse_condemned(transaction, run.id, (*plan.blobs, *blobs))
         self._put_plan(transaction, plan, plan_row)
         columns = dict(zip(_RUN_COLUMNS, row, strict=True))
         if transaction.row(self._statements.insert_run, **columns) is None:
             # Somebody was faster, between the look and the insert.
             raise _IdTaken(run.id)
-        blobs = guards.blobs_of_inputs(run)
-        self._refuse_condemned(transaction, run.id, blobs)
         self._refer(transaction, "run", run.id, blobs)
         transaction.insert(self._statements.insert_plan_ref, [(run.id, plan.digest)])
         self._tell(transaction, run.id, run.seq, "submitted")
@@ -147,7 +147,6 @@ class SqlRunStore:
             raise _IdTaken(run_id)
 
     def _put_plan(self, transaction: Transaction, plan: PlanRecord, row: list[Any]) -> None:
-        self._refuse_condemned(transaction, plan.digest, plan.blobs)
         transaction.insert(self._statements.insert_plan, [row])
         self._refer(transaction, "plan", plan.digest, plan.blobs)
 
@@ -404,12 +403,13 @@ class SqlRunStore:
     ) -> RunRecord:
         old = self._require(transaction, run_id)
         guards.require_resettable(run_id, old.status, old.lease_live)
+        new = _replace(reopen(old), seq=old.seq + 1)
+        blobs = guards.blobs_of_inputs(new)
+        of_plan = () if plan is None else plan.blobs
+        self._refuse_condemned(transaction, run_id, (*of_plan, *blobs))
         if plan is not None:
             self._put_plan(transaction, plan, self._plans.pack(plan))
             transaction.insert(self._statements.insert_plan_ref, [(run_id, plan.digest)])
-        new = _replace(reopen(old), seq=old.seq + 1)
-        blobs = guards.blobs_of_inputs(new)
-        self._refuse_condemned(transaction, run_id, blobs)
         self._refer(transaction, "run", run_id, blobs)
         # The whole row, because the plan is under the run's signature.
         changed = dict(zip(_RUN_COLUMNS, self._runs.pack(new), strict=True))
@@ -529,11 +529,11 @@ class SqlRunStore:
         transaction.insert(self._statements.insert_blob_ref, rows)
 
     def _refuse_condemned(
-        self, transaction: Transaction, named: str, blobs: Sequence[Digest]
+        self, transaction: Transaction, run_id: RunId, blobs: Sequence[Digest]
     ) -> None:
-        taken = find_condemned(self._database, transaction, blobs)
+        taken = find_condemned(self._database, transaction, set(blobs))
         if taken:
-            refusal = guards.condemned(RunId(named), taken)
+            refusal = guards.condemned(run_id, taken)
             raise BlobsCondemned(refusal.message, digests=refusal.digests)
 
 

@@ -1,0 +1,327 @@
+"""One stream of operations on every run store: equal answers after each."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from perdure_storage.boots import boot_id
+from perdure_storage.clock import ManualClock
+from perdure_storage.connect import open_run_store
+from perdure_storage.contract_samples import (
+    LEASE_S,
+    NOW,
+    a_plan,
+    a_run,
+    a_step,
+    a_value,
+    an_attempt,
+    an_event,
+    an_owner,
+    digest,
+)
+from perdure_storage.errors import PerdureError
+from perdure_storage.lifecycle import RunStatus, StepStatus
+from perdure_storage.memory import MemoryRunStore
+from perdure_storage.protocols import RunStore
+from perdure_storage.records import (
+    CommitReport,
+    ErrorRecord,
+    Place,
+    RunCommit,
+    RunEnd,
+    RunId,
+    RunPolicy,
+    RunQuery,
+    StepKey,
+)
+
+RUNS = ["a", "b", "c"]
+TOKENS = ["one", "two"]
+BLOBS = ["x", "y", "z"]
+STEPS = ["s", "t"]
+
+a_run_id = st.sampled_from(RUNS).map(RunId)
+a_token = st.sampled_from(TOKENS)
+some_blobs = st.lists(st.sampled_from(BLOBS), unique=True, max_size=2)
+a_key = st.builds(StepKey, st.sampled_from(STEPS), st.integers(1, 3))
+some_keys = st.lists(a_key, max_size=2).map(tuple)
+a_moment = st.none() | st.integers(-5, 40).map(lambda s: NOW + timedelta(seconds=s))
+a_status = st.sampled_from(
+    [StepStatus.SUCCEEDED, StepStatus.FAILED, StepStatus.SKIPPED, StepStatus.CANCELLED]
+)
+an_end = st.none() | st.builds(
+    RunEnd,
+    status=st.sampled_from([RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED]),
+    error=st.none() | st.just(ErrorRecord(type="E", message="m", pickled=b"p")),
+)
+
+
+@st.composite
+def step_facts(draw: st.DrawFn) -> dict[str, Any]:
+    """Draw what a step row is made of, but for its run."""
+    blob = draw(st.none() | st.sampled_from(BLOBS))
+    value = None if blob is None else a_value(place=Place.BLOB, name=blob)
+    return {
+        "step": draw(st.sampled_from(STEPS)),
+        "generation": draw(st.integers(1, 3)),
+        "status": draw(a_status),
+        "value": value,
+        "reason": draw(st.sampled_from(["", "because", "nul \0"])),
+    }
+
+
+class Differential(RuleBasedStateMachine):
+    """The stores, and what the coordinators of the story believe of the runs that they took."""
+
+    def __init__(self, make: Callable[[ManualClock, Path], list[RunStore]]) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="perdure-differential-"))
+        self.clock = ManualClock(NOW)
+        self.stores = make(self.clock, self.folder)
+
+    def teardown(self) -> None:
+        for store in self.stores:
+            store.close()
+        shutil.rmtree(self.folder)
+
+    def both(self, ask: Callable[[RunStore], Any]) -> Any:
+        """Ask every store the same; return the answer that all of them gave."""
+        answers = [_answer(ask, store) for store in self.stores]
+        for answer in answers[1:]:
+            assert answer == answers[0]
+        return answers[0]
+
+    @initialize()
+    def register_one(self) -> None:
+        self.both(lambda store: store.register(an_owner("one"), LEASE_S))
+
+    # --- what people and clients do -----------------------------------------------------------
+    @rule(
+        run_id=a_run_id,
+        blobs=some_blobs,
+        plan=st.sampled_from("pq"),
+        not_before=a_moment,
+        parent=st.none() | a_run_id,
+        priority=st.integers(-1, 1),
+    )
+    def create(self, run_id: RunId, blobs: list[str], plan: str, **more: Any) -> None:
+        inputs = {name: a_value(place=Place.BLOB, name=name) for name in blobs}
+        made_of = a_plan(plan, "x") if plan == "q" else a_plan(plan)
+        run = a_run(run_id, plan=made_of, inputs=inputs, created_at=self.clock.now(), **more)
+        self.both(lambda store: store.create_run(run, made_of))
+
+    @rule(run_id=a_run_id)
+    def cancel(self, run_id: RunId) -> None:
+        self.both(lambda store: store.request_cancel(run_id))
+
+    @rule(run_id=a_run_id, paused=st.booleans())
+    def pause(self, run_id: RunId, paused: bool) -> None:
+        self.both(lambda store: store.request_pause(run_id, paused))
+
+    @rule(run_id=a_run_id, plan=st.none() | st.just(a_plan("r", "y")), mended=st.booleans())
+    def reset(self, run_id: RunId, plan: Any, mended: bool) -> None:
+        inputs = {"z": a_value(place=Place.BLOB, name="z")} if mended else None
+        policy = RunPolicy(durability="group") if mended else None
+        self.both(lambda store: store.reset_run(run_id, plan=plan, inputs=inputs, policy=policy))
+
+    @rule(run_id=a_run_id, freed=st.booleans())
+    def delete(self, run_id: RunId, freed: bool) -> None:
+        self.both(lambda store: store.delete_run(run_id))
+        if freed:
+            self.both(lambda store: store.free_id(run_id))
+
+    # --- what coordinators do -----------------------------------------------------------------
+    @rule(token=a_token)
+    def register(self, token: str) -> None:
+        self.both(lambda store: store.register(an_owner(token), LEASE_S))
+
+    @rule(token=a_token)
+    def renew(self, token: str) -> None:
+        self.both(lambda store: store.renew(an_owner(token), LEASE_S))
+
+    @rule(token=a_token)
+    def unregister(self, token: str) -> None:
+        self.both(lambda store: store.unregister(an_owner(token)))
+
+    @rule(run_id=a_run_id, token=a_token, seen_dead=st.none() | a_token)
+    def claim(self, run_id: RunId, token: str, seen_dead: str | None) -> None:
+        self.both(lambda store: store.claim_run(run_id, an_owner(token), seen_dead=seen_dead))
+
+    @rule(
+        run_id=a_run_id,
+        to=st.sampled_from([RunStatus.QUEUED, RunStatus.WAITING, RunStatus.PAUSED]),
+        wake_at=a_moment,
+        lag=st.sampled_from([0, 0, 0, 1]),
+    )
+    def release(self, run_id: RunId, to: RunStatus, wake_at: Any, lag: int) -> None:
+        run = self.stores[0].find_run(run_id) or a_run(run_id, owner=an_owner())
+        held = msgspec.structs.replace(run, epoch=run.epoch - lag)
+        self.both(lambda store: store.release_run(held, to=to, wake_at=wake_at))
+
+    @rule(data=st.data(), runs=st.lists(a_run_id, unique=True, min_size=1, max_size=3))
+    def commit(self, data: st.DataObject, runs: list[RunId]) -> None:
+        batch = [self._part(data, run_id) for run_id in runs]
+        self.both(lambda store: store.commit(batch))
+
+    def _part(self, data: st.DataObject, run_id: RunId) -> RunCommit:
+        run = self.stores[0].find_run(run_id)
+        owner = run.owner.token if run is not None and run.owner is not None else "one"
+        epoch = 1 if run is None else run.epoch
+        facts = data.draw(st.lists(step_facts(), max_size=3))
+        tries = data.draw(st.lists(st.integers(1, 2), max_size=2))
+        return RunCommit(
+            run_id=run_id,
+            owner=data.draw(st.sampled_from([owner, owner, owner, "two"])),
+            epoch=epoch - data.draw(st.sampled_from([0, 0, 0, 0, 1])),
+            steps=tuple(a_step(run_id, **fact) for fact in facts),
+            attempts=tuple(an_attempt(run_id, "s", number, worker=owner) for number in tries),
+            events=data.draw(st.sampled_from([(), (an_event("note"),)])),
+            lost=data.draw(st.just(()) | some_keys),
+            superseded=data.draw(st.just(()) | some_keys),
+            end=data.draw(st.none() | st.none() | an_end),
+            wake_at=data.draw(a_moment),
+        )
+
+    # --- what gc and time do ------------------------------------------------------------------
+    @rule(blobs=some_blobs)
+    def condemn(self, blobs: list[str]) -> None:
+        self.both(lambda store: store.condemn(map(digest, blobs)))
+
+    @rule(blobs=some_blobs)
+    def absolve(self, blobs: list[str]) -> None:
+        self.both(lambda store: store.absolve(map(digest, blobs)))
+
+    @rule(seconds=st.sampled_from([1, 4, LEASE_S]))
+    def wait(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    # --- what anyone can see ------------------------------------------------------------------
+    @invariant()
+    def all_runs_look_alike(self) -> None:
+        for run_id in map(RunId, RUNS):
+            self.compare_run(run_id)
+
+    def compare_run(self, run_id: RunId) -> None:
+        run = self.both(lambda store: store.find_run(run_id))
+        self.both(lambda store: store.list_steps(run_id, current_only=False))
+        self.both(lambda store: store.list_attempts(run_id))
+        self.both(lambda store: store.list_events(run_id))
+        if run is not None:
+            self.both(lambda store: store.get_plan(run.plan_digest))
+
+    @invariant()
+    def all_lists_look_alike(self) -> None:
+        self.both(lambda store: store.claimable())
+        self.both(lambda store: store.claimable(besides="one"))
+        self.both(lambda store: store.requests("one"))
+        self.both(lambda store: store.coordinators())
+        for status in ((), (RunStatus.INTERRUPTED,), (RunStatus.QUEUED, RunStatus.FAILED)):
+            self.compare_page(RunQuery(status=status, limit=2))
+
+    def compare_page(self, query: RunQuery) -> None:
+        self.both(lambda store: store.list_runs(query))
+
+    @invariant()
+    def a_step_has_one_current_generation(self) -> None:
+        for run_id in map(RunId, RUNS):
+            current = [step.step_id for step in self.stores[0].list_steps(run_id)]
+            assert len(current) == len(set(current))
+
+
+def _answer(ask: Callable[[RunStore], Any], store: RunStore) -> Any:
+    """Return what a store answers; refusals and errors by their kind, not by their words."""
+    try:
+        answer = ask(store)
+    except PerdureError as error:
+        return (type(error), getattr(error, "digests", ()))
+    if isinstance(answer, CommitReport):
+        refused = {
+            run_id: (refusal.kind, refusal.digests, sorted(refusal.steps))
+            for run_id, refusal in answer.refused.items()
+        }
+        return (answer.committed, refused)
+    return answer
+
+
+def _settings(examples: int) -> settings:
+    return settings(
+        max_examples=examples,
+        stateful_step_count=30,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        # Shrinking a story over databases takes minutes; the seed that is printed replays it.
+        phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    )
+
+
+class MemoryAndSqlite(Differential):
+    def __init__(self) -> None:
+        super().__init__(self._make)
+
+    @staticmethod
+    def _make(clock: ManualClock, folder: Path) -> list[RunStore]:
+        path = folder / "perdure.db"
+        return [
+            MemoryRunStore(clock, boot_id=boot_id()),
+            open_run_store(path, key=b"k" * 32, clock=clock, lease_clock=clock),
+        ]
+
+
+def test_memory_and_sqlite_answer_alike() -> None:
+    run_state_machine_as_test(MemoryAndSqlite, settings=_settings(60))
+
+
+@pytest.fixture
+def fresh_schemas(postgres_server: str) -> Iterator[Callable[[], str]]:
+    """Yield a maker of URLs of empty schemas, which go away together."""
+    import psycopg
+
+    made: list[str] = []
+
+    def make() -> str:
+        name = f"d_{len(made)}"
+        with psycopg.connect(postgres_server, autocommit=True) as connection:
+            for old in made[-1:]:
+                connection.execute(f"DROP SCHEMA {old} CASCADE")
+            connection.execute(f"CREATE SCHEMA {name}")
+        made.append(name)
+        joint = "&" if "?" in postgres_server else "?"
+        return f"{postgres_server}{joint}options=-csearch_path%3D{name}"
+
+    yield make
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        for old in made[-1:]:
+            connection.execute(f"DROP SCHEMA {old} CASCADE")
+
+
+@pytest.mark.postgres
+def test_memory_and_postgres_answer_alike(fresh_schemas: Callable[[], str]) -> None:
+    def make(clock: ManualClock, folder: Path) -> list[RunStore]:
+        del folder
+        return [
+            MemoryRunStore(clock, boot_id=boot_id()),
+            open_run_store(fresh_schemas(), key=b"k" * 32, clock=clock, lease_clock=clock),
+        ]
+
+    class MemoryAndPostgres(Differential):
+        def __init__(self) -> None:
+            super().__init__(make)
+
+    run_state_machine_as_test(MemoryAndPostgres, settings=_settings(15))

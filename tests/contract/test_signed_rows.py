@@ -1,0 +1,237 @@
+"""Rows that somebody changed behind the store's back are never believed."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from perdure_storage.connect import open_run_store
+from perdure_storage.contract_samples import (
+    a_plan,
+    a_step,
+    a_value,
+    an_attempt,
+    by,
+    claimed,
+    created,
+    digest,
+)
+from perdure_storage.errors import KeyMissing, StoreError
+from perdure_storage.lifecycle import RunStatus
+from perdure_storage.protocols import RunStore
+from perdure_storage.records import Cause, ErrorRecord, Place, RunEnd, RunId, RunQuery, StepKey
+from perdure_storage.signing import KeyFile, load_or_create_key
+
+KEY = bytes(range(32))
+ERROR = ErrorRecord(type="E", message="m", cause=Cause.USER_ERROR, pickled=b"pickle")
+_RUN = RunId("run")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return the place of a store with a finished run, whose steps have values and errors."""
+    path = tmp_path / "perdure.db"
+    store = open_run_store(path, key=KEY)
+    plan = a_plan("plan", "function")
+    run = claimed(
+        store, plan=plan, origin="package:flow", inputs={"x": a_value("1")}, inputs_digest="v1:x"
+    )
+    value = a_value("result", place=Place.BLOB)
+    other = a_value("other", place=Place.BLOB)
+    steps = (
+        a_step("run", "a", value=value, code="v1:code", own="v1:own", fingerprint="v1:print"),
+        a_step("run", "b", value=other, error=ERROR, inputs=("v1:1",)),
+        a_step("run", "lost", value=value),
+    )
+    tries = (an_attempt("run", "b", cause=Cause.USER_ERROR, error=ERROR),)
+    store.commit([by(run, *steps, attempts=tries)])
+    end = RunEnd(status=RunStatus.FAILED, error=ERROR)
+    lost = (StepKey("lost", 1),)  # type: ignore[arg-type]
+    store.commit([by(run, lost=lost, end=end)])
+    store.close()
+    return path
+
+
+def _tamper(path: Path, sql: str) -> None:
+    with sqlite3.connect(path) as connection:
+        assert connection.execute(sql).rowcount > 0
+    connection.close()
+
+
+def test_rows_that_nobody_touched_are_believed(path: Path) -> None:
+    store = open_run_store(path, key=KEY)
+
+    run = store.get_run(_RUN)
+    assert len(store.list_steps(_RUN, current_only=False)) == 3
+    assert len(store.list_attempts(_RUN)) == 1
+    assert store.get_plan(run.plan_digest) == a_plan("plan", "function")
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "integrity = 'blake3:evil'",
+        "value_digest = 'v1:evil'",
+        "codec = 'pickle/1'",
+        "size_bytes = 1",
+        "place = 'inline', data = x'00'",
+        "status = 'FAILED'",
+        "generation = 2",
+        "step_id = 'c'",
+        "own = 'v1:evil'",
+        "code = 'v1:evil'",
+        "fingerprint = 'v1:evil'",
+        "inputs = '[\"v1:evil\"]'",
+        'parts = \'{"a":"v1:evil"}\'',
+        "caught = 1",
+        "error = x'80'",
+        "mac = NULL",
+        "mac = (SELECT mac FROM step AS s WHERE s.step_id = 'b')",
+    ],
+)
+def test_a_step_row_that_was_changed_is_named_and_refused(path: Path, change: str) -> None:
+    _tamper(path, f"UPDATE step SET {change} WHERE step_id = 'a'")
+    store = open_run_store(path, key=KEY)
+
+    with pytest.raises(StoreError, match=r"step '[ac]'.*of run 'run' was tampered with"):
+        store.list_steps(_RUN)
+    store.close()
+
+
+def test_a_value_that_was_swapped_with_another_rows_is_refused(path: Path) -> None:
+    columns = ("integrity", "value_digest", "size_bytes", "mac")
+    swapped = ", ".join(f"{c} = (SELECT {c} FROM step AS s WHERE s.step_id = 'b')" for c in columns)
+    _tamper(path, f"UPDATE step SET {swapped} WHERE step_id = 'a'")
+    store = open_run_store(path, key=KEY)
+
+    with pytest.raises(StoreError, match="step 'a'"):
+        store.list_steps(_RUN)
+    store.close()
+
+
+def _get_run(store: RunStore) -> object:
+    return store.get_run(_RUN)
+
+
+def _get_plan(store: RunStore) -> object:
+    return store.get_plan(digest("plan"))
+
+
+def _list_runs(store: RunStore) -> object:
+    return store.list_runs(RunQuery())
+
+
+def _list_attempts(store: RunStore) -> object:
+    return store.list_attempts(_RUN)
+
+
+@pytest.mark.parametrize(
+    ("change", "read", "named"),
+    [
+        ("run SET inputs = x'80'", _get_run, "run 'run'"),
+        ("run SET inputs_digest = 'v1:evil'", _get_run, "run 'run'"),
+        ("run SET origin = 'evil:flow'", _get_run, "run 'run'"),
+        ("run SET mac = NULL", _get_run, "run 'run'"),
+        ("run SET error = x'80'", _get_run, "the error of run 'run'"),
+        ("run SET error = x'80'", _list_runs, "the error of run 'run'"),
+        ("plan SET body = x'80'", _get_plan, "plan blake3:plan"),
+        ("plan SET blobs = '[]'", _get_plan, "plan blake3:plan"),
+        ("attempt SET error = x'80'", _list_attempts, "attempt 1 of step 'b' of run 'run'"),
+    ],
+)
+def test_a_row_that_was_changed_is_named_and_refused(
+    path: Path, change: str, read: Callable[[RunStore], object], named: str
+) -> None:
+    _tamper(path, f"UPDATE {change}")
+    store = open_run_store(path, key=KEY)
+
+    with pytest.raises(StoreError, match=f"{named} was tampered with"):
+        read(store)
+    store.close()
+
+
+def test_a_row_of_another_store_does_not_pass(path: Path, tmp_path: Path) -> None:
+    other = open_run_store(tmp_path / "other.db", key=KEY)
+    claimed(other, plan=a_plan("plan", "function"))
+    other.close()
+    with sqlite3.connect(tmp_path / "other.db") as connection:
+        connection.execute("ATTACH ? AS first", (str(path),))
+        connection.execute("INSERT INTO step SELECT * FROM first.step")
+    connection.close()
+    other = open_run_store(tmp_path / "other.db", key=KEY)
+
+    with pytest.raises(StoreError, match="tampered"):
+        other.list_steps(_RUN)
+    other.close()
+
+
+def test_a_reset_signs_the_run_with_its_new_plan(path: Path) -> None:
+    store = open_run_store(path, key=KEY)
+
+    store.reset_run(_RUN, plan=a_plan("mended"))
+
+    assert store.get_run(_RUN).plan_digest == digest("mended")
+    store.close()
+
+
+# --- keys ----------------------------------------------------------------------------------------
+def test_a_signed_store_needs_its_key(path: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyMissing, match="PERDURE_KEY"):
+        open_run_store(path)
+    with pytest.raises(KeyMissing, match="no-key"):
+        open_run_store(path, key=KeyFile(tmp_path / "no-key"))
+
+    assert not (tmp_path / "no-key").exists()
+
+
+def test_a_store_refuses_another_key_and_shows_none(path: Path) -> None:
+    wrong = b"w" * 32
+
+    with pytest.raises(StoreError, match="put the right one") as refused:
+        open_run_store(path, key=wrong)
+
+    assert wrong.hex() not in str(refused.value)
+
+
+def test_an_unsigned_store_refuses_a_key(tmp_path: Path) -> None:
+    open_run_store(tmp_path / "plain.db").close()
+
+    with pytest.raises(StoreError, match="not signed"):
+        open_run_store(tmp_path / "plain.db", key=KEY)
+
+
+def test_a_key_file_is_made_with_the_store_and_for_its_owner_only(tmp_path: Path) -> None:
+    key = KeyFile(tmp_path / "folder" / "key")
+
+    store = open_run_store(tmp_path / "perdure.db", key=key)
+    created(store)
+    store.close()
+
+    assert stat.S_IMODE(key.path.stat().st_mode) == 0o600
+    assert os.listdir(key.path.parent) == ["key"]
+    again = open_run_store(tmp_path / "perdure.db", key=key)
+    assert again.get_run(_RUN).id == _RUN
+    again.close()
+
+
+def test_a_key_that_is_there_is_never_replaced(tmp_path: Path) -> None:
+    first = load_or_create_key(tmp_path)
+
+    assert load_or_create_key(tmp_path) == first
+    assert len(first) == 32
+
+
+@pytest.mark.parametrize("text", ["", "not hexadecimal", "abcd"])
+def test_a_file_that_holds_no_key_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "key").write_text(text)
+
+    with pytest.raises(StoreError, match="holds no key") as refused:
+        load_or_create_key(tmp_path)
+
+    assert "not hexadecimal" not in str(refused.value)
