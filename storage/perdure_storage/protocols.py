@@ -200,7 +200,8 @@ class RunStore(Protocol):
         ``plan_before``), ``inputs`` with their digest the inputs, ``policy`` the policy. Clears
         error, deadline marks, cancel and pause requests, ``finished_at``, the owner; takeovers
         become 0. Earlier plans stay until the run is deleted. Guard: terminal or PAUSED, or live
-        without an owner whose lease stands; otherwise RunConflict. Raises RunNotFound, BlobsCondemned.
+        without an owner whose lease stands; otherwise RunConflict. Raises RunNotFound,
+        BlobsCondemned.
         """
         ...
 
