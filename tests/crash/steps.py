@@ -225,3 +225,10 @@ def gated_size(data: bytes) -> str:
 @workflow
 def losing(n: int = 1) -> str:
     return gated_size.bind(make_blob.bind(start.bind(n), BLOB_BYTES))
+
+
+@task
+def unwrap(value: Any) -> str:
+    """Squeeze a value, so that results stay small."""
+    with executing():
+        return squeeze(value)

@@ -33,7 +33,7 @@ GRAPH_STEPS = 25
 NEW_WORK = 3
 """Steps that must have ended since a coordinator was killed before the next one is: a run whose
 owners die faster than it commits is given up on purpose, which is another test's business."""
-PATIENCE_S = 2.0
+PATIENCE_S = 1.0
 """How long after a kill some step may take to end before the next kill comes all the same."""
 
 
@@ -96,7 +96,7 @@ class Storm:
     def let_work_go_on(self) -> None:
         """Wait a random while, and until a step has ended: else nothing would be at stake."""
         before, now = self.ended(), time.monotonic()
-        enough, most = now + self.rng.uniform(0.0, 0.3), now + PATIENCE_S
+        enough, most = now + self.rng.uniform(0.0, 0.15), now + PATIENCE_S
         wait_until(
             lambda: time.monotonic() >= (enough if self.ended() > before else most), 30, "stuck"
         )
