@@ -27,6 +27,7 @@ from perdure.client import Perdure
 from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus
 
 SEED = int(os.environ.get("PERDURE_STORM_SEED", "1"))
+KILLS = int(os.environ.get("PERDURE_STORM_KILLS", "0"))
 COORDINATORS = 2
 LIVE_RUNS = 4
 GRAPH_STEPS = 25
@@ -39,7 +40,7 @@ PATIENCE_S = 1.0
 
 @pytest.fixture
 def kills(request: pytest.FixtureRequest) -> int:
-    return int(os.environ.get("PERDURE_STORM_KILLS") or request.config.getoption("--storm"))
+    return KILLS or int(request.config.getoption("--storm"))
 
 
 @dataclass
