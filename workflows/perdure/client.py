@@ -6,7 +6,7 @@ import atexit
 import logging
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 from typing import Any
@@ -197,8 +197,8 @@ class Perdure:
                     raise
         return run.result()
 
-    def wait_for(self, run_id: str, until: Any) -> None:
-        """Wait until ``until()`` holds, driving the run if it is driven by this process."""
+    def wait_for(self, until: Callable[[], bool]) -> None:
+        """Wait until ``until()`` holds, driving what this process drives."""
         self._driving.drive(until)
 
     def wait_a_moment(self, seconds: float) -> None:
@@ -251,7 +251,7 @@ class Perdure:
             limit=limit,
             after=RunId(after) if after is not None else None,
         )
-        return [Run(record.id, self, record) for record in self.runtime.store.list_runs(query)]
+        return [Run(record.id, self) for record in self.runtime.store.list_runs(query)]
 
     def _since(self, since: datetime | timedelta | str | None) -> datetime | None:
         if since is None or isinstance(since, datetime):
@@ -274,7 +274,7 @@ class Perdure:
         self.runtime.store.request_cancel(RunId(run.id))
         if not run.is_driven:
             self._drive(run)
-            self.wait_for(run.id, lambda: run.record.status not in RUN_LIVE)
+            self.wait_for(lambda: run.record.status not in RUN_LIVE)
         return run
 
     def pause(self, run_id: str) -> Run:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -16,6 +16,7 @@ from perdure.engine.ownership import is_seen_dead
 from perdure.errors import DefinitionError, RunNotDriven, WaitTimeout, did_you_mean
 from perdure.plan import FromStep, Plan, StepPlan, decode_plan, references
 from perdure.results import error_of, inputs_of, load_value, next_command, read_result
+from perdure.runtime import Runtime
 from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus, StepStatus
 from perdure_storage.records import (
     AttemptRecord,
@@ -26,9 +27,6 @@ from perdure_storage.records import (
     StepId,
     StepRecord,
 )
-
-if TYPE_CHECKING:
-    from perdure.client import Perdure
 
 _LOOK_EVERY_S = 0.05
 _NOBODY_AFTER_S = 3.0
@@ -48,10 +46,44 @@ class Progress:
         return f"{self.done}/{self.total}"
 
 
+class Client(Protocol):
+    """What a run asks of the one that it came from."""
+
+    @property
+    def runtime(self) -> Runtime:
+        """Return the opened stores."""
+        ...
+
+    def drives(self, run_id: str) -> bool:
+        """Say whether the run is driven by this process."""
+        ...
+
+    def wait_for(self, until: Callable[[], bool]) -> None:
+        """Wait until ``until()`` holds, driving what this process drives."""
+        ...
+
+    def wait_a_moment(self, seconds: float) -> None:
+        """Wait until something changed in this process, at most ``seconds``."""
+        ...
+
+    def cancel(self, run_id: str) -> Run:
+        """Cancel a run."""
+        ...
+
+    def pause(self, run_id: str) -> Run:
+        """Pause a run."""
+        ...
+
+    @property
+    def resume(self) -> Callable[..., Run]:
+        """Return the verb that goes on with a run."""
+        ...
+
+
 class Run:
     """A durable execution, by its id. Everything is read from the store when it is asked for."""
 
-    def __init__(self, run_id: str, client: Perdure, record: RunRecord | None = None) -> None:
+    def __init__(self, run_id: str, client: Client) -> None:
         self.id = run_id
         self._client = client
         self._plan: Plan | None = None
@@ -172,7 +204,7 @@ class Run:
         unseen_since: float | None = None
         while True:
             if self._client.drives(self.id):
-                self._client.wait_for(self.id, lambda: self._is_over_here(until))
+                self._client.wait_for(lambda: self._is_over_here(until))
             record = self.record
             if record.status in RUN_TERMINAL:
                 return self
@@ -283,7 +315,7 @@ class Step:
     def __init__(
         self,
         run: Run,
-        client: Perdure,
+        client: Client,
         plan: StepPlan,
         row: StepRecord | None,
         tries: list[AttemptRecord],
@@ -365,7 +397,7 @@ class Step:
         return f"<Step {self.id} {self.status} of {self.run.id}>"
 
 
-def _views(run: Run, client: Perdure) -> list[Step]:
+def _views(run: Run, client: Client) -> list[Step]:
     store = client.runtime.store
     record = run.record
     rows = {row.step_id: row for row in store.list_steps(record.id)}
