@@ -31,9 +31,9 @@ KILLS = int(os.environ.get("PERDURE_STORM_KILLS", "0"))
 COORDINATORS = 2
 LIVE_RUNS = 4
 GRAPH_STEPS = 25
-NEW_WORK = 3
-"""Steps that must have ended since a coordinator was killed before the next one is: a run whose
-owners die faster than it commits is given up on purpose, which is another test's business."""
+MOST_TAKEOVERS = 2
+"""A coordinator is spared while some run has been taken over so often without a commit: a run
+whose owners die faster than it commits is given up on purpose, which is another test's business."""
 PATIENCE_S = 1.0
 """How long after a kill some step may take to end before the next kill comes all the same."""
 
@@ -53,7 +53,6 @@ class Storm:
     runs: dict[str, int] = field(default_factory=dict)
     coordinators: list[subprocess.Popen[str]] = field(default_factory=list)
     killed: dict[str, int] = field(default_factory=lambda: {"coordinator": 0, "worker": 0})
-    ended_at_kill: int = 0
 
     def submit(self) -> None:
         """Keep some runs going."""
@@ -77,10 +76,10 @@ class Storm:
 
     def kill_one(self) -> None:
         """SIGKILL a coordinator, or a process below one, if there is one to kill."""
-        ended = self.ended()
-        if self.rng.random() < 0.4 and ended >= self.ended_at_kill + NEW_WORK:
+        records = [self.client.get_run(run_id).record for run_id in self.runs]
+        tried = any(r.status not in RUN_TERMINAL and r.takeovers >= MOST_TAKEOVERS for r in records)
+        if self.rng.random() < 0.4 and not tried:
             victim = self.rng.choice(self.coordinators)
-            self.ended_at_kill = ended
             self.kill("coordinator", psutil.Process(victim.pid))
             return
         below = [
@@ -132,10 +131,6 @@ def test_storm_of_kills_loses_nothing_and_doubles_nothing(stage: Stage, kills: i
             storm.kill_one()
         storm.end()
 
-        given_up = [run_id for run_id in storm.runs if storm.status(run_id) is RunStatus.FAILED]
-        for run_id in given_up:
-            assert "owners in a row" in str(client.get_run(run_id).error), client.get_run(run_id)
-            client.resume(run_id, executor="processes").result()
         figures = [check_run(storm, run_id) for run_id in storm.runs]
 
     check_nothing_is_left(stage.ledger)
@@ -143,7 +138,7 @@ def test_storm_of_kills_loses_nothing_and_doubles_nothing(stage: Stage, kills: i
     print(
         f"storm: seed {SEED}, {storm.killed} kills in {seconds:.0f} s, {len(figures)} runs, "
         f"{sum(figures)} steps, {len(stage.ledger.began())} executions, "
-        f"{len(given_up)} runs given up and resumed, 0 lost, 0 doubled"
+        "0 lost, 0 doubled"
     )
 
 
