@@ -6,10 +6,11 @@ from datetime import timedelta
 
 import msgspec
 import pytest
-from tests.unit.perdure.engine.bench import START, Bench, plan_of
+from tests.unit.perdure.engine.bench import START, Bench, plan_of, stored
 
 from perdure.engine.events import CancelRequested, OwnershipLost, PauseRequested
 from perdure.engine.restore import MAX_TAKEOVERS
+from perdure.errors import Failure
 from perdure.executors.protocol import Capacity
 from perdure.plan import Backoff, Plan, StepOptions
 from perdure_storage.lifecycle import RunStatus, StepStatus
@@ -173,6 +174,20 @@ def test_caught_failure_is_a_value_and_the_run_goes_on() -> None:
     assert bench.ended_as is RunStatus.SUCCEEDED
     assert bench.current("a").caught
     assert bench.current("b").inputs == ("v1:failure-builtins.ValueError",)
+
+
+def test_caught_failure_is_the_same_value_when_owners_died_around_it() -> None:
+    plan = plan_of({"a": [], "b": ["a"]}, options={"a": StepOptions(catch=True)})
+    undisturbed, disturbed = Bench(plan).start(), Bench(plan).start()
+    again = Bench(plan, rows=disturbed.rows, attempts=disturbed.attempts).start()
+    caught: list[Failure] = []
+
+    for bench in (undisturbed, again):
+        bench.engine.encode_failure = lambda failure: caught.append(failure) or stored("f")
+        bench.end("a", Cause.USER_ERROR)
+
+    assert again.current("a").attempt == 2
+    assert caught[0] == caught[1]
 
 
 def test_cancel_kills_what_runs_and_ends_when_it_is_gone(diamond: Plan) -> None:
