@@ -8,13 +8,19 @@ from pathlib import Path
 import pytest
 
 from perdure.client import open_store
-from perdure.errors import PerdureError, StoreError
+from perdure.errors import PerdureError, StoreError, ValueDamaged
 from perdure.task import task
+from perdure.workflow import workflow
 
 
 @task
 def large(n: int) -> bytes:
     return b"x" * n
+
+
+@task
+def length(data: bytes) -> int:
+    return len(data)
 
 
 def make(folder: Path) -> None:
@@ -68,3 +74,24 @@ def test_key_of_another_store_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(StoreError):
         read(tmp_path / "one")
+
+
+def test_lost_values_of_a_finished_run_are_rebuilt_by_resume_and_by_the_same_id(
+    tmp_path: Path,
+) -> None:
+    @workflow
+    def two() -> int:
+        return length.bind(large.bind(100_000))
+
+    with open_store(str(tmp_path / "perdure.db"), executor="inline") as client:
+        client.run(two, run_id="t")
+        for again in (lambda: client.resume("t").result(30), lambda: client.run(two, run_id="t")):
+            for blob in (tmp_path / "blobs").glob("*/blobs/*/*"):
+                blob.unlink()
+            with pytest.raises(ValueDamaged, match="perdure resume t"):
+                client.get_run("t")["large"].result()
+
+            assert again() == 100_000
+
+            assert len(client.get_run("t")["large"].result()) == 100_000
+            assert client.get_run("t")["length"].generation == 1

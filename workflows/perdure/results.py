@@ -14,6 +14,7 @@ from perdure.templates import resolve
 from perdure_storage.errors import PerdureError, StoreError, ValueDamaged
 from perdure_storage.lifecycle import RunStatus, StepStatus
 from perdure_storage.records import (
+    Cause,
     ErrorRecord,
     Place,
     RunRecord,
@@ -121,7 +122,13 @@ def _message(record: RunRecord, error: ErrorRecord) -> str:
 def next_command(record: RunRecord) -> str:
     """Return the command that fits the cause, as a sentence."""
     error = record.error
-    user_error = error is not None and error.cause.value in ("user error", "timeout")
+    if error is not None and error.type == "perdure.errors.NondeterminismError":
+        return f"Run them again with: perdure resume {record.id} --on-divergence recompute"
+    user_error = (
+        error is not None
+        and error.step_id is not None  # a deadline is the run's own, and no bug
+        and error.cause in (Cause.USER_ERROR, Cause.TIMEOUT)
+    )
     if record.status is RunStatus.FAILED and user_error:
         return f"Mend it, then: perdure resume {record.id} --code current"
     return f"Go on with: perdure resume {record.id}"
@@ -131,7 +138,9 @@ def _own_error(record: RunRecord, error: ErrorRecord) -> PerdureError | None:
     """Return errors that perdure itself ended the run with, as their own class."""
     name = error.type.rpartition(".")[2]
     if name == "NondeterminismError" and error.type.startswith("perdure."):
-        return errors.NondeterminismError(error.message, run_id=record.id, step_id=error.step_id)
+        return errors.NondeterminismError(
+            f"{error.message}\n{next_command(record)}", run_id=record.id, step_id=error.step_id
+        )
     return None
 
 

@@ -23,6 +23,7 @@ from perdure.plan import Function, Plan, StepPlan, decode_plan, encode_plan
 from perdure.resources import parse_duration
 from perdure.runtime import Runtime
 from perdure.settings import EXECUTORS, Settings
+from perdure_storage.errors import ValueDamaged
 from perdure_storage.faults import crash_point
 from perdure_storage.hashing import integrity_digest
 from perdure_storage.lifecycle import RunStatus
@@ -125,10 +126,10 @@ def check_run_id(run_id: object) -> None:
         raise DefinitionError(f"run id {run_id!r} is not valid Unicode") from None
     if not run_id.isprintable():
         raise DefinitionError(f"run id {run_id!r} has control characters")
-    if run_id != run_id.strip() or run_id == "-" or run_id.startswith("--"):
+    if run_id != run_id.strip() or run_id.startswith("-"):
         raise DefinitionError(
             f"run id {run_id!r} cannot be typed on a command line: no spaces at its ends, "
-            "not '-', not beginning with '--'"
+            "no '-' in front"
         )
 
 
@@ -255,8 +256,10 @@ class Submission:
             raise RunConflict(
                 f"run {record.id!r} has succeeded with other code or inputs "
                 f"({self._difference(record)}). To take over what has not changed into a new run "
-                f"pass reuse={record.id!r} without run_id=, or give a new run_id="
+                f"pass reuse={record.id!r} (--reuse {record.id}) without its id, or give a new id"
             )
+        if not values_are_there(self.runtime, record):
+            return self._reopened(record, equal)
         when = record.finished_at
         return record, f"{record.id} finished {when:%Y-%m-%d %H:%M} UTC: recorded result"
 
@@ -397,7 +400,7 @@ def reopen_run(
     record = runtime.store.get_run(run_id)
     if is_driven(record):
         return f"{run_id} is {record.status} and driven by process {_driver(record)}: attached"
-    if record.status is RunStatus.SUCCEEDED and _result_is_there(runtime, record):
+    if record.status is RunStatus.SUCCEEDED and values_are_there(runtime, record):
         return f"{run_id} has succeeded: recorded result"
     policy = msgspec.structs.replace(
         record.policy,
@@ -417,14 +420,14 @@ def _driver(record: RunRecord) -> str:
     return f"{record.owner.pid} on {record.owner.host}" if record.owner is not None else "nobody"
 
 
-def _result_is_there(runtime: Runtime, record: RunRecord) -> bool:
-    from perdure.results import read_result
-    from perdure_storage.errors import ValueDamaged
-
-    try:
-        read_result(runtime, record)
-    except ValueDamaged:
-        return False
+def values_are_there(runtime: Runtime, record: RunRecord) -> bool:
+    """Say whether every value that the run has stored can be read, verified."""
+    for row in runtime.store.list_steps(record.id):
+        if row.value is not None and row.value.place is Place.BLOB:
+            try:
+                runtime.blobs.open(row.value.integrity, row.value.size_bytes)
+            except ValueDamaged:
+                return False
     return True
 
 

@@ -10,7 +10,7 @@ from perdure.engine.matching import Matching, match_rows
 from perdure.engine.ownership import is_neighbour, is_seen_dead
 from perdure.engine.placement import shortage
 from perdure.engine.restore import CAREFUL_TAKEOVERS, load_run
-from perdure.engine.salvage import lose_damaged_outputs
+from perdure.engine.salvage import lose_damaged_values
 from perdure.engine.state import RunState
 from perdure.executors.process_tree import kill_processes
 from perdure.fingerprint import fingerprints
@@ -93,7 +93,7 @@ class Loader:
         run.executor = self._executor_name(record)
         self._open(run)
         is_fresh = record.epoch == 1 and record.reuse_from is None
-        return run, [] if is_fresh else lose_damaged_outputs(run, self._blobs, now)
+        return run, [] if is_fresh else lose_damaged_values(run, self._blobs, now)
 
     def _executor_name(self, record: RunRecord) -> str:
         name = record.policy.executor or self._default_executor

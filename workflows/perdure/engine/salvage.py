@@ -1,33 +1,35 @@
-"""Looking after the values of a resumed run that no step will read: those of its result."""
+"""Looking after the values of a resumed run that no step will read."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from perdure.engine.advance import reopen
-from perdure.engine.state import RunState
+from perdure.engine.state import RunState, StepState
 from perdure_storage.errors import ValueDamaged, ValueUnavailable
 from perdure_storage.protocols import BlobStore
 from perdure_storage.records import Digest, Place
 
 
-def lose_damaged_outputs(run: RunState, blobs: BlobStore, now: datetime) -> list[Digest]:
-    """Verify the committed values of the result; those that are gone or damaged are rebuilt.
+def lose_damaged_values(run: RunState, blobs: BlobStore, now: datetime) -> list[Digest]:
+    """Verify committed values; those that are gone or damaged are rebuilt.
 
-    Inputs of steps that are still to run need no look here: the worker that reads them verifies
-    them. Storage that does not answer is left alone: it says nothing about the value.
+    Those of the result always; all of them if every step has committed, for then nothing else
+    will read them. Inputs of steps that are still to run need no look here: the worker that reads
+    them verifies them. Storage that does not answer is left alone: it says nothing about a value.
 
     Returns:
         The digests to quarantine.
     """
     damaged = []
-    for step_id in sorted(run.outputs):
-        step = run.steps[step_id]
+    for step in list(_to_verify(run)):
         value = step.value
         if not step.is_done or value is None or value.place is Place.INLINE:
             continue
         if value.place is Place.NONE:
-            reopen(run, step, "the result needs it and it was not checkpointed", now)
+            if step.id in run.outputs:
+                reopen(run, step, "the result needs it and it was not checkpointed", now)
             continue
         try:
             blobs.open(value.integrity, value.size_bytes)
@@ -37,3 +39,9 @@ def lose_damaged_outputs(run: RunState, blobs: BlobStore, now: datetime) -> list
         except ValueUnavailable:
             continue
     return damaged
+
+
+def _to_verify(run: RunState) -> Iterable[StepState]:
+    if run.unfinished == 0:
+        return run.steps.values()
+    return (run.steps[step_id] for step_id in sorted(run.outputs))
