@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from psycopg import errors as pg
 from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 from sqlalchemy.engine import Engine
-from sqlalchemy.pool import PoolProxiedConnection, QueuePool
+from sqlalchemy.pool import NullPool, Pool, PoolProxiedConnection, QueuePool
 
 from perdure_storage.clock import SystemClock
 from perdure_storage.database import RowRefused, Transaction
@@ -60,6 +60,8 @@ class PostgresDatabase:
         dialect = psycopg_dialect.dialect(paramstyle="format")  # type: ignore[no-untyped-call]
         self._statements = Statements(dialect, terms)
         self._engine = postgres_engine(url)
+        # Writer and watcher are never taken from the pool, where a connection may be long dead.
+        self._lone = postgres_engine(url, pool=NullPool)
         self._writing = threading.Lock()
         self._watching = threading.Lock()
         self._pause = threading.Event()
@@ -117,10 +119,8 @@ class PostgresDatabase:
     def close(self) -> None:
         with self._writing, self._watching:
             self._is_closed = True
-            for connection in (self._writer, self._watcher):
-                if connection is not None:
-                    connection.close()
-            self._writer = self._watcher = None
+            self._drop_writer()
+            self._drop_watcher()
         self._engine.dispose()
 
     # --- one attempt -------------------------------------------------------------------------
@@ -176,7 +176,7 @@ class PostgresDatabase:
     # --- connections -------------------------------------------------------------------------
     def _open_writer(self) -> psycopg.Connection[Any]:
         if self._writer is None:
-            self._writer = self._connect()
+            self._writer = self._connect(self._lone)
             driver = _driver(self._writer)
             driver.execute("SET statement_timeout = 0")
             driver.execute(f"SET lock_timeout = '{LOCK_TIMEOUT_S}s'")
@@ -187,15 +187,15 @@ class PostgresDatabase:
             self._writer.invalidate()
         self._writer = None
 
-    def _connect(self) -> PoolProxiedConnection:
+    def _connect(self, engine: Engine) -> PoolProxiedConnection:
         try:
-            return self._engine.raw_connection()
+            return engine.raw_connection()
         except psycopg.OperationalError as error:
             raise _Dropped(str(error).strip()) from error
 
     @contextmanager
     def _pooled(self) -> Iterator[psycopg.Connection[Any]]:
-        connection = self._connect()
+        connection = self._connect(self._engine)
         driver = _driver(connection)
         try:
             yield driver
@@ -209,7 +209,7 @@ class PostgresDatabase:
 
     def _listen(self) -> None:
         if self._watcher is None:
-            self._watcher = self._engine.raw_connection()
+            self._watcher = self._lone.raw_connection()
             _driver(self._watcher).execute(f"LISTEN {CHANNEL}")
             self._heard += 1
         self._heard += sum(1 for _ in _driver(self._watcher).notifies(timeout=0))
@@ -289,13 +289,15 @@ _UNDONE: tuple[type[Exception], ...] = (
 )
 
 
-def postgres_engine(url: sa.URL) -> Engine:
+def postgres_engine(url: sa.URL, *, pool: type[Pool] = QueuePool) -> Engine:
     """Return an engine whose connections commit each statement unless a transaction is begun."""
+    sizes = {"pool_size": 4, "max_overflow": 60} if pool is QueuePool else {}
     engine = sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
-        poolclass=QueuePool,
-        pool_size=4,
-        max_overflow=60,
+        poolclass=pool,
+        **sizes,
+        # Nothing is left open on a connection that is given back, and a dead one cannot be reset.
+        pool_reset_on_return=None,
         connect_args={"connect_timeout": 10, "autocommit": True},
         # What a server says about rows may hold values; those are not for logs.
         hide_parameters=True,
@@ -306,8 +308,13 @@ def postgres_engine(url: sa.URL) -> Engine:
 
 def _set_up(connection: psycopg.Connection[Any], record: object) -> None:
     del record
-    connection.execute(f"SET statement_timeout = '{READ_TIMEOUT_S}s'")
-    connection.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_TIMEOUT_S}s'")
+    try:
+        connection.execute(f"SET statement_timeout = '{READ_TIMEOUT_S}s'")
+        connection.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_TIMEOUT_S}s'")
+    except BaseException:
+        # The pool forgets a connection that fails here, and would leave it open.
+        connection.close()
+        raise
 
 
 def _driver(connection: PoolProxiedConnection) -> psycopg.Connection[Any]:

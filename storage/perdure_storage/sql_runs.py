@@ -499,7 +499,10 @@ class SqlRunStore:
 
     # --- inside a transaction ----------------------------------------------------------------
     def _lock(self, transaction: Transaction, run_id: RunId) -> RunRecord | None:
-        row = transaction.row(self._statements.lock_run, run_id=run_id)
+        lock = self._statements.lock_run
+        if lock is not None:
+            transaction.row(lock, run_id=run_id)
+        row = transaction.row(self._statements.find_run, run_id=run_id)
         return None if row is None else self._runs.unpack(row)
 
     def _require(self, transaction: Transaction, run_id: RunId) -> RunRecord:

@@ -180,9 +180,17 @@ class Statements:
         return self.compile(self._runs(*run.c).where(run.c.id == sa.bindparam("run_id")))
 
     @cached_property
-    def lock_run(self) -> Statement:
-        chosen = self._runs(*run.c).where(run.c.id == sa.bindparam("run_id"))
-        return self.compile(chosen.with_for_update(of=run))
+    def lock_run(self) -> Statement | None:
+        """Lock a run's row, before anything about it is read; SQLite has one writer anyway.
+
+        Locking and reading must be two statements. One that waits for the lock sees the run as
+        its last owner left it, but joins the heartbeats as they were before it waited: the new
+        owner would have none, and the run would be taken from it at once.
+        """
+        if not self._is_postgres:
+            return None
+        chosen = sa.select(run.c.id).where(run.c.id == sa.bindparam("run_id"))
+        return self.compile(chosen.with_for_update())
 
     @cached_property
     def claimable(self) -> Statement:

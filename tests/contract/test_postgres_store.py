@@ -1,0 +1,380 @@
+"""What PostgreSQL stores do beyond the contract: lost connections, commits in doubt."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
+
+import psycopg
+import pytest
+
+from perdure_storage.clock import ManualClock
+from perdure_storage.connect import open_run_store
+from perdure_storage.contract_samples import (
+    LEASE_S,
+    a_plan,
+    a_run,
+    a_step,
+    an_owner,
+    by,
+    claimed,
+    created,
+)
+from perdure_storage.errors import StoreError, StoreUnavailable
+from perdure_storage.records import RunId
+from perdure_storage.rows import pack_owner
+from perdure_storage.sql_runs import SqlRunStore
+
+pytestmark = [pytest.mark.postgres, pytest.mark.timeout(60)]
+
+_RUN = RunId("run")
+_COMMIT = b"COMMIT\0"
+_BUFFER = 65_536
+
+
+class Proxy:
+    """A door to the server that can be slammed: before COMMIT arrives, or before its answer.
+
+    Args:
+        server: path of the server's socket.
+    """
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.slam_before_commit = threading.Event()
+        self.slam_after_commit = threading.Event()
+        self.slammed = threading.Event()
+        self._open: list[socket.socket] = []
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        # Shutting down wakes the thread that accepts; closing alone would not.
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.drop_all()
+        self._thread.join()
+
+    def drop_all(self) -> None:
+        """Cut every connection, as a failing network does."""
+        for end in list(self._open):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.socket(socket.AF_UNIX)
+            server.connect(self._server)
+            self._open += [client, server]
+            for source, target in ((client, server), (server, client)):
+                pump = self._send if source is client else self._answer
+                threading.Thread(target=pump, args=(source, target), daemon=True).start()
+
+    def _send(self, client: socket.socket, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := client.recv(_BUFFER):
+                if _COMMIT in data and self.slam_before_commit.is_set():
+                    self.slam_before_commit.clear()
+                    self._slam(client, server)
+                    return
+                server.sendall(data)
+        self._slam(client, server)
+
+    def _answer(self, server: socket.socket, client: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := server.recv(_BUFFER):
+                if _COMMIT in data and self.slam_after_commit.is_set():
+                    # The server says that it is done, and nobody hears it.
+                    self.slam_after_commit.clear()
+                    break
+                client.sendall(data)
+        self._slam(client, server)
+
+    def _slam(self, *ends: socket.socket) -> None:
+        self.slammed.set()
+        for end in ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def proxy(postgres_url: str) -> Iterator[Proxy]:
+    folder = parse_qs(urlsplit(postgres_url).query).get("host", [""])[0]
+    if not Path(folder, ".s.PGSQL.5432").exists():
+        pytest.skip("the proxy stands before a server on a socket")
+    proxy = Proxy(str(Path(folder, ".s.PGSQL.5432")))
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def store(postgres_url: str, proxy: Proxy) -> Iterator[SqlRunStore]:
+    """Yield a store that reaches its server through the proxy."""
+    options = parse_qs(urlsplit(postgres_url).query)["options"][0]
+    url = f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres?options={quote(options)}"
+    store = open_run_store(f"{url}&sslmode=disable&gssencmode=disable")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def direct(postgres_url: str, store: SqlRunStore) -> Iterator[SqlRunStore]:
+    """Yield the same store without a proxy."""
+    direct = open_run_store(postgres_url)
+    assert direct.store_id == store.store_id
+    yield direct
+    direct.close()
+
+
+def test_a_commit_whose_answer_was_lost_stands_and_is_not_done_twice(
+    store: SqlRunStore, direct: SqlRunStore, proxy: Proxy
+) -> None:
+    run = claimed(store)
+    proxy.slam_after_commit.set()
+
+    report = store.commit([by(run, a_step("run", "s"))])
+
+    assert proxy.slammed.is_set()
+    assert report.committed == {_RUN: 3}
+    assert [step.step_id for step in direct.list_steps(_RUN)] == ["s"]
+    assert direct.get_run(_RUN).seq == 3
+
+
+def test_a_commit_that_never_arrived_is_made_again(
+    store: SqlRunStore, direct: SqlRunStore, proxy: Proxy
+) -> None:
+    run = claimed(store)
+    proxy.slam_before_commit.set()
+
+    report = store.commit([by(run, a_step("run", "s"))])
+
+    assert proxy.slammed.is_set()
+    assert report.committed == {_RUN: 3}
+    assert [step.step_id for step in direct.list_steps(_RUN)] == ["s"]
+
+
+@pytest.mark.parametrize("when", ["slam_before_commit", "slam_after_commit"])
+def test_a_run_is_made_once_when_the_connection_drops_around_its_commit(
+    store: SqlRunStore, direct: SqlRunStore, proxy: Proxy, when: str
+) -> None:
+    getattr(proxy, when).set()
+
+    made = store.create_run(a_run(), a_plan())
+
+    assert made is not None
+    assert direct.get_run(_RUN) == made
+    assert [event.kind for event in direct.list_events(_RUN)] == ["submitted"]
+
+
+def test_reads_and_writes_go_on_after_connections_dropped(store: SqlRunStore, proxy: Proxy) -> None:
+    run = claimed(store)
+    store.changes()
+    proxy.drop_all()
+
+    assert store.get_run(_RUN).id == _RUN
+    proxy.drop_all()
+    assert _RUN in store.commit([by(run, a_step("run", "s"))]).committed
+    proxy.drop_all()
+    assert store.renew(an_owner(), LEASE_S)
+    proxy.drop_all()
+    before = store.changes()
+    store.request_cancel(_RUN)
+    assert store.changes() != before
+
+
+def test_a_server_that_is_gone_is_a_clear_error(store: SqlRunStore, proxy: Proxy) -> None:
+    run = claimed(store)
+    proxy.close()
+
+    with pytest.raises(StoreUnavailable, match=r"does not answer.*pg_isready"):
+        store.commit([by(run, a_step("run", "s"))])
+
+
+def test_a_server_that_was_never_there_is_a_clear_error_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+    with pytest.raises(StoreUnavailable, match="does not answer") as refused:
+        open_run_store(f"postgresql://user:secret@127.0.0.1:{port}/db")
+
+    assert "secret" not in str(refused.value)
+    assert "user" not in str(refused.value).replace("this user", "")
+
+
+def test_the_shown_url_has_no_credentials(postgres_url: str) -> None:
+    store = open_run_store(postgres_url)
+
+    assert "postgres@" not in store.url
+    assert store.url.startswith("postgresql://")
+    store.close()
+
+
+def test_leases_follow_the_clock_of_the_database(postgres_url: str) -> None:
+    """A machine whose clocks are wrong does not change who holds what."""
+    clock = ManualClock()
+    store = open_run_store(postgres_url, clock=clock)
+    claimed(store)
+
+    clock.advance(100 * LEASE_S)
+    assert store.get_run(_RUN).lease_live
+    store.renew(an_owner(), 0.0)
+
+    assert not store.get_run(_RUN).lease_live
+    store.close()
+
+
+def test_a_lease_of_another_host_stands(postgres_url: str) -> None:
+    store = open_run_store(postgres_url)
+    far = an_owner("far", boot_id="another boot", host="far")
+    claimed(store, owner=far)
+
+    assert store.get_run(_RUN).lease_live
+    assert store.claim_run(_RUN, an_owner()) is None
+    assert store.claimable() == []
+    store.close()
+
+
+def test_a_request_through_another_connection_is_noticed(postgres_url: str) -> None:
+    store, other = open_run_store(postgres_url), open_run_store(postgres_url)
+    created(store)
+    database: Any = store._database
+    store.changes()
+    heard = database._heard
+
+    other.request_cancel(_RUN)
+    # The server delivers when it likes, which is soon; the test's time-out is the limit.
+    while database._heard == heard:
+        store.changes()
+
+    assert database._heard == heard + 1
+    store.close()
+    other.close()
+
+
+def test_runs_made_at_once_with_one_id_are_one(postgres_url: str) -> None:
+    stores = [open_run_store(postgres_url) for _ in range(4)]
+    made: list[object] = []
+
+    def make(number: int, store: SqlRunStore) -> None:
+        plan = a_plan("p", "b")
+        made.append(store.create_run(a_run(workflow=f"w{number}", plan=plan), plan))
+
+    threads = [threading.Thread(target=make, args=pair) for pair in enumerate(stores)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sum(run is not None for run in made) == 1
+    for store in stores:
+        store.close()
+
+
+def test_a_claim_that_waited_for_another_claim_sees_its_lease(postgres_url: str) -> None:
+    """What is joined to a row that was waited for must not be older than the wait."""
+    store, other = open_run_store(postgres_url), open_run_store(postgres_url)
+    created(store)
+    other.register(an_owner("two"), LEASE_S)
+    claims: list[object] = []
+    with psycopg.connect(postgres_url) as holder:
+        holder.execute("SELECT id FROM run FOR UPDATE")
+        late = threading.Thread(
+            target=lambda: claims.append(other.claim_run(_RUN, an_owner("two")))
+        )
+        late.start()
+        _await_waiting(postgres_url)
+        store.register(an_owner("one"), LEASE_S)
+        holder.execute(
+            "UPDATE run SET owner = %s, owner_token = 'one', epoch = 1, status = 'RUNNING'",
+            (pack_owner(an_owner("one")),),
+        )
+
+    late.join()
+
+    assert claims == [None]
+    assert store.get_run(_RUN).epoch == 1
+    store.close()
+    other.close()
+
+
+def _await_waiting(url: str) -> None:
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    with psycopg.connect(url, autocommit=True) as watcher:
+        while watcher.execute(waiting).fetchone() is None:
+            pass
+
+
+def test_coordinators_that_race_for_runs_take_each_once(postgres_url: str) -> None:
+    stores = [open_run_store(postgres_url) for _ in range(4)]
+    names = [f"run-{number}" for number in range(20)]
+    for name in names:
+        created(stores[0], name)
+    claims: list[object] = []
+
+    def claim(number: int, store: SqlRunStore) -> None:
+        me = an_owner(f"c{number}")
+        store.register(me, LEASE_S)
+        for name in names:
+            claims.append(store.claim_run(RunId(name), me))
+
+    threads = [threading.Thread(target=claim, args=pair) for pair in enumerate(stores)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sum(run is not None for run in claims) == len(names)
+    assert {stores[0].get_run(RunId(name)).epoch for name in names} == {1}
+    for store in stores:
+        store.close()
+
+
+def test_blobs_are_never_condemned_and_referred_to_at_once(postgres_url: str) -> None:
+    """Whoever is second sees the first: the mark, or the reference."""
+    first, second = open_run_store(postgres_url), open_run_store(postgres_url)
+    outcomes: list[tuple[bool, bool]] = []
+
+    for number in range(20):
+        plan = a_plan(f"p{number}", f"b{number}")
+        results: dict[str, bool] = {}
+        barrier = threading.Barrier(2)
+
+        def refer(plan: Any = plan, results: Any = results, barrier: Any = barrier) -> None:
+            barrier.wait()
+            try:
+                first.create_run(a_run(f"r-{plan.digest}", plan=plan), plan)
+                results["referred"] = True
+            except StoreUnavailable:
+                results["referred"] = False
+
+        def condemn(plan: Any = plan, results: Any = results, barrier: Any = barrier) -> None:
+            barrier.wait()
+            results["condemned"] = bool(second.condemn(plan.blobs))
+
+        threads = [threading.Thread(target=work) for work in (refer, condemn)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        outcomes.append((results["referred"], results["condemned"]))
+
+    assert (True, True) not in outcomes
+    first.close()
+    second.close()
+
+
+def test_a_database_without_a_store_is_not_made_into_one_unasked(postgres_url: str) -> None:
+    with pytest.raises(StoreError, match="no store"):
+        open_run_store(postgres_url, create=False)
