@@ -1,0 +1,76 @@
+"""The page about transactions and the code say the same."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from perdure_storage import connect
+from perdure_storage.faults import CRASH_POINTS
+from perdure_storage.protocols import RunStore
+
+PAGE = Path(__file__).parents[2] / "docs" / "transactions.md"
+
+READS = {
+    "store_id",
+    "url",
+    "find_run",
+    "get_run",
+    "list_runs",
+    "get_plan",
+    "claimable",
+    "coordinators",
+    "requests",
+    "workers_of",
+    "list_steps",
+    "list_attempts",
+    "list_events",
+    "changes",
+    "close",
+}
+"""Methods that change nothing durable; every other one has its row on the page."""
+
+STORE_POINTS = ("run.", "renew.", "claim.", "release.", "commit.", "lost.", "terminal.")
+MORE_POINTS = ("reset.", "cancel.", "pause.", "delete.", "condemn.", "migration.", "store.")
+ELSEWHERE = {"commit.before-telling": "the coordinator's: it follows the store's commit"}
+
+
+def _rows() -> list[list[str]]:
+    lines = [line for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[1:]]
+
+
+def _methods() -> set[str]:
+    return {name for name in vars(RunStore) if not name.startswith("_")}
+
+
+def test_every_method_named_on_the_page_exists() -> None:
+    named = {name for row in _rows() for name in re.findall(r"`(\w+)`", row[1])}
+
+    assert named
+    for name in named:
+        assert name in _methods() or hasattr(connect, name), name
+
+
+@pytest.mark.parametrize("name", sorted(_methods() - READS))
+def test_every_writing_method_has_its_row(name: str) -> None:
+    assert any(f"`{name}`" in row[1] for row in _rows())
+
+
+def test_every_crash_point_on_the_page_is_registered() -> None:
+    named = {name for row in _rows() for name in re.findall(r"`([a-z]+\.[a-z-]+)`", row[6])}
+
+    assert named <= set(CRASH_POINTS)
+
+
+def test_every_crash_point_of_a_transaction_is_on_the_page() -> None:
+    text = PAGE.read_text()
+    points = [p for p in CRASH_POINTS if p.startswith(STORE_POINTS + MORE_POINTS)]
+
+    assert [p for p in points if f"`{p}`" not in text] == list(ELSEWHERE)
+
+
+def test_every_row_is_whole() -> None:
+    assert {len(row) for row in _rows()} == {7}
