@@ -111,7 +111,7 @@ def test_run_is_the_same_whichever_pass_of_a_point_it_dies_at(
         except InjectedCrash:
             pass  # the next life begins outside: it must not have this exception as its context
         else:
-            print(f"died {hit // STRIDE} times at {point}")
+            print(f"died {(hit - 1) // STRIDE} times at {point}")
             return
         note_committed(place, record)
         live(place, Tripwire(NEVER, "before"))
