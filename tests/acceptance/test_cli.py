@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -68,6 +69,14 @@ WAITS = dedent(
     def waits() -> int:
         return stay.bind(begin.bind())
     """
+)
+
+
+POLLS = (
+    WAITS.replace("if not", "while not")
+    .replace("signal.pause()", "pass")
+    .replace("return stay.bind(begin.bind())", "return stay.options(name='then').bind(staying)")
+    .replace("def waits() -> int:", "def waits() -> int:\n    staying = stay.bind(begin.bind())")
 )
 
 
@@ -567,3 +576,18 @@ def total_import_s(report: str) -> float:
     """Return the time that all imports took by themselves, in seconds."""
     rows = [line.split(":", 1)[1].split("|")[0] for line in report.splitlines() if "|" in line]
     return sum(int(row) for row in rows if row.strip().isdigit()) / 1e6
+
+
+def test_run_that_is_paused_from_outside_ends_as_suspended(perdure: Any) -> None:
+    path = perdure.write("waits.py", POLLS)
+    process = perdure.start("run", "--id", "p", path)
+    perdure.wait_for_file("staying", process)
+
+    assert perdure("pause", "p").code == 0
+    threading.Event().wait(0.5)  # requests of other processes are heard within 200 ms
+    (perdure.folder / "go").touch()
+    _, err = process.communicate(timeout=60)
+
+    assert process.returncode == 3, err
+    assert "perdure resume p" in err
+    assert perdure("resume", "p").out.strip() == "3"

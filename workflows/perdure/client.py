@@ -32,8 +32,16 @@ class Perdure:
     Inside its ``with`` block module functions and workflow verbs use this store too.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, say: Callable[[str], None] | None = None) -> None:
+        """Prepare; nothing is opened yet.
+
+        Args:
+            settings: where and how.
+            say: takes the lines for people; by default they go to stderr, on a terminal or in a
+                notebook only.
+        """
         self.settings = settings
+        self._say = say or say_on_a_terminal
         self._runtime: Runtime | None = None
         self._driving = Driving(lambda on_change: self.runtime.coordinator(on_change=on_change))
         self._lock = threading.Lock()
@@ -299,13 +307,12 @@ class Perdure:
         finally:
             served.stop()
 
-    def _say(self, line: str) -> None:
-        if sys.stderr.isatty() or _in_notebook():
-            sys.stderr.write(f"perdure: {line}\n")
 
-
-def _in_notebook() -> bool:
-    return "ipykernel" in sys.modules
+def say_on_a_terminal(line: str) -> None:
+    """Write a line to stderr, if a person is there to read it."""
+    is_notebook = "ipykernel" in sys.modules
+    if sys.stderr is not None and (sys.stderr.isatty() or is_notebook):
+        sys.stderr.write(f"perdure: {line}\n")
 
 
 def _statuses(status: str | Sequence[str] | None) -> tuple[RunStatus, ...]:

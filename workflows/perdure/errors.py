@@ -116,10 +116,16 @@ class RunCancelled(PerdureError):
 
 
 class RunNotDriven(PerdureError):
-    """Nobody drives the run; the message has the command that does."""
+    """Nobody drives the run; the message has the command that does.
 
-    def __init__(self, message: str, *, run_id: str = "") -> None:
+    Attributes:
+        run_id: the run.
+        status: how it stands: PAUSED, QUEUED or INTERRUPTED.
+    """
+
+    def __init__(self, message: str, *, run_id: str = "", status: str = "") -> None:
         self.run_id = run_id
+        self.status = status
         super().__init__(message)
 
 

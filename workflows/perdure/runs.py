@@ -306,6 +306,7 @@ def _not_driven(record: RunRecord) -> RunNotDriven:
         f"run {record.id} is {status} and nobody drives it. Drive it here by "
         f"`perdure resume {record.id}`, or start `perdure up`",
         run_id=record.id,
+        status=status,
     )
 
 

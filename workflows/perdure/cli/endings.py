@@ -80,6 +80,8 @@ def exit_code(error: Exception) -> ExitCode:
     """Return the exit code that an error stands for."""
     if isinstance(error, Interrupted | RunCancelled):
         return ExitCode.CANCELLED
+    if isinstance(error, RunNotDriven) and error.status == "PAUSED":
+        return ExitCode.SUSPENDED
     if isinstance(error, _USAGE) and not isinstance(error, StoreUnavailable):
         return ExitCode.USAGE
     return ExitCode.FAILED

@@ -16,17 +16,13 @@ class NoStoreYet(StoreError):
 
 
 def open_store(
-    store: str | None = None, *, executor: str | None = None, workers: float | None = None
+    store: str | None = None, *, executor: str | None = None, workers: int | None = None
 ) -> Perdure:
     """Return the client of the settings; what it has to say goes to stderr, terminal or not."""
     from perdure.client import Perdure
     from perdure.settings import load_settings
 
-    class Speaking(Perdure):
-        def _say(self, line: str) -> None:
-            say(line)
-
-    return Speaking(load_settings(store=store, executor=executor, workers=workers))
+    return Perdure(load_settings(store=store, executor=executor, workers=workers), say)
 
 
 def open_existing(store: str | None) -> Perdure:

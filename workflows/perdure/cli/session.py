@@ -52,7 +52,7 @@ ExecutorOption = Annotated[
     typer.Option("--executor", metavar="NAME", help="Where steps run: processes or inline."),
 ]
 WorkersOption = Annotated[
-    float | None,
+    int | None,
     typer.Option("--workers", metavar="N", help="How many CPUs steps may use at one time."),
 ]
 IdArgument = Annotated[
