@@ -124,6 +124,14 @@ class Database(Protocol):
         """
         ...
 
+    def write_ahead(self, work: Callable[[Transaction], T]) -> T:
+        """As ``write``, for work that can be undone as a whole whenever a row is refused.
+
+        Its statements may be sent before earlier ones are answered, so a refusal may come late;
+        it must not be caught inside ``work``.
+        """
+        ...
+
     def beat(self, work: Callable[[Transaction], T]) -> T:
         """Run a renewal: as ``write``, on a connection of its own, and not worth a disk sync."""
         ...

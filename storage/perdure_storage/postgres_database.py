@@ -37,6 +37,8 @@ RETRY_AFTER_S = (0.0, 0.1, 0.3, 0.6, 1.0, 2.0)
 RESOLVE_WITHIN_S = 30.0
 """How long to ask what became of a commit before its caller is told that nobody knows."""
 
+_TRANSACTION_ID = "SELECT pg_current_xact_id()::text"
+
 CHANNEL = "perdure_changes"
 POLL_S = 1.0
 """A watcher looks at the tables this often anyway: a notification is a hint, not the truth."""
@@ -91,6 +93,10 @@ class PostgresDatabase:
         with self._writing, self.explained():
             return self._until_it_stands(lambda: self._write_once(work))
 
+    def write_ahead(self, work: Callable[[Transaction], T]) -> T:
+        with self._writing, self.explained():
+            return self._until_it_stands(lambda: self._write_ahead_once(work))
+
     def beat(self, work: Callable[[Transaction], T]) -> T:
         """Renew on a pooled connection, so that a long commit does not let the lease run out."""
         with self.explained():
@@ -126,10 +132,10 @@ class PostgresDatabase:
     # --- one attempt -------------------------------------------------------------------------
     def _write_once(self, work: Callable[[Transaction], T]) -> T:
         connection = self._open_writer()
+        backend = connection.info.backend_pid
         try:
             connection.execute("BEGIN")
-            begun = connection.execute("SELECT pg_current_xact_id()::text, pg_backend_pid()")
-            transaction_id, backend = begun.fetchone() or ("", 0)
+            begun = connection.execute(_TRANSACTION_ID).fetchone()
             result = work(Transaction(connection, self._terms))
         except BaseException as error:
             self._roll_back(connection, error)
@@ -137,14 +143,34 @@ class PostgresDatabase:
         try:
             connection.execute("COMMIT")
         except psycopg.Error as error:
-            self._drop_writer()
-            if not self._became_committed(transaction_id, backend, error):
-                raise _Dropped("the commit did not arrive") from error
+            self._require_committed(begun, backend, error)
+        return result
+
+    def _write_ahead_once(self, work: Callable[[Transaction], T]) -> T:
+        """As ``_write_once``, in a pipeline: what is not looked at is not waited for."""
+        connection = self._open_writer()
+        backend = connection.info.backend_pid
+        begun: tuple[Any, ...] | None = None
+        is_commit_sent = False
+        try:
+            with connection.pipeline():
+                connection.execute("BEGIN")
+                asked = connection.execute(_TRANSACTION_ID)
+                result = work(Transaction(connection, self._terms))
+                begun = asked.fetchone()
+                is_commit_sent = True
+                connection.execute("COMMIT")
+        except BaseException as error:
+            if is_commit_sent and isinstance(error, psycopg.Error) and _is_gone(connection):
+                self._require_committed(begun, backend, error)
+                return result
+            self._roll_back(connection, error)
+            raise
         return result
 
     def _roll_back(self, connection: psycopg.Connection[Any], error: BaseException) -> None:
         """Undo the transaction; if nothing can have been committed, say that it may be repeated."""
-        if connection.broken or connection.closed:
+        if _is_gone(connection):
             self._drop_writer()
         else:
             try:
@@ -220,6 +246,14 @@ class PostgresDatabase:
         self._watcher = None
 
     # --- commits in doubt --------------------------------------------------------------------
+    def _require_committed(
+        self, begun: tuple[Any, ...] | None, backend: int, error: Exception
+    ) -> None:
+        """Return if the transaction stands after all; raise _Dropped if it surely does not."""
+        self._drop_writer()
+        if begun is None or not self._became_committed(begun[0], backend, error):
+            raise _Dropped("the commit did not arrive") from error
+
     def _became_committed(self, transaction_id: str, backend: int, error: Exception) -> bool:
         """Ask the server what became of a transaction whose COMMIT was never answered.
 
@@ -332,7 +366,11 @@ def _shown(url: sa.URL) -> str:
 def _is_transient(error: BaseException, connection: psycopg.Connection[Any]) -> bool:
     if isinstance(error, _UNDONE):
         return True
-    return isinstance(error, psycopg.OperationalError) and (connection.broken or connection.closed)
+    return isinstance(error, psycopg.OperationalError) and _is_gone(connection)
+
+
+def _is_gone(connection: psycopg.Connection[Any]) -> bool:
+    return connection.broken or connection.closed
 
 
 def explain(error: Exception, url: str) -> StoreError:

@@ -82,10 +82,12 @@ class Commits:
             return self._database.write(lambda transaction: self._carefully(transaction, parts))
         try:
             if len(parts) == 1 and parts[0].commit.end is None:
-                return self._database.write(lambda transaction: self._alone(transaction, parts[0]))
-            return self._database.write(lambda transaction: self._at_once(transaction, parts))
+                return self._database.write_ahead(
+                    lambda transaction: self._alone(transaction, parts[0])
+                )
+            return self._database.write_ahead(lambda transaction: self._at_once(transaction, parts))
         except _GuardFailed:
-            return self._database.write(lambda transaction: self._at_once(transaction, parts))
+            return self._database.write_ahead(lambda transaction: self._at_once(transaction, parts))
         except RowRefused:
             return self._database.write(lambda transaction: self._carefully(transaction, parts))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +76,9 @@ class SqliteDatabase:
                 return self._transact(self._open_writer(), work)
             except _DRIVER_ERRORS as error:
                 self._reraise(error)
+
+    def write_ahead(self, work: Callable[[Transaction], T]) -> T:
+        return self.write(work)
 
     def beat(self, work: Callable[[Transaction], T]) -> T:
         with self._beating:
@@ -217,6 +221,10 @@ def _set_up(connection: sqlite3.Connection, record: object) -> None:
     del record
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
+    if sys.platform == "darwin":
+        # There fsync does not reach the disk; this does.
+        connection.execute("PRAGMA fullfsync=ON")
+        connection.execute("PRAGMA checkpoint_fullfsync=ON")
     # A checkpoint that found a reader leaves a long log; cut it once it is written back.
     connection.execute("PRAGMA journal_size_limit=67108864")
 
