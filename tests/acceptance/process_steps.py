@@ -88,6 +88,32 @@ def abort() -> None:
     os.abort()
 
 
+def terminate_itself() -> int:
+    """Get a SIGTERM that nobody at perdure has sent."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    threading.Event().wait(1)
+    return 7
+
+
+async def terminate_itself_later() -> int:
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.sleep(1)
+    return 7
+
+
+def interrupt_itself() -> int:
+    """Get what a terminal sends at Ctrl-C."""
+    os.kill(os.getpid(), signal.SIGINT)
+    threading.Event().wait(0.01)
+    return 7
+
+
+async def interrupt_itself_later() -> int:
+    os.kill(os.getpid(), signal.SIGINT)
+    await asyncio.sleep(0.01)
+    return 7
+
+
 def nap() -> None:
     threading.Event().wait(0.05)
 

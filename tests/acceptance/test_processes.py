@@ -195,6 +195,39 @@ def test_death_of_a_worker_is_told_by_its_cause(
     assert text in outcome.error.message
 
 
+@pytest.mark.parametrize("function", [steps.terminate_itself, steps.terminate_itself_later])
+def test_sigterm_that_nobody_asked_for_counts_as_a_lost_worker(
+    bench: Bench, function: Callable[..., Any]
+) -> None:
+    [outcome] = bench.run(prepared(bench, function))
+
+    assert outcome.cause is Cause.WORKER_LOST
+    assert outcome.error is not None
+    assert outcome.error.type == "perdure.errors.WorkerLost"
+    assert "SIGTERM" in outcome.error.message
+
+
+def test_sigterm_to_an_idle_worker_costs_no_call(bench: Bench) -> None:
+    name = bench.function(steps.own_pid)
+    bench.open()
+    [first] = bench.run(bench.call(name))
+    gone = bench.executor.workers()[0]
+
+    os.kill(bench.value(first), signal.SIGTERM)
+    wait_until(lambda: not bench.executor.workers(), poll=lambda: bench.executor.poll(0.01))
+    [second] = bench.run(bench.call(name))
+
+    assert bench.value(second) != bench.value(first)
+    assert not is_alive(gone)
+
+
+@pytest.mark.parametrize("function", [steps.interrupt_itself, steps.interrupt_itself_later])
+def test_sigint_leaves_a_worker_alone(bench: Bench, function: Callable[..., Any]) -> None:
+    [outcome] = bench.run(prepared(bench, function))
+
+    assert bench.value(outcome) == 7
+
+
 def test_death_of_a_worker_leaves_its_output_and_a_traceback(bench: Bench) -> None:
     call = prepared(bench, steps.crash)
 

@@ -75,7 +75,15 @@ def _lost(call: StepCall) -> PerdureError:
     return WorkerLost(f"{call.id.step_id} was ended from outside", step_id=call.id.step_id)
 
 
+def _terminated(call: StepCall) -> PerdureError:
+    return WorkerLost(
+        f"{call.id.step_id}: its worker process got a SIGTERM that perdure did not send",
+        step_id=call.id.step_id,
+    )
+
+
 _ERRORS: dict[Cause, Callable[[StepCall], PerdureError]] = {
+    Cause.WORKER_LOST: _terminated,
     Cause.TIMEOUT: _timeout,
     Cause.CANCELLED: _cancelled,
 }

@@ -320,7 +320,9 @@ class ProcessExecutor:
         if outcome.value is not None and outcome.value.place is Place.SPOOL:
             self._spooled.add(outcome.id.run_id)
         if outcome.cause is Cause.CANCELLED and not worker.key.is_async:
-            # Interrupted as asked. It counts when its process, with all it started, is gone.
+            # Interrupted as asked, or by a SIGTERM that was not ours: then its worker is lost. It
+            # counts when its process, with all it started, is gone.
+            flight.ending = flight.ending or Cause.WORKER_LOST
             worker.kill()
             return
         self._forget_flight(worker, flight)
@@ -328,7 +330,7 @@ class ProcessExecutor:
             # Ended by itself meanwhile; but a SIGTERM is on its way, and not for the next call.
             worker.kill()
         if outcome.cause is Cause.CANCELLED:
-            outcome = self._ended(worker, flight, flight.ending or Cause.CANCELLED)
+            outcome = self._ended(worker, flight, flight.ending or Cause.WORKER_LOST)
         elif self._may_run_recorded(worker, outcome):
             self._enqueue(flight.call)
             return

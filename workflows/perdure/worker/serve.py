@@ -62,10 +62,13 @@ class Server:
 
     def _read(self) -> bool:
         """Wait for messages and take them in; say whether the line is open."""
+        self._interruption.rest()
         try:
             data = self._line.recv(_RECEIVE_BYTES)
         except ConnectionError:
             return False
+        finally:
+            self._interruption.rouse()
         for body in self._frames.feed(data):
             self._take(decode_down(body))
         return bool(data)
@@ -122,8 +125,23 @@ class Interruption:
     def __init__(self) -> None:
         self._pid = os.getpid()
         self._attempt: Attempt | None = None
+        self._is_idle = False
         self._came_early = False
         self._handler = self._on_sigterm
+
+    def rest(self) -> None:
+        """Say that nothing runs and nothing is owed. A SIGTERM ends the worker from now on.
+
+        Between calls, either this worker is on its way out, since its call has just ended, or
+        somebody else has sent the signal, and no later call is to pay for that.
+        """
+        self._is_idle = True
+        if self._came_early:
+            _die(signal.SIGTERM)
+
+    def rouse(self) -> None:
+        """Say that calls may have come."""
+        self._is_idle = False
 
     def begin(self, attempt: Attempt) -> None:
         """Name the attempt that runs from now on."""
@@ -139,13 +157,16 @@ class Interruption:
         self._attempt = None
 
     def _on_sigterm(self, signum: int, _frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:
-            # A child that the step forked without exec: for it, SIGTERM means what it always does.
-            signal.signal(signum, signal.SIG_DFL)
-            os.kill(os.getpid(), signum)
+        if os.getpid() != self._pid or self._is_idle:
+            # In a child that the step forked without exec, it means what it always does.
+            _die(signum)
         elif self._attempt is not None:
             self._attempt.interrupt()
         else:
-            # For a call that has been sent and not begun; if for one that has just ended, then
-            # this worker is on its way out, and no other call will come.
-            self._came_early = True
+            self._came_early = True  # For a call that has come and not begun, or that is over.
+
+
+def _die(signum: int) -> None:
+    """End as the signal ends a process that has no handler for it."""
+    signal.signal(signum, signal.SIG_DFL)
+    os.kill(os.getpid(), signum)
