@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,6 +101,29 @@ def test_four_processes_that_read_and_write_lose_no_update(path: Path) -> None:
     numbers = [row.seq for row in steps] + [event.seq for event in events]
     assert sorted(numbers) == list(range(1, run.seq + 1))
     store.close()
+
+
+def test_threads_read_whole_commits_while_one_writes(store: SqlRunStore) -> None:
+    run = claimed(store)
+    over = threading.Event()
+    seen: list[list[int]] = []
+
+    def read() -> None:
+        while not over.is_set():
+            seen.append([step.seq for step in store.list_steps(_RUN)])
+
+    readers = [threading.Thread(target=read) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    for number in range(50):
+        store.commit([by(run, a_step("run", f"a{number}"), a_step("run", f"b{number}"))])
+    over.set()
+    for reader in readers:
+        reader.join()
+
+    assert seen
+    # Two steps a commit: nobody ever saw the half of one.
+    assert all(len(numbers) % 2 == 0 and numbers == sorted(numbers) for numbers in seen)
 
 
 def test_renewals_go_on_while_another_process_holds_a_transaction_a_while(
