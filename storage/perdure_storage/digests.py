@@ -238,7 +238,13 @@ class _Canon:
         return self._foreign(cls, value)
 
     def _foreign(self, cls: type, value: Any) -> bytes:
-        """Digest an array or frame of a library; one that is imported, or there were no value."""
+        """Digest what registers code, or an array or frame of a library.
+
+        The library is imported, or there were no value of it.
+        """
+        registered = getattr(cls, "__perdure_code__", None)
+        if registered is not None:  # a task or workflow: its pickle says where lines are, too
+            return combine("registered", _atom(registered(value)[2]), _atom(self._code(value)))
         library = cls.__module__.partition(".")[0]
         if library in ("numpy", "pyarrow", "pandas", "polars", "torch") and library in sys.modules:
             from perdure_storage import frame_digests

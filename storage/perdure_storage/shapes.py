@@ -74,9 +74,14 @@ def type_name(cls: type) -> str:
     return f"{_MAIN if is_main(module) else module}:{cls.__qualname__}"
 
 
+def travels_by_value(module: str | None) -> bool:
+    """Say whether what is defined in ``module`` takes its definition along: of scripts it does."""
+    return is_main(module) or module in _by_value()
+
+
 def is_importable(cls: type) -> bool:
     """Say whether another process finds this very class by importing its module."""
-    if is_main(cls.__module__) or cls.__module__ in _by_value():
+    if travels_by_value(cls.__module__):
         return False
     found: Any = sys.modules.get(cls.__module__)
     for name in cls.__qualname__.split("."):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -438,3 +439,193 @@ def test_a_bundle_that_names_a_file_elsewhere_is_refused(tmp_path: Path) -> None
 
     assert not (tmp_path / "evil.py").exists()
     assert not (tmp_path / "inner" / "evil.py").exists()
+
+
+# --- tasks and workflows that steps of a script use -----------------------------------------------
+IN_STEPS = """
+from __future__ import annotations
+
+import asyncio
+import copy
+
+import perdure
+from perdure import Static, task, workflow
+
+
+@task
+def a(x: int, more: int = 10) -> int:
+    return x + more
+
+
+@task
+async def later(x: int) -> int:
+    return x + 1
+
+
+@task
+def b(x: int) -> tuple[int, int]:
+    return a(x) + 1, asyncio.run(later(x))
+
+
+@task
+def even(n: int) -> bool:
+    return n == 0 or odd(n - 1)
+
+
+@task
+def odd(n: int) -> bool:
+    return n != 0 and even(n - 1)
+
+
+@task
+def factorial(n: int) -> int:
+    return 1 if n < 2 else n * factorial(n - 1)
+
+
+@workflow
+def sub(x: int, times: Static[int] = 2) -> int:
+    for _ in range(times):
+        x = a.bind(x)
+    return x
+
+
+@task
+def has_workflow(x: int) -> str:
+    return "have" if sub else "none"
+
+
+@task
+def eagerly(x: int) -> list[int]:
+    return [sub(x), sub(x, times=1), sub.options(name="again").execute(x, times=3)]
+
+
+@task
+def nested(x: int) -> int | str:
+    try:
+        return sub.run(x)
+    except perdure.DefinitionError as error:
+        return type(error).__name__
+
+
+@task
+def call(given: perdure.Task, x: int) -> int:
+    return given(x)
+
+
+class Holder:
+    def __init__(self, task: perdure.Task) -> None:
+        self.task = task
+
+
+HOLDER = Holder(factorial)
+
+
+@task
+def held(x: int) -> int:
+    return HOLDER.task(x)
+
+
+@task
+def held_by(holder: Holder, x: int) -> int:
+    return copy.deepcopy(holder).task(x)
+
+
+def local():
+    @task
+    def down(n: int, step: int = 1) -> int:
+        return n if n <= 0 else down(n - step)
+
+    return down
+
+
+@workflow
+def main(x: int = 4):
+    many = [b.bind(x), even.bind(x), factorial.bind(x), has_workflow.bind(x), eagerly.bind(x)]
+    return [*many, call.bind(factorial, x), held.bind(x), held_by.bind(HOLDER, x),
+            local().bind(x), nested.bind(x)]
+
+
+if __name__ == "__main__":
+    with perdure.open("store", executor=%r):
+        print(main.run())
+"""
+
+USED = [(15, 5), True, 24, "have", [24, 14, 34], 24, 24, 24, 0]
+
+
+def printed(project: Path, *words: str) -> Any:
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return ast.literal_eval(done.stdout)
+
+
+def test_steps_call_the_tasks_and_workflows_of_their_script(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(IN_STEPS % "processes")
+
+    assert printed(tmp_path, "app.py") == [*USED, 24]
+
+
+def test_steps_call_the_tasks_and_workflows_of_a_file_given_by_path(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(IN_STEPS % "processes")
+
+    assert printed(tmp_path, "-m", "perdure", "run", "app.py:main") == [*USED, 24]
+
+
+def test_steps_that_run_inline_call_tasks_and_are_told_why_no_run_is_waited_for(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "app.py").write_text(IN_STEPS % "inline")
+
+    assert printed(tmp_path, "app.py") == [*USED, "DefinitionError"]
+
+
+GIVEN = """
+import json
+import perdure
+from perdure import task, workflow
+
+@task
+def a(x):
+    return x + 1
+
+@workflow
+def main():
+    return a.bind(1)
+
+def report():
+    from perdure.fingerprint import plain_digest
+    from perdure_storage.codecs import Codecs
+
+    codecs = Codecs(code_digest=plain_digest)
+    print(json.dumps([codecs.digest(a), codecs.digest(main), codecs.digest([a])]))
+
+if __name__ == "__main__":
+    report()
+"""
+
+
+def test_a_task_given_to_a_step_counts_by_its_code(tmp_path: Path) -> None:
+    file = tmp_path / "app.py"
+    file.write_text(GIVEN)
+    script = printed(tmp_path, "app.py")
+
+    assert printed(tmp_path, "-c", BY_PATH) == script
+    assert printed(tmp_path, "-c", "import app; app.report()") == script
+    file.write_text("# a line more\n" + GIVEN)
+    assert printed(tmp_path, "app.py") == script
+    file.write_text(GIVEN.replace("x + 1", "x + 2"))
+    assert not set(printed(tmp_path, "app.py")) & set(script)
+
+
+def test_a_name_that_is_not_there_is_said_when_a_task_is_unpickled() -> None:
+    from perdure.task import find_global
+
+    with pytest.raises(ImportError, match="no 'not_there' in module '__main__'"):
+        find_global("__main__", "not_there")

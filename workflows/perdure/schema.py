@@ -26,6 +26,9 @@ class _StaticMark:
     def __repr__(self) -> str:
         return "Static"
 
+    def __reduce__(self) -> str:
+        return "STATIC"
+
 
 STATIC = _StaticMark()
 Static = Annotated[T, STATIC]

@@ -13,6 +13,7 @@ from perdure.graph.arguments import Entries, Fields, Items, freeze, nodes_in
 from perdure.graph.node import Call, Node, TaskSpec
 from perdure.graph.trace import check_origin, current_trace
 from perdure.options import BaseOptions, Options, apply_options, check_name
+from perdure_storage.shapes import travels_by_value
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -119,11 +120,13 @@ class Task(Generic[P, R]):
         return self._spec.function, self._spec.version, self._spec.name
 
     def __reduce__(self) -> tuple[Any, ...]:
-        function = self._spec.function
-        module, qualname = function.__module__, getattr(function, "__qualname__", "")
-        if find_global(module, qualname) is self:
-            return find_global, (module, qualname)
-        return _rebuild, (type(self), function, self._spec, self._after)
+        return reduce_definition(self, self._spec.function)
+
+    def __copy__(self) -> Task[P, R]:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Task[P, R]:
+        return self
 
     def __repr__(self) -> str:
         return f"<Task {self._spec.name}>"
@@ -266,23 +269,42 @@ def unwrap(value: Any) -> Any:
     return value.function if isinstance(value, Task) else value
 
 
-def find_global(module: str, qualname: str) -> Any:
-    """Return what ``qualname`` means in ``module``, or None if it cannot be found there."""
-    if not module or not qualname or "<" in qualname:
-        return None
+def reduce_definition(definition: Any, function: Callable[..., Any]) -> tuple[Any, ...]:
+    """Return how a task or workflow is pickled: by its name, or with all that it is made of.
+
+    What is made of it is filled in later: a function that calls itself finds its own task among
+    its globals, before either is complete.
+    """
+    module, qualname = function.__module__, getattr(function, "__qualname__", "")
+    if not travels_by_value(module) and _is_global(definition, module, qualname):
+        return find_global, (module, qualname)
+    return make_empty, (type(definition),), dict(vars(definition))
+
+
+def _is_global(definition: Any, module: str, qualname: str) -> bool:
     try:
-        found: Any = importlib.import_module(module)
+        return find_global(module, qualname) is definition
     except ImportError:
-        return None
+        return False
+
+
+def find_global(module: str, qualname: str) -> Any:
+    """Return what ``qualname`` means in ``module``.
+
+    Raises:
+        ImportError: there is no such module, or no such name in it.
+    """
+    if not module:
+        raise ImportError(f"{qualname!r} says no module that it is of")
+    found: Any = importlib.import_module(module)
     for part in qualname.split("."):
-        found = getattr(found, part, None)
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise ImportError(f"there is no {qualname!r} in module {module!r}") from None
     return found
 
 
-def _rebuild(
-    kind: type[Task[..., Any]],
-    function: Callable[..., Any],
-    spec: TaskSpec,
-    after: tuple[Node, ...],
-) -> Task[..., Any]:
-    return kind(function, spec, after)
+def make_empty(kind: type[Any]) -> Any:
+    """Return a task or workflow that unpickling fills."""
+    return object.__new__(kind)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from perdure import session
@@ -16,7 +17,7 @@ from perdure.graph.trace import Trace, check_origin, current_trace, tracing
 from perdure.options import check_name
 from perdure.plan import Attr
 from perdure.schema import Schema, schema_of
-from perdure.task import Task, after_nodes, default_name, find_global
+from perdure.task import Task, after_nodes, default_name, reduce_definition
 
 if TYPE_CHECKING:
     from perdure.runs import Run
@@ -52,11 +53,12 @@ class Workflow(Generic[P, R]):
         name: str,
         run_options: Mapping[str, Any] | None = None,
         after: tuple[Node, ...] = (),
+        schema: Schema | None = None,
     ) -> None:
         functools.update_wrapper(self, function)
         self._function = function
         self._name = name
-        self._schema = schema_of(function, name)
+        self._schema = replace(schema, workflow=name) if schema else schema_of(function, name)
         self._run_options = dict(run_options or {})
         self._after = after
 
@@ -95,7 +97,9 @@ class Workflow(Generic[P, R]):
                 )
         name = check_name(options.pop("name", None) or self._name)
         after = after_nodes(options.pop("after")) if "after" in options else self._after
-        return type(self)(self._function, name, {**self._run_options, **options}, after)
+        given = {**self._run_options, **options}
+        # In another process its annotations may name what did not come along: they are read once.
+        return type(self)(self._function, name, given, after, self._schema)
 
     def dag(self, /, **static: Any) -> Dag:
         """Trace the body and return the graph.
@@ -231,11 +235,13 @@ class Workflow(Generic[P, R]):
         return self._function, None, self._name
 
     def __reduce__(self) -> tuple[Any, ...]:
-        function = self._function
-        module, qualname = function.__module__, getattr(function, "__qualname__", "")
-        if find_global(module, qualname) is self:
-            return find_global, (module, qualname)
-        return _rebuild, (type(self), function, self._name, self._run_options, self._after)
+        return reduce_definition(self, self._function)
+
+    def __copy__(self) -> Workflow[P, R]:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Workflow[P, R]:
+        return self
 
     def __repr__(self) -> str:
         return f"<Workflow {self._name}>"
@@ -290,13 +296,3 @@ def _check_parameters(made: Workflow[..., Any]) -> None:
             )
         if not field.required and type(field.default) is not Node:
             made.schema.check(field.name, field.default)
-
-
-def _rebuild(
-    kind: type[Workflow[..., Any]],
-    function: Callable[..., Any],
-    name: str,
-    run_options: dict[str, Any],
-    after: tuple[Node, ...],
-) -> Workflow[..., Any]:
-    return kind(function, name, run_options, after)
