@@ -182,7 +182,7 @@ def _positive(path: Path, outputs: int) -> Path:
 def given_digest(text: list[str]) -> str:
     """Return the digest over a step's arguments: their shape and their constants."""
     # No part has a zero in it: they are digests, names of the language, and secrets' names.
-    return blake3("\0".join(text).encode()).hexdigest(16)
+    return blake3("\0".join(text).encode(errors="surrogatepass")).hexdigest(16)
 
 
 def own_digest(code: str, outputs: int, catch: bool, given: str) -> str:

@@ -77,7 +77,7 @@ def check_name(name: object, *, what: str = "name") -> str:
     Raises:
         DefinitionError: empty, too long, with control characters or one of ``/ # [ ] ~``.
     """
-    if not isinstance(name, str) or not name or len(name.encode()) > MAX_NAME_BYTES:
+    if not isinstance(name, str) or not name or len(name.encode(errors="replace")) > MAX_NAME_BYTES:
         raise DefinitionError(f"{what}={name!r}: must be text of 1 to {MAX_NAME_BYTES} bytes")
     bad = sorted({char for char in name if char in FORBIDDEN_IN_NAMES or not char.isprintable()})
     if bad:
@@ -171,4 +171,6 @@ def apply_options(spec: TaskSpec, options: Mapping[str, Any], default_name: str)
 def _version(value: Any) -> str | None:
     if value is not None and (not isinstance(value, str) or not value):
         raise DefinitionError(f"version={value!r}: must be text")
+    if value is not None and not value.isprintable():
+        raise DefinitionError(f"version={value!r}: may have no control characters in it")
     return value

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from perdure.errors import DefinitionError
 from perdure_storage.records import StoredValue
 
 
@@ -249,8 +250,18 @@ _decoder: msgspec.json.Decoder[Plan] | None = None
 
 
 def encode_plan(plan: Plan) -> bytes:
-    """Return the plan's canonical JSON."""
-    return _encoder.encode(plan)
+    """Return the plan's canonical JSON.
+
+    Raises:
+        DefinitionError: the name of an argument, a key or the like is no Unicode text.
+    """
+    try:
+        return _encoder.encode(plan)
+    except UnicodeEncodeError as error:
+        raise DefinitionError(
+            f"the graph cannot be written down: {error.object!r}, a name or a key in it, has half "
+            "of a surrogate pair, which is no Unicode text; as a value it would be welcome"
+        ) from None
 
 
 def decode_plan(body: bytes) -> Plan:

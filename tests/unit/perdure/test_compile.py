@@ -295,3 +295,20 @@ def test_wide_and_deep_plans_compile(values: Values) -> None:
     assert len(wide.steps) == 10_001
     assert len(deep.steps) == 20_001
     assert decode_plan(encode_plan(wide)) == wide
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        use.bind(**{"k\udcff": 1}),
+        use.bind(load.bind("x")["k\udcff"]),
+        use.bind(Secret("K\udcff")),
+    ],
+)
+def test_name_that_is_no_unicode_is_refused_where_it_cannot_be_written(
+    node: Any, values: Values
+) -> None:
+    plan = compiled(node, values)
+
+    with pytest.raises(DefinitionError, match="no Unicode text"):
+        encode_plan(plan)

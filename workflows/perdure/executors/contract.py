@@ -273,6 +273,11 @@ class ExecutorContract:
         assert outcome.value is not None
         assert outcome.value.parts == {"[0][0]": digest}
 
+    def test_result_with_a_file_name_that_is_not_utf8_comes_back(self, bench: Bench) -> None:
+        outcome = bench.run_one(steps.pack, {"\udcff": ["a\udcff"]})
+
+        assert bench.value(outcome) == (({"\udcff": ["a\udcff"]},), {})
+
     def test_large_result_is_in_the_blob_store(self, bench: Bench) -> None:
         outcome = bench.run_one(steps.make_bytes, LARGE_BYTES)
 
@@ -338,6 +343,13 @@ class ExecutorContract:
         assert outcome.error.pickled is not None
         again = bench.values.codecs.unpickle(outcome.error.pickled)
         assert (type(again), again.args) == (ValueError, ("no luck",))
+
+    def test_error_about_a_file_name_that_is_not_utf8_is_told(self, bench: Bench) -> None:
+        outcome = bench.run_one(steps.fail, "cannot parse: \udcff")
+
+        assert outcome.cause is Cause.USER_ERROR
+        assert outcome.error is not None
+        assert outcome.error.message == "cannot parse: \\udcff"
 
     def test_exit_of_a_step_is_an_error_of_the_step(self, bench: Bench) -> None:
         outcome = bench.run_one(steps.leave)

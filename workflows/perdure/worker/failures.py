@@ -68,13 +68,21 @@ def error_record(
         if safe != (message, text):
             (message, text), pickled = safe, None
     return ErrorRecord(
-        type=type_name(type(error)),
-        message=message,
-        traceback=text,
+        type=unicode_text(type_name(type(error))),
+        message=unicode_text(message),
+        traceback=unicode_text(text),
         cause=cause,
         step_id=step_id,
         pickled=pickled,
     )
+
+
+def unicode_text(text: str) -> str:
+    """Return ``text`` as every store and line can take it.
+
+    Half of a surrogate pair, as in a file name that is not UTF-8, is no Unicode: it is escaped.
+    """
+    return text.encode(errors="backslashreplace").decode()
 
 
 def type_name(cls: type) -> str:

@@ -61,10 +61,11 @@ def _collect(arg: Arg, found: set[str]) -> None:
 class Redactor:
     """Masks the values of secrets in bytes and text. Grows as secrets are resolved."""
 
-    __slots__ = ("_values", "longest")
+    __slots__ = ("_printed", "_values", "longest")
 
     def __init__(self, values: Iterable[str] = ()) -> None:
         self._values: list[str] = []
+        self._printed: list[bytes] = []
         self.longest = 0
         for value in values:
             self.add(value)
@@ -75,7 +76,9 @@ class Redactor:
             return
         # Longest first: a secret may be the beginning of another.
         self._values = sorted((*self._values, value), key=len, reverse=True)
-        self.longest = max(self.longest, len(value.encode()))
+        printed = {form for each in self._values for form in _printed(each)}
+        self._printed = sorted(printed, key=len, reverse=True)
+        self.longest = len(self._printed[0])
 
     def text(self, text: str) -> str:
         """Return ``text`` with every secret masked."""
@@ -85,6 +88,13 @@ class Redactor:
 
     def data(self, data: bytes) -> bytes:
         """Return ``data`` with every secret masked."""
-        for value in self._values:
-            data = data.replace(value.encode(), MASK.encode())
+        for form in self._printed:
+            data = data.replace(form, MASK.encode())
         return data
+
+
+def _printed(value: str) -> tuple[bytes, bytes]:
+    """Return what Python streams and other programs print for a variable; they differ only where
+    the environment's bytes are no UTF-8.
+    """
+    return value.encode(errors="backslashreplace"), os.fsencode(value)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 
+import msgspec
 import pytest
 
 from perdure.worker.failures import error_record
@@ -68,3 +69,16 @@ def test_record_of_an_endless_message_is_cut_in_its_middle() -> None:
 @pytest.mark.parametrize("cls", [ValueError, KeyboardInterrupt])
 def test_record_names_the_class_with_its_module(cls: type[BaseException]) -> None:
     assert error_record(raised(cls())).type == f"builtins.{cls.__name__}"
+
+
+def test_record_of_an_error_about_a_file_name_that_is_not_utf8_can_be_sent() -> None:
+    error = raised(ValueError("cannot parse: \udcff"))
+
+    record = error_record(error, pickle=pickle.dumps, note="not \udcff", skip=0)
+
+    assert record.message == "cannot parse: \\udcff"
+    assert "cannot parse: \\udcff" in record.traceback
+    assert record.traceback.endswith("note: not \\udcff\n")
+    assert msgspec.msgpack.encode(record)
+    assert record.pickled is not None
+    assert pickle.loads(record.pickled).args == ("cannot parse: \udcff",)

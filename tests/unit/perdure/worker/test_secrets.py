@@ -14,6 +14,12 @@ def test_redactor_masks_every_secret_in_text_and_bytes() -> None:
     assert redactor.data("é hush-hush".encode()) == "é ***".encode()
 
 
+def test_redactor_masks_a_secret_that_is_not_utf8_however_it_is_printed() -> None:
+    redactor = Redactor(["hush\udcff"])
+
+    assert redactor.data(b"a hush\\udcff b hush\xff") == b"a *** b ***"
+
+
 def test_redactor_lets_values_through_that_are_too_short_to_be_secrets() -> None:
     redactor = Redactor(["1", "abc"])
 
