@@ -17,6 +17,7 @@ from perdure.engine.events import CancelRequested, Ended, Event, OwnershipLost, 
 from perdure.engine.fleet import Fleet
 from perdure.engine.heartbeat import Heartbeat
 from perdure.engine.loading import Loader, failed_end
+from perdure.engine.ownership import retire
 from perdure.engine.state import EngineState
 from perdure.executors.endings import ended
 from perdure.executors.protocol import Executor
@@ -202,7 +203,11 @@ class Coordinator:
 
     def _let_go(self, run_id: str) -> None:
         if not self._has_orphans(run_id):
-            self._fleet.close_run(run_id)
+            try:
+                self._fleet.close_run(run_id)
+            except PerdureError as error:
+                # Its unsynced values cannot be removed now; they are nobody's, and swept later.
+                log.warning("could not tidy up: %s", error, extra={"run_id": run_id})
         self._on_change(run_id)
 
     def _has_orphans(self, run_id: str) -> bool:
@@ -340,3 +345,4 @@ class Coordinator:
         self._closed = True
         self._fleet.close()
         self._heartbeat.stop()
+        retire(self._owner)

@@ -12,6 +12,9 @@ import psutil
 
 from perdure_storage.records import Owner
 
+_living: set[str] = set()
+"""Tokens of the coordinators of this process that have not been closed."""
+
 
 @functools.cache
 def _host() -> tuple[str, str, str]:
@@ -31,8 +34,10 @@ def _pid_namespace() -> str:
 def this_owner(*, serves: bool = False) -> Owner:
     """Return a new coordinator identity of this process."""
     host, boot_id, pid_ns = _host()
+    token = secrets.token_hex(8)
+    _living.add(token)
     return Owner(
-        token=secrets.token_hex(8),
+        token=token,
         host=host,
         boot_id=boot_id,
         pid_ns=pid_ns,
@@ -40,6 +45,11 @@ def this_owner(*, serves: bool = False) -> Owner:
         started=psutil.Process().create_time(),
         serves=serves,
     )
+
+
+def retire(owner: Owner) -> None:
+    """Say that this coordinator of this process drives nothing any more. Idempotent."""
+    _living.discard(owner.token)
 
 
 def is_neighbour(owner: Owner) -> bool:
@@ -51,6 +61,8 @@ def is_seen_dead(owner: Owner) -> bool:
     """Say whether we can be sure that the owner's process is gone. False when in doubt."""
     if not is_neighbour(owner):
         return False
+    if owner.pid == os.getpid() and owner.token not in _living:
+        return True
     try:
         process = psutil.Process(owner.pid)
         return (

@@ -165,8 +165,11 @@ def _abandoned(attempt: AttemptRecord, now: datetime) -> AttemptRecord:
 
 
 def _look_at_takeovers(run: RunState) -> None:
+    """Treat a run with care whose owners die; without a step that ran then, none is to blame."""
+    if not run.suspects:
+        return
     if run.record.takeovers >= MAX_TAKEOVERS:
-        names = ", ".join(run.suspects) or "no step was running"
+        names = ", ".join(run.suspects)
         run.ending = RunEnd(
             status=RunStatus.FAILED,
             error=ErrorRecord(
@@ -176,7 +179,7 @@ def _look_at_takeovers(run: RunState) -> None:
                     f"single commit. Running when the last one died: {names}"
                 ),
                 cause=Cause.WORKER_LOST,
-                step_id=run.suspects[0] if run.suspects else None,
+                step_id=run.suspects[0],
             ),
         )
     run.one_at_a_time = run.record.takeovers >= CAREFUL_TAKEOVERS

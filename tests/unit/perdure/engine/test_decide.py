@@ -287,12 +287,23 @@ def test_run_that_kills_its_owners_fails_and_names_the_suspect(diamond: Plan) ->
     assert end.error.step_id == "a"
 
 
+def test_run_whose_owners_died_while_nothing_ran_is_not_blamed(diamond: Plan) -> None:
+    bench = Bench(diamond, record_fields={"takeovers": MAX_TAKEOVERS + 5}).start()
+
+    bench.all_succeed()
+
+    assert bench.ended_as is RunStatus.SUCCEEDED
+
+
 def test_run_that_lost_three_owners_goes_one_step_at_a_time(diamond: Plan) -> None:
-    bench = Bench(diamond, record_fields={"takeovers": 3}).start()
+    bench = Bench(diamond).start()
 
-    bench.succeed("a")
+    again = Bench(
+        diamond, rows=bench.rows, attempts=bench.attempts, record_fields={"takeovers": 3}
+    ).start()
+    again.succeed("a")
 
-    assert list(bench.in_flight) == ["b"]
+    assert list(again.in_flight) == ["b"]
 
 
 def test_failed_step_runs_again_as_a_new_generation_with_fresh_budgets(diamond: Plan) -> None:

@@ -7,7 +7,7 @@ import sys
 
 import msgspec
 
-from perdure.engine.ownership import is_neighbour, is_seen_dead, this_owner
+from perdure.engine.ownership import is_neighbour, is_seen_dead, retire, this_owner
 
 
 def test_this_process_is_a_living_neighbour() -> None:
@@ -32,6 +32,14 @@ def test_later_process_of_the_same_number_is_not_the_owner() -> None:
     owner = this_owner()
 
     assert is_seen_dead(msgspec.structs.replace(owner, started=owner.started - 1000))
+
+
+def test_owner_that_was_retired_is_dead_though_its_process_lives() -> None:
+    owner = this_owner()
+
+    retire(owner)
+
+    assert is_seen_dead(owner)
 
 
 def test_owner_elsewhere_is_never_seen_dead() -> None:
