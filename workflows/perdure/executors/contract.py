@@ -324,6 +324,28 @@ class ExecutorContract:
         assert outcome.error is not None
         assert "outputs=3" in outcome.error.message
 
+    # --- forks ----------------------------------------------------------------------------------
+    # Python warns of forks in processes with threads, and the coordinator may have some.
+    @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+    @pytest.mark.parametrize(
+        ("function", "status"),
+        [(steps.fork_and_return, 0), (steps.fork_and_raise, 1), (steps.fork_and_wait, None)],
+    )
+    def test_child_that_a_step_forks_does_not_answer_for_it(
+        self, bench: Bench, function: Callable[..., Any], status: int | None
+    ) -> None:
+        name, add = bench.function(function), bench.function(steps.add)
+        one = bench.constant(1)
+        bench.open()
+
+        [outcome] = bench.run(bench.call(name))
+        [after] = bench.run(bench.call(add, one))
+
+        who, child_status = bench.value(outcome)
+        assert who == "parent"
+        assert status in (None, child_status)
+        assert bench.value(after) == 2
+
     # --- errors ---------------------------------------------------------------------------------
     def test_error_is_told_from_the_users_first_frame_on(self, bench: Bench) -> None:
         outcome = bench.run_one(steps.fail, "no luck")

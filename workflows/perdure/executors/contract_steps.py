@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 import threading
 from typing import Any
@@ -61,6 +62,36 @@ def identify() -> tuple[str, str, int, int, str, bool]:
         here.idempotency_key,
         here.should_stop,
     )
+
+
+def fork_and_return() -> tuple[str, int]:
+    """Return in two processes."""
+    child = os.fork()
+    if child == 0:
+        return "child", 0
+    return "parent", _exit_status(child)
+
+
+def fork_and_raise() -> tuple[str, int]:
+    """Return in one process and raise in the other."""
+    child = os.fork()
+    if child == 0:
+        raise ValueError("the child has no luck")
+    return "parent", _exit_status(child)
+
+
+async def fork_and_wait() -> tuple[str, int]:
+    """Fork on an event loop, and await in both processes."""
+    child = os.fork()
+    if child == 0:
+        await asyncio.sleep(0.01)
+        return "child", 0
+    await asyncio.to_thread(os.waitid, os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    return "parent", _exit_status(child)
+
+
+def _exit_status(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def make_lock() -> dict[str, Any]:

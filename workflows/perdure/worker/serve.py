@@ -10,6 +10,7 @@ from collections import deque
 from types import FrameType
 
 from perdure.calls import Outcome, StepCall
+from perdure.worker.forks import cut_off_children
 from perdure.worker.frames import (
     Define,
     Done,
@@ -36,6 +37,7 @@ _GATHER_S = 0.001
 
 def serve(line: socket.socket) -> None:
     """Serve calls until the coordinator closes ``line``."""
+    cut_off_children(line.fileno())
     Server(line).serve()
 
 

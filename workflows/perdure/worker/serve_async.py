@@ -8,6 +8,7 @@ import socket
 import sys
 
 from perdure.calls import CallId, Outcome, StepCall
+from perdure.worker.forks import cut_off_children
 from perdure.worker.frames import (
     Define,
     Done,
@@ -35,6 +36,7 @@ def serve_async(line: socket.socket) -> None:
     """Serve calls until the coordinator closes ``line``."""
     sys.stdout = DivertedStream(sys.stdout)
     sys.stderr = DivertedStream(sys.stderr)
+    cut_off_children(line.fileno())
     asyncio.run(_serve(line))
 
 

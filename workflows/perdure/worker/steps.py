@@ -15,6 +15,7 @@ from perdure.plan import path_text, project
 from perdure.worker.arguments import Arguments
 from perdure.worker.context import Context, StopSignal, running
 from perdure.worker.failures import Refusal, StepInterrupted, error_record, type_name
+from perdure.worker.forks import leave_if_forked
 from perdure.worker.memory import PeakMemory
 from perdure.worker.output import AttemptLog, AttemptOutput
 from perdure.worker.scope import RunScope
@@ -40,6 +41,7 @@ class Attempt:
         "in_user_code",
         "memory",
         "output",
+        "pid",
         "scope",
         "started_at",
         "stop",
@@ -50,6 +52,7 @@ class Attempt:
         self.call = call
         self.scope = scope
         self.memory = memory
+        self.pid = os.getpid()
         self.in_user_code = False
         self.stop = StopSignal()
         self.output = AttemptOutput(AttemptLog(at, scope.logs, scope.redactor))
@@ -101,9 +104,11 @@ class Attempt:
             try:
                 self.in_user_code = True
                 result = function(*args, **kwargs)
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:  # noqa: BLE001 - the user's: SystemExit is an error too
+                leave_if_forked(self.pid)
+            except BaseException as error:
+                leave_if_forked(self.pid, error)
+                if isinstance(error, KeyboardInterrupt):
+                    raise
                 return self._raised(error)
             finally:
                 self.in_user_code = False
@@ -122,9 +127,11 @@ class Attempt:
                 result = function(*args, **kwargs)
                 if isinstance(result, Coroutine):
                     result = await result
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:  # noqa: BLE001 - as above; CancelledError ends here too
+                leave_if_forked(self.pid)
+            except BaseException as error:
+                leave_if_forked(self.pid, error)
+                if isinstance(error, KeyboardInterrupt):
+                    raise
                 return self._raised(error)
             crash_point("worker.after-user-code")
             return self._succeeded(result)
