@@ -10,6 +10,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -120,6 +121,30 @@ def nap() -> None:
 
 def own_pid() -> int:
     return os.getpid()
+
+
+def leave_a_mess() -> int:
+    """Change what belongs to the whole process, and end in a folder that is gone."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+    os.environ["PROCESS_STEPS_MESS"] = "1"
+    sys.path.insert(0, "/nowhere")
+    os.umask(0o007)
+    signal.alarm(1)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return os.getpid()
+
+
+def look_around() -> tuple[int, dict[str, Any]]:
+    """Return the pid and what belongs to the whole process."""
+    return os.getpid(), {
+        "folder": os.getcwd(),
+        "mess": os.environ.get("PROCESS_STEPS_MESS"),
+        "path": list(sys.path),
+        "mask": os.umask(0o022),
+        "alarm": signal.alarm(0),
+        "ignores_ctrl_c": signal.getsignal(signal.SIGINT) is not signal.SIG_DFL,
+    }
 
 
 def meet_another(folder: str) -> int:

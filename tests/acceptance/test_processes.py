@@ -336,6 +336,17 @@ def test_workers_are_warm_and_no_more_than_needed(bench: Bench) -> None:
     assert len(pids) == 1
 
 
+def test_step_finds_its_worker_as_the_step_before_has_found_it(bench: Bench) -> None:
+    look, mess = bench.function(steps.look_around), bench.function(steps.leave_a_mess)
+    bench.open()
+
+    [before], [between], [after] = (bench.run(bench.call(name)) for name in (look, mess, look))
+
+    pid, found = bench.value(before)
+    assert bench.value(between) == pid
+    assert bench.value(after) == (pid, found)
+
+
 def test_workers_run_calls_side_by_side(bench: Bench, tmp_path: Path) -> None:
     folder, name = bench.constant(str(tmp_path)), bench.function(steps.meet_another)
     bench.open()

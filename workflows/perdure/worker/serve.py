@@ -28,6 +28,7 @@ from perdure.worker.memory import PeakMemory
 from perdure.worker.scopes import Scopes
 from perdure.worker.steps import Attempt
 from perdure.worker.streams import StandardStreams
+from perdure.worker.surroundings import Surroundings
 from perdure_storage.faults import crash_point
 
 _RECEIVE_BYTES = 1 << 18
@@ -53,6 +54,7 @@ class Server:
         self._printed: list[int] = []
         self._memory = PeakMemory()
         self._streams = StandardStreams()
+        self._surroundings = Surroundings()
         self._interruption = Interruption()
 
     def serve(self) -> None:
@@ -96,7 +98,9 @@ class Server:
     def _run(self, call: StepCall) -> None:
         self._memory.reset()
         self._streams.restore()
-        attempt = Attempt(call, self._scopes.of(call), memory=self._memory)
+        attempt = Attempt(
+            call, self._scopes.of(call), memory=self._memory, surroundings=self._surroundings
+        )
         if call.timeout_s is not None and call.retry_on is not None:
             self._send(Judged(call.id, attempt.judge_timeout()))
         self._interruption.begin(attempt)
@@ -129,7 +133,10 @@ class Interruption:
         self._attempt: Attempt | None = None
         self._is_idle = False
         self._came_early = False
-        self._handler = self._on_sigterm
+        self._handlers = {
+            signal.SIGTERM: self._on_sigterm,
+            signal.SIGINT: signal.getsignal(signal.SIGINT),
+        }
 
     def rest(self) -> None:
         """Say that nothing runs and nothing is owed. A SIGTERM ends the worker from now on.
@@ -147,9 +154,10 @@ class Interruption:
 
     def begin(self, attempt: Attempt) -> None:
         """Name the attempt that runs from now on."""
-        # Steps may set a handler of their own; the next call starts with ours again.
-        if signal.getsignal(signal.SIGTERM) is not self._handler:
-            signal.signal(signal.SIGTERM, self._handler)
+        # Steps may set handlers of their own; the next call starts with ours again.
+        for signum, handler in self._handlers.items():
+            if signal.getsignal(signum) is not handler:
+                signal.signal(signum, handler)
         self._attempt = attempt
         if self._came_early:
             attempt.stop.asked = True

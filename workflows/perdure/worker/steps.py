@@ -19,6 +19,7 @@ from perdure.worker.forks import leave_if_forked
 from perdure.worker.memory import PeakMemory
 from perdure.worker.output import AttemptLog, AttemptOutput
 from perdure.worker.scope import RunScope
+from perdure.worker.surroundings import Surroundings
 from perdure_storage.clock import SystemClock
 from perdure_storage.errors import (
     NotSerializable,
@@ -45,13 +46,22 @@ class Attempt:
         "scope",
         "started_at",
         "stop",
+        "surroundings",
     )
 
-    def __init__(self, call: StepCall, scope: RunScope, memory: PeakMemory | None = None) -> None:
+    def __init__(
+        self,
+        call: StepCall,
+        scope: RunScope,
+        *,
+        memory: PeakMemory | None = None,
+        surroundings: Surroundings | None = None,
+    ) -> None:
         at = call.id
         self.call = call
         self.scope = scope
         self.memory = memory
+        self.surroundings = surroundings
         self.pid = os.getpid()
         self.in_user_code = False
         self.stop = StopSignal()
@@ -99,7 +109,10 @@ class Attempt:
     def _run(self) -> Outcome:
         running.set(self.context)
         try:
-            function, args, kwargs = self._prepare()
+            try:
+                function, args, kwargs = self._prepare()
+            finally:
+                self._note_surroundings()
             crash_point("worker.before-user-code")
             try:
                 self.in_user_code = True
@@ -112,6 +125,8 @@ class Attempt:
                 return self._raised(error)
             finally:
                 self.in_user_code = False
+                if self.surroundings is not None:
+                    self.surroundings.restore()
             crash_point("worker.after-user-code")
             return self._succeeded(result)
         except Refusal as refusal:
@@ -137,6 +152,10 @@ class Attempt:
             return self._succeeded(result)
         except Refusal as refusal:
             return self._refused(refusal)
+
+    def _note_surroundings(self) -> None:
+        if self.surroundings is not None:
+            self.surroundings.note()
 
     # --- before ---------------------------------------------------------------------------------
     def _prepare(self) -> tuple[Callable[..., Any], list[Any], dict[str, Any]]:
