@@ -30,7 +30,8 @@ class BaseOptions(TypedDict, total=False):
     Attributes:
         name: step name; default: the function's qualified name.
         version: declared code version; replaces the code digest.
-        cpus, gpus, memory, resources: what one attempt holds; memory in bytes or ``"8GiB"``.
+        cpus, gpus, memory, resources: what one attempt holds; memory in bytes or ``"8GiB"``;
+            default: one CPU, an ``async def`` none.
         retries: further attempts after the user's code raised.
         retry_on: exception classes or a predicate; default ``Exception``.
         backoff: delays between attempts.

@@ -13,6 +13,7 @@ from perdure.graph.arguments import Entries, Fields, Items, freeze, nodes_in
 from perdure.graph.node import Call, Node, TaskSpec
 from perdure.graph.trace import check_origin, current_trace
 from perdure.options import BaseOptions, Options, apply_options, check_name
+from perdure.plan import StepOptions
 from perdure_storage.shapes import travels_by_value
 
 P = ParamSpec("P")
@@ -190,7 +191,10 @@ def _make(options: dict[str, Any], function: Callable[..., Any]) -> Task[..., An
     _check_function(function)
     name = default_name(function)
     is_async = inspect.iscoroutinefunction(function)
-    spec = apply_options(TaskSpec(function=function, name=name, is_async=is_async), options, name)
+    # A coroutine mostly waits: a thousand of them share one process and ask for no CPU.
+    asks = StepOptions(cpus=0.0) if is_async else StepOptions()
+    spec = TaskSpec(function=function, name=name, options=asks, is_async=is_async)
+    spec = apply_options(spec, options, name)
     check_name(spec.name)
     after = after_nodes(options["after"]) if "after" in options else ()
     return (AsyncTask if is_async else Task)(function, spec, after)

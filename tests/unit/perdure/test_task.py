@@ -156,6 +156,14 @@ def test_an_unknown_option_names_the_one_that_was_meant() -> None:
         load.options(retires=2)  # type: ignore[call-overload]
 
 
+def test_an_async_function_holds_no_cpu_unless_it_is_told_to() -> None:
+    assert load.spec.options.cpus == 1.0
+    assert fetch.spec.options.cpus == 0.0
+    assert fetch.options(retries=1).spec.options.cpus == 0.0
+    assert fetch.options(cpus=0.5).spec.options.cpus == 0.5
+    assert task(cpus=2)(fetch.function).spec.options.cpus == 2.0
+
+
 def test_a_task_of_an_async_function_knows_it() -> None:
     assert isinstance(fetch, AsyncTask)
     assert fetch.spec.is_async
