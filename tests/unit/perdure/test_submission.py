@@ -51,7 +51,9 @@ def test_readable_id_is_taken(run_id: str) -> None:
     check_run_id(run_id)
 
 
-@pytest.mark.parametrize("run_id", ["", "x" * 201, "a\tb", "a\u200bb\u0000", "-", "-x", "--all", "a ", 7])
+@pytest.mark.parametrize(
+    "run_id", ["", "x" * 201, "a\tb", "a\u200bb\u0000", "-", "-x", "--all", "a ", 7]
+)
 def test_id_that_cannot_be_typed_is_refused(run_id: object) -> None:
     with pytest.raises(DefinitionError):
         check_run_id(run_id)
