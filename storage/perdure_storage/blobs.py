@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from perdure_storage.clock import Clock
 from perdure_storage.local_blobs import LocalBlobStore
@@ -15,10 +15,18 @@ from perdure_storage.roots import (
     check_root,
     confirm_root,
     find_root,
+    is_folder,
     public_url,
 )
 
-__all__ = ["BlobRoot", "FsspecBlobStore", "LocalBlobStore", "open_blobs", "public_url"]
+__all__ = [
+    "BlobRoot",
+    "FsspecBlobStore",
+    "LocalBlobStore",
+    "open_blobs",
+    "public_url",
+    "sweep_spool",
+]
 
 
 class BlobRoot(BlobStore, Protocol):
@@ -67,3 +75,21 @@ def open_blobs(
     else:
         check_root(root)
     return LocalBlobStore(root) if isinstance(root, LocalRoot) else FsspecBlobStore(root)
+
+
+def sweep_spool(url: str | os.PathLike[str], store_id: str, run_id: str) -> None:
+    """Remove a run's spool where that is cheap and needs no open store: below a folder.
+
+    Below a URL nothing happens, since every run would wait for an answer from there. Nor does it
+    where the folder is out of reach. Idempotent.
+
+    Args:
+        url: a path, or any URL that fsspec knows.
+        store_id: id of the store.
+        run_id: a run that nobody drives yet.
+
+    Raises:
+        ValueUnavailable: something is there and cannot be removed.
+    """
+    if is_folder(url):
+        LocalBlobStore(cast(LocalRoot, find_root(url, store_id))).drop_spool(run_id)

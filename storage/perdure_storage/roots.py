@@ -141,6 +141,12 @@ class RemoteRoot:
 Root = LocalRoot | RemoteRoot
 
 
+def is_folder(url: str | os.PathLike[str]) -> bool:
+    """Say whether a root is a folder, reached without fsspec."""
+    text = os.fspath(url)
+    return not _SCHEME.match(text) or text.startswith(("file://", "local://"))
+
+
 def find_root(url: str | os.PathLike[str], store_id: str, *, fs: Any = None) -> Root:
     """Return the root of a store without looking whether it is there.
 
@@ -153,7 +159,7 @@ def find_root(url: str | os.PathLike[str], store_id: str, *, fs: Any = None) -> 
         StoreError: the URL is malformed, or needs a library that is not installed.
     """
     text = os.fspath(url)
-    if fs is None and (not _SCHEME.match(text) or text.startswith(("file://", "local://"))):
+    if fs is None and is_folder(text):
         path = re.sub(r"^(file|local)://", "", text)
         if not path:
             raise StoreError("the blob root is empty: give a folder or a URL, like blobs='./data'")

@@ -34,6 +34,7 @@ from perdure.plan import (
 )
 from perdure_storage.blobs import open_blobs
 from perdure_storage.codecs import Codecs
+from perdure_storage.errors import ValueDamaged
 from perdure_storage.logs import open_logs
 from perdure_storage.records import Cause, Place, RunId, StepId, StoredValue
 from perdure_storage.values import Values
@@ -303,6 +304,29 @@ class ExecutorContract:
         assert made.value.place is Place.SPOOL
         assert bench.value(outcome) == LARGE_BYTES
         assert late.cause is Cause.INPUT_LOST
+
+    def test_what_a_dead_coordinator_left_in_the_spool_is_gone_when_the_run_is_opened_again(
+        self, bench: Bench, tmp_path: Path
+    ) -> None:
+        left_behind = bench.values.store(bytes(LARGE_BYTES), checkpoint=False)
+
+        bench.open()
+
+        assert left_behind.place is Place.SPOOL
+        with pytest.raises(ValueDamaged):
+            bench.values.load(left_behind)
+        assert not [path for path in tmp_path.rglob("*") if _is_large(path)]
+
+    def test_run_is_opened_when_its_blob_root_is_out_of_reach(
+        self, bench: Bench, tmp_path: Path
+    ) -> None:
+        name, one = bench.function(steps.add), bench.constant(1)
+        (tmp_path / "blobs").rename(tmp_path / "elsewhere")
+
+        bench.open()
+        [outcome] = bench.run(bench.call(name, one))
+
+        assert bench.value(outcome) == 2
 
     def test_result_that_has_no_encoding_is_a_user_error_with_the_path_to_it(
         self, bench: Bench
@@ -583,3 +607,7 @@ class ExecutorContract:
         bench.executor.close()
 
         assert bench.executor.workers() == ()
+
+
+def _is_large(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size >= LARGE_BYTES

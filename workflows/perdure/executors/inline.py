@@ -16,6 +16,7 @@ from perdure.calls import CallContext, CallId, Outcome, StepCall
 from perdure.executors.capacity import detect_capacity
 from perdure.executors.endings import ended
 from perdure.executors.protocol import Capacity
+from perdure.executors.spools import drop_leftovers
 from perdure.executors.waking import WakePipe
 from perdure.worker.output import captured_streams
 from perdure.worker.readiness import wait_readable
@@ -48,6 +49,7 @@ class InlineExecutor:
 
     def open_run(self, context: CallContext) -> None:
         self._scopes[context.run_id] = RunScope(context)
+        drop_leftovers(context)
 
     def close_run(self, run_id: str) -> None:
         scope = self._scopes.pop(run_id, None)

@@ -19,6 +19,7 @@ from perdure.executors.cgroups import count_oom_kills
 from perdure.executors.endings import describe_death, ended, lost
 from perdure.executors.protocol import Capacity
 from perdure.executors.recorded import RecordedSources
+from perdure.executors.spools import drop_leftovers, drop_spool
 from perdure.executors.timers import Timers
 from perdure.executors.transcripts import Transcripts
 from perdure.executors.waking import WakePipe
@@ -72,6 +73,7 @@ class ProcessExecutor:
     # --- the contract ---------------------------------------------------------------------------
     def open_run(self, context: CallContext) -> None:
         self._contexts[context.run_id] = context
+        drop_leftovers(context)
 
     def close_run(self, run_id: str) -> None:
         context = self._contexts.pop(run_id, None)
@@ -82,7 +84,7 @@ class ProcessExecutor:
         self._sources.forget(run_id)
         if context is not None and run_id in self._spooled:
             self._spooled.discard(run_id)
-            _drop_spool(context)
+            drop_spool(context)
 
     def submit(self, calls: Sequence[StepCall]) -> None:
         for call in calls:
@@ -422,9 +424,3 @@ class ProcessExecutor:
                 self._note_output(worker, flight, None, last=False)
         if self._homes:
             self._keep_looking_at_output()
-
-
-def _drop_spool(context: CallContext) -> None:
-    from perdure_storage.blobs import open_blobs
-
-    open_blobs(context.blobs_url, context.store_id).drop_spool(context.run_id)

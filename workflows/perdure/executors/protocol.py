@@ -58,7 +58,10 @@ class Executor(Protocol):
         ...
 
     def open_run(self, context: CallContext) -> None:
-        """Make a run's functions and constants known before its first call."""
+        """Make a run's functions and constants known before its first call.
+
+        What an earlier owner of the run has left in its spool goes, if that is cheap.
+        """
         ...
 
     def close_run(self, run_id: str) -> None:
