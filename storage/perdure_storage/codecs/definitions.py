@@ -23,8 +23,9 @@ from typing import Any
 from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
 import cloudpickle
-from cloudpickle import cloudpickle as _internals
 
+from perdure_storage.codecs.by_value import ByValuePickler
+from perdure_storage.codecs.skeletons import fill, take_apart
 from perdure_storage.digests import CodeDigest
 from perdure_storage.shapes import is_importable, is_main, main_modules, type_name
 
@@ -184,18 +185,14 @@ def _code_text(code: types.CodeType) -> str:
     return f"{code.co_code.hex()} {constants} {code.co_names} {code.co_varnames}"
 
 
-class _DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
+class _DefinitionPickler(ByValuePickler):
     """Pickles a class by value; it and other such classes inside are made under their keys."""
 
     def reducer_override(self, obj: Any) -> Any:
         if not needs_definition(obj):
             return super().reducer_override(obj)
-        maker, arguments, state, *rest = _internals._dynamic_class_reduce(obj)
-        # The last but one argument is cloudpickle's own idea of identity, which differs between
-        # processes; ours is the key.
-        arguments = (*arguments[:-2], None, arguments[-1])
-        made = (class_key(obj), maker, arguments)
-        return (make_class, made, state, *rest[:2], set_class_state)
+        maker, arguments, state = take_apart(obj)
+        return make_class, (class_key(obj), maker, arguments), state, None, None, set_class_state
 
 
 def make_class(key: ClassKey, maker: Callable[..., type], arguments: tuple[Any, ...]) -> type:
@@ -214,4 +211,4 @@ def set_class_state(cls: type, state: Any) -> None:
     """Fill a class that ``make_class`` made; leave one alone that was there before."""
     if cls in _unfinished:
         _unfinished.discard(cls)
-        _internals._class_setstate(cls, state)
+        fill(cls, state)

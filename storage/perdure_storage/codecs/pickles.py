@@ -9,9 +9,8 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
-import cloudpickle
-
 from perdure_storage.array_layout import ALIGNMENT, pack_header, read_header
+from perdure_storage.codecs.by_value import ByValuePickler
 from perdure_storage.codecs.definitions import (
     definition_of,
     known_class,
@@ -41,7 +40,7 @@ class _Pieces:
         return len(data)
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+class _Pickler(ByValuePickler):
     def __init__(self, file: _Pieces) -> None:
         super().__init__(file, protocol=5, buffer_callback=self._keep_in_band)
         self.buffers: list[memoryview] = []
