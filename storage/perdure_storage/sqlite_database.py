@@ -265,6 +265,12 @@ def explain(error: sqlite3.Error, path: Path, busy_timeout_s: float = BUSY_TIMEO
                 f"{where} is damaged, or is no perdure store: {error}. Restore it from a backup,"
                 f" or save what is readable: `sqlite3 {path} .recover`"
             )
+        case sqlite3.SQLITE_CANTOPEN if path.exists() and not os.access(path.parent, os.W_OK):
+            return StoreUnavailable(
+                f"{where} cannot be opened: {path.parent} is read-only, and SQLite writes beside"
+                f" its file even to look. Make it writable, or copy the folder to a disk that is:"
+                f" `cp -r {path.parent} ELSEWHERE`"
+            )
         case sqlite3.SQLITE_CANTOPEN:
             return StoreUnavailable(
                 f"{where} cannot be opened: {error}. Does its folder exist, and may this user"

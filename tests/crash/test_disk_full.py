@@ -15,6 +15,7 @@ from tests.crash.stage import Stage
 
 from perdure import Static, task, workflow
 from perdure.client import Perdure, open_store
+from perdure_storage.errors import StoreUnavailable
 from perdure_storage.records import RunId
 
 RUN = "cramped"
@@ -172,3 +173,18 @@ def test_full_disk_under_the_temporary_files_loses_nothing(
     assert code == 0, said
     with stage.open() as client:
         assert client.get_run("victim").status == "SUCCEEDED"
+
+
+def test_store_on_a_disk_that_became_read_only_says_so_and_loses_nothing(disk: SmallDisk) -> None:
+    store = str(disk.folder / "store" / "perdure.db")
+    with open_store(store, executor="inline") as client:
+        client.run(wide_row.bind(1), run_id=RUN)
+    remount = ["mount", "-o", "remount,ro", str(disk.folder)]
+    subprocess.run(remount, check=True)
+
+    with pytest.raises(StoreUnavailable, match="is read-only"), open_store(store) as client:
+        client.get_run(RUN)
+    subprocess.run([*remount[:2], "remount,rw", remount[-1]], check=True)
+
+    with open_store(store) as client:
+        assert client.get_run(RUN).status == "SUCCEEDED"
