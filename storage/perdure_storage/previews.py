@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from perdure_storage.shapes import shape_of
+from perdure_storage.shapes import readable, shape_of, shown_name
 
 LIMIT_BYTES = 2048
 
@@ -77,7 +77,7 @@ def _describe(cls: type, value: Any, size_bytes: int | None) -> dict[str, Any]:
 
 def _name(cls: type) -> str:
     try:
-        return _cut(f"{cls.__module__}.{cls.__qualname__}".removeprefix("builtins."), 200)
+        return _cut(shown_name(cls).removeprefix("builtins."), 200)
     except Exception:  # noqa: BLE001 - a user's metaclass may raise anything
         return "object"
 
@@ -137,7 +137,7 @@ class _Writer:
         if not self._calls_repr:
             return f"<{_name(cls)}>"
         try:
-            return _cut(str(repr(value)), 4 * _TEXT)
+            return _cut(readable(str(repr(value))), 4 * _TEXT)
         except Exception as error:  # noqa: BLE001 - a user's __repr__ may raise anything
             return f"<{_name(cls)}: its repr raised {type(error).__name__}>"
 

@@ -8,6 +8,7 @@ how they are pickled, are not: taking them apart would change them.
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from collections.abc import Callable
 from enum import Enum, EnumMeta, Flag
@@ -23,6 +24,8 @@ _mains: set[str] = {_MAIN, "__mp_main__"}
 
 SCRIPT_PREFIX = "__perdure_script_"
 """Modules of such names are scripts imported by their path, also where they are not loaded."""
+
+_PRIVATE_NAME = re.compile(SCRIPT_PREFIX + r"(\w*)_[0-9a-f]{8}\b")
 
 
 class Shape:
@@ -77,6 +80,16 @@ def type_name(cls: type) -> str:
 def travels_by_value(module: str | None) -> bool:
     """Say whether what is defined in ``module`` takes its definition along: of scripts it does."""
     return is_main(module) or module in _by_value()
+
+
+def readable(text: str) -> str:
+    """Return text for people: private names of scripts as the scripts are called."""
+    return _PRIVATE_NAME.sub(r"\1", text) if SCRIPT_PREFIX in text else text
+
+
+def shown_name(cls: type) -> str:
+    """Return ``module.qualname`` for people."""
+    return readable(f"{cls.__module__}.{cls.__qualname__}")
 
 
 def is_importable(cls: type) -> bool:

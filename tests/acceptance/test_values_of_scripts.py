@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.acceptance.conftest import CommandLine
 
 CLASSES = """
 import abc
@@ -540,3 +541,86 @@ def test_steps_use_what_only_has_a_name_in_their_script(
     (tmp_path / "app.py").write_text(FUNCTIONS)
 
     assert printed(tmp_path, *words) == DONE
+
+
+ODD = """
+import threading
+
+from perdure import task, workflow
+
+
+class OddStr(Exception):
+    def __str__(self):
+        raise ValueError
+
+
+class Thing:
+    def __init__(self):
+        self.lock = threading.Lock()
+
+
+class Kept:
+    pass
+
+
+def is_worth_it(error):
+    raise OddStr
+
+
+@task(catch=True)
+def caught():
+    raise OddStr
+
+
+@task(catch=True)
+def said():
+    raise ValueError(Kept())
+
+
+@task(catch=True)
+def locked():
+    return Thing()
+
+
+@task(catch=True, retries=1, retry_on=is_worth_it)
+def judged():
+    raise ValueError
+
+
+@task
+def kept():
+    return [Kept()], Kept, {"a": Kept()}
+
+
+@task
+def fails(given):
+    raise OddStr
+
+
+@workflow
+def main():
+    many = caught.bind(), said.bind(), locked.bind(), judged.bind(), kept.bind()
+    return fails.bind(many)
+
+
+@workflow
+def fine():
+    return caught.bind(), said.bind(), locked.bind(), kept.bind()
+"""
+
+
+@pytest.mark.parametrize("name", ["main", "fine"])
+def test_what_is_said_of_a_script_s_classes_names_the_script_as_its_user_does(
+    perdure: CommandLine, name: str
+) -> None:
+    perdure.write("odd-one.py", ODD)
+
+    said = [perdure("run", "--id", "one", f"odd-one.py:{name}")]
+    said += [perdure("show", "one", "--json"), perdure("why", "one", "caught")]
+    said += [
+        perdure("show", "one", step, "--json") for step in ("caught", "said", "judged", "kept")
+    ]
+
+    for each in said:
+        assert "__perdure_script" not in each.out + each.err
+    assert "odd_one.OddStr" in said[2].out

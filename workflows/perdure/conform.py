@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from perdure.errors import DefinitionError
+from perdure_storage.shapes import readable
 
 ANY: Any = Any
 _UNIONS = (Union, types.UnionType)
@@ -76,7 +77,7 @@ def _stripped(annotation: Any) -> Any:
 
 
 def _wrong(value: Any, annotation: Any, path: str) -> Mismatch:
-    shown = repr(value)
+    shown = readable(repr(value))
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
     return path, type_text(annotation), f"{type(value).__qualname__} {shown}"
 

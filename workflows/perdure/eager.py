@@ -29,6 +29,7 @@ from perdure.templates import build_object
 from perdure.worker.context import Context, StopSignal, running
 from perdure.worker.secrets import SecretMissing, resolve_secret
 from perdure_storage.codecs import Codecs
+from perdure_storage.shapes import readable, shown_name
 
 _SEQUENCES: dict[str, Callable[[Any], Any]] = {
     "list": list, "tuple": tuple, "set": set, "frozenset": frozenset,
@@ -211,9 +212,9 @@ def _failure(error: Exception, step_id: str, attempts: int) -> Failure:
     while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
         frames = frames.tb_next
     return Failure(
-        type=f"{kind.__module__}.{kind.__qualname__}",
-        message=str(error),
-        traceback="".join(traceback.format_exception(kind, error, frames)),
+        type=shown_name(kind),
+        message=readable(str(error)),
+        traceback=readable("".join(traceback.format_exception(kind, error, frames))),
         step_id=step_id,
         attempts=attempts,
     )

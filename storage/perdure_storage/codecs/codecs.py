@@ -28,6 +28,7 @@ from perdure_storage.digests import (
 )
 from perdure_storage.errors import NotSerializable, PerdureError, StoreError
 from perdure_storage.records import Digest
+from perdure_storage.shapes import readable, shown_name
 
 BYTES = "bytes/1"
 
@@ -84,9 +85,8 @@ class Codecs:
         except (PerdureError, MemoryError, Warning):
             raise
         except Exception as error:  # decoding imports and runs the user's code
-            raise StoreError(
-                f"a stored value cannot be read in this process: {type(error).__name__}: {error}"
-            ) from error
+            said = readable(f"{type(error).__name__}: {error}")
+            raise StoreError(f"a stored value cannot be read in this process: {said}") from error
 
     def _reader(self, codec: str) -> Callable[[memoryview], Any]:
         reader = _READERS.get(codec)
@@ -213,7 +213,7 @@ class Codecs:
         if isinstance(error.__cause__ or error, RecursionError):
             return NotSerializable(f"{name} is nested too deeply to be stored", path=name)
         path, part = find_culprit(value, name, self._encodes)
-        kind = f"{type(part).__module__}.{type(part).__qualname__}".removeprefix("builtins.")
+        kind = shown_name(type(part)).removeprefix("builtins.")
         return NotSerializable(f"{path} cannot be stored: a {kind} ({error})", path=path)
 
     def _encodes(self, value: Any) -> bool:

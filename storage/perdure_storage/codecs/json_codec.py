@@ -29,7 +29,7 @@ import msgspec
 from perdure_storage.codecs.culprit import key_text
 from perdure_storage.digests import Opaque, PlainScan, zone_from, zone_name
 from perdure_storage.errors import StoreError
-from perdure_storage.shapes import is_importable, shape_of
+from perdure_storage.shapes import is_importable, shape_of, shown_name
 
 PLAIN = "json/1"
 TYPED = "json+types/1"
@@ -225,7 +225,7 @@ class _Writer:
     def _object(self, cls: type, value: Any) -> Node:
         shape = shape_of(cls)
         if shape is None:
-            raise Unfit(f"{cls.__module__}.{cls.__qualname__} has no JSON form")
+            raise Unfit(f"{shown_name(cls)} has no JSON form")
         if not is_importable(cls):
             raise Unfit(f"class {cls.__qualname__} cannot be imported from {cls.__module__}")
         fields = shape.fields_of(value)

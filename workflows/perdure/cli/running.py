@@ -24,6 +24,7 @@ from perdure.cli.session import (
 )
 from perdure.errors import RunFailed
 from perdure_storage.lifecycle import is_terminal
+from perdure_storage.shapes import readable
 
 if TYPE_CHECKING:
     from perdure.runs import Run
@@ -200,5 +201,5 @@ def _finish(run: Run, session: Session, *, as_json: bool) -> int:
 
         print(to_json(replace(view_run(run), result=value_to_json(value))))
     elif value is not None:
-        print(value if isinstance(value, str) else pprint.pformat(value))
+        print(value if isinstance(value, str) else readable(pprint.pformat(value)))
     return ExitCode.OK

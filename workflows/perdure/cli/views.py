@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from perdure_storage.shapes import readable
+
 if TYPE_CHECKING:
     from perdure.runs import Run, Step
     from perdure_storage.records import AttemptRecord, ErrorRecord
@@ -144,7 +146,7 @@ def value_to_json(value: Any) -> Any:
     try:
         return msgspec.to_builtins(value)
     except (TypeError, ValueError, RecursionError):
-        return repr(value)
+        return readable(repr(value))
 
 
 def _error(error: ErrorRecord | None) -> ErrorView | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from perdure.worker.secrets import Redactor
 from perdure_storage.records import Cause, ErrorRecord
+from perdure_storage.shapes import readable, shown_name
 
 _LONGEST_MESSAGE = 10_000
 _LONGEST_TRACEBACK = 100_000
@@ -60,15 +61,17 @@ def error_record(
         note: a line to add after the traceback.
         skip: frames of perdure's own at the head of the traceback.
     """
-    message = _clip(_message(error), _LONGEST_MESSAGE)
-    text = _clip(_traceback(error, skip), _LONGEST_TRACEBACK) + (f"note: {note}\n" if note else "")
+    message = _clip(readable(_message(error)), _LONGEST_MESSAGE)
+    text = _clip(readable(_traceback(error, skip)), _LONGEST_TRACEBACK) + (
+        f"note: {note}\n" if note else ""
+    )
     pickled = _pickled(error, pickle)
     if redactor is not None and redactor.longest:
         safe = redactor.text(message), redactor.text(text)
         if safe != (message, text):
             (message, text), pickled = safe, None
     return ErrorRecord(
-        type=unicode_text(type_name(type(error))),
+        type=unicode_text(shown_name(type(error))),
         message=unicode_text(message),
         traceback=unicode_text(text),
         cause=cause,
@@ -83,11 +86,6 @@ def unicode_text(text: str) -> str:
     Half of a surrogate pair, as in a file name that is not UTF-8, is no Unicode: it is escaped.
     """
     return text.encode(errors="backslashreplace").decode()
-
-
-def type_name(cls: type) -> str:
-    """Return ``"builtins.ValueError"``."""
-    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _message(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from perdure.errors import StepTimeout
 from perdure.plan import path_text, project
 from perdure.worker.arguments import Arguments
 from perdure.worker.context import Context, StopSignal, running
-from perdure.worker.failures import Refusal, StepInterrupted, error_record, type_name
+from perdure.worker.failures import Refusal, StepInterrupted, error_record
 from perdure.worker.forks import leave_if_forked
 from perdure.worker.memory import PeakMemory
 from perdure.worker.output import AttemptLog, AttemptOutput
@@ -29,6 +29,7 @@ from perdure_storage.errors import (
 )
 from perdure_storage.faults import crash_point
 from perdure_storage.records import Cause, ErrorRecord, StoredValue
+from perdure_storage.shapes import shown_name
 
 _clock = SystemClock()
 
@@ -224,7 +225,7 @@ class Attempt:
         try:
             return bool(admitted(error)), ""
         except Exception as second:  # noqa: BLE001 - a user's predicate
-            return False, f"retry_on raised {type_name(type(second))}: {second}; not retried"
+            return False, f"retry_on raised {shown_name(type(second))}: {second}; not retried"
 
     def _refused(self, refusal: Refusal) -> Outcome:
         return self._outcome(
