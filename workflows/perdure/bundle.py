@@ -106,7 +106,7 @@ def _archive_name(name: str, filename: str) -> str:
 def _source_bytes(filename: str) -> bytes:
     """Return a module's source as it was first read, in the encoding that it declares."""
     source = source_file(filename)
-    if source is None:
+    if source is None or not source.text.strip():  # of an empty file linecache may give a line
         return Path(filename).read_bytes()
     with open(filename, "rb") as file:
         encoding, _ = tokenize.detect_encoding(file.readline)
