@@ -76,7 +76,10 @@ def _later(tmp_path: Path, text: str = LATER) -> Schema:
 
 
 def _columns(engine: sa.Engine) -> set[str]:
-    return {column["name"] for column in sa.inspect(engine).get_columns("run")}
+    try:
+        return {column["name"] for column in sa.inspect(engine).get_columns("run")}
+    finally:
+        engine.dispose()
 
 
 def _shape(connection: sa.Connection) -> dict[str, object]:
