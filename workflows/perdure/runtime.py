@@ -54,7 +54,7 @@ class Runtime:
 
     def executor(self, name: str) -> Executor:
         """Return a new executor of that name."""
-        capacity = detect_capacity(workers=self.settings.workers)
+        capacity = detect_capacity(self.settings.workers, resources=self.settings.resources)
         if name == "inline":
             return InlineExecutor(capacity)
         if name == "processes":

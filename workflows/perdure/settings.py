@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from perdure.errors import DefinitionError, did_you_mean
+from perdure.resources import check_resources
 
 FOLDER = ".perdure"
 SCHEMES = ("sqlite", "postgresql", "postgres")
@@ -33,6 +34,8 @@ class Settings:
             store.
         executor: where steps run, ``processes`` or ``inline``.
         workers: CPUs that steps may use at one time. None: what this machine has.
+        resources: what else steps may ask for by ``resources=`` and how much of it there is here:
+            a table such as ``{license = 2}``, in the environment ``license=2,slot=1``.
         origin: where each value came from, by name.
     """
 
@@ -41,6 +44,7 @@ class Settings:
     key: str | None = field(default=None, repr=False)
     executor: str = "processes"
     workers: int | None = None
+    resources: Mapping[str, float] = field(default_factory=dict)
     origin: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -176,7 +180,25 @@ def _checked(found: dict[str, Any], origin: Mapping[str, str]) -> dict[str, Any]
             ) from error
         if not 1 <= found["workers"] <= 4096:
             raise DefinitionError("workers must be from 1 to 4096")
+    if "resources" in found:
+        found["resources"] = _read_resources(found["resources"], origin["resources"])
     return found
+
+
+def _read_resources(given: Any, source: str) -> Mapping[str, float]:
+    """Return amounts by name, from a table or from the text ``"license=2,slot=1"``."""
+    if isinstance(given, str):
+        pairs = [pair.partition("=") for pair in given.split(",") if pair.strip()]
+        try:
+            given = {name.strip(): float(amount) for name, _, amount in pairs}
+        except ValueError as error:
+            raise DefinitionError(
+                f"resources={given!r} (from {source}): write NAME=AMOUNT,... such as 'license=2'"
+            ) from error
+    try:
+        return check_resources(given)
+    except DefinitionError as error:
+        raise DefinitionError(f"{error} (from {source})") from error
 
 
 def sqlite_path(url: str) -> Path | None:

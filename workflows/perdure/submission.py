@@ -303,13 +303,15 @@ class Submission:
     # --- refused before anything exists -------------------------------------------------------
     def _refuse_unenforceable(self) -> None:
         executor = self.wishes.executor or self.settings.executor
-        capacity = detect_capacity(workers=self.settings.workers)
+        capacity = detect_capacity(self.settings.workers, resources=self.settings.resources)
         for step in self.plan.steps:
             options = self.plan.options[step.options]
             if (missing := shortage(options, capacity)) is not None:
                 raise DefinitionError(
                     f"step {step.id} can never run here: {missing}. Ask for less with "
-                    f"`.options(...)`, or start perdure where there is more"
+                    f"`.options(...)`, start perdure where there is more, or say how much there "
+                    f"is: `resources` among the settings, or PERDURE_RESOURCES=NAME=AMOUNT, for "
+                    f"resources of your own; `workers` for cpus"
                 )
             if (
                 executor == "inline"

@@ -101,3 +101,19 @@ def test_broken_project_file_is_named(tmp_path: Path) -> None:
 
 def test_key_is_not_shown(tmp_path: Path) -> None:
     assert "abcd" not in repr(load(tmp_path, {"PERDURE_KEY": "abcd"}))
+
+
+def test_resources_come_from_a_table_or_from_text(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.perdure.resources]\nlicense = 2\n")
+
+    assert load(tmp_path).resources == {"license": 2.0}
+    environ = {"PERDURE_RESOURCES": "license=1, slot=0.5"}
+    assert load(tmp_path, environ).resources == {"license": 1.0, "slot": 0.5}
+
+
+@pytest.mark.parametrize("text", ["license", "license=many", "=2", "cpus=4", "license=-1"])
+def test_resources_that_make_no_sense_are_refused_with_their_source(
+    tmp_path: Path, text: str
+) -> None:
+    with pytest.raises(DefinitionError, match="environment"):
+        load(tmp_path, {"PERDURE_RESOURCES": text})
