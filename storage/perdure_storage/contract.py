@@ -16,6 +16,7 @@ import pytest
 
 from perdure_storage.clock import ManualClock
 from perdure_storage.contract_commits import CommitContract
+from perdure_storage.contract_expansions import ExpansionContract
 from perdure_storage.contract_requests import RequestContract
 from perdure_storage.contract_samples import (
     LEASE_S,
@@ -586,6 +587,7 @@ class RunStoreContract(
     ClaimContract,
     ClaimableContract,
     CommitContract,
+    ExpansionContract,
     RequestContract,
     UpkeepContract,
 ):

@@ -12,6 +12,7 @@ from perdure_storage.records import (
     AttemptRecord,
     Digest,
     EventRecord,
+    ExpansionRecord,
     Owner,
     Place,
     PlanRecord,
@@ -95,6 +96,19 @@ def an_attempt(run: str, step: str, attempt: int = 1, **more: Any) -> AttemptRec
 def an_event(kind: str, **more: Any) -> EventRecord:
     """Return an event that has no number yet."""
     return EventRecord(**{"kind": kind, "at": NOW, **more})
+
+
+def an_expansion(run: str, step: str, **more: Any) -> ExpansionRecord:
+    """Return the row of a graph that a step gave."""
+    record = {
+        "run_id": RunId(run),
+        "step_id": StepId(step),
+        "generation": 1,
+        "count": 2,
+        "plan": a_plan("child"),
+        **more,
+    }
+    return ExpansionRecord(**record)
 
 
 def by(run: RunRecord, *steps: StepRecord, **more: Any) -> RunCommit:

@@ -70,6 +70,8 @@ CRASH_POINTS: Mapping[str, str] = {
     "commit.before-telling": "the rows are durable, the engine has not been told",
     "lost.before": "before a committed value is marked as lost",
     "lost.after": "a committed value is marked as lost, nothing is rebuilt",
+    "expansion.before": "a step has given a graph in place of its value, no row says so",
+    "expansion.after": "the graph that a step gave is durable, none of it has begun",
     "terminal.before": "before the commit that ends a run",
     "terminal.after": "the run has ended, nobody has been told",
     # requests and upkeep

@@ -101,7 +101,10 @@ def blobs_of_step(step: StepRecord) -> tuple[Digest, ...]:
 
 def blobs_of_commit(commit: RunCommit) -> set[Digest]:
     """Return the blobs that a run's part of a batch refers to."""
-    return {digest for step in commit.steps for digest in blobs_of_step(step)}
+    return {
+        *(digest for step in commit.steps for digest in blobs_of_step(step)),
+        *(digest for expansion in commit.expansions for digest in expansion.plan.blobs),
+    }
 
 
 def blobs_of_inputs(run: RunRecord) -> tuple[Digest, ...]:

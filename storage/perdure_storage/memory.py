@@ -23,6 +23,7 @@ from perdure_storage.records import (
     CommitReport,
     Digest,
     EventRecord,
+    ExpansionRecord,
     Owner,
     PlanRecord,
     ProcessId,
@@ -52,6 +53,7 @@ class _Run:
     steps: dict[tuple[StepId, int], StepRecord] = field(default_factory=dict)
     current: dict[StepId, int] = field(default_factory=dict)
     attempts: dict[tuple[StepId, int, int], AttemptRecord] = field(default_factory=dict)
+    expansions: dict[tuple[StepId, int, int], ExpansionRecord] = field(default_factory=dict)
     events: list[EventRecord] = field(default_factory=list)
     blobs: set[Digest] = field(default_factory=set)
 
@@ -239,6 +241,12 @@ class MemoryRunStore:
             attempts = {} if kept is None else dict(kept.attempts)
         return [attempts[key] for key in sorted(attempts) if step_id is None or key[0] == step_id]
 
+    def list_expansions(self, run_id: RunId) -> list[ExpansionRecord]:
+        with self._lock:
+            kept = self._runs.get(run_id)
+            expansions = {} if kept is None else dict(kept.expansions)
+        return [expansions[key] for key in sorted(expansions)]
+
     def list_events(self, run_id: RunId, *, after: int = 0) -> list[EventRecord]:
         with self._lock:
             kept = self._runs.get(run_id)
@@ -401,7 +409,7 @@ class MemoryRunStore:
         taken = self._condemned & guards.blobs_of_commit(part) if self._condemned else None
         if taken:
             return guards.condemned(part.run_id, taken)
-        bad = list(_bad_steps(kept, part))
+        bad = [*_bad_steps(kept, part), *_bad_expansions(kept, part)]
         return guards.rejected(part.run_id, bad) if bad else None
 
     def _apply(self, part: RunCommit) -> int:
@@ -416,6 +424,10 @@ class MemoryRunStore:
             kept.blobs.update(guards.blobs_of_step(step))
             if step.current:
                 kept.current[step.step_id] = step.generation
+        for expansion in part.expansions:
+            self._plans.setdefault(expansion.plan.digest, expansion.plan)
+            kept.plans.add(expansion.plan.digest)
+            kept.expansions[_key_of(expansion)] = expansion
         for attempt in part.attempts:
             kept.attempts[attempt.step_id, attempt.generation, attempt.attempt] = attempt
         for seq, event in enumerate(part.events, seq + 1):  # noqa: B020
@@ -502,6 +514,20 @@ def _bad_inserts(kept: _Run, steps: Iterable[StepRecord], retired: set[StepId]) 
         keys.add(key)
         if step.current:
             filled.add(step_id)
+
+
+def _bad_expansions(kept: _Run, part: RunCommit) -> Iterator[StepId]:
+    seen: set[tuple[StepId, int, int]] = set()
+    for expansion in part.expansions:
+        key = _key_of(expansion)
+        if key in kept.expansions or key in seen:
+            yield expansion.step_id
+        seen.add(key)
+
+
+def _key_of(expansion: ExpansionRecord) -> tuple[StepId, int, int]:
+    """Return what an expansion is found by within its run."""
+    return expansion.step_id, expansion.generation, expansion.link
 
 
 def _is_storable(step: StepRecord) -> bool:

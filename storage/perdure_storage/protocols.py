@@ -23,6 +23,7 @@ from perdure_storage.records import (
     CommitReport,
     Digest,
     EventRecord,
+    ExpansionRecord,
     Owner,
     PlanRecord,
     ProcessId,
@@ -148,11 +149,12 @@ class RunStore(Protocol):
         blob is condemned. A run whose guard fails is left out and reported; the rest commits. A
         row that the database itself refuses, or whose key or current generation is there
         already, is found by bisecting and reported as ``rejected``, and so are ``lost`` and
-        ``superseded`` rows that are not current. A batch holds a run at most once.
-        Writes: step rows (with the run's next sequence number), attempts, events, blob
-        references, ``wake_at``, the terminal transition, which clears the owner; a batch with a
-        step row resets ``takeovers`` to 0. Once a run has a terminal status nothing more of it
-        commits. Reports the run's newest sequence number.
+        ``superseded`` rows that are not current, and expansions whose key is there. A batch holds
+        a run at most once.
+        Writes: step rows (with the run's next sequence number), attempts, events, expansions with
+        their plans (which the run refers to until it is deleted), blob references, ``wake_at``,
+        the terminal transition, which clears the owner; a batch with a step row resets
+        ``takeovers`` to 0. Once a run has a terminal status nothing more of it commits. Reports the run's newest sequence number.
         """
         ...
 
@@ -162,6 +164,13 @@ class RunStore(Protocol):
 
     def list_attempts(self, run_id: RunId, step_id: StepId | None = None) -> list[AttemptRecord]:
         """Return attempts, ordered by (step, generation, attempt)."""
+        ...
+
+    def list_expansions(self, run_id: RunId) -> list[ExpansionRecord]:
+        """Return the graphs that steps of the run gave, ordered by (step, generation, link).
+
+        Signed rows, and their plans, are verified before they are returned.
+        """
         ...
 
     def list_events(self, run_id: RunId, *, after: int = 0) -> list[EventRecord]:

@@ -242,6 +242,26 @@ class PlanRecord(msgspec.Struct, frozen=True, kw_only=True):
     blobs: tuple[Digest, ...] = ()
 
 
+class ExpansionRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A graph that a step gave in place of its value: one row, at any width.
+
+    Attributes:
+        step_id, generation: the life of the step that gave it.
+        link: 0, or for a chain of tail calls the number of its link.
+        kind: ``"graph"`` (a returned node) or ``"map"``.
+        count: how many steps are in it.
+        plan: the graph; its step ids are those of the run.
+    """
+
+    run_id: RunId
+    step_id: StepId
+    generation: int
+    link: int = 0
+    kind: str = "graph"
+    count: int
+    plan: PlanRecord
+
+
 class StepKey(msgspec.Struct, frozen=True):
     """Names one generation of one step within a run."""
 
@@ -266,12 +286,14 @@ class RunCommit(msgspec.Struct, frozen=True, kw_only=True):
         superseded: current rows that no longer count (changed code, new fork): history from now.
         end: the terminal transition, in the same transaction as the last checkpoint.
         wake_at: earliest deadline that the run waits for.
+        expansions: graphs that steps gave in place of their values, to insert.
     """
 
     run_id: RunId
     owner: str
     epoch: int
     steps: tuple[StepRecord, ...] = ()
+    expansions: tuple[ExpansionRecord, ...] = ()
     attempts: tuple[AttemptRecord, ...] = ()
     events: tuple[EventRecord, ...] = ()
     lost: tuple[StepKey, ...] = ()

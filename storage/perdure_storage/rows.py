@@ -20,6 +20,7 @@ from perdure_storage.records import (
     Digest,
     ErrorRecord,
     EventRecord,
+    ExpansionRecord,
     Owner,
     Place,
     PlanRecord,
@@ -400,6 +401,52 @@ class PlanRows:
             self._signer.require("plan", facts, mac, f"plan {digest}")
         return PlanRecord(
             digest=digest, body=bytes(body), blobs=tuple(map(Digest, _parse_texts(blobs)))
+        )
+
+
+class ExpansionRows:
+    """Rows of ``expansion``; which graph stands for which step is signed."""
+
+    def __init__(self, signer: Signer | None) -> None:
+        self._signer = signer
+        self._plans = PlanRows(signer)
+
+    def pack(self, expansion: ExpansionRecord) -> list[Any]:
+        """Return the row of an expansion, in the order of the table."""
+        row: list[Any] = [
+            expansion.run_id,
+            expansion.step_id,
+            expansion.generation,
+            expansion.link,
+            expansion.kind,
+            expansion.count,
+            expansion.plan.digest,
+            None,
+        ]
+        if self._signer is not None:
+            row[7] = self._signer.sign("expansion", tuple(row[:7]))
+        return row
+
+    def pack_plan(self, expansion: ExpansionRecord) -> list[Any]:
+        """Return the row of an expansion's plan."""
+        return self._plans.pack(expansion.plan)
+
+    def unpack(self, row: Row) -> ExpansionRecord:
+        """Return the expansion of a row that is joined with its plan's.
+
+        Raises StoreError if a signature does not fit.
+        """
+        if self._signer is not None:
+            named = f"the graph that step {row[1]!r} of run {row[0]!r} gave"
+            self._signer.require("expansion", tuple(row[:7]), row[7], named)
+        return ExpansionRecord(
+            run_id=row[0],
+            step_id=row[1],
+            generation=row[2],
+            link=row[3],
+            kind=row[4],
+            count=row[5],
+            plan=self._plans.unpack(row[8:]),
         )
 
 

@@ -27,7 +27,15 @@ from perdure_storage.records import (
     StepId,
     StepKey,
 )
-from perdure_storage.rows import SEQ, AttemptRows, RunRows, StepRows, pack_event, to_us
+from perdure_storage.rows import (
+    SEQ,
+    AttemptRows,
+    ExpansionRows,
+    RunRows,
+    StepRows,
+    pack_event,
+    to_us,
+)
 from perdure_storage.signing import Signer
 
 
@@ -38,6 +46,8 @@ class _Part:
     commit: RunCommit
     steps: list[list[Any]] = field(default_factory=list)
     attempts: list[list[Any]] = field(default_factory=list)
+    expansions: list[list[Any]] = field(default_factory=list)
+    plans: list[list[Any]] = field(default_factory=list)
     blobs: set[Digest] = field(default_factory=set)
     bad: list[StepId] = field(default_factory=list)
     why_not: str = ""
@@ -65,6 +75,7 @@ class Commits:
         self._clock = clock
         self._steps = StepRows(signer)
         self._attempts = AttemptRows(signer)
+        self._expansions = ExpansionRows(signer)
         self._runs = RunRows(signer)
 
     def commit(self, batch: Sequence[RunCommit]) -> CommitReport:
@@ -104,6 +115,10 @@ class Commits:
                 part.blobs.add(step.value.integrity)
         try:
             part.attempts += [self._attempts.pack(attempt) for attempt in commit.attempts]
+            for expansion in commit.expansions:
+                part.plans.append(self._expansions.pack_plan(expansion))
+                part.expansions.append(self._expansions.pack(expansion))
+                part.blobs.update(expansion.plan.blobs)
         except _UNPACKABLE as error:
             part.why_not = str(error)
         return part
@@ -212,9 +227,25 @@ class Commits:
         transaction.insert(statements.insert_step, [row for part in parts for row in part.steps])
         transaction.insert(statements.put_attempt, [row for part in parts for row in part.attempts])
         transaction.insert(statements.insert_event, self._events(parts, outcome))
+        self._insert_expansions(transaction, parts)
         transaction.insert(
             statements.insert_blob_ref,
             [ref for part in parts if part.blobs for ref in _refs(part)],
+        )
+
+    def _insert_expansions(self, transaction: Transaction, parts: list[_Part]) -> None:
+        """Insert the graphs that steps gave; in the order of plans, which other runs may share."""
+        if not any(part.expansions for part in parts):
+            return
+        statements = self._statements
+        plans = {row[0]: row for part in parts for row in part.plans}
+        transaction.insert(statements.insert_plan, [plans[digest] for digest in sorted(plans)])
+        transaction.insert(
+            statements.insert_plan_ref,
+            [(part.commit.run_id, row[0]) for part in parts for row in part.plans],
+        )
+        transaction.insert(
+            statements.insert_expansion, [row for part in parts for row in part.expansions]
         )
 
     def _events(self, parts: list[_Part], outcome: _Outcome) -> list[list[Any]]:
@@ -293,6 +324,7 @@ class Commits:
             with transaction.savepoint():
                 bad += self._bad_retirements(transaction, part)
                 bad += self._bad_rows(transaction, part.steps)
+                bad += self._bad_expansions(transaction, part)
                 raise _TriedOut
         except _TriedOut:
             return bad
@@ -325,6 +357,17 @@ class Commits:
             left = self._bad_rows(transaction, rows[:middle])
             return left + self._bad_rows(transaction, rows[middle:])
         return []
+
+    def _bad_expansions(self, transaction: Transaction, part: _Part) -> Iterable[StepId]:
+        for plan, expansion in zip(part.plans, part.expansions, strict=True):
+            try:
+                with transaction.savepoint():
+                    transaction.insert(self._statements.insert_plan, [plan])
+                    transaction.insert(self._statements.insert_expansion, [expansion])
+            except Exception as error:
+                if not self._is_refusal(error):
+                    raise
+                yield expansion[1]
 
     def _is_refusal(self, error: Exception) -> bool:
         return isinstance(error, RowRefused) or self._database.is_refusal(error)
@@ -386,11 +429,17 @@ def _counters(part: _Part, outcome: _Outcome) -> tuple[int, int, int | None, Run
 
 
 def _refs(part: _Part) -> list[tuple[object, ...]]:
-    return [
+    of_steps = [
         ("step", step.run_id, step.step_id, step.generation, digest)
         for step in part.commit.steps
         for digest in guards.blobs_of_step(step)
     ]
+    of_plans = [
+        ("plan", expansion.plan.digest, "", 0, digest)
+        for expansion in part.commit.expansions
+        for digest in expansion.plan.blobs
+    ]
+    return [*of_steps, *of_plans]
 
 
 def _pass(batch: Sequence[RunCommit], when: str) -> None:
@@ -399,5 +448,7 @@ def _pass(batch: Sequence[RunCommit], when: str) -> None:
     for part in batch:
         if part.lost:
             crash_point(f"lost.{when}")
+        if part.expansions:
+            crash_point(f"expansion.{when}")
         if part.end is not None:
             crash_point(f"terminal.{when}")

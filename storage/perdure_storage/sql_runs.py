@@ -25,6 +25,7 @@ from perdure_storage.records import (
     CommitReport,
     Digest,
     EventRecord,
+    ExpansionRecord,
     Owner,
     PlanRecord,
     ProcessId,
@@ -40,6 +41,7 @@ from perdure_storage.records import (
 from perdure_storage.roots import public_url
 from perdure_storage.rows import (
     AttemptRows,
+    ExpansionRows,
     PlanRows,
     RunRows,
     StepRows,
@@ -88,6 +90,7 @@ class SqlRunStore:
         self._runs = RunRows(signer)
         self._steps = StepRows(signer)
         self._attempts = AttemptRows(signer)
+        self._expansions = ExpansionRows(signer)
         self._plans = PlanRows(signer)
         self._commits = Commits(database, clock, signer)
         self._own_changes = 0
@@ -323,6 +326,11 @@ class SqlRunStore:
         statement = of_run if step_id is None else of_step
         rows = self._database.read(lambda t: t.rows(statement, run_id=run_id, step_id=step_id))
         return [self._attempts.unpack(row) for row in rows]
+
+    def list_expansions(self, run_id: RunId) -> list[ExpansionRecord]:
+        statement = self._statements.list_expansions
+        rows = self._database.read(lambda t: t.rows(statement, run_id=run_id))
+        return [self._expansions.unpack(row) for row in rows]
 
     def list_events(self, run_id: RunId, *, after: int = 0) -> list[EventRecord]:
         statement = self._statements.list_events

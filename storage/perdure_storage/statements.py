@@ -26,6 +26,7 @@ from perdure_storage.tables import (
     condemned,
     coordinator,
     event,
+    expansion,
     plan,
     plan_ref,
     run,
@@ -295,7 +296,7 @@ class Statements:
         """Everything that hangs on a run, then the run itself."""
         run_id: sa.BindParameter[str] = sa.bindparam("run_id")
         refs = sa.text("holder IN ('run', 'step')") & (blob_ref.c.holder_id == run_id)
-        hanging = (event, attempt, step, plan_ref)
+        hanging = (event, attempt, step, expansion, plan_ref)
         return (
             *(self.compile(sa.delete(t).where(t.c.run_id == run_id)) for t in hanging),
             self.compile(sa.delete(blob_ref).where(refs)),
@@ -433,6 +434,19 @@ class Statements:
     def _attempts_of_run(self) -> Any:
         mine = sa.select(attempt).where(attempt.c.run_id == sa.bindparam("run_id"))
         return mine.order_by(attempt.c.step_id, attempt.c.generation, attempt.c.attempt)
+
+    @cached_property
+    def insert_expansion(self) -> Statement:
+        return self.compile(sa.insert(expansion))
+
+    @cached_property
+    def list_expansions(self) -> Statement:
+        mine = sa.select(expansion, plan).where(
+            expansion.c.run_id == sa.bindparam("run_id"),
+            plan.c.digest == expansion.c.plan_digest,
+        )
+        e = expansion.c
+        return self.compile(mine.order_by(e.step_id, e.generation, e.link))
 
     @cached_property
     def list_events(self) -> Statement:

@@ -215,6 +215,22 @@ attempt = Table(
     sqlite_with_rowid=False,
 )
 
+expansion = Table(
+    "expansion",
+    metadata,
+    _id("run_id", ForeignKey("run.id")),
+    _id("step_id"),
+    _int("generation"),
+    _int("link"),
+    _text("kind"),
+    _int("count"),
+    _id("plan_digest", ForeignKey("plan.digest")),
+    _bytes("mac"),
+    PrimaryKeyConstraint("run_id", "step_id", "generation", "link"),
+    sqlite_with_rowid=False,
+)
+"""Graphs that steps gave in place of their values."""
+
 event = Table(
     "event",
     metadata,

@@ -16,6 +16,7 @@ from perdure_storage.contract_samples import (
     a_step,
     a_value,
     an_attempt,
+    an_expansion,
     by,
     claimed,
     created,
@@ -49,7 +50,8 @@ def path(tmp_path: Path) -> Path:
         a_step("run", "lost", value=value),
     )
     tries = (an_attempt("run", "b", cause=Cause.USER_ERROR, error=ERROR),)
-    store.commit([by(run, *steps, attempts=tries)])
+    grown = (an_expansion("run", "b"),)
+    store.commit([by(run, *steps, attempts=tries, expansions=grown)])
     end = RunEnd(status=RunStatus.FAILED, error=ERROR)
     lost = (StepKey("lost", 1),)  # type: ignore[arg-type]
     store.commit([by(run, lost=lost, end=end)])
@@ -123,6 +125,10 @@ def _get_plan(store: RunStore) -> object:
     return store.get_plan(digest("plan"))
 
 
+def _list_expansions(store: RunStore) -> object:
+    return store.list_expansions(_RUN)
+
+
 def _list_runs(store: RunStore) -> object:
     return store.list_runs(RunQuery())
 
@@ -141,6 +147,9 @@ def _list_attempts(store: RunStore) -> object:
         ("run SET error = x'80'", _get_run, "the error of run 'run'"),
         ("run SET error = x'80'", _list_runs, "the error of run 'run'"),
         ("plan SET body = x'80'", _get_plan, "plan blake3:plan"),
+        ("expansion SET count = 9", _list_expansions, "the graph that step 'b' of run 'run' gave"),
+        ("expansion SET step_id = 'a'", _list_expansions, "the graph that step 'a' of run 'run'"),
+        ("plan SET body = x'80'", _list_expansions, "plan blake3:child"),
         ("plan SET blobs = '[]'", _get_plan, "plan blake3:plan"),
         ("attempt SET error = x'80'", _list_attempts, "attempt 1 of step 'b' of run 'run'"),
     ],
