@@ -154,7 +154,8 @@ class RunStore(Protocol):
         Writes: step rows (with the run's next sequence number), attempts, events, expansions with
         their plans (which the run refers to until it is deleted), blob references, ``wake_at``,
         the terminal transition, which clears the owner; a batch with a step row resets
-        ``takeovers`` to 0. Once a run has a terminal status nothing more of it commits. Reports the run's newest sequence number.
+        ``takeovers`` to 0. Once a run has a terminal status nothing more of it
+        commits. Reports the run's newest sequence number.
         """
         ...
 

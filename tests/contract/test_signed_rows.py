@@ -148,7 +148,11 @@ def _list_attempts(store: RunStore) -> object:
         ("run SET error = x'80'", _list_runs, "the error of run 'run'"),
         ("plan SET body = x'80'", _get_plan, "plan blake3:plan"),
         ("expansion SET count = 9", _list_expansions, "the graph that step 'b' of run 'run' gave"),
-        ("expansion SET step_id = 'a'", _list_expansions, "the graph that step 'a' of run 'run'"),
+        (
+            "expansion SET step_id = 'a'",
+            _list_expansions,
+            "the graph that step 'a' of run 'run' gave",
+        ),
         ("plan SET body = x'80'", _list_expansions, "plan blake3:child"),
         ("plan SET blobs = '[]'", _get_plan, "plan blake3:plan"),
         ("attempt SET error = x'80'", _list_attempts, "attempt 1 of step 'b' of run 'run'"),
