@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -273,6 +273,10 @@ class SimExecutor:
         self.ended: list[Outcome] = []
 
     def open_run(self, context: CallContext) -> None: ...
+
+    def extend_run(
+        self, run_id: str, functions: Mapping[str, Function], constants: Mapping[int, StoredValue]
+    ) -> None: ...
 
     def close_run(self, run_id: str) -> None:
         assert not self.calls, "a run is closed when nothing of it is in flight"

@@ -11,7 +11,7 @@ from datetime import datetime
 import msgspec
 
 from perdure.plan import Arg, Function, Path
-from perdure_storage.records import Cause, Digest, ErrorRecord, StoredValue
+from perdure_storage.records import Cause, Digest, ErrorRecord, PlanRecord, StoredValue
 
 
 class CallId(msgspec.Struct, frozen=True):
@@ -37,6 +37,8 @@ class StepCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         outputs: the number of values to be returned; checked if above 1.
         retry_on: constant index of the classes or predicate that decide ``Outcome.retryable``.
         idempotency_key: the same for every attempt of this generation.
+        names: the sub-workflows around the step and its own name, by ``/``: what the names of
+            the steps begin with that it may give in place of a value.
     """
 
     id: CallId
@@ -50,6 +52,7 @@ class StepCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     outputs: int = 1
     retry_on: int | None = None
     idempotency_key: str = ""
+    names: str = ""
 
 
 class CallContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,16 +68,30 @@ class CallContext(msgspec.Struct, frozen=True, kw_only=True):
     blobs_url: str
     store_id: str
     functions: dict[str, Function]
-    constants: tuple[StoredValue, ...]
+    constants: dict[int, StoredValue]
     bundle: Digest | None = None
     bundle_size: int = 0
+
+
+class Growth(msgspec.Struct, frozen=True, kw_only=True):
+    """A graph that a step gave in place of its value; the plan's output is the step that answers.
+
+    Attributes:
+        kind: ``"graph"`` (a returned node) or ``"map"``.
+        count: how many steps are in it.
+        plan: its step ids are those of the run.
+    """
+
+    kind: str
+    count: int
+    plan: PlanRecord
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How one attempt ended.
 
     Attributes:
-        cause: SUCCEEDED has ``value``; every other cause has ``error``.
+        cause: SUCCEEDED has ``value`` or ``growth``; every other cause has ``error``.
         retryable: whether ``retry_on`` admits the user's error (evaluated in the worker).
         culprit: for INPUT_LOST and INPUT_UNAVAILABLE, the key in ``StepCall.values``.
         worker: who ran it: ``"host/pid"``.
@@ -84,6 +101,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: CallId
     cause: Cause
     value: StoredValue | None = None
+    growth: Growth | None = None
     error: ErrorRecord | None = None
     retryable: bool = True
     culprit: str = ""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from perdure.calls import CallId, StepCall
-from perdure_storage.records import Cause, Digest, RunCommit
+from perdure.plan import Function
+from perdure_storage.records import Cause, Digest, RunCommit, StoredValue
 
 
 class Dispatch(msgspec.Struct, frozen=True):
@@ -13,6 +14,15 @@ class Dispatch(msgspec.Struct, frozen=True):
 
     executor: str
     call: StepCall
+
+
+class Extend(msgspec.Struct, frozen=True):
+    """Make functions and constants of a graph that a step gave known to the run's executor."""
+
+    executor: str
+    run_id: str
+    functions: dict[str, Function]
+    constants: dict[int, StoredValue]
 
 
 class Kill(msgspec.Struct, frozen=True):
@@ -30,6 +40,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
         quarantine: damaged blobs to move aside before anything is rebuilt.
         commits: must be durable before anything below happens (``durability="group"`` lets the
             dispatches go first).
+        extend: what executors have to know before the attempts start.
         dispatch: attempts to start.
         kill: attempts to end.
         forget: unsynced values, by run and digest, that nobody will read again.
@@ -40,6 +51,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
 
     quarantine: tuple[Digest, ...] = ()
     commits: tuple[RunCommit, ...] = ()
+    extend: tuple[Extend, ...] = ()
     dispatch: tuple[Dispatch, ...] = ()
     kill: tuple[Kill, ...] = ()
     forget: tuple[tuple[str, Digest], ...] = ()

@@ -145,6 +145,8 @@ class Coordinator:
         turn = decide(self._engine, events, self._clock.now())
         for digest in turn.quarantine:
             self._quarantine(digest)
+        for extension in turn.extend:
+            self._fleet.extend(extension)
         if self._may_defer(turn):
             self._fleet.dispatch(turn.dispatch)
             self._commits.defer(turn.commits)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 
 from perdure.calls import Outcome, StepCall
-from perdure.engine.commands import Dispatch, Kill
+from perdure.engine.commands import Dispatch, Extend, Kill
 from perdure.engine.placement import Pool
 from perdure.executors.protocol import Executor
 from perdure_storage.faults import crash_point
@@ -68,6 +68,12 @@ class Fleet:
             crash_point("dispatch.before")
             self._executors[name].submit(calls)
             crash_point("dispatch.after")
+
+    def extend(self, command: Extend) -> None:
+        """Make more functions and constants of a run known."""
+        self._executors[command.executor].extend_run(
+            command.run_id, command.functions, command.constants
+        )
 
     def kill(self, command: Kill) -> None:
         """End attempts; their outcomes come later."""

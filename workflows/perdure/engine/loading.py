@@ -112,8 +112,8 @@ class Loader:
                 run_id=run.id,
                 blobs_url=self._blobs.url,
                 store_id=self._store.store_id,
-                functions=plan.functions,
-                constants=plan.constants,
+                functions=dict(plan.functions),
+                constants=dict(enumerate(plan.constants)),
                 bundle=Digest(plan.bundle) if plan.bundle else None,
                 bundle_size=plan.bundle_size,
             )

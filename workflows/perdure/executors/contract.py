@@ -88,7 +88,7 @@ class Bench:
                 blobs_url=self._url,
                 store_id="store",
                 functions=self._functions,
-                constants=tuple(self._constants),
+                constants=dict(enumerate(self._constants)),
                 bundle=digest,
                 bundle_size=len(bundle or b""),
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -18,11 +18,12 @@ from perdure.executors.endings import ended
 from perdure.executors.protocol import Capacity
 from perdure.executors.spools import drop_leftovers
 from perdure.executors.waking import WakePipe
+from perdure.plan import Function
 from perdure.worker.output import captured_streams
 from perdure.worker.readiness import wait_readable
 from perdure.worker.scope import RunScope
 from perdure.worker.steps import Attempt
-from perdure_storage.records import Cause, ProcessId
+from perdure_storage.records import Cause, ProcessId, StoredValue
 
 _QUEUED = 512
 _TURN_S = 0.01
@@ -50,6 +51,11 @@ class InlineExecutor:
     def open_run(self, context: CallContext) -> None:
         self._scopes[context.run_id] = RunScope(context)
         drop_leftovers(context)
+
+    def extend_run(
+        self, run_id: str, functions: Mapping[str, Function], constants: Mapping[int, StoredValue]
+    ) -> None:
+        self._scopes[run_id].learn(functions, constants)
 
     def close_run(self, run_id: str) -> None:
         scope = self._scopes.pop(run_id, None)

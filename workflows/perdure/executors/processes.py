@@ -11,7 +11,7 @@ import math
 import selectors
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from perdure.calls import CallContext, CallId, Outcome, StepCall
 from perdure.executors.capacity import detect_capacity
@@ -24,8 +24,9 @@ from perdure.executors.timers import Timers
 from perdure.executors.transcripts import Transcripts
 from perdure.executors.waking import WakePipe
 from perdure.executors.worker_process import Flight, WorkerKey, WorkerProcess
+from perdure.plan import Function
 from perdure.worker.frames import Done, Judged, Ready, Up
-from perdure_storage.records import Cause, Place, ProcessId
+from perdure_storage.records import Cause, Place, ProcessId, StoredValue
 
 TIMEOUT_GRACE_S = 5.0
 """Between asking a call whose time is up to end, and SIGKILL."""
@@ -74,6 +75,13 @@ class ProcessExecutor:
     def open_run(self, context: CallContext) -> None:
         self._contexts[context.run_id] = context
         drop_leftovers(context)
+
+    def extend_run(
+        self, run_id: str, functions: Mapping[str, Function], constants: Mapping[int, StoredValue]
+    ) -> None:
+        context = self._contexts[run_id]  # its maps are its own, made when the run was opened
+        context.functions.update(functions)
+        context.constants.update(constants)
 
     def close_run(self, run_id: str) -> None:
         context = self._contexts.pop(run_id, None)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
 from perdure.calls import CallContext, CallId, Outcome, StepCall
-from perdure_storage.records import Cause, ProcessId
+from perdure.plan import Function
+from perdure_storage.records import Cause, ProcessId, StoredValue
 
 
 class Capacity(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +62,15 @@ class Executor(Protocol):
         """Make a run's functions and constants known before its first call.
 
         What an earlier owner of the run has left in its spool goes, if that is cheap.
+        """
+        ...
+
+    def extend_run(
+        self, run_id: str, functions: Mapping[str, Function], constants: Mapping[int, StoredValue]
+    ) -> None:
+        """Make more functions and constants of an open run known: a step has grown a graph.
+
+        Names and indices that are known already mean the same as before.
         """
         ...
 

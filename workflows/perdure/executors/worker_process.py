@@ -273,7 +273,7 @@ def bare(context: CallContext) -> CallContext:
         blobs_url=context.blobs_url,
         store_id=context.store_id,
         functions={},
-        constants=(),
+        constants={},
         bundle=context.bundle,
         bundle_size=context.bundle_size,
     )

@@ -40,7 +40,7 @@ class RunScope:
         self.values = Values(Codecs(code_digest=plain_digest), blobs, self.spool)
         self.logs: LogStore = LateLogs(context.blobs_url, context.store_id)
         self._functions: dict[str, Function] = dict(context.functions)
-        self._constants: dict[int, StoredValue] = dict(enumerate(context.constants))
+        self._constants: dict[int, StoredValue] = dict(context.constants)
         self._callables: dict[str, Callable[..., Any]] = {}
         self._shared: dict[int, Any] = {}
 
