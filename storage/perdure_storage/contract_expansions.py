@@ -26,7 +26,9 @@ class ExpansionContract:
     def test_commit_keeps_every_field_of_an_expansion(self, store: RunStore) -> None:
         run = claimed(store)
         first = an_expansion("run", "b", plan=a_plan("wide", "x"))
-        second = an_expansion("run", "a", generation=2, link=3, kind="map", count=10_000)
+        second = an_expansion(
+            "run", "a", generation=2, link=3, kind="map", count=10_000, source="s"
+        )
 
         store.commit([by(run, expansions=(first, second))])
 

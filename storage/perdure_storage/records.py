@@ -250,6 +250,7 @@ class ExpansionRecord(msgspec.Struct, frozen=True, kw_only=True):
         link: 0, or for a chain of tail calls the number of its link.
         kind: ``"graph"`` (a returned node) or ``"map"``.
         count: how many steps are in it.
+        source: digest of what it was made from: the step as it was, and what it consumed.
         plan: the graph; its step ids are those of the run.
     """
 
@@ -259,6 +260,7 @@ class ExpansionRecord(msgspec.Struct, frozen=True, kw_only=True):
     link: int = 0
     kind: str = "graph"
     count: int
+    source: str = ""
     plan: PlanRecord
 
 

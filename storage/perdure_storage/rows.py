@@ -420,11 +420,12 @@ class ExpansionRows:
             expansion.link,
             expansion.kind,
             expansion.count,
+            expansion.source,
             expansion.plan.digest,
             None,
         ]
         if self._signer is not None:
-            row[7] = self._signer.sign("expansion", tuple(row[:7]))
+            row[8] = self._signer.sign("expansion", tuple(row[:8]))
         return row
 
     def pack_plan(self, expansion: ExpansionRecord) -> list[Any]:
@@ -438,7 +439,7 @@ class ExpansionRows:
         """
         if self._signer is not None:
             named = f"the graph that step {row[1]!r} of run {row[0]!r} gave"
-            self._signer.require("expansion", tuple(row[:7]), row[7], named)
+            self._signer.require("expansion", tuple(row[:8]), row[8], named)
         return ExpansionRecord(
             run_id=row[0],
             step_id=row[1],
@@ -446,7 +447,8 @@ class ExpansionRows:
             link=row[3],
             kind=row[4],
             count=row[5],
-            plan=self._plans.unpack(row[8:]),
+            source=row[6],
+            plan=self._plans.unpack(row[9:]),
         )
 
 

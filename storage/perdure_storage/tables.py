@@ -224,6 +224,7 @@ expansion = Table(
     _int("link"),
     _text("kind"),
     _int("count"),
+    _text("source"),
     _id("plan_digest", ForeignKey("plan.digest")),
     _bytes("mac"),
     PrimaryKeyConstraint("run_id", "step_id", "generation", "link"),

@@ -17,13 +17,14 @@ from perdure.errors import DefinitionError, did_you_mean
 from perdure.fingerprint import CodeDigest, code_digest, plain_digest, version_digest
 from perdure.graph.dag import Dag, Step, make_dag
 from perdure.graph.node import Node, TaskSpec, describe
-from perdure.plan import Arg, Function, Parameter, Plan, StepOptions, StepPlan
+from perdure.plan import Arg, Function, Parameter, Plan, StepOptions, StepPlan, encode_plan
 from perdure.secret import SecretRef
 from perdure.sources import is_local_name
 from perdure.target import load_target, origin_of
 from perdure.task import Task
 from perdure.workflow import Workflow
-from perdure_storage.records import StoredValue
+from perdure_storage.hashing import integrity_digest
+from perdure_storage.records import Digest, Place, PlanRecord, StoredValue
 from perdure_storage.shapes import is_main
 from perdure_storage.values import Values
 
@@ -138,6 +139,26 @@ def compile_dag(dag: Dag, values: Values, *, origin: str | None = None) -> Plan:
     return _Compiler(dag, values).plan(origin)
 
 
+def compile_growth(dag: Dag, values: Values) -> Plan:
+    """Return a graph that a running step gave as data; its sources are in the run's bundle.
+
+    Raises:
+        NotSerializable: a constant or a closure has no encoding; carries the path to the culprit.
+    """
+    return _Compiler(dag, values).graph()
+
+
+def plan_record(plan: Plan, inputs: Mapping[str, StoredValue]) -> PlanRecord:
+    """Return the plan as the store keeps it, with the blobs that it names."""
+    body = encode_plan(plan)
+    stored = [*plan.constants, *inputs.values()]
+    stored += [f.value for f in plan.functions.values() if f.value is not None]
+    blobs = {value.integrity for value in stored if value.place is Place.BLOB}
+    if plan.bundle is not None:
+        blobs.add(Digest(plan.bundle))
+    return PlanRecord(digest=integrity_digest([body]), body=body, blobs=tuple(sorted(blobs)))
+
+
 class _Compiler:
     """One compilation. Mutable, used once."""
 
@@ -154,11 +175,16 @@ class _Compiler:
         self._modules: set[str] = set()
 
     def plan(self, origin: str | None) -> Plan:
-        """Return the plan."""
+        """Return the plan of a run, with the sources that it reached."""
+        plan = self.graph()
+        bundle, size = self._bundle()
+        return msgspec.structs.replace(plan, origin=origin, bundle=bundle, bundle_size=size)
+
+    def graph(self) -> Plan:
+        """Return the graph as data."""
         steps = tuple(self._step(step) for step in self._dag.steps)
         output = self._writer.write(self._dag.output, "the result", [])
         parameters = tuple(self._parameter(each) for each in self._dag.parameters)
-        bundle, size = self._bundle()
         return Plan(
             workflow=self._dag.name,
             steps=steps,
@@ -167,9 +193,6 @@ class _Compiler:
             constants=self._constants.stored,
             options=tuple(self._option_table),
             parameters=parameters,
-            origin=origin,
-            bundle=bundle,
-            bundle_size=size,
         )
 
     def _step(self, step: Step) -> StepPlan:

@@ -231,6 +231,49 @@ def collect(arg: Arg, found: list[FromStep | FromInput]) -> None:
             collect(item, found)
 
 
+def rebase(plan: Plan, base: int) -> Plan:
+    """Return the plan with its constants numbered from ``base``; ``constants`` stay as they are."""
+    if not base:
+        return plan
+    return msgspec.structs.replace(
+        plan,
+        steps=tuple(
+            msgspec.structs.replace(
+                step,
+                args=tuple(_rebased(arg, base) for arg in step.args),
+                kwargs={name: _rebased(arg, base) for name, arg in step.kwargs.items()},
+            )
+            for step in plan.steps
+        ),
+        output=_rebased(plan.output, base),
+        options=tuple(
+            options
+            if options.retry_on is None
+            else msgspec.structs.replace(options, retry_on=options.retry_on + base)
+            for options in plan.options
+        ),
+    )
+
+
+def _rebased(arg: Arg, base: int) -> Arg:
+    match arg:
+        case Const(index):
+            return Const(index + base)
+        case ListArg(items, kind):
+            return ListArg(tuple(_rebased(item, base) for item in items), kind)
+        case DictArg(keys, values):
+            return DictArg(
+                tuple(Const(key.index + base) for key in keys),
+                tuple(_rebased(value, base) for value in values),
+            )
+        case ObjectArg(cls, fields):
+            return ObjectArg(
+                Const(cls.index + base),
+                {name: _rebased(value, base) for name, value in fields.items()},
+            )
+    return arg
+
+
 def path_text(path: Path) -> str:
     """Write a projection as its user would: ``[0].name["k"]``; "" for the value itself."""
     return "".join(

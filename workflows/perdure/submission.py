@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from perdure.arguments import own_digest
-from perdure.compile import Prepared, compile_dag, load_target, prepare
+from perdure.compile import Prepared, compile_dag, load_target, plan_record, prepare
 from perdure.engine.matching import Matching, match_rows
 from perdure.engine.ownership import is_seen_dead
 from perdure.engine.placement import shortage
@@ -19,7 +19,7 @@ from perdure.errors import DefinitionError, RunConflict, RunNotFound, did_you_me
 from perdure.executors.capacity import detect_capacity
 from perdure.executors.process_tree import kill_processes
 from perdure.fingerprint import fingerprints
-from perdure.plan import Function, Plan, StepPlan, decode_plan, encode_plan
+from perdure.plan import Function, Plan, StepPlan, decode_plan
 from perdure.resources import parse_duration
 from perdure.runtime import Runtime
 from perdure.settings import EXECUTORS, Settings
@@ -29,9 +29,7 @@ from perdure_storage.hashing import integrity_digest
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.protocols import RunStore
 from perdure_storage.records import (
-    Digest,
     Place,
-    PlanRecord,
     RunId,
     RunPolicy,
     RunRecord,
@@ -326,17 +324,6 @@ class Submission:
 
 def _store_inputs(prepared: Prepared, values: Values) -> dict[str, StoredValue]:
     return {name: values.store(value) for name, value in prepared.inputs.items()}
-
-
-def plan_record(plan: Plan, inputs: Mapping[str, StoredValue]) -> PlanRecord:
-    """Return the plan as the store keeps it, with the blobs that it names."""
-    body = encode_plan(plan)
-    stored = [*plan.constants, *inputs.values()]
-    stored += [f.value for f in plan.functions.values() if f.value is not None]
-    blobs = {value.integrity for value in stored if value.place is Place.BLOB}
-    if plan.bundle is not None:
-        blobs.add(Digest(plan.bundle))
-    return PlanRecord(digest=integrity_digest([body]), body=body, blobs=tuple(sorted(blobs)))
 
 
 def inputs_digest(inputs: Mapping[str, StoredValue]) -> str:

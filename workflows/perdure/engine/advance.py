@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from heapq import heappush
 
-from perdure.engine.matching import match_name
+from perdure.engine.matching import Matching, match_name
 from perdure.engine.state import RunState, StepState
 from perdure.plan import FromStep
 from perdure_storage.lifecycle import StepStatus
@@ -78,6 +78,26 @@ def adopt(run: RunState, step: StepState, row: StepRecord, reason: str, now: dat
     )
 
 
+def hold(run: RunState, matching: Matching, now: datetime, *, reason: str = "") -> None:
+    """Let older rows stand for the steps that they match; those of done steps are left alone."""
+    for step_id, row in matching.kept.items():
+        step = run.steps[step_id]
+        step.status = StepStatus.SUCCEEDED
+        step.generation, step.attempt = row.generation, row.attempt
+        step.value, step.inputs, step.reason = row.value, row.inputs, row.reason
+        run.unfinished -= 1
+    for step_id in sorted(matching.adopted, key=lambda step_id: run.steps[step_id].position):
+        step, row = run.steps[step_id], matching.adopted[step_id]
+        if not step.is_done:
+            adopt(run, step, row, reason or f"unchanged in {row.run_id}", now)
+            run.unfinished -= 1
+    for step_id, rows in matching.candidates.items():
+        if not run.steps[step_id].options.volatile or rows[0].run_id == run.id:
+            run.steps[step_id].candidates += rows
+    for step_id, why in matching.reasons.items():
+        run.steps[step_id].reason = why
+
+
 def mark_done(run: RunState, step: StepState) -> list[StepState]:
     """Count a step that has just become done; return the consumers that now miss nothing."""
     run.unfinished -= 1
@@ -89,6 +109,8 @@ def mark_done(run: RunState, step: StepState) -> list[StepState]:
             consumer.missing -= 1
             if not consumer.missing:
                 freed.append(consumer)
+        elif consumer.answer == step.id and consumer.status is StepStatus.WAITING:
+            run.answered.append(consumer)
     return freed
 
 

@@ -14,10 +14,9 @@ from heapq import heappop, heappush
 
 import msgspec
 
-from perdure.engine.advance import settle
 from perdure.engine.commands import Kill, Turn
 from perdure.engine.events import CancelRequested, Ended, Event, OwnershipLost, PauseRequested
-from perdure.engine.outcomes import on_ended
+from perdure.engine.outcomes import on_ended, progress
 from perdure.engine.placing import first_ready, place
 from perdure.engine.state import EngineState, RunState
 from perdure_storage.lifecycle import RunStatus, StepStatus
@@ -30,7 +29,7 @@ def take_on(engine: EngineState, run: RunState, now: datetime) -> None:
     engine.touched[run.id] = None
     if run.record.deadline is not None:
         heappush(engine.timers, (run.record.deadline, run.id))
-    settle(run, run.steps.values(), now)
+    progress(engine, run, list(run.steps.values()), now)
 
 
 def decide(engine: EngineState, events: Iterable[Event], now: datetime) -> Turn:
@@ -55,6 +54,7 @@ def _empty(engine: EngineState, **fields: tuple[object, ...]) -> Turn:
     turn = msgspec.structs.replace(
         Turn(
             quarantine=tuple(engine.quarantine),
+            extend=tuple(engine.extensions),
             kill=tuple(engine.kills),
             forget=tuple(engine.forget),
             dropped=tuple(engine.dropped),
@@ -62,6 +62,7 @@ def _empty(engine: EngineState, **fields: tuple[object, ...]) -> Turn:
         **fields,
     )
     engine.touched.clear()
+    engine.extensions.clear()
     engine.kills.clear()
     engine.quarantine.clear()
     engine.forget.clear()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from perdure.calls import CallContext
 from perdure.engine.fleet import Fleet
+from perdure.engine.growth import rows_of_graphs
 from perdure.engine.matching import Matching, match_rows
 from perdure.engine.ownership import is_neighbour, is_seen_dead
 from perdure.engine.placement import shortage
@@ -18,7 +19,16 @@ from perdure.plan import Function, Plan, decode_plan
 from perdure_storage.clock import Clock
 from perdure_storage.lifecycle import RUN_LIVE, RunStatus
 from perdure_storage.protocols import BlobStore, RunStore
-from perdure_storage.records import Cause, Digest, ErrorRecord, Owner, RunEnd, RunId, RunRecord
+from perdure_storage.records import (
+    Cause,
+    Digest,
+    ErrorRecord,
+    Owner,
+    RunEnd,
+    RunId,
+    RunRecord,
+    StepRecord,
+)
 
 
 class Loader:
@@ -72,6 +82,8 @@ class Loader:
         plan = self._plan(record.plan_digest)
         prints = fingerprints(plan, record.inputs)
         rows = self._store.list_steps(record.id, current_only=False)
+        expansions = self._store.list_expansions(record.id) if record.epoch > 1 else []
+        rows, grown = rows_of_graphs(rows, expansions)
         now = self._clock.now()
         own = match_rows(
             plan,
@@ -80,6 +92,7 @@ class Loader:
             keep_changed=record.policy.on_change == "reuse",
             old_functions=self._functions_before(record),
         )
+        donated, donated_grown = self._donated(record, plan, prints)
         run = load_run(
             record,
             plan,
@@ -87,7 +100,10 @@ class Loader:
             rows=rows,
             attempts=self._store.list_attempts(record.id),
             own=own,
-            donated=self._donated(record, plan, prints),
+            donated=donated,
+            expansions=expansions,
+            grown=grown,
+            donated_grown=donated_grown,
             now=now,
         )
         run.executor = self._executor_name(record)
@@ -107,24 +123,38 @@ class Loader:
                 run.ending = failed_end("perdure.errors.DefinitionError", f"{step.id}: {missing}")
                 break
         plan = run.plan
+        functions = dict(plan.functions)
+        constants = dict(enumerate(plan.constants))
+        for extension in run.extensions:
+            functions.update(extension.functions)
+            constants.update(extension.constants)
         executor.open_run(
             CallContext(
                 run_id=run.id,
                 blobs_url=self._blobs.url,
                 store_id=self._store.store_id,
-                functions=dict(plan.functions),
-                constants=dict(enumerate(plan.constants)),
+                functions=functions,
+                constants=constants,
                 bundle=Digest(plan.bundle) if plan.bundle else None,
                 bundle_size=plan.bundle_size,
             )
         )
 
-    def _donated(self, record: RunRecord, plan: Plan, prints: Mapping[str, str]) -> Matching | None:
+    def _donated(
+        self, record: RunRecord, plan: Plan, prints: Mapping[str, str]
+    ) -> tuple[Matching | None, dict[str, list[StepRecord]]]:
+        """Return how rows of the run that this one reuses hold; those of its graphs by name."""
         donor = self._store.find_run(record.reuse_from) if record.reuse_from else None
         if donor is None:
-            return None
-        rows = self._store.list_steps(donor.id)
-        return match_rows(plan, prints, rows, old_functions=self._functions(donor.plan_digest))
+            return None, {}
+        rows, grown = rows_of_graphs(
+            self._store.list_steps(donor.id), self._store.list_expansions(donor.id)
+        )
+        functions = self._functions(donor.plan_digest)
+        by_name: dict[str, list[StepRecord]] = {}
+        for row in (row for rows_of_root in grown.values() for row in rows_of_root):
+            by_name.setdefault(row.name, []).append(row)
+        return match_rows(plan, prints, rows, old_functions=functions), by_name
 
     def _functions_before(self, record: RunRecord) -> dict[str, Function]:
         if record.epoch == 0 or not record.seq:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
 
-from perdure.calls import CallId, Outcome
-from perdure.engine.advance import begin_again, mark_done, pend, reopen, settle
+from perdure.calls import CallId, Growth, Outcome
+from perdure.engine.advance import begin_again, hold, mark_done, pend, reopen, settle
+from perdure.engine.commands import Kill
 from perdure.engine.events import Ended
+from perdure.engine.growth import descendants, expand, graft, retire_rows
 from perdure.engine.matching import match_name
+from perdure.engine.placement import shortage
 from perdure.engine.restore import count_cause
 from perdure.engine.state import OPAQUE, EngineState, RunState, StepState, part_digest
 from perdure.errors import Failure
@@ -50,10 +53,23 @@ def on_ended(engine: EngineState, event: Ended, now: datetime) -> None:
         return
     engine.touched[run.id] = None
     engine.pools[run.executor].give(step.shape)
-    if outcome.cause is Cause.SUCCEEDED and outcome.value is not None:
+    if step.status is StepStatus.CANCELLED:  # nobody needs it any more
+        _note_attempt(run, step, outcome, now)
+    elif outcome.cause is Cause.SUCCEEDED and outcome.growth is not None:
+        _grow(engine, run, step, outcome, outcome.growth, now)
+    elif outcome.cause is Cause.SUCCEEDED and outcome.value is not None:
         _succeed(engine, run, step, outcome, outcome.value, now)
     else:
         _OUTCOMES[outcome.cause](engine, run, step, outcome, now)
+
+
+def progress(engine: EngineState, run: RunState, steps: Iterable[StepState], now: datetime) -> None:
+    """Move steps on that miss nothing, and those whose value another one has brought."""
+    settle(run, steps, now)
+    while run.answered:
+        root = run.answered.pop()
+        if root.status is StepStatus.WAITING and run.steps[root.answer].is_done:
+            settle(run, _answered(engine, run, root, now), now)
 
 
 def _succeed(
@@ -66,11 +82,25 @@ def _succeed(
     *,
     error: ErrorRecord | None = None,
 ) -> None:
+    progress(engine, run, _conclude(engine, run, step, outcome, value, now, error=error), now)
+
+
+def _conclude(
+    engine: EngineState,
+    run: RunState,
+    step: StepState,
+    outcome: Outcome,
+    value: StoredValue,
+    now: datetime,
+    *,
+    error: ErrorRecord | None = None,
+) -> list[StepState]:
+    """Make a value that of the step; return the consumers that now miss nothing."""
     step.value = value
     diverged = _diverged_consumers(run, step) if step.rebuilt else []
     if diverged and not _may_diverge(run, step, diverged, now):
         _fail_diverged(run, step, outcome, diverged, now)
-        return
+        return []
     step.status = StepStatus.SUCCEEDED
     run.outbox.attempts.pop(outcome.id, None)
     row = _row(run, step, outcome, StepStatus.SUCCEEDED, now)
@@ -78,9 +108,10 @@ def _succeed(
     run.outbox.steps.append(
         msgspec.structs.replace(row, value=stored, error=error, caught=error is not None)
     )
-    settle(run, mark_done(run, step), now)
+    freed = mark_done(run, step)
     for dep in step.deps:
         _forget_spooled(engine, run, run.steps[dep])
+    return freed
 
 
 def _forget_spooled(engine: EngineState, run: RunState, step: StepState) -> None:
@@ -105,7 +136,7 @@ def _row(
         attempt=outcome.id.attempt,
         name=match_name(step.plan),
         own=step.plan.own,
-        code=run.plan.functions[step.plan.function].counts_as,
+        code=step.code,
         fingerprint=run.fingerprints[step.id],
         inputs=step.inputs,
         started_at=outcome.started_at,
@@ -115,6 +146,95 @@ def _row(
     )
 
 
+# --- a graph in place of a value --------------------------------------------------------------
+def _grow(
+    engine: EngineState,
+    run: RunState,
+    step: StepState,
+    outcome: Outcome,
+    growth: Growth,
+    now: datetime,
+) -> None:
+    """Let the graph that the step gave become part of the run; its chain waits for the value."""
+    _note_attempt(run, step, outcome, now)
+    root = step.answers or step
+    if root is step:
+        step.started_at, step.worker = outcome.started_at, outcome.worker
+    expansion = expand(run, step, growth)
+    run.outbox.expansions.append(expansion)
+    grafted = graft(run, root, expansion)
+    engine.extensions.append(grafted.extend)
+    if missing := _shortage(engine, run, root):
+        _fail_waiting(engine, run, root, missing, now)
+        return
+    for matching in (grafted.own, grafted.donated):
+        hold(run, matching, now)
+    if expansion.link == 0:
+        retire_rows(run, grafted.own.obsolete)
+    run.count_missing(root.members)
+    if run.steps[root.answer].is_done:
+        run.answered.append(root)
+    progress(engine, run, [run.steps[member] for member in root.members], now)
+
+
+def _shortage(engine: EngineState, run: RunState, root: StepState) -> str:
+    capacity = engine.pools[run.executor].capacity
+    for member in root.members:
+        if missing := shortage(run.steps[member].options, capacity):
+            return f"step {member}, which {root.id} gave, can never run here: {missing}"
+    return ""
+
+
+def _answered(
+    engine: EngineState, run: RunState, root: StepState, now: datetime
+) -> list[StepState]:
+    """Give a step the value of the one that answers for it; return the consumers that it frees."""
+    answer = run.steps[root.answer]
+    if answer.value is None or (run.stores(root) and not answer.has_value):
+        return [reopen(run, answer, f"its value is that of {root.id}", now)]
+    return _conclude(engine, run, root, _of_waiting(run, root, Cause.SUCCEEDED), answer.value, now)
+
+
+def _of_waiting(
+    run: RunState, root: StepState, cause: Cause, error: ErrorRecord | None = None
+) -> Outcome:
+    """Return the outcome of a step that waited for its graph: nobody runs it now."""
+    return Outcome(
+        id=CallId(run.id, root.id, root.generation, root.attempt),
+        cause=cause,
+        error=error,
+        worker=root.worker,
+        started_at=root.started_at,
+    )
+
+
+def _fail_waiting(
+    engine: EngineState, run: RunState, root: StepState, message: str, now: datetime
+) -> None:
+    error = ErrorRecord(type="perdure.errors.DefinitionError", message=message)
+    _cancel_below(engine, run, root)
+    _fail(engine, run, root, _of_waiting(run, root, Cause.SETUP_ERROR, error), now)
+
+
+def _catcher(step: StepState) -> StepState | None:
+    """Return the nearest step around this one that takes failures as values."""
+    root = step.below
+    while root is not None and not root.options.catch:
+        root = root.below
+    return root
+
+
+def _cancel_below(engine: EngineState, run: RunState, root: StepState) -> None:
+    """End all that belongs to a step's graph and is not done: nobody needs it any more."""
+    unneeded = [step for step in descendants(run, root) if not step.is_done]
+    calls = tuple(call for call, step in run.running.items() if step in unneeded)
+    if calls:
+        engine.kills.append(Kill(run.executor, calls, Cause.CANCELLED))
+    for step in unneeded:
+        step.status = StepStatus.CANCELLED
+    run.unfinished -= len(unneeded)
+
+
 # --- another try ------------------------------------------------------------------------------
 def _on_user_error(
     engine: EngineState, run: RunState, step: StepState, outcome: Outcome, now: datetime
@@ -122,7 +242,7 @@ def _on_user_error(
     count_cause(step, outcome.cause)
     if outcome.retryable and step.user_errors <= step.options.retries:
         delay = delay_s(step.options.backoff, step.user_errors, outcome.id)
-        _try_again(run, step, outcome, now, delay)
+        _try_again(engine, run, step, outcome, now, delay)
     else:
         _fail(engine, run, step, outcome, now)
 
@@ -137,7 +257,7 @@ def _on_loss(
     else:
         again = allowed < 0 or step.losses <= allowed
     if again:
-        _try_again(run, step, outcome, now, 0.0)
+        _try_again(engine, run, step, outcome, now, 0.0)
     else:
         _fail(engine, run, step, outcome, now)
 
@@ -145,7 +265,7 @@ def _on_loss(
 def _on_abandoned(
     engine: EngineState, run: RunState, step: StepState, outcome: Outcome, now: datetime
 ) -> None:
-    _try_again(run, step, outcome, now, 0.0)
+    _try_again(engine, run, step, outcome, now, 0.0)
 
 
 def _on_unavailable(
@@ -155,7 +275,9 @@ def _on_unavailable(
     if step.unavailable > MAX_UNAVAILABLE:
         _fail(engine, run, step, outcome, now)
         return
-    _try_again(run, step, outcome, now, delay_s(UNAVAILABLE_BACKOFF, step.unavailable, outcome.id))
+    _try_again(
+        engine, run, step, outcome, now, delay_s(UNAVAILABLE_BACKOFF, step.unavailable, outcome.id)
+    )
 
 
 def _on_input_lost(
@@ -171,8 +293,8 @@ def _on_input_lost(
         if upstream.value.place is Place.BLOB:
             engine.quarantine.append(upstream.value.integrity)
         why = outcome.error.message if outcome.error else "its value is gone"
-        settle(run, [reopen(run, upstream, why, now)], now)
-    _pend(run, step, now)
+        progress(engine, run, [reopen(run, upstream, why, now)], now)
+    _pend(engine, run, step, now)
 
 
 def _on_final(
@@ -189,17 +311,22 @@ def _on_cancelled(
 
 
 def _try_again(
-    run: RunState, step: StepState, outcome: Outcome, now: datetime, delay: float
+    engine: EngineState,
+    run: RunState,
+    step: StepState,
+    outcome: Outcome,
+    now: datetime,
+    delay: float,
 ) -> None:
     step.not_before = now + timedelta(seconds=delay) if delay else None
     _note_attempt(run, step, outcome, now)
-    _pend(run, step, now)
+    _pend(engine, run, step, now)
 
 
-def _pend(run: RunState, step: StepState, now: datetime) -> None:
+def _pend(engine: EngineState, run: RunState, step: StepState, now: datetime) -> None:
     """Send the step back to wait for its inputs, which may have been lost meanwhile."""
     pend(run, step)
-    settle(run, [step], now)
+    progress(engine, run, [step], now)
 
 
 def _note_attempt(run: RunState, step: StepState, outcome: Outcome, now: datetime) -> None:
@@ -236,19 +363,33 @@ def _fail(
         cause=Cause.ENGINE_ERROR,
     )
     error = msgspec.structs.replace(error, step_id=step.id, cause=outcome.cause)
-    if step.options.catch and outcome.cause is not Cause.ENGINE_ERROR:
-        failure = Failure(
-            type=error.type,
-            message=error.message,
-            traceback=error.traceback[-MAX_CAUGHT_TRACEBACK:],
-            step_id=step.id,
-            index=None,
-            attempts=_charged(step),
-        )
+    is_catchable = outcome.cause is not Cause.ENGINE_ERROR
+    catcher = _catcher(step) if is_catchable else None
+    if step.options.catch and is_catchable:
+        failure = _failure(step, error)
         _succeed(engine, run, step, outcome, engine.encode_failure(failure), now, error=error)
+    elif catcher is not None:
+        run.outbox.steps.append(_failed_row(run, step, outcome, error, now))
+        _cancel_below(engine, run, catcher)
+        around = _of_waiting(run, catcher, Cause.SUCCEEDED)
+        value = engine.encode_failure(_failure(step, error))
+        _succeed(engine, run, catcher, around, value, now, error=error)
     else:
-        _end_step_failed(run, step, outcome, error, now)
+        run.outbox.steps.append(_failed_row(run, step, outcome, error, now))
+        step.status = StepStatus.FAILED
+        run.failure = run.failure or error
     _note_attempt(run, step, outcome, now)
+
+
+def _failure(step: StepState, error: ErrorRecord) -> Failure:
+    return Failure(
+        type=error.type,
+        message=error.message,
+        traceback=error.traceback[-MAX_CAUGHT_TRACEBACK:],
+        step_id=step.id,
+        index=None,
+        attempts=_charged(step),
+    )
 
 
 def _charged(step: StepState) -> int:
@@ -256,13 +397,10 @@ def _charged(step: StepState) -> int:
     return max(1, step.user_errors or step.losses + step.out_of_memory)
 
 
-def _end_step_failed(
+def _failed_row(
     run: RunState, step: StepState, outcome: Outcome, error: ErrorRecord, now: datetime
-) -> None:
-    step.status = StepStatus.FAILED
-    row = _row(run, step, outcome, StepStatus.FAILED, now)
-    run.outbox.steps.append(msgspec.structs.replace(row, error=error))
-    run.failure = run.failure or error
+) -> StepRecord:
+    return msgspec.structs.replace(_row(run, step, outcome, StepStatus.FAILED, now), error=error)
 
 
 # --- divergence -------------------------------------------------------------------------------
@@ -323,7 +461,9 @@ def _fail_diverged(
         cause=Cause.ENGINE_ERROR,
         step_id=step.id,
     )
-    _end_step_failed(run, step, outcome, error, now)
+    run.outbox.steps.append(_failed_row(run, step, outcome, error, now))
+    step.status = StepStatus.FAILED
+    run.failure = run.failure or error
 
 
 _Handler = Callable[[EngineState, RunState, StepState, Outcome, datetime], None]

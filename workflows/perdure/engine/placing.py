@@ -7,6 +7,7 @@ from heapq import heappop
 
 from perdure.calls import CallId, StepCall, input_key, step_key
 from perdure.engine.commands import Dispatch
+from perdure.engine.matching import match_name
 from perdure.engine.placement import is_impatient
 from perdure.engine.state import EngineState, RunState, StepState
 from perdure.plan import FromStep
@@ -98,6 +99,7 @@ def _start(engine: EngineState, run: RunState, step: StepState, now: datetime) -
         outputs=options.outputs,
         retry_on=options.retry_on,
         idempotency_key=f"{run.id}/{step.id}/{step.generation}",
+        names=match_name(step.plan),
     )
 
 

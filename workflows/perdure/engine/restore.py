@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
+import msgspec
+
 from perdure.calls import CallId
-from perdure.engine.advance import adopt
+from perdure.engine.advance import hold
+from perdure.engine.growth import graft, newest_links, retire_rows, source_of
 from perdure.engine.matching import Matching
 from perdure.engine.state import RunState, StepState
 from perdure.plan import Plan
@@ -15,14 +18,15 @@ from perdure_storage.records import (
     AttemptRecord,
     Cause,
     ErrorRecord,
+    ExpansionRecord,
     RunEnd,
     RunRecord,
-    StepKey,
     StepRecord,
 )
 
 CAREFUL_TAKEOVERS = 3
 """Owners lost in a row without progress, after which a run's suspects start one at a time."""
+_NONE: Mapping[str, list[StepRecord]] = {}
 MAX_TAKEOVERS = 4
 """... after which the run fails and names them."""
 
@@ -36,6 +40,9 @@ def load_run(
     attempts: Sequence[AttemptRecord] = (),
     own: Matching,
     donated: Matching | None = None,
+    expansions: Sequence[ExpansionRecord] = (),
+    grown: Mapping[str, list[StepRecord]] = _NONE,
+    donated_grown: Mapping[str, list[StepRecord]] = _NONE,
     now: datetime,
 ) -> RunState:
     """Build the state of a run from its rows: the one constructor, for fresh and resumed runs.
@@ -48,26 +55,63 @@ def load_run(
         rows: every step row of the run, history included.
         own: how the run's current rows match the plan.
         donated: how the rows of ``record.reuse_from`` match it.
+        expansions: the graphs that steps gave, by step, generation and link.
+        grown: rows of the steps of such graphs, by the step that waited.
+        donated_grown: such rows of ``record.reuse_from``, by their name.
         now: the time of the load, for the rows that it makes.
     """
     run = RunState(record, plan, fingerprints)
+    run.grown = dict(grown)
+    run.donated = dict(donated_grown)
     _number_generations(run, rows, attempts)
-    _restore_rows(run, rows, own)
-    _adopt(run, own, f"unchanged in {record.id}", now)
+    hold(run, own, now, reason=f"unchanged in {record.id}")
+    retire_rows(run, own.obsolete)
     if donated is not None:
-        without_volatile = {
-            step_id: row
-            for step_id, row in {**donated.adopted, **donated.kept}.items()
-            if not run.steps[step_id].options.volatile
-        }
-        _adopt_rows(run, without_volatile, f"taken over from {record.reuse_from}", now)
-        _set_candidates(run, donated)
+        hold(run, _adopted_only(run, donated), now, reason=f"taken over from {record.reuse_from}")
+    _grow_again(run, expansions, attempts, now)
+    _restore_failures(run, rows)
     _restore_attempts(run, attempts, now)
-    for step in run.steps.values():
-        step.missing = sum(not run.steps[dep].is_done for dep in step.deps)
-        step.open_consumers = sum(not consumer.is_done for consumer in step.consumers)
+    run.count_missing(run.steps)
     _look_at_takeovers(run)
     return run
+
+
+def _adopted_only(run: RunState, donated: Matching) -> Matching:
+    """Return what may be taken over of another run: whole steps, but no volatile ones."""
+    taken = {
+        step_id: row
+        for step_id, row in {**donated.adopted, **donated.kept}.items()
+        if not run.steps[step_id].options.volatile
+    }
+    return msgspec.structs.replace(donated, kept={}, adopted=taken, obsolete=())
+
+
+def _grow_again(
+    run: RunState,
+    expansions: Iterable[ExpansionRecord],
+    attempts: Sequence[AttemptRecord],
+    now: datetime,
+) -> None:
+    """Add the graphs again that steps had given which still wait for their value."""
+    newest = newest_links(expansions)
+    roots = [step_id for step_id in newest if step_id in run.steps]
+    while roots:
+        expansion = newest.pop(roots.pop())
+        root = run.steps[expansion.step_id]
+        if root.status is not StepStatus.PENDING or expansion.generation != root.generation:
+            continue
+        if expansion.source != source_of(run, root, run.input_digests(root)):
+            # Its code, or what it consumes, is another: it gives a graph again, under a new number.
+            root.generation += 1
+            continue
+        grafted = graft(run, root, expansion)
+        run.extensions.append(grafted.extend)
+        _number_by_attempts(run, root.members, attempts)
+        for matching in (grafted.own, grafted.donated):
+            hold(run, matching, now)
+        if run.steps[root.answer].is_done:
+            run.answered.append(root)
+        roots += [member for member in root.members if member in newest]
 
 
 def _number_generations(
@@ -86,40 +130,22 @@ def _number_generations(
             step.generation = attempt.generation
 
 
-def _restore_rows(run: RunState, rows: Iterable[StepRecord], own: Matching) -> None:
-    for step_id, row in own.kept.items():
-        step = run.steps[step_id]
-        step.status = StepStatus.SUCCEEDED
-        step.generation, step.attempt = row.generation, row.attempt
-        step.value, step.inputs, step.reason = row.value, row.inputs, row.reason
-        run.unfinished -= 1
+def _number_by_attempts(
+    run: RunState, step_ids: Iterable[str], attempts: Iterable[AttemptRecord]
+) -> None:
+    wanted = set(step_ids)
+    for attempt in attempts:
+        if attempt.step_id in wanted:
+            step = run.steps[attempt.step_id]
+            step.generation = max(step.generation, attempt.generation)
+
+
+def _restore_failures(run: RunState, rows: Iterable[StepRecord]) -> None:
     for row in rows:
         if row.current and row.status is StepStatus.FAILED and row.step_id in run.steps:
             step = run.steps[row.step_id]
             step.status, step.generation = StepStatus.FAILED, row.generation
             run.failure = run.failure or row.error
-
-
-def _adopt(run: RunState, own: Matching, reason: str, now: datetime) -> None:
-    run.outbox.superseded += [StepKey(row.step_id, row.generation) for row in own.obsolete]
-    _adopt_rows(run, own.adopted, reason, now)
-    _set_candidates(run, own)
-
-
-def _set_candidates(run: RunState, matching: Matching) -> None:
-    for step_id, rows in matching.candidates.items():
-        if not run.steps[step_id].options.volatile or rows[0].run_id == run.id:
-            run.steps[step_id].candidates += rows
-    for step_id, reason in matching.reasons.items():
-        run.steps[step_id].reason = reason
-
-
-def _adopt_rows(run: RunState, rows: Mapping[str, StepRecord], reason: str, now: datetime) -> None:
-    for step_id in sorted(rows, key=lambda step_id: run.steps[step_id].position):
-        step = run.steps[step_id]
-        if not step.is_done:
-            adopt(run, step, rows[step_id], reason, now)
-            run.unfinished -= 1
 
 
 def _restore_attempts(run: RunState, attempts: Iterable[AttemptRecord], now: datetime) -> None:

@@ -6,11 +6,11 @@ thrown away and built again from rows at any time (``restore.py``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from datetime import datetime
 
 from perdure.calls import CallId
-from perdure.engine.commands import Kill
+from perdure.engine.commands import Extend, Kill
 from perdure.engine.placement import Pool, Shape, shape_of
 from perdure.errors import Failure
 from perdure.plan import (
@@ -30,6 +30,7 @@ from perdure_storage.records import (
     Digest,
     ErrorRecord,
     EventRecord,
+    ExpansionRecord,
     Place,
     RunCommit,
     RunEnd,
@@ -50,13 +51,18 @@ class StepState:
     """One step of a run in memory: its newest generation and what it waits for."""
 
     __slots__ = (
+        "answer",
+        "answers",
         "attempt",
+        "below",
         "candidates",
+        "code",
         "consumers",
         "deps",
         "generation",
         "inputs",
         "losses",
+        "members",
         "missing",
         "not_before",
         "open_consumers",
@@ -70,14 +76,19 @@ class StepState:
         "rebuilt",
         "refs",
         "shape",
+        "started_at",
         "status",
         "unavailable",
         "user_errors",
         "value",
+        "worker",
     )
 
-    def __init__(self, plan: StepPlan, options: StepOptions, position: int, shape: Shape) -> None:
+    def __init__(
+        self, plan: StepPlan, options: StepOptions, position: int, shape: Shape, code: str
+    ) -> None:
         self.plan = plan
+        self.code = code
         self.options = options
         self.position = position
         self.shape = shape
@@ -103,6 +114,14 @@ class StepState:
         self.rebuilt = 0
         self.unavailable = 0
         self.candidates: tuple[StepRecord, ...] = ()
+        # Of a step that gave a graph: who answers for it, and all that is in the last link.
+        self.answer = ""
+        self.members: tuple[str, ...] = ()
+        self.started_at: datetime | None = None
+        self.worker = ""
+        # Of a step in such a graph: whom it answers for, and who waits for the graph.
+        self.answers: StepState | None = None
+        self.below: StepState | None = None
 
     @property
     def id(self) -> str:
@@ -125,6 +144,7 @@ class StepState:
         self.status = StepStatus.PENDING
         self.attempt = self.user_errors = self.losses = self.out_of_memory = 0
         self.value = None
+        self.answer, self.members = "", ()
         self.not_before = None
         self.reason = reason
 
@@ -143,17 +163,26 @@ class RunState:
         one_at_a_time: such a run is driven with care.
         executor: name of the executor that runs its steps.
         outputs: steps of which the result is made; their values are always stored.
+        grown: rows of graphs that steps gave in earlier lives, by the step that waited.
+        donated: rows of such graphs of the run that this one was made from, by their name.
+        extensions: what executors have to know of the graphs that were there at the load.
+        answered: steps that wait for another one's value, which has come.
     """
 
     def __init__(self, record: RunRecord, plan: Plan, fingerprints: Mapping[str, str]) -> None:
         self.record = record
         self.plan = plan
-        self.fingerprints = fingerprints
-        self.steps: dict[str, StepState] = _steps(plan)
+        self.fingerprints: dict[str, str] = {}
+        self.steps: dict[str, StepState] = {}
+        self.unfinished = 0
+        self.positions = 0
+        self.grown: dict[str, list[StepRecord]] = {}
+        self.donated: dict[str, list[StepRecord]] = {}
+        self.answered: list[StepState] = []
+        self.extensions: list[Extend] = []
         self.ready: dict[Shape, list[tuple[int, int, str]]] = {}
         self.delayed: list[tuple[datetime, int, str]] = []
         self.running: dict[CallId, StepState] = {}
-        self.unfinished = len(self.steps)
         self.failure: ErrorRecord | None = None
         self.ending: RunEnd | None = None
         self.paused = record.pause_requested
@@ -162,6 +191,7 @@ class RunState:
         self.executor = record.policy.executor or "processes"
         self.outputs = output_steps(plan)
         self.outbox = Outbox()
+        add_steps(self, plan, fingerprints)
 
     @property
     def id(self) -> RunId:
@@ -179,11 +209,22 @@ class RunState:
 
     def stores(self, step: StepState) -> bool:
         """Say whether the step's value is kept: a result's values always are."""
-        return step.options.checkpoint or step.id in self.outputs
+        return (
+            step.options.checkpoint
+            or step.id in self.outputs
+            or (step.answers is not None and self.stores(step.answers))
+        )
 
     def input_digests(self, step: StepState) -> tuple[str, ...]:
         """Return the value digests of what the step would consume now, in reference order."""
         return tuple(self._digest(ref) for ref in step.refs)
+
+    def count_missing(self, step_ids: Iterable[str]) -> None:
+        """Count what these steps wait for, and who waits for them."""
+        for step_id in step_ids:
+            step = self.steps[step_id]
+            step.missing = sum(not self.steps[dep].is_done for dep in step.deps)
+            step.open_consumers = sum(not consumer.is_done for consumer in step.consumers)
 
     def _digest(self, ref: FromStep | FromInput) -> str:
         if isinstance(ref, FromInput):
@@ -196,10 +237,11 @@ class RunState:
 class Outbox:
     """Rows that the next commit of the run is to carry."""
 
-    __slots__ = ("attempts", "end", "events", "lost", "steps", "superseded")
+    __slots__ = ("attempts", "end", "events", "expansions", "lost", "steps", "superseded")
 
     def __init__(self) -> None:
         self.steps: list[StepRecord] = []
+        self.expansions: list[ExpansionRecord] = []
         self.attempts: dict[CallId, AttemptRecord] = {}
         self.events: list[EventRecord] = []
         self.lost: list[StepKey] = []
@@ -209,7 +251,7 @@ class Outbox:
     def take(self, run: RunState) -> RunCommit | None:
         """Empty the box into a commit, or return None if there is nothing to write."""
         written = (self.steps, self.attempts, self.events, self.lost, self.superseded)
-        if self.end is None and not any(written):
+        if self.end is None and not any(written) and not self.expansions:
             return None
         owner = run.record.owner
         commit = RunCommit(
@@ -217,6 +259,7 @@ class Outbox:
             owner=owner.token if owner else "",
             epoch=run.record.epoch,
             steps=tuple(self.steps),
+            expansions=tuple(self.expansions),
             attempts=tuple(self.attempts.values()),
             events=tuple(self.events),
             lost=tuple(self.lost),
@@ -247,6 +290,7 @@ class EngineState:
         self.orphans: dict[CallId, tuple[str, Shape]] = {}
         self.encode_failure = encode_failure
         self.touched: dict[str, None] = {}
+        self.extensions: list[Extend] = []
         self.kills: list[Kill] = []
         self.quarantine: list[Digest] = []
         self.forget: list[tuple[str, Digest]] = []
@@ -269,28 +313,44 @@ def part_digest(value: StoredValue, path: Path) -> str:
     return value.parts.get(text) or f"{OPAQUE}{value.value_digest}{text}"
 
 
-def _steps(plan: Plan) -> dict[str, StepState]:
+def add_steps(
+    run: RunState,
+    plan: Plan,
+    fingerprints: Mapping[str, str],
+    *,
+    besides: Container[str] = (),
+) -> list[StepState]:
+    """Add the steps of a plan to the run, but for those that stay as they are; return the new."""
     shapes = {
         (index, is_async): shape_of(options, is_async=is_async)
         for index, options in enumerate(plan.options)
         for is_async in (False, True)
     }
-    steps: dict[str, StepState] = {}
-    for position, step in enumerate(plan.steps):
-        shape = shapes[step.options, plan.functions[step.function].is_async]
-        steps[step.id] = StepState(step, plan.options[step.options], position, shape)
-    for state in steps.values():
+    added = []
+    for step in plan.steps:
+        if step.id in besides:
+            continue
+        function = plan.functions[step.function]
+        shape = shapes[step.options, function.is_async]
+        options = plan.options[step.options]
+        state = StepState(step, options, run.positions, shape, function.counts_as)
+        run.positions += 1
+        run.steps[step.id] = state
+        added.append(state)
+    run.unfinished += len(added)
+    run.fingerprints.update(fingerprints)
+    for state in added:
         for dep in state.deps:
-            steps[dep].consumers.append(state)
-    _collect_parts(plan, steps)
-    return steps
+            run.steps[dep].consumers.append(state)
+    _collect_parts(plan, run.steps)
+    return added
 
 
-def _collect_parts(plan: Plan, steps: dict[str, StepState]) -> None:
+def _collect_parts(plan: Plan, steps: Mapping[str, StepState]) -> None:
     parts: dict[str, dict[str, Path]] = {}
     output: list[FromStep | FromInput] = []
     collect(plan.output, output)
-    for ref in (*output, *(ref for state in steps.values() for ref in state.refs)):
+    for ref in (*output, *(ref for step in plan.steps for ref in steps[step.id].refs)):
         if ref.path and isinstance(ref, FromStep):
             parts.setdefault(ref.step, {})[path_text(ref.path)] = ref.path
     for step_id, paths in parts.items():

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any
 
-from perdure.calls import Outcome, StepCall
+from perdure.calls import Growth, Outcome, StepCall
 from perdure.errors import StepTimeout
 from perdure.plan import path_text, project
 from perdure.worker.arguments import Arguments
@@ -23,6 +23,7 @@ from perdure.worker.surroundings import Surroundings
 from perdure_storage.clock import SystemClock
 from perdure_storage.errors import (
     NotSerializable,
+    PerdureError,
     StoreError,
     StoreUnavailable,
     ValueUnavailable,
@@ -169,6 +170,8 @@ class Attempt:
 
     # --- after ----------------------------------------------------------------------------------
     def _succeeded(self, result: Any) -> Outcome:
+        if _is_graph(result):
+            return self._grown(result)
         self._check(result)
         value = self._store(result)
         crash_point("worker.after-encode")
@@ -180,13 +183,21 @@ class Attempt:
         if wanted > 1 and not (isinstance(result, tuple | list) and len(result) == wanted):
             got = len(result) if isinstance(result, tuple | list) else type(result).__name__
             raise _user_refusal(TypeError(f"outputs={wanted}, but the function returned {got}"))
-        if _is_node(result):
-            raise _user_refusal(
-                TypeError(
-                    "the function returned a node, a call that was not made: return the value, "
-                    "or bind the call in the workflow's body"
-                )
-            )
+
+    def _grown(self, result: Any) -> Outcome:
+        """Turn what stands for calls that are to be made into a graph."""
+        from perdure.worker.growth import grow  # as slow to load as all of compiling
+
+        try:
+            growth = grow(result, self.call, self.scope.values)
+        except (ValueUnavailable, StoreUnavailable) as error:
+            raise Refusal(Cause.INPUT_UNAVAILABLE, error) from error
+        except StoreError as error:
+            raise Refusal(Cause.SETUP_ERROR, error) from error
+        except PerdureError as error:
+            raise _user_refusal(error) from error
+        crash_point("worker.after-encode")
+        return self._outcome(Cause.SUCCEEDED, growth=growth)
 
     def _store(self, result: Any) -> StoredValue:
         parts = {}
@@ -240,6 +251,7 @@ class Attempt:
         cause: Cause,
         *,
         value: StoredValue | None = None,
+        growth: Growth | None = None,
         error: BaseException | None = None,
         retryable: bool = True,
         culprit: str = "",
@@ -249,6 +261,7 @@ class Attempt:
             id=self.call.id,
             cause=cause,
             value=value,
+            growth=growth,
             error=None if error is None else self._record(error, cause, note),
             retryable=retryable,
             culprit=culprit,
@@ -273,10 +286,13 @@ def _user_refusal(error: Exception) -> Refusal:
     return Refusal(Cause.USER_ERROR, error, retryable=False)
 
 
-def _is_node(result: Any) -> bool:
-    """Say whether ``result`` is a node; without importing the graph: none was made then."""
-    module = sys.modules.get("perdure.graph.node")
-    return module is not None and isinstance(result, module.Node)
+def _is_graph(result: Any) -> bool:
+    """Say whether ``result`` stands for calls; without importing the graph: none was made then."""
+    nodes = sys.modules.get("perdure.graph.node")
+    growth = sys.modules.get("perdure.worker.growth")
+    return (nodes is not None and isinstance(result, nodes.Node)) or (
+        growth is not None and isinstance(result, growth.Children)
+    )
 
 
 _name: tuple[int, str] = (0, "")

@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.Column("link", sa.BigInteger(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("count", sa.BigInteger(), nullable=False),
+        sa.Column("source", sa.Text(), nullable=False),
         sa.Column("plan_digest", _ID, nullable=False),
         sa.Column("mac", sa.LargeBinary(), nullable=True),
         sa.ForeignKeyConstraint(["run_id"], ["run.id"], name="fk_expansion_run_id"),

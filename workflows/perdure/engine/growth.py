@@ -1,0 +1,196 @@
+"""Graphs that grow while a run goes on: a step gives a graph, and another step answers for it.
+
+The step that gave it waits; when the one that answers has committed, it has that value. All of a
+graph is upstream of the step that answers, so nothing of it is left to be done by then. Should
+that step give a graph in turn, it drops out, and the first one waits for the last link: a chain of
+any length holds the state of one link.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
+
+import msgspec
+
+from perdure.calls import Growth
+from perdure.engine.commands import Extend
+from perdure.engine.matching import Matching, match_name, match_rows
+from perdure.engine.state import RunState, StepState, add_steps
+from perdure.fingerprint import fingerprints
+from perdure.graph.growth import link_of
+from perdure.plan import FromStep, Plan, decode_plan, rebase
+from perdure_storage.lifecycle import StepStatus
+from perdure_storage.records import ExpansionRecord, StepId, StepKey, StepRecord
+
+
+class Graft(msgspec.Struct, frozen=True):
+    """A graph that became part of a run.
+
+    Attributes:
+        root: the step that waits for its value.
+        own, donated: which older rows of the run, and of the one it was made from, hold.
+        extend: what executors have to know of it.
+    """
+
+    root: StepState
+    own: Matching
+    donated: Matching
+    extend: Extend
+
+
+def source_of(run: RunState, step: StepState, inputs: Sequence[str]) -> str:
+    """Return what a graph was made from: the step as it is, and what it consumed."""
+    text = "\0".join((run.fingerprints[step.id], *inputs))
+    return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def expand(run: RunState, step: StepState, growth: Growth) -> ExpansionRecord:
+    """Return the row of a graph that a step gave: under the first step of its chain."""
+    root = step.answers or step
+    number = link_of(step.id)[1] if step.answers is not None else 0
+    return ExpansionRecord(
+        run_id=run.id,
+        step_id=StepId(root.id),
+        generation=root.generation,
+        link=number,
+        kind=growth.kind,
+        count=growth.count,
+        source=source_of(run, root, root.inputs),
+        plan=growth.plan,
+    )
+
+
+def graft(run: RunState, root: StepState, expansion: ExpansionRecord) -> Graft:
+    """Add a graph to the run; ``root`` waits for the step that answers.
+
+    Steps of an earlier generation that are the same stay as they are.
+    """
+    base = _base_of(expansion)
+    plan = rebase(decode_plan(expansion.plan.body), base)
+    assert isinstance(plan.output, FromStep)
+    _drop_link(run, root)
+    prints = fingerprints(plan, {})
+    standing = {step.id for step in plan.steps if _stands(run, step.id, prints)}
+    replaced = [run.steps[step.id] for step in plan.steps if step.id in run.steps.keys() - standing]
+    add_steps(run, plan, prints, besides=standing)
+    for old in replaced:
+        _replace(run, old, run.steps[old.id])
+    for step in plan.steps:
+        run.steps[step.id].below = root
+    _wait_for(root, run.steps[plan.output.step])
+    root.members = tuple(step.id for step in plan.steps)
+    rows = run.grown.pop(root.id, [])
+    _number_generations(run, rows)
+    return Graft(
+        root,
+        match_rows(plan, prints, rows, keep_changed=run.record.policy.on_change == "reuse"),
+        _match_donated(run, plan, prints),
+        _extend(run, plan, base),
+    )
+
+
+def _number_generations(run: RunState, rows: Iterable[StepRecord]) -> None:
+    for row in rows:
+        step = run.steps.get(row.step_id)
+        if step is not None:
+            step.generation = max(step.generation, row.generation + 1)
+
+
+def _match_donated(run: RunState, plan: Plan, prints: Mapping[str, str]) -> Matching:
+    """Match rows of the run that this one was made from; they are adopted, never kept."""
+    names = dict.fromkeys(match_name(step) for step in plan.steps) if run.donated else ()
+    rows = [row for name in names for row in run.donated.get(name, ())]
+    matching = match_rows(plan, prints, rows)
+    taken = {
+        step_id: row
+        for step_id, row in {**matching.adopted, **matching.kept}.items()
+        if not run.steps[step_id].options.volatile
+    }
+    return msgspec.structs.replace(matching, kept={}, adopted=taken, obsolete=())
+
+
+def _extend(run: RunState, plan: Plan, base: int) -> Extend:
+    constants = {base + index: value for index, value in enumerate(plan.constants)}
+    return Extend(run.executor, run.id, dict(plan.functions), constants)
+
+
+def _base_of(expansion: ExpansionRecord) -> int:
+    """Return the number of a graph's first constant: its own in any run, whatever comes before."""
+    return int(expansion.plan.digest.rpartition(":")[2][:10], 16) << 20
+
+
+def _drop_link(run: RunState, root: StepState) -> None:
+    """Forget the last link of a chain, all of it done but the step that gives another graph."""
+    for member in root.members if root.answer else ():
+        step = run.steps.get(member)
+        if step is not None and (step.is_done or member == root.answer):
+            run.unfinished -= not step.is_done
+            del run.steps[member]
+            del run.fingerprints[member]
+
+
+def _stands(run: RunState, step_id: str, prints: Mapping[str, str]) -> bool:
+    old = run.steps.get(step_id)
+    return old is not None and old.is_done and run.fingerprints[step_id] == prints[step_id]
+
+
+def _replace(run: RunState, old: StepState, new: StepState) -> None:
+    """Let another step take the id of one that no longer holds."""
+    new.generation = old.generation + 1
+    if old.status in (StepStatus.SUCCEEDED, StepStatus.FAILED):
+        run.outbox.superseded.append(StepKey(StepId(old.id), old.generation))
+    run.unfinished -= not old.is_done
+
+
+def _wait_for(root: StepState, answer: StepState) -> None:
+    root.status = StepStatus.WAITING
+    root.answer = answer.id
+    answer.answers = root
+    if root not in answer.consumers:
+        answer.consumers.append(root)
+    answer.parts = tuple(dict.fromkeys((*answer.parts, *root.parts)))
+
+
+def retire_rows(run: RunState, rows: Iterable[StepRecord]) -> None:
+    """Take rows out of force that a new graph has no place for."""
+    run.outbox.superseded += [StepKey(row.step_id, row.generation) for row in rows if row.current]
+
+
+def rows_of_graphs(
+    rows: Iterable[StepRecord], expansions: Iterable[ExpansionRecord]
+) -> tuple[list[StepRecord], dict[str, list[StepRecord]]]:
+    """Part the rows of a run into those of its plan, and those of graphs by the step that waits."""
+    root_of: dict[str, str] = {}
+    for expansion in expansions:
+        for step in decode_plan(expansion.plan.body).steps:
+            root_of[step.id] = expansion.step_id
+    own: list[StepRecord] = []
+    grown: dict[str, list[StepRecord]] = {}
+    for row in rows:
+        if row.step_id in root_of:
+            grown.setdefault(root_of[row.step_id], []).append(row)
+        else:
+            own.append(row)
+    return own, grown
+
+
+def newest_links(expansions: Iterable[ExpansionRecord]) -> dict[str, ExpansionRecord]:
+    """Return the last link of the newest generation, by the id of the step that waits."""
+    newest: dict[str, ExpansionRecord] = {}
+    for expansion in expansions:  # in the order of generation and link
+        newest[expansion.step_id] = expansion
+    return newest
+
+
+def descendants(run: RunState, root: StepState) -> list[StepState]:
+    """Return the steps of a step's graph, of the graphs that those gave, and so on."""
+    found: list[StepState] = []
+    waiting = [root]
+    while waiting:
+        for member in waiting.pop().members:
+            step = run.steps.get(member)
+            if step is not None:
+                found.append(step)
+                waiting.append(step)
+    return found
