@@ -33,6 +33,7 @@ from perdure.errors import (
 from perdure.graph.dag import Dag
 from perdure.graph.node import Node
 from perdure.graph.node import input_placeholder as Input
+from perdure.mapping import each, product
 from perdure.retry import Backoff
 from perdure.schema import Static
 from perdure.secret import Secret
@@ -91,11 +92,13 @@ __all__ = [
     "cancel",
     "current",
     "delete",
+    "each",
     "execute",
     "get_run",
     "list_runs",
     "open",
     "pause",
+    "product",
     "resume",
     "resume_all",
     "run",

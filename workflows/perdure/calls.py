@@ -39,6 +39,7 @@ class StepCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         idempotency_key: the same for every attempt of this generation.
         names: the sub-workflows around the step and its own name, by ``/``: what the names of
             the steps begin with that it may give in place of a value.
+        answer: id of the step that would answer for it; "" for the next link of its chain.
     """
 
     id: CallId
@@ -53,6 +54,7 @@ class StepCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     retry_on: int | None = None
     idempotency_key: str = ""
     names: str = ""
+    answer: str = ""
 
 
 class CallContext(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ import sys
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from perdure.plan import Path, path_text, project
 from perdure.secret import SecretRef
 from perdure.templates import build_object
 from perdure.worker.context import Context, StopSignal, running
+from perdure.worker.growth import graph_of, is_graph
 from perdure.worker.secrets import SecretMissing, resolve_secret
 from perdure_storage.codecs import Codecs
 from perdure_storage.shapes import readable, shown_name
@@ -88,11 +89,23 @@ class _Execution:
 
     def result(self) -> Any:
         """Run every step, then make the output."""
-        for step in self._dag.steps:
+        self._run_all(self._dag.steps)
+        return self._build(self._dag.output, "the result")
+
+    def last(self) -> Any:
+        """Run every step and return what the last one gave, a graph as it is.
+
+        The graph is run by whoever asked, so that a chain of tail calls costs no stack.
+        """
+        *steps, last = self._dag.steps
+        self._run_all(steps)
+        return self._run(last, into=lambda given: given)
+
+    def _run_all(self, steps: Iterable[Step]) -> None:
+        for step in steps:
             value = self._run(step)
             if self._consumers[step.call]:
                 self._values[step.call] = self._keep(value, f"the result of {step.id}")
-        return self._build(self._dag.output, "the result")
 
     def _keep(self, value: Any, name: str) -> _Kept:
         if type(value) in _ATOMS:
@@ -101,14 +114,20 @@ class _Execution:
         return _Kept(encoded.codec, b"".join(encoded.buffers))
 
     # --- steps ------------------------------------------------------------------------------
-    def _run(self, step: Step) -> Any:
+    def _run(self, step: Step, into: Callable[[Any], Any] | None = None) -> Any:
+        """Run one step and return its value; a graph that it gives goes ``into`` one."""
         spec = step.call.spec
         attempts = 0
         while True:
             attempts += 1
             token = running.set(_context(step.id, attempts))
             try:
-                return self._attempt(step)
+                given = self._attempt(step)
+                # Failures below a step that catches are its own to take.
+                if into is None or spec.options.catch:
+                    given = _grown(given)
+                    _check_result(given, spec.options.outputs)
+                return given
             except Exception as error:  # the user's code: anything may be raised
                 if attempts <= spec.options.retries and _is_worth_retrying(spec, error):
                     continue
@@ -128,7 +147,8 @@ class _Execution:
         result = call.spec.function(*args, **kwargs)
         if asyncio.iscoroutine(result):
             result = _finish(result)
-        _check_result(result, call.spec.options.outputs)
+        if not is_graph(result):
+            _check_result(result, call.spec.options.outputs)
         return result
 
     # --- arguments --------------------------------------------------------------------------
@@ -189,11 +209,14 @@ def _check_result(result: Any, outputs: int) -> None:
     if outputs > 1 and not (isinstance(result, tuple | list) and len(result) == outputs):
         got = len(result) if isinstance(result, tuple | list) else type(result).__name__
         raise TypeError(f"outputs={outputs}, but the function returned {got}")
-    if type(result) is Node:
-        raise TypeError(
-            "the function returned a node, a call that was not made: return the value, or bind "
-            "the call in the workflow's body"
-        )
+
+
+def _grown(given: Any) -> Any:
+    """Run the graph that a step gave, and the one that its last step gives, and so on."""
+    while is_graph(given):
+        dag = graph_of(given)
+        given = _Execution(dag, {}).last()
+    return given
 
 
 def _is_worth_retrying(spec: TaskSpec, error: Exception) -> bool:

@@ -12,6 +12,7 @@ from perdure.errors import DefinitionError, Failure
 from perdure.graph.arguments import Entries, Fields, Items, freeze, nodes_in
 from perdure.graph.node import Call, Node, TaskSpec
 from perdure.graph.trace import check_origin, current_trace
+from perdure.mapping import Each, expand, iterable
 from perdure.options import BaseOptions, Options, apply_options, check_name
 from perdure.plan import StepOptions
 from perdure_storage.shapes import travels_by_value
@@ -72,6 +73,38 @@ class Task(Generic[P, R]):
         if trace is not None:
             trace.calls.append(call)
         return cast(R, Node(call))
+
+    def map(self, /, *iterables: Any, **constants: Any) -> list[R]:
+        """Make a node that calls the task for each item of values known only at run time.
+
+        Positional iterables are zipped and must be equally long; keyword arguments are the same
+        for every call, unless they are ``perdure.each(...)``. The value is the list of results,
+        in order. Its steps are ``name[0]``, ``name[1]``, ...; retries, time-outs, resources and
+        ``catch`` are each one's own.
+
+        Args:
+            *iterables: nodes, lists, tuples, arrays; ``perdure.product(...)``.
+            **constants: keyword arguments of every call.
+
+        Raises:
+            DefinitionError: there is nothing to map over, or what cannot be iterated in order.
+        """
+        where = f"{self._spec.name}.map"
+        columns = [iterable(each, f"{where}(#{n})") for n, each in enumerate(iterables)]
+        if not columns and not any(isinstance(each, Each) for each in constants.values()):
+            raise DefinitionError(
+                f"{where}() has nothing to map over: give it an iterable by position, or "
+                "`name=perdure.each(...)`"
+            )
+        spec = self._spec
+        one = type(self)(spec.function, spec)
+        options = StepOptions(
+            lost_retries=spec.options.lost_retries, volatile=spec.options.volatile
+        )
+        of_map = TaskSpec(function=expand, name=spec.name, options=options)
+        mapping = Task[[Any, Any, Any, Any], list[R]](expand, of_map, self._after)
+        counts_as = (spec.options.catch, spec.options.outputs)
+        return mapping.bind(one, counts_as, columns, constants)
 
     @overload
     def options(

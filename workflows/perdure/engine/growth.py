@@ -16,7 +16,7 @@ import msgspec
 from perdure.calls import Growth
 from perdure.engine.commands import Extend
 from perdure.engine.matching import Matching, match_name, match_rows
-from perdure.engine.state import RunState, StepState, add_steps
+from perdure.engine.state import RunState, StepState, add_steps, starts_chain
 from perdure.fingerprint import fingerprints
 from perdure.graph.growth import link_of
 from perdure.plan import FromStep, Plan, decode_plan, rebase
@@ -45,10 +45,15 @@ def source_of(run: RunState, step: StepState, inputs: Sequence[str]) -> str:
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
+def root_of(step: StepState) -> StepState:
+    """Return who waits for the graph that a step gives: the first one of its chain."""
+    return step if step.answers is None or starts_chain(step) else step.answers
+
+
 def expand(run: RunState, step: StepState, growth: Growth) -> ExpansionRecord:
     """Return the row of a graph that a step gave: under the first step of its chain."""
-    root = step.answers or step
-    number = link_of(step.id)[1] if step.answers is not None else 0
+    root = root_of(step)
+    number = link_of(step.id)[1] if root is not step else 0
     return ExpansionRecord(
         run_id=run.id,
         step_id=StepId(root.id),

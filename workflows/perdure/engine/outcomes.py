@@ -12,12 +12,13 @@ from perdure.calls import CallId, Growth, Outcome
 from perdure.engine.advance import begin_again, hold, mark_done, pend, reopen, settle
 from perdure.engine.commands import Kill
 from perdure.engine.events import Ended
-from perdure.engine.growth import descendants, expand, graft, retire_rows
+from perdure.engine.growth import descendants, expand, graft, retire_rows, root_of
 from perdure.engine.matching import match_name
 from perdure.engine.placement import shortage
 from perdure.engine.restore import count_cause
 from perdure.engine.state import OPAQUE, EngineState, RunState, StepState, part_digest
 from perdure.errors import Failure
+from perdure.graph.growth import index_of
 from perdure.plan import Backoff, FromStep
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import (
@@ -157,7 +158,7 @@ def _grow(
 ) -> None:
     """Let the graph that the step gave become part of the run; its chain waits for the value."""
     _note_attempt(run, step, outcome, now)
-    root = step.answers or step
+    root = root_of(step)
     if root is step:
         step.started_at, step.worker = outcome.started_at, outcome.worker
     expansion = expand(run, step, growth)
@@ -387,7 +388,7 @@ def _failure(step: StepState, error: ErrorRecord) -> Failure:
         message=error.message,
         traceback=error.traceback[-MAX_CAUGHT_TRACEBACK:],
         step_id=step.id,
-        index=None,
+        index=index_of(step.id),
         attempts=_charged(step),
     )
 

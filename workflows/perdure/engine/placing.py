@@ -9,7 +9,8 @@ from perdure.calls import CallId, StepCall, input_key, step_key
 from perdure.engine.commands import Dispatch
 from perdure.engine.matching import match_name
 from perdure.engine.placement import is_impatient
-from perdure.engine.state import EngineState, RunState, StepState
+from perdure.engine.state import EngineState, RunState, StepState, starts_chain
+from perdure.graph.growth import first_answer_id
 from perdure.plan import FromStep
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import AttemptRecord, StepId, StoredValue
@@ -100,6 +101,7 @@ def _start(engine: EngineState, run: RunState, step: StepState, now: datetime) -
         retry_on=options.retry_on,
         idempotency_key=f"{run.id}/{step.id}/{step.generation}",
         names=match_name(step.plan),
+        answer=first_answer_id(step.id) if starts_chain(step) else "",
     )
 
 

@@ -301,6 +301,14 @@ class EngineState:
         return self.timers[0][0] if self.timers else None
 
 
+def starts_chain(step: StepState) -> bool:
+    """Say whether a step that answers for another one waits for its own graph all the same.
+
+    It does if it takes failures as values: those of its graph are its own to take.
+    """
+    return step.answers is not None and step.options.catch
+
+
 def part_digest(value: StoredValue, path: Path) -> str:
     """Return the value digest of a projection.
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from perdure.graph.dag import Dag, shorten
 from perdure.graph.node import Call
 
+_ITEM = re.compile(r"\[(?P<index>[0-9]+)\]\Z")
 _LINK = re.compile(r"(?P<root>.+)~(?P<number>[1-9][0-9]*)", re.DOTALL)
 
 
@@ -27,6 +28,22 @@ def answer_id(step_id: str) -> str:
     """Return the id of the step that answers for the one that gave a graph."""
     root, number = link_of(step_id)
     return shorten(f"{root}~{number + 1}")
+
+
+def first_answer_id(step_id: str) -> str:
+    """Return the id of the step that answers, where a chain begins anew."""
+    return shorten(f"{step_id}~1")
+
+
+def child_id(step_id: str, index: int) -> str:
+    """Return the id of a child of a map."""
+    return shorten(f"{step_id}[{index}]")
+
+
+def index_of(step_id: str) -> int | None:
+    """Return which item of a map a step is for, or None."""
+    found = _ITEM.search(step_id)
+    return int(found["index"]) if found else None
 
 
 def place_below(dag: Dag, parent: str, names: str, fixed: Mapping[Call, str]) -> Dag:

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from perdure.calls import Growth, StepCall
 from perdure.compile import compile_growth, plan_record
 from perdure.errors import DefinitionError
 from perdure.graph.dag import Dag, make_dag
-from perdure.graph.growth import answer_id, place_below
+from perdure.graph.growth import answer_id, child_id, place_below
 from perdure.graph.node import Call, Node, path_of, source_of
+from perdure.mapping import Children
 from perdure.task import task
 from perdure_storage.values import Values
-
-
-@dataclass(frozen=True, slots=True)
-class Children:
-    """What the step of a map returns: a node for each item, in order."""
-
-    nodes: Sequence[Node]
 
 
 @task
 def collect(value: Any) -> Any:
     """Return what the steps of a graph gave, as one value."""
     return value
+
+
+def is_graph(returned: Any) -> bool:
+    """Say whether what a function returned stands for calls that are to be made."""
+    return isinstance(returned, Node | Children)
+
+
+def graph_of(returned: Node | Children) -> Dag:
+    """Return the graph that a function returned; its last step answers for it.
+
+    Raises:
+        DefinitionError: a node of another graph, or an input, is in it.
+    """
+    return _graph(_answer(returned))
 
 
 def grow(returned: Node | Children, call: StepCall, values: Values) -> Growth:
@@ -36,23 +42,22 @@ def grow(returned: Node | Children, call: StepCall, values: Values) -> Growth:
         DefinitionError: a node of another graph, or an input, is in it.
         NotSerializable: a constant in it has no encoding.
     """
+    answer, fixed = _answer(returned), {}
     if isinstance(returned, Children):
-        kind, answer = "map", collect.bind(list(returned.nodes))
-        fixed = {
-            _call_of(node): f"{call.id.step_id}[{index}]"
-            for index, node in enumerate(returned.nodes)
-        }
-    else:
-        kind, answer, fixed = "graph", _answering(returned), {}
-    last = _call_of(answer)
-    fixed[last] = answer_id(call.id.step_id)
+        for index, node in enumerate(returned.nodes):
+            fixed[_call_of(node)] = child_id(call.id.step_id, index)
+    fixed[_call_of(answer)] = call.answer or answer_id(call.id.step_id)
     dag = place_below(_graph(answer), call.id.step_id, call.names, fixed)
     plan = compile_growth(dag, values)
+    kind = "map" if isinstance(returned, Children) else "graph"
     return Growth(kind=kind, count=len(plan.steps), plan=plan_record(plan, {}))
 
 
-def _answering(node: Node) -> Any:
+def _answer(returned: Node | Children) -> Any:
     """Return a node that stands for a whole call, after which nothing of the graph is left."""
+    if isinstance(returned, Children):
+        return collect.bind(list(returned.nodes))
+    node = returned
     is_call = isinstance(source_of(node), Call) and not path_of(node)
     return node if is_call else collect.bind(node)
 

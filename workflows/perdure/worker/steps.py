@@ -289,9 +289,9 @@ def _user_refusal(error: Exception) -> Refusal:
 def _is_graph(result: Any) -> bool:
     """Say whether ``result`` stands for calls; without importing the graph: none was made then."""
     nodes = sys.modules.get("perdure.graph.node")
-    growth = sys.modules.get("perdure.worker.growth")
+    maps = sys.modules.get("perdure.mapping")
     return (nodes is not None and isinstance(result, nodes.Node)) or (
-        growth is not None and isinstance(result, growth.Children)
+        maps is not None and isinstance(result, maps.Children)
     )
 
 

@@ -1,0 +1,135 @@
+"""Fan-out over values that are known only when the run has come to them.
+
+``f.map(xs, c=1)`` is a step which, once ``xs`` is there, gives the graph of one call of ``f`` for
+each item. It is a step like others: recorded, retried, taken over where nothing has changed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from perdure.errors import DefinitionError
+from perdure.graph.node import Node
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Each:
+    """A keyword argument of ``map`` that is mapped over."""
+
+    values: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """All combinations of several iterables, the last one changing fastest."""
+
+    factors: list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Children:
+    """What the step of a map returns: a node for each item, in order."""
+
+    nodes: Sequence[Any]
+
+
+class Bindable(Protocol):
+    """What is mapped: a task."""
+
+    def bind(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Return a node."""
+        ...
+
+
+def each(values: Iterable[T]) -> T:
+    """Map a keyword argument over ``values``: ``f.map(xs, weight=perdure.each(ws))``.
+
+    Keyword arguments of ``map`` are constants otherwise, even if they are lists. For type
+    checkers it is one of the values.
+    """
+    return Each(iterable(values, "each(...)"))  # type: ignore[return-value]
+
+
+def product(*factors: Iterable[Any]) -> list[tuple[Any, ...]]:
+    """Map over all combinations: ``f.map(perdure.product(sizes, rates))`` takes tuples.
+
+    The last factor changes fastest, as in ``itertools.product``. Factors may be nodes.
+    """
+    listed = [iterable(factor, f"product(#{n})") for n, factor in enumerate(factors)]
+    return Product(listed)  # type: ignore[return-value]
+
+
+def iterable(values: Any, where: str) -> Any:
+    """Return what can be mapped over as it is stored: a node, a product, a sequence.
+
+    Raises:
+        DefinitionError: it cannot be mapped over, or has no order.
+    """
+    if isinstance(values, Node | Each | Product | list | tuple | range):
+        return values
+    refuse_unordered(values, where)
+    return list(values) if isinstance(values, Iterator) else values
+
+
+def refuse_unordered(values: Any, where: str) -> None:
+    """Refuse what cannot be mapped over item by item in an order that is always the same.
+
+    Raises:
+        DefinitionError: a text, a set, a mapping, or no iterable at all.
+    """
+    kind = type(values).__name__
+    if isinstance(values, str | bytes | bytearray):
+        raise DefinitionError(f"{where} is a {kind}, which is one value: write [{kind}(...)]")
+    if isinstance(values, Set | Mapping):
+        raise DefinitionError(
+            f"{where} is a {kind}, whose order is not its own: write sorted(...) of it, or a list"
+        )
+    if not isinstance(values, Iterable) and not hasattr(values, "__getitem__"):
+        raise DefinitionError(f"{where} is a {kind}, which cannot be iterated: write a list")
+
+
+def expand(
+    mapped: Bindable, counts_as: tuple[Any, ...], columns: list[Any], constants: dict[str, Any]
+) -> Children:
+    """Return a call of ``mapped`` for each item of the columns.
+
+    Args:
+        mapped: the task.
+        counts_as: what else of the task enters its results; only its digest is of use.
+        columns: the iterables, each as long as the others.
+        constants: keyword arguments; those that are an ``Each`` are iterables too.
+
+    Raises:
+        DefinitionError: the iterables differ in length, or one cannot be iterated.
+    """
+    varying = {name: given for name, given in constants.items() if isinstance(given, Each)}
+    fixed = {name: given for name, given in constants.items() if name not in varying}
+    listed = {f"#{n}": _items(column, f"#{n}") for n, column in enumerate(columns)}
+    listed |= {name: _items(given.values, name) for name, given in varying.items()}
+    _require_equal_lengths(listed)
+    nodes = []
+    for items in zip(*listed.values(), strict=True):
+        args, rest = items[: len(columns)], items[len(columns) :]
+        nodes.append(mapped.bind(*args, **dict(zip(varying, rest, strict=True)), **fixed))
+    return Children(nodes)
+
+
+def _items(values: Any, where: str) -> list[Any]:
+    if isinstance(values, Product):
+        factors = [_items(factor, f"{where}, a factor") for factor in values.factors]
+        return list(itertools.product(*factors))
+    refuse_unordered(values, where)
+    return list(values)
+
+
+def _require_equal_lengths(listed: Mapping[str, Sequence[Any]]) -> None:
+    if len({len(items) for items in listed.values()}) > 1:
+        told = ", ".join(f"{name} has {len(items)}" for name, items in listed.items())
+        raise DefinitionError(
+            f"iterables of a map are zipped, so they must be equally long: {told}"
+        )
