@@ -8,6 +8,7 @@ are time-outs and resources. An error that nobody catches is raised as it is.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import sys
 import threading
@@ -22,6 +23,7 @@ from perdure.errors import DefinitionError, Failure
 from perdure.fingerprint import plain_digest
 from perdure.graph.arguments import Entries, Fields, Items, leaves, nodes_in, resolve
 from perdure.graph.dag import Dag, Step
+from perdure.graph.growth import answer_id, first_answer_id, index_of
 from perdure.graph.node import Call, Inputs, Node, TaskSpec, input_name, path_of, source_of
 from perdure.plan import Path, path_text, project
 from perdure.secret import SecretRef
@@ -50,7 +52,12 @@ def execute(dag: Dag, inputs: Mapping[str, Any]) -> Any:
         NotSerializable: a value has no encoding; the durable run could not keep it either.
         Exception: whatever a step's function raises.
     """
-    return _Execution(dag, inputs).result()
+    try:
+        return _Execution(dag, inputs).result()
+    except Exception as error:
+        if step_id := _blamed(error)[0]:
+            error.add_note(f"in step {step_id}")
+        raise
 
 
 def execute_definition(definition: Any, given: Mapping[str, Any]) -> Any:
@@ -99,7 +106,9 @@ class _Execution:
         """
         *steps, last = self._dag.steps
         self._run_all(steps)
-        return self._run(last, into=lambda given: given)
+        given = self._tried(last)
+        catches = last.call.spec.options.catch
+        return self._without_graph(given, last) if catches and is_graph(given) else given
 
     def _run_all(self, steps: Iterable[Step]) -> None:
         for step in steps:
@@ -114,29 +123,35 @@ class _Execution:
         return _Kept(encoded.codec, b"".join(encoded.buffers))
 
     # --- steps ------------------------------------------------------------------------------
-    def _run(self, step: Step, into: Callable[[Any], Any] | None = None) -> Any:
-        """Run one step and return its value; a graph that it gives goes ``into`` one."""
+    def _run(self, step: Step) -> Any:
+        """Run one step, and the graph that it gives if it gives one."""
+        given = self._tried(step)
+        return self._without_graph(given, step) if is_graph(given) else given
+
+    def _tried(self, step: Step) -> Any:
+        """Return what the step's function gives, after as many tries as it has."""
         spec = step.call.spec
         attempts = 0
         while True:
             attempts += 1
             token = running.set(_context(step.id, attempts))
             try:
-                given = self._attempt(step)
-                # Failures below a step that catches are its own to take.
-                if into is None or spec.options.catch:
-                    given = _grown(given)
-                    _check_result(given, spec.options.outputs)
-                return given
-            except Exception as error:  # the user's code: anything may be raised
+                return self._attempt(step)
+            except Exception as error:  # noqa: BLE001 (of the user's code: raised again, or a value)
                 if attempts <= spec.options.retries and _is_worth_retrying(spec, error):
                     continue
-                if spec.options.catch:
-                    return _failure(error, step.id, attempts)
-                error.add_note(f"in step {step.id}")
-                raise
+                return _fail(error, step, attempts)
             finally:
                 running.reset(token)
+
+    def _without_graph(self, given: Any, step: Step) -> Any:
+        """Run what a step gave; failures below a step that catches are its own to take."""
+        try:
+            value = _run_graphs(given, step)
+            _check_result(value, step.call.spec.options.outputs)
+        except Exception as error:  # noqa: BLE001 (of the user's code: raised again, or a value)
+            return _fail(error, step, 1)
+        return value
 
     def _attempt(self, step: Step) -> Any:
         call = step.call
@@ -211,11 +226,14 @@ def _check_result(result: Any, outputs: int) -> None:
         raise TypeError(f"outputs={outputs}, but the function returned {got}")
 
 
-def _grown(given: Any) -> Any:
+def _run_graphs(given: Any, step: Step) -> Any:
     """Run the graph that a step gave, and the one that its last step gives, and so on."""
+    at, answer = step, first_answer_id(step.id)
     while is_graph(given):
-        dag = graph_of(given)
+        names = f"{at.scope}/{at.name}" if at.scope else at.name
+        dag = graph_of(given, at.id, names, answer)
         given = _Execution(dag, {}).last()
+        at, answer = dag.steps[-1], answer_id(dag.steps[-1].id)
     return given
 
 
@@ -228,8 +246,29 @@ def _is_worth_retrying(spec: TaskSpec, error: Exception) -> bool:
     return bool(wanted(error))
 
 
-def _failure(error: Exception, step_id: str, attempts: int) -> Failure:
+def _fail(error: Exception, step: Step, attempts: int) -> Failure:
+    """Return a step's failure as a value if it catches, or raise it."""
+    _blame(error, step.id, attempts)
+    if not step.call.spec.options.catch:
+        raise error
+    return _failure(error)
+
+
+def _blame(error: Exception, step_id: str, attempts: int) -> None:
+    """Remember which step failed, and how often it was tried: the first one that says so."""
+    if not _blamed(error)[0]:
+        with contextlib.suppress(AttributeError):  # of a class without room for it
+            error.__perdure_step__ = step_id, attempts  # type: ignore[attr-defined]
+
+
+def _blamed(error: Exception) -> tuple[str, int]:
+    found: tuple[str, int] = getattr(error, "__perdure_step__", ("", 1))
+    return found
+
+
+def _failure(error: Exception) -> Failure:
     kind = type(error)
+    step_id, attempts = _blamed(error)
     # The user's frames only: the first two are this module's.
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
@@ -239,6 +278,7 @@ def _failure(error: Exception, step_id: str, attempts: int) -> Failure:
         message=readable(str(error)),
         traceback=readable("".join(traceback.format_exception(kind, error, frames))),
         step_id=step_id,
+        index=index_of(step_id),
         attempts=attempts,
     )
 

@@ -176,13 +176,55 @@ def test_a_step_knows_itself_as_in_a_durable_run() -> None:
         current()
 
 
-def test_a_returned_node_is_refused() -> None:
+def test_a_returned_node_is_run_in_place_of_the_value() -> None:
     @task
     def tail() -> Any:
-        return numbers.bind()
+        return drain.bind(numbers.bind())
 
-    with pytest.raises(TypeError, match="returned a node"):
-        execute(tail.bind())
+    assert execute(tail.bind()) == execute(drain.bind(numbers.bind()))
+
+
+def test_a_chain_of_tail_calls_costs_no_stack() -> None:
+    @task
+    def down(n: int) -> int:
+        return down.bind(n - 1) if n else 7
+
+    assert execute(down.bind(3_000)) == 7
+
+
+def test_a_failure_below_a_step_that_catches_is_its_value() -> None:
+    @task
+    def fails() -> int:
+        raise ValueError("below")
+
+    @task(catch=True)
+    def guarded() -> int:
+        return fails.bind()
+
+    failure = execute(guarded.bind())
+
+    assert (failure.type, failure.step_id) == (
+        "builtins.ValueError",
+        "test_a_failure_below_a_step_that_catches_is_its_value.guarded~1",
+    )
+
+
+def test_a_failure_below_a_step_does_not_spend_its_retries() -> None:
+    tries: list[str] = []
+
+    @task
+    def fails() -> int:
+        raise ValueError("below")
+
+    @task(retries=3)
+    def outer() -> int:
+        tries.append("outer")
+        return fails.bind()
+
+    with pytest.raises(ValueError, match="below"):
+        execute(outer.bind())
+
+    assert tries == ["outer"]
 
 
 def test_a_missing_projection_names_the_node() -> None:

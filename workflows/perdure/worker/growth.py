@@ -26,28 +26,41 @@ def is_graph(returned: Any) -> bool:
     return isinstance(returned, Node | Children)
 
 
-def graph_of(returned: Node | Children) -> Dag:
-    """Return the graph that a function returned; its last step answers for it.
+def graph_of(returned: Node | Children, step_id: str, names: str, answer: str) -> Dag:
+    """Return the graph that a step gave, under the ids of its run; its last step answers for it.
+
+    Args:
+        returned: what the step's function returned.
+        step_id: the step.
+        names: what the names of the graph's steps begin with.
+        answer: id of the step that answers.
 
     Raises:
         DefinitionError: a node of another graph, or an input, is in it.
     """
-    return _graph(_answer(returned))
+    last = _answer(returned)
+    dag = make_dag(last)
+    if dag.inputs:
+        raise DefinitionError(
+            f"the function returned a node that needs the input {dag.inputs[0]!r}: in a running "
+            "step there are values, so bind the value"
+        )
+    fixed = {_call_of(last): answer}
+    if isinstance(returned, Children):
+        for index, node in enumerate(returned.nodes):
+            fixed[_call_of(node)] = child_id(step_id, index)
+    return place_below(dag, step_id, names, fixed)
 
 
 def grow(returned: Node | Children, call: StepCall, values: Values) -> Growth:
-    """Return the graph that stands in place of the step's value.
+    """Return the graph that stands in place of the step's value, as data.
 
     Raises:
         DefinitionError: a node of another graph, or an input, is in it.
         NotSerializable: a constant in it has no encoding.
     """
-    answer, fixed = _answer(returned), {}
-    if isinstance(returned, Children):
-        for index, node in enumerate(returned.nodes):
-            fixed[_call_of(node)] = child_id(call.id.step_id, index)
-    fixed[_call_of(answer)] = call.answer or answer_id(call.id.step_id)
-    dag = place_below(_graph(answer), call.id.step_id, call.names, fixed)
+    at = call.id.step_id
+    dag = graph_of(returned, at, call.names, call.answer or answer_id(at))
     plan = compile_growth(dag, values)
     kind = "map" if isinstance(returned, Children) else "graph"
     return Growth(kind=kind, count=len(plan.steps), plan=plan_record(plan, {}))
@@ -66,13 +79,3 @@ def _call_of(node: Any) -> Call:
     source = source_of(node)
     assert isinstance(source, Call)
     return source
-
-
-def _graph(answer: Any) -> Dag:
-    dag = make_dag(answer)
-    if dag.inputs:
-        raise DefinitionError(
-            f"the function returned a node that needs the input {dag.inputs[0]!r}: in a running "
-            "step there are values, so bind the value"
-        )
-    return dag
