@@ -457,7 +457,7 @@ class MemoryRunStore:
 
     def _close_failures(self, kept: _Run) -> None:
         for (step_id, generation), step in list(kept.steps.items()):
-            if step.current and step.status in guards.REOPENED:
+            if step.current and step.status in guards.REOPENED and not step.caught:
                 self._retire(kept, step_id, generation, lost=False)
 
     def _drop_plans(self, plans: set[Digest]) -> None:

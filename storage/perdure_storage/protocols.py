@@ -204,7 +204,8 @@ class RunStore(Protocol):
         policy: RunPolicy | None = None,
         reason: str = "resume",
     ) -> RunRecord:
-        """Open a terminal or PAUSED run again: QUEUED; FAILED and CANCELLED rows become history.
+        """Open a terminal or PAUSED run again: QUEUED; FAILED and CANCELLED rows become history,
+        but for failures that a step around them has caught.
 
         ``plan`` replaces the plan (changed code; the event's detail names the one before as
         ``plan_before``), ``inputs`` with their digest the inputs, ``policy`` the policy. Clears

@@ -182,7 +182,8 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
         own: digest over its code, its constants and the options that enter the result.
         fingerprint: ``own`` together with the fingerprints upstream.
         inputs: value digests consumed, in the order of the plan's references.
-        caught: the value is a ``Failure`` that ``catch=True`` made of an error.
+        caught: the value is a ``Failure`` that ``catch=True`` made of an error; of a FAILED row,
+            that a step around it, with ``catch=True``, has this failure as its value.
         reason: why it ran, or why it was taken over without running.
         seq: the run's commit sequence number, given by the store.
     """

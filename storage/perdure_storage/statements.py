@@ -395,7 +395,7 @@ class Statements:
 
     @cached_property
     def close_failures(self) -> Statement:
-        failed = sa.text("status IN ('FAILED', 'CANCELLED')")
+        failed = sa.text("status IN ('FAILED', 'CANCELLED') AND NOT caught")
         clause = sa.update(step).where(step.c.run_id == sa.bindparam("of_run"))
         return self.compile(clause.where(_IS_CURRENT, failed).values(current=sa.false()))
 

@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 
 from perdure.client import Perdure
-from perdure.plan import FromStep, references
+from perdure.plan import FromStep, decode_plan, references
 from perdure.results import read_result
 from perdure.worker.context import current
 from perdure_storage.lifecycle import RunStatus, StepStatus
@@ -144,6 +144,7 @@ class Undisturbed:
 
     result: Any
     digests: Mapping[str, str] = field(default_factory=dict)
+    failed: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, client: Perdure, run_id: str) -> Undisturbed:
@@ -151,7 +152,8 @@ class Undisturbed:
         run = client.get_run(run_id)
         rows = client.runtime.store.list_steps(RunId(run_id))
         digests = {row.step_id: row.value.value_digest for row in rows if row.value is not None}
-        return cls(run.result(), digests)
+        failed = frozenset(row.step_id for row in rows if row.status is StepStatus.FAILED)
+        return cls(run.result(), digests, failed)
 
 
 # --- what must hold -----------------------------------------------------------------------------
@@ -217,8 +219,12 @@ def check_rows(
     assert len(keys) == len(set(keys)), f"I4: {run_id} has a generation twice"
     now = {row.step_id: row for row in rows if row.current}
     assert len(now) == sum(row.current for row in rows), f"I4: {run_id} has two current rows"
-    assert now.keys() == undisturbed.digests.keys(), "I1: steps are missing, or too many"
-    for step_id, row in now.items():
+    failed = {step_id for step_id, row in now.items() if row.status is StepStatus.FAILED}
+    assert failed == undisturbed.failed, f"I14: failed {failed}, not {undisturbed.failed}"
+    wanted = undisturbed.digests.keys() | failed
+    assert now.keys() == wanted, f"I1: steps are missing, or too many: {now.keys() ^ wanted}"
+    for step_id in undisturbed.digests:
+        row = now[step_id]
         assert row.status is StepStatus.SUCCEEDED, f"I14: {step_id} is {row.status}"
         assert row.value is not None, f"I14: {step_id} has no value"
         same = row.value.value_digest == undisturbed.digests[step_id]
@@ -254,10 +260,7 @@ def check_order(
     durability: str = "step",
 ) -> None:
     """I6: a step begins after its inputs have ended; I3: what was consumed never begins again."""
-    inputs = {
-        step.id: {ref.step for ref in references(step) if isinstance(ref, FromStep)}
-        for step in client.get_run(run_id).plan.steps
-    }
+    inputs = inputs_of_steps(client, run_id)
     adopted = {row.step_id for row in rows if row.attempt == 0}
     last_ended: dict[str, int] = {}
     consumed: set[Key] = set()
@@ -270,6 +273,36 @@ def check_order(
                 assert dep in last_ended, f"I6: {line.step} began before {dep} ended"
                 if durability == "step":
                     consumed.add((line.run, dep, last_ended[dep]))
+
+
+def inputs_of_steps(client: Perdure, run_id: str) -> dict[str, set[str]]:
+    """Return which of the test's own steps each step needs, those of graphs that grew included.
+
+    Steps that perdure itself put in between note nothing: what they need is needed instead.
+    """
+    expansions = client.runtime.store.list_expansions(RunId(run_id))
+    grown = {each.step_id: decode_plan(each.plan.body) for each in expansions}
+    plans = [client.get_run(run_id).plan, *(decode_plan(each.plan.body) for each in expansions)]
+    direct: dict[str, set[str]] = {}
+    silent: set[str] = set()
+    for plan in plans:
+        for step in plan.steps:
+            direct[step.id] = {r.step for r in references(step) if isinstance(r, FromStep)}
+            if plan.functions[step.function].module.startswith("perdure."):
+                silent.add(step.id)
+    for step_id, plan in grown.items():
+        if step_id in silent:
+            assert isinstance(plan.output, FromStep)
+            direct[step_id].add(plan.output.step)
+
+    def noted(step_id: str) -> set[str]:
+        if step_id not in silent:
+            return {step_id}
+        return {each for dep in direct[step_id] for each in noted(dep)}
+
+    return {
+        step_id: {each for dep in deps for each in noted(dep)} for step_id, deps in direct.items()
+    }
 
 
 def check_blobs(client: Perdure, run_id: str, rows: Sequence[StepRecord]) -> None:

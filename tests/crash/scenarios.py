@@ -30,8 +30,8 @@ _REVISION = '''"""One more table."""
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "next"
+down_revision = "{head}"
 branch_labels = None
 depends_on = None
 
@@ -198,8 +198,8 @@ def next_schema(client: Perdure) -> Schema:
     """Return today's line of revisions and one more, in a folder beside the store."""
     folder = Path(os.environ[steps.STORE]).parent / "migrations"
     shutil.copytree(CURRENT.location, folder, dirs_exist_ok=True)
-    (folder / "versions" / "0002_one_more.py").write_text(_REVISION)
-    return Schema(folder, (*CURRENT.revisions, "0002"))
+    (folder / "versions" / "next_one_more.py").write_text(_REVISION.format(head=CURRENT.head))
+    return Schema(folder, (*CURRENT.revisions, "next"))
 
 
 SCENARIOS = {
@@ -215,6 +215,11 @@ SCENARIOS = {
             *("blob.already-there", "commit.before", "commit.in-transaction", "commit.after"),
             *("commit.before-telling", "terminal.before", "terminal.after"),
         ),
+    ),
+    "growing": Scenario(
+        act=lambda client: client.run(steps.growing, run_id=RUN),
+        recover=go_on_with(steps.growing),
+        points=("expansion.before", "expansion.after"),
     ),
     "busy": Scenario(
         act=run_everything,

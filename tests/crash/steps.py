@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.crash.ledger import executing
 
-from perdure import Static, task, workflow
+from perdure import Failure, Static, task, workflow
 from perdure.retry import Backoff
 from perdure.worker.context import current
 
@@ -209,6 +209,101 @@ def ends_of(rng: random.Random, size: int, kinds: Sequence[Any]) -> list[Any]:
         inputs = rng.sample(reach, k=min(len(reach), rng.choice([0, 1, 1, 2, 3])))
         nodes.append(rng.choice(kinds).bind(number, inputs))
     return nodes[-4:]
+
+
+# --- graphs that grow ---------------------------------------------------------------------------
+@task(lost_retries=-1)
+def numbers(n: int) -> list[int]:
+    with executing():
+        return list(range(n))
+
+
+@task(lost_retries=-1)
+def note(number: int, salt: str) -> str:
+    with executing():
+        return text_of(number, salt)
+
+
+@task(lost_retries=-1)
+def note_large(number: int) -> bytes:
+    with executing():
+        return bytes_of(f"large {number}")
+
+
+@task(lost_retries=-1)
+def down(number: int, text: str = "") -> str:
+    """A chain of tail calls, each with a step beside it."""
+    with executing():
+        if number == 0:
+            return text_of(text)
+        return down.bind(number - 1, note.bind(number, text))
+
+
+@task(lost_retries=-1)
+def split(low: int, high: int) -> str:
+    """Divide and conquer: recursion that is no tail call."""
+    with executing():
+        if high - low < 2:
+            return text_of(low)
+        middle = (low + high) // 2
+        return measure_text.options(lost_retries=-1).bind(
+            join.bind(split.bind(low, middle), split.bind(middle, high))
+        )
+
+
+@task(lost_retries=-1)
+def join(left: str, right: str) -> str:
+    with executing():
+        return text_of(left, right)
+
+
+@task(lost_retries=-1, catch=True)
+def guarded(n: int) -> str:
+    """Its graph fails, which is its value."""
+    with executing():
+        first = note.bind(n, "guarded")
+        return join.bind(first, fails.bind(first))
+
+
+@task(lost_retries=-1)
+def fails(text: str) -> str:
+    with executing():
+        raise ValueError(f"never {text}")
+
+
+@task(lost_retries=-1)
+def mapped_within(numbers: list[int]) -> list[str]:
+    """A map inside a graph inside a run."""
+    with executing():
+        return note.map(numbers, salt="within")
+
+
+@task(lost_retries=-1)
+def gather_all(*parts: Any) -> str:
+    with executing():
+        return text_of([squeeze_all(part) for part in parts])
+
+
+def squeeze_all(value: Any) -> Any:
+    if isinstance(value, list):
+        return [squeeze_all(item) for item in value]
+    return type(value).__name__ if isinstance(value, Failure) else squeeze(value)
+
+
+@workflow
+def growing(n: int = 3) -> str:
+    """Maps, maps of large values, tail calls, recursion, a failure that is caught below."""
+    xs = numbers.bind(n)
+    larges = note_large.map(xs)
+    return gather_all.bind(
+        note.map(xs, salt="s"),
+        larges,
+        measure.options(lost_retries=-1).bind(larges[1]),
+        down.bind(n),
+        split.bind(0, n),
+        guarded.bind(n),
+        mapped_within.bind(xs),
+    )
 
 
 # --- values that get lost -----------------------------------------------------------------------

@@ -23,6 +23,8 @@ RUN = "victim"
 STRIDE = int(os.environ.get("PERDURE_KILL_STRIDE", "1"))
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "everything-step": (steps.everything, {"durability": "step"}),
+    "growing-step": (steps.growing, {"durability": "step"}),
+    "growing-group": (steps.growing, {"durability": "group"}),
     "graph-group": (steps.random_graph, {"seed": 5, "size": 12, "durability": "group"}),
 }
 
@@ -99,7 +101,9 @@ def test_run_is_the_same_whichever_call_its_coordinator_dies_at(
     assert deaths > 30 / STRIDE
 
 
-@pytest.mark.parametrize("point", [p for p in CRASH_POINTS if p.startswith(("blob.", "commit."))])
+@pytest.mark.parametrize(
+    "point", [p for p in CRASH_POINTS if p.startswith(("blob.", "commit.", "expansion."))]
+)
 def test_run_is_the_same_whichever_pass_of_a_point_it_dies_at(
     point: str, folder: Path, live: Live, undisturbed: Undisturbed, durability: str
 ) -> None:

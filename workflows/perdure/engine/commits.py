@@ -95,6 +95,7 @@ def _join(first: RunCommit, second: RunCommit) -> RunCommit:
     return msgspec.structs.replace(
         second,
         steps=first.steps + second.steps,
+        expansions=first.expansions + second.expansions,
         # A start row that its own end overtook is not written.
         attempts=tuple(
             attempt

@@ -370,7 +370,8 @@ def _fail(
         failure = _failure(step, error)
         _succeed(engine, run, step, outcome, engine.encode_failure(failure), now, error=error)
     elif catcher is not None:
-        run.outbox.steps.append(_failed_row(run, step, outcome, error, now))
+        row = _failed_row(run, step, outcome, error, now)
+        run.outbox.steps.append(msgspec.structs.replace(row, caught=True))
         _cancel_below(engine, run, catcher)
         around = _of_waiting(run, catcher, Cause.SUCCEEDED)
         value = engine.encode_failure(_failure(step, error))

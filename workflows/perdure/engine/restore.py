@@ -142,7 +142,8 @@ def _number_by_attempts(
 
 def _restore_failures(run: RunState, rows: Iterable[StepRecord]) -> None:
     for row in rows:
-        if row.current and row.status is StepStatus.FAILED and row.step_id in run.steps:
+        is_open = row.current and row.status is StepStatus.FAILED and not row.caught
+        if is_open and row.step_id in run.steps:
             step = run.steps[row.step_id]
             step.status, step.generation = StepStatus.FAILED, row.generation
             run.failure = run.failure or row.error
