@@ -12,7 +12,7 @@ from perdure.executors.inline import InlineExecutor
 from perdure.executors.processes import ProcessExecutor
 from perdure.executors.protocol import Executor
 from perdure.fingerprint import plain_digest
-from perdure.settings import Settings
+from perdure.settings import FOLDER, Settings
 from perdure_storage.blobs import BlobRoot, open_blobs
 from perdure_storage.clock import Clock, SystemClock
 from perdure_storage.codecs import Codecs
@@ -74,11 +74,13 @@ class Runtime:
 
 def _make_folder(settings: Settings) -> None:
     folder = settings.folder
-    if folder is None or folder.exists():
-        return
+    if folder is None or (folder.exists() and folder.name != FOLDER):
+        return  # a folder of the user's own, in which other things may be
     folder.mkdir(parents=True, exist_ok=True)
-    # The store is data, not source: it keeps itself out of the user's repository.
-    (folder / ".gitignore").write_text("*\n")
+    ignore = folder / ".gitignore"
+    if not ignore.exists():
+        # The store is data, not source: it keeps itself out of the user's repository.
+        ignore.write_text("*\n")
 
 
 def _key(settings: Settings) -> bytes | KeyFile | None:

@@ -25,15 +25,17 @@ def open_store(
     return Perdure(load_settings(store=store, executor=executor, workers=workers), say)
 
 
-def open_existing(store: str | None) -> Perdure:
+def open_existing(store: str | None, *, workers: int | None = None) -> Perdure:
     """Return the client of a store that is there already.
 
     Raises:
         NoStoreYet: there is none.
     """
-    perdure = open_store(store)
-    folder = perdure.settings.folder
-    if folder is not None and not folder.exists():
+    from perdure.settings import sqlite_path
+
+    perdure = open_store(store, workers=workers)
+    path = sqlite_path(perdure.settings.store)
+    if path is not None and not path.exists():
         raise NoStoreYet(
             f"there is no store at {perdure.settings.store}: nothing has run here yet. "
             "`perdure run TARGET` makes one; --store or PERDURE_STORE names another"

@@ -140,9 +140,9 @@ def resume(
 ) -> int:
     """Go on with a run that was interrupted, killed, cancelled, paused or that failed."""
     from perdure.cli.naming import find
-    from perdure.cli.opening import open_store
+    from perdure.cli.opening import open_existing
 
-    with open_store(store, workers=workers) as perdure:
+    with open_existing(store, workers=workers) as perdure:
         found = find(perdure, run_id)
         session_of(context).run_id = found.id
         resumed = perdure.resume(
