@@ -7,7 +7,7 @@ import sys
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from perdure.cli import words
+from perdure import words
 from perdure.cli.views import AttemptView, ErrorView, Preview, RunView, StepView
 
 if TYPE_CHECKING:
