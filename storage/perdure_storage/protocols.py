@@ -317,8 +317,15 @@ class LogStore(Protocol):
         """Add a segment. Not fsynced: logs are a help, not a truth."""
         ...
 
-    def read(self, run_id: RunId, step_id: StepId, generation: int, attempt: int) -> bytes:
-        """Return what was printed so far; empty if nothing was."""
+    def read(
+        self, run_id: RunId, step_id: StepId, generation: int, attempt: int, *, offset: int = 0
+    ) -> bytes:
+        """Return what was printed so far, from byte ``offset`` on; empty if nothing was.
+
+        A negative ``offset`` counts from the end, as in a slice. What lies before it is not
+        read, as far as segments allow: whoever follows a log, or wants its last line, pays for
+        what is new only.
+        """
         ...
 
     def delete(self, run_id: RunId) -> None:
