@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 class NoStoreYet(StoreError):
     """There is no store where one is looked for, and to look must not make one."""
 
+    def __init__(self, store: str) -> None:
+        self.store = store
+        super().__init__(
+            f"there is no store at {store}: nothing has run here yet. "
+            "`perdure run TARGET` makes one; --store or PERDURE_STORE names another"
+        )
+
 
 def open_store(
     store: str | None = None, *, executor: str | None = None, workers: int | None = None
@@ -36,8 +43,5 @@ def open_existing(store: str | None, *, workers: int | None = None) -> Perdure:
     perdure = open_store(store, workers=workers)
     path = sqlite_path(perdure.settings.store)
     if path is not None and not path.exists():
-        raise NoStoreYet(
-            f"there is no store at {perdure.settings.store}: nothing has run here yet. "
-            "`perdure run TARGET` makes one; --store or PERDURE_STORE names another"
-        )
+        raise NoStoreYet(perdure.settings.store)
     return perdure
