@@ -13,6 +13,7 @@ from typing import Any
 
 from perdure.driving import Driving
 from perdure.errors import DefinitionError, RunConflict, RunNotDriven, RunNotFound, did_you_mean
+from perdure.remedies import shell_of
 from perdure.resources import parse_duration
 from perdure.runs import Run
 from perdure.runtime import Runtime
@@ -93,7 +94,8 @@ class Perdure:
         """Record the run for some ``perdure up`` to drive; warns when none is alive."""
         run = self._submit(dag, options, say=False)
         if not any(alive for owner, alive in self.runtime.store.coordinators() if owner.serves):
-            log.warning("nobody drives this store now: start `perdure up` to run %s", run.id)
+            up = shell_of(self.settings).command("up")
+            log.warning("nobody drives this store now: start `%s` to run %s", up, run.id)
         return run
 
     def execute(self, dag: Any, *, inputs: Mapping[str, Any] | None = None, **more: Any) -> Any:
@@ -197,7 +199,7 @@ class Perdure:
             try:
                 run.wait(nobody_after_s=0)
             except KeyboardInterrupt:
-                self._say(f"interrupted. Go on with: perdure resume {run.id}")
+                self._say(f"interrupted. Go on with: {run.resume_command}")
                 raise
             except RunNotDriven:
                 # Another process drove it and is gone: it is taken over here.

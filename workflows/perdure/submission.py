@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -19,7 +20,8 @@ from perdure.errors import DefinitionError, RunConflict, RunNotFound, did_you_me
 from perdure.executors.capacity import detect_capacity
 from perdure.executors.process_tree import kill_processes
 from perdure.fingerprint import fingerprints
-from perdure.plan import Function, Plan, StepPlan, decode_plan, encode_plan
+from perdure.plan import Function, Plan, StepOptions, StepPlan, decode_plan, encode_plan
+from perdure.remedies import Shell, shell_of
 from perdure.resources import parse_duration
 from perdure.runtime import Runtime
 from perdure.settings import EXECUTORS, Settings
@@ -34,6 +36,7 @@ from perdure_storage.records import (
     PlanRecord,
     RunId,
     RunPolicy,
+    RunQuery,
     RunRecord,
     StepRecord,
     StoredValue,
@@ -203,7 +206,9 @@ class Submission:
         if name == "last":
             return self.wishes.find_last(self.plan.workflow)
         if self.store.find_run(RunId(name)) is None:
-            raise RunNotFound(name, self.store.url, "reuse= takes a run id or 'last'")
+            known = [each.id for each in self.store.list_runs(RunQuery(limit=200))]
+            near = did_you_mean(name, known)
+            raise RunNotFound(name, self.store.url, f"reuse= takes a run id or 'last'{near}")
         return RunId(name)
 
     def _note_reuse(self, made: RunRecord) -> str:
@@ -227,7 +232,10 @@ class Submission:
     # --- an id that exists --------------------------------------------------------------------
     def _existing(self, record: RunRecord) -> tuple[RunRecord, str]:
         if self.wishes.if_exists == "fail":
-            raise RunConflict(f"run {record.id!r} exists ({record.status}) and if_exists='fail'")
+            raise RunConflict(
+                f"run {record.id!r} exists ({record.status}) and if_exists='fail': give a new "
+                f"run_id=, or look at it with `{self._shell.command('show', record.id)}`"
+            )
         equal = self._is_equal(record)
         match record.status:
             case RunStatus.SUCCEEDED:
@@ -237,11 +245,15 @@ class Submission:
             case RunStatus.PAUSED | RunStatus.CANCELLED:
                 raise RunConflict(
                     f"run {record.id!r} is {record.status}: go on with it by "
-                    f"`perdure resume {record.id}`, or give a new run_id="
+                    f"`{self._shell.resume(record.id)}`, or give a new run_id="
                 )
         if is_driven(record) or record.status is not RunStatus.RUNNING:
             return self._attached(record, equal)
         return self._reopened(record, equal)
+
+    @property
+    def _shell(self) -> Shell:
+        return shell_of(self.settings)
 
     def _is_equal(self, record: RunRecord) -> bool:
         old = self._plan_of(record)
@@ -256,7 +268,8 @@ class Submission:
             raise RunConflict(
                 f"run {record.id!r} has succeeded with other code or inputs "
                 f"({self._difference(record)}). To take over what has not changed into a new run "
-                f"pass reuse={record.id!r} (--reuse {record.id}) without its id, or give a new id"
+                f"pass reuse={record.id!r} (--reuse {shlex.quote(record.id)}) without its id, or "
+                "give a new id"
             )
         if not values_are_there(self.runtime, record):
             return self._reopened(record, equal)
@@ -279,7 +292,8 @@ class Submission:
         if not equal:
             raise RunConflict(
                 f"run {record.id!r} is {record.status} with other code or inputs "
-                f"({self._difference(record)}): wait for it, or `perdure cancel {record.id}`"
+                f"({self._difference(record)}): wait for it, stop it with "
+                f"`{self._shell.command('cancel', record.id)}`, or give a new run_id="
             )
         return record, f"{record.id} is {record.status}: attached"
 
@@ -288,11 +302,15 @@ class Submission:
         matching = self._match(record, rows)
         if self.wishes.on_change == "fail" and matching.obsolete:
             changed = summary(matching, self.plan)
-            raise RunConflict(f"run {record.id!r} has changed: {changed}, and on_change='fail'")
+            raise RunConflict(
+                f"run {record.id!r} has changed: {changed}, and on_change='fail'. Put the code "
+                "back, or say on_change='recompute' (runs what changed) or 'reuse' (keeps results)"
+            )
         bury_owner(self.store, record)
         reopened = self.store.reset_run(
             record.id,
-            plan=None if equal else self.body,
+            # Options such as memory= and timeout= are no part of what makes plans equal.
+            plan=None if record.plan_digest == self.body.digest else self.body,
             inputs=None if equal else self.inputs,
             inputs_digest=inputs_digest(self.inputs),
             policy=self.wishes.policy(),
@@ -396,7 +414,8 @@ def reopen_run(
 ) -> str:
     """Make a run ready to be driven again; returns a line that says what it was."""
     if code not in ("recorded", "current"):
-        raise DefinitionError(f"code={code!r}: known are 'recorded' and 'current'")
+        near = did_you_mean(code, ("recorded", "current"))
+        raise DefinitionError(f"code={code!r}{near}. Known: 'recorded', 'current'")
     wishes = Wishes(given={}, executor=executor, on_change=on_change, on_divergence=on_divergence)
     wishes.check()
     record = runtime.store.get_run(run_id)
@@ -445,36 +464,64 @@ def _plan_of_today(runtime: Runtime, record: RunRecord, dag: Any) -> Plan:
         differing = ", ".join(sorted(ours.keys() ^ theirs.keys())[:5])
         raise RunConflict(
             f"a resume never changes the graph, and today's has other steps ({differing}). Make a "
-            f"new run that takes over what has not changed: reuse={record.id!r}"
+            f"new run that takes over what has not changed: reuse={record.id!r} "
+            f"(`perdure run TARGET --reuse {shlex.quote(record.id)}`)"
         )
     done = {row.step_id for row in runtime.store.list_steps(record.id) if row.value is not None}
-    functions = dict(recorded.functions)
-    steps = []
-    for step in recorded.steps:
-        if step.id not in done:
-            step = _with_body_of(step, theirs[step.id], recorded, today, functions)
-        steps.append(step)
-    return msgspec.structs.replace(
-        recorded,
-        steps=tuple(steps),
-        functions=functions,
-        bundle=today.bundle,
-        bundle_size=today.bundle_size,
-    )
+    bodies = _Bodies(recorded, today)
+    steps = tuple(s if s.id in done else bodies.renew(s, theirs[s.id]) for s in recorded.steps)
+    return bodies.put_into(steps)
 
 
-def _with_body_of(
-    step: StepPlan,
-    other: StepPlan,
-    recorded: Plan,
-    today: Plan,
-    functions: dict[str, Function],
-) -> StepPlan:
-    function = today.functions[other.function]
-    functions[function.id] = function
-    options = recorded.options[step.options]
-    own = own_digest(function.counts_as, options.outputs, options.catch, step.given)
-    return msgspec.structs.replace(step, function=function.id, own=own)
+class _Bodies:
+    """Puts today's functions and options into a recorded plan. Mutable, used once."""
+
+    def __init__(self, recorded: Plan, today: Plan) -> None:
+        self._recorded = recorded
+        self._today = today
+        self._functions = dict(recorded.functions)
+        self._options = list(recorded.options)
+        self._constants = list(recorded.constants)
+
+    def renew(self, step: StepPlan, other: StepPlan) -> StepPlan:
+        """Return the recorded step with the body and the options that it has today."""
+        function = self._today.functions[other.function]
+        self._functions[function.id] = function
+        options = self._renewed(step, self._today.options[other.options])
+        if options not in self._options:
+            self._options.append(options)
+        own = own_digest(function.counts_as, options.outputs, options.catch, step.given)
+        return msgspec.structs.replace(
+            step, function=function.id, own=own, options=self._options.index(options)
+        )
+
+    def _renewed(self, step: StepPlan, options: StepOptions) -> StepOptions:
+        # The number of outputs is the graph's, which consumers were bound to.
+        outputs = self._recorded.options[step.options].outputs
+        return msgspec.structs.replace(
+            options, outputs=outputs, retry_on=self._taken_along(options.retry_on)
+        )
+
+    def _taken_along(self, index: int | None) -> int | None:
+        """Return the index that one of today's constants has in the recorded plan."""
+        if index is None:
+            return None
+        constant = self._today.constants[index]
+        if constant not in self._constants:
+            self._constants.append(constant)
+        return self._constants.index(constant)
+
+    def put_into(self, steps: tuple[StepPlan, ...]) -> Plan:
+        """Return the recorded plan with these steps and all that they need."""
+        return msgspec.structs.replace(
+            self._recorded,
+            steps=steps,
+            functions=self._functions,
+            options=tuple(self._options),
+            constants=tuple(self._constants),
+            bundle=self._today.bundle,
+            bundle_size=self._today.bundle_size,
+        )
 
 
 def _compile_today(runtime: Runtime, record: RunRecord, dag: Any) -> Plan:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pprint
-import shlex
 import signal
 import threading
 from types import FrameType
@@ -184,14 +183,14 @@ def _finish(run: Run, session: Session, *, as_json: bool) -> int:
     """Wait for the run's end and print its result."""
     session.run_id = run.id
     if not is_terminal(run.record.status):
-        say(f"run {run.id} (if this process dies: perdure resume {shlex.quote(run.id)})")
+        say(f"run {run.id} (if this process dies: {run.resume_command})")
     try:
         value = run.result()
     except KeyboardInterrupt:
         raise Interrupted(run.id) from None
     except RunFailed:
         error = run.record.error
-        if error is not None and error.traceback:
+        if error is not None and "  File " in error.traceback:
             say(error.traceback.rstrip())
         raise
     if as_json:

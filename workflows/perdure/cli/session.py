@@ -14,6 +14,7 @@ class Session:
 
     show_traceback: bool = False
     run_id: str | None = None
+    store: str | None = None
 
 
 def session_of(context: typer.Context) -> Session:
@@ -29,10 +30,16 @@ def _show_traceback(context: typer.Context, value: bool) -> bool:
     return value
 
 
+def _remember_store(context: typer.Context, value: str | None) -> str | None:
+    session_of(context).store = value
+    return value
+
+
 StoreOption = Annotated[
     str | None,
     typer.Option(
         "--store",
+        callback=_remember_store,
         metavar="URL",
         help="sqlite:///..., postgresql://... or a file; default: the nearest .perdure/.",
     ),

@@ -247,8 +247,18 @@ def _fail(
         )
         _succeed(engine, run, step, outcome, engine.encode_failure(failure), now, error=error)
     else:
-        _end_step_failed(run, step, outcome, error, now)
+        _end_step_failed(run, step, outcome, _with_count(step, error), now)
     _note_attempt(run, step, outcome, now)
+
+
+def _with_count(step: StepState, error: ErrorRecord) -> ErrorRecord:
+    """Say in the error of a step that was lost again and again that this was the last time."""
+    lost = step.losses + step.out_of_memory
+    if error.cause not in (Cause.WORKER_LOST, Cause.OUT_OF_MEMORY) or lost < 2:
+        return error
+    allowed = f"lost_retries={step.options.lost_retries}"
+    said = f"{error.message} (lost {lost} times; {allowed}, one for memory)"
+    return msgspec.structs.replace(error, message=said)
 
 
 def _charged(step: StepState) -> int:

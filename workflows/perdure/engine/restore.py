@@ -175,8 +175,9 @@ def _look_at_takeovers(run: RunState) -> None:
             error=ErrorRecord(
                 type="perdure.errors.WorkerLost",
                 message=(
-                    f"{run.record.takeovers} owners in a row died driving this run without a "
-                    f"single commit. Running when the last one died: {names}"
+                    f"{run.record.takeovers} processes in a row died while they drove this run, "
+                    f"without a single commit. Running when the last one died: {names}. Likely its "
+                    "native code crashes, or it needs more memory than there is"
                 ),
                 cause=Cause.WORKER_LOST,
                 step_id=run.suspects[0],
