@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from perdure.cli import asking, looking, running
+from perdure.cli import asking, demo, looking, running
 from perdure.cli.endings import ExitCode, report
 from perdure.cli.examples import epilog
 from perdure.cli.session import Session
@@ -36,6 +36,7 @@ def _add(verb: Callable[..., int], panel: str, **settings: Any) -> None:
 _add(running.run, RUN, allow_interspersed_args=False)
 _add(running.resume, RUN)
 _add(running.up, RUN)
+_add(demo.demo, RUN)
 _add(looking.ls, LOOK)
 _add(looking.show, LOOK)
 _add(looking.logs, LOOK)

@@ -53,6 +53,10 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         ("perdure delete iris-1", "asks first"),
         ("perdure delete --yes iris-1", "where nobody can answer"),
     ),
+    "demo": (
+        ("perdure demo", "in perdure-demo/, which stays for you to play with"),
+        ("perdure demo --folder /tmp/elsewhere", "in another folder"),
+    ),
     "config show": (
         ("perdure config show", "the settings in force here"),
         ("perdure config show --origin", "and where each of them comes from"),
@@ -63,8 +67,10 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
 def epilog(verb: str) -> str | None:
     """Return the examples of a verb as the end of its help, or None where there are none."""
     examples = EXAMPLES.get(verb, ())
-    lines = [f"{_plain(command)}   [dim]{_plain(meaning)}[/dim]" for command, meaning in examples]
-    return "\n\n".join(["[bold]Examples[/bold]", *lines]) if lines else None
+    lines = [
+        f"  {_plain(command)}\n    [dim]{_plain(meaning)}[/dim]" for command, meaning in examples
+    ]
+    return "\n".join(["[bold]Examples[/bold]", *lines]) if lines else None
 
 
 def _plain(text: str) -> str:
