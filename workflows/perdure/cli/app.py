@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from perdure.cli import asking, demo, looking, running
+from perdure.cli import asking, configuring, demo, looking, running
 from perdure.cli.endings import ExitCode, report
 from perdure.cli.examples import epilog
 from perdure.cli.session import Session
@@ -44,6 +44,7 @@ _add(looking.why, LOOK)
 _add(asking.cancel, ASK)
 _add(asking.pause, ASK)
 _add(asking.delete, KEEP)
+app.add_typer(configuring.config, name="config", rich_help_panel=HELP)
 
 
 def _print_version(value: bool) -> None:
