@@ -13,6 +13,7 @@
     |- StepTimeout              an attempt ran longer than its ``timeout``
     |- WaitTimeout              what was waited for did not come in time
     |- WorkerLost               the process that ran an attempt is gone
+    |- SecretMissing            a step asks for a secret that is not in the environment
     |- CodeChanged              the code found is not the code recorded
     |- NondeterminismError      a rebuilt value differs from the one that others consumed
     |- StoreError               the store cannot be used as it is
@@ -56,6 +57,7 @@ __all__ = [
     "RunFailed",
     "RunNotDriven",
     "RunNotFound",
+    "SecretMissing",
     "StepFailed",
     "StepTimeout",
     "StoreError",
@@ -159,6 +161,21 @@ class WorkerLost(PerdureError):
     def __init__(self, message: str, *, step_id: str | None = None) -> None:
         self.step_id = step_id
         super().__init__(message)
+
+
+class SecretMissing(PerdureError, LookupError):
+    """A step asks for a secret that the environment of its worker does not have.
+
+    Attributes:
+        name: the secret, which is the name of an environment variable.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(
+            f"the secret {name!r} is not set: put it into the environment of the process that "
+            f"runs perdure ({name}=...), then resume"
+        )
 
 
 class CodeChanged(PerdureError):

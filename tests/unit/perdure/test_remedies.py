@@ -39,7 +39,7 @@ def failed(type: str, cause: Cause, step_id: str | None = "fit", takeovers: int 
             "--code current",
         ),
         (failed("perdure.errors.CodeChanged", Cause.SETUP_ERROR), "--code current"),
-        (failed("perdure.worker.secrets.SecretMissing", Cause.SETUP_ERROR), ""),
+        (failed("perdure.errors.SecretMissing", Cause.SETUP_ERROR), ""),
         (failed("builtins.ModuleNotFoundError", Cause.SETUP_ERROR), ""),
         (failed("builtins.ModuleNotFoundError", Cause.USER_ERROR), "--code current"),
         (failed("builtins.AttributeError", Cause.SETUP_ERROR), "--code current"),

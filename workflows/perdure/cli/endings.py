@@ -8,6 +8,7 @@ import sys
 import traceback
 from enum import IntEnum
 
+from perdure.cli.users_code import is_users, place_of
 from perdure.errors import (
     CodeChanged,
     DefinitionError,
@@ -91,13 +92,22 @@ def _lines(error: Exception, *, show_traceback: bool) -> list[str]:
     """Return what is said of an error before the next command."""
     if isinstance(error, Interrupted):
         return [str(error)]
+    if isinstance(error, DefinitionError | NotSerializable):
+        return [f"error: {error}", *_place(error)]
     if isinstance(error, PerdureError):
         hint = getattr(error, "hint", "")
         return [f"error: {error}", *([hint] if hint else [])]
     if isinstance(error, OSError):  # the machine's, not ours: no such folder, no right, no room
-        return [f"error: {error}"]
+        return [f"error: {error}", *_place(error)]
+    if is_users(error):  # the body of a workflow is their code too
+        return [f"error: {type(error).__name__}: {error}", *_place(error)]
     said = f"error: perdure is wrong, not you: {type(error).__name__}: {error}"
     return [said] if show_traceback else [said, "please report it with what --traceback prints"]
+
+
+def _place(error: Exception) -> list[str]:
+    place = place_of(error)
+    return [f"  at {place}"] if place else []
 
 
 _COMMAND = re.compile(
