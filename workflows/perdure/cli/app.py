@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from perdure.cli import asking, configuring, demo, looking, running
+from perdure.cli import asking, configuring, demo, looking, reading, running
 from perdure.cli.endings import ExitCode, report
 from perdure.cli.examples import epilog
 from perdure.cli.session import Session
@@ -41,6 +41,8 @@ _add(looking.ls, LOOK)
 _add(looking.show, LOOK)
 _add(looking.logs, LOOK)
 _add(looking.why, LOOK)
+_add(reading.cat, LOOK)
+_add(reading.get, LOOK)
 _add(asking.cancel, ASK)
 _add(asking.pause, ASK)
 _add(asking.delete, KEEP)

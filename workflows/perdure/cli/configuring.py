@@ -78,7 +78,7 @@ def _shown(name: str, value: Any) -> Any:
     if name == "key" and value is not None:
         return "(set, not shown)"
     if isinstance(value, Mapping):
-        return dict(value)
+        return dict(cast("Mapping[str, float]", value))
     return _PASSWORD.sub(r"\1:***@", value) if isinstance(value, str) else value
 
 

@@ -28,9 +28,9 @@ def report_usage(error: typer.TyperException, words: Sequence[str], verbs: Seque
 def _message(
     error: typer.TyperException, message: str, words: Sequence[str], verbs: Sequence[str]
 ) -> str:
-    option = getattr(error, "option_name", None)
+    option: str | None = getattr(error, "option_name", None)
     if option is not None and hasattr(error, "possibilities"):
-        near = did_you_mean(option, error.possibilities or ())
+        near = did_you_mean(option, getattr(error, "possibilities", None) or ())
         return f"there is no option {option}{near}"
     if _unknown_verb(error, words, verbs):
         return f"there is no verb {words[0]!r}{did_you_mean(words[0], verbs)}"
