@@ -1,4 +1,4 @@
-"""A picture of 17 rows. Each row is a step, so a kill costs only the rows that are being drawn.
+"""A picture of 15 rows. Each row is a step, so a kill costs only the rows that are being drawn.
 
 `perdure demo` wrote this file; it is yours now. In its folder:
 
@@ -14,7 +14,7 @@ import time
 
 from perdure import current, task, workflow
 
-WIDTH, HEIGHT = 68, 17
+WIDTH, HEIGHT = 68, 15
 SHADES = " .:-=+*#%"
 
 
