@@ -166,8 +166,9 @@ def load_settings(
     return Settings(**_checked(found, origin), origin=origin)
 
 
-def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
     """Return a sentence about each variable ``PERDURE_...`` that perdure does not read."""
+    environ = os.environ if environ is None else environ
     known = [each.variable for each in SETTINGS]
     return [
         f"{name} is set, and is no setting of perdure{did_you_mean(name, known)}"
