@@ -47,7 +47,7 @@ def load_run(
         attempts: every attempt of the run.
         rows: every step row of the run, history included.
         own: how the run's current rows match the plan.
-        donated: how the rows of ``record.reuse_from`` match it.
+        donated: how the rows of ``record.reuse_from`` match it, but for what is to be fresh.
         now: the time of the load, for the rows that it makes.
     """
     run = RunState(record, plan, fingerprints)
@@ -55,14 +55,12 @@ def load_run(
     _restore_rows(run, rows, own)
     _adopt(run, own, f"unchanged in {record.id}", now)
     if donated is not None:
-        without_volatile = {
-            step_id: row
-            for step_id, row in {**donated.adopted, **donated.kept}.items()
-            if not run.steps[step_id].options.volatile
-        }
-        _adopt_rows(run, without_volatile, f"taken over from {record.reuse_from}", now)
+        held = {**donated.adopted, **donated.kept}
+        _adopt_rows(run, held, f"taken over from {record.reuse_from}", now)
         _set_candidates(run, donated)
     _restore_attempts(run, attempts, now)
+    if record.forked_from is not None and record.reuse_from is None:
+        _explain_again(run, f"{record.forked_from} is run again from the start")
     for step in run.steps.values():
         step.missing = sum(not run.steps[dep].is_done for dep in step.deps)
         step.open_consumers = sum(not consumer.is_done for consumer in step.consumers)
@@ -106,10 +104,15 @@ def _adopt(run: RunState, own: Matching, reason: str, now: datetime) -> None:
     _set_candidates(run, own)
 
 
+def _explain_again(run: RunState, reason: str) -> None:
+    for step in run.steps.values():
+        if not step.is_done:
+            step.reason = step.reason or reason
+
+
 def _set_candidates(run: RunState, matching: Matching) -> None:
     for step_id, rows in matching.candidates.items():
-        if not run.steps[step_id].options.volatile or rows[0].run_id == run.id:
-            run.steps[step_id].candidates += rows
+        run.steps[step_id].candidates += rows
     for step_id, reason in matching.reasons.items():
         run.steps[step_id].reason = reason
 

@@ -55,6 +55,7 @@ class StepState:
         "consumers",
         "deps",
         "generation",
+        "given",
         "inputs",
         "losses",
         "missing",
@@ -103,6 +104,7 @@ class StepState:
         self.rebuilt = 0
         self.unavailable = 0
         self.candidates: tuple[StepRecord, ...] = ()
+        self.given: StoredValue | None = None
 
     @property
     def id(self) -> str:
@@ -283,6 +285,9 @@ def _steps(plan: Plan) -> dict[str, StepState]:
         for dep in state.deps:
             steps[dep].consumers.append(state)
     _collect_parts(plan, steps)
+    if plan.takeover is not None:
+        for step_id, constant in plan.takeover.given.items():
+            steps[step_id].given = plan.constants[constant]
     return steps
 
 
