@@ -183,7 +183,8 @@ class CodeChanged(PerdureError):
 
     Attributes:
         function: the function, as ``module.qualname``.
-        recorded, found: the two code digests.
+        recorded: the code digest that was recorded.
+        found: the code digest that was found.
     """
 
     def __init__(
