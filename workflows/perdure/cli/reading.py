@@ -11,7 +11,14 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from perdure.cli.endings import ExitCode, UsageError, say
-from perdure.cli.session import IdArgument, JsonOption, StoreOption, TracebackOption, session_of
+from perdure.cli.session import (
+    IdArgument,
+    JsonOption,
+    StepArgument,
+    StoreOption,
+    TracebackOption,
+    session_of,
+)
 
 if TYPE_CHECKING:
     from perdure.cli.formats import Writer
@@ -21,11 +28,6 @@ if TYPE_CHECKING:
 
 STDOUT = "-"
 _SHOWN = 20
-
-StepArgument = Annotated[
-    str | None,
-    typer.Argument(metavar="[STEP]", help="A step's id; without it the result of the run."),
-]
 
 
 def cat(

@@ -45,6 +45,8 @@ def _hint(error: typer.TyperException, words: Sequence[str], verbs: Sequence[str
     context = getattr(error, "ctx", None)
     if context is None or context.parent is None:
         return "options stand after the verb: perdure VERB --option; `perdure --help` lists both"
+    if context.command_path == "perdure run" and hasattr(error, "option_name"):
+        return "parameters of a workflow stand after its name: perdure run TARGET --name value"
     return f"`{context.command_path} --help` shows what it takes, with examples"
 
 
