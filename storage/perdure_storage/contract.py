@@ -17,6 +17,7 @@ import pytest
 from perdure_storage.clock import ManualClock
 from perdure_storage.contract_commits import CommitContract
 from perdure_storage.contract_requests import RequestContract
+from perdure_storage.contract_retention import RetentionContract
 from perdure_storage.contract_samples import (
     LEASE_S,
     NOW,
@@ -587,6 +588,7 @@ class RunStoreContract(
     ClaimableContract,
     CommitContract,
     RequestContract,
+    RetentionContract,
     UpkeepContract,
 ):
     """All that ``RunStore`` promises."""

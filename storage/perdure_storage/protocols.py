@@ -12,7 +12,7 @@ next sequence number: ``submitted``, ``claimed``, ``taken over``, ``cancel reque
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from perdure_storage.records import (
     Digest,
     EventRecord,
     Owner,
+    PinRecord,
     PlanRecord,
     ProcessId,
     RunCommit,
@@ -208,7 +209,8 @@ class RunStore(Protocol):
     def delete_run(self, run_id: RunId) -> None:
         """Remove run, steps, attempts, events and blob references, in one transaction.
 
-        Guard: terminal, and no live run has it as parent; else RunConflict. Raises RunNotFound.
+        Guard: terminal, and no live run has it as parent or takes its steps over (``reuse_from``);
+        else RunConflict. Raises RunNotFound.
         Leaves a tombstone, so that no new run takes the id before logs and spool are gone too;
         ``free_id`` lifts it. Blobs are removed later by gc.
         """
@@ -216,6 +218,10 @@ class RunStore(Protocol):
 
     def free_id(self, run_id: RunId) -> None:
         """Remove the tombstone of a deleted run: all that it left is gone. Idempotent."""
+        ...
+
+    def list_tombstones(self, before: datetime) -> list[RunId]:
+        """Return the runs deleted before a time whose ids are not free yet, by id."""
         ...
 
     def requests(self, token: str) -> list[RunRecord]:
@@ -228,15 +234,51 @@ class RunStore(Protocol):
         ...
 
     # --- blobs' references -------------------------------------------------------------------
-    def condemn(self, digests: Iterable[Digest]) -> list[Digest]:
-        """Mark those of ``digests`` that nothing refers to; a commit naming one is refused.
+    def unreferenced(
+        self, digests: Iterable[Digest], *, besides: Collection[RunId] = ()
+    ) -> list[Digest]:
+        """Return those of ``digests`` that nothing refers to, or that only the runs ``besides``
+        and their plans do: what gc could take now, or once they are deleted. By digest.
+        """
+        ...
 
-        Returns the ones marked. Their files may then be deleted, and ``absolve`` called.
+    def condemn(self, digests: Iterable[Digest]) -> list[Digest]:
+        """Mark those of ``digests`` that nothing refers to; whoever names one is refused.
+
+        Returns the ones marked, by digest; their files may then be deleted. The mark stays when
+        the file is gone: a reference to it may be under way since before. One that is marked
+        already gets the time of this mark.
         """
         ...
 
     def absolve(self, digests: Iterable[Digest]) -> None:
-        """Remove the marks: the files are gone, or are wanted again."""
+        """Remove the marks: the blobs are there, and so young that no gc takes them now."""
+        ...
+
+    def list_condemned(self) -> dict[Digest, datetime]:
+        """Return the marked digests with the times of their marks, whoever left them."""
+        ...
+
+    def forget_condemned(self, before: datetime) -> int:
+        """Remove the marks made before a time; return how many.
+
+        To be asked with a time so long ago that no reference is under way since then.
+        """
+        ...
+
+    def pin(self, pin: PinRecord) -> None:
+        """Keep every blob that is referred to now from gc, until ``unpin``.
+
+        Raises StoreError if there is a pin of that id.
+        """
+        ...
+
+    def unpin(self, pin_id: str) -> bool:
+        """Remove a pin with its references; return whether it was there."""
+        ...
+
+    def list_pins(self) -> list[PinRecord]:
+        """Return the pins, oldest first."""
         ...
 
     def bind_blobs(self, url: str) -> bool:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perdure.driving import Driving
 from perdure.errors import DefinitionError, RunConflict, RunNotDriven, RunNotFound, did_you_mean
@@ -23,6 +23,9 @@ from perdure.submission import Submission, Wishes
 from perdure.workflow import Workflow
 from perdure_storage.lifecycle import RUN_LIVE, RunStatus
 from perdure_storage.records import RunId, RunQuery, RunRecord
+
+if TYPE_CHECKING:
+    from perdure.retention import GcReport
 
 log = logging.getLogger(__name__)
 
@@ -298,6 +301,32 @@ class Perdure:
         run = self.get_run(run_id)
         self.runtime.store.delete_run(RunId(run.id))
         self.runtime.sweep_deleted(RunId(run.id))
+
+    def gc(
+        self,
+        *,
+        keep: float | timedelta | str | None = None,
+        keep_last: int | None = None,
+        tags: Mapping[str, str] | None = None,
+        grace: float | timedelta | str = "24h",
+        dry_run: bool = False,
+    ) -> GcReport:
+        """Remove what nothing refers to, and, if told to, finished runs first.
+
+        Safe beside live runs: their values, and those of runs that they take over, stay.
+
+        Args:
+            keep: delete finished runs, but for those that ended within this time (``"30d"``).
+            keep_last: delete finished runs, but for the newest so many of each workflow; with
+                ``keep`` a run stays if either keeps it.
+            tags: only runs with all these tags are deleted.
+            grace: what is younger is left alone, for values that are stored before their row is.
+            dry_run: say what would go, and remove nothing.
+        """
+        from perdure.retention import collect, parse_policy
+
+        policy = parse_policy(keep, keep_last, tags)
+        return collect(self.runtime, policy, grace=grace, dry_run=dry_run)
 
     def serve(self, stop: threading.Event) -> None:
         """Drive whatever run of the store nobody drives, until ``stop`` is set: ``perdure up``."""

@@ -19,6 +19,7 @@ from perdure_storage.codecs import Codecs
 from perdure_storage.connect import open_run_store
 from perdure_storage.logs import open_logs
 from perdure_storage.protocols import LogStore, RunStore
+from perdure_storage.reclaiming import reclaiming
 from perdure_storage.records import RunId
 from perdure_storage.signing import KeyFile
 from perdure_storage.values import Values
@@ -31,9 +32,10 @@ class Runtime:
         self.settings = settings
         self.clock = clock or SystemClock()
         _make_folder(settings)
-        self.store: RunStore = open_run_store(settings.store, key=_key(settings))
-        bound = self.store.bind_blobs(settings.blobs_name)
-        self.blobs: BlobRoot = open_blobs(settings.blobs, self.store.store_id, bind=bound)
+        self.rows = open_run_store(settings.store, key=_key(settings))
+        bound = self.rows.bind_blobs(settings.blobs_name)
+        self.blobs: BlobRoot = open_blobs(settings.blobs, self.rows.store_id, bind=bound)
+        self.store: RunStore = reclaiming(self.rows, self.blobs)
         self.logs: LogStore = open_logs(settings.blobs, self.store.store_id)
         self.values = Values(Codecs(code_digest=plain_digest), self.blobs)
 

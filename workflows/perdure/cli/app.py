@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from perdure.cli import asking, configuring, demo, looking, reading, running
+from perdure.cli import asking, configuring, demo, keeping, looking, reading, running
 from perdure.cli.endings import ExitCode, report
 from perdure.cli.examples import epilog
 from perdure.cli.session import Session
@@ -46,6 +46,8 @@ _add(reading.get, LOOK)
 _add(asking.cancel, ASK)
 _add(asking.pause, ASK)
 _add(asking.delete, KEEP)
+_add(keeping.gc, KEEP)
+app.add_typer(keeping.db, name="db", rich_help_panel=KEEP)
 app.add_typer(configuring.config, name="config", rich_help_panel=HELP)
 
 

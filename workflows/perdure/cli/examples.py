@@ -57,6 +57,25 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         ("perdure demo", "in perdure-demo/, which stays for you to play with"),
         ("perdure demo --folder /tmp/elsewhere", "in another folder"),
     ),
+    "gc": (
+        ("perdure gc", "remove what nothing refers to"),
+        ("perdure gc --keep 30d --keep-last 100 --dry-run", "what such a policy would delete"),
+        ("perdure gc --keep 7d --tag env=test --yes", "without asking, as in a cron job"),
+    ),
+    "db upgrade": (
+        ("perdure db upgrade", "after `pip install -U perdure`"),
+        ("perdure db upgrade --check", "look only"),
+        ("perdure db upgrade --sql", "for who runs the SQL by hand"),
+    ),
+    "db check": (
+        ("perdure db check", "database, signatures, and whether each blob is there"),
+        ("perdure db check --deep", "read every blob too"),
+    ),
+    "db backup": (
+        ("perdure db backup /backups/perdure.db", "copy the database, runs may go on"),
+        ("perdure db backup --list", "the backups that keep blobs from gc"),
+        ("perdure db backup --release ID", "let gc have those blobs again"),
+    ),
     "config show": (
         ("perdure config show", "the settings in force here"),
         ("perdure config show --origin", "and where each of them comes from"),
