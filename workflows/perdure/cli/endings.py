@@ -39,7 +39,15 @@ class ExitCode(IntEnum):
 
 
 class UsageError(PerdureError):
-    """The command line itself makes no sense; ``hint`` is the line below it."""
+    """The command line itself makes no sense; ``hint`` is the line below it.
+
+    Likely:
+        A misspelt option or parameter, or a prefix that fits several runs.
+
+    Type:
+        ``perdure --help``, or ``perdure VERB --help``; ``perdure run TARGET --help`` lists a
+        workflow's parameters.
+    """
 
     def __init__(self, message: str, hint: str = "") -> None:
         self.hint = hint
@@ -47,7 +55,14 @@ class UsageError(PerdureError):
 
 
 class Interrupted(PerdureError):
-    """Ctrl-C while a run was driven here. Typer would swallow the KeyboardInterrupt itself."""
+    """Ctrl-C while a run was driven here. Typer would swallow the KeyboardInterrupt itself.
+
+    Likely:
+        You pressed Ctrl-C. Running steps were ended, what was finished is kept.
+
+    Type:
+        ``perdure resume ID``
+    """
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
