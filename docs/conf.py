@@ -16,7 +16,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from from_code import fill_in  # noqa: E402 (it lies beside this file)
+from from_code import MARK, fill_in  # noqa: E402 (it lies beside this file)
 
 import perdure  # noqa: E402
 
@@ -71,6 +71,11 @@ def read_page(app: Any, docname: str, source: list[str]) -> None:
     kept.write_text(source[0])
 
 
+def outdated_pages(app: Any, env: Any, *changes: Any) -> list[str]:
+    """Name the pages that the code has a part in: no file says when it changes."""
+    return [name for name in env.found_docs if MARK.search(Path(env.doc2path(name)).read_text())]
+
+
 def hide_constructor(
     app: Any, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: Any
 ) -> tuple[str, str] | None:
@@ -91,6 +96,7 @@ def find_public(app: Any, env: Any, node: Any, contnode: Any) -> Any:
 
 def setup(app: Any) -> None:
     """Connect the functions above."""
+    app.connect("env-get-outdated", outdated_pages)
     app.connect("source-read", read_page)
     app.connect("autodoc-process-signature", hide_constructor)
     app.connect("missing-reference", find_public)

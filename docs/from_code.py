@@ -9,10 +9,12 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import typer
+from rich.text import Text
 
 from perdure import errors, options, settings
 from perdure.cli.app import app
@@ -63,7 +65,7 @@ def _command(command: Any, path: str, level: int) -> Iterator[str]:
     if rows:
         yield _table(("", ""), rows)
     if command.epilog:
-        yield f"```text\n{inspect.cleandoc(command.epilog)}\n```\n"
+        yield f"```text\n{_examples(command.epilog)}\n```\n"
 
 
 def _usage(command: Any, path: str, arguments: list[Any]) -> str:
@@ -81,7 +83,15 @@ def _spelling(option: Any) -> str:
 
 
 def _help(parameter: Any) -> str:
-    return _cell(getattr(parameter, "help", None) or "")
+    text = getattr(parameter, "help", None) or ""
+    says_it = "default" in text or parameter.default in (None, False)
+    return _cell(text if says_it else f"{text} Default: {parameter.default}.")
+
+
+def _examples(epilog: str) -> str:
+    """Return the examples below a help text as plain lines, without their heading."""
+    text = Text.from_markup(epilog).plain.strip().removeprefix("Examples")
+    return textwrap.dedent(text).strip()
 
 
 def _paragraphs(text: str | None) -> str:
