@@ -136,8 +136,8 @@ def _load_module(place: str) -> types.ModuleType:
         missing = error.name or place
         if place == missing or place.startswith(missing + "."):
             raise DefinitionError(
-                f"there is no module {missing!r} on the path (looked from {os.getcwd()})"
-                f"{_nearest_file(place)}; a file is given as FILE.py"
+                f"there is no module {missing!r} on the path (looked from {os.getcwd()}); a file "
+                f"is given as FILE.py{_nearest_file(place)}"
             ) from None
         raise _import_failed(place, error) from error
     except (Exception, SystemExit) as error:  # importing runs the user's code
