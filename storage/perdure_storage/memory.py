@@ -136,7 +136,9 @@ class MemoryRunStore:
         with self._lock:
             plan = self._plans.get(digest)
         if plan is None:
-            raise StoreError(f"no plan {digest} in {self.url}")
+            raise StoreError(
+                f"no plan {digest} in {self.url}: see what else is missing with `perdure db check`"
+            )
         return plan
 
     def claimable(self, limit: int = 100, *, besides: str | None = None) -> list[RunRecord]:

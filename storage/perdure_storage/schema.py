@@ -81,7 +81,9 @@ def revision_of(connection: sa.Connection, url: str) -> str | None:
     ours = names & metadata.tables.keys()
     if names and (connection.dialect.name == "sqlite" or ours):
         found = ", ".join(sorted(names)[:3])
-        raise StoreError(f"{url} is no perdure store: it holds other tables ({found})")
+        raise StoreError(
+            f"{url} is no perdure store: it holds other tables ({found}). Name another place"
+        )
     return None
 
 

@@ -200,7 +200,9 @@ class SqlRunStore:
     def get_plan(self, digest: Digest) -> PlanRecord:
         row = self._database.read(lambda t: t.row(self._statements.get_plan, digest=digest))
         if row is None:
-            raise StoreError(f"no plan {digest} in {self.url}")
+            raise StoreError(
+                f"no plan {digest} in {self.url}: see what else is missing with `perdure db check`"
+            )
         return self._plans.unpack(row)
 
     def claimable(self, limit: int = 100, *, besides: str | None = None) -> list[RunRecord]:

@@ -66,6 +66,7 @@ __all__ = [
     "WaitTimeout",
     "WorkerLost",
     "did_you_mean",
+    "known_names",
 ]
 
 
@@ -344,3 +345,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     names = {each.lower(): each for each in known}
     near = difflib.get_close_matches(name.lower(), list(names), n=1, cutoff=0.6)
     return f"; did you mean {names[near[0]]!r}?" if near else ""
+
+
+def known_names(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message about a name that is none of ``known``: the nearest, and all."""
+    listed = list(known)
+    return f"{did_you_mean(name, listed) or '.'} Known: {', '.join(map(repr, listed))}"

@@ -74,7 +74,9 @@ class _Recorded:
         return project(self._inputs[name], path)
 
     def secret(self, name: str) -> str:
-        raise DefinitionError(f"the secret {name!r} cannot be part of a result")
+        raise DefinitionError(
+            f"the secret {name!r} cannot be part of a result: return what is made with it"
+        )
 
 
 def load_value(runtime: Runtime, value: StoredValue | None, run_id: str, step_id: str) -> Any:

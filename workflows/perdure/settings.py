@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from perdure.errors import DefinitionError, did_you_mean
+from perdure.errors import DefinitionError, did_you_mean, known_names
 from perdure.resources import check_resources
 
 log = logging.getLogger(__name__)
@@ -236,10 +236,7 @@ def _check_key(name: str, value: Any, source: _Source) -> None:
     """Refuse a key that is no setting, and a value of a file that has another type."""
     setting = _BY_NAME.get(name)
     if setting is None:
-        raise DefinitionError(
-            f"unknown setting {name!r} in {source.name}{did_you_mean(name, KEYS)}. "
-            f"Known: {', '.join(KEYS)}"
-        )
+        raise DefinitionError(f"unknown setting {name!r} in {source.name}{known_names(name, KEYS)}")
     # A bool is an int in Python, and never meant as one in a file.
     if source.is_file and type(value) not in setting.kinds:
         wanted = " or ".join(_KINDS[kind] for kind in setting.kinds)
@@ -338,7 +335,7 @@ def _checked(found: dict[str, Any], origin: Mapping[str, str]) -> dict[str, Any]
     if executor not in EXECUTORS:
         raise DefinitionError(
             f"executor {executor!r} (from {origin['executor']}) is not known"
-            f"{did_you_mean(str(executor), EXECUTORS)}. Known: {', '.join(EXECUTORS)}"
+            f"{known_names(str(executor), EXECUTORS)}"
         )
     if found.get("workers") is not None:
         try:

@@ -182,7 +182,10 @@ class Loader:
         executor = self._fleet.get(run.executor)
         for step in run.steps.values():
             if (missing := shortage(step.options, executor.capacity)) is not None:
-                run.ending = failed_end("perdure.errors.DefinitionError", f"{step.id}: {missing}")
+                run.ending = failed_end(
+                    "perdure.errors.DefinitionError",
+                    f"step {step.id} can never run here: {missing}",
+                )
                 break
         plan = run.plan
         executor.open_run(
