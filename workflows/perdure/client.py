@@ -149,7 +149,7 @@ class Perdure:
             RunNotFound: no such run.
             RunConflict: it is driven by a live owner, or its graph is another today.
         """
-        from perdure.submission import reopen_run
+        from perdure.resumption import reopen_run
 
         run = self.get_run(run_id)
         note = reopen_run(

@@ -184,6 +184,10 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
     value: int | None = None
 
 
+GIVEN = "given:"
+"""Prefix of ``StepPlan.own`` where the step's value is given and its code is not run."""
+
+
 class Takeover(msgspec.Struct, frozen=True, kw_only=True):
     """What a fork wants of the run that it was made from, beyond what has not changed.
 
