@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
 
 from perdure_storage.leases import LEASE_FACTS, LeaseTerms
@@ -115,7 +115,7 @@ class Statements:
         if not self._is_postgres:
             return self.compile(self._insert_or_keep(plan))
         # Touching the row locks it: whoever deletes unused plans waits, and then sees it used.
-        insert = self._insert(plan)
+        insert = postgresql.insert(plan)
         return self.compile(
             insert.on_conflict_do_update(
                 index_elements=[plan.c.digest], set_={"digest": insert.excluded.digest}
@@ -272,7 +272,7 @@ class Statements:
 
     def _has_tag(self, number: int) -> Any:
         if self._is_postgres:
-            tags = sa.func.json_each_text(sa.cast(run.c.tags, sa.JSON))
+            tags = sa.func.json_each_text(sa.cast(run.c.tags, postgresql.JSON))
         else:
             tags = sa.func.json_each(run.c.tags)
         pair = tags.table_valued("key", "value", name=f"tag{number}")
@@ -472,7 +472,8 @@ class Statements:
 
     @cached_property
     def find_condemned(self) -> Statement:
-        return self.compile(sa.select(condemned.c.digest).where(self._among(condemned.c.digest)))
+        marks = sa.select(condemned.c.digest, condemned.c.at_us)
+        return self.compile(marks.where(self._among(condemned.c.digest)))
 
     @cached_property
     def find_referenced(self) -> Statement:
@@ -511,7 +512,11 @@ class Statements:
 
     @cached_property
     def delete_condemned(self) -> Statement:
-        return self.compile(sa.delete(condemned).where(self._among(condemned.c.digest)))
+        mark = (
+            condemned.c.digest == sa.bindparam("digest"),
+            condemned.c.at_us == sa.bindparam("at"),
+        )
+        return self.compile(sa.delete(condemned).where(*mark))
 
     # --- pins --------------------------------------------------------------------------------
     @cached_property
@@ -547,12 +552,7 @@ class Statements:
 
     # --- parts of statements -----------------------------------------------------------------
     def _insert(self, table: sa.Table) -> Any:
-        if not self._is_postgres:
-            return sqlite.insert(table)
-        # Here, so that a command on a SQLite store does not wait for what it never uses.
-        from sqlalchemy.dialects import postgresql
-
-        return postgresql.insert(table)
+        return postgresql.insert(table) if self._is_postgres else sqlite.insert(table)
 
     def _insert_or_keep(self, table: sa.Table) -> Any:
         return self._insert(table).on_conflict_do_nothing()
@@ -580,7 +580,7 @@ class Statements:
         """Match a list of any length that is one parameter: no bind limit, one statement."""
         ids = sa.bindparam(name, type_=sa.Text)
         if self._is_postgres:
-            return column == sa.func.any(sa.bindparam(name, type_=sa.ARRAY(sa.Text)))
+            return column == sa.func.any(sa.bindparam(name, type_=postgresql.ARRAY(sa.Text)))
         return column.in_(sa.select(sa.func.json_each(ids).table_valued("value").c.value))
 
 

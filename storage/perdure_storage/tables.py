@@ -9,7 +9,6 @@ store. Small tables are their own index on SQLite (no rowid): each page less is 
 from __future__ import annotations
 
 from sqlalchemy import (
-    TEXT,
     BigInteger,
     Boolean,
     Column,
@@ -23,6 +22,7 @@ from sqlalchemy import (
     Text,
     text,
 )
+from sqlalchemy.dialects import postgresql
 
 metadata = MetaData(
     naming_convention={
@@ -32,7 +32,7 @@ metadata = MetaData(
     }
 )
 
-_ID = Text().with_variant(TEXT(collation="C"), "postgresql")
+_ID = Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
 
 
 def _id(name: str, *args: ForeignKey, nullable: bool = False) -> Column[str]:
