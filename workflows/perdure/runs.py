@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Generator, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
@@ -68,6 +69,10 @@ class Client(Protocol):
         """Wait until something changed in this process, at most ``seconds``."""
         ...
 
+    def watching(self, run: Run) -> AbstractContextManager[None]:
+        """Show how the run goes on while the block runs, if there is anybody to see it."""
+        ...
+
     def cancel(self, run_id: str) -> Run:
         """Cancel a run."""
         ...
@@ -83,12 +88,16 @@ class Client(Protocol):
 
 
 class Run:
-    """A durable execution, by its id. Everything is read from the store when it is asked for."""
+    """A durable execution, by its id. Everything is read from the store when it is asked for.
 
-    def __init__(self, run_id: str, client: Client) -> None:
+    Attributes:
+        id: the run's id.
+    """
+
+    def __init__(self, run_id: str, client: Client, plan: Plan | None = None) -> None:
         self.id = run_id
         self._client = client
-        self._plan: Plan | None = None
+        self._plan = plan
 
     @property
     def record(self) -> RunRecord:
@@ -201,6 +210,10 @@ class Run:
             RunNotDriven: nobody drives it.
             WaitTimeout: it goes on, but not within ``timeout``.
         """
+        with self._client.watching(self):
+            return self._wait(timeout, nobody_after_s)
+
+    def _wait(self, timeout: float | timedelta | None, nobody_after_s: float) -> Run:
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         until = None if seconds is None else time.monotonic() + seconds
         unseen_since: float | None = None
@@ -327,7 +340,13 @@ def _not_driven(record: RunRecord, shell: Shell) -> RunNotDriven:
 
 
 class Step:
-    """One step of a run as it stood when it was asked for."""
+    """One step of a run as it stood when it was asked for.
+
+    Attributes:
+        run: the run that it is of.
+        id: the step's id.
+        status: where it stood.
+    """
 
     def __init__(
         self,

@@ -12,7 +12,14 @@ if TYPE_CHECKING:
 
 
 class NoStoreYet(StoreError):
-    """There is no store where one is looked for, and to look must not make one."""
+    """There is no store where one is looked for, and to look must not make one.
+
+    Likely:
+        You are in another folder than the one where you ran something, or nothing has run yet.
+
+    Type:
+        ``perdure run TARGET`` makes a store; ``--store`` or ``PERDURE_STORE`` names another.
+    """
 
     def __init__(self, store: str) -> None:
         self.store = store
@@ -27,9 +34,11 @@ def open_store(
 ) -> Perdure:
     """Return the client of the settings; what it has to say goes to stderr, terminal or not."""
     from perdure.client import Perdure
+    from perdure.progress.displays import everywhere
     from perdure.settings import load_settings
 
-    return Perdure(load_settings(store=store, executor=executor, workers=workers), say)
+    settings = load_settings(store=store, executor=executor, workers=workers)
+    return Perdure(settings, say, find_medium=everywhere)
 
 
 def open_existing(store: str | None, *, workers: int | None = None) -> Perdure:

@@ -142,7 +142,8 @@ def run(
             given["reuse"] = find_id(perdure.runtime.store, reuse)
         if detach:
             return _leave(perdure, workflow.submit(inputs=inputs, **given), as_json=as_json)
-        return _finish(workflow.start(inputs=inputs, **given), session_of(context), as_json=as_json)
+        made = perdure.begin(workflow, inputs=inputs, **given)
+        return _finish(perdure, made, session_of(context), as_json=as_json)
 
 
 def resume(
@@ -189,14 +190,14 @@ def resume(
     with open_existing(store, workers=workers) as perdure:
         found = find(perdure, run_id)
         session_of(context).run_id = found.id
-        resumed = perdure.resume(
+        reopened = perdure.reopen(
             found.id,
             code=code,
             on_change=on_change,
             on_divergence=on_divergence,
             executor=executor,
         )
-        return _finish(resumed, session_of(context), as_json=as_json)
+        return _finish(perdure, reopened, session_of(context), as_json=as_json)
 
 
 def up(
@@ -261,7 +262,7 @@ def _leave(perdure: Perdure, run: Run, *, as_json: bool) -> int:
     return ExitCode.SUSPENDED
 
 
-def _finish(run: Run, session: Session, *, as_json: bool) -> int:
+def _finish(perdure: Perdure, run: Run, session: Session, *, as_json: bool) -> int:
     """Drive the run to its end and print its result, as JSON the run however it ended."""
     from msgspec.structs import replace
 
@@ -271,7 +272,7 @@ def _finish(run: Run, session: Session, *, as_json: bool) -> int:
     if not is_terminal(run.record.status):
         say(f"run {run.id} (if this process dies: {run.resume_command})")
     try:
-        value = run.result()
+        value = perdure.drive(run)
     except KeyboardInterrupt:
         raise Interrupted(run.id) from None
     except PerdureError as error:
