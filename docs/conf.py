@@ -13,6 +13,8 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
 
+from sphinx.pycode import ModuleAnalyzer
+
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
@@ -76,6 +78,14 @@ def outdated_pages(app: Any, env: Any, *changes: Any) -> list[str]:
     return [name for name in env.found_docs if MARK.search(Path(env.doc2path(name)).read_text())]
 
 
+def forget_overloads(*modules: str) -> None:
+    """Show functions with all their options, not with what type checkers are told of them."""
+    for name in modules:
+        analyzer = ModuleAnalyzer.for_module(name)
+        analyzer.analyze()
+        analyzer.overloads.clear()
+
+
 def hide_constructor(
     app: Any, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: Any
 ) -> tuple[str, str] | None:
@@ -86,16 +96,21 @@ def hide_constructor(
 
 def find_public(app: Any, env: Any, node: Any, contnode: Any) -> Any:
     """Lead a name of an inner module to the public one: ``perdure.runs.Run`` is ``perdure.Run``."""
-    name = node.get("reftarget", "").rpartition(".")[2]
+    target = node.get("reftarget", "")
+    name = target.rpartition(".")[2]
     if node.get("refdomain") != "py" or name not in perdure.__all__:
         return None
+    if target not in (name, f"{getattr(perdure, name).__module__}.{name}"):
+        return None  # another one of the same name
     domain = env.get_domain("py")
-    role, target = "obj", f"perdure.{name}"
-    return domain.resolve_xref(env, node["refdoc"], app.builder, role, target, node, contnode)
+    return domain.resolve_xref(
+        env, node["refdoc"], app.builder, "obj", f"perdure.{name}", node, contnode
+    )
 
 
 def setup(app: Any) -> None:
     """Connect the functions above."""
+    forget_overloads("perdure.task", "perdure.workflow", "perdure.verbs")
     app.connect("env-get-outdated", outdated_pages)
     app.connect("source-read", read_page)
     app.connect("autodoc-process-signature", hide_constructor)

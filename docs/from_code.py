@@ -85,7 +85,14 @@ def _spelling(option: Any) -> str:
 def _help(parameter: Any) -> str:
     text = getattr(parameter, "help", None) or ""
     says_it = "default" in text or parameter.default in (None, False)
-    return _cell(text if says_it else f"{text} Default: {parameter.default}.")
+    return _as_code(_cell(text if says_it else f"{text} Default: {parameter.default}."))
+
+
+def _as_code(text: str) -> str:
+    """Return Markdown in which options are code: else two dashes would be printed as one."""
+    parts = text.split("`")
+    parts[::2] = [re.sub(r"(?<![\w-])--[a-z][\w.-]*", r"`\g<0>`", part) for part in parts[::2]]
+    return "`".join(parts)
 
 
 def _examples(epilog: str) -> str:
@@ -96,7 +103,7 @@ def _examples(epilog: str) -> str:
 
 def _paragraphs(text: str | None) -> str:
     """Return a help text as Markdown."""
-    return inspect.cleandoc((text or "").replace("\b", ""))
+    return _as_code(inspect.cleandoc((text or "").replace("\b", "")))
 
 
 # --- settings, options --------------------------------------------------------------------------
