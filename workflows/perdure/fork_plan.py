@@ -95,11 +95,9 @@ def step_of(plan: Plan, name: str, what: str) -> StepPlan:
         if step.id == name:
             return step
     ids = [step.id for step in plan.steps]
-    listed = ", ".join(ids[:_SHOWN]) + (", ..." if len(ids) > _SHOWN else "")
-    raise DefinitionError(
-        f"{what}{name!r}: {plan.workflow} has no such step today{did_you_mean(name, ids)}. "
-        f"Its steps: {listed}"
-    )
+    listed = f" (it has {', '.join(ids[:_SHOWN])}{', ...' if len(ids) > _SHOWN else ''})"
+    near = did_you_mean(str(name), ids) or listed
+    raise DefinitionError(f"{what}{name!r}: {plan.workflow} has no such step today{near}")
 
 
 def steps_of(plan: Plan, names: Sequence[str], what: str) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import msgspec
 
 from perdure.engine.ownership import is_seen_dead
 from perdure.errors import DefinitionError, RunNotDriven, WaitTimeout, did_you_mean
-from perdure.plan import FromStep, Plan, StepPlan, decode_plan, references
+from perdure.plan import GIVEN, FromStep, Plan, StepPlan, decode_plan, references
 from perdure.remedies import Shell, shell_of
 from perdure.results import error_of, inputs_of, load_value, read_result, what_to_type
 from perdure.runtime import Runtime
@@ -505,7 +505,8 @@ def _successful(row: StepRecord) -> AttemptRecord:
 def _why(step: Step) -> str:
     row = step.row
     if row is not None:
-        done = "was taken over" if row.attempt == 0 else f"ran (attempt {row.attempt})"
+        taken = "did not run" if row.own.startswith(GIVEN) else "was taken over"
+        done = taken if row.attempt == 0 else f"ran (attempt {row.attempt})"
         reason = row.reason or "it had not run before"
         failed = f"; it failed: {row.error.type}: {row.error.message}" if row.error else ""
         return f"{step.id} {done}: {reason}{failed}"

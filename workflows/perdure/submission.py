@@ -27,7 +27,7 @@ from perdure.remedies import Shell, shell_of
 from perdure.resources import parse_duration
 from perdure.runtime import Runtime
 from perdure.settings import EXECUTORS, Settings
-from perdure_storage.errors import ValueDamaged
+from perdure_storage.errors import BlobsCondemned, ValueDamaged
 from perdure_storage.faults import crash_point
 from perdure_storage.guards import reopened
 from perdure_storage.hashing import integrity_digest
@@ -204,16 +204,28 @@ class Submission:
         self.store = runtime.store
         self.settings = settings
         self.wishes = wishes
-        values = values or runtime.values
+        self._values = values or runtime.values
         self.prepared: Prepared = prepare(dag, wishes.given)
-        self.plan = compile_dag(self.prepared.dag, values, origin=self.prepared.origin)
-        refuse_unenforceable(self.plan, settings, wishes.executor)
-        self.inputs = _store_inputs(self.prepared, values)
-        self.body = plan_record(self.plan, self.inputs)
+        self._put()
         crash_point("plan.stored")
+
+    def _put(self) -> None:
+        """Store what the plan and the inputs are made of; no row names it yet."""
+        self.plan = compile_dag(self.prepared.dag, self._values, origin=self.prepared.origin)
+        refuse_unenforceable(self.plan, self.settings, self.wishes.executor)
+        self.inputs = _store_inputs(self.prepared, self._values)
+        self.body = plan_record(self.plan, self.inputs)
 
     def submit(self) -> tuple[RunRecord, str]:
         """Make the run, or find it under its id. Returns the row and a line about what it is."""
+        try:
+            return self._submit()
+        except BlobsCondemned:
+            # gc has taken what was put a moment ago: it comes by once, not twice.
+            self._put()
+            return self._submit()
+
+    def _submit(self) -> tuple[RunRecord, str]:
         intent = self.intend()
         if intent.action is Action.REOPEN:
             return self._reopen(intent), intent.note
@@ -225,7 +237,7 @@ class Submission:
         if self.store.find_run(intent.record.id) is None:
             # Whoever deleted the run of this id died before the end of it.
             self.runtime.sweep_deleted(intent.record.id)
-        return self.submit()
+        return self._submit()
 
     def intend(self) -> Intent:
         """Return what ``submit`` would do now; writes nothing.
@@ -469,8 +481,10 @@ def summary(matching: Matching, plan: Plan) -> str:
     """Say in one line what is reused and why the rest runs."""
     reused = len(matching.kept) + len(matching.adopted)
     line = f"reused {reused} of {len(plan.steps)}"
-    changed = {s: r for s, r in matching.reasons.items() if "upstream" not in r}
-    told = [f"{step} runs: {reason}" for step, reason in list(changed.items())[:2]]
+    given = plan.takeover.given if plan.takeover is not None else {}
+    changed = {s: r for s, r in matching.reasons.items() if "upstream" not in r and s not in given}
+    told = [f"{step} is given" for step in given]
+    told += [f"{step} runs: {reason}" for step, reason in list(changed.items())[:2]]
     return "; ".join([line, *told])
 
 
