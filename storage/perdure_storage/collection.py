@@ -88,16 +88,17 @@ def forget_old_marks(store: RunStore, now: datetime) -> int:
 def reclaim(store: RunStore, blobs: BlobRoot, digests: Iterable[Digest]) -> bool:
     """Take condemned blobs back for whoever was refused because of them.
 
-    Each is made young first and absolved after: a gc that is under way then leaves it alone.
+    Each is made young first and absolved after: a gc that is under way then leaves it alone, and
+    the mark of one that came after that stays.
 
     Returns:
         Whether all are there, so that the refused may try again; if not, they are to be put again
         first.
     """
     wanted = list(digests)
-    there = [digest for digest in wanted if blobs.renew(digest)]
-    if there:
-        store.absolve(there)
+    marks = store.list_condemned(wanted)
+    there = {digest for digest in wanted if blobs.renew(digest)}
+    store.absolve({digest: at for digest, at in marks.items() if digest in there})
     return len(there) == len(wanted)
 
 

@@ -89,8 +89,22 @@ class RetentionContract:
         later = NOW + timedelta(seconds=60)
         marks = {digest("one"): NOW, digest("two"): later, digest("three"): later}
         assert store.list_condemned() == marks
-        store.absolve([digest("two")])
+        two = store.list_condemned([digest("two"), digest("never marked")])
+        assert two == {digest("two"): later}
+        store.absolve(two)
         assert store.list_condemned().keys() == {digest("one"), digest("three")}
+
+    def test_a_mark_that_was_made_anew_is_not_lifted_by_who_saw_the_old_one(
+        self, store: RunStore, clock: ManualClock
+    ) -> None:
+        store.condemn([digest("blob")])
+        seen = store.list_condemned()
+        clock.advance(1)
+        store.condemn([digest("blob")])
+
+        store.absolve(seen)
+
+        assert store.list_condemned().keys() == {digest("blob")}
 
     def test_forget_condemned_removes_old_marks_only(
         self, store: RunStore, clock: ManualClock

@@ -335,14 +335,17 @@ class MemoryRunStore:
             self._condemned.update(dict.fromkeys(marked, self._clock.now()))
             return marked
 
-    def absolve(self, digests: Iterable[Digest]) -> None:
+    def list_condemned(self, digests: Iterable[Digest] | None = None) -> dict[Digest, datetime]:
         with self._lock:
-            for digest in digests:
-                self._condemned.pop(digest, None)
+            if digests is None:
+                return dict(self._condemned)
+            return {each: self._condemned[each] for each in digests if each in self._condemned}
 
-    def list_condemned(self) -> dict[Digest, datetime]:
+    def absolve(self, marks: Mapping[Digest, datetime]) -> None:
         with self._lock:
-            return dict(self._condemned)
+            for digest, at in marks.items():
+                if self._condemned.get(digest) == at:
+                    del self._condemned[digest]
 
     def forget_condemned(self, before: datetime) -> int:
         with self._lock:

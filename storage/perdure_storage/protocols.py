@@ -251,12 +251,16 @@ class RunStore(Protocol):
         """
         ...
 
-    def absolve(self, digests: Iterable[Digest]) -> None:
-        """Remove the marks: the blobs are there, and so young that no gc takes them now."""
+    def list_condemned(self, digests: Iterable[Digest] | None = None) -> dict[Digest, datetime]:
+        """Return the marked ones of ``digests``, or of all, with the times of their marks."""
         ...
 
-    def list_condemned(self) -> dict[Digest, datetime]:
-        """Return the marked digests with the times of their marks, whoever left them."""
+    def absolve(self, marks: Mapping[Digest, datetime]) -> None:
+        """Remove marks: the blobs are there, and so young that no gc takes them now.
+
+        A mark that was made anew since it was listed stays: list it, make the blob young, and
+        only then absolve it.
+        """
         ...
 
     def forget_condemned(self, before: datetime) -> int:

@@ -502,15 +502,18 @@ class SqlRunStore:
         transaction.insert(statements.insert_condemned, [(digest, at) for digest in marked])
         return marked
 
-    def absolve(self, digests: Iterable[Digest]) -> None:
-        listed = self._statements.id_list(list(digests))
-        crash_point("absolve.before")
-        self._database.write(lambda t: t.run(self._statements.delete_condemned, ids=listed))
-        crash_point("absolve.after")
-
-    def list_condemned(self) -> dict[Digest, datetime]:
-        rows = self._database.read(lambda t: t.rows(self._statements.list_condemned))
+    def list_condemned(self, digests: Iterable[Digest] | None = None) -> dict[Digest, datetime]:
+        statements = self._statements
+        given = {} if digests is None else {"ids": statements.id_list(list(digests))}
+        statement = statements.list_condemned if digests is None else statements.find_condemned
+        rows = self._database.read(lambda t: t.rows(statement, **given))
         return {digest: required_time(at_us) for digest, at_us in rows}
+
+    def absolve(self, marks: Mapping[Digest, datetime]) -> None:
+        rows = [(digest, to_us(marks[digest])) for digest in sorted(marks)]
+        crash_point("absolve.before")
+        self._database.write(lambda t: t.insert(self._statements.delete_condemned, rows))
+        crash_point("absolve.after")
 
     def forget_condemned(self, before: datetime) -> int:
         statement, before_us = self._statements.forget_condemned, to_us(before)

@@ -208,7 +208,8 @@ class Differential(RuleBasedStateMachine):
 
     @rule(blobs=some_blobs)
     def absolve(self, blobs: list[str]) -> None:
-        self.both(lambda store: store.absolve(map(digest, blobs)))
+        marks = self.both(lambda store: store.list_condemned(map(digest, blobs)))
+        self.both(lambda store: store.absolve(marks))
 
     @rule(age_s=st.sampled_from([0, 4]))
     def forget(self, age_s: int) -> None:

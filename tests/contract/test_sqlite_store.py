@@ -439,7 +439,7 @@ match sys.argv[2]:
     case "free":
         store.free_id(RunId("deleted"))
     case "absolve":
-        store.absolve([digest("marked")])
+        store.absolve(store.list_condemned())
     case "forget":
         store.forget_condemned(store.list_condemned()[digest("marked")] + timedelta(days=1))
     case "pin":
