@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
 
@@ -17,8 +18,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the words after ``perdure``; None takes those of this process.
     """
-    import gc
-
     # What imports make stays: to look for garbage in it after every 700 objects, as Python does by
     # itself, is a tenth of a short command. Cycles of a long one are still found, by the next look.
     gc.set_threshold(_LOOK_FOR_GARBAGE_AFTER)
