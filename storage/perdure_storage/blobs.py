@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any, Protocol, cast
 
 from perdure_storage.clock import Clock
 from perdure_storage.local_blobs import LocalBlobStore
 from perdure_storage.protocols import BlobStore
+from perdure_storage.records import BlobFile, Digest, Leftover
 from perdure_storage.remote_blobs import FsspecBlobStore
 from perdure_storage.roots import (
     LocalRoot,
@@ -30,7 +32,14 @@ __all__ = [
 
 
 class BlobRoot(BlobStore, Protocol):
-    """A blob store together with the spools beside it."""
+    """A blob store together with what lies beside it, and its upkeep."""
+
+    @property
+    def least_grace_s(self) -> float:
+        """Return below which age no gc may take a blob: how coarse the storage's clock is, and
+        how long it may take from looking at a blob to removing it.
+        """
+        ...
 
     def spool(self, run_id: str) -> BlobStore:
         """Return the store for one run's values without a checkpoint: not synced, not durable."""
@@ -38,6 +47,37 @@ class BlobRoot(BlobStore, Protocol):
 
     def drop_spool(self, run_id: str) -> None:
         """Remove a run's spool with all that is in it. Idempotent."""
+        ...
+
+    def survey(self) -> Iterator[BlobFile]:
+        """Yield every blob with its size and age, in no order."""
+        ...
+
+    def renew(self, digest: Digest) -> bool:
+        """Make a blob young, if it is there; say whether it is.
+
+        After that no ``collect`` that was told of an earlier time takes it, not even one that is
+        under way.
+        """
+        ...
+
+    def collect(self, digest: Digest, before: float) -> bool:
+        """Remove a blob that was not put or renewed since a time (seconds since 1970).
+
+        Returns whether it is gone. Idempotent.
+        """
+        ...
+
+    def verify(self, digest: Digest, size_bytes: int) -> None:
+        """Read a blob from its storage, also if it was verified before. Raises as ``open``."""
+        ...
+
+    def leftovers(self) -> Iterator[Leftover]:
+        """Yield temporary files, quarantined blobs, spools and logs, in no order."""
+        ...
+
+    def remove_leftover(self, leftover: Leftover) -> None:
+        """Remove one of them with all that is in it. Idempotent."""
         ...
 
     def sweep_temporaries(self, *, older_than_s: float = ..., clock: Clock | None = None) -> int:

@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -386,6 +387,15 @@ def upgrade(url: str | os.PathLike[str], *, schema: Schema = CURRENT) -> tuple[s
     if pending:
         crash_point("migration.after")
     return pending
+
+
+def database_time(url: str | os.PathLike[str]) -> datetime | None:
+    """Return the time by the database's server; None for a file, which has this machine's."""
+    if parse_place(url).path is not None:
+        return None
+    with _opened(url) as (engine, _), _reader(engine) as connection:
+        now: datetime = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one()
+    return now
 
 
 def _required_revision(connection: sa.Connection, shown: str) -> str:

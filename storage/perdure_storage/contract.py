@@ -18,6 +18,7 @@ from perdure_storage.clock import ManualClock
 from perdure_storage.contract_commits import CommitContract
 from perdure_storage.contract_expansions import ExpansionContract
 from perdure_storage.contract_requests import RequestContract
+from perdure_storage.contract_retention import RetentionContract
 from perdure_storage.contract_samples import (
     LEASE_S,
     NOW,
@@ -543,7 +544,7 @@ class UpkeepContract:
         part = by(run, a_step("run", "s", value=a_value(place=Place.BLOB, name="b")))
         assert _RUN in store.commit([part]).refused
 
-        store.absolve([digest("b"), digest("never marked")])
+        store.absolve({**store.list_condemned(), digest("never marked"): NOW})
 
         assert _RUN in store.commit([part]).committed
         assert store.condemn([digest("b")]) == []
@@ -589,6 +590,7 @@ class RunStoreContract(
     CommitContract,
     ExpansionContract,
     RequestContract,
+    RetentionContract,
     UpkeepContract,
 ):
     """All that ``RunStore`` promises."""

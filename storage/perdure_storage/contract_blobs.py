@@ -242,6 +242,25 @@ class LogStoreContract:
     def test_read_returns_nothing_when_nothing_was_printed(self, logs: LogStore) -> None:
         assert logs.read(_RUN, _STEP, 1, 1) == b""
 
+    @pytest.mark.parametrize("offset", [0, 1, 3, 4, 9, 13, 14, 99, -1, -4, -9, -14, -99])
+    def test_read_begins_at_the_offset_that_a_slice_would(
+        self, logs: LogStore, offset: int
+    ) -> None:
+        for part in (b"one\n", b"two\n", b"three\n"):
+            logs.append(_RUN, _STEP, 1, 1, part)
+
+        assert logs.read(_RUN, _STEP, 1, 1, offset=offset) == b"one\ntwo\nthree\n"[offset:]
+
+    def test_reader_that_goes_on_where_it_stopped_sees_everything_once(
+        self, logs: LogStore
+    ) -> None:
+        seen = b""
+        for part in (b"one\n", b"two\n", b"", b"three"):
+            logs.append(_RUN, _STEP, 1, 1, part)
+            seen += logs.read(_RUN, _STEP, 1, 1, offset=len(seen))
+
+        assert seen == b"one\ntwo\nthree"
+
     def test_another_process_reads_and_goes_on(self, logs: LogStore, log_area: LogArea) -> None:
         logs.append(_RUN, _STEP, 1, 1, b"one ")
 

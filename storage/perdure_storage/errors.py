@@ -33,15 +33,39 @@ def _rebuild(
 
 
 class StoreError(PerdureError):
-    """The store cannot be used as it is; the message says what to type."""
+    """The store cannot be used as it is; the message says what to type.
+
+    Likely:
+        The URL is misspelt, the file is damaged or another program's, or its key or its blobs are
+        another store's.
+
+    Type:
+        ``perdure doctor`` finds which, and says how to mend it.
+    """
 
 
 class SchemaMismatch(StoreError):
-    """The store's tables are of another version of perdure."""
+    """The store's tables are of another version of perdure.
+
+    Likely:
+        Two versions of perdure use one store.
+
+    Type:
+        ``perdure db upgrade`` if the store is the older one, ``pip install -U perdure`` if it is
+        the newer one.
+    """
 
 
 class StoreUnavailable(StoreError):
-    """The store does not answer now: locked past the time-out, connection lost, disk full."""
+    """The store does not answer now: locked past the time-out, connection lost, disk full.
+
+    Likely:
+        The disk is full or read-only, another process holds the file, or the server is not
+        reachable. What was committed is safe.
+
+    Type:
+        ``perdure doctor`` finds which; then ``perdure resume ID``.
+    """
 
 
 class BlobsCondemned(StoreUnavailable):
@@ -57,11 +81,27 @@ class BlobsCondemned(StoreUnavailable):
 
 
 class KeyMissing(StoreError):
-    """The store's rows are signed and the key that signed them is not at hand."""
+    """The store's rows are signed and the key that signed them is not at hand.
+
+    Likely:
+        The store was copied without the file ``key`` beside it.
+
+    Type:
+        Copy ``key`` from where the store was made, or set ``PERDURE_KEY``; ``perdure doctor`` says
+        where it is looked for.
+    """
 
 
 class RunNotFound(PerdureError):
-    """No run of that id in the store that was asked (named in the message)."""
+    """No run of that id in the store that was asked (named in the message).
+
+    Likely:
+        It is in another store: you are in another folder, or ``--store`` is missing. Or it is
+        misspelt, or was deleted.
+
+    Type:
+        ``perdure ls`` lists the runs of the store that was asked.
+    """
 
     def __init__(self, run_id: str, store: str, hint: str = "") -> None:
         self.run_id = run_id
@@ -70,11 +110,27 @@ class RunNotFound(PerdureError):
 
 
 class RunConflict(PerdureError):
-    """The run's state or definition does not allow the request; the message names the remedy."""
+    """The run's state or definition does not allow the request; the message names the remedy.
+
+    Likely:
+        The id was used before for other code or inputs, or the run is in a state in which the
+        request makes no sense.
+
+    Type:
+        What the message says: ``perdure run --reuse ID TARGET`` for a new run that takes over what
+        has not changed, ``perdure resume ID``, or a new ``--id``.
+    """
 
 
 class ValueDamaged(PerdureError):
     """Stored bytes are missing, or are not the bytes that were committed.
+
+    Likely:
+        A file under ``blobs/`` was deleted or changed, or a disk fails.
+
+    Type:
+        ``perdure resume ID`` rebuilds it from what it was computed from; ``perdure doctor`` looks
+        at the disk.
 
     Attributes:
         digest: the integrity digest of the bytes that were asked for.
@@ -88,11 +144,28 @@ class ValueDamaged(PerdureError):
 
 
 class ValueUnavailable(PerdureError):
-    """Stored bytes cannot be reached now (time-out, EIO, permission): wait, do not rebuild."""
+    """Stored bytes cannot be reached now (time-out, EIO, permission): wait, do not rebuild.
+
+    Likely:
+        The disk or bucket of the blobs is not mounted, not reachable, or its credentials are not
+        there.
+
+    Type:
+        ``perdure doctor`` finds which; then ``perdure resume ID``.
+    """
 
 
 class NotSerializable(PerdureError):
-    """A value has no encoding; ``path`` leads to the culprit in it: ``result["model"].lock``."""
+    """A value has no encoding; ``path`` leads to the culprit in it: ``result["model"].lock``.
+
+    Likely:
+        A lock, an open file, a connection or a generator is in it.
+
+    Type:
+        Return or pass what it is made of (a path, a URL, numbers) and make it in the task that uses
+        it, or give its class ``__getstate__`` and ``__setstate__``. Then ``perdure resume ID --code
+        current``.
+    """
 
     def __init__(self, message: str, *, path: str = "") -> None:
         self.path = path
@@ -100,4 +173,11 @@ class NotSerializable(PerdureError):
 
 
 class InternalError(PerdureError):
-    """perdure is wrong, not you: please report it with the traceback."""
+    """perdure is wrong, not you: please report it with the traceback.
+
+    Likely:
+        A mistake in perdure.
+
+    Type:
+        The command again with ``--traceback``, and report what it prints.
+    """

@@ -251,8 +251,13 @@ def require_resettable(run_id: RunId, status: RunStatus, driven: bool) -> None:
         )
 
 
-def require_deletable(run_id: RunId, status: RunStatus, live_children: Collection[RunId]) -> None:
-    """Raise RunConflict if the run, or a run that it started, is not over."""
+def require_deletable(
+    run_id: RunId,
+    status: RunStatus,
+    live_children: Collection[RunId],
+    live_takers: Collection[RunId],
+) -> None:
+    """Raise RunConflict if the run is not over, or one that it started, or that takes it over."""
     if status not in RUN_TERMINAL:
         raise RunConflict(
             f"cannot delete run {run_id!r}: it is {status}. Type `perdure cancel {run_id}` first"
@@ -262,4 +267,10 @@ def require_deletable(run_id: RunId, status: RunStatus, live_children: Collectio
         raise RunConflict(
             f"cannot delete run {run_id!r}: its child {child!r} is live."
             f" Type `perdure cancel {child}` first"
+        )
+    if live_takers:
+        taker = sorted(live_takers)[0]
+        raise RunConflict(
+            f"cannot delete run {run_id!r}: {taker!r} takes its results over and is live. Wait for"
+            f" it, or type `perdure cancel {taker}` first"
         )

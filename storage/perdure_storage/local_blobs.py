@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import mmap
 import os
 import secrets
@@ -23,7 +24,7 @@ from perdure_storage.hashing import (
     is_digest,
     pieces,
 )
-from perdure_storage.records import Buffer, Digest
+from perdure_storage.records import BlobFile, Buffer, Digest, Leftover
 from perdure_storage.roots import LocalRoot, confirm_root, failure, folder_of
 from perdure_storage.verified import Verified, sweep_records
 
@@ -31,6 +32,7 @@ _HASHED_FIRST_UP_TO_BYTES = 1 << 20
 _MAPPED_FROM_BYTES = 128 << 10
 _READ_BYTES = 1 << 20
 _DAY_S = 86_400.0
+_COARSEST_CLOCK_S = 2.0
 
 
 class LocalBlobStore:
@@ -115,7 +117,8 @@ class LocalBlobStore:
             # Kept rather than replaced: others may have verified it, and have it mapped.
             temporary.unlink()
             return self._settle(digest, path)
-        os.rename(temporary, path)
+        with _held(path):
+            os.rename(temporary, path)
         self._point("blob.after-rename")
         self._sync.folder(path.parent)
         self._point("blob.after-folder-fsync")
@@ -126,6 +129,8 @@ class LocalBlobStore:
         """Make durable what somebody put under this name, and may not have synced yet."""
         fd = os.open(path, os.O_RDONLY)
         try:
+            with contextlib.suppress(PermissionError):  # another user's: it stays as old as it is
+                os.utime(fd)
             self._sync.file(fd)
         finally:
             os.close(fd)
@@ -223,7 +228,8 @@ class LocalBlobStore:
         self._point("blob.before-quarantine")
         try:
             self._make_ready(aside)
-            os.rename(path, aside / f"{path.name}.{secrets.token_hex(4)}")
+            with _held(path):
+                os.rename(path, aside / f"{path.name}.{secrets.token_hex(4)}")
             self._sync.folder(aside)
             self._sync.folder(path.parent)
         except FileNotFoundError:
@@ -264,6 +270,65 @@ class LocalBlobStore:
         except FileNotFoundError:
             return []
 
+    def survey(self) -> Iterator[BlobFile]:
+        """Yield every blob with its size and age, in no order."""
+        for digest in self.list_digests():
+            with contextlib.suppress(FileNotFoundError):  # taken by another gc
+                found = self._path(digest).stat()
+                yield BlobFile(digest=digest, size_bytes=found.st_size, changed_at=found.st_mtime)
+
+    @property
+    def least_grace_s(self) -> float:
+        """Return how coarse the clock of a filesystem may be."""
+        return _COARSEST_CLOCK_S
+
+    def renew(self, digest: Digest) -> bool:
+        """Make a blob young, if it is there; say whether it is."""
+        path = self._path(digest)
+        try:
+            with _locked(path, os.O_RDONLY, fcntl.LOCK_SH) as fd:
+                os.utime(fd)
+                return True
+        except FileNotFoundError:
+            confirm_root(self.root)
+            return False
+        except PermissionError:
+            # Somebody else's file: one of our own takes its name when it is put again.
+            self.quarantine(digest)
+            return False
+        except OSError as error:
+            raise failure(error, f"renew {digest} in {self.url}") from error
+
+    def collect(self, digest: Digest, before: float) -> bool:
+        """Remove a blob that was not put or renewed since ``before``; say whether it is gone."""
+        path = self._path(digest)
+        try:
+            with _locked(path, os.O_RDWR, fcntl.LOCK_EX) as fd:
+                if os.fstat(fd).st_mtime >= before:
+                    return False
+                self.delete(digest)
+        except FileNotFoundError:
+            confirm_root(self.root)
+        except OSError as error:
+            raise failure(error, f"collect {digest} in {self.url}") from error
+        return True
+
+    def verify(self, digest: Digest, size_bytes: int) -> None:
+        """Read a blob from the disk, also if it was verified before. Raises as ``open``."""
+        path = self._path(digest)
+        self._verified.forget(path.name)
+        with contextlib.suppress(OSError):  # what is not there is told by the reading
+            _drop_cache(path)
+        self.open(digest, size_bytes).release()
+
+    def leftovers(self) -> Iterator[Leftover]:
+        """Yield temporary files, quarantined blobs, spools and logs, in no order."""
+        return self.root.leftovers()
+
+    def remove_leftover(self, leftover: Leftover) -> None:
+        """Remove one of them with all that is in it. Idempotent."""
+        self.root.remove(f"{leftover.area}/{leftover.name}")
+
     def spool(self, run_id: str) -> LocalSpool:
         """Return the unsynced store of one run's values without a checkpoint."""
         return LocalSpool(self.root, run_id)
@@ -299,6 +364,35 @@ class LocalSpool(LocalBlobStore):
 
     def _point(self, name: str) -> None:
         """Do nothing: the named points are about durable blobs."""
+
+
+@contextlib.contextmanager
+def _locked(path: Path, flags: int, kind: int) -> Iterator[int]:
+    """Yield the open file of a name, locked, while the name is still its own.
+
+    So whoever removes a blob by its age and whoever makes it young exclude each other, and a
+    lock whose holder died is gone.
+
+    Raises:
+        FileNotFoundError: nothing has the name, or something else has it by now.
+    """
+    fd = os.open(path, flags)
+    try:
+        fcntl.flock(fd, kind)
+        if not os.path.samestat(os.fstat(fd), path.stat()):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Let no gc remove what takes the place of a file that it is looking at; go on without one."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # nothing is there, as a rule
+            stack.enter_context(_locked(path, os.O_RDONLY, fcntl.LOCK_SH))
+        yield
 
 
 def _size_of(buffers: Sequence[Buffer]) -> int | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from perdure_storage.durable_files import write_all
 from perdure_storage.faults import crash_point
@@ -59,11 +60,14 @@ class LocalLogStore:
         self._segments[name] = number + (size_bytes >= _SEGMENT_BYTES)
         crash_point("log.after-append")
 
-    def read(self, run_id: RunId, step_id: StepId, generation: int, attempt: int) -> bytes:
-        """Return what was printed so far; empty if nothing was."""
+    def read(
+        self, run_id: RunId, step_id: StepId, generation: int, attempt: int, *, offset: int = 0
+    ) -> bytes:
+        """Return what was printed so far, from byte ``offset`` on; empty if nothing was."""
         folder = self._root.folder / _folder(run_id, step_id, generation, attempt)
         try:
-            return b"".join(path.read_bytes() for path in sorted(folder.glob("*.log")))
+            segments = [(path, path.stat().st_size) for path in sorted(folder.glob("*.log"))]
+            return b"".join(_read_from(path, start) for path, start in _cut(segments, offset))
         except OSError as error:
             raise failure(error, f"read a log in {self._root.url}") from error
 
@@ -86,6 +90,27 @@ def _append(path: Path, data: bytes) -> int:
         return os.fstat(fd).st_size
     finally:
         os.close(fd)
+
+
+def _read_from(path: Path, start: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read()
+
+
+_Segment = TypeVar("_Segment")
+
+
+def _cut(segments: Sequence[tuple[_Segment, int]], offset: int) -> Iterator[tuple[_Segment, int]]:
+    """Yield the segments in which there is something from ``offset`` on, and where it begins.
+
+    The last one always is: it may have grown since its size was taken.
+    """
+    start = max(0, offset + sum(size for _, size in segments)) if offset < 0 else offset
+    for number, (segment, size) in enumerate(segments, 1):
+        if start < size or number == len(segments):
+            yield segment, start
+        start = max(0, start - size)
 
 
 class FsspecLogStore:
@@ -114,21 +139,27 @@ class FsspecLogStore:
         self._segments[folder] = number + 1
         crash_point("log.after-append")
 
-    def read(self, run_id: RunId, step_id: StepId, generation: int, attempt: int) -> bytes:
-        """Return what was printed so far; empty if nothing was."""
+    def read(
+        self, run_id: RunId, step_id: StepId, generation: int, attempt: int, *, offset: int = 0
+    ) -> bytes:
+        """Return what was printed so far, from byte ``offset`` on; empty if nothing was."""
         folder = f"{self._root.folder}/{_folder(run_id, step_id, generation, attempt)}"
         try:
-            return b"".join(self._fs.cat_file(path) for path in self._list(folder))
+            segments = self._list(folder)
+            cut = _cut(segments, offset)
+            return b"".join(self._fs.cat_file(path)[start:] for path, start in cut)
         except Exception as error:  # as above
             raise failure(error, f"read a log in {self._root.url}") from error
 
-    def _list(self, folder: str) -> list[str]:
+    def _list(self, folder: str) -> list[tuple[str, int]]:
+        """Return the segments in order, each with its size."""
         self._fs.invalidate_cache(folder)
         try:
-            paths = self._fs.ls(folder, detail=False)
+            entries = self._fs.ls(folder, detail=True)
         except FileNotFoundError:
             return []
-        return sorted(path for path in paths if path.endswith(".log"))
+        found = ((entry["name"], int(entry["size"])) for entry in entries)
+        return sorted((name, size) for name, size in found if name.endswith(".log"))
 
     def delete(self, run_id: RunId) -> None:
         """Remove all of a run's segments. Idempotent."""

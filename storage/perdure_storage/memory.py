@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -25,6 +25,7 @@ from perdure_storage.records import (
     EventRecord,
     ExpansionRecord,
     Owner,
+    PinRecord,
     PlanRecord,
     ProcessId,
     Refusal,
@@ -88,8 +89,9 @@ class MemoryRunStore:
         self._runs: dict[RunId, _Run] = {}
         self._plans: dict[Digest, PlanRecord] = {}
         self._heartbeats: dict[str, _Heartbeat] = {}
-        self._condemned: set[Digest] = set()
-        self._tombstones: set[RunId] = set()
+        self._condemned: dict[Digest, datetime] = {}
+        self._tombstones: dict[RunId, datetime] = {}
+        self._pins: dict[str, tuple[PinRecord, frozenset[Digest]]] = {}
         self._blobs_url: str | None = None
         self._version = 0
 
@@ -136,7 +138,9 @@ class MemoryRunStore:
         with self._lock:
             plan = self._plans.get(digest)
         if plan is None:
-            raise StoreError(f"no plan {digest} in {self.url}")
+            raise StoreError(
+                f"no plan {digest} in {self.url}: see what else is missing with `perdure db check`"
+            )
         return plan
 
     def claimable(self, limit: int = 100, *, besides: str | None = None) -> list[RunRecord]:
@@ -312,27 +316,67 @@ class MemoryRunStore:
                 for child in self._runs.values()
                 if child.record.parent == run_id and child.record.status in RUN_LIVE
             ]
-            guards.require_deletable(run_id, kept.record.status, children)
+            guards.require_deletable(run_id, kept.record.status, children, self._takers(run_id))
             del self._runs[run_id]
-            self._tombstones.add(run_id)
+            self._tombstones[run_id] = self._clock.now()
             self._drop_plans(kept.plans)
             self._version += 1
 
     def free_id(self, run_id: RunId) -> None:
         with self._lock:
-            self._tombstones.discard(run_id)
+            self._tombstones.pop(run_id, None)
+
+    def list_tombstones(self, before: datetime) -> list[RunId]:
+        with self._lock:
+            return sorted(run_id for run_id, at in self._tombstones.items() if at < before)
 
     # --- blobs' references -------------------------------------------------------------------
+    def unreferenced(
+        self, digests: Iterable[Digest], *, besides: Collection[RunId] = ()
+    ) -> list[Digest]:
+        with self._lock:
+            return sorted(set(digests) - set(self._referenced(besides)))
+
     def condemn(self, digests: Iterable[Digest]) -> list[Digest]:
         with self._lock:
-            referenced = set(self._referenced())
-            marked = sorted(set(digests) - referenced)
-            self._condemned.update(marked)
+            marked = self.unreferenced(digests)
+            self._condemned.update(dict.fromkeys(marked, self._clock.now()))
             return marked
 
-    def absolve(self, digests: Iterable[Digest]) -> None:
+    def list_condemned(self, digests: Iterable[Digest] | None = None) -> dict[Digest, datetime]:
         with self._lock:
-            self._condemned.difference_update(digests)
+            if digests is None:
+                return dict(self._condemned)
+            return {each: self._condemned[each] for each in digests if each in self._condemned}
+
+    def absolve(self, marks: Mapping[Digest, datetime]) -> None:
+        with self._lock:
+            for digest, at in marks.items():
+                if self._condemned.get(digest) == at:
+                    del self._condemned[digest]
+
+    def forget_condemned(self, before: datetime) -> int:
+        with self._lock:
+            old = [digest for digest, at in self._condemned.items() if at < before]
+            for digest in old:
+                del self._condemned[digest]
+            return len(old)
+
+    # --- pins --------------------------------------------------------------------------------
+    def pin(self, pin: PinRecord) -> None:
+        with self._lock:
+            if pin.id in self._pins:
+                raise StoreError(f"there is a pin {pin.id!r} in {self.url} already")
+            self._pins[pin.id] = (pin, frozenset(self._held()))
+
+    def unpin(self, pin_id: str) -> bool:
+        with self._lock:
+            return self._pins.pop(pin_id, None) is not None
+
+    def list_pins(self) -> list[PinRecord]:
+        with self._lock:
+            pins = [pin for pin, _ in self._pins.values()]
+        return sorted(pins, key=lambda pin: (pin.at, pin.id))
 
     def bind_blobs(self, url: str) -> bool:
         with self._lock:
@@ -393,7 +437,7 @@ class MemoryRunStore:
         return not self._is_driven(run) or guards.token_of(run) == seen_dead
 
     def _refuse_condemned(self, run_id: RunId, blobs: set[Digest]) -> None:
-        taken = self._condemned & blobs
+        taken = self._condemned.keys() & blobs
         if taken:
             refusal = guards.condemned(run_id, taken)
             raise BlobsCondemned(refusal.message, digests=refusal.digests)
@@ -406,7 +450,7 @@ class MemoryRunStore:
         refusal = guards.refusal_of(part, run.status, guards.token_of(run), run.epoch)
         if refusal is not None:
             return refusal
-        taken = self._condemned & guards.blobs_of_commit(part) if self._condemned else None
+        taken = self._condemned.keys() & guards.blobs_of_commit(part)
         if taken:
             return guards.condemned(part.run_id, taken)
         bad = [*_bad_steps(kept, part), *_bad_expansions(kept, part)]
@@ -465,11 +509,23 @@ class MemoryRunStore:
             if not any(digest in kept.plans for kept in self._runs.values()):
                 del self._plans[digest]
 
-    def _referenced(self) -> Iterator[Digest]:
-        for plan in self._plans.values():
-            yield from plan.blobs
-        for kept in self._runs.values():
+    def _takers(self, run_id: RunId) -> list[RunId]:
+        """Return the live runs that take this one's steps over."""
+        records = (kept.record for kept in self._runs.values())
+        return [r.id for r in records if r.reuse_from == run_id and r.status in RUN_LIVE]
+
+    def _referenced(self, besides: Collection[RunId] = ()) -> Iterator[Digest]:
+        yield from self._held(besides)
+        for _, digests in self._pins.values():
+            yield from digests
+
+    def _held(self, besides: Collection[RunId] = ()) -> Iterator[Digest]:
+        """Yield what runs and their plans refer to, but for those of some runs."""
+        staying = [kept for run_id, kept in self._runs.items() if run_id not in besides]
+        for kept in staying:
             yield from kept.blobs
+        for digest in {digest for kept in staying for digest in kept.plans}:
+            yield from self._plans[digest].blobs
 
 
 def _newness(run: RunRecord) -> tuple[datetime, RunId]:

@@ -12,7 +12,7 @@ next sequence number: ``submitted``, ``claimed``, ``taken over``, ``cancel reque
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -25,6 +25,7 @@ from perdure_storage.records import (
     EventRecord,
     ExpansionRecord,
     Owner,
+    PinRecord,
     PlanRecord,
     ProcessId,
     RunCommit,
@@ -219,7 +220,8 @@ class RunStore(Protocol):
     def delete_run(self, run_id: RunId) -> None:
         """Remove run, steps, attempts, events and blob references, in one transaction.
 
-        Guard: terminal, and no live run has it as parent; else RunConflict. Raises RunNotFound.
+        Guard: terminal, and no live run has it as parent or takes its steps over (``reuse_from``);
+        else RunConflict. Raises RunNotFound.
         Leaves a tombstone, so that no new run takes the id before logs and spool are gone too;
         ``free_id`` lifts it. Blobs are removed later by gc.
         """
@@ -227,6 +229,10 @@ class RunStore(Protocol):
 
     def free_id(self, run_id: RunId) -> None:
         """Remove the tombstone of a deleted run: all that it left is gone. Idempotent."""
+        ...
+
+    def list_tombstones(self, before: datetime) -> list[RunId]:
+        """Return the runs deleted before a time whose ids are not free yet, by id."""
         ...
 
     def requests(self, token: str) -> list[RunRecord]:
@@ -239,15 +245,55 @@ class RunStore(Protocol):
         ...
 
     # --- blobs' references -------------------------------------------------------------------
-    def condemn(self, digests: Iterable[Digest]) -> list[Digest]:
-        """Mark those of ``digests`` that nothing refers to; a commit naming one is refused.
-
-        Returns the ones marked. Their files may then be deleted, and ``absolve`` called.
+    def unreferenced(
+        self, digests: Iterable[Digest], *, besides: Collection[RunId] = ()
+    ) -> list[Digest]:
+        """Return those of ``digests`` that nothing refers to, or that only the runs ``besides``
+        and their plans do: what gc could take now, or once they are deleted. By digest.
         """
         ...
 
-    def absolve(self, digests: Iterable[Digest]) -> None:
-        """Remove the marks: the files are gone, or are wanted again."""
+    def condemn(self, digests: Iterable[Digest]) -> list[Digest]:
+        """Mark those of ``digests`` that nothing refers to; whoever names one is refused.
+
+        Returns the ones marked, by digest; their files may then be deleted. The mark stays when
+        the file is gone: a reference to it may be under way since before. One that is marked
+        already gets the time of this mark.
+        """
+        ...
+
+    def list_condemned(self, digests: Iterable[Digest] | None = None) -> dict[Digest, datetime]:
+        """Return the marked ones of ``digests``, or of all, with the times of their marks."""
+        ...
+
+    def absolve(self, marks: Mapping[Digest, datetime]) -> None:
+        """Remove marks: the blobs are there, and so young that no gc takes them now.
+
+        A mark that was made anew since it was listed stays: list it, make the blob young, and
+        only then absolve it.
+        """
+        ...
+
+    def forget_condemned(self, before: datetime) -> int:
+        """Remove the marks made before a time; return how many.
+
+        To be asked with a time so long ago that no reference is under way since then.
+        """
+        ...
+
+    def pin(self, pin: PinRecord) -> None:
+        """Keep every blob that is referred to now from gc, until ``unpin``.
+
+        Raises StoreError if there is a pin of that id.
+        """
+        ...
+
+    def unpin(self, pin_id: str) -> bool:
+        """Remove a pin with its references; return whether it was there."""
+        ...
+
+    def list_pins(self) -> list[PinRecord]:
+        """Return the pins, oldest first."""
         ...
 
     def bind_blobs(self, url: str) -> bool:
@@ -328,8 +374,15 @@ class LogStore(Protocol):
         """Add a segment. Not fsynced: logs are a help, not a truth."""
         ...
 
-    def read(self, run_id: RunId, step_id: StepId, generation: int, attempt: int) -> bytes:
-        """Return what was printed so far; empty if nothing was."""
+    def read(
+        self, run_id: RunId, step_id: StepId, generation: int, attempt: int, *, offset: int = 0
+    ) -> bytes:
+        """Return what was printed so far, from byte ``offset`` on; empty if nothing was.
+
+        A negative ``offset`` counts from the end, as in a slice. What lies before it is not
+        read, as far as segments allow: whoever follows a log, or wants its last line, pays for
+        what is new only.
+        """
         ...
 
     def delete(self, run_id: RunId) -> None:

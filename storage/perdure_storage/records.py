@@ -327,6 +327,47 @@ class CommitReport(msgspec.Struct, frozen=True, kw_only=True):
     refused: dict[RunId, Refusal] = {}
 
 
+class BlobFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A blob as its storage sees it.
+
+    Attributes:
+        changed_at: when it was last put or renewed, in seconds since 1970 by the storage's clock.
+    """
+
+    digest: Digest
+    size_bytes: int
+    changed_at: float
+
+
+class Leftover(msgspec.Struct, frozen=True, kw_only=True):
+    """A file or folder beside the blobs that no row refers to by itself.
+
+    Attributes:
+        area: ``"incoming"`` and ``"quarantine"`` hold files, ``"spool"`` and ``"logs"`` a folder
+            for each run, named by ``folder_of`` its id.
+        name: within the area.
+        size_bytes: of a file; 0 of a folder.
+        changed_at: as of a blob.
+    """
+
+    area: str
+    name: str
+    size_bytes: int
+    changed_at: float
+
+
+class PinRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What keeps blobs from gc for a reason outside of the store, such as a backup of its rows.
+
+    Attributes:
+        note: where the reason is, for people: the backup's file.
+    """
+
+    id: str
+    at: datetime
+    note: str = ""
+
+
 class RunQuery(msgspec.Struct, frozen=True, kw_only=True):
     """A page of runs, newest first. ``after`` is the id of the last run of the page before."""
 

@@ -12,11 +12,12 @@ from perdure_storage.durable_files import temporary_name
 from perdure_storage.errors import ValueDamaged, ValueUnavailable
 from perdure_storage.faults import crash_point
 from perdure_storage.hashing import ALGORITHM, Hasher, hex_of, integrity_digest, is_digest, pieces
-from perdure_storage.records import Buffer, Digest
+from perdure_storage.records import BlobFile, Buffer, Digest, Leftover
 from perdure_storage.roots import RemoteRoot, confirm_root, failure, folder_of
 
 _READ_BYTES = 8 << 20
 _DAY_S = 86_400.0
+_LEAST_GRACE_S = 3_600.0
 
 # Where an object appears whole when its upload is closed, or not at all.
 _ATOMIC = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci"})
@@ -197,18 +198,86 @@ class FsspecBlobStore:
 
     def list_digests(self) -> Iterator[Digest]:
         """Yield the names of all blobs, in no order."""
-        prefix = f"{ALGORITHM}-"
+        for path in self._find():
+            digest = _digest_of(path)
+            if digest is not None:
+                yield digest
+
+    def survey(self) -> Iterator[BlobFile]:
+        """Yield every blob with its size and age, in no order."""
+        for path, info in self._find().items():
+            digest = _digest_of(path)
+            if digest is None:
+                continue
+            try:
+                changed_at = self._fs.modified(path).timestamp()
+            except FileNotFoundError:  # taken by another gc
+                continue
+            except Exception as error:  # as above
+                raise failure(error, f"look into {self.url}") from error
+            yield BlobFile(digest=digest, size_bytes=info["size"], changed_at=changed_at)
+
+    def _find(self) -> dict[str, dict[str, Any]]:
         try:
             self._fs.invalidate_cache()
-            names = [path.rpartition("/")[2] for path in self._fs.find(self._folder)]
+            found: dict[str, dict[str, Any]] = self._fs.find(self._folder, detail=True)
         except FileNotFoundError:
-            return
+            return {}
         except Exception as error:  # as above
             raise failure(error, f"list {self.url}") from error
-        for name in names:
-            digest = f"{ALGORITHM}:{name.removeprefix(prefix)}"
-            if name.startswith(prefix) and is_digest(digest):
-                yield Digest(digest)
+        return found
+
+    @property
+    def least_grace_s(self) -> float:
+        """Return for how long a gc may have looked at a blob before it removes it."""
+        return _LEAST_GRACE_S
+
+    def renew(self, digest: Digest) -> bool:
+        """Make a blob young by copying it over there, if it is there; say whether it is."""
+        path = self._path(digest)
+        copy = f"{self._incoming}/{temporary_name()}"
+        try:
+            # An object cannot be copied onto itself everywhere.
+            self._fs.makedirs(self._incoming, exist_ok=True)
+            self._fs.cp_file(path, copy)
+            self._fs.mv(copy, path)
+        except FileNotFoundError:
+            confirm_root(self.root)
+            return False
+        except Exception as error:  # as above
+            raise failure(error, f"renew {digest} in {self.url}") from error
+        return True
+
+    def collect(self, digest: Digest, before: float) -> bool:
+        """Remove a blob that was not put or renewed since ``before``; say whether it is gone.
+
+        Nothing locks an object: one that is renewed between the look and the removal is lost, and
+        rebuilt from lineage. ``least_grace_s`` keeps that moment far from whatever is in use.
+        """
+        path = self._path(digest)
+        try:
+            self._fs.invalidate_cache(path.rpartition("/")[0])
+            if self._fs.modified(path).timestamp() >= before:
+                return False
+        except FileNotFoundError:
+            confirm_root(self.root)
+            return True
+        except Exception as error:  # as above
+            raise failure(error, f"look into {self.url}") from error
+        self.delete(digest)
+        return True
+
+    def verify(self, digest: Digest, size_bytes: int) -> None:
+        """Read a blob from its storage. Raises as ``open``."""
+        self.open(digest, size_bytes).release()
+
+    def leftovers(self) -> Iterator[Leftover]:
+        """Yield temporary objects, quarantined blobs, spools and logs, in no order."""
+        return self.root.leftovers()
+
+    def remove_leftover(self, leftover: Leftover) -> None:
+        """Remove one of them with all that is under it. Idempotent."""
+        self.root.remove(f"{leftover.area}/{leftover.name}")
 
     def spool(self, run_id: str) -> FsspecSpool:
         """Return the store of one run's values without a checkpoint."""
@@ -232,6 +301,14 @@ class FsspecBlobStore:
         except Exception as error:  # as above
             raise failure(error, f"sweep {self.url}") from error
         return swept
+
+
+def _digest_of(path: str) -> Digest | None:
+    """Return the digest that an object is named by, or None if it is no blob."""
+    prefix = f"{ALGORITHM}-"
+    name = path.rpartition("/")[2]
+    digest = f"{ALGORITHM}:{name.removeprefix(prefix)}"
+    return Digest(digest) if name.startswith(prefix) and is_digest(digest) else None
 
 
 class FsspecSpool(FsspecBlobStore):

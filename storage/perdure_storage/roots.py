@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -21,6 +22,7 @@ import msgspec
 from perdure_storage.durable_files import DISK, replace_file
 from perdure_storage.errors import PerdureError, StoreError, StoreUnavailable, ValueUnavailable
 from perdure_storage.faults import crash_point
+from perdure_storage.records import Leftover
 
 _STORE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -78,13 +80,29 @@ class LocalRoot:
             raise failure(error, f"look into {self.url}") from error
 
     def remove(self, name: str) -> None:
-        """Remove a folder below the store's, with all that is in it. Idempotent."""
+        """Remove a file or folder below the store's, with all that is in it. Idempotent."""
+        path = self.folder / name
         try:
-            shutil.rmtree(self.folder / name)
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
         except FileNotFoundError:
             return
         except OSError as error:
             raise failure(error, f"remove {name} from {self.url}") from error
+
+    def leftovers(self) -> Iterator[Leftover]:
+        """Yield what lies beside the blobs. Raises ValueUnavailable."""
+        for area in AREAS:
+            try:
+                with os.scandir(self.folder / area) as entries:
+                    found = [_leftover(area, entry) for entry in entries]
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise failure(error, f"look into {self.url}") from error
+            yield from (leftover for leftover in found if leftover is not None)
 
 
 class RemoteRoot:
@@ -128,6 +146,32 @@ class RemoteRoot:
         except Exception as error:  # as above
             raise failure(error, f"look into {self.url}") from error
 
+    def leftovers(self) -> Iterator[Leftover]:
+        """Yield what lies beside the blobs. Raises ValueUnavailable."""
+        for area in AREAS:
+            try:
+                self.fs.invalidate_cache(f"{self.folder}/{area}")
+                entries = self.fs.ls(f"{self.folder}/{area}", detail=True)
+                found = [self._leftover(area, entry) for entry in entries]
+            except FileNotFoundError:
+                continue
+            except Exception as error:  # as above
+                raise failure(error, f"look into {self.url}") from error
+            yield from found
+
+    def _leftover(self, area: str, entry: dict[str, Any]) -> Leftover:
+        path = str(entry["name"]).rstrip("/")
+        is_file = entry["type"] == "file"
+        # A prefix has no age: its youngest object's is what counts.
+        files = [path] if is_file else self.fs.find(path)
+        ages = [self.fs.modified(file).timestamp() for file in files]
+        return Leftover(
+            area=area,
+            name=path.rpartition("/")[2],
+            size_bytes=int(entry["size"] or 0) if is_file else 0,
+            changed_at=max(ages, default=0.0),
+        )
+
     def remove(self, name: str) -> None:
         """Remove everything under a prefix. Idempotent."""
         try:
@@ -138,7 +182,26 @@ class RemoteRoot:
             raise failure(error, f"remove {name} from {self.url}") from error
 
 
+AREAS = ("incoming", "quarantine", "spool", "logs")
+"""Folders beside the blobs: of files, and of a folder for each run."""
+
 Root = LocalRoot | RemoteRoot
+
+
+def _leftover(area: str, entry: os.DirEntry[str]) -> Leftover | None:
+    """Return what an entry of a folder is, or None if it went away meanwhile."""
+    try:
+        found = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    is_folder = entry.is_dir(follow_symlinks=False)
+    return Leftover(
+        area=area,
+        name=entry.name,
+        size_bytes=0 if is_folder else found.st_size,
+        # A blob keeps its own time when it is moved aside; when it was moved is its change.
+        changed_at=max(found.st_mtime, found.st_ctime) if area == "quarantine" else found.st_mtime,
+    )
 
 
 def is_folder(url: str | os.PathLike[str]) -> bool:

@@ -70,7 +70,8 @@ def from_us(us: int | None) -> datetime | None:
     return None if us is None else _EPOCH + timedelta(microseconds=us)
 
 
-def _required(us: int) -> datetime:
+def required_time(us: int) -> datetime:
+    """Return the datetime of a column that is never empty."""
     return _EPOCH + timedelta(microseconds=us)
 
 
@@ -162,7 +163,7 @@ class RunRows:
             priority=row[13],
             not_before=from_us(row[14]),
             deadline=from_us(row[15]),
-            created_at=_required(row[16]),
+            created_at=required_time(row[16]),
             started_at=from_us(row[17]),
             finished_at=from_us(row[18]),
             error=self._unpack_error(row[0], row[19], row[20]),
@@ -462,7 +463,7 @@ def unpack_event(row: Row) -> EventRecord:
     step_id = None if row[4] is None else StepId(row[4])
     return EventRecord(
         kind=row[2],
-        at=_required(row[3]),
+        at=required_time(row[3]),
         step_id=step_id,
         detail=_parse_any(row[5]),
         seq=row[1],

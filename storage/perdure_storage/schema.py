@@ -54,7 +54,7 @@ class Schema:
         return self.revisions[self.revisions.index(revision) + 1 :]
 
 
-CURRENT = Schema(Path(__file__).parent / "migrations", ("0001", "0002"))
+CURRENT = Schema(Path(__file__).parent / "migrations", ("0001", "0002", "0003"))
 
 _VERSION = sa.Table(
     "alembic_version",
@@ -81,7 +81,9 @@ def revision_of(connection: sa.Connection, url: str) -> str | None:
     ours = names & metadata.tables.keys()
     if names and (connection.dialect.name == "sqlite" or ours):
         found = ", ".join(sorted(names)[:3])
-        raise StoreError(f"{url} is no perdure store: it holds other tables ({found})")
+        raise StoreError(
+            f"{url} is no perdure store: it holds other tables ({found}). Name another place"
+        )
     return None
 
 

@@ -92,7 +92,10 @@ class KeyFile:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise StoreError(f"cannot read the key {self.path}: {error.strerror}") from error
+            raise StoreError(
+                f"cannot read the key {self.path}: {error.strerror}. Look at its rights:"
+                f" `ls -l {self.path}`"
+            ) from error
         return parse_key(text, str(self.path))
 
     def load_or_create(self) -> bytes:
@@ -112,7 +115,10 @@ class KeyFile:
             with contextlib.suppress(FileExistsError):
                 os.link(aside, self.path)
         except OSError as error:
-            raise StoreError(f"cannot make the key {self.path}: {error.strerror}") from error
+            raise StoreError(
+                f"cannot make the key {self.path}: {error.strerror}. Look at its folder:"
+                f" `ls -ld {self.path.parent}`"
+            ) from error
         finally:
             aside.unlink(missing_ok=True)
         _sync_folder(self.path.parent)

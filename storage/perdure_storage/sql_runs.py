@@ -6,7 +6,7 @@ rows of that one run are only ever written under that lock, so nothing else need
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from operator import attrgetter
 from typing import Any
@@ -27,6 +27,7 @@ from perdure_storage.records import (
     EventRecord,
     ExpansionRecord,
     Owner,
+    PinRecord,
     PlanRecord,
     ProcessId,
     RunCommit,
@@ -48,6 +49,7 @@ from perdure_storage.rows import (
     pack_event,
     pack_owner,
     pack_processes,
+    required_time,
     to_us,
     unpack_event,
     unpack_owner,
@@ -103,6 +105,11 @@ class SqlRunStore:
     def url(self) -> str:
         return self._database.url
 
+    @property
+    def database(self) -> Database:
+        """Return the database, for who looks after it: checks and backups."""
+        return self._database
+
     # --- runs --------------------------------------------------------------------------------
     def create_run(self, run: RunRecord, plan: PlanRecord) -> RunRecord | None:
         made = _replace(guards.fresh(run), seq=1)
@@ -130,8 +137,10 @@ class SqlRunStore:
         plan_row: list[Any],
     ) -> None:
         self._require_free(transaction, run.id)
-        if run.parent is not None:
-            transaction.row(self._statements.share_parent, run_id=run.parent)
+        others = [other for other in (run.parent, run.reuse_from) if other is not None]
+        if others:
+            ids = self._statements.id_list(others)
+            transaction.rows(self._statements.share_runs, ids=ids)
         blobs = guards.blobs_of_inputs(run)
         self._refuse_condemned(transaction, run.id, (*plan.blobs, *blobs))
         self._put_plan(transaction, plan, plan_row)
@@ -194,7 +203,9 @@ class SqlRunStore:
     def get_plan(self, digest: Digest) -> PlanRecord:
         row = self._database.read(lambda t: t.row(self._statements.get_plan, digest=digest))
         if row is None:
-            raise StoreError(f"no plan {digest} in {self.url}")
+            raise StoreError(
+                f"no plan {digest} in {self.url}: see what else is missing with `perdure db check`"
+            )
         return self._plans.unpack(row)
 
     def claimable(self, limit: int = 100, *, besides: str | None = None) -> list[RunRecord]:
@@ -437,7 +448,10 @@ class SqlRunStore:
         statements = self._statements
         run = self._require(transaction, run_id)
         children = transaction.rows(statements.live_children, run_id=run_id)
-        guards.require_deletable(run_id, run.status, [row[0] for row in children])
+        takers = transaction.rows(statements.live_takers, run_id=run_id)
+        guards.require_deletable(
+            run_id, run.status, [row[0] for row in children], [row[0] for row in takers]
+        )
         plans = [row[0] for row in transaction.rows(statements.plans_of_run, run_id=run_id)]
         for statement in statements.delete_of_run:
             transaction.run(statement, run_id=run_id)
@@ -455,9 +469,29 @@ class SqlRunStore:
         transaction.run(statements.delete_plans, ids=unused)
 
     def free_id(self, run_id: RunId) -> None:
+        crash_point("free.before")
         self._database.write(lambda t: t.run(self._statements.delete_tombstone, run_id=run_id))
+        crash_point("free.after")
+
+    def list_tombstones(self, before: datetime) -> list[RunId]:
+        statement, before_us = self._statements.list_tombstones, to_us(before)
+        rows = self._database.read(lambda t: t.rows(statement, before_us=before_us))
+        return [row[0] for row in rows]
 
     # --- blobs' references -------------------------------------------------------------------
+    def unreferenced(
+        self, digests: Iterable[Digest], *, besides: Collection[RunId] = ()
+    ) -> list[Digest]:
+        statements, wanted = self._statements, sorted(set(digests))
+        given = {"ids": statements.id_list(wanted)}
+        statement = statements.find_referenced
+        if besides:
+            statement = statements.find_referenced_besides
+            given["besides"] = statements.id_list(list(besides))
+        rows = self._database.read(lambda t: t.rows(statement, **given))
+        used = {row[0] for row in rows}
+        return [digest for digest in wanted if digest not in used]
+
     def condemn(self, digests: Iterable[Digest]) -> list[Digest]:
         wanted = sorted(set(digests))
         crash_point("condemn.before")
@@ -476,9 +510,62 @@ class SqlRunStore:
         transaction.insert(statements.insert_condemned, [(digest, at) for digest in marked])
         return marked
 
-    def absolve(self, digests: Iterable[Digest]) -> None:
-        listed = self._statements.id_list(list(digests))
-        self._database.write(lambda t: t.run(self._statements.delete_condemned, ids=listed))
+    def list_condemned(self, digests: Iterable[Digest] | None = None) -> dict[Digest, datetime]:
+        statements = self._statements
+        given = {} if digests is None else {"ids": statements.id_list(list(digests))}
+        statement = statements.list_condemned if digests is None else statements.find_condemned
+        rows = self._database.read(lambda t: t.rows(statement, **given))
+        return {digest: required_time(at_us) for digest, at_us in rows}
+
+    def absolve(self, marks: Mapping[Digest, datetime]) -> None:
+        rows = [(digest, to_us(marks[digest])) for digest in sorted(marks)]
+        crash_point("absolve.before")
+        self._database.write(lambda t: t.insert(self._statements.delete_condemned, rows))
+        crash_point("absolve.after")
+
+    def forget_condemned(self, before: datetime) -> int:
+        statement, before_us = self._statements.forget_condemned, to_us(before)
+        crash_point("forget.before")
+        forgotten = self._database.write(lambda t: len(t.rows(statement, before_us=before_us)))
+        crash_point("forget.after")
+        return forgotten
+
+    # --- pins --------------------------------------------------------------------------------
+    def pin(self, pin: PinRecord, *, pinned: Callable[[], None] = lambda: None) -> None:
+        """Keep every blob that is referred to now from gc, as ``RunStore.pin`` says.
+
+        Args:
+            pin: id, time and note.
+            pinned: called inside the transaction, while nobody else can write on SQLite: who
+                begins to read there sees exactly what is pinned.
+        """
+        crash_point("pin.before")
+        self._database.write(lambda t: self._pin(t, pin, pinned))
+        crash_point("pin.after")
+
+    def _pin(self, transaction: Transaction, pin: PinRecord, pinned: Callable[[], None]) -> None:
+        statements = self._statements
+        if statements.refer_to_blobs is not None:
+            transaction.row(statements.refer_to_blobs)
+        row = {"id": pin.id, "at_us": to_us(pin.at), "note": pin.note}
+        if transaction.row(statements.insert_pin, **row) is None:
+            raise StoreError(f"there is a pin {pin.id!r} in {self.url} already")
+        transaction.run(statements.insert_pinned, pin_id=pin.id)
+        pinned()
+
+    def unpin(self, pin_id: str) -> bool:
+        crash_point("unpin.before")
+        done = self._database.write(lambda t: self._unpin(t, pin_id))
+        crash_point("unpin.after")
+        return done
+
+    def _unpin(self, transaction: Transaction, pin_id: str) -> bool:
+        transaction.run(self._statements.delete_pinned, pin_id=pin_id)
+        return transaction.row(self._statements.delete_pin, pin_id=pin_id) is not None
+
+    def list_pins(self) -> list[PinRecord]:
+        rows = self._database.read(lambda t: t.rows(self._statements.list_pins))
+        return [PinRecord(id=row[0], at=required_time(row[1]), note=row[2]) for row in rows]
 
     # --- settings -----------------------------------------------------------------------------
     def blobs_url(self) -> str | None:

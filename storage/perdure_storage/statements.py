@@ -27,6 +27,7 @@ from perdure_storage.tables import (
     coordinator,
     event,
     expansion,
+    pin,
     plan,
     plan_ref,
     run,
@@ -165,16 +166,21 @@ class Statements:
             sa.delete(tombstone).where(tombstone.c.run_id == sa.bindparam("run_id"))
         )
 
+    @cached_property
+    def list_tombstones(self) -> Statement:
+        old = sa.select(tombstone.c.run_id).where(tombstone.c.at_us < sa.bindparam("before_us"))
+        return self.compile(old.order_by(tombstone.c.run_id))
+
     # --- runs --------------------------------------------------------------------------------
     @cached_property
     def insert_run(self) -> Statement:
         return self.compile(self._insert_or_keep(run).returning(run.c.id))
 
     @cached_property
-    def share_parent(self) -> Statement:
-        """Keep the parent from being deleted until its new child is there."""
-        parent = sa.select(run.c.id).where(run.c.id == sa.bindparam("run_id"))
-        return self.compile(parent.with_for_update(read=True, key_share=True))
+    def share_runs(self) -> Statement:
+        """Keep runs from being deleted until the one that refers to them is there."""
+        named = sa.select(run.c.id).where(self._among(run.c.id)).order_by(run.c.id)
+        return self.compile(named.with_for_update(read=True, key_share=True))
 
     @cached_property
     def find_run(self) -> Statement:
@@ -290,6 +296,11 @@ class Statements:
     def live_children(self) -> Statement:
         children = sa.select(run.c.id).where(run.c.parent == sa.bindparam("run_id"), _IS_LIVE)
         return self.compile(children)
+
+    @cached_property
+    def live_takers(self) -> Statement:
+        takers = sa.select(run.c.id).where(run.c.reuse_from == sa.bindparam("run_id"), _IS_LIVE)
+        return self.compile(takers)
 
     @cached_property
     def delete_of_run(self) -> tuple[Statement, ...]:
@@ -475,7 +486,8 @@ class Statements:
 
     @cached_property
     def find_condemned(self) -> Statement:
-        return self.compile(sa.select(condemned.c.digest).where(self._among(condemned.c.digest)))
+        marks = sa.select(condemned.c.digest, condemned.c.at_us)
+        return self.compile(marks.where(self._among(condemned.c.digest)))
 
     @cached_property
     def find_referenced(self) -> Statement:
@@ -483,12 +495,74 @@ class Statements:
         return self.compile(found.distinct())
 
     @cached_property
+    def find_referenced_besides(self) -> Statement:
+        """As ``find_referenced``, as if the runs ``besides`` were deleted with their own plans."""
+        leaving = self._among(blob_ref.c.holder_id, "besides")
+        plans = sa.select(plan_ref.c.plan_digest).where(~self._among(plan_ref.c.run_id, "besides"))
+        of_runs = sa.text("holder IN ('run', 'step')") & leaving
+        of_plans = sa.text("holder = 'plan'") & blob_ref.c.holder_id.not_in(plans)
+        found = sa.select(blob_ref.c.digest).where(
+            self._among(blob_ref.c.digest), ~(of_runs | of_plans)
+        )
+        return self.compile(found.distinct())
+
+    @cached_property
     def insert_condemned(self) -> Statement:
-        return self.compile(self._insert_or_keep(condemned))
+        insert = self._insert(condemned)
+        return self.compile(
+            insert.on_conflict_do_update(
+                index_elements=[condemned.c.digest], set_={"at_us": insert.excluded.at_us}
+            )
+        )
+
+    @cached_property
+    def list_condemned(self) -> Statement:
+        return self.compile(sa.select(condemned.c.digest, condemned.c.at_us))
+
+    @cached_property
+    def forget_condemned(self) -> Statement:
+        old = sa.delete(condemned).where(condemned.c.at_us < sa.bindparam("before_us"))
+        return self.compile(old.returning(condemned.c.digest))
 
     @cached_property
     def delete_condemned(self) -> Statement:
-        return self.compile(sa.delete(condemned).where(self._among(condemned.c.digest)))
+        mark = (
+            condemned.c.digest == sa.bindparam("digest"),
+            condemned.c.at_us == sa.bindparam("at"),
+        )
+        return self.compile(sa.delete(condemned).where(*mark))
+
+    # --- pins --------------------------------------------------------------------------------
+    @cached_property
+    def insert_pin(self) -> Statement:
+        return self.compile(self._insert_or_keep(pin).returning(pin.c.id))
+
+    @cached_property
+    def insert_pinned(self) -> Statement:
+        """Refer, for a pin, to every blob that anything refers to."""
+        held = sa.select(
+            sa.literal_column("'pin'"),
+            sa.bindparam("pin_id", type_=sa.Text),
+            sa.literal_column("''"),
+            sa.literal_column("0"),
+            blob_ref.c.digest,
+        ).where(sa.text("holder <> 'pin'"))
+        columns = ["holder", "holder_id", "step_id", "generation", "digest"]
+        return self.compile(sa.insert(blob_ref).from_select(columns, held.distinct()))
+
+    @cached_property
+    def delete_pinned(self) -> Statement:
+        mine = sa.text("holder = 'pin'") & (blob_ref.c.holder_id == sa.bindparam("pin_id"))
+        return self.compile(sa.delete(blob_ref).where(mine))
+
+    @cached_property
+    def delete_pin(self) -> Statement:
+        mine = sa.delete(pin).where(pin.c.id == sa.bindparam("pin_id"))
+        return self.compile(mine.returning(pin.c.id))
+
+    @cached_property
+    def list_pins(self) -> Statement:
+        return self.compile(sa.select(pin).order_by(pin.c.at_us, pin.c.id))
 
     # --- parts of statements -----------------------------------------------------------------
     def _insert(self, table: sa.Table) -> Any:
@@ -516,11 +590,11 @@ class Statements:
     def _lease_end(self) -> Any:
         return self._lease_now() + sa.bindparam("lease_us", type_=sa.BigInteger)
 
-    def _among(self, column: sa.Column[str]) -> Any:
+    def _among(self, column: sa.Column[str], name: str = "ids") -> Any:
         """Match a list of any length that is one parameter: no bind limit, one statement."""
-        ids = sa.bindparam("ids", type_=sa.Text)
+        ids = sa.bindparam(name, type_=sa.Text)
         if self._is_postgres:
-            return column == sa.func.any(sa.bindparam("ids", type_=postgresql.ARRAY(sa.Text)))
+            return column == sa.func.any(sa.bindparam(name, type_=postgresql.ARRAY(sa.Text)))
         return column.in_(sa.select(sa.func.json_each(ids).table_valued("value").c.value))
 
 

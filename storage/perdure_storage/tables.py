@@ -141,6 +141,7 @@ _partial("ix_run_waiting", run.c.wake_at_us, where=IS_WAITING)
 _partial("ix_run_driven", run.c.owner_token, where=IS_DRIVEN)
 _partial("ix_run_cancelling", run.c.id, where=IS_CANCELLING)
 _partial("ix_run_parent", run.c.parent, where="parent IS NOT NULL")
+_partial("ix_run_reuse_from", run.c.reuse_from, where="reuse_from IS NOT NULL")
 
 plan_ref = Table(
     "plan_ref",
@@ -257,7 +258,7 @@ blob_ref = Table(
     Index("ix_blob_ref_digest", "digest"),
     sqlite_with_rowid=False,
 )
-"""Who refers to which blob: ``holder`` is "run" (inputs), "plan" or "step"."""
+"""Who refers to which blob: ``holder`` is "run" (inputs), "plan", "step" or "pin"."""
 
 condemned = Table(
     "condemned",
@@ -286,5 +287,15 @@ tombstone = Table(
     _id("run_id"),
     _at("at", nullable=False),
     PrimaryKeyConstraint("run_id"),
+    sqlite_with_rowid=False,
+)
+
+pin = Table(
+    "pin",
+    metadata,
+    _id("id"),
+    _at("at", nullable=False),
+    _text("note"),
+    PrimaryKeyConstraint("id"),
     sqlite_with_rowid=False,
 )

@@ -157,7 +157,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory, command_line_in: Any) -> Any:
     ("words", "said"),
     [
         (["run", "sums.py", "--k", "three"], "k"),
-        (["run", "sums.py", "--kk", "3"], "did you mean 'k'"),
+        (["run", "sums.py", "--kk", "3"], "did you mean '--k'"),
         (["run", "sums.py", "3"], "--name value"),
         (["run", "sums.py", "--k"], "--k needs a value"),
         (["run", "sums.py:totl"], "did you mean 'total'"),

@@ -102,7 +102,7 @@ def test_resume_with_current_code_refuses_another_graph(perdure: CommandLine) ->
     refused = perdure("resume", "r", "--code", "current")
 
     assert refused.code == 2
-    assert "reuse='r'" in refused.err
+    assert "`perdure fork r`" in refused.err
 
 
 def test_change_in_a_helper_of_another_file_runs_the_step_that_uses_it(

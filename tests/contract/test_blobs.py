@@ -17,6 +17,7 @@ import pytest
 from perdure_storage.blobs import BlobRoot, LocalBlobStore, open_blobs
 from perdure_storage.clock import ManualClock, SystemClock
 from perdure_storage.contract_blobs import BlobArea, BlobStoreContract
+from perdure_storage.contract_retention import BlobUpkeepContract, RootArea
 from perdure_storage.errors import (
     StoreError,
     StoreUnavailable,
@@ -51,6 +52,15 @@ class LocalArea:
     def remove(self, digest: Digest) -> None:
         self.path(digest).unlink()
 
+    def age(self, digest: Digest) -> float:
+        now = self.path(digest).stat().st_mtime
+        os.utime(self.path(digest), (now - 7200, now - 7200))
+        return now - 3600
+
+    def leave(self, area: str, name: str) -> None:
+        (self.folder / area).mkdir(exist_ok=True)
+        (self.folder / area / name).write_bytes(b"left")
+
     def hide_marker(self) -> None:
         (self.folder / "marker.json").rename(self.folder / "hidden")
 
@@ -76,13 +86,25 @@ class RemoteArea:
     def remove(self, digest: Digest) -> None:
         self.fs.rm_file(self.path(digest))
 
+    def age(self, digest: Digest) -> float:
+        file = self.fs.store[self.path(digest)]
+        file.modified -= timedelta(hours=2)
+        return float((file.modified + timedelta(hours=1)).timestamp())
+
+    def leave(self, area: str, name: str) -> None:
+        self.fs.pipe_file(f"{self.folder}/{area}/{name}", b"left")
+
     def hide_marker(self) -> None:
         self.fs.mv(f"{self.folder}/marker.json", f"{self.folder}/hidden")
 
 
-class TestLocalBlobs(BlobStoreContract):
+class TestLocalBlobs(BlobStoreContract, BlobUpkeepContract):
     @pytest.fixture
     def area(self, tmp_path: Path) -> BlobArea:
+        return LocalArea(tmp_path / "data")
+
+    @pytest.fixture
+    def root_area(self, tmp_path: Path) -> RootArea:
         return LocalArea(tmp_path / "data")
 
 
@@ -102,9 +124,13 @@ class SpoolArea(LocalArea):
         return next(self.folder.glob(f"spool/*/*/blake3-{hex_of(digest)}"))
 
 
-class TestRemoteBlobs(BlobStoreContract):
+class TestRemoteBlobs(BlobStoreContract, BlobUpkeepContract):
     @pytest.fixture
     def area(self) -> BlobArea:
+        return RemoteArea()
+
+    @pytest.fixture
+    def root_area(self) -> RootArea:
         return RemoteArea()
 
 

@@ -43,6 +43,7 @@ from perdure_storage.protocols import RunStore
 from perdure_storage.records import (
     CommitReport,
     ErrorRecord,
+    PinRecord,
     Place,
     RunCommit,
     RunEnd,
@@ -119,6 +120,7 @@ class Differential(RuleBasedStateMachine):
         plan=st.sampled_from("pq"),
         not_before=a_moment,
         parent=st.none() | a_run_id,
+        reuse_from=st.none() | a_run_id,
         priority=st.integers(-1, 1),
     )
     def create(self, run_id: RunId, blobs: list[str], plan: str, **more: Any) -> None:
@@ -206,7 +208,22 @@ class Differential(RuleBasedStateMachine):
 
     @rule(blobs=some_blobs)
     def absolve(self, blobs: list[str]) -> None:
-        self.both(lambda store: store.absolve(map(digest, blobs)))
+        marks = self.both(lambda store: store.list_condemned(map(digest, blobs)))
+        self.both(lambda store: store.absolve(marks))
+
+    @rule(age_s=st.sampled_from([0, 4]))
+    def forget(self, age_s: int) -> None:
+        before = self.clock.now() - timedelta(seconds=age_s)
+        self.both(lambda store: store.forget_condemned(before))
+
+    @rule(pin_id=st.sampled_from("pq"))
+    def pin(self, pin_id: str) -> None:
+        pin = PinRecord(id=pin_id, at=self.clock.now())
+        self.both(lambda store: store.pin(pin))
+
+    @rule(pin_id=st.sampled_from("pq"))
+    def unpin(self, pin_id: str) -> None:
+        self.both(lambda store: store.unpin(pin_id))
 
     @rule(seconds=st.sampled_from([1, 4, LEASE_S]))
     def wait(self, seconds: float) -> None:
@@ -234,6 +251,15 @@ class Differential(RuleBasedStateMachine):
         self.both(lambda store: store.coordinators())
         for status in ((), (RunStatus.INTERRUPTED,), (RunStatus.QUEUED, RunStatus.FAILED)):
             self.compare_page(RunQuery(status=status, limit=2))
+
+    @invariant()
+    def what_gc_sees_looks_alike(self) -> None:
+        blobs = [digest(name) for name in BLOBS]
+        for besides in ([], [RunId("a")], [RunId("a"), RunId("c")]):
+            self.both(lambda store, runs=besides: store.unreferenced(blobs, besides=runs))
+        self.both(lambda store: store.list_condemned())
+        self.both(lambda store: store.list_pins())
+        self.both(lambda store: store.list_tombstones(self.clock.now()))
 
     def compare_page(self, query: RunQuery) -> None:
         self.both(lambda store: store.list_runs(query))

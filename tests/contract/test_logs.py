@@ -49,6 +49,8 @@ def test_long_local_log_is_cut_into_segments_and_read_whole(tmp_path: Path) -> N
 
     assert len(list(tmp_path.glob("store-1/logs/*/*/*.log"))) == 2
     assert logs.read(RunId("r"), StepId("s"), 1, 1) == part * 4
+    for offset in (len(part), 2 * len(part), 3 * len(part) + 7, -len(part) - 7, -1):
+        assert logs.read(RunId("r"), StepId("s"), 1, 1, offset=offset) == (part * 4)[offset:]
 
 
 def test_local_logs_of_an_unbound_root_are_refused(tmp_path: Path) -> None:

@@ -26,11 +26,12 @@ from perdure_storage.contract_samples import (
     by,
     claimed,
     created,
+    digest,
     ended,
 )
 from perdure_storage.errors import StoreError, StoreUnavailable
 from perdure_storage.lifecycle import RunStatus
-from perdure_storage.records import RunId, RunQuery
+from perdure_storage.records import PinRecord, Place, RunId, RunQuery
 from perdure_storage.sql_runs import SqlRunStore
 from perdure_storage.sqlite_database import SqliteDatabase
 
@@ -403,11 +404,12 @@ def test_a_large_inline_value_is_kept_as_it_is(store: SqlRunStore) -> None:
 # --- dying ---------------------------------------------------------------------------------------
 DOING = """
 import sys
+from datetime import timedelta
 from pathlib import Path
 from perdure_storage.connect import open_run_store
 from perdure_storage.contract_samples import *
 from perdure_storage.lifecycle import RunStatus
-from perdure_storage.records import RunEnd, RunId, StepKey
+from perdure_storage.records import PinRecord, RunEnd, RunId, StepKey
 
 store = open_run_store(sys.argv[1])
 run = store.find_run(RunId("run"))
@@ -434,6 +436,16 @@ match sys.argv[2]:
         store.delete_run(RunId("over"))
     case "condemn":
         store.condemn([digest("orphan")])
+    case "free":
+        store.free_id(RunId("deleted"))
+    case "absolve":
+        store.absolve(store.list_condemned())
+    case "forget":
+        store.forget_condemned(store.list_condemned()[digest("marked")] + timedelta(days=1))
+    case "pin":
+        store.pin(PinRecord(id="new", at=NOW))
+    case "unpin":
+        store.unpin("old")
     case "renew":
         store.renew(an_owner(), 100.0)
 """
@@ -465,6 +477,16 @@ DEATHS = [
     ("delete.after", "delete", True),
     ("condemn.before", "condemn", False),
     ("condemn.after", "condemn", True),
+    ("free.before", "free", False),
+    ("free.after", "free", True),
+    ("absolve.before", "absolve", False),
+    ("absolve.after", "absolve", True),
+    ("forget.before", "forget", False),
+    ("forget.after", "forget", True),
+    ("pin.before", "pin", False),
+    ("pin.after", "pin", True),
+    ("unpin.before", "unpin", False),
+    ("unpin.after", "unpin", True),
 ]
 
 
@@ -486,8 +508,13 @@ def test_a_method_lands_whole_or_not_at_all_when_its_process_is_killed(
 ) -> None:
     store = open_run_store(path)
     ended(store, "over")
+    ended(store, "deleted")
+    store.delete_run(RunId("deleted"))
     run = claimed(store)
-    store.commit([by(run, a_step("run", "a"))])
+    blob = a_value(place=Place.BLOB, name="blob")
+    store.commit([by(run, a_step("run", "a", value=blob))])
+    store.condemn([digest("marked")])
+    store.pin(PinRecord(id="old", at=NOW))
     store.close()
     before = _everything(path)
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +23,12 @@ from tests.crash.ledger import VARIABLE, wait_until
 
 from perdure.client import Perdure, open_store
 from perdure.errors import RunCancelled, RunFailed, RunNotDriven
+from perdure_storage.backups import back_up
+from perdure_storage.clock import ManualClock, SystemClock
+from perdure_storage.collection import MARKS_KEPT
 from perdure_storage.connect import upgrade
 from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus
-from perdure_storage.records import Digest, RunId
+from perdure_storage.records import RunId
 from perdure_storage.schema import CURRENT, Schema
 
 RUN = RunId("victim")
@@ -31,7 +37,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "next"
-down_revision = "{head}"
+down_revision = "HEAD"
 branch_labels = None
 depends_on = None
 
@@ -146,30 +152,87 @@ def delete_again_and_run_anew(client: Perdure) -> None:
     run_everything(client)
 
 
-def delete_and_sweep(client: Perdure) -> None:
-    delete(client)
-    notes().write_text("\n".join(client.runtime.blobs.list_digests()))
-    sweep(client)
+def delete_and_collect(client: Perdure) -> None:
+    """Delete the run, and leave everything so old that gc takes it."""
+    run_everything(client)
+    client.runtime.blobs.spool("gone").put([b"a value of a run that is not there"])
+    delete_rows(client)
+    collect(client)
 
 
-def sweep(client: Perdure) -> None:
-    """Remove the blobs that were noted and that nothing refers to; may be done again."""
-    noted = [Digest(text) for text in notes().read_text().splitlines()]
-    condemned = client.runtime.store.condemn(noted)
-    for digest in condemned:
-        client.runtime.blobs.delete(digest)
-    client.runtime.store.absolve(condemned)
+def delete_rows(client: Perdure) -> None:
+    client.runtime.store.delete_run(RUN)
+    make_old(client)
 
 
-def notes() -> Path:
-    """Return where the sweeper keeps what it is about to remove."""
-    return Path(os.environ[steps.STORE]).parent / "sweep.txt"
+def make_old(client: Perdure) -> None:
+    """Date what lies beside the rows back by more than any grace."""
+    for path in Path(client.settings.blobs).rglob("*"):
+        os.utime(path, (0, 0))
 
 
-def sweep_again_and_run_anew(client: Perdure) -> None:
-    sweep(client)
+def collect(client: Perdure) -> None:
+    """Let gc come by when everything that it may forget is long ago."""
+    collect_after(client, 2 * MARKS_KEPT)
+
+
+def collect_after(client: Perdure, time: timedelta) -> None:
+    client.runtime.clock = ManualClock(SystemClock().now() + time)
+    client.gc()
+    client.runtime.clock = SystemClock()
+
+
+def collect_again_and_run_anew(client: Perdure) -> None:
+    if client.runtime.store.find_run(RUN) is not None:
+        client.delete(RUN)
+    collect(client)
+    assert list(client.runtime.blobs.survey()) == []
+    assert not list(client.runtime.blobs.leftovers())
+    assert client.runtime.store.list_tombstones(SystemClock().now()) == []
     forget_ledger()
     run_everything(client)
+
+
+def collect_then_run_anew(client: Perdure) -> None:
+    """Everything that the second run puts was condemned, and is taken back."""
+    run_everything(client)
+    delete_rows(client)
+    collect_after(client, timedelta(days=2))
+    forget_ledger()
+    run_everything(client)
+
+
+def back_up_and_release(client: Perdure) -> None:
+    run_everything(client)
+    back_up(client.runtime.rows, copy_path("first"), SystemClock().now())
+    release_all(client)
+
+
+def back_up_again(client: Perdure) -> None:
+    """A copy that is there is whole; what was cut off can be released and done again."""
+    if client.runtime.store.find_run(RUN) is None:
+        run_everything(client)
+    for pin in client.runtime.store.list_pins():
+        assert not Path(pin.note).exists() or runs_in(Path(pin.note)) == [RUN]
+    release_all(client)
+    back_up(client.runtime.rows, copy_path("second"), SystemClock().now())
+    assert runs_in(copy_path("second")) == [RUN]
+
+
+def copy_path(name: str) -> Path:
+    return Path(os.environ[steps.STORE]).parent / f"{name}.db"
+
+
+def release_all(client: Perdure) -> None:
+    for pin in client.runtime.store.list_pins():
+        assert client.runtime.store.unpin(pin.id)
+
+
+def runs_in(path: Path) -> list[str]:
+    """Return the runs of a copy of the rows, in which nothing is damaged."""
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        return [row[0] for row in connection.execute("SELECT id FROM run")]
 
 
 def forget_ledger() -> None:
@@ -186,8 +249,6 @@ def migrate_again(client: Perdure) -> None:
     upgrade(client.settings.store, schema=next_schema(client))
     assert upgrade(client.settings.store, schema=next_schema(client)) == ()
     # The test opens the store as this code's schema again; the extra table is no obstacle.
-    import sqlite3
-
     with sqlite3.connect(os.environ[steps.STORE]) as connection:
         assert connection.execute("SELECT count(*) FROM one_more").fetchone() == (0,)
         connection.execute("UPDATE alembic_version SET version_num = ?", (CURRENT.head,))
@@ -198,7 +259,7 @@ def next_schema(client: Perdure) -> Schema:
     """Return today's line of revisions and one more, in a folder beside the store."""
     folder = Path(os.environ[steps.STORE]).parent / "migrations"
     shutil.copytree(CURRENT.location, folder, dirs_exist_ok=True)
-    (folder / "versions" / "next_one_more.py").write_text(_REVISION.format(head=CURRENT.head))
+    (folder / "versions" / "one_more.py").write_text(_REVISION.replace("HEAD", CURRENT.head))
     return Schema(folder, (*CURRENT.revisions, "next"))
 
 
@@ -260,10 +321,26 @@ SCENARIOS = {
         recover=delete_again_and_run_anew,
         points=("delete.before", "delete.after"),
     ),
-    "sweep": Scenario(
-        act=delete_and_sweep,
-        recover=sweep_again_and_run_anew,
-        points=("condemn.before", "condemn.after", "blob.before-delete", "blob.after-delete"),
+    "collect": Scenario(
+        act=delete_and_collect,
+        recover=collect_again_and_run_anew,
+        points=(
+            *("condemn.before", "condemn.after", "blob.before-delete", "blob.after-delete"),
+            *("free.before", "free.after", "forget.before", "forget.after"),
+            *("leftover.before-remove", "leftover.after-remove"),
+        ),
+    ),
+    "reclaim": Scenario(
+        act=collect_then_run_anew,
+        recover=go_on_with(steps.everything),
+        points=("absolve.before", "absolve.after"),
+    ),
+    "backup": Scenario(
+        act=back_up_and_release,
+        recover=back_up_again,
+        points=(
+            *("pin.before", "pin.after", "backup.before-rename", "unpin.before", "unpin.after"),
+        ),
     ),
     "migrate": Scenario(
         act=migrate,

@@ -1,17 +1,23 @@
-"""Commits that the store refuses while their coordinator lives: nothing hangs, nothing is lost."""
+"""Commits that the store refuses because of gc: nothing hangs, nothing runs without need."""
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.crash import steps
-from tests.crash.ledger import wait_until
+from tests.crash.ledger import VARIABLE, Ledger, Undisturbed, check
 
 from perdure.client import Perdure, open_store
+from perdure_storage.clock import SystemClock
+from perdure_storage.collection import collect_garbage
 from perdure_storage.hashing import integrity_digest
-from perdure_storage.records import Digest
+from perdure_storage.reclaiming import reclaiming
+from perdure_storage.records import CommitReport, Digest, PlanRecord, RunCommit, RunRecord
+
+RUN = "collected"
 
 
 @pytest.fixture
@@ -19,17 +25,79 @@ def client(tmp_path: Path) -> Perdure:
     return open_store(str(tmp_path / "store" / "perdure.db"), executor="inline")
 
 
-def test_run_is_not_stuck_when_a_blob_that_it_makes_is_being_collected(client: Perdure) -> None:
-    """The refused turn had steps to start; they once held their places for ever."""
+@pytest.fixture
+def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
+    path = tmp_path / "ledger.jsonl"
+    monkeypatch.setenv(VARIABLE, str(path))
+    return Ledger(path)
+
+
+@pytest.fixture
+def undisturbed(tmp_path: Path) -> Undisturbed:
+    with open_store(str(tmp_path / "undisturbed" / "perdure.db"), executor="inline") as client:
+        client.run(steps.losing, run_id=RUN)
+        return Undisturbed.of(client, RUN)
+
+
+def test_no_step_runs_twice_because_a_gc_that_died_left_a_mark(
+    client: Perdure, undisturbed: Undisturbed, ledger: Ledger
+) -> None:
     blob = Digest(integrity_digest([steps.bytes_of("2")]))
     with client:
         client.runtime.store.condemn([blob])
-        run = client.start(steps.losing, run_id="collected")
-        try:
-            assert not threading.Event().wait(0.3)
-            client.runtime.store.absolve([blob])
-            wait_until(lambda: run.status == "SUCCEEDED", 10, "the run is stuck")
-        finally:
-            client.runtime.store.absolve([blob])
 
-        assert run.result() == client.execute(steps.losing)
+        client.run(steps.losing, run_id=RUN)
+
+        check(ledger, client, RUN, undisturbed)
+        assert client.runtime.store.list_condemned() == {}
+        assert ledger.began() == ["start", "make_blob", "gated_size"]
+
+
+class CollectedBetween:
+    """A store before whose n-th reference to blobs gc takes whatever nothing refers to."""
+
+    def __init__(self, client: Perdure, at: int) -> None:
+        self._below = client.runtime.rows
+        self._blobs = client.runtime.blobs
+        self._at = at
+        self.references = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._below, name)
+
+    def create_run(self, run: RunRecord, plan: PlanRecord) -> RunRecord | None:
+        self._collect()
+        return self._below.create_run(run, plan)
+
+    def commit(self, batch: Sequence[RunCommit]) -> CommitReport:
+        self._collect()
+        return self._below.commit(batch)
+
+    def _collect(self) -> None:
+        self.references += 1
+        if self.references == self._at:
+            collect_garbage(self._below, self._blobs, SystemClock().now())
+
+
+def test_run_is_the_same_whichever_commit_gc_comes_before_without_a_grace(
+    tmp_path: Path,
+    undisturbed: Undisturbed,
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each value lies there without a row for a moment; then it is gone, and made again."""
+    repeated = 0
+    for at in range(1, 100):
+        ledger.path.unlink(missing_ok=True)
+        with open_store(str(tmp_path / f"{at}" / "perdure.db"), executor="inline") as client:
+            between = CollectedBetween(client, at)
+            client.runtime.store = reclaiming(between, client.runtime.blobs)  # type: ignore
+
+            client.run(steps.losing, run_id=RUN)
+
+            check(ledger, client, RUN, undisturbed)
+        repeated += len(ledger.began()) - 3
+        if between.references < at:
+            break
+    assert at > 4
+    assert repeated == 1

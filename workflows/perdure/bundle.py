@@ -145,12 +145,16 @@ def _extract(data: bytes | memoryview, folder: Path) -> None:
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
     except zipfile.BadZipFile as error:
-        raise ValueDamaged(f"the recorded sources are no archive: {error}") from None
+        raise ValueDamaged(
+            f"the recorded sources are no archive: {error}. Take today's code: code='current'"
+        ) from None
     with archive:
         for name in archive.namelist():
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts:
-                raise ValueDamaged(f"the recorded sources name a file elsewhere: {name!r}")
+                raise ValueDamaged(
+                    f"the recorded sources name a file elsewhere: {name!r}. Somebody changed them"
+                )
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(archive.read(name))

@@ -6,22 +6,37 @@ import atexit
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perdure.driving import Driving
-from perdure.errors import DefinitionError, RunConflict, RunNotDriven, RunNotFound, did_you_mean
+from perdure.engine.coordinator import Coordinator
+from perdure.errors import (
+    DefinitionError,
+    RunConflict,
+    RunNotDriven,
+    RunNotFound,
+    did_you_mean,
+    known_names,
+)
+from perdure.progress.displays import FindMedium, on_a_terminal
+from perdure.remedies import shell_of
 from perdure.resources import parse_duration
 from perdure.runs import Run
 from perdure.runtime import Runtime
 from perdure.session import use_driver
 from perdure.settings import Settings, load_settings
 from perdure.submission import Submission, Wishes
+from perdure.watching import Watching
 from perdure.workflow import Workflow
 from perdure_storage.lifecycle import RUN_LIVE, RunStatus
 from perdure_storage.records import RunId, RunQuery, RunRecord
+
+if TYPE_CHECKING:
+    from perdure.deriving import Derived
+    from perdure.retention import GcReport
 
 log = logging.getLogger(__name__)
 
@@ -32,18 +47,27 @@ class Perdure:
     Inside its ``with`` block module functions and workflow verbs use this store too.
     """
 
-    def __init__(self, settings: Settings, say: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        say: Callable[[str], None] | None = None,
+        *,
+        find_medium: FindMedium = on_a_terminal,
+    ) -> None:
         """Prepare; nothing is opened yet.
 
         Args:
             settings: where and how.
             say: takes the lines for people; by default they go to stderr, on a terminal or in a
                 notebook only.
+            find_medium: finds where to show the progress of runs that are waited for; by default
+                on a terminal only.
         """
         self.settings = settings
         self._say = say or say_on_a_terminal
         self._runtime: Runtime | None = None
-        self._driving = Driving(lambda on_change: self.runtime.coordinator(on_change=on_change))
+        self._watching = Watching(self._say, find_medium)
+        self._driving = Driving(self._coordinator)
         self._lock = threading.Lock()
         self._stack = ExitStack()
 
@@ -54,6 +78,9 @@ class Perdure:
             if self._runtime is None:
                 self._runtime = Runtime(self.settings)
             return self._runtime
+
+    def _coordinator(self, on_change: Callable[[str], None]) -> Coordinator:
+        return self.runtime.coordinator(on_change=on_change, on_commit=self._watching.overhear)
 
     def __enter__(self) -> Perdure:
         self._stack.enter_context(use_driver(self))
@@ -80,20 +107,29 @@ class Perdure:
             RunConflict: the id belongs to another run, or its state does not allow it.
         """
         run = self._submit(dag, options, say=True)
-        return self._drive_to_end(run)
+        try:
+            return self.drive(run)
+        except KeyboardInterrupt:
+            self._say(f"interrupted. Go on with: {run.resume_command}")
+            raise
 
     def start(self, dag: Any, **options: Any) -> Run:
         """Run durably, driven by this process in the background; returns the run at once."""
-        run = self._submit(dag, options, say=False)
+        run = self.begin(dag, **options)
         self._drive(run)
         self._driving.drive_in_background()
         return run
+
+    def begin(self, dag: Any, **options: Any) -> Run:
+        """Make the run, or find it by its id, and return it; it goes on with ``drive``."""
+        return self._submit(dag, options, say=False)
 
     def submit(self, dag: Any, **options: Any) -> Run:
         """Record the run for some ``perdure up`` to drive; warns when none is alive."""
         run = self._submit(dag, options, say=False)
         if not any(alive for owner, alive in self.runtime.store.coordinators() if owner.serves):
-            log.warning("nobody drives this store now: start `perdure up` to run %s", run.id)
+            up = shell_of(self.settings).command("up")
+            log.warning("nobody drives this store now: start `%s` to run %s", up, run.id)
         return run
 
     def execute(self, dag: Any, *, inputs: Mapping[str, Any] | None = None, **more: Any) -> Any:
@@ -112,7 +148,8 @@ class Perdure:
         record, note = submission.submit()
         if note or say:
             self._say(note or f"run {record.id}")
-        return Run(record.id, self)
+        is_ours = record.plan_digest == submission.body.digest
+        return Run(record.id, self, submission.plan if is_ours else None)
 
     def _find_last(self, workflow: str) -> RunId | None:
         runs = self.runtime.store.list_runs(RunQuery(workflow=workflow, limit=1))
@@ -144,7 +181,34 @@ class Perdure:
             RunNotFound: no such run.
             RunConflict: it is driven by a live owner, or its graph is another today.
         """
-        from perdure.submission import reopen_run
+        run = self.reopen(
+            run_id,
+            code=code,
+            on_change=on_change,
+            on_divergence=on_divergence,
+            executor=executor,
+            dag=dag,
+        )
+        if run.record.status in RUN_LIVE:
+            self._drive(run)
+            self._driving.drive_in_background()
+        return run
+
+    def reopen(
+        self,
+        run_id: str,
+        *,
+        code: str = "recorded",
+        on_change: str = "recompute",
+        on_divergence: str = "fail",
+        executor: str | None = None,
+        dag: Any = None,
+    ) -> Run:
+        """Make a run ready to go on, as ``resume`` does, and return it; it goes on with ``drive``.
+
+        Arguments as ``resume``.
+        """
+        from perdure.resumption import reopen_run
 
         run = self.get_run(run_id)
         note = reopen_run(
@@ -158,9 +222,6 @@ class Perdure:
         )
         if note:
             self._say(note)
-        if run.record.status in RUN_LIVE:
-            self._drive(run)
-            self._driving.drive_in_background()
         return run
 
     def resume_all(self, *, failed: bool = False) -> list[Run]:
@@ -178,6 +239,105 @@ class Perdure:
                 runs.append(self.resume(record.id))
         return runs
 
+    # --- runs from runs ---------------------------------------------------------------------
+    def rerun(
+        self,
+        run_id: str,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        new_id: str | None = None,
+        dag: Any = None,
+    ) -> Run:
+        """Make a new run of the same workflow, with today's code, and drive it here.
+
+        Nothing is reused. It is linked to the earlier run: ``parent`` names that one.
+
+        Args:
+            run_id: the run to run again.
+            inputs: other values, by parameter name; all else is as it was.
+            new_id: id of the new run; made if not given.
+            dag: today's definition, where the run's recorded origin does not lead to it.
+
+        Raises:
+            RunNotFound: no such run.
+            RunConflict: there is a run of ``new_id``.
+            DefinitionError: its definition cannot be found again, or takes other inputs today.
+        """
+        return self._started(self.begin_rerun(run_id, inputs=inputs, new_id=new_id, dag=dag))
+
+    def begin_rerun(self, run_id: str, **options: Any) -> Run:
+        """Make the run that ``rerun`` makes, and return it; it goes on with ``drive``."""
+        from perdure.deriving import derive_rerun
+
+        source = RunId(self.get_run(run_id).id)
+        return self._made(derive_rerun(self.runtime, source, **options))
+
+    def fork(
+        self,
+        run_id: str,
+        *,
+        from_step: str | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        force: str | Iterable[str] = (),
+        overrides: Mapping[str, Any] | None = None,
+        on_change: str = "recompute",
+        new_id: str | None = None,
+        dag: Any = None,
+    ) -> Run:
+        """Make a new run that takes over what is not downstream of a change, and drive it here.
+
+        The code is today's. A committed step is taken over if neither its code nor what it
+        consumed has changed. It is linked to the earlier run: ``parent`` names that one.
+
+        Args:
+            run_id: the run to fork.
+            from_step: id of a step that runs again together with everything downstream of it.
+            inputs: other values, by parameter name; all else is as it was.
+            force: ids, names or patterns (``"parse*"``) of steps that run again whatever was
+                committed; ``"failed"`` means those that failed, caught errors included.
+            overrides: values in place of steps, by id: the step does not run, what consumes it
+                sees the value.
+            on_change: ``"recompute"`` what changed, ``"reuse"`` committed steps though their code
+                or arguments changed, or ``"fail"``.
+            new_id: id of the new run; made if not given.
+            dag: today's definition, where the run's recorded origin does not lead to it.
+
+        Raises:
+            RunNotFound: no such run.
+            RunConflict: there is a run of ``new_id``; or something changed under ``"fail"``.
+            DefinitionError: its definition cannot be found again, or has no such step today.
+        """
+        begun = self.begin_fork(
+            run_id,
+            from_step=from_step,
+            inputs=inputs,
+            force=force,
+            overrides=overrides,
+            on_change=on_change,
+            new_id=new_id,
+            dag=dag,
+        )
+        return self._started(begun)
+
+    def begin_fork(self, run_id: str, **options: Any) -> Run:
+        """Make the run that ``fork`` makes, and return it; it goes on with ``drive``."""
+        from perdure.deriving import derive_fork
+
+        source = RunId(self.get_run(run_id).id)
+        return self._made(derive_fork(self.runtime, source, **options))
+
+    def _made(self, derived: Derived) -> Run:
+        from perdure.deriving import create_derived
+
+        made = create_derived(self.runtime, derived)
+        self._say(derived.note)
+        return Run(made.id, self, derived.plan)
+
+    def _started(self, run: Run) -> Run:
+        self._drive(run)
+        self._driving.drive_in_background()
+        return run
+
     def _all(self, query: RunQuery) -> Iterator[RunRecord]:
         import msgspec
 
@@ -191,19 +351,25 @@ class Perdure:
     def _drive(self, run: Run) -> None:
         self._driving.submit(run.id)
 
-    def _drive_to_end(self, run: Run) -> Any:
-        while run.record.status in RUN_LIVE:
-            self._drive(run)
-            try:
-                run.wait(nobody_after_s=0)
-            except KeyboardInterrupt:
-                self._say(f"interrupted. Go on with: perdure resume {run.id}")
-                raise
-            except RunNotDriven:
-                # Another process drove it and is gone: it is taken over here.
-                if run.record.status is RunStatus.PAUSED:
-                    raise
+    def drive(self, run: Run) -> Any:
+        """Drive the run in this thread to its end, showing its progress; return its result.
+
+        Raises as ``run``; RunNotDriven if it is paused.
+        """
+        with self.watching(run):
+            while run.record.status in RUN_LIVE:
+                self._drive(run)
+                try:
+                    run.wait(nobody_after_s=0)
+                except RunNotDriven:
+                    # Another process drove it and is gone: it is taken over here.
+                    if run.record.status is RunStatus.PAUSED:
+                        raise
         return run.result()
+
+    def watching(self, run: Run) -> AbstractContextManager[None]:
+        """Show how the run goes on while the block runs, if there is anybody to see it."""
+        return self._watching.watch(run, self.runtime, self.drives)
 
     def wait_for(self, until: Callable[[], bool]) -> None:
         """Wait until ``until()`` holds, driving what this process drives."""
@@ -297,6 +463,32 @@ class Perdure:
         self.runtime.store.delete_run(RunId(run.id))
         self.runtime.sweep_deleted(RunId(run.id))
 
+    def gc(
+        self,
+        *,
+        keep: float | timedelta | str | None = None,
+        keep_last: int | None = None,
+        tags: Mapping[str, str] | None = None,
+        grace: float | timedelta | str = "24h",
+        dry_run: bool = False,
+    ) -> GcReport:
+        """Remove what nothing refers to, and, if told to, finished runs first.
+
+        Safe beside live runs: their values, and those of runs that they take over, stay.
+
+        Args:
+            keep: delete finished runs, but for those that ended within this time (``"30d"``).
+            keep_last: delete finished runs, but for the newest so many of each workflow; with
+                ``keep`` a run stays if either keeps it.
+            tags: only runs with all these tags are deleted.
+            grace: what is younger is left alone, for values that are stored before their row is.
+            dry_run: say what would go, and remove nothing.
+        """
+        from perdure.retention import collect, parse_policy
+
+        policy = parse_policy(keep, keep_last, tags)
+        return collect(self.runtime, policy, grace=grace, dry_run=dry_run)
+
     def serve(self, stop: threading.Event) -> None:
         """Drive whatever run of the store nobody drives, until ``stop`` is set: ``perdure up``."""
         served = Driving(
@@ -319,9 +511,8 @@ def _statuses(status: str | Sequence[str] | None) -> tuple[RunStatus, ...]:
     names = [status] if isinstance(status, str) else list(status or ())
     for name in names:
         if name not in RunStatus.__members__:
-            hint = did_you_mean(name.upper(), RunStatus.__members__)
             raise DefinitionError(
-                f"no status {name!r}{hint}. Statuses: {', '.join(RunStatus.__members__)}"
+                f"no status {name!r}{known_names(name.upper(), RunStatus.__members__)}"
             )
     return tuple(RunStatus(name) for name in names)
 

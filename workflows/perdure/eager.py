@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from perdure.compile import prepare
-from perdure.errors import DefinitionError, Failure
+from perdure.errors import DefinitionError, Failure, SecretMissing
 from perdure.fingerprint import plain_digest
 from perdure.graph.arguments import Entries, Fields, Items, leaves, nodes_in, resolve
 from perdure.graph.dag import Dag, Step
@@ -30,7 +30,7 @@ from perdure.secret import SecretRef
 from perdure.templates import build_object
 from perdure.worker.context import Context, StopSignal, running
 from perdure.worker.growth import graph_of, is_graph
-from perdure.worker.secrets import SecretMissing, resolve_secret
+from perdure.worker.secrets import resolve_secret
 from perdure_storage.codecs import Codecs
 from perdure_storage.shapes import readable, shown_name
 

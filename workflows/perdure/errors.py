@@ -13,6 +13,7 @@
     |- StepTimeout              an attempt ran longer than its ``timeout``
     |- WaitTimeout              what was waited for did not come in time
     |- WorkerLost               the process that ran an attempt is gone
+    |- SecretMissing            a step asks for a secret that is not in the environment
     |- CodeChanged              the code found is not the code recorded
     |- NondeterminismError      a rebuilt value differs from the one that others consumed
     |- StoreError               the store cannot be used as it is
@@ -56,6 +57,7 @@ __all__ = [
     "RunFailed",
     "RunNotDriven",
     "RunNotFound",
+    "SecretMissing",
     "StepFailed",
     "StepTimeout",
     "StoreError",
@@ -64,11 +66,20 @@ __all__ = [
     "WaitTimeout",
     "WorkerLost",
     "did_you_mean",
+    "known_names",
 ]
 
 
 class DefinitionError(PerdureError):
-    """The graph, its arguments or its options make no sense; the message says what to write."""
+    """The graph, its arguments or its options make no sense; the message says what to write.
+
+    Likely:
+        An argument that does not fit the signature, a misspelt option or name, a call where
+        ``bind`` was meant, a request that this machine can never fulfil.
+
+    Type:
+        What the message says, at the line of yours that it names; then the same command again.
+    """
 
 
 class NodeUse(DefinitionError, AttributeError, TypeError):
@@ -76,11 +87,27 @@ class NodeUse(DefinitionError, AttributeError, TypeError):
 
     It is an ``AttributeError`` and a ``TypeError`` too, so that code which merely asks what an
     object can do (``hasattr``, ``copy``, ``inspect``) goes on asking.
+
+    Likely:
+        The body of a workflow is traced: it runs before any step does, so the results of steps and
+        the parameters do not exist yet and can be passed on only.
+
+    Type:
+        ``perdure.Static[int]`` as the parameter's annotation, if its value shapes the graph; else
+        do it inside a task.
     """
 
 
 class RunFailed(PerdureError):
     """A run ended with an error; the exception of the user's code is ``__cause__``.
+
+    Likely:
+        Your code raised, a step ran out of time or memory, or its process was lost more often than
+        ``lost_retries`` allows. The message names the step and the cause.
+
+    Type:
+        What its last line says: after an error of your code mend it, then ``perdure resume ID
+        --code current``; after a loss ``perdure resume ID``. What was finished is kept.
 
     Attributes:
         run_id: the run.
@@ -96,6 +123,12 @@ class RunFailed(PerdureError):
 class StepFailed(PerdureError):
     """Stands for a step's exception that cannot be made again here.
 
+    Likely:
+        The exception's class cannot be imported here, or cannot be pickled.
+
+    Type:
+        ``perdure show ID STEP`` has the original's class, message and traceback.
+
     Attributes:
         type: qualified name of the original's class, ``"builtins.ValueError"``.
         traceback: the original's traceback as text.
@@ -108,7 +141,14 @@ class StepFailed(PerdureError):
 
 
 class RunCancelled(PerdureError):
-    """The run was cancelled; what had committed stays readable."""
+    """The run was cancelled; what had committed stays readable.
+
+    Likely:
+        ``perdure cancel``, or a program of yours.
+
+    Type:
+        ``perdure resume ID`` goes on from what was finished.
+    """
 
     def __init__(self, message: str, *, run_id: str = "") -> None:
         self.run_id = run_id
@@ -117,6 +157,13 @@ class RunCancelled(PerdureError):
 
 class RunNotDriven(PerdureError):
     """Nobody drives the run; the message has the command that does.
+
+    Likely:
+        It was recorded with ``--detach`` or ``submit`` and no ``perdure up`` is alive, it is
+        paused, or the process that drove it is gone.
+
+    Type:
+        ``perdure resume ID`` to drive it here, or ``perdure up`` to drive all that wait.
 
     Attributes:
         run_id: the run.
@@ -132,6 +179,13 @@ class RunNotDriven(PerdureError):
 class StepTimeout(PerdureError):
     """An attempt ran longer than its ``timeout``.
 
+    Likely:
+        It waits for something that does not come, or it needs longer than you thought.
+
+    Type:
+        A longer ``timeout=`` or mended code, then ``perdure resume ID --code current``, which takes
+        today's options too.
+
     Attributes:
         step_id: the step.
         timeout_s: the limit that it passed, in seconds.
@@ -146,11 +200,27 @@ class StepTimeout(PerdureError):
 
 
 class WaitTimeout(PerdureError, TimeoutError):
-    """What was waited for did not come in time."""
+    """What was waited for did not come in time.
+
+    Likely:
+        The run needs longer than the ``timeout`` of ``result()`` or ``wait()``. It goes on.
+
+    Type:
+        ``perdure show ID`` to see how far it is; ``perdure.get_run("ID").result()`` to wait on.
+    """
 
 
 class WorkerLost(PerdureError):
     """The process that ran an attempt is gone: killed, crashed, out of memory, or its node is.
+
+    Likely:
+        Native code crashed (a segmentation fault), something called ``os._exit``, the kernel ran
+        out of memory, or somebody killed it. The message tells which.
+
+    Type:
+        ``perdure logs ID STEP`` for what it printed last. Then ``perdure resume ID``. If it was
+        memory, ``@task(memory="8GiB")`` lets fewer run at once; ``lost_retries=`` is how often a
+        loss is made up for.
 
     Attributes:
         step_id: the step whose attempt was lost.
@@ -161,12 +231,41 @@ class WorkerLost(PerdureError):
         super().__init__(message)
 
 
+class SecretMissing(PerdureError, LookupError):
+    """A step asks for a secret that the environment of its worker does not have.
+
+    Likely:
+        It is set in another shell, or not where ``perdure up`` was started.
+
+    Type:
+        ``export NAME=...`` where perdure runs, then ``perdure resume ID``.
+
+    Attributes:
+        name: the secret, which is the name of an environment variable.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(
+            f"the secret {name!r} is not set: put it into the environment of the process that "
+            f"runs perdure ({name}=...), then resume"
+        )
+
+
 class CodeChanged(PerdureError):
     """The code that was found is not the code that was recorded with the plan.
 
+    Likely:
+        The files were edited or another version was installed since the run was made, and what was
+        recorded could not travel with it.
+
+    Type:
+        ``perdure resume ID --code current`` takes today's code for what has not finished.
+
     Attributes:
         function: the function, as ``module.qualname``.
-        recorded, found: the two code digests.
+        recorded: the code digest that was recorded.
+        found: the code digest that was found.
     """
 
     def __init__(
@@ -180,6 +279,14 @@ class CodeChanged(PerdureError):
 
 class NondeterminismError(PerdureError):
     """A rebuilt value provably differs from the one that committed steps have consumed.
+
+    Likely:
+        The step depends on chance, time or the outside world, and its value was lost or not kept
+        (``checkpoint=False``).
+
+    Type:
+        ``perdure resume ID --on-divergence recompute`` runs those steps again; ``--on-divergence
+        keep`` accepts the mix. For the future: a fixed seed, or ``checkpoint=True``.
 
     Attributes:
         run_id: the run.
@@ -238,3 +345,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     names = {each.lower(): each for each in known}
     near = difflib.get_close_matches(name.lower(), list(names), n=1, cutoff=0.6)
     return f"; did you mean {names[near[0]]!r}?" if near else ""
+
+
+def known_names(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message about a name that is none of ``known``: the nearest, and all."""
+    listed = list(known)
+    return f"{did_you_mean(name, listed) or '.'} Known: {', '.join(map(repr, listed))}"

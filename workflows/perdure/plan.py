@@ -184,6 +184,32 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
     value: int | None = None
 
 
+GIVEN = "given:"
+"""Prefix of ``StepPlan.own`` where the step's value is given and its code is not run."""
+
+
+class Takeover(msgspec.Struct, frozen=True, kw_only=True):
+    """What a fork wants of the run that it was made from, beyond what has not changed.
+
+    It is part of the plan, so that it is true in the transaction that makes the run.
+
+    Attributes:
+        from_step: a step that runs again together with everything downstream of it, or None.
+        force: ids of steps that run again, whatever was committed.
+        caught: those of ``force`` that were asked for as failed: their errors had been caught.
+        given: steps whose value is given, as indices into ``Plan.constants``. In the plan they
+            take no arguments: nothing upstream makes their value.
+        keep_changed: a committed step holds under its id also where its code or constants are
+            others today.
+    """
+
+    from_step: str | None = None
+    force: tuple[str, ...] = ()
+    caught: tuple[str, ...] = ()
+    given: dict[str, int] = {}
+    keep_changed: bool = False
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """A traced workflow, or the ancestors of a node.
 
@@ -193,6 +219,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         origin: entry point that makes it again, or None.
         bundle: digest of the blob that holds the project-local sources it reached, or None.
         bundle_size: its length in bytes.
+        takeover: of a fork, what it wants of the run that it was made from.
     """
 
     workflow: str
@@ -205,6 +232,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     origin: str | None = None
     bundle: str | None = None
     bundle_size: int = 0
+    takeover: Takeover | None = None
     version: int = 1
 
 

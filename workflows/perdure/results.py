@@ -9,12 +9,12 @@ from perdure import errors
 from perdure.engine.state import output_steps
 from perdure.errors import DefinitionError, RunCancelled, RunFailed, StepFailed
 from perdure.plan import Path, Plan, decode_plan, project
+from perdure.remedies import sentence, shell_of
 from perdure.runtime import Runtime
 from perdure.templates import resolve
 from perdure_storage.errors import PerdureError, StoreError, ValueDamaged
 from perdure_storage.lifecycle import RunStatus, StepStatus
 from perdure_storage.records import (
-    Cause,
     ErrorRecord,
     Place,
     RunRecord,
@@ -74,15 +74,18 @@ class _Recorded:
         return project(self._inputs[name], path)
 
     def secret(self, name: str) -> str:
-        raise DefinitionError(f"the secret {name!r} cannot be part of a result")
+        raise DefinitionError(
+            f"the secret {name!r} cannot be part of a result: return what is made with it"
+        )
 
 
 def load_value(runtime: Runtime, value: StoredValue | None, run_id: str, step_id: str) -> Any:
     """Decode a step's value. Raises ValueDamaged, naming the step and what to type."""
+    again = shell_of(runtime.settings).resume(run_id)
     if value is None or value.place is Place.NONE:
         raise ValueDamaged(
             f"the value of step {step_id} of run {run_id} is not stored (checkpoint=False, or it "
-            f"was lost): `perdure resume {run_id}` rebuilds what the result needs",
+            f"was lost): `{again}` rebuilds what the result needs",
             missing=True,
         )
     try:
@@ -90,7 +93,7 @@ def load_value(runtime: Runtime, value: StoredValue | None, run_id: str, step_id
     except ValueDamaged as error:
         raise ValueDamaged(
             f"the value of step {step_id} of run {run_id} is gone: {error}. "
-            f"`perdure resume {run_id}` rebuilds it from its lineage",
+            f"`{again}` rebuilds it from its lineage",
             digest=error.digest,
             missing=error.missing,
         ) from error
@@ -100,46 +103,61 @@ def error_of(runtime: Runtime, record: RunRecord) -> PerdureError:
     """Return what a run that did not succeed raises, with the user's exception as its cause."""
     if record.status is RunStatus.CANCELLED:
         return RunCancelled(
-            f"run {record.id} was cancelled. Go on with: perdure resume {record.id}",
-            run_id=record.id,
+            f"run {record.id} was cancelled. {what_to_type(runtime, record)}", run_id=record.id
         )
     error = record.error
     if error is None:
-        return RunFailed(f"run {record.id} failed", run_id=record.id)
-    if own := _own_error(record, error):
+        return RunFailed(
+            f"run {record.id} failed\n{what_to_type(runtime, record)}", run_id=record.id
+        )
+    if own := _own_error(runtime, record, error):
         return own
-    failed = RunFailed(_message(record, error), run_id=record.id, step_id=error.step_id)
+    failed = RunFailed(_message(runtime, record, error), run_id=record.id, step_id=error.step_id)
     failed.__cause__ = exception_of(runtime, error)
     return failed
 
 
-def _message(record: RunRecord, error: ErrorRecord) -> str:
-    kind = error.type.removeprefix("builtins.")
-    where = f"step {error.step_id}" if error.step_id else "the run itself"
-    return f"run {record.id} failed: {where}: {kind}: {error.message}\n{next_command(record)}"
+def what_to_type(runtime: Runtime, record: RunRecord) -> str:
+    """Return what to do about a run that has not succeeded, with the command, as a sentence."""
+    return sentence(record, shell_of(runtime.settings))
 
 
-def next_command(record: RunRecord) -> str:
-    """Return the command that fits the cause, as a sentence."""
-    error = record.error
-    if error is not None and error.type == "perdure.errors.NondeterminismError":
-        return f"Run them again with: perdure resume {record.id} --on-divergence recompute"
-    user_error = (
-        error is not None
-        and error.step_id is not None  # a deadline is the run's own, and no bug
-        and error.cause in (Cause.USER_ERROR, Cause.TIMEOUT)
-    )
-    if record.status is RunStatus.FAILED and user_error:
-        return f"Mend it, then: perdure resume {record.id} --code current"
-    return f"Go on with: perdure resume {record.id}"
+def _message(runtime: Runtime, record: RunRecord, error: ErrorRecord) -> str:
+    what = f"{_where(runtime, record, error)}{_what(error)}"
+    return f"run {record.id} failed: {what}\n{what_to_type(runtime, record)}"
 
 
-def _own_error(record: RunRecord, error: ErrorRecord) -> PerdureError | None:
+def _what(error: ErrorRecord) -> str:
+    """Return the message; the class is told where it is the user's, ours speak for themselves."""
+    if error.type.startswith(("perdure.", "perdure_storage.")):
+        return error.message.removeprefix(f"{error.step_id}: ")
+    return f"{error.type.removeprefix('builtins.')}: {error.message}"
+
+
+def _where(runtime: Runtime, record: RunRecord, error: ErrorRecord) -> str:
+    """Return the step, and where its function is if no traceback says so: ``step f (a.py:9): ``."""
+    if error.step_id is None:
+        return ""
+    place = "" if "  File " in error.traceback else _place(runtime, record, error.step_id)
+    return f"step {error.step_id}{place and f' ({place})'}: "
+
+
+def _place(runtime: Runtime, record: RunRecord, step_id: str) -> str:
+    """Return the file and line of a step's function, "" if they are not known."""
+    plan = decode_plan(runtime.store.get_plan(record.plan_digest).body)
+    functions = (plan.functions[step.function] for step in plan.steps if step.id == step_id)
+    function = next(functions, None)
+    return f"{function.file}:{function.line}" if function is not None and function.file else ""
+
+
+def _own_error(runtime: Runtime, record: RunRecord, error: ErrorRecord) -> PerdureError | None:
     """Return errors that perdure itself ended the run with, as their own class."""
     name = error.type.rpartition(".")[2]
     if name == "NondeterminismError" and error.type.startswith("perdure."):
         return errors.NondeterminismError(
-            f"{error.message}\n{next_command(record)}", run_id=record.id, step_id=error.step_id
+            f"{error.message}\n{what_to_type(runtime, record)}",
+            run_id=record.id,
+            step_id=error.step_id,
         )
     return None
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
@@ -14,8 +15,9 @@ import msgspec
 
 from perdure.engine.ownership import is_seen_dead
 from perdure.errors import DefinitionError, RunNotDriven, WaitTimeout, did_you_mean
-from perdure.plan import FromStep, Plan, StepPlan, decode_plan, references
-from perdure.results import error_of, inputs_of, load_value, next_command, read_result
+from perdure.plan import GIVEN, FromStep, Plan, StepPlan, decode_plan, references
+from perdure.remedies import Shell, shell_of
+from perdure.results import error_of, inputs_of, load_value, read_result, what_to_type
 from perdure.runtime import Runtime
 from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus, StepStatus
 from perdure_storage.records import (
@@ -29,6 +31,7 @@ from perdure_storage.records import (
 )
 
 _LOOK_EVERY_S = 0.05
+_SHOWN = 5
 _NOBODY_AFTER_S = 3.0
 """How long a wait leaves others the time to take a run on before it says that nobody does."""
 
@@ -66,6 +69,10 @@ class Client(Protocol):
         """Wait until something changed in this process, at most ``seconds``."""
         ...
 
+    def watching(self, run: Run) -> AbstractContextManager[None]:
+        """Show how the run goes on while the block runs, if there is anybody to see it."""
+        ...
+
     def cancel(self, run_id: str) -> Run:
         """Cancel a run."""
         ...
@@ -81,12 +88,16 @@ class Client(Protocol):
 
 
 class Run:
-    """A durable execution, by its id. Everything is read from the store when it is asked for."""
+    """A durable execution, by its id. Everything is read from the store when it is asked for.
 
-    def __init__(self, run_id: str, client: Client) -> None:
+    Attributes:
+        id: the run's id.
+    """
+
+    def __init__(self, run_id: str, client: Client, plan: Plan | None = None) -> None:
         self.id = run_id
         self._client = client
-        self._plan: Plan | None = None
+        self._plan = plan
 
     @property
     def record(self) -> RunRecord:
@@ -199,6 +210,10 @@ class Run:
             RunNotDriven: nobody drives it.
             WaitTimeout: it goes on, but not within ``timeout``.
         """
+        with self._client.watching(self):
+            return self._wait(timeout, nobody_after_s)
+
+    def _wait(self, timeout: float | timedelta | None, nobody_after_s: float) -> Run:
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         until = None if seconds is None else time.monotonic() + seconds
         unseen_since: float | None = None
@@ -210,14 +225,17 @@ class Run:
                 return self
             now = time.monotonic()
             if until is not None and now >= until:
-                raise WaitTimeout(f"run {self.id} is {record.status} after {seconds:g} s")
+                raise WaitTimeout(
+                    f"run {self.id} is {record.status} after {seconds:g} s and goes on; see how "
+                    f"far it is with `{self._shell.command('show', self.id)}`"
+                )
             if self._client.drives(self.id):
                 continue
             unseen_since = None if self._has_driver(record) else unseen_since or now
             if record.status is RunStatus.PAUSED or (
                 unseen_since is not None and now - unseen_since >= nobody_after_s
             ):
-                raise _not_driven(record)
+                raise _not_driven(record, self._shell)
             self._client.wait_a_moment(_LOOK_EVERY_S)
 
     def _is_over_here(self, until: float | None) -> bool:
@@ -256,8 +274,10 @@ class Run:
         """Return a step by its id. Raises DefinitionError with similar ids."""
         steps = {step.id: step for step in _views(self, self._client)}
         if step_id not in steps:
+            near = did_you_mean(step_id, steps)
             raise DefinitionError(
-                f"run {self.id} has no step {step_id!r}{did_you_mean(step_id, steps)}"
+                f"run {self.id} has no step {step_id!r}{near or _some(steps)}. All of them: "
+                f"`{self._shell.command('show', self.id)}`"
             )
         return steps[step_id]
 
@@ -286,7 +306,16 @@ class Run:
     @property
     def next_command(self) -> str:
         """Return a sentence with the command that goes on with it."""
-        return next_command(self.record)
+        return what_to_type(self._client.runtime, self.record)
+
+    @property
+    def resume_command(self) -> str:
+        """Return the command that goes on with it, as a shell takes it."""
+        return self._shell.resume(self.id)
+
+    @property
+    def _shell(self) -> Shell:
+        return shell_of(self._client.runtime.settings)
 
     def __repr__(self) -> str:
         return f"<Run {self.id} {self.status}>"
@@ -300,18 +329,24 @@ def status_of(record: RunRecord) -> RunStatus:
     return record.status
 
 
-def _not_driven(record: RunRecord) -> RunNotDriven:
+def _not_driven(record: RunRecord, shell: Shell) -> RunNotDriven:
     status = status_of(record)
     return RunNotDriven(
         f"run {record.id} is {status} and nobody drives it. Drive it here by "
-        f"`perdure resume {record.id}`, or start `perdure up`",
+        f"`{shell.resume(record.id)}`, or start `{shell.command('up')}`",
         run_id=record.id,
         status=status,
     )
 
 
 class Step:
-    """One step of a run as it stood when it was asked for."""
+    """One step of a run as it stood when it was asked for.
+
+    Attributes:
+        run: the run that it is of.
+        id: the step's id.
+        status: where it stood.
+    """
 
     def __init__(
         self,
@@ -380,7 +415,10 @@ class Step:
         """Return the step's value. Raises ValueDamaged if it is not, or no longer, stored."""
         value = self.row.value if self.row is not None else None
         if self.row is None or self.row.status is not StepStatus.SUCCEEDED:
-            raise DefinitionError(f"step {self.id} of run {self.run.id} is {self.status}")
+            raise DefinitionError(
+                f"step {self.id} of run {self.run.id} is {self.status} and has no result: "
+                f"{self.why()}"
+            )
         return load_value(self._client.runtime, value, self.run.id, self.id)
 
     def logs(self, attempt: int | None = None) -> str:
@@ -396,6 +434,12 @@ class Step:
 
     def __repr__(self) -> str:
         return f"<Step {self.id} {self.status} of {self.run.id}>"
+
+
+def _some(names: Collection[str]) -> str:
+    """Return the first names of several, for a message."""
+    shown = ", ".join(list(names)[:_SHOWN])
+    return f" (it has {shown}{', ...' if len(names) > _SHOWN else ''})" if names else ""
 
 
 def _views(run: Run, client: Client) -> list[Step]:
@@ -461,7 +505,8 @@ def _successful(row: StepRecord) -> AttemptRecord:
 def _why(step: Step) -> str:
     row = step.row
     if row is not None:
-        done = "was taken over" if row.attempt == 0 else f"ran (attempt {row.attempt})"
+        taken = "did not run" if row.own.startswith(GIVEN) else "was taken over"
+        done = taken if row.attempt == 0 else f"ran (attempt {row.attempt})"
         reason = row.reason or "it had not run before"
         failed = f"; it failed: {row.error.type}: {row.error.message}" if row.error else ""
         return f"{step.id} {done}: {reason}{failed}"

@@ -6,20 +6,21 @@ from collections.abc import Callable
 
 from perdure.engine.coordinator import Coordinator
 from perdure.engine.ownership import this_owner
-from perdure.errors import DefinitionError
+from perdure.errors import DefinitionError, known_names
 from perdure.executors.capacity import detect_capacity
 from perdure.executors.inline import InlineExecutor
 from perdure.executors.processes import ProcessExecutor
 from perdure.executors.protocol import Executor
 from perdure.fingerprint import plain_digest
-from perdure.settings import Settings
+from perdure.settings import EXECUTORS, FOLDER, Settings
 from perdure_storage.blobs import BlobRoot, open_blobs
 from perdure_storage.clock import Clock, SystemClock
 from perdure_storage.codecs import Codecs
 from perdure_storage.connect import open_run_store
 from perdure_storage.logs import open_logs
 from perdure_storage.protocols import LogStore, RunStore
-from perdure_storage.records import RunId
+from perdure_storage.reclaiming import reclaiming
+from perdure_storage.records import RunCommit, RunId
 from perdure_storage.signing import KeyFile
 from perdure_storage.values import Values
 
@@ -31,14 +32,19 @@ class Runtime:
         self.settings = settings
         self.clock = clock or SystemClock()
         _make_folder(settings)
-        self.store: RunStore = open_run_store(settings.store, key=_key(settings))
-        bound = self.store.bind_blobs(settings.blobs_name)
-        self.blobs: BlobRoot = open_blobs(settings.blobs, self.store.store_id, bind=bound)
+        self.rows = open_run_store(settings.store, key=key_of(settings))
+        bound = self.rows.bind_blobs(settings.blobs_name)
+        self.blobs: BlobRoot = open_blobs(settings.blobs, self.rows.store_id, bind=bound)
+        self.store: RunStore = reclaiming(self.rows, self.blobs)
         self.logs: LogStore = open_logs(settings.blobs, self.store.store_id)
         self.values = Values(Codecs(code_digest=plain_digest), self.blobs)
 
     def coordinator(
-        self, *, serves: bool = False, on_change: Callable[[str], None] = lambda run_id: None
+        self,
+        *,
+        serves: bool = False,
+        on_change: Callable[[str], None] = lambda run_id: None,
+        on_commit: Callable[[RunCommit], None] = lambda commit: None,
     ) -> Coordinator:
         """Return a new coordinator of this process; it holds nothing until it drives a run."""
         return Coordinator(
@@ -50,6 +56,7 @@ class Runtime:
             clock=self.clock,
             default_executor=self.settings.executor,
             on_change=on_change,
+            on_commit=on_commit,
         )
 
     def executor(self, name: str) -> Executor:
@@ -59,7 +66,7 @@ class Runtime:
             return InlineExecutor(capacity)
         if name == "processes":
             return ProcessExecutor(capacity)
-        raise DefinitionError(f"no executor is called {name!r}. Known: processes, inline")
+        raise DefinitionError(f"no executor is called {name!r}{known_names(name, EXECUTORS)}")
 
     def sweep_deleted(self, run_id: RunId) -> None:
         """Remove what a deleted run left outside of the store; then its id is free again."""
@@ -74,14 +81,17 @@ class Runtime:
 
 def _make_folder(settings: Settings) -> None:
     folder = settings.folder
-    if folder is None or folder.exists():
-        return
+    if folder is None or (folder.exists() and folder.name != FOLDER):
+        return  # a folder of the user's own, in which other things may be
     folder.mkdir(parents=True, exist_ok=True)
-    # The store is data, not source: it keeps itself out of the user's repository.
-    (folder / ".gitignore").write_text("*\n")
+    ignore = folder / ".gitignore"
+    if not ignore.exists():
+        # The store is data, not source: it keeps itself out of the user's repository.
+        ignore.write_text("*\n")
 
 
-def _key(settings: Settings) -> bytes | KeyFile | None:
+def key_of(settings: Settings) -> bytes | KeyFile | None:
+    """Return the key that signs the store's rows, or where it is."""
     if settings.key is not None:
         return _from_hex(settings.key)
     folder = settings.folder
@@ -92,4 +102,6 @@ def _from_hex(text: str) -> bytes:
     try:
         return bytes.fromhex(text)
     except ValueError:
-        raise DefinitionError("PERDURE_KEY is not hexadecimal") from None
+        raise DefinitionError(
+            "PERDURE_KEY is not hexadecimal: put in what the file `key` beside the store holds"
+        ) from None

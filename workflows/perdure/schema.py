@@ -97,12 +97,14 @@ class Schema:
         if len(args) > len(self.fields):
             raise DefinitionError(
                 f"{self.workflow}: {len(args)} positional arguments, but it has "
-                f"{len(self.fields)} parameters"
+                f"{len(self.fields)} parameters ({', '.join(each.name for each in self.fields)})"
             )
         named = dict(zip((each.name for each in self.fields), args))
         twice = sorted(named.keys() & given.keys())
         if twice:
-            raise DefinitionError(f"{self.workflow}: {twice[0]!r} is given twice")
+            raise DefinitionError(
+                f"{self.workflow}: {twice[0]!r} is given twice: by position and by name"
+            )
         return {**named, **given}
 
     def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,15 +5,18 @@ The environment is read here and nowhere else.
 
 from __future__ import annotations
 
+import logging
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from perdure.errors import DefinitionError, did_you_mean
+from perdure.errors import DefinitionError, did_you_mean, known_names
 from perdure.resources import check_resources
+
+log = logging.getLogger(__name__)
 
 FOLDER = ".perdure"
 SCHEMES = ("sqlite", "postgresql", "postgres")
@@ -67,13 +70,78 @@ class Settings:
         return self.blobs
 
 
-KEYS = tuple(f.name for f in fields(Settings) if f.name != "origin")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One setting as people need it.
+
+    Attributes:
+        kinds: the types that it has in a TOML file.
+        unit: what its value is counted or written in.
+        default: what holds if nobody says anything, in words where it is no fixed value.
+    """
+
+    name: str
+    kinds: tuple[type, ...]
+    unit: str
+    default: str
+
+    @property
+    def variable(self) -> str:
+        """Return the environment variable that sets it."""
+        return f"{PREFIX}{self.name.upper()}"
+
+
+PREFIX = "PERDURE_"
+SETTINGS = (
+    Setting(
+        name="store",
+        kinds=(str,),
+        unit="path or URL",
+        default="perdure.db in the nearest .perdure/, else in one beside the nearest"
+        " pyproject.toml, else in one here",
+    ),
+    Setting(
+        name="blobs",
+        kinds=(str,),
+        unit="path or fsspec URL",
+        default="blobs/ beside a SQLite store; PostgreSQL needs one",
+    ),
+    Setting(
+        name="key",
+        kinds=(str,),
+        unit="hexadecimal",
+        default="the file key beside a SQLite store",
+    ),
+    Setting(name="executor", kinds=(str,), unit="processes or inline", default="processes"),
+    Setting(name="workers", kinds=(int,), unit="CPUs", default="those of this machine"),
+    Setting(
+        name="resources", kinds=(str, dict), unit="NAME=AMOUNT,... or a TOML table", default="none"
+    ),
+)
+KEYS = tuple(each.name for each in SETTINGS)
+_BY_NAME = {each.name: each for each in SETTINGS}
+
+_OF_TESTS = ("TEST_", "CRASH_", "KILL_", "STORM_", "SHAPE_", "SIMULATION_")
+"""Variables that perdure's own tests read; all others that begin as settings do should be some."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """Where settings come from: relative paths start in ``folder``."""
+
+    name: str
+    values: Mapping[str, Any]
+    folder: Path
+    is_file: bool = False
 
 
 def load_settings(
     *, environ: Mapping[str, str] | None = None, start: Path | None = None, **arguments: Any
 ) -> Settings:
     """Gather the settings; ``arguments`` that are None count as not given.
+
+    A variable ``PERDURE_...`` that is no setting is warned of, not refused: it may be another
+    program's.
 
     Args:
         environ: the environment, ``os.environ`` by default.
@@ -87,39 +155,67 @@ def load_settings(
     start = start or Path.cwd()
     found: dict[str, Any] = {}
     origin: dict[str, str] = {}
-    for source, values in _sources(environ, start, arguments):
-        for name, value in values.items():
-            if name not in KEYS:
-                raise DefinitionError(
-                    f"unknown setting {name!r} in {source}{did_you_mean(name, KEYS)}. "
-                    f"Known: {', '.join(KEYS)}"
-                )
+    for source in _sources(environ, start, arguments):
+        for name, value in source.values.items():
+            _check_key(name, value, source)
             if name not in found:
-                found[name], origin[name] = value, source
+                found[name], origin[name] = _placed(name, value, source), source.name
+    for line in unknown_variables(environ):
+        log.warning("%s", line)
     _default_places(found, origin, start)
     return Settings(**_checked(found, origin), origin=origin)
 
 
-def _sources(
-    environ: Mapping[str, str], start: Path, arguments: Mapping[str, Any]
-) -> list[tuple[str, Mapping[str, Any]]]:
-    given = {name: value for name, value in arguments.items() if value is not None}
-    names = {f"PERDURE_{name.upper()}": name for name in KEYS}
-    from_environ = {names[var]: environ[var] for var in names if environ.get(var)}
-    project = _nearest(start, "pyproject.toml")
-    home = Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    user = home / "perdure" / "config.toml"
+def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
+    """Return a sentence about each variable ``PERDURE_...`` that perdure does not read."""
+    environ = os.environ if environ is None else environ
+    known = [each.variable for each in SETTINGS]
     return [
-        ("argument", given),
-        ("environment", from_environ),
-        (str(project), _tool_table(project) if project else {}),
-        (str(user), _read_toml(user) if user.exists() else {}),
+        f"{name} is set, and is no setting of perdure{did_you_mean(name, known)}"
+        for name in sorted(environ)
+        if name.startswith(PREFIX)
+        and name not in known
+        and not name.removeprefix(PREFIX).startswith(_OF_TESTS)
     ]
 
 
+def _sources(
+    environ: Mapping[str, str], start: Path, arguments: Mapping[str, Any]
+) -> list[_Source]:
+    given = {name: value for name, value in arguments.items() if value is not None}
+    variables = {each.variable: each.name for each in SETTINGS}
+    set_here = {variables[name]: environ[name] for name in variables if environ.get(name)}
+    return [
+        _Source(name="argument", values=given, folder=start),
+        _Source(name="environment", values=set_here, folder=start),
+        *_files(environ, start),
+    ]
+
+
+def _files(environ: Mapping[str, str], start: Path) -> list[_Source]:
+    sources = []
+    project = _nearest(start, "pyproject.toml")
+    if project is not None:
+        table = _tool_table(project)
+        sources.append(
+            _Source(name=str(project), values=table, folder=project.parent, is_file=True)
+        )
+    home = Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    user = home / "perdure" / "config.toml"
+    if user.exists():
+        table = _read_toml(user)
+        sources.append(_Source(name=str(user), values=table, folder=user.parent, is_file=True))
+    return sources
+
+
 def _tool_table(project: Path) -> Mapping[str, Any]:
-    table = _read_toml(project).get("tool", {}).get("perdure", {})
-    return {name: value for name, value in table.items() if name != "modules"}
+    tool = _read_toml(project).get("tool", {})
+    table = tool.get("perdure", {}) if isinstance(tool, dict) else {}
+    if not isinstance(table, dict):
+        raise DefinitionError(
+            f"{project}: tool.perdure is {_kind(table)}: write a table, [tool.perdure]"
+        )
+    return table
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -127,24 +223,93 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DefinitionError(f"{path} is not valid TOML: {error}") from error
+    except OSError as error:
+        raise DefinitionError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _nearest(start: Path, name: str) -> Path | None:
-    return next((p / name for p in (start, *start.parents) if (p / name).exists()), None)
+    # os.path: a folder above that is not ours to look into holds nothing for us.
+    return next((p / name for p in (start, *start.parents) if os.path.exists(p / name)), None)
+
+
+def _check_key(name: str, value: Any, source: _Source) -> None:
+    """Refuse a key that is no setting, and a value of a file that has another type."""
+    setting = _BY_NAME.get(name)
+    if setting is None:
+        raise DefinitionError(f"unknown setting {name!r} in {source.name}{known_names(name, KEYS)}")
+    # A bool is an int in Python, and never meant as one in a file.
+    if source.is_file and type(value) not in setting.kinds:
+        wanted = " or ".join(_KINDS[kind] for kind in setting.kinds)
+        raise DefinitionError(f"{name} in {source.name} is {_kind(value)}: write {wanted}")
+
+
+_KINDS = {
+    str: "a text",
+    int: "a whole number",
+    bool: "a truth value",
+    float: "a number with a point",
+    dict: "a table",
+    list: "a list",
+}
+
+
+def _kind(value: Any) -> str:
+    return f"{_KINDS.get(type(value), 'a time')} ({value!r})"
+
+
+def _placed(name: str, value: Any, source: _Source) -> Any:
+    """Return paths in full: one in a file starts there, not where somebody happens to stand."""
+    if name == "store":
+        return _store_url(str(value), source)
+    if name == "blobs":
+        return _blobs_url(str(value), source)
+    return value
+
+
+def _store_url(text: str, source: _Source) -> str:
+    scheme, has_scheme, _ = text.partition("://")
+    if has_scheme and scheme not in SCHEMES:
+        raise DefinitionError(
+            f"no store can be opened at {scheme}://... (from {source.name})"
+            f"{did_you_mean(scheme, SCHEMES)}: {_STORE_FORMS}"
+        )
+    if has_scheme and scheme != "sqlite":
+        return text
+    path = text.removeprefix("sqlite:///") if has_scheme else text
+    if not path.strip("/ ") or path.startswith("sqlite:") or "\0" in path:
+        raise DefinitionError(f"store {text!r} (from {source.name}) names no file: {_STORE_FORMS}")
+    if path == ":memory:":
+        raise DefinitionError(
+            f"store {text!r} (from {source.name}) would be gone with its process: name a file. "
+            "To run without a store, call the workflow, or perdure.execute"
+        )
+    return f"sqlite:///{_in_full(path, source)}"
+
+
+_STORE_FORMS = (
+    "expected a path, sqlite:///PATH (four slashes if absolute) or postgresql://HOST/DATABASE"
+)
+
+
+def _blobs_url(text: str, source: _Source) -> str:
+    if not text.strip() or "\0" in text:
+        raise DefinitionError(
+            f"blobs {text!r} (from {source.name}) names no place: expected a folder or an fsspec "
+            "URL, such as s3://bucket/prefix"
+        )
+    return text if "://" in text else str(_in_full(text, source))
+
+
+def _in_full(path: str, source: _Source) -> Path:
+    try:
+        return (source.folder / Path(path).expanduser()).absolute()
+    except RuntimeError as error:  # no such user, or no home
+        raise DefinitionError(f"{path} (from {source.name}): {error}") from error
 
 
 def _default_places(found: dict[str, Any], origin: dict[str, str], start: Path) -> None:
     if "store" not in found:
         found["store"] = f"sqlite:///{_default_folder(start) / 'perdure.db'}"
-        origin["store"] = "default"
-    elif "://" not in str(found["store"]):
-        found["store"] = f"sqlite:///{Path(str(found['store'])).absolute()}"
-    scheme = str(found["store"]).partition("://")[0]
-    if scheme not in SCHEMES:
-        raise DefinitionError(
-            f"no store can be opened at {scheme}://...{did_you_mean(scheme, SCHEMES)}: expected a "
-            "path, sqlite:///PATH or postgresql://HOST/DATABASE"
-        )
     if "blobs" not in found:
         path = sqlite_path(str(found["store"]))
         if path is None:
@@ -153,7 +318,8 @@ def _default_places(found: dict[str, Any], origin: dict[str, str], start: Path) 
                 "or pass blobs=, for example blobs='/mnt/shared/perdure' or 's3://bucket/prefix'"
             )
         found["blobs"] = str(path.parent / "blobs")
-        origin["blobs"] = "default"
+    for name in KEYS:
+        origin.setdefault(name, "default")
 
 
 def _default_folder(start: Path) -> Path:
@@ -169,11 +335,11 @@ def _checked(found: dict[str, Any], origin: Mapping[str, str]) -> dict[str, Any]
     if executor not in EXECUTORS:
         raise DefinitionError(
             f"executor {executor!r} (from {origin['executor']}) is not known"
-            f"{did_you_mean(str(executor), EXECUTORS)}. Known: {', '.join(EXECUTORS)}"
+            f"{known_names(str(executor), EXECUTORS)}"
         )
     if found.get("workers") is not None:
         try:
-            found["workers"] = int(found["workers"])
+            found["workers"] = int(str(found["workers"]))  # neither 2.5 nor True
         except (TypeError, ValueError) as error:
             raise DefinitionError(
                 f"workers={found['workers']!r} (from {origin['workers']}) is not a whole number"

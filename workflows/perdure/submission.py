@@ -3,35 +3,42 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import Enum
 from typing import Any
 
 import msgspec
 
-from perdure.arguments import own_digest
-from perdure.compile import Prepared, compile_dag, load_target, plan_record, prepare
+from perdure.compile import Prepared, compile_dag, plan_record, prepare
 from perdure.engine.matching import Matching, match_rows
 from perdure.engine.ownership import is_seen_dead
 from perdure.engine.placement import shortage
-from perdure.errors import DefinitionError, RunConflict, RunNotFound, did_you_mean
+from perdure.engine.takeover import match_donor
+from perdure.errors import DefinitionError, RunConflict, RunNotFound, did_you_mean, known_names
 from perdure.executors.capacity import detect_capacity
 from perdure.executors.process_tree import kill_processes
 from perdure.fingerprint import fingerprints
-from perdure.plan import Function, Plan, StepPlan, decode_plan
+from perdure.fork_plan import carried_over
+from perdure.plan import Function, Plan, decode_plan
+from perdure.remedies import Shell, shell_of
 from perdure.resources import parse_duration
 from perdure.runtime import Runtime
 from perdure.settings import EXECUTORS, Settings
-from perdure_storage.errors import ValueDamaged
+from perdure_storage.errors import BlobsCondemned, ValueDamaged
 from perdure_storage.faults import crash_point
+from perdure_storage.guards import reopened
 from perdure_storage.hashing import integrity_digest
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.protocols import RunStore
 from perdure_storage.records import (
     Place,
+    PlanRecord,
     RunId,
     RunPolicy,
+    RunQuery,
     RunRecord,
     StepRecord,
     StoredValue,
@@ -79,7 +86,9 @@ class Wishes:
         more = {n: v for n, v in options.items() if n not in names and n != "inputs"}
         inputs = dict(options.get("inputs") or {})
         if doubled := inputs.keys() & more.keys():
-            raise DefinitionError(f"{', '.join(sorted(doubled))} given twice: inputs= and by name")
+            raise DefinitionError(
+                f"{', '.join(sorted(doubled))} given twice: in inputs= and by name"
+            )
         wishes = cls(given={**inputs, **more}, find_last=find_last, **own)
         wishes.check()
         return wishes
@@ -90,15 +99,14 @@ class Wishes:
             value = getattr(self, name)
             if value not in choices:
                 known = [c for c in choices if c is not None]
-                raise DefinitionError(
-                    f"{name}={value!r}{did_you_mean(str(value), known)}. "
-                    f"Known: {', '.join(map(repr, known))}"
-                )
+                raise DefinitionError(f"{name}={value!r}{known_names(str(value), known)}")
         if self.run_id is not None:
             check_run_id(self.run_id)
         for name, value in self.tags.items():
             if not all(isinstance(text, str) for text in (name, value)):
-                raise DefinitionError(f"tags are text by text, not {name!r}: {value!r}")
+                raise DefinitionError(
+                    f"tags are text by text, not {name!r}: {value!r}. Write tags={{'team': 'a'}}"
+                )
         _check_json(self.metadata)
 
     def policy(self) -> RunPolicy:
@@ -121,9 +129,13 @@ def check_run_id(run_id: object) -> None:
     try:
         run_id.encode()
     except UnicodeEncodeError:
-        raise DefinitionError(f"run id {run_id!r} is not valid Unicode") from None
+        raise DefinitionError(
+            f"run id {run_id!r} is no Unicode text: write letters and digits"
+        ) from None
     if not run_id.isprintable():
-        raise DefinitionError(f"run id {run_id!r} has control characters")
+        raise DefinitionError(
+            f"run id {run_id!r} has characters that cannot be seen: write letters and digits"
+        )
     if run_id != run_id.strip() or run_id.startswith("-"):
         raise DefinitionError(
             f"run id {run_id!r} cannot be typed on a command line: no spaces at its ends, "
@@ -144,33 +156,102 @@ def make_run_id(workflow: str, now: datetime) -> str:
     return f"{stem or 'run'}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
-class Submission:
-    """One call of ``run``, ``start`` or ``submit``."""
+class Action(Enum):
+    """What a submission or a resume comes to."""
 
-    def __init__(self, runtime: Runtime, settings: Settings, dag: Any, wishes: Wishes) -> None:
+    MAKE = "make"  # a run that is not there yet
+    KEEP = "keep"  # it is there, and goes on or has ended without us
+    REOPEN = "reopen"  # it is there, and is driven again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """What is about to happen to a run; nothing is written yet.
+
+    Attributes:
+        record: the run as it will be.
+        plan: its plan as it will be.
+        note: a line for people.
+    """
+
+    action: Action
+    record: RunRecord
+    plan: Plan
+    note: str
+
+
+class Submission:
+    """One call of ``run``, ``start`` or ``submit``.
+
+    Args:
+        runtime: the stores.
+        settings: where and how.
+        dag: the definition.
+        wishes: the options.
+        values: where constants and inputs are stored; those of the runtime by default.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        settings: Settings,
+        dag: Any,
+        wishes: Wishes,
+        values: Values | None = None,
+    ) -> None:
         self.runtime = runtime
         self.store = runtime.store
         self.settings = settings
         self.wishes = wishes
+        self._values = values or runtime.values
         self.prepared: Prepared = prepare(dag, wishes.given)
-        self.plan = compile_dag(self.prepared.dag, runtime.values, origin=self.prepared.origin)
-        self._refuse_unenforceable()
-        self.inputs = _store_inputs(self.prepared, runtime.values)
-        self.body = plan_record(self.plan, self.inputs)
+        self._put()
         crash_point("plan.stored")
+
+    def _put(self) -> None:
+        """Store what the plan and the inputs are made of; no row names it yet."""
+        self.plan = compile_dag(self.prepared.dag, self._values, origin=self.prepared.origin)
+        refuse_unenforceable(self.plan, self.settings, self.wishes.executor)
+        self.inputs = _store_inputs(self.prepared, self._values)
+        self.body = plan_record(self.plan, self.inputs)
 
     def submit(self) -> tuple[RunRecord, str]:
         """Make the run, or find it under its id. Returns the row and a line about what it is."""
-        record = self._record()
-        made = self.store.create_run(record, self.body)
+        try:
+            return self._submit()
+        except BlobsCondemned:
+            # gc has taken what was put a moment ago: it comes by once, not twice.
+            self._put()
+            return self._submit()
+
+    def _submit(self) -> tuple[RunRecord, str]:
+        intent = self.intend()
+        if intent.action is Action.REOPEN:
+            return self._reopen(intent), intent.note
+        if intent.action is Action.KEEP:
+            return intent.record, intent.note
+        made = self.store.create_run(intent.record, self.body)
         if made is not None:
-            return made, self._note_reuse(made)
-        existing = self.store.find_run(record.id)
-        if existing is not None and self.wishes.run_id is not None:
+            return made, intent.note
+        if self.store.find_run(intent.record.id) is None:
+            # Whoever deleted the run of this id died before the end of it.
+            self.runtime.sweep_deleted(intent.record.id)
+        return self._submit()
+
+    def intend(self) -> Intent:
+        """Return what ``submit`` would do now; writes nothing.
+
+        Raises:
+            RunConflict: the id belongs to another run, or its state does not allow it.
+        """
+        known = self.wishes.run_id
+        existing = self.store.find_run(RunId(known)) if known is not None else None
+        if existing is not None:
             return self._existing(existing)
-        if existing is None:  # whoever deleted the run of this id died before the end of it
-            self.runtime.sweep_deleted(record.id)
-        return self.submit()
+        record = self._record()
+        return Intent(
+            action=Action.MAKE, record=record, plan=self.plan, note=self._note_reuse(record)
+        )
 
     def _record(self) -> RunRecord:
         wishes, now = self.wishes, self.runtime.clock.now()
@@ -201,21 +282,31 @@ class Submission:
         if name == "last":
             return self.wishes.find_last(self.plan.workflow)
         if self.store.find_run(RunId(name)) is None:
-            raise RunNotFound(name, self.store.url, "reuse= takes a run id or 'last'")
+            known = [each.id for each in self.store.list_runs(RunQuery(limit=200))]
+            near = did_you_mean(name, known)
+            raise RunNotFound(name, self.store.url, f"reuse= takes a run id or 'last'{near}")
         return RunId(name)
 
-    def _note_reuse(self, made: RunRecord) -> str:
-        if made.reuse_from is None:
+    def _note_reuse(self, record: RunRecord) -> str:
+        donor = self.store.find_run(record.reuse_from) if record.reuse_from is not None else None
+        if donor is None:
             return ""
-        donor = self.store.get_run(made.reuse_from)
-        matching = self._match(donor, self.store.list_steps(donor.id))
-        return f"run {made.id} takes over from {donor.id}: {summary(matching, self.plan)}"
+        matching = match_donor(
+            self.plan,
+            fingerprints(self.plan, self.inputs),
+            self.store.list_steps(donor.id),
+            functions=_functions(self._plan_of(donor)),
+        )
+        return f"run {record.id} takes over from {donor.id}: {summary(matching, self.plan)}"
 
-    def _match(self, record: RunRecord, rows: list[StepRecord]) -> Matching:
+    def _match(
+        self, record: RunRecord, rows: list[StepRecord], *, keep_changed: bool = False
+    ) -> Matching:
         return match_rows(
             self.plan,
             fingerprints(self.plan, self.inputs),
             rows,
+            keep_changed=keep_changed,
             old_functions=_functions(self._plan_of(record)),
         )
 
@@ -223,9 +314,13 @@ class Submission:
         return decode_plan(self.store.get_plan(record.plan_digest).body)
 
     # --- an id that exists --------------------------------------------------------------------
-    def _existing(self, record: RunRecord) -> tuple[RunRecord, str]:
+    def _existing(self, record: RunRecord) -> Intent:
         if self.wishes.if_exists == "fail":
-            raise RunConflict(f"run {record.id!r} exists ({record.status}) and if_exists='fail'")
+            raise RunConflict(
+                f"run {record.id!r} exists ({record.status}) and if_exists='fail': give a new "
+                f"run_id=, or look at it with `{self._shell.command('show', record.id)}`"
+            )
+        self._stay_a_fork(self._plan_of(record))
         equal = self._is_equal(record)
         match record.status:
             case RunStatus.SUCCEEDED:
@@ -235,11 +330,27 @@ class Submission:
             case RunStatus.PAUSED | RunStatus.CANCELLED:
                 raise RunConflict(
                     f"run {record.id!r} is {record.status}: go on with it by "
-                    f"`perdure resume {record.id}`, or give a new run_id="
+                    f"`{self._shell.resume(record.id)}`, run it again from the start under an id "
+                    f"of its own by `{self._shell.command('rerun', record.id)}`, or give a new "
+                    "run_id="
                 )
         if is_driven(record) or record.status is not RunStatus.RUNNING:
             return self._attached(record, equal)
         return self._reopened(record, equal)
+
+    def _stay_a_fork(self, recorded: Plan) -> None:
+        """Let what a fork was asked for, once, hold for as long as the run is there."""
+        if recorded.takeover is not None:
+            self.plan = carried_over(self.plan, recorded)
+            self.body = plan_record(self.plan, self.inputs)
+
+    def _keep(self, record: RunRecord, note: str) -> Intent:
+        plan = self._plan_of(record)
+        return Intent(action=Action.KEEP, record=record, plan=plan, note=note)
+
+    @property
+    def _shell(self) -> Shell:
+        return shell_of(self.settings)
 
     def _is_equal(self, record: RunRecord) -> bool:
         old = self._plan_of(record)
@@ -249,17 +360,20 @@ class Submission:
             and record.inputs_digest == inputs_digest(self.inputs)
         )
 
-    def _recorded(self, record: RunRecord, equal: bool) -> tuple[RunRecord, str]:
+    def _recorded(self, record: RunRecord, equal: bool) -> Intent:
         if not equal:
             raise RunConflict(
                 f"run {record.id!r} has succeeded with other code or inputs "
                 f"({self._difference(record)}). To take over what has not changed into a new run "
-                f"pass reuse={record.id!r} (--reuse {record.id}) without its id, or give a new id"
+                f"pass reuse={record.id!r} (--reuse {shlex.quote(record.id)}) without its id, or "
+                "give a new id"
             )
         if not values_are_there(self.runtime, record):
             return self._reopened(record, equal)
         when = record.finished_at
-        return record, f"{record.id} finished {when:%Y-%m-%d %H:%M} UTC: recorded result"
+        return self._keep(
+            record, f"{record.id} finished {when:%Y-%m-%d %H:%M} UTC: recorded result"
+        )
 
     def _difference(self, record: RunRecord) -> str:
         if record.inputs_digest != inputs_digest(self.inputs):
@@ -273,53 +387,72 @@ class Submission:
             return f"inputs {', '.join(names)}"
         return summary(self._match(record, self.store.list_steps(record.id)), self.plan)
 
-    def _attached(self, record: RunRecord, equal: bool) -> tuple[RunRecord, str]:
+    def _attached(self, record: RunRecord, equal: bool) -> Intent:
         if not equal:
             raise RunConflict(
                 f"run {record.id!r} is {record.status} with other code or inputs "
-                f"({self._difference(record)}): wait for it, or `perdure cancel {record.id}`"
+                f"({self._difference(record)}): wait for it, stop it with "
+                f"`{self._shell.command('cancel', record.id)}`, or give a new run_id="
             )
-        return record, f"{record.id} is {record.status}: attached"
+        return self._keep(record, f"{record.id} is {record.status}: attached")
 
-    def _reopened(self, record: RunRecord, equal: bool) -> tuple[RunRecord, str]:
+    def _reopened(self, record: RunRecord, equal: bool) -> Intent:
         rows = self.store.list_steps(record.id, current_only=False)
-        matching = self._match(record, rows)
+        matching = self._match(record, rows, keep_changed=self.wishes.on_change == "reuse")
         if self.wishes.on_change == "fail" and matching.obsolete:
             changed = summary(matching, self.plan)
-            raise RunConflict(f"run {record.id!r} has changed: {changed}, and on_change='fail'")
+            raise RunConflict(
+                f"run {record.id!r} has changed: {changed}, and on_change='fail'. Put the code "
+                "back, or say on_change='recompute' (runs what changed) or 'reuse' (keeps results)"
+            )
+        opened = reopened(record, self._other_body(record), self.wishes.policy())
+        if not equal:
+            opened = msgspec.structs.replace(
+                opened, inputs=self.inputs, inputs_digest=inputs_digest(self.inputs)
+            )
+        note = f"{record.id} goes on: {summary(matching, self.plan)}"
+        return Intent(action=Action.REOPEN, record=opened, plan=self.plan, note=note)
+
+    def _other_body(self, record: RunRecord) -> PlanRecord | None:
+        # Options such as memory= and timeout= are no part of what makes plans equal.
+        return None if record.plan_digest == self.body.digest else self.body
+
+    def _reopen(self, intent: Intent) -> RunRecord:
+        record = self.store.get_run(intent.record.id)
         bury_owner(self.store, record)
-        reopened = self.store.reset_run(
+        is_same = intent.record.inputs_digest == record.inputs_digest
+        return self.store.reset_run(
             record.id,
-            plan=None if equal else self.body,
-            inputs=None if equal else self.inputs,
-            inputs_digest=inputs_digest(self.inputs),
-            policy=self.wishes.policy(),
+            plan=self._other_body(record),
+            inputs=None if is_same else intent.record.inputs,
+            inputs_digest=intent.record.inputs_digest,
+            policy=intent.record.policy,
             reason="run",
         )
-        return reopened, f"{record.id} goes on: {summary(matching, self.plan)}"
 
-    # --- refused before anything exists -------------------------------------------------------
-    def _refuse_unenforceable(self) -> None:
-        executor = self.wishes.executor or self.settings.executor
-        capacity = detect_capacity(self.settings.workers, resources=self.settings.resources)
-        for step in self.plan.steps:
-            options = self.plan.options[step.options]
-            if (missing := shortage(options, capacity)) is not None:
-                raise DefinitionError(
-                    f"step {step.id} can never run here: {missing}. Ask for less with "
-                    f"`.options(...)`, start perdure where there is more, or say how much there "
-                    f"is: `resources` among the settings, or PERDURE_RESOURCES=NAME=AMOUNT, for "
-                    f"resources of your own; `workers` for cpus"
-                )
-            if (
-                executor == "inline"
-                and options.timeout_s is not None
-                and not options.allow_unenforced
-            ):
-                raise DefinitionError(
-                    f"step {step.id} has a timeout, which executor='inline' cannot enforce. Use "
-                    "executor='processes', or say allow_unenforced=True in the task's options"
-                )
+
+def refuse_unenforceable(plan: Plan, settings: Settings, executor: str | None) -> None:
+    """Refuse, before anything exists, a plan that could never run here.
+
+    Raises:
+        DefinitionError: a step asks for more than there is, or for what the executor cannot do.
+    """
+    executor = executor or settings.executor
+    capacity = detect_capacity(settings.workers, resources=settings.resources)
+    for step in plan.steps:
+        options = plan.options[step.options]
+        if (missing := shortage(options, capacity)) is not None:
+            raise DefinitionError(
+                f"step {step.id} can never run here: {missing}. Ask for less with "
+                f"`.options(...)`, start perdure where there is more, or say how much there "
+                f"is: `resources` among the settings, or PERDURE_RESOURCES=NAME=AMOUNT, for "
+                f"resources of your own; `workers` for cpus"
+            )
+        if executor == "inline" and options.timeout_s is not None and not options.allow_unenforced:
+            raise DefinitionError(
+                f"step {step.id} has a timeout, which executor='inline' cannot enforce. Use "
+                "executor='processes', or say allow_unenforced=True in the task's options"
+            )
 
 
 def _store_inputs(prepared: Prepared, values: Values) -> dict[str, StoredValue]:
@@ -336,8 +469,10 @@ def summary(matching: Matching, plan: Plan) -> str:
     """Say in one line what is reused and why the rest runs."""
     reused = len(matching.kept) + len(matching.adopted)
     line = f"reused {reused} of {len(plan.steps)}"
-    changed = {s: r for s, r in matching.reasons.items() if "upstream" not in r}
-    told = [f"{step} runs: {reason}" for step, reason in list(changed.items())[:2]]
+    given = plan.takeover.given if plan.takeover is not None else {}
+    changed = {s: r for s, r in matching.reasons.items() if "upstream" not in r and s not in given}
+    told = [f"{step} is given" for step in given]
+    told += [f"{step} runs: {reason}" for step, reason in list(changed.items())[:2]]
     return "; ".join([line, *told])
 
 
@@ -356,6 +491,17 @@ def bury_owner(store: RunStore, record: RunRecord) -> None:
         store.unregister(record.owner)
 
 
+def values_are_there(runtime: Runtime, record: RunRecord) -> bool:
+    """Say whether every value that the run has stored can be read, verified."""
+    for row in runtime.store.list_steps(record.id):
+        if row.value is not None and row.value.place is Place.BLOB:
+            try:
+                runtime.blobs.open(row.value.integrity, row.value.size_bytes)
+            except ValueDamaged:
+                return False
+    return True
+
+
 def _functions(plan: Plan) -> dict[str, Function]:
     return {function.counts_as: function for function in plan.functions.values()}
 
@@ -368,120 +514,3 @@ def _deadline(deadline: Any, now: datetime) -> datetime | None:
             raise DefinitionError("deadline= needs a time zone: datetime.now(UTC), not naive")
         return deadline
     return now + timedelta(seconds=parse_duration(deadline))
-
-
-# --- resume -----------------------------------------------------------------------------------
-def reopen_run(
-    runtime: Runtime,
-    run_id: RunId,
-    *,
-    code: str,
-    on_change: str,
-    on_divergence: str,
-    executor: str | None,
-    dag: Any,
-) -> str:
-    """Make a run ready to be driven again; returns a line that says what it was."""
-    if code not in ("recorded", "current"):
-        raise DefinitionError(f"code={code!r}: known are 'recorded' and 'current'")
-    wishes = Wishes(given={}, executor=executor, on_change=on_change, on_divergence=on_divergence)
-    wishes.check()
-    record = runtime.store.get_run(run_id)
-    if is_driven(record):
-        return f"{run_id} is {record.status} and driven by process {_driver(record)}: attached"
-    if record.status is RunStatus.SUCCEEDED and values_are_there(runtime, record):
-        return f"{run_id} has succeeded: recorded result"
-    policy = msgspec.structs.replace(
-        record.policy,
-        code=code,
-        on_change=on_change,
-        on_divergence=on_divergence,
-        executor=executor or record.policy.executor,
-    )
-    plan = _plan_of_today(runtime, record, dag) if code == "current" else None
-    body = plan_record(plan, {}) if plan is not None else None
-    bury_owner(runtime.store, record)
-    runtime.store.reset_run(run_id, plan=body, policy=policy, reason="resume")
-    return f"{run_id} was {record.status}: goes on"
-
-
-def _driver(record: RunRecord) -> str:
-    return f"{record.owner.pid} on {record.owner.host}" if record.owner is not None else "nobody"
-
-
-def values_are_there(runtime: Runtime, record: RunRecord) -> bool:
-    """Say whether every value that the run has stored can be read, verified."""
-    for row in runtime.store.list_steps(record.id):
-        if row.value is not None and row.value.place is Place.BLOB:
-            try:
-                runtime.blobs.open(row.value.integrity, row.value.size_bytes)
-            except ValueDamaged:
-                return False
-    return True
-
-
-def _plan_of_today(runtime: Runtime, record: RunRecord, dag: Any) -> Plan:
-    """Return the recorded plan with today's code for the steps that have not committed.
-
-    The graph stays as it was recorded: today's definition must have the same step ids.
-    """
-    recorded = decode_plan(runtime.store.get_plan(record.plan_digest).body)
-    today = _compile_today(runtime, record, dag)
-    ours, theirs = {s.id: s for s in recorded.steps}, {s.id: s for s in today.steps}
-    if ours.keys() != theirs.keys():
-        differing = ", ".join(sorted(ours.keys() ^ theirs.keys())[:5])
-        raise RunConflict(
-            f"a resume never changes the graph, and today's has other steps ({differing}). Make a "
-            f"new run that takes over what has not changed: reuse={record.id!r}"
-        )
-    done = {row.step_id for row in runtime.store.list_steps(record.id) if row.value is not None}
-    functions = dict(recorded.functions)
-    steps = []
-    for step in recorded.steps:
-        if step.id not in done:
-            step = _with_body_of(step, theirs[step.id], recorded, today, functions)
-        steps.append(step)
-    return msgspec.structs.replace(
-        recorded,
-        steps=tuple(steps),
-        functions=functions,
-        bundle=today.bundle,
-        bundle_size=today.bundle_size,
-    )
-
-
-def _with_body_of(
-    step: StepPlan,
-    other: StepPlan,
-    recorded: Plan,
-    today: Plan,
-    functions: dict[str, Function],
-) -> StepPlan:
-    function = today.functions[other.function]
-    functions[function.id] = function
-    options = recorded.options[step.options]
-    own = own_digest(function.counts_as, options.outputs, options.catch, step.given)
-    return msgspec.structs.replace(step, function=function.id, own=own)
-
-
-def _compile_today(runtime: Runtime, record: RunRecord, dag: Any) -> Plan:
-    if dag is None:
-        if record.origin is None:
-            raise DefinitionError(
-                f"run {record.id!r} has no recorded origin: pass its definition, "
-                f"perdure.resume({record.id!r}, code='current', dag=...)"
-            )
-        dag = load_target(record.origin)
-    values = runtime.values
-    given = {name: values.load(stored) for name, stored in record.inputs.items()}
-    prepared = prepare(dag, {**_statics(runtime, record), **given})
-    return compile_dag(prepared.dag, values, origin=prepared.origin)
-
-
-def _statics(runtime: Runtime, record: RunRecord) -> dict[str, Any]:
-    recorded = decode_plan(runtime.store.get_plan(record.plan_digest).body)
-    return {
-        parameter.name: runtime.values.load(recorded.constants[parameter.value])
-        for parameter in recorded.parameters
-        if parameter.static and parameter.value is not None
-    }

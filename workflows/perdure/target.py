@@ -34,17 +34,23 @@ def load_target(target: str) -> Workflow[Any, Any]:
         DefinitionError: there is no such file, module or workflow, or importing it fails.
     """
     place, _, name = target.partition(":")
-    if not place:
+    if not place or "\0" in target:
         raise DefinitionError(f"target {target!r}: write FILE.py[:workflow] or package.module:name")
-    is_file = place.endswith(".py") or os.sep in place
-    module = _load_file(place) if is_file else _load_module(place)
+    module = _load_file(place) if _is_file_name(place) else _load_module(place)
     return _workflow_in(module, name, place)
 
 
+def _is_file_name(place: str) -> bool:
+    """Say whether a file is meant: nothing that is no module's name is looked for as one."""
+    return place.endswith(".py") or not all(part.isidentifier() for part in place.split("."))
+
+
 def _load_file(place: str) -> types.ModuleType:
-    path = Path(place).expanduser().resolve()
+    path = _resolved(place)
+    if path.is_dir():
+        raise DefinitionError(f"{place} is a folder: name a file in it{_examples(path)}")
     if not path.is_file():
-        near = did_you_mean(path.name, _names_beside(path))
+        near = did_you_mean(path.name, _names_in(path.parent))
         raise DefinitionError(f"there is no file {place}{near}")
     main = sys.modules.get("__main__")
     main_file = getattr(main, "__file__", None)
@@ -62,11 +68,23 @@ def _load_file(place: str) -> types.ModuleType:
     return module
 
 
-def _names_beside(path: Path) -> list[str]:
+def _resolved(place: str) -> Path:
     try:
-        return [each.name for each in path.parent.glob("*.py")]
+        return Path(place).expanduser().resolve()
+    except (OSError, RuntimeError) as error:  # a loop of links, an unknown user
+        raise DefinitionError(f"there is no file {place}: {error}") from error
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return sorted(each.name for each in folder.glob("*.py"))
     except OSError:
         return []
+
+
+def _examples(folder: Path) -> str:
+    names = _names_in(folder)
+    return f", such as {', '.join(names[:3])}" if names else " (there is no .py file in it)"
 
 
 def script_name(path: Path) -> str:
@@ -119,11 +137,15 @@ def _load_module(place: str) -> types.ModuleType:
         if place == missing or place.startswith(missing + "."):
             raise DefinitionError(
                 f"there is no module {missing!r} on the path (looked from {os.getcwd()}); a file "
-                "is given as FILE.py"
+                f"is given as FILE.py{_nearest_file(place)}"
             ) from None
         raise _import_failed(place, error) from error
-    except Exception as error:  # importing runs the user's code
+    except (Exception, SystemExit) as error:  # importing runs the user's code
         raise _import_failed(place, error) from error
+
+
+def _nearest_file(place: str) -> str:
+    return did_you_mean(f"{place}.py", _names_in(Path.cwd()))
 
 
 def _import_failed(place: str, error: BaseException) -> DefinitionError:

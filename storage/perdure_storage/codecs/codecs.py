@@ -86,7 +86,10 @@ class Codecs:
             raise
         except Exception as error:  # decoding imports and runs the user's code
             said = readable(f"{type(error).__name__}: {error}")
-            raise StoreError(f"a stored value cannot be read in this process: {said}") from error
+            raise StoreError(
+                f"a stored value cannot be read in this process: {said}. Read it with the classes "
+                "and libraries that it was stored with, or run its step again"
+            ) from error
 
     def _reader(self, codec: str) -> Callable[[memoryview], Any]:
         reader = _READERS.get(codec)

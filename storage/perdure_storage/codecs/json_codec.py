@@ -324,24 +324,33 @@ class _Reader:
             return self._object(tag, node)
         reader = _READERS.get(tag)
         if reader is None:
-            raise StoreError(f"tagged JSON of an unknown kind: {tag!r}")
+            raise StoreError(
+                f"a stored value is tagged {tag!r}, which this perdure does not know: use a newer"
+            )
         return reader(self, node)
 
     def _object(self, kind: str, node: Node) -> Any:
         cls = find_class(node["t"])
         shape = shape_of(cls)
         if shape is None or shape.kind != kind:
-            raise StoreError(f"{node['t']} was a data class when the value was stored, and is not")
+            raise StoreError(
+                f"{node['t']} was a data class when a value was stored, and is not. {_PUT_BACK}"
+            )
         fields = {name: self.read(part) for name, part in node["v"].items()}
         try:
             return shape.make(cls, fields)
         except Exception as error:  # the class may have changed in any way since
-            raise StoreError(f"{node['t']} does not take the stored fields now: {error}") from error
+            raise StoreError(
+                f"{node['t']} does not take the stored fields now: {error}. {_PUT_BACK}"
+            ) from error
 
     def define(self, node: Node) -> Any:
         """Read a container that is referred to again."""
         value = self.shared[node["n"]] = self.read(node["v"])
         return value
+
+
+_PUT_BACK = "Put it back as it was, or run the step that made the value again"
 
 
 def find_class(name: str) -> type:
@@ -356,9 +365,13 @@ def find_class(name: str) -> type:
         for part in qualname.split("."):
             found = getattr(found, part)
     except Exception as error:  # importing runs the user's module, which may raise anything
-        raise StoreError(f"a stored value needs {name}, which is not there: {error}") from error
+        raise StoreError(
+            f"a stored value needs {name}, which is not there: {error}. {_PUT_BACK}"
+        ) from error
     if not isinstance(found, type):
-        raise StoreError(f"a stored value needs the class {name}, which is no class now")
+        raise StoreError(
+            f"a stored value needs the class {name}, which is no class now. {_PUT_BACK}"
+        )
     return found
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from perdure.errors import DefinitionError
-from perdure.settings import Settings, load_settings
+from perdure.settings import KEYS, Settings, load_settings, unknown_variables
 
 
 def load(start: Path, environ: dict[str, str] | None = None, **arguments: object) -> Settings:
@@ -117,3 +118,119 @@ def test_resources_that_make_no_sense_are_refused_with_their_source(
 ) -> None:
     with pytest.raises(DefinitionError, match="environment"):
         load(tmp_path, {"PERDURE_RESOURCES": text})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("store = 3", r"store in .*pyproject\.toml is a whole number \(3\): write a text"),
+        ("workers = '3'", r"workers in .*pyproject\.toml is a text \('3'\): write a whole number"),
+        ("workers = true", "workers in .* is a truth value"),
+        ("workers = 2.0", "workers in .* is a number with a point"),
+        ("executor = ['inline']", "executor in .* is a list"),
+        ("resources = 2020-01-01", "resources in .* write a text or a table"),
+    ],
+)
+def test_wrong_type_in_a_file_is_refused_with_file_and_key(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / "pyproject.toml").write_text(f"[tool.perdure]\n{text}\n")
+
+    with pytest.raises(DefinitionError, match=message):
+        load(tmp_path)
+
+
+def test_section_that_is_no_table_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool]\nperdure = 'inline'\n")
+
+    with pytest.raises(DefinitionError, match=r"write a table, \[tool\.perdure\]"):
+        load(tmp_path)
+
+
+def test_unknown_key_in_the_users_own_file_is_refused_with_a_hint(tmp_path: Path) -> None:
+    (tmp_path / "perdure").mkdir()
+    (tmp_path / "perdure" / "config.toml").write_text("worker = 3\n")
+
+    with pytest.raises(DefinitionError, match=r"config\.toml; did you mean 'workers'"):
+        load(tmp_path)
+
+
+def test_project_outranks_the_users_own_file(tmp_path: Path) -> None:
+    (tmp_path / "perdure").mkdir()
+    (tmp_path / "perdure" / "config.toml").write_text("workers = 3\nexecutor = 'inline'\n")
+    (tmp_path / "pyproject.toml").write_text("[tool.perdure]\nworkers = 2\n")
+
+    settings = load(tmp_path)
+
+    assert (settings.workers, settings.executor) == (2, "inline")
+    assert settings.origin["workers"].endswith("pyproject.toml")
+    assert settings.origin["executor"].endswith("config.toml")
+
+
+def test_path_in_a_file_starts_at_the_file_and_not_where_somebody_stands(tmp_path: Path) -> None:
+    text = "[tool.perdure]\nstore = 'data/x.db'\nblobs = 'data/values'\n"
+    (tmp_path / "pyproject.toml").write_text(text)
+    inner = tmp_path / "src"
+    inner.mkdir()
+
+    assert load(inner).store == f"sqlite:///{tmp_path}/data/x.db"
+    assert load(inner).blobs == f"{tmp_path}/data/values"
+
+
+def test_home_is_a_home_in_a_store_and_in_blobs(tmp_path: Path) -> None:
+    settings = load(tmp_path, store="~/x.db", blobs="~/values")
+
+    assert settings.store == f"sqlite:///{Path.home()}/x.db"
+    assert settings.blobs == f"{Path.home()}/values"
+
+
+@pytest.mark.parametrize(
+    "store",
+    ["", "  ", "sqlite://", "sqlite:///", "sqlite:x.db", ":memory:", "a\0b", "~nobody-such/x"],
+)
+def test_store_that_names_no_file_is_refused_with_its_source(tmp_path: Path, store: str) -> None:
+    with pytest.raises(DefinitionError, match="from argument"):
+        load(tmp_path, store=store)
+
+
+@pytest.mark.parametrize("blobs", ["", "  "])
+def test_blobs_that_name_no_place_are_refused(tmp_path: Path, blobs: str) -> None:
+    with pytest.raises(DefinitionError, match="names no place"):
+        load(tmp_path, blobs=blobs)
+
+
+def test_variable_that_is_no_setting_is_told_of_with_the_nearest_one() -> None:
+    environ = {
+        "PERDURE_STOR": "x",
+        "PERDURE_STORE": "y",
+        "PERDURE_CRASH_POINTS": "1",
+        "PERDURES": "z",
+        "PERDURE_TEST_STORE": "t",
+    }
+
+    assert unknown_variables(environ) == [
+        "PERDURE_STOR is set, and is no setting of perdure; did you mean 'PERDURE_STORE'?"
+    ]
+
+
+def test_variable_that_is_no_setting_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load(tmp_path, {"PERDURE_WORKER": "3"})
+
+    assert "did you mean 'PERDURE_WORKERS'" in caplog.text
+
+
+def test_each_setting_has_an_origin(tmp_path: Path) -> None:
+    assert load(tmp_path, workers=2).origin == {
+        **dict.fromkeys(KEYS, "default"),
+        "workers": "argument",
+    }
+
+
+def test_each_setting_is_a_field_with_a_meaning() -> None:
+    names = [each.name for each in fields(Settings) if each.name != "origin"]
+
+    assert list(KEYS) == names
+    for name in names:
+        assert f"        {name}: " in (Settings.__doc__ or "")

@@ -2,33 +2,53 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
-from perdure.cli import asking, looking, running
-from perdure.cli.endings import ExitCode, report, say
+from perdure.cli import asking, configuring, demo, keeping, looking, reading, running
+from perdure.cli.endings import ExitCode, report
+from perdure.cli.examples import epilog
 from perdure.cli.session import Session
+from perdure.cli.usage import report_usage
 
 app = typer.Typer(
     name="perdure",
     help="Run Python DAGs that survive. Exit codes: 0 ok, 1 a run failed, 2 usage, 3 suspended, "
     "130 cancelled or Ctrl-C.",
-    no_args_is_help=True,
-    add_completion=False,
+    invoke_without_command=True,
+    rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+RUN, LOOK, ASK, KEEP, HELP = "Run", "Look", "Ask", "Keep", "Help"
+
+
+def _add(verb: Callable[..., int], panel: str, **settings: Any) -> None:
+    """Make a function a verb: its name, its docstring, its examples."""
+    name = verb.__name__
+    app.command(name, rich_help_panel=panel, epilog=epilog(name), context_settings=settings)(verb)
+
+
 # Whatever follows the target belongs to the workflow, `--help` and dashes included.
-app.command(context_settings={"allow_interspersed_args": False})(running.run)
-app.command()(running.resume)
-app.command()(looking.ls)
-app.command()(looking.show)
-app.command()(looking.logs)
-app.command()(looking.why)
-app.command()(asking.cancel)
-app.command()(asking.pause)
-app.command()(asking.delete)
-app.command()(running.up)
+_add(running.run, RUN, allow_interspersed_args=False)
+_add(running.resume, RUN)
+_add(running.up, RUN)
+_add(demo.demo, RUN)
+_add(looking.ls, LOOK)
+_add(looking.show, LOOK)
+_add(looking.logs, LOOK)
+_add(looking.why, LOOK)
+_add(reading.cat, LOOK)
+_add(reading.get, LOOK)
+_add(asking.cancel, ASK)
+_add(asking.pause, ASK)
+_add(asking.delete, KEEP)
+_add(keeping.gc, KEEP)
+app.add_typer(keeping.db, name="db", rich_help_panel=KEEP)
+app.add_typer(configuring.config, name="config", rich_help_panel=HELP)
 
 
 def _print_version(value: bool) -> None:
@@ -41,6 +61,7 @@ def _print_version(value: bool) -> None:
 
 @app.callback()
 def perdure(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -48,25 +69,45 @@ def perdure(
         ),
     ] = False,
 ) -> None:
-    """Take the options that stand before the verb."""
+    """Take the options that stand before the verb; without a verb say where to begin."""
+    if context.invoked_subcommand is None:
+        from perdure.cli.start import start
+
+        raise typer.Exit(start())
 
 
 def invoke(argv: list[str]) -> int:
     """Run one command and return its exit code; nothing of ours is raised."""
     session = Session()
     try:
-        code = app(argv, standalone_mode=False, prog_name="perdure", obj=session)
+        code = int(app(argv, standalone_mode=False, prog_name="perdure", obj=session) or 0)
+        sys.stdout.flush()  # here, where a reader that has gone can still be met quietly
     except typer.TyperException as error:  # the command line itself, as Typer reads it
-        return _report_usage(error)
+        return report_usage(error, argv, verbs())
+    except typer.Abort:  # Ctrl-C or Ctrl-D where something was asked
+        return ExitCode.CANCELLED
+    except BrokenPipeError:
+        return _without_a_reader()
+    except SystemExit as ended:  # completion ends so, and Typer where a pipe is closed
+        if isinstance(ended.__context__, BrokenPipeError):
+            return _without_a_reader()
+        return int(ended.code or 0)
     except Exception as error:  # noqa: BLE001 - the outermost boundary: said, not thrown at people
-        return report(error, run_id=session.run_id, show_traceback=session.show_traceback)
-    return int(code or 0)
+        return report(
+            error,
+            run_id=session.run_id,
+            store=session.store,
+            show_traceback=session.show_traceback,
+        )
+    return code
 
 
-def _report_usage(error: typer.TyperException) -> int:
-    """Say what is wrong with the words; without any words Typer has shown the help already."""
-    message = error.format_message()
-    if message:
-        say(f"error: {message}")
-        say("`perdure --help` and `perdure VERB --help` list what there is")
-    return ExitCode.USAGE
+def verbs() -> list[str]:
+    """Return the names of all verbs."""
+    return list(typer.main.get_group(app).commands)
+
+
+def _without_a_reader() -> int:
+    """End quietly: whoever read our output, such as ``head``, has seen enough."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at exit
+    return ExitCode.OK

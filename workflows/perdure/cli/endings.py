@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 import traceback
 from enum import IntEnum
 
+from perdure.cli.users_code import is_users, place_of
 from perdure.errors import (
     CodeChanged,
     DefinitionError,
@@ -21,8 +23,9 @@ from perdure.errors import (
     RunNotFound,
     StoreError,
     ValueDamaged,
+    ValueUnavailable,
 )
-from perdure_storage.errors import StoreUnavailable
+from perdure_storage.errors import KeyMissing, SchemaMismatch, StoreUnavailable
 
 
 class ExitCode(IntEnum):
@@ -36,7 +39,15 @@ class ExitCode(IntEnum):
 
 
 class UsageError(PerdureError):
-    """The command line itself makes no sense; ``hint`` is the line below it."""
+    """The command line itself makes no sense; ``hint`` is the line below it.
+
+    Likely:
+        A misspelt option or parameter, or a prefix that fits several runs.
+
+    Type:
+        ``perdure --help``, or ``perdure VERB --help``; ``perdure run TARGET --help`` lists a
+        workflow's parameters.
+    """
 
     def __init__(self, message: str, hint: str = "") -> None:
         self.hint = hint
@@ -44,7 +55,14 @@ class UsageError(PerdureError):
 
 
 class Interrupted(PerdureError):
-    """Ctrl-C while a run was driven here. Typer would swallow the KeyboardInterrupt itself."""
+    """Ctrl-C while a run was driven here. Typer would swallow the KeyboardInterrupt itself.
+
+    Likely:
+        You pressed Ctrl-C. Running steps were ended, what was finished is kept.
+
+    Type:
+        ``perdure resume ID``
+    """
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
@@ -52,28 +70,75 @@ class Interrupted(PerdureError):
 
 
 _ENDED = RunFailed | RunCancelled | RunNotDriven
+_GOES_ON = Interrupted | NondeterminismError | StoreUnavailable | ValueDamaged | ValueUnavailable
+_PLACES = StoreError | ValueDamaged | ValueUnavailable
+"""What the store and the blobs may have, without a run: `perdure doctor` looks at both."""
+_UNTIL_MENDED = SchemaMismatch | KeyMissing
 _USAGE = (UsageError, DefinitionError, NotSerializable, RunConflict, RunNotFound, StoreError)
 """What somebody can mend by typing something else; a store that does not answer is not of it."""
 
 
-def report(error: Exception, *, run_id: str | None, show_traceback: bool) -> ExitCode:
-    """Say on stderr what went wrong and what to type next; return the exit code."""
+def report(
+    error: Exception,
+    *,
+    run_id: str | None = None,
+    store: str | None = None,
+    show_traceback: bool = False,
+) -> ExitCode:
+    """Say on stderr what went wrong and what to type next; return the exit code.
+
+    Args:
+        error: what ended the command.
+        run_id: the run that it was about, if there is one.
+        store: what its ``--store`` said; commands that are named say it too.
+        show_traceback: whether to show where in perdure it came from.
+    """
     if show_traceback:
         traceback.print_exception(error)
-    if isinstance(error, Interrupted):
-        say(str(error))
-    elif isinstance(error, PerdureError):
-        _say_error(error)
-    elif isinstance(error, OSError):  # the machine's, not ours: no such folder, no right, no room
-        say(f"error: {error}")
-    else:
-        say(f"error: perdure is wrong, not you: {type(error).__name__}: {error}")
-        if not show_traceback:
-            say("please report it with what --traceback prints")
+    for line in _lines(error, show_traceback=show_traceback):
+        say(with_store(line, store))
     command = next_command(error, run_id)
     if command is not None and command not in str(error):
-        say(f"next: {command}")
+        say(f"next: {with_store(command, store)}")
     return exit_code(error)
+
+
+def _lines(error: Exception, *, show_traceback: bool) -> list[str]:
+    """Return what is said of an error before the next command."""
+    if isinstance(error, Interrupted):
+        return [str(error)]
+    if isinstance(error, DefinitionError | NotSerializable):
+        return [f"error: {error}", *_place(error)]
+    if isinstance(error, PerdureError):
+        hint = getattr(error, "hint", "")
+        return [f"error: {error}", *([hint] if hint else [])]
+    if isinstance(error, OSError):  # the machine's, not ours: no such folder, no right, no room
+        return [f"error: {error}", *_place(error)]
+    if is_users(error):  # the body of a workflow is their code too
+        return [f"error: {type(error).__name__}: {error}", *_place(error)]
+    said = f"error: perdure is wrong, not you: {type(error).__name__}: {error}"
+    return [said] if show_traceback else [said, "please report it with what --traceback prints"]
+
+
+def _place(error: Exception) -> list[str]:
+    place = place_of(error)
+    return [f"  at {place}"] if place else []
+
+
+_COMMAND = re.compile(
+    r"perdure (?:resume|cancel|pause|delete|show|logs|why|get|cat|ls|gc|up|doctor|db \w+)\b[^`\n]*"
+)
+
+
+def with_store(text: str, store: str | None) -> str:
+    """Return ``text`` with ``--store`` in the commands of perdure's that it names.
+
+    Where an error arises nobody knows how its store was named on the command line.
+    """
+    if store is None:
+        return text
+    option = f" --store {shlex.quote(store)}"
+    return _COMMAND.sub(lambda at: at[0] if "--store" in at[0] else at[0] + option, text)
 
 
 def exit_code(error: Exception) -> ExitCode:
@@ -95,23 +160,18 @@ def next_command(error: Exception, run_id: str | None) -> str | None:
     run_id = getattr(error, "run_id", None) or run_id
     if isinstance(error, RunNotFound):
         return "perdure ls"
-    if run_id is None or isinstance(error, _ENDED | UsageError | InternalError | RunConflict):
+    if isinstance(error, _ENDED | UsageError | InternalError | RunConflict):
+        return None
+    if isinstance(error, _PLACES) and (run_id is None or isinstance(error, _UNTIL_MENDED)):
+        return None if "`" in str(error) else "perdure doctor"
+    if run_id is None:
         return None
     command = f"perdure resume {shlex.quote(run_id)}"
     if isinstance(error, CodeChanged):
         return f"{command} --code current"
-    if isinstance(error, Interrupted | NondeterminismError | StoreUnavailable | ValueDamaged):
-        return command
-    return None
+    return command if isinstance(error, _GOES_ON | StoreError) else None
 
 
 def say(text: str) -> None:
     """Print a line for people: stderr, so that stdout holds results only."""
     print(text, file=sys.stderr, flush=True)
-
-
-def _say_error(error: PerdureError) -> None:
-    say(f"error: {error}")
-    hint = getattr(error, "hint", "")
-    if hint:
-        say(hint)

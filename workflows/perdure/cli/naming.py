@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from perdure.cli.endings import UsageError
+from perdure.errors import RunNotFound
 from perdure_storage.records import RunId, RunQuery
 
 if TYPE_CHECKING:
     from perdure.client import Perdure
     from perdure.runs import Run
+    from perdure_storage.protocols import RunStore
 
 LAST = "-"
 _SHOWN = 5
@@ -22,15 +24,33 @@ def find(perdure: Perdure, text: str) -> Run:
         RunNotFound: there is none.
         UsageError: several ids begin with it.
     """
-    store = perdure.runtime.store
+    return perdure.get_run(find_id(perdure.runtime.store, text))
+
+
+def find_id(store: RunStore, text: str) -> RunId:
+    """Return the id that ``text`` means; ``text`` itself where the store has nothing like it.
+
+    Raises:
+        RunNotFound: no run can have such an id.
+        UsageError: several ids begin with it.
+    """
     if text == LAST:
         newest = store.list_runs(RunQuery(limit=1))
-        return perdure.get_run(newest[0].id if newest else text)
-    if not text or store.find_run(RunId(text)) is not None:
-        return perdure.get_run(text)
+        return newest[0].id if newest else RunId(text)
+    if not _may_be_an_id(text):
+        raise RunNotFound(text, store.url)
+    if store.find_run(RunId(text)) is not None:
+        return RunId(text)
     candidates = store.list_runs(RunQuery(id_prefix=text, limit=_SHOWN + 1))
     if len(candidates) > 1:
         names = [record.id for record in candidates[:_SHOWN]]
         more = ", ..." if len(candidates) > _SHOWN else ""
-        raise UsageError(f"several runs begin with {text!r}: {', '.join(names)}{more}")
-    return perdure.get_run(candidates[0].id if candidates else text)
+        raise UsageError(
+            f"several runs begin with {text!r}: {', '.join(names)}{more}", "type more of the id"
+        )
+    return candidates[0].id if candidates else RunId(text)
+
+
+def _may_be_an_id(text: str) -> bool:
+    """Say whether it could be one; what a store could not even look for is none."""
+    return bool(text) and text.isprintable()  # half a surrogate pair is not printable either

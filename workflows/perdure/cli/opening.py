@@ -12,7 +12,21 @@ if TYPE_CHECKING:
 
 
 class NoStoreYet(StoreError):
-    """There is no store where one is looked for, and to look must not make one."""
+    """There is no store where one is looked for, and to look must not make one.
+
+    Likely:
+        You are in another folder than the one where you ran something, or nothing has run yet.
+
+    Type:
+        ``perdure run TARGET`` makes a store; ``--store`` or ``PERDURE_STORE`` names another.
+    """
+
+    def __init__(self, store: str) -> None:
+        self.store = store
+        super().__init__(
+            f"there is no store at {store}: nothing has run here yet. "
+            "`perdure run TARGET` makes one; --store or PERDURE_STORE names another"
+        )
 
 
 def open_store(
@@ -20,22 +34,23 @@ def open_store(
 ) -> Perdure:
     """Return the client of the settings; what it has to say goes to stderr, terminal or not."""
     from perdure.client import Perdure
+    from perdure.progress.displays import everywhere
     from perdure.settings import load_settings
 
-    return Perdure(load_settings(store=store, executor=executor, workers=workers), say)
+    settings = load_settings(store=store, executor=executor, workers=workers)
+    return Perdure(settings, say, find_medium=everywhere)
 
 
-def open_existing(store: str | None) -> Perdure:
+def open_existing(store: str | None, *, workers: int | None = None) -> Perdure:
     """Return the client of a store that is there already.
 
     Raises:
         NoStoreYet: there is none.
     """
-    perdure = open_store(store)
-    folder = perdure.settings.folder
-    if folder is not None and not folder.exists():
-        raise NoStoreYet(
-            f"there is no store at {perdure.settings.store}: nothing has run here yet. "
-            "`perdure run TARGET` makes one; --store or PERDURE_STORE names another"
-        )
+    from perdure.settings import sqlite_path
+
+    perdure = open_store(store, workers=workers)
+    path = sqlite_path(perdure.settings.store)
+    if path is not None and not path.exists():
+        raise NoStoreYet(perdure.settings.store)
     return perdure

@@ -30,8 +30,15 @@ class ParameterView(msgspec.Struct, frozen=True, kw_only=True):
     is_many: bool = False
 
 
-def parse(words: Sequence[str], parameters: Sequence[ParameterView]) -> dict[str, Any]:
+def parse(
+    words: Sequence[str], parameters: Sequence[ParameterView], *, options: Collection[str] = ()
+) -> dict[str, Any]:
     """Return parameter texts by name: str, list of str, bool, or a dict of those for dotted names.
+
+    Args:
+        words: what stands after the target.
+        parameters: those of the workflow.
+        options: perdure's own, ``--name``, which stand before the target.
 
     Raises:
         UsageError: an unknown name, a missing or surplus word, a parameter given twice.
@@ -48,7 +55,7 @@ def parse(words: Sequence[str], parameters: Sequence[ParameterView]) -> dict[str
                 _listing(known),
             )
         name, has_value, text = word[2:].partition("=")
-        parameter, path, negated = _find(name, known)
+        parameter, path, negated = _find(name, known, options)
         if parameter.is_flag and not path:
             _set(given, (parameter.name,), _flag(word, text if has_value else None, negated))
             continue
@@ -69,7 +76,7 @@ def parse(words: Sequence[str], parameters: Sequence[ParameterView]) -> dict[str
 
 
 def _find(
-    name: str, known: dict[str, ParameterView]
+    name: str, known: dict[str, ParameterView], options: Collection[str]
 ) -> tuple[ParameterView, tuple[str, ...], bool]:
     """Return the parameter that ``--name`` means, the path into it, and whether it is negated."""
     head, *path = name.split(".")
@@ -79,10 +86,20 @@ def _find(
     plain = python.removeprefix("no_")
     if plain != python and plain in known:
         return known[plain], tuple(path), True
+    if f"--{head}" in options:
+        raise UsageError(
+            f"--{head} is an option of perdure's, not a parameter of the workflow",
+            f"it stands before the target: perdure run --{head} ... TARGET",
+        )
+    near = did_you_mean(f"--{head}", [_dashed(each) for each in known])
     raise UsageError(
-        f"no parameter --{head}{did_you_mean(python, known)}",
+        f"no parameter --{head}{near}",
         f"{_listing(known)}; options of perdure stand before the target",
     )
+
+
+def _dashed(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _flag(word: str, text: str | None, negated: bool) -> bool:
@@ -108,7 +125,7 @@ def _set(given: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
 def _listing(known: Collection[str]) -> str:
     if not known:
         return "this workflow has no parameters"
-    return "its parameters: " + ", ".join(f"--{name}" for name in known)
+    return "its parameters: " + ", ".join(_dashed(name) for name in known)
 
 
 def read_tags(words: Sequence[str]) -> dict[str, str]:

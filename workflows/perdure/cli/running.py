@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import pprint
-import shlex
 import signal
 import threading
 from types import FrameType
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from perdure.cli.completion import choices, run_ids
 from perdure.cli.endings import ExitCode, Interrupted, say
 from perdure.cli.session import (
     ExecutorOption,
@@ -22,11 +23,12 @@ from perdure.cli.session import (
     WorkersOption,
     session_of,
 )
-from perdure.errors import RunFailed
+from perdure.errors import PerdureError, RunFailed
 from perdure_storage.lifecycle import is_terminal
 from perdure_storage.shapes import readable
 
 if TYPE_CHECKING:
+    from perdure.client import Perdure
     from perdure.runs import Run
 
 
@@ -49,7 +51,10 @@ def run(
     reuse: Annotated[
         str | None,
         typer.Option(
-            metavar="ID", help="Take over what has not changed since that run; 'last': the newest."
+            metavar="ID",
+            help="Take over what has not changed since that run; 'last': the newest one of this "
+            "workflow.",
+            autocompletion=run_ids,
         ),
     ] = None,
     tag: Annotated[
@@ -58,25 +63,39 @@ def run(
     executor: ExecutorOption = None,
     workers: WorkersOption = None,
     durability: Annotated[
-        str | None, typer.Option(metavar="LEVEL", help="step (default) or group.")
+        str | None,
+        typer.Option(
+            metavar="LEVEL",
+            help="step (default) or group.",
+            autocompletion=choices("durability"),
+        ),
     ] = None,
     on_change: Annotated[
         str | None,
         typer.Option(
-            metavar="WHAT", help="For a changed step of this id: recompute (default), reuse, fail."
+            metavar="WHAT",
+            help="For a changed step of this id: recompute (default), reuse, fail.",
+            autocompletion=choices("on_change"),
         ),
     ] = None,
     on_failure: Annotated[
         str | None,
         typer.Option(
-            metavar="WHAT", help="stop (default), or finish what does not depend on the failure."
+            metavar="WHAT",
+            help="stop (default), or finish what does not depend on the failure.",
+            autocompletion=choices("on_failure"),
         ),
     ] = None,
     deadline: Annotated[
         str | None, typer.Option(metavar="DURATION", help="The run fails after it, such as 2h.")
     ] = None,
     if_exists: Annotated[
-        str | None, typer.Option(metavar="WHAT", help="For an id that exists: resume or fail.")
+        str | None,
+        typer.Option(
+            metavar="WHAT",
+            help="For an id that exists: resume or fail.",
+            autocompletion=choices("if_exists"),
+        ),
     ] = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Record the run for `perdure up`; exit code 3.")
@@ -85,7 +104,16 @@ def run(
     as_json: JsonOption = False,
     traceback: TracebackOption = False,
 ) -> int:
-    """Run a workflow durably and print its result."""
+    """Run a workflow durably and print its result.
+
+    Options of perdure stand before TARGET, parameters of the workflow after it, typed by its
+    signature: --k 5, --xs 1 --xs 2 for a list, --shuffle and --no-shuffle for a bool, --cfg.lr 0.1
+    for a field, and JSON for anything.
+
+    What a step returned is stored before anything uses it. After a kill, a crash or Ctrl-C
+    `perdure resume ID` goes on from there. With --json the run is printed, also one that failed.
+    """
+    from perdure.cli.naming import find_id
     from perdure.cli.opening import open_store
     from perdure.cli.parameters import read_tags
     from perdure.cli.targets import describe_parameters, read_inputs
@@ -107,13 +135,15 @@ def run(
         "if_exists": if_exists,
     }
     given = {name: value for name, value in options.items() if value is not None}
-    inputs = read_inputs(workflow, parameters or [])
-    with open_store(store, executor=executor, workers=workers):
+    own = {name for parameter in context.command.params for name in parameter.opts}
+    inputs = read_inputs(workflow, parameters or [], options=own)
+    with open_store(store, executor=executor, workers=workers) as perdure:
+        if reuse is not None and reuse != "last":
+            given["reuse"] = find_id(perdure.runtime.store, reuse)
         if detach:
-            submitted = workflow.submit(inputs=inputs, **given)
-            say(f"run {submitted.id} is recorded; `perdure up` drives it")
-            return ExitCode.SUSPENDED
-        return _finish(workflow.start(inputs=inputs, **given), session_of(context), as_json=as_json)
+            return _leave(perdure, workflow.submit(inputs=inputs, **given), as_json=as_json)
+        made = perdure.begin(workflow, inputs=inputs, **given)
+        return _finish(perdure, made, session_of(context), as_json=as_json)
 
 
 def resume(
@@ -122,15 +152,26 @@ def resume(
     code: Annotated[
         str,
         typer.Option(
-            metavar="WHICH", help="recorded (with the run), or current for what has not committed."
+            metavar="WHICH",
+            help="recorded (with the run), or current for what has not committed.",
+            autocompletion=choices("code"),
         ),
     ] = "recorded",
     on_change: Annotated[
-        str, typer.Option(metavar="WHAT", help="For changed steps: recompute, reuse, fail.")
+        str,
+        typer.Option(
+            metavar="WHAT",
+            help="For changed steps: recompute, reuse, fail.",
+            autocompletion=choices("on_change"),
+        ),
     ] = "recompute",
     on_divergence: Annotated[
         str,
-        typer.Option(metavar="WHAT", help="For rebuilt values that differ: fail, recompute, keep."),
+        typer.Option(
+            metavar="WHAT",
+            help="For rebuilt values that differ: fail, recompute, keep.",
+            autocompletion=choices("on_divergence"),
+        ),
     ] = "fail",
     executor: ExecutorOption = None,
     workers: WorkersOption = None,
@@ -138,30 +179,39 @@ def resume(
     as_json: JsonOption = False,
     traceback: TracebackOption = False,
 ) -> int:
-    """Go on with a run that was interrupted, killed, cancelled, paused or that failed."""
-    from perdure.cli.naming import find
-    from perdure.cli.opening import open_store
+    """Go on with a run that was interrupted, killed, cancelled, paused or that failed.
 
-    with open_store(store, workers=workers) as perdure:
+    What has committed does not run again. The code is the one that was recorded with the run;
+    --code current takes today's for the steps that have not committed, after you have mended it.
+    """
+    from perdure.cli.naming import find
+    from perdure.cli.opening import open_existing
+
+    with open_existing(store, workers=workers) as perdure:
         found = find(perdure, run_id)
         session_of(context).run_id = found.id
-        resumed = perdure.resume(
+        reopened = perdure.reopen(
             found.id,
             code=code,
             on_change=on_change,
             on_divergence=on_divergence,
             executor=executor,
         )
-        return _finish(resumed, session_of(context), as_json=as_json)
+        return _finish(perdure, reopened, session_of(context), as_json=as_json)
 
 
 def up(
     executor: ExecutorOption = None,
     workers: WorkersOption = None,
     store: StoreOption = None,
+    as_json: JsonOption = False,
     traceback: TracebackOption = False,
 ) -> int:
-    """Drive the store's runs that nobody drives, until Ctrl-C or SIGTERM."""
+    """Drive the store's runs that nobody drives, until Ctrl-C or SIGTERM.
+
+    It takes on what `perdure run --detach` and `submit` recorded, and what drivers that died left
+    behind. With --json it prints one line an event.
+    """
     from perdure.cli.opening import open_store
 
     stop = threading.Event()
@@ -173,33 +223,72 @@ def up(
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
+    tell = _tell_json if as_json else _tell_text
     with open_store(store, executor=executor, workers=workers) as perdure:
-        say(f"driving the runs of {perdure.runtime.store.url}; Ctrl-C stops, runs stay resumable")
+        tell("serving", perdure.runtime.store.url)
         perdure.serve(stop)
-    say("stopped")
+        tell("stopped", perdure.runtime.store.url)
     return ExitCode.CANCELLED if signal.SIGINT in received else ExitCode.OK
 
 
-def _finish(run: Run, session: Session, *, as_json: bool) -> int:
-    """Wait for the run's end and print its result."""
+def _tell_json(event: str, store: str) -> None:
+    from msgspec import json
+
+    line = {"event": event, "store": store, "pid": os.getpid()}
+    print(json.encode(line).decode(), flush=True)
+
+
+def _tell_text(event: str, store: str) -> None:
+    if event == "serving":
+        say(f"driving the runs of {store}; Ctrl-C stops, runs stay resumable")
+    else:
+        say(event)
+
+
+def _leave(perdure: Perdure, run: Run, *, as_json: bool) -> int:
+    """Say that a run is recorded, and who drives it."""
+    from perdure.cli.views import to_json, view_run
+    from perdure.engine.ownership import is_seen_dead
+
+    serving = [
+        owner
+        for owner, alive in perdure.runtime.store.coordinators()
+        if alive and owner.serves and not is_seen_dead(owner)
+    ]
+    who = f" (process {serving[0].pid} on {serving[0].host})" if serving else ", once there is one,"
+    say(f"run {run.id} is recorded: `perdure up`{who} drives it")
+    if as_json:
+        print(to_json(view_run(run)))
+    return ExitCode.SUSPENDED
+
+
+def _finish(perdure: Perdure, run: Run, session: Session, *, as_json: bool) -> int:
+    """Drive the run to its end and print its result, as JSON the run however it ended."""
+    from msgspec.structs import replace
+
+    from perdure.cli.views import to_json, value_to_json, view_run
+
     session.run_id = run.id
     if not is_terminal(run.record.status):
-        say(f"run {run.id} (if this process dies: perdure resume {shlex.quote(run.id)})")
+        say(f"run {run.id} (if this process dies: {run.resume_command})")
     try:
-        value = run.result()
+        value = perdure.drive(run)
     except KeyboardInterrupt:
         raise Interrupted(run.id) from None
-    except RunFailed:
-        error = run.record.error
-        if error is not None and error.traceback:
-            say(error.traceback.rstrip())
+    except PerdureError as error:
+        if isinstance(error, RunFailed):
+            _say_traceback(run)
+        if as_json:
+            print(to_json(view_run(run)))
         raise
     if as_json:
-        from msgspec.structs import replace
-
-        from perdure.cli.views import to_json, value_to_json, view_run
-
         print(to_json(replace(view_run(run), result=value_to_json(value))))
     elif value is not None:
         print(value if isinstance(value, str) else readable(pprint.pformat(value)))
     return ExitCode.OK
+
+
+def _say_traceback(run: Run) -> None:
+    error = run.record.error
+    if error is not None and "  File " in error.traceback:
+        say(error.traceback.rstrip())

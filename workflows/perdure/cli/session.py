@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from perdure.cli.completion import choices, run_ids, step_ids
+
 
 @dataclass
 class Session:
@@ -14,6 +16,7 @@ class Session:
 
     show_traceback: bool = False
     run_id: str | None = None
+    store: str | None = None
 
 
 def session_of(context: typer.Context) -> Session:
@@ -29,10 +32,16 @@ def _show_traceback(context: typer.Context, value: bool) -> bool:
     return value
 
 
+def _remember_store(context: typer.Context, value: str | None) -> str | None:
+    session_of(context).store = value
+    return value
+
+
 StoreOption = Annotated[
     str | None,
     typer.Option(
         "--store",
+        callback=_remember_store,
         metavar="URL",
         help="sqlite:///..., postgresql://... or a file; default: the nearest .perdure/.",
     ),
@@ -49,7 +58,12 @@ TracebackOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ExecutorOption = Annotated[
     str | None,
-    typer.Option("--executor", metavar="NAME", help="Where steps run: processes or inline."),
+    typer.Option(
+        "--executor",
+        metavar="NAME",
+        help="Where steps run: processes or inline.",
+        autocompletion=choices("executor"),
+    ),
 ]
 WorkersOption = Annotated[
     int | None,
@@ -57,5 +71,17 @@ WorkersOption = Annotated[
 ]
 IdArgument = Annotated[
     str,
-    typer.Argument(metavar="ID", help="A run's id, a unique prefix of it, or - for the last run."),
+    typer.Argument(
+        metavar="ID",
+        help="A run's id, a unique prefix of it, or - for the last run.",
+        autocompletion=run_ids,
+    ),
+]
+StepArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[STEP]",
+        help="A step's id; without it all of the run.",
+        autocompletion=step_ids,
+    ),
 ]

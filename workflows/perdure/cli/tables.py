@@ -7,7 +7,7 @@ import sys
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from perdure.cli import words
+from perdure import words
 from perdure.cli.views import AttemptView, ErrorView, Preview, RunView, StepView
 
 if TYPE_CHECKING:
@@ -91,7 +91,13 @@ def describe(error: ErrorView) -> str:
 
 def show_preview(preview: Preview | None, width: int = 60) -> str:
     """Return a preview in one line; it was made when the value was stored."""
-    return words.one_line(str(preview["repr"]), width) if preview else ""
+    if not preview:
+        return ""
+    if "repr" in preview:
+        return words.one_line(str(preview["repr"]), width)
+    shape = " x ".join(str(length) for length in preview.get("shape", ()))  # arrays and tables
+    facts = (preview.get("type"), shape, preview.get("dtype"))
+    return words.one_line(" ".join(str(fact) for fact in facts if fact), width)
 
 
 def _facts(run: RunView, now: datetime) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Sequence, Set
+from collections.abc import Collection, Sequence, Set
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 
 from perdure.cli.parameters import ParameterView, parse
@@ -13,8 +13,15 @@ if TYPE_CHECKING:
     from perdure.workflow import Workflow
 
 
-def read_inputs(workflow: Workflow[Any, Any], words: Sequence[str]) -> dict[str, Any]:
+def read_inputs(
+    workflow: Workflow[Any, Any], words: Sequence[str], *, options: Collection[str] = ()
+) -> dict[str, Any]:
     """Return the inputs that ``words`` give, converted to the types of the signature.
+
+    Args:
+        workflow: what has the signature.
+        words: what stands after the target.
+        options: perdure's own, which do not belong there.
 
     Raises:
         UsageError: the words make no sense.
@@ -22,7 +29,8 @@ def read_inputs(workflow: Workflow[Any, Any], words: Sequence[str]) -> dict[str,
     """
     from perdure.schema import convert
 
-    given = parse(words, [view_of(field) for field in workflow.schema.fields])
+    views = [view_of(field) for field in workflow.schema.fields]
+    given = parse(words, views, options=options)
     return convert(workflow.schema, given)
 
 

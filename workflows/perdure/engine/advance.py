@@ -11,7 +11,7 @@ from perdure.engine.matching import Matching, match_name
 from perdure.engine.state import RunState, StepState
 from perdure.plan import FromStep
 from perdure_storage.lifecycle import StepStatus
-from perdure_storage.records import EventRecord, StepId, StepKey, StepRecord
+from perdure_storage.records import EventRecord, StepId, StepKey, StepRecord, StoredValue
 
 
 def settle(run: RunState, steps: Iterable[StepState], now: datetime) -> None:
@@ -23,6 +23,10 @@ def settle(run: RunState, steps: Iterable[StepState], now: datetime) -> None:
     while work:
         step = work.popleft()
         if step.status is not StepStatus.PENDING or step.missing:
+            continue
+        if step.given is not None:
+            take_given(run, step, step.given, now)
+            work.extend(mark_done(run, step))
             continue
         inputs = run.input_digests(step)
         row = next((row for row in step.candidates if row.inputs == inputs), None)
@@ -92,10 +96,34 @@ def hold(run: RunState, matching: Matching, now: datetime, *, reason: str = "") 
             adopt(run, step, row, reason or f"unchanged in {row.run_id}", now)
             run.unfinished -= 1
     for step_id, rows in matching.candidates.items():
-        if not run.steps[step_id].options.volatile or rows[0].run_id == run.id:
-            run.steps[step_id].candidates += rows
+        run.steps[step_id].candidates += rows
     for step_id, why in matching.reasons.items():
         run.steps[step_id].reason = why
+
+
+def take_given(run: RunState, step: StepState, value: StoredValue, now: datetime) -> None:
+    """Commit the value that was given in place of the step's own; its function is not called.
+
+    Also where that value was found to be gone: nothing else could make it again.
+    """
+    step.status = StepStatus.SUCCEEDED
+    step.value = value
+    step.reason = f"its value was given when the run was forked from {run.record.forked_from}"
+    run.outbox.steps.append(
+        StepRecord(
+            run_id=run.id,
+            step_id=StepId(step.id),
+            generation=step.generation,
+            status=StepStatus.SUCCEEDED,
+            attempt=0,
+            name=match_name(step.plan),
+            own=step.plan.own,
+            fingerprint=run.fingerprints[step.id],
+            value=value,
+            finished_at=now,
+            reason=step.reason,
+        )
+    )
 
 
 def mark_done(run: RunState, step: StepState) -> list[StepState]:

@@ -64,6 +64,8 @@ class Coordinator:
         heartbeat: renews the lease; made here by default.
         on_change: called with a run's id when it has ended, was parked or was lost to another
             owner; in the driving thread.
+        on_commit: called with what a run has contributed to a commit, once it is decided and not
+            refused; in the driving thread. Who listens keeps it for another thread to look at.
     """
 
     def __init__(
@@ -78,12 +80,14 @@ class Coordinator:
         default_executor: str = "processes",
         heartbeat: Heartbeat | None = None,
         on_change: Callable[[str], None] = lambda run_id: None,
+        on_commit: Callable[[RunCommit], None] = lambda commit: None,
     ) -> None:
         self._store = store
         self._blobs = blobs
         self._owner = owner
         self._clock = clock
         self._on_change = on_change
+        self._on_commit = on_commit
         self._fleet = Fleet(executors)
         self._engine = EngineState(self._fleet.pools, values.store)
         self._loader = Loader(store, self._blobs, owner, clock, self._fleet, default_executor)
@@ -156,6 +160,9 @@ class Coordinator:
             self._fleet.dispatch(
                 command for command in turn.dispatch if command.call.id.run_id not in report.refused
             )
+        for commit in turn.commits:
+            if commit.run_id not in report.refused:
+                self._on_commit(commit)
         self._act(turn, report)
         # No executor knows these calls, so none will ever end them.
         self._events += [

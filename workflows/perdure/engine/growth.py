@@ -17,6 +17,7 @@ from perdure.calls import Growth
 from perdure.engine.commands import Extend
 from perdure.engine.matching import Matching, match_name, match_rows
 from perdure.engine.state import RunState, StepState, add_steps, starts_chain
+from perdure.engine.takeover import forced
 from perdure.fingerprint import fingerprints
 from perdure.graph.growth import link_of
 from perdure.plan import FromStep, Plan, decode_plan, rebase
@@ -90,7 +91,7 @@ def graft(run: RunState, root: StepState, expansion: ExpansionRecord) -> Graft:
     return Graft(
         root,
         match_rows(plan, prints, rows, keep_changed=run.record.policy.on_change == "reuse"),
-        _match_donated(run, plan, prints),
+        _match_donated(run, root, plan, prints),
         _extend(run, plan, base),
     )
 
@@ -102,8 +103,12 @@ def _number_generations(run: RunState, rows: Iterable[StepRecord]) -> None:
             step.generation = max(step.generation, row.generation + 1)
 
 
-def _match_donated(run: RunState, plan: Plan, prints: Mapping[str, str]) -> Matching:
+def _match_donated(
+    run: RunState, root: StepState, plan: Plan, prints: Mapping[str, str]
+) -> Matching:
     """Match rows of the run that this one was made from; they are adopted, never kept."""
+    if _top(root).id in forced(run.plan):
+        return match_rows(plan, prints, ())
     names = dict.fromkeys(match_name(step) for step in plan.steps) if run.donated else ()
     rows = [row for name in names for row in run.donated.get(name, ())]
     matching = match_rows(plan, prints, rows)
@@ -113,6 +118,13 @@ def _match_donated(run: RunState, plan: Plan, prints: Mapping[str, str]) -> Matc
         if not run.steps[step_id].options.volatile
     }
     return msgspec.structs.replace(matching, kept={}, adopted=taken, obsolete=())
+
+
+def _top(step: StepState) -> StepState:
+    """Return the step of the run's own plan below which a step has grown, or itself."""
+    while step.below is not None:
+        step = step.below
+    return step
 
 
 def _extend(run: RunState, plan: Plan, base: int) -> Extend:

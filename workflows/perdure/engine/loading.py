@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 
 from perdure.calls import CallContext
 from perdure.engine.fleet import Fleet
 from perdure.engine.growth import rows_of_graphs
-from perdure.engine.matching import Matching, match_rows
+from perdure.engine.matching import match_rows
 from perdure.engine.ownership import is_neighbour, is_seen_dead
 from perdure.engine.placement import shortage
 from perdure.engine.restore import CAREFUL_TAKEOVERS, load_run
 from perdure.engine.salvage import lose_damaged_values
 from perdure.engine.state import RunState
+from perdure.engine.takeover import match_donor
 from perdure.executors.process_tree import kill_processes
 from perdure.fingerprint import fingerprints
 from perdure.plan import Function, Plan, decode_plan
@@ -20,15 +23,114 @@ from perdure_storage.clock import Clock
 from perdure_storage.lifecycle import RUN_LIVE, RunStatus
 from perdure_storage.protocols import BlobStore, RunStore
 from perdure_storage.records import (
+    AttemptRecord,
     Cause,
     Digest,
     ErrorRecord,
+    ExpansionRecord,
     Owner,
     RunEnd,
     RunId,
     RunRecord,
     StepRecord,
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """What is there of a run before it goes on, and of the run that it takes over from.
+
+    Attributes:
+        rows: every step row of the run, history included.
+        attempts: every attempt of it.
+        functions: of the plan that it had before an edit, by code digest.
+        donor_rows: rows of ``reuse_from`` that count; None if there is no such run.
+        donor_functions: of that run's plan, by code digest.
+        expansions: the graphs that steps of the run gave in place of their values.
+        donor_expansions: those of that run's steps.
+    """
+
+    rows: Sequence[StepRecord] = ()
+    attempts: Sequence[AttemptRecord] = ()
+    functions: Mapping[str, Function] = field(default_factory=dict)
+    donor_rows: Sequence[StepRecord] | None = None
+    donor_functions: Mapping[str, Function] = field(default_factory=dict)
+    expansions: Sequence[ExpansionRecord] = ()
+    donor_expansions: Sequence[ExpansionRecord] = ()
+
+
+def read_past(store: RunStore, record: RunRecord) -> Past:
+    """Return what the store has of a run; nothing, if the run is only being thought of."""
+    donor = store.find_run(record.reuse_from) if record.reuse_from else None
+    return Past(
+        rows=store.list_steps(record.id, current_only=False),
+        attempts=store.list_attempts(record.id),
+        functions=_functions_before(store, record),
+        donor_rows=store.list_steps(donor.id) if donor is not None else None,
+        donor_functions=functions_of(store, donor.plan_digest) if donor is not None else {},
+        expansions=store.list_expansions(record.id) if record.epoch != 1 else (),
+        donor_expansions=store.list_expansions(donor.id) if donor is not None else (),
+    )
+
+
+def state_of(record: RunRecord, plan: Plan, past: Past, now: datetime) -> RunState:
+    """Return a run as it goes on from its past: what is taken over, and why the rest runs.
+
+    The only way from rows to a state: for a run that is claimed, and for one that is explained.
+    """
+    prints = fingerprints(plan, record.inputs)
+    rows, grown = rows_of_graphs(past.rows, past.expansions)
+    donated, donated_grown = None, dict[str, list[StepRecord]]()
+    if past.donor_rows is not None:
+        donor_rows, of_graphs = rows_of_graphs(past.donor_rows, past.donor_expansions)
+        donated = match_donor(plan, prints, donor_rows, functions=past.donor_functions)
+        for row in (row for of_root in of_graphs.values() for row in of_root):
+            donated_grown.setdefault(row.name, []).append(row)
+    return load_run(
+        record,
+        plan,
+        prints,
+        rows=rows,
+        attempts=past.attempts,
+        own=match_rows(
+            plan,
+            prints,
+            rows,
+            keep_changed=record.policy.on_change == "reuse",
+            old_functions=past.functions,
+        ),
+        donated=donated,
+        expansions=past.expansions,
+        grown=grown,
+        donated_grown=donated_grown,
+        now=now,
+    )
+
+
+def lose_what_is_gone(
+    run: RunState, record: RunRecord, blobs: BlobStore, now: datetime
+) -> list[Digest]:
+    """Verify what a run that is not fresh has; returns the blobs to quarantine."""
+    is_fresh = record.epoch <= 1 and record.reuse_from is None
+    return [] if is_fresh else lose_damaged_values(run, blobs, now)
+
+
+def functions_of(store: RunStore, plan_digest: Digest) -> dict[str, Function]:
+    """Return the functions of a stored plan by the digest by which reuse compares them."""
+    plan = decode_plan(store.get_plan(plan_digest).body)
+    return {function.counts_as: function for function in plan.functions.values()}
+
+
+def _functions_before(store: RunStore, record: RunRecord) -> dict[str, Function]:
+    if record.epoch == 0 or not record.seq:
+        return {}
+    before = (
+        event.detail["plan_before"]
+        for event in reversed(store.list_events(record.id))
+        if event.detail.get("plan_before")
+    )
+    digest = next(before, None)
+    return functions_of(store, Digest(digest)) if digest else {}
 
 
 class Loader:
@@ -79,37 +181,12 @@ class Loader:
         Returns:
             The state, and the damaged blobs to quarantine before anything is rebuilt.
         """
-        plan = self._plan(record.plan_digest)
-        prints = fingerprints(plan, record.inputs)
-        rows = self._store.list_steps(record.id, current_only=False)
-        expansions = self._store.list_expansions(record.id) if record.epoch > 1 else []
-        rows, grown = rows_of_graphs(rows, expansions)
+        plan = decode_plan(self._store.get_plan(record.plan_digest).body)
         now = self._clock.now()
-        own = match_rows(
-            plan,
-            prints,
-            rows,
-            keep_changed=record.policy.on_change == "reuse",
-            old_functions=self._functions_before(record),
-        )
-        donated, donated_grown = self._donated(record, plan, prints)
-        run = load_run(
-            record,
-            plan,
-            prints,
-            rows=rows,
-            attempts=self._store.list_attempts(record.id),
-            own=own,
-            donated=donated,
-            expansions=expansions,
-            grown=grown,
-            donated_grown=donated_grown,
-            now=now,
-        )
+        run = state_of(record, plan, read_past(self._store, record), now)
         run.executor = self._executor_name(record)
         self._open(run)
-        is_fresh = record.epoch == 1 and record.reuse_from is None
-        return run, [] if is_fresh else lose_damaged_values(run, self._blobs, now)
+        return run, lose_what_is_gone(run, record, self._blobs, now)
 
     def _executor_name(self, record: RunRecord) -> str:
         name = record.policy.executor or self._default_executor
@@ -120,7 +197,10 @@ class Loader:
         executor = self._fleet.get(run.executor)
         for step in run.steps.values():
             if (missing := shortage(step.options, executor.capacity)) is not None:
-                run.ending = failed_end("perdure.errors.DefinitionError", f"{step.id}: {missing}")
+                run.ending = failed_end(
+                    "perdure.errors.DefinitionError",
+                    f"step {step.id} can never run here: {missing}",
+                )
                 break
         plan = run.plan
         functions = dict(plan.functions)
@@ -139,40 +219,6 @@ class Loader:
                 bundle_size=plan.bundle_size,
             )
         )
-
-    def _donated(
-        self, record: RunRecord, plan: Plan, prints: Mapping[str, str]
-    ) -> tuple[Matching | None, dict[str, list[StepRecord]]]:
-        """Return how rows of the run that this one reuses hold; those of its graphs by name."""
-        donor = self._store.find_run(record.reuse_from) if record.reuse_from else None
-        if donor is None:
-            return None, {}
-        rows, grown = rows_of_graphs(
-            self._store.list_steps(donor.id), self._store.list_expansions(donor.id)
-        )
-        functions = self._functions(donor.plan_digest)
-        by_name: dict[str, list[StepRecord]] = {}
-        for row in (row for rows_of_root in grown.values() for row in rows_of_root):
-            by_name.setdefault(row.name, []).append(row)
-        return match_rows(plan, prints, rows, old_functions=functions), by_name
-
-    def _functions_before(self, record: RunRecord) -> dict[str, Function]:
-        if record.epoch == 0 or not record.seq:
-            return {}
-        before = (
-            event.detail["plan_before"]
-            for event in reversed(self._store.list_events(record.id))
-            if event.detail.get("plan_before")
-        )
-        digest = next(before, None)
-        return self._functions(digest) if digest else {}
-
-    def _functions(self, plan_digest: str) -> dict[str, Function]:
-        plan = self._plan(plan_digest)
-        return {function.counts_as: function for function in plan.functions.values()}
-
-    def _plan(self, digest: str) -> Plan:
-        return decode_plan(self._store.get_plan(Digest(digest)).body)
 
 
 def failed_end(kind: str, message: str) -> RunEnd:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from perdure.plan import Function, Plan, StepPlan
+from perdure.plan import GIVEN, Function, Plan, StepPlan
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import StepRecord
 
@@ -126,6 +126,8 @@ def _why_changed(
     function = plan.functions[step.function]
     if row.own == step.own:
         return "something upstream changed"
+    if row.own.startswith(GIVEN):
+        return "its value had been given there, not computed"
     if row.code == function.counts_as:
         return "its arguments changed"
     return f"its code changed{code_difference(old_functions.get(row.code), function)}"

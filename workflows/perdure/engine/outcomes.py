@@ -377,10 +377,21 @@ def _fail(
         value = engine.encode_failure(_failure(step, error))
         _succeed(engine, run, catcher, around, value, now, error=error)
     else:
+        error = _with_count(step, error)
         run.outbox.steps.append(_failed_row(run, step, outcome, error, now))
         step.status = StepStatus.FAILED
         run.failure = run.failure or error
     _note_attempt(run, step, outcome, now)
+
+
+def _with_count(step: StepState, error: ErrorRecord) -> ErrorRecord:
+    """Say in the error of a step that was lost again and again that this was the last time."""
+    lost = step.losses + step.out_of_memory
+    if error.cause not in (Cause.WORKER_LOST, Cause.OUT_OF_MEMORY) or lost < 2:
+        return error
+    allowed = f"lost_retries={step.options.lost_retries}"
+    said = f"{error.message} (lost {lost} times; {allowed}, one for memory)"
+    return msgspec.structs.replace(error, message=said)
 
 
 def _failure(step: StepState, error: ErrorRecord) -> Failure:

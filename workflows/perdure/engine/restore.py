@@ -54,7 +54,7 @@ def load_run(
         attempts: every attempt of the run.
         rows: every step row of the run, history included.
         own: how the run's current rows match the plan.
-        donated: how the rows of ``record.reuse_from`` match it.
+        donated: how the rows of ``record.reuse_from`` match it, but for what is to be fresh.
         expansions: the graphs that steps gave, by step, generation and link.
         grown: rows of the steps of such graphs, by the step that waited.
         donated_grown: such rows of ``record.reuse_from``, by their name.
@@ -67,23 +67,17 @@ def load_run(
     hold(run, own, now, reason=f"unchanged in {record.id}")
     retire_rows(run, own.obsolete)
     if donated is not None:
-        hold(run, _adopted_only(run, donated), now, reason=f"taken over from {record.reuse_from}")
+        held = {**donated.adopted, **donated.kept}
+        taken = msgspec.structs.replace(donated, kept={}, adopted=held, obsolete=())
+        hold(run, taken, now, reason=f"taken over from {record.reuse_from}")
     _grow_again(run, expansions, attempts, now)
     _restore_failures(run, rows)
     _restore_attempts(run, attempts, now)
+    if record.forked_from is not None and record.reuse_from is None:
+        _explain_again(run, f"{record.forked_from} is run again from the start")
     run.count_missing(run.steps)
     _look_at_takeovers(run)
     return run
-
-
-def _adopted_only(run: RunState, donated: Matching) -> Matching:
-    """Return what may be taken over of another run: whole steps, but no volatile ones."""
-    taken = {
-        step_id: row
-        for step_id, row in {**donated.adopted, **donated.kept}.items()
-        if not run.steps[step_id].options.volatile
-    }
-    return msgspec.structs.replace(donated, kept={}, adopted=taken, obsolete=())
 
 
 def _grow_again(
@@ -149,6 +143,12 @@ def _restore_failures(run: RunState, rows: Iterable[StepRecord]) -> None:
             run.failure = run.failure or row.error
 
 
+def _explain_again(run: RunState, reason: str) -> None:
+    for step in run.steps.values():
+        if not step.is_done:
+            step.reason = step.reason or reason
+
+
 def _restore_attempts(run: RunState, attempts: Iterable[AttemptRecord], now: datetime) -> None:
     """Count budgets already spent, and close the tries that were cut off by a dead owner."""
     suspects: dict[str, None] = {}
@@ -202,8 +202,9 @@ def _look_at_takeovers(run: RunState) -> None:
             error=ErrorRecord(
                 type="perdure.errors.WorkerLost",
                 message=(
-                    f"{run.record.takeovers} owners in a row died driving this run without a "
-                    f"single commit. Running when the last one died: {names}"
+                    f"{run.record.takeovers} processes in a row died while they drove this run, "
+                    f"without a single commit. Running when the last one died: {names}. Likely its "
+                    "native code crashes, or it needs more memory than there is"
                 ),
                 cause=Cause.WORKER_LOST,
                 step_id=run.suspects[0],

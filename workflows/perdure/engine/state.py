@@ -60,6 +60,7 @@ class StepState:
         "consumers",
         "deps",
         "generation",
+        "given",
         "inputs",
         "losses",
         "members",
@@ -122,6 +123,7 @@ class StepState:
         # Of a step in such a graph: whom it answers for, and who waits for the graph.
         self.answers: StepState | None = None
         self.below: StepState | None = None
+        self.given: StoredValue | None = None
 
     @property
     def id(self) -> str:
@@ -351,6 +353,9 @@ def add_steps(
         for dep in state.deps:
             run.steps[dep].consumers.append(state)
     _collect_parts(plan, run.steps)
+    if plan.takeover is not None:
+        for step_id, constant in plan.takeover.given.items():
+            run.steps[step_id].given = plan.constants[constant]
     return added
 
 

@@ -15,12 +15,15 @@ from perdure_storage.records import Cause
 _codecs = Codecs()
 
 _SIGNALS = {
-    signal.SIGSEGV: "segmentation fault",
-    signal.SIGABRT: "aborted (SIGABRT)",
-    signal.SIGBUS: "bus error (SIGBUS)",
+    signal.SIGSEGV: "segmentation fault: native code that it called has crashed",
+    signal.SIGABRT: "aborted (SIGABRT): native code that it called has given up",
+    signal.SIGBUS: "bus error (SIGBUS): a mapped file became shorter, or /dev/shm is full",
     signal.SIGFPE: "arithmetic error in native code (SIGFPE)",
-    signal.SIGILL: "illegal instruction (SIGILL)",
+    signal.SIGILL: "illegal instruction (SIGILL): a library is built for another processor",
+    signal.SIGKILL: "killed by SIGKILL, by somebody or by a limit on memory that does not tell; if "
+    "it is memory, ask for it with memory=, so that fewer steps run at once",
 }
+"""What a signal says of its cause, as far as it says anything."""
 
 
 def ended(call: StepCall, cause: Cause, *, retryable: bool = True, worker: str = "") -> Outcome:
@@ -52,16 +55,26 @@ def describe_death(status: int | None, *, out_of_memory: bool) -> tuple[Cause, s
     if status is None:
         return Cause.WORKER_LOST, "its worker process vanished together with its keeper"
     if status >= 0:
-        return Cause.WORKER_LOST, f"its worker process exited with status {status} (os._exit?)"
+        return Cause.WORKER_LOST, _exited(status)
     if status == -signal.SIGKILL and out_of_memory:
-        return Cause.OUT_OF_MEMORY, "its worker process was killed by the kernel: out of memory"
+        return Cause.OUT_OF_MEMORY, (
+            "its worker process was killed by the kernel: out of memory. Ask for what it needs "
+            "with memory=, so that fewer steps run at once"
+        )
     name = _SIGNALS.get(signal.Signals(-status)) or f"killed by {signal.Signals(-status).name}"
     return Cause.WORKER_LOST, f"its worker process died: {name}"
 
 
+def _exited(status: int) -> str:
+    return (
+        f"its worker process exited with status {status}: something in it called os._exit(), or "
+        "native code ended it"
+    )
+
+
 def _timeout(call: StepCall) -> PerdureError:
     return StepTimeout(
-        f"{call.id.step_id} ran longer than its timeout of {call.timeout_s:g} s and was ended",
+        f"{call.id.step_id}: it ran longer than its timeout of {call.timeout_s:g} s and was ended",
         step_id=call.id.step_id,
         timeout_s=call.timeout_s,
     )

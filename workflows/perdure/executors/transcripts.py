@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from perdure.calls import CallContext, CallId, StepCall
+from perdure.errors import SecretMissing
 from perdure.worker.output import AttemptLog
 from perdure.worker.scope import LateLogs
-from perdure.worker.secrets import Redactor, SecretMissing, resolve_secret, secret_names
+from perdure.worker.secrets import Redactor, resolve_secret, secret_names
 
 
 class Transcripts:

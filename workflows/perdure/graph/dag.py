@@ -232,7 +232,7 @@ def _sorted_by_needs(ordered: list[Call], links: dict[Call, _Links]) -> list[Cal
 def _cycle_message(stack: list[Call], looped: Call, done: dict[Call, bool]) -> str:
     path = [call for call in stack[stack.index(looped) :] if done.get(call) is False]
     names = " -> ".join(call.spec.name for call in (*path, looped))
-    return f"the graph has a cycle: {names}"
+    return f"the graph has a cycle: {names}. None of these could be the first"
 
 
 def _input_names(every: Iterable[_Links]) -> tuple[str, ...]:

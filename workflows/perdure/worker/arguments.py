@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from perdure.calls import StepCall, input_key, step_key
+from perdure.errors import SecretMissing
 from perdure.plan import Path, path_text, project
 from perdure.templates import resolve
 from perdure.worker.failures import Refusal
 from perdure.worker.scope import RunScope
-from perdure.worker.secrets import SecretMissing, resolve_secret
+from perdure.worker.secrets import resolve_secret
 from perdure_storage.errors import ValueDamaged, ValueUnavailable
 from perdure_storage.records import Cause
 

@@ -38,7 +38,8 @@ class Context(msgspec.Struct, frozen=True):
     """The attempt that is running here.
 
     Attributes:
-        run_id, step_id: as in ``perdure show``.
+        run_id: the run, as in ``perdure ls``.
+        step_id: the step, as in ``perdure show``.
         generation: which life of the step's result this is, from 1.
         attempt: which try of that generation, from 1.
         idempotency_key: the same for every attempt of this generation; hand it to outside
@@ -55,7 +56,7 @@ class Context(msgspec.Struct, frozen=True):
 
     @property
     def should_stop(self) -> bool:
-        """Say whether the step has been asked to end: by a cancel, a time-out, a shutdown.
+        """Say whether the step has been asked to end, by a cancel, a time-out or a shutdown.
 
         A step that looks here has its grace (5 s) to save what it wants to keep and return. One
         that never looks is interrupted at once by an exception, so that its ``finally`` blocks

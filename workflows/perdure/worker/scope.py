@@ -218,8 +218,10 @@ class LateLogs:
     ) -> None:
         self.opened.append(run_id, step_id, generation, attempt, data)
 
-    def read(self, run_id: RunId, step_id: StepId, generation: int, attempt: int) -> bytes:
-        return self.opened.read(run_id, step_id, generation, attempt)
+    def read(
+        self, run_id: RunId, step_id: StepId, generation: int, attempt: int, *, offset: int = 0
+    ) -> bytes:
+        return self.opened.read(run_id, step_id, generation, attempt, offset=offset)
 
     def delete(self, run_id: RunId) -> None:
         self.opened.delete(run_id)

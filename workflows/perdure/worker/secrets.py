@@ -6,22 +6,12 @@ import os
 from collections.abc import Iterable
 
 from perdure.calls import StepCall
+from perdure.errors import SecretMissing
 from perdure.plan import Arg, DictArg, FromSecret, ListArg, ObjectArg
 
 MASK = "***"
 _SHORTEST = 4
 """Shorter values are not masked: they occur by chance, and masking them would tell where."""
-
-
-class SecretMissing(LookupError):
-    """A step asks for a secret that this worker's environment does not have."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        super().__init__(
-            f"the secret {name!r} is not set: put it into the environment of the process that "
-            f"runs perdure ({name}=...), then resume"
-        )
 
 
 def resolve_secret(name: str) -> str:

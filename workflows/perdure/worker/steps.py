@@ -22,6 +22,7 @@ from perdure.worker.scope import RunScope
 from perdure.worker.surroundings import Surroundings
 from perdure_storage.clock import SystemClock
 from perdure_storage.errors import (
+    InternalError,
     NotSerializable,
     PerdureError,
     StoreError,
@@ -211,7 +212,7 @@ class Attempt:
         except (ValueUnavailable, StoreUnavailable) as error:
             raise Refusal(Cause.INPUT_UNAVAILABLE, error) from error
         except NotSerializable as error:
-            raise _user_refusal(error) from error
+            raise _user_refusal(_with_remedy(error)) from error
         except StoreError as error:
             raise Refusal(Cause.SETUP_ERROR, error) from error
         except Exception as error:
@@ -241,7 +242,7 @@ class Attempt:
     def _refused(self, refusal: Refusal) -> Outcome:
         return self._outcome(
             refusal.cause,
-            error=refusal.error,
+            error=_bare(refusal.error),
             retryable=refusal.retryable,
             culprit=refusal.culprit,
         )
@@ -280,6 +281,21 @@ class Attempt:
             redactor=self.scope.redactor,
             note=note,
         )
+
+
+def _with_remedy(error: NotSerializable) -> NotSerializable:
+    return NotSerializable(
+        f"{error}. Return what it is made of (numbers, arrays, a path) and make it where it is "
+        "used, or give its class __getstate__ and __setstate__ that leave this part out",
+        path=error.path,
+    )
+
+
+def _bare(error: BaseException) -> BaseException:
+    """Return an error of ours without its way through perdure, which tells its reader nothing."""
+    if isinstance(error, PerdureError) and not isinstance(error, InternalError):
+        error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error
 
 
 def _user_refusal(error: Exception) -> Refusal:

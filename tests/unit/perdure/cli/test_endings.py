@@ -2,7 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from perdure.cli.endings import ExitCode, Interrupted, UsageError, exit_code, next_command, report
+from perdure.cli.endings import (
+    ExitCode,
+    Interrupted,
+    UsageError,
+    exit_code,
+    next_command,
+    report,
+    with_store,
+)
 from perdure.errors import (
     CodeChanged,
     DefinitionError,
@@ -11,8 +19,10 @@ from perdure.errors import (
     RunFailed,
     RunNotFound,
     StoreError,
+    ValueDamaged,
+    ValueUnavailable,
 )
-from perdure_storage.errors import StoreUnavailable
+from perdure_storage.errors import KeyMissing, SchemaMismatch, StoreUnavailable
 
 
 def failed(cause: Exception) -> RunFailed:
@@ -94,3 +104,43 @@ def test_report_asks_for_a_report_when_the_error_is_not_the_users(
     report(ZeroDivisionError("ours"), run_id=None, show_traceback=False)
 
     assert "perdure is wrong, not you" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "command"),
+    [
+        (ValueDamaged("gone"), "perdure resume iris-1"),
+        (ValueUnavailable("no answer"), "perdure resume iris-1"),
+        (KeyMissing("signed"), "perdure doctor"),
+        (SchemaMismatch("older: type `perdure db upgrade`"), None),
+        (StoreError("tampered"), "perdure resume iris-1"),
+    ],
+)
+def test_next_command_for_a_run_whose_storage_has_something(
+    error: Exception, command: str | None
+) -> None:
+    assert next_command(error, "iris-1") == command
+
+
+@pytest.mark.parametrize("error", [StoreError("no"), ValueUnavailable("no answer")])
+def test_storage_that_has_something_is_looked_at_when_no_run_is_meant(error: Exception) -> None:
+    assert next_command(error, None) == "perdure doctor"
+
+
+def test_commands_that_are_named_lead_to_the_store_that_was_given(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    error = RunConflict("it is RUNNING. Type `perdure cancel x` first, or `perdure run TARGET`")
+
+    report(error, store="/data/my.db")
+    report(Interrupted("iris-1"), store="/data/my.db")
+
+    said = capsys.readouterr().err
+    assert "`perdure cancel x --store /data/my.db` first, or `perdure run TARGET`" in said
+    assert "next: perdure resume iris-1 --store /data/my.db\n" in said
+
+
+def test_command_that_leads_to_its_store_already_stays_as_it_is() -> None:
+    text = "Mend it, then: perdure resume x --code current --store /a.db"
+
+    assert with_store(text, "/a.db") == text

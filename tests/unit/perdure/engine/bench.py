@@ -16,6 +16,7 @@ from perdure.engine.matching import match_rows
 from perdure.engine.placement import Pool
 from perdure.engine.restore import load_run
 from perdure.engine.state import EngineState, RunState
+from perdure.engine.takeover import match_donor
 from perdure.executors.protocol import Capacity
 from perdure.plan import FromStep, Function, ListArg, Plan, StepOptions, StepPlan
 from perdure_storage.lifecycle import RunStatus
@@ -144,7 +145,7 @@ class Bench:
             rows=self.rows,
             attempts=list(self.attempts.values()),
             own=match_rows(self.plan, prints, self.rows),
-            donated=match_rows(self.plan, prints, donor) if donor is not None else None,
+            donated=match_donor(self.plan, prints, donor) if donor is not None else None,
             now=self.now,
         )
         take_on(self.engine, run, self.now)

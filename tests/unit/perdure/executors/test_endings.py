@@ -16,7 +16,7 @@ CALL = StepCall(id=CallId("run", "train", 1, 2), function="f", timeout_s=90)
 @pytest.mark.parametrize(
     ("status", "out_of_memory", "cause", "text"),
     [
-        (3, False, Cause.WORKER_LOST, "status 3 (os._exit?)"),
+        (3, False, Cause.WORKER_LOST, "status 3: something in it called os._exit()"),
         (0, False, Cause.WORKER_LOST, "status 0"),
         (-signal.SIGSEGV, False, Cause.WORKER_LOST, "segmentation fault"),
         (-signal.SIGKILL, False, Cause.WORKER_LOST, "killed by SIGKILL"),

@@ -34,8 +34,10 @@ class KeptLogs:
         assert (run_id, step_id, generation, attempt) == ("run", "step", 1, 2)
         self.segments.append(data)
 
-    def read(self, run_id: RunId, step_id: StepId, generation: int, attempt: int) -> bytes:
-        return b"".join(self.segments)
+    def read(
+        self, run_id: RunId, step_id: StepId, generation: int, attempt: int, *, offset: int = 0
+    ) -> bytes:
+        return b"".join(self.segments)[offset:]
 
     def delete(self, run_id: RunId) -> None:
         self.segments.clear()

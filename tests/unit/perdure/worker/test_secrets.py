@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from perdure.calls import CallId, StepCall
+from perdure.errors import SecretMissing
 from perdure.plan import Const, DictArg, FromSecret, FromStep, ListArg, ObjectArg
-from perdure.worker.secrets import Redactor, SecretMissing, resolve_secret, secret_names
+from perdure.worker.secrets import Redactor, resolve_secret, secret_names
 
 
 def test_redactor_masks_every_secret_in_text_and_bytes() -> None:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from perdure.cli import words
+from perdure import words
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
 

@@ -1,0 +1,216 @@
+"""Looking whether a store is whole: its database, its signatures, and the blobs that it names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+
+from perdure_storage.blobs import BlobRoot
+from perdure_storage.database import Database, Row
+from perdure_storage.errors import RunNotFound, StoreError, StoreUnavailable, ValueDamaged
+from perdure_storage.records import Digest, Place, RunId, StoredValue
+from perdure_storage.sql_runs import SqlRunStore
+from perdure_storage.sqlite_database import SqliteDatabase
+from perdure_storage.statements import Statement
+from perdure_storage.tables import blob_ref
+from perdure_storage.tables import plan as plan_table
+from perdure_storage.tables import run as run_table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Something that is not as it was committed.
+
+    Attributes:
+        kind: ``"database"``, ``"row"``, ``"blob"`` or ``"reference"``.
+        message: what is wrong, where, and what to type.
+        run_id: the run that it is about, if it is about one.
+    """
+
+    kind: str
+    message: str
+    run_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckReport:
+    """What was looked at, and what is wrong.
+
+    Attributes:
+        runs: how many runs had all their rows read, signatures verified.
+        blobs: how many blobs are referred to.
+        size_bytes: of those blobs that are there.
+        deep: whether their bytes were read, or only their names and sizes.
+    """
+
+    runs: int
+    blobs: int
+    size_bytes: int
+    deep: bool
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(slots=True)
+class _Known:
+    """What rows say of a blob. Mutable while rows are read."""
+
+    sizes: dict[Digest, int] = field(default_factory=dict)
+    users: dict[Digest, str] = field(default_factory=dict)
+    named: set[Digest] = field(default_factory=set)
+
+    def note(self, value: StoredValue | None, run_id: RunId, what: str) -> None:
+        """Remember a value of a run."""
+        if value is not None and value.place is Place.BLOB:
+            self.named.add(value.integrity)
+            self.sizes[value.integrity] = value.size_bytes
+            self.users.setdefault(value.integrity, f"{what} of run {run_id!r}")
+
+
+def check_store(store: SqlRunStore, blobs: BlobRoot, *, deep: bool = False) -> CheckReport:
+    """Read a whole store and change nothing; runs may go on meanwhile.
+
+    Args:
+        store: every row of it is read, and its signature verified.
+        blobs: every blob that a row names must be there, in its size.
+        deep: also read each blob and compare it with its name.
+
+    Raises:
+        StoreUnavailable: the database does not answer.
+        ValueUnavailable: the blobs cannot be reached.
+    """
+    known, problems = _Known(), list(_damages(store.database))
+    runs = [RunId(text) for text in _texts(store.database, run_table.c.id)]
+    for run_id in runs:
+        problems += _asked(run_id, _read_run, store, run_id, known)
+    for digest in map(Digest, _texts(store.database, plan_table.c.digest)):
+        problems += _asked(None, _read_plan, store, digest, known)
+    # Rows before blobs: a row that was read has its blob, whoever works meanwhile.
+    there = {blob.digest: blob.size_bytes for blob in blobs.survey()}
+    referenced = set(map(Digest, _texts(store.database, blob_ref.c.digest)))
+    problems += _unprotected(store, known, referenced)
+    for digest in sorted(referenced):
+        problems += _check_blob(store, blobs, digest, there.get(digest), known, deep)
+    return CheckReport(
+        runs=len(runs),
+        blobs=len(referenced),
+        size_bytes=sum(there.get(digest, 0) for digest in referenced),
+        deep=deep,
+        problems=tuple(problems),
+    )
+
+
+# --- rows -----------------------------------------------------------------------------------
+def _damages(database: Database) -> Iterator[Problem]:
+    """Yield what SQLite finds wrong in its own file; PostgreSQL has tools of its own."""
+    if not isinstance(database, SqliteDatabase):
+        return
+    for pragma in ("integrity_check", "foreign_key_check"):
+        statement = Statement(f"PRAGMA {pragma}", (), {}, False)
+        for row in _rows(database, statement):
+            said = " ".join(map(str, row))
+            if said != "ok":
+                yield Problem(
+                    kind="database",
+                    message=f"{database.url}: {said}. Restore it from a backup",
+                )
+
+
+def _texts(database: Database, column: sa.Column[str]) -> list[str]:
+    statement = database.statements.compile(sa.select(column).distinct())
+    return [row[0] for row in _rows(database, statement)]
+
+
+def _rows(database: Database, statement: Statement) -> list[Row]:
+    return database.read(lambda transaction: transaction.rows(statement))
+
+
+def _asked(run_id: RunId | None, read: Callable[..., None], *given: object) -> Iterator[Problem]:
+    """Yield the problem that reading meets, if there is one; each row says its own."""
+    try:
+        read(*given)
+    except RunNotFound:  # deleted since it was listed
+        return
+    except StoreUnavailable:
+        raise
+    except StoreError as error:
+        yield Problem(kind="row", message=str(error), run_id=run_id)
+
+
+def _read_run(store: SqlRunStore, run_id: RunId, known: _Known) -> None:
+    run = store.get_run(run_id)
+    for name, value in run.inputs.items():
+        known.note(value, run_id, f"input {name!r}")
+    for step in store.list_steps(run_id, current_only=False):
+        known.note(step.value, run_id, f"step {step.step_id!r}")
+    store.list_attempts(run_id)
+    store.list_events(run_id)
+
+
+def _read_plan(store: SqlRunStore, digest: Digest, known: _Known) -> None:
+    try:
+        plan = store.get_plan(digest)
+    except StoreError:
+        if digest in _texts(store.database, plan_table.c.digest):
+            raise
+        return  # its last run was deleted since it was listed
+    for blob in plan.blobs:
+        known.named.add(blob)
+        known.users.setdefault(blob, f"code or constants of plan {digest}")
+
+
+# --- blobs ----------------------------------------------------------------------------------
+def _unprotected(store: SqlRunStore, known: _Known, referenced: set[Digest]) -> Iterator[Problem]:
+    """Yield blobs that a row names and no reference keeps from gc."""
+    named = known.named - referenced
+    if not named:
+        return
+    for digest in sorted(named & _still_named(store, known)):
+        message = f"{known.users[digest]}: its blob {digest} has no reference, gc would take it"
+        yield Problem(kind="reference", message=f"{message}. Run no gc, and report this")
+
+
+def _still_named(store: SqlRunStore, known: _Known) -> set[Digest]:
+    """Return what the rows name now: a run may have been deleted since they were read."""
+    again = _Known()
+    for run_id in map(RunId, _texts(store.database, run_table.c.id)):
+        list(_asked(run_id, _read_run, store, run_id, again))
+    for digest in map(Digest, _texts(store.database, plan_table.c.digest)):
+        list(_asked(None, _read_plan, store, digest, again))
+    return again.named
+
+
+def _check_blob(
+    store: SqlRunStore,
+    blobs: BlobRoot,
+    digest: Digest,
+    size_bytes: int | None,
+    known: _Known,
+    deep: bool,
+) -> Iterator[Problem]:
+    wanted = known.sizes.get(digest, size_bytes)
+    said = ""
+    if size_bytes is None or wanted is None:
+        said = "is missing"
+    elif size_bytes != wanted:
+        said = f"has {size_bytes} bytes and should have {wanted}"
+    elif deep:
+        said = _misread(blobs, digest, wanted)
+    if said and not store.unreferenced([digest]):
+        user = known.users.get(digest, "a pinned backup")
+        yield Problem(kind="blob", message=f"{user}: its blob {digest} {said}. {_REMEDY}")
+
+
+def _misread(blobs: BlobRoot, digest: Digest, size_bytes: int) -> str:
+    try:
+        blobs.verify(digest, size_bytes)
+    except ValueDamaged as error:
+        return "is missing" if error.missing else "holds other bytes than were committed"
+    return ""
+
+
+_REMEDY = (
+    "A step's value is rebuilt by `perdure resume RUN`; anything else comes back from a backup, or"
+    " with the run itself, run again"
+)

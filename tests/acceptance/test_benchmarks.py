@@ -1,0 +1,52 @@
+"""The benchmark programs run; what they measure is no matter of a test."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.many_runs import fill
+from tests.benchmarks.rounds import Case, measure, table
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def benchmark(*words: str) -> list[list[str]]:
+    """Run a program; return the cells of the table that it printed, below its head."""
+    ended = subprocess.run(
+        [sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    lines = [line for line in ended.stdout.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_benchmark_of_the_surface_prints_a_line_a_case() -> None:
+    rows = benchmark("tests.benchmarks.surface", "--runs=9", "--rounds=1", "--only=ls --status")
+
+    assert [row[0] for row in rows] == ["bare start", "`perdure ls --status failed`, 9 runs"]
+    assert all(float(row[2]) > 0 for row in rows)
+
+
+def test_filled_store_is_one_that_the_command_line_takes_for_its_own(perdure: Any) -> None:
+    home = perdure.folder / ".perdure"
+    fill(f"sqlite:///{home / 'perdure.db'}", str(home / "blobs"), 60)
+
+    listed = json.loads(perdure("ls", "--json").out)
+    shown = perdure("show", "run-0000003")
+
+    assert len(listed) == 60
+    assert listed[0]["id"] == "seed"
+    assert shown.code == 0, shown.err
+
+
+def test_rounds_divide_by_what_the_first_case_took_in_the_same_round() -> None:
+    bare, slow = iter([9.0, 1.0, 2.0, 4.0]), iter([9.0, 3.0, 6.0, 12.0])
+
+    figures = measure([Case("bare", bare.__next__), Case("slow", slow.__next__, 5.0)], rounds=3)
+
+    assert [each.ratio for each in figures] == [1.0, 3.0]
+    assert "| slow | < 5 | 6.000 | 3.000-12.000 | 3.0 |" in table(figures)

@@ -1,0 +1,118 @@
+"""What a shell may complete: runs, steps, workflows, statuses, the words that options know.
+
+Read from the store that is there; where there is none, or it does not answer, there is nothing to
+complete and nothing is said: a shell prints whatever goes wrong into the line that somebody types.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from perdure_storage.protocols import RunStore
+
+Words = list[tuple[str, str]]
+"""What may stand there, each with a line about it."""
+
+_LIMIT, _LATELY = 100, 1000
+
+CHOICES = {
+    "executor": ("processes", "inline"),
+    "durability": ("step", "group"),
+    "on_change": ("recompute", "reuse", "fail"),
+    "on_failure": ("stop", "finish"),
+    "on_divergence": ("fail", "recompute", "keep"),
+    "if_exists": ("resume", "fail"),
+    "code": ("recorded", "current"),
+}
+"""The words that an option knows. The verbs themselves refuse others; here they are offered."""
+
+
+def choices(option: str) -> Callable[[str], list[str]]:
+    """Return what completes the words of an option."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [word for word in CHOICES[option] if word.startswith(incomplete)]
+
+    return complete
+
+
+def statuses(incomplete: str) -> list[str]:
+    """Complete the status of a run, in the case in which somebody types it."""
+    from perdure_storage.lifecycle import RunStatus
+
+    names = [status.value for status in RunStatus]
+    return names if incomplete.isupper() else [name.lower() for name in names]
+
+
+def run_ids(context: typer.Context, incomplete: str) -> Words:
+    """Complete a run's id: the newest ones that begin so."""
+
+    def read(store: RunStore) -> Words:
+        from perdure_storage.records import RunQuery
+
+        runs = store.list_runs(RunQuery(id_prefix=incomplete, limit=_LIMIT))
+        return [(run.id, f"{run.workflow}, {run.status}") for run in runs]
+
+    return _ask_store(context, read)
+
+
+def step_ids(context: typer.Context, incomplete: str) -> Words:
+    """Complete the id of a step of the run that stands before it."""
+
+    def read(store: RunStore) -> Words:
+        from perdure.cli.naming import find_id
+        from perdure.plan import decode_plan
+
+        run = store.get_run(find_id(store, str(context.params["run_id"])))
+        plan = decode_plan(store.get_plan(run.plan_digest).body)
+        found = [step.id for step in plan.steps if step.id.startswith(incomplete)]
+        return [(step_id, f"step of {run.id}") for step_id in found[:_LIMIT]]
+
+    return _ask_store(context, read)
+
+
+def workflows(context: typer.Context, incomplete: str) -> Words:
+    """Complete the name of a workflow that has run lately."""
+
+    def read(store: RunStore) -> Words:
+        from perdure_storage.records import RunQuery
+
+        names = {run.workflow for run in store.list_runs(RunQuery(limit=_LATELY))}
+        return [(name, "workflow") for name in sorted(names) if name.startswith(incomplete)]
+
+    return _ask_store(context, read)
+
+
+def _ask_store(context: typer.Context, read: Callable[[RunStore], Words]) -> Words:
+    """Return what ``read`` finds in the store that the words so far mean, or nothing."""
+    logging.disable()
+    store: RunStore | None = None
+    try:
+        store = _open(context.params.get("store"))
+        return read(store) if store is not None else []
+    except Exception:  # noqa: BLE001 - a damaged or a busy store is no reason to disturb a prompt
+        return []
+    finally:
+        if store is not None:
+            store.close()
+
+
+def _open(url: str | None) -> RunStore | None:
+    from perdure.settings import load_settings, sqlite_path
+
+    settings = load_settings(store=url)
+    path = sqlite_path(settings.store)
+    if path is not None and not path.exists():
+        return None
+    from perdure_storage.connect import open_run_store  # it takes longer than all the rest
+    from perdure_storage.signing import KeyFile
+
+    key = bytes.fromhex(settings.key) if settings.key is not None else None
+    if key is None and path is not None:
+        return open_run_store(settings.store, key=KeyFile(path.parent / "key"), create=False)
+    return open_run_store(settings.store, key=key, create=False)

@@ -1,0 +1,98 @@
+"""The verb ``config show``: the settings in force, and where each of them comes from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, cast
+
+import msgspec
+import typer
+
+from perdure.cli.endings import ExitCode
+from perdure.cli.examples import epilog
+from perdure.cli.session import JsonOption, StoreOption, TracebackOption
+
+config = typer.Typer(
+    help="Show the settings in force: `perdure config show`.", no_args_is_help=True
+)
+
+
+class SettingView(msgspec.Struct, frozen=True, kw_only=True):
+    """One setting as it holds here."""
+
+    name: str
+    value: Any
+    unit: str
+    default: str
+    origin: str
+    variable: str
+
+
+@config.command("show", epilog=epilog("config show"))
+def show_settings(
+    origin: Annotated[
+        bool, typer.Option("--origin", help="Also show where each value comes from.")
+    ] = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+    traceback: TracebackOption = False,
+) -> int:
+    """Show the settings in force here, with their units, defaults and variables.
+
+    An argument outranks the environment (`PERDURE_...`), that the table `tool.perdure` of the
+    nearest pyproject.toml, and that the file ~/.config/perdure/config.toml.
+    """
+    from perdure.cli.views import to_json
+
+    views = _views(store)
+    if as_json:
+        print(to_json(views))
+    else:
+        _print(views, with_origin=origin)
+    return ExitCode.OK
+
+
+def _views(store: str | None) -> list[SettingView]:
+    from perdure.settings import SETTINGS, load_settings
+
+    settings = load_settings(store=store)
+    return [
+        SettingView(
+            name=each.name,
+            value=_shown(each.name, getattr(settings, each.name)),
+            unit=each.unit,
+            default=each.default,
+            origin=settings.origin[each.name],
+            variable=each.variable,
+        )
+        for each in SETTINGS
+    ]
+
+
+_PASSWORD = re.compile(r"(?<=://)([^/@:]*):([^/@]*)@")
+
+
+def _shown(name: str, value: Any) -> Any:
+    """Return a value as it may be shown: no key, no password."""
+    if name == "key" and value is not None:
+        return "(set, not shown)"
+    if isinstance(value, Mapping):
+        return dict(cast("Mapping[str, float]", value))
+    return _PASSWORD.sub(r"\1:***@", value) if isinstance(value, str) else value
+
+
+def _print(views: list[SettingView], *, with_origin: bool) -> None:
+    """Print each setting as a line and what is to be known of it below; any width will do."""
+    for view in views:
+        print(f"{view.name:<11}{_text(view.value)}")
+        if with_origin:
+            print(f"{'':<11}from: {view.origin}")
+        print(f"{'':<11}{view.unit}; {view.variable}; default: {view.default}")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        amounts = cast("dict[str, float]", value)
+        return ",".join(f"{name}={amount:g}" for name, amount in amounts.items()) or "-"
+    return "-" if value is None else str(value)

@@ -1,0 +1,97 @@
+"""What people type: examples of each verb, for its ``--help`` and for the documents."""
+
+from __future__ import annotations
+
+Example = tuple[str, str]
+"""A command and what it does."""
+
+EXAMPLES: dict[str, tuple[Example, ...]] = {
+    "run": (
+        ("perdure run pipeline.py", "the only workflow of a file"),
+        ("perdure run --id iris-1 pipeline.py:iris --k 5", "by name, with an id and a parameter"),
+        ("perdure run package.module:iris --xs 1 --xs 2 --no-shuffle", "a list and a flag"),
+        ("perdure run --reuse last pipeline.py", "take over what has not changed"),
+        ("perdure run --detach pipeline.py", "leave it to `perdure up`"),
+        ("perdure run pipeline.py --help", "the workflow's own parameters"),
+    ),
+    "resume": (
+        ("perdure resume iris-1", "go on after a kill, a Ctrl-C, a cancel or a pause"),
+        ("perdure resume iris-1 --code current", "after you have mended your code"),
+        ("perdure resume -", "the last run"),
+    ),
+    "up": (
+        ("perdure up", "drive what `--detach` recorded and what others left behind"),
+        ("perdure up --workers 4", "with four CPUs"),
+    ),
+    "ls": (
+        ("perdure ls", "all runs, newest first"),
+        ("perdure ls --status failed --since 2d", "what failed since the day before yesterday"),
+        ("perdure ls --tag team=a --json", "for a program"),
+    ),
+    "show": (
+        ("perdure show iris-1", "a run and its steps"),
+        ("perdure show iris-1 train", "the attempts of one step"),
+        ("perdure show - --json", "the last run, for a program"),
+    ),
+    "logs": (
+        ("perdure logs iris-1", "what all steps printed"),
+        ("perdure logs iris-1 train -f", "one step, while it goes on"),
+    ),
+    "why": (("perdure why iris-1 train", "why that step ran, was taken over or waits"),),
+    "cat": (
+        ("perdure cat iris-1", "the result of the run"),
+        ("perdure cat iris-1 load", "the value of one step: its shape, its first rows"),
+    ),
+    "get": (
+        ("perdure get iris-1 -o labels.json", "the result of the run, as JSON"),
+        ("perdure get iris-1 load -o rows.parquet", "a table; .csv and .arrow too"),
+        ("perdure get iris-1 report -o -", "to the standard output"),
+    ),
+    "cancel": (("perdure cancel iris-1", "its processes end; `perdure resume iris-1` goes on"),),
+    "pause": (("perdure pause iris-1", "start nothing more; `perdure resume iris-1` goes on"),),
+    "delete": (
+        ("perdure delete iris-1", "asks first"),
+        ("perdure delete --yes iris-1", "where nobody can answer"),
+    ),
+    "demo": (
+        ("perdure demo", "in perdure-demo/, which stays for you to play with"),
+        ("perdure demo --folder /tmp/elsewhere", "in another folder"),
+    ),
+    "gc": (
+        ("perdure gc", "remove what nothing refers to"),
+        ("perdure gc --keep 30d --keep-last 100 --dry-run", "what such a policy would delete"),
+        ("perdure gc --keep 7d --tag env=test --yes", "without asking, as in a cron job"),
+    ),
+    "db upgrade": (
+        ("perdure db upgrade", "after `pip install -U perdure`"),
+        ("perdure db upgrade --check", "look only"),
+        ("perdure db upgrade --sql", "for who runs the SQL by hand"),
+    ),
+    "db check": (
+        ("perdure db check", "database, signatures, and whether each blob is there"),
+        ("perdure db check --deep", "read every blob too"),
+    ),
+    "db backup": (
+        ("perdure db backup /backups/perdure.db", "copy the database, runs may go on"),
+        ("perdure db backup --list", "the backups that keep blobs from gc"),
+        ("perdure db backup --release ID", "let gc have those blobs again"),
+    ),
+    "config show": (
+        ("perdure config show", "the settings in force here"),
+        ("perdure config show --origin", "and where each of them comes from"),
+    ),
+}
+
+
+def epilog(verb: str) -> str | None:
+    """Return the examples of a verb as the end of its help, or None where there are none."""
+    examples = EXAMPLES.get(verb, ())
+    lines = [
+        f"  {_plain(command)}\n    [dim]{_plain(meaning)}[/dim]" for command, meaning in examples
+    ]
+    return "\n".join(["[bold]Examples[/bold]", *lines]) if lines else None
+
+
+def _plain(text: str) -> str:
+    """Escape what Rich would take for markup; Rich itself is imported for help only."""
+    return text.replace("[", "\\[")

@@ -1,0 +1,56 @@
+"""Words that make no command: what is wrong with them, and what was probably meant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import typer
+
+from perdure.cli.endings import ExitCode, say
+from perdure.errors import did_you_mean
+
+
+def report_usage(error: typer.TyperException, words: Sequence[str], verbs: Sequence[str]) -> int:
+    """Say what Typer did not understand; without any words it has shown the help already.
+
+    Args:
+        error: what Typer raised.
+        words: the whole command line.
+        verbs: all verbs there are.
+    """
+    message = error.format_message()
+    if message:
+        say(f"error: {_message(error, message, words, verbs)}")
+        say(_hint(error, words, verbs))
+    return ExitCode.USAGE
+
+
+def _message(
+    error: typer.TyperException, message: str, words: Sequence[str], verbs: Sequence[str]
+) -> str:
+    option: str | None = getattr(error, "option_name", None)
+    if option is not None and hasattr(error, "possibilities"):
+        near = did_you_mean(option, getattr(error, "possibilities", None) or ())
+        return f"there is no option {option}{near}"
+    if _unknown_verb(error, words, verbs):
+        return f"there is no verb {words[0]!r}{did_you_mean(words[0], verbs)}"
+    return message[:1].lower() + message[1:].rstrip(".")
+
+
+def _hint(error: typer.TyperException, words: Sequence[str], verbs: Sequence[str]) -> str:
+    if _unknown_verb(error, words, verbs):
+        if ".py" in words[0] or ":" in words[0]:
+            return f"to run a workflow: perdure run {words[0]}"
+        return "`perdure --help` lists the verbs"
+    context = getattr(error, "ctx", None)
+    if context is None or context.parent is None:
+        return "options stand after the verb: perdure VERB --option; `perdure --help` lists both"
+    if context.command_path == "perdure run" and hasattr(error, "option_name"):
+        return "parameters of a workflow stand after its name: perdure run TARGET --name value"
+    return f"`{context.command_path} --help` shows what it takes, with examples"
+
+
+def _unknown_verb(error: typer.TyperException, words: Sequence[str], verbs: Sequence[str]) -> bool:
+    context = getattr(error, "ctx", None)
+    is_root = context is not None and context.parent is None
+    return is_root and bool(words) and not words[0].startswith("-") and words[0] not in verbs

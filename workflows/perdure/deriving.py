@@ -1,0 +1,251 @@
+"""New runs made from earlier ones: ``rerun`` and ``fork``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from perdure.compile import compile_dag, plan_record
+from perdure.current_code import Today, find_definition, prepare_today
+from perdure.engine.matching import match_name, match_rows
+from perdure.engine.takeover import match_donor
+from perdure.errors import DefinitionError, RunConflict, did_you_mean
+from perdure.fingerprint import fingerprints
+from perdure.fork_plan import step_of, steps_of, store_given, with_takeover
+from perdure.plan import Function, Plan, Takeover, decode_plan
+from perdure.remedies import shell_of
+from perdure.runtime import Runtime
+from perdure.submission import (
+    check_run_id,
+    inputs_digest,
+    make_run_id,
+    refuse_unenforceable,
+    summary,
+)
+from perdure_storage.faults import crash_point
+from perdure_storage.lifecycle import RunStatus, StepStatus
+from perdure_storage.records import RunId, RunRecord, StoredValue
+from perdure_storage.values import Values
+
+FAILED = "failed"
+"""What ``force=`` takes for every step that failed, caught or not."""
+_ON_CHANGE = ("recompute", "reuse", "fail")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Derived:
+    """A run made from another one; it does not exist yet.
+
+    Attributes:
+        record: its row.
+        plan: its plan.
+        note: a line for people.
+    """
+
+    record: RunRecord
+    plan: Plan
+    note: str
+
+
+def create_derived(runtime: Runtime, derived: Derived) -> RunRecord:
+    """Make the run: from here on it exists, with all that was asked for.
+
+    Raises:
+        RunConflict: there is a run of that id.
+    """
+    record = derived.record
+    body = plan_record(derived.plan, record.inputs)
+    crash_point("plan.stored")
+    made = runtime.store.create_run(msgspec.structs.replace(record, plan_digest=body.digest), body)
+    if made is not None:
+        return made
+    existing = runtime.store.find_run(record.id)
+    if existing is None:  # whoever deleted the run of this id died before the end of it
+        runtime.sweep_deleted(record.id)
+        return create_derived(runtime, derived)
+    raise RunConflict(
+        f"run {record.id!r} exists ({existing.status}): give another new_id=, or go on with it by "
+        f"`{shell_of(runtime.settings).resume(record.id)}`"
+    )
+
+
+def derive_rerun(
+    runtime: Runtime,
+    run_id: RunId,
+    *,
+    inputs: Mapping[str, Any] | None = None,
+    new_id: str | None = None,
+    dag: Any = None,
+    values: Values | None = None,
+) -> Derived:
+    """Return a new run of the same workflow, with today's code, that reuses nothing.
+
+    Args:
+        runtime: the stores.
+        run_id: the run to run again.
+        inputs: other values, by parameter name.
+        new_id: id of the new run; made if not given.
+        dag: today's definition, where the recorded origin leads nowhere.
+        values: where constants are stored; those of the runtime by default.
+    """
+    verb = f"perdure.rerun({run_id!r})"
+    source = _Source(runtime, run_id, verb, inputs, dag, values or runtime.values)
+    record = source.record(new_id, source.plan)
+    note = f"run {record.id} runs {run_id} again from the start{source.said}"
+    return Derived(record=record, plan=source.plan, note=note)
+
+
+def derive_fork(
+    runtime: Runtime,
+    run_id: RunId,
+    *,
+    from_step: str | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    force: str | Iterable[str] = (),
+    overrides: Mapping[str, Any] | None = None,
+    on_change: str = "recompute",
+    new_id: str | None = None,
+    dag: Any = None,
+    values: Values | None = None,
+) -> Derived:
+    """Return a new run that takes over what is not downstream of a change.
+
+    Args:
+        runtime: the stores.
+        run_id: the run to fork.
+        from_step: a step that runs again together with everything downstream.
+        inputs: other values, by parameter name.
+        force: ids, names or patterns of steps that run again; ``"failed"``: every step that
+            failed, caught or not.
+        overrides: values in place of steps, by id.
+        on_change: what happens to committed steps whose code or arguments changed.
+        new_id: id of the new run; made if not given.
+        dag: today's definition, where the recorded origin leads nowhere.
+        values: where constants are stored; those of the runtime by default.
+
+    Raises:
+        DefinitionError: no such step today; a step is both forced and given.
+        RunConflict: something changed, and ``on_change="fail"``.
+    """
+    if on_change not in _ON_CHANGE:
+        near = did_you_mean(str(on_change), _ON_CHANGE)
+        known = ", ".join(map(repr, _ON_CHANGE))
+        raise DefinitionError(f"on_change={on_change!r}{near}. Known: {known}")
+    values = values or runtime.values
+    source = _Source(runtime, run_id, f"perdure.fork({run_id!r})", inputs, dag, values)
+    names = (force,) if isinstance(force, str) else tuple(force)
+    terms = Takeover(
+        from_step=step_of(source.plan, from_step, "from_step=").id
+        if from_step is not None
+        else None,
+        force=steps_of(source.plan, [name for name in names if name != FAILED], "force="),
+        caught=source.caught() if FAILED in names else (),
+        keep_changed=on_change == "reuse",
+    )
+    given = store_given(source.plan, overrides or {}, values)
+    _refuse_both(terms, given)
+    if on_change == "fail":
+        source.refuse_change()
+    plan = with_takeover(source.plan, terms, given)
+    record = source.record(new_id, plan)
+    policy = msgspec.structs.replace(record.policy, on_change=on_change)
+    record = msgspec.structs.replace(record, policy=policy, reuse_from=run_id)
+    note = f"run {record.id} takes over from {run_id}: {source.summary(plan)}{source.said}"
+    return Derived(record=record, plan=plan, note=note)
+
+
+def _refuse_both(terms: Takeover, given: Mapping[str, StoredValue]) -> None:
+    both = [s for s in (*terms.force, *terms.caught, terms.from_step) if s in given]
+    if both:
+        raise DefinitionError(
+            f"{', '.join(map(str, both))}: either it runs again (force=, from_step=) or its value "
+            "is given (overrides=), not both"
+        )
+
+
+class _Source:
+    """The run that another one is made from, and what it would be today."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        run_id: RunId,
+        verb: str,
+        inputs: Mapping[str, Any] | None,
+        dag: Any,
+        values: Values,
+    ) -> None:
+        self._runtime = runtime
+        self._record = runtime.store.get_run(run_id)
+        definition = find_definition(self._record, dag, verb)
+        self._today: Today = prepare_today(
+            runtime, self._record, definition, inputs=inputs, values=values
+        )
+        prepared = self._today.prepared
+        self.plan = compile_dag(prepared.dag, values, origin=prepared.origin)
+        refuse_unenforceable(self.plan, runtime.settings, self._record.policy.executor)
+        self._rows = runtime.store.list_steps(run_id)
+
+    @property
+    def said(self) -> str:
+        """Return what else is to be said about its inputs."""
+        names = ", ".join(self._today.left_out)
+        return f"; {self.plan.workflow} takes no {names} any more: left out" if names else ""
+
+    def record(self, new_id: str | None, plan: Plan) -> RunRecord:
+        """Return the row of a run made from it: as it was asked for, but of today."""
+        if new_id is not None:
+            check_run_id(new_id)
+        old, now = self._record, self._runtime.clock.now()
+        return RunRecord(
+            id=RunId(new_id or make_run_id(plan.workflow, now)),
+            workflow=plan.workflow,
+            status=RunStatus.QUEUED,
+            plan_digest=old.plan_digest,
+            origin=plan.origin,
+            inputs=self._today.stored,
+            inputs_digest=inputs_digest(self._today.stored),
+            policy=msgspec.structs.replace(old.policy, code="recorded", on_change="recompute"),
+            tags=old.tags,
+            metadata=old.metadata,
+            forked_from=old.id,
+            queue=old.queue,
+            priority=old.priority,
+            created_at=now,
+        )
+
+    def caught(self) -> tuple[str, ...]:
+        """Return the steps whose final failure was caught and committed as a value."""
+        ids = {step.id for step in self.plan.steps}
+        return tuple(row.step_id for row in self._rows if row.caught and row.step_id in ids)
+
+    def refuse_change(self) -> None:
+        """Raise RunConflict if a committed step would not hold today."""
+        matching = match_rows(
+            self.plan,
+            fingerprints(self.plan, self._today.stored),
+            self._rows,
+            old_functions=self._functions(),
+        )
+        committed = {row.name for row in self._rows if row.status is StepStatus.SUCCEEDED}
+        names = {step.id: match_name(step) for step in self.plan.steps}
+        changed = [f"{s}: {r}" for s, r in matching.reasons.items() if names[s] in committed]
+        if changed:
+            raise RunConflict(
+                f"run {self._record.id!r} has changed ({'; '.join(changed[:3])}), and "
+                "on_change='fail'. Say on_change='recompute' (runs what changed) or 'reuse' "
+                "(keeps results)"
+            )
+
+    def summary(self, plan: Plan) -> str:
+        """Say in one line what a fork takes over and why the rest runs."""
+        prints = fingerprints(plan, self._today.stored)
+        matching = match_donor(plan, prints, self._rows, functions=self._functions())
+        return summary(matching, plan)
+
+    def _functions(self) -> dict[str, Function]:
+        plan = decode_plan(self._runtime.store.get_plan(self._record.plan_digest).body)
+        return {function.counts_as: function for function in plan.functions.values()}

@@ -1,0 +1,1 @@
+"""What may be wrong with this machine, these settings and this store, and how to mend it."""

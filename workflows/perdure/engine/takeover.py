@@ -1,0 +1,96 @@
+"""What a run takes over from another one: all that holds, but for what is to be fresh.
+
+A step that runs again whatever was committed, and one whose value is given, make doubtful what
+was computed downstream of them: those rows hold only if the values that they consumed come out the
+same again, which nobody knows before. So they are held back as candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+import msgspec
+
+from perdure.engine.matching import Matching, match_rows
+from perdure.plan import FromStep, Function, Plan, Takeover, references
+from perdure_storage.records import StepRecord
+
+_NOTHING = Takeover()
+
+
+def match_donor(
+    plan: Plan,
+    fingerprints: Mapping[str, str],
+    rows: Iterable[StepRecord],
+    *,
+    functions: Mapping[str, Function] | None = None,
+) -> Matching:
+    """Match the rows of another run with ``plan``, as ``plan.takeover`` wants it.
+
+    Args:
+        plan: today's plan.
+        fingerprints: of the plan's steps, by step id.
+        rows: the other run's rows that count.
+        functions: of the other run's plan by code digest, for reasons.
+    """
+    keep_changed = (plan.takeover or _NOTHING).keep_changed
+    matching = match_rows(
+        plan, fingerprints, rows, keep_changed=keep_changed, old_functions=functions
+    )
+    return _hold_back(matching, plan)
+
+
+def forced(plan: Plan) -> dict[str, str]:
+    """Return why steps run again though a committed result of them may hold, by step id."""
+    terms = plan.takeover or _NOTHING
+    reasons: dict[str, str] = {}
+    if terms.from_step is not None:
+        cone = below(plan, {terms.from_step})
+        reasons |= dict.fromkeys(cone, f"the fork runs again from {terms.from_step}")
+        reasons[terms.from_step] = "the fork runs again from here"
+    reasons |= dict.fromkeys(terms.force, "the fork was asked to run it again")
+    reasons |= dict.fromkeys(terms.caught, "it had failed, and its error had been caught")
+    return reasons
+
+
+def below(plan: Plan, steps: Collection[str]) -> set[str]:
+    """Return the ids of what consumes, directly or not, a value of ``steps``."""
+    found: set[str] = set()
+    for step in plan.steps:  # in topological order
+        upstream = (ref.step for ref in references(step) if isinstance(ref, FromStep))
+        if any(dep in found or dep in steps for dep in upstream):
+            found.add(step.id)
+    return found
+
+
+def _hold_back(matching: Matching, plan: Plan) -> Matching:
+    fresh = _fresh(plan, matching)
+    if not fresh:
+        return matching
+    doubtful = below(plan, fresh.keys()) - fresh.keys()
+    settled = fresh.keys() | doubtful
+    held = {**matching.adopted, **matching.kept}
+    candidates = {s: rows for s, rows in matching.candidates.items() if s not in fresh}
+    reasons = {**matching.reasons, **{s: reason for s, reason in fresh.items() if reason}}
+    for step_id in doubtful & held.keys():
+        candidates[step_id] = (held[step_id], *candidates.get(step_id, ()))
+        reasons[step_id] = "something upstream changed"
+    return msgspec.structs.replace(
+        matching,
+        kept={s: row for s, row in matching.kept.items() if s not in settled},
+        adopted={s: row for s, row in matching.adopted.items() if s not in settled},
+        candidates=candidates,
+        reasons=reasons,
+    )
+
+
+def _fresh(plan: Plan, matching: Matching) -> dict[str, str]:
+    """Return the steps that do not take anything over, with the reasons."""
+    known = matching.kept.keys() | matching.adopted.keys() | matching.candidates.keys()
+    volatile = {
+        step.id: "it is volatile, and never taken over from another run" if step.id in known else ""
+        for step in plan.steps
+        if plan.options[step.options].volatile
+    }
+    given = dict.fromkeys((plan.takeover or _NOTHING).given, "its value is given")
+    return {**volatile, **forced(plan), **given}

@@ -1,0 +1,1 @@
+"""How far a run is, as facts come in: the model, its lines, and the screen that shows them."""

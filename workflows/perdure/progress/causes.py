@@ -1,0 +1,20 @@
+"""How attempts end, in words."""
+
+from __future__ import annotations
+
+from perdure_storage.records import Cause
+
+HOW_ENDED: dict[Cause, str] = {
+    Cause.SUCCEEDED: "succeeded",
+    Cause.USER_ERROR: "failed",
+    Cause.TIMEOUT: "timed out",
+    Cause.WORKER_LOST: "lost its worker",
+    Cause.OUT_OF_MEMORY: "ran out of memory",
+    Cause.SETUP_ERROR: "could not begin",
+    Cause.INPUT_LOST: "found an input gone",
+    Cause.INPUT_UNAVAILABLE: "could not reach an input",
+    Cause.CANCELLED: "was cancelled",
+    Cause.ABANDONED: "was cut off",
+    Cause.ENGINE_ERROR: "failed in perdure itself",
+}
+"""What to say after "attempt 2 ..."."""

@@ -1,0 +1,187 @@
+"""Going on with a run by its id: what it would come to, and doing it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from perdure.arguments import own_digest
+from perdure.compile import compile_dag, plan_record
+from perdure.current_code import find_definition, prepare_today
+from perdure.errors import DefinitionError, RunConflict, did_you_mean
+from perdure.plan import Plan, StepOptions, StepPlan, Takeover, decode_plan
+from perdure.remedies import shell_of
+from perdure.runtime import Runtime
+from perdure.submission import (
+    Action,
+    Intent,
+    Wishes,
+    bury_owner,
+    is_driven,
+    values_are_there,
+)
+from perdure_storage.guards import reopened
+from perdure_storage.lifecycle import RunStatus
+from perdure_storage.records import RunId, RunRecord
+from perdure_storage.values import Values
+
+
+def reopen_run(runtime: Runtime, run_id: RunId, **options: Any) -> str:
+    """Make a run ready to be driven again; returns a line that says what it was.
+
+    Options as ``intend_resume``.
+    """
+    intent = intend_resume(runtime, run_id, **options)
+    if intent.action is Action.KEEP:
+        return intent.note
+    record = runtime.store.get_run(run_id)
+    is_same = intent.record.plan_digest == record.plan_digest
+    bury_owner(runtime.store, record)
+    runtime.store.reset_run(
+        run_id,
+        plan=None if is_same else plan_record(intent.plan, {}),
+        policy=intent.record.policy,
+        reason="resume",
+    )
+    return intent.note
+
+
+def intend_resume(
+    runtime: Runtime,
+    run_id: RunId,
+    *,
+    code: str = "recorded",
+    on_change: str = "recompute",
+    on_divergence: str = "fail",
+    executor: str | None = None,
+    dag: Any = None,
+    values: Values | None = None,
+) -> Intent:
+    """Return what a resume would do now; writes no row.
+
+    Args:
+        runtime: the stores.
+        run_id: the run.
+        code: ``"recorded"`` or ``"current"``.
+        on_change: as in ``run``.
+        on_divergence: as in ``run``.
+        executor: another executor, or None.
+        dag: today's definition, for ``"current"``.
+        values: where today's constants are stored; those of the runtime by default.
+
+    Raises:
+        RunConflict: today's definition has another graph.
+    """
+    if code not in ("recorded", "current"):
+        near = did_you_mean(code, ("recorded", "current"))
+        raise DefinitionError(f"code={code!r}{near}. Known: 'recorded', 'current'")
+    Wishes(given={}, executor=executor, on_change=on_change, on_divergence=on_divergence).check()
+    record = runtime.store.get_run(run_id)
+    plan = decode_plan(runtime.store.get_plan(record.plan_digest).body)
+    if is_driven(record):
+        note = f"{run_id} is {record.status} and driven by process {_driver(record)}: attached"
+        return Intent(action=Action.KEEP, record=record, plan=plan, note=note)
+    if record.status is RunStatus.SUCCEEDED and values_are_there(runtime, record):
+        note = f"{run_id} has succeeded: recorded result"
+        return Intent(action=Action.KEEP, record=record, plan=plan, note=note)
+    policy = msgspec.structs.replace(
+        record.policy,
+        code=code,
+        on_change=on_change,
+        on_divergence=on_divergence,
+        executor=executor or record.policy.executor,
+    )
+    body = None
+    if code == "current":
+        plan = _plan_of_today(runtime, record, dag, values or runtime.values)
+        body = plan_record(plan, {})
+    return Intent(
+        action=Action.REOPEN,
+        record=reopened(record, body, policy),
+        plan=plan,
+        note=f"{run_id} was {record.status}: goes on",
+    )
+
+
+def _driver(record: RunRecord) -> str:
+    return f"{record.owner.pid} on {record.owner.host}" if record.owner is not None else "nobody"
+
+
+def _plan_of_today(runtime: Runtime, record: RunRecord, dag: Any, values: Values) -> Plan:
+    """Return the recorded plan with today's code for the steps that have not committed.
+
+    The graph stays as it was recorded: today's definition must have the same step ids.
+    """
+    recorded = decode_plan(runtime.store.get_plan(record.plan_digest).body)
+    today = _compile_today(runtime, record, dag, values)
+    ours, theirs = {s.id: s for s in recorded.steps}, {s.id: s for s in today.steps}
+    if ours.keys() != theirs.keys():
+        differing = ", ".join(sorted(ours.keys() ^ theirs.keys())[:5])
+        raise RunConflict(
+            f"a resume never changes the graph, and today's has other steps ({differing}). Make a "
+            "new run that takes over what has not changed: "
+            f"`{shell_of(runtime.settings).command('fork', record.id)}`"
+        )
+    done = {row.step_id for row in runtime.store.list_steps(record.id) if row.value is not None}
+    fixed = done | (recorded.takeover or Takeover()).given.keys()
+    bodies = _Bodies(recorded, today)
+    steps = tuple(s if s.id in fixed else bodies.renew(s, theirs[s.id]) for s in recorded.steps)
+    return bodies.put_into(steps)
+
+
+def _compile_today(runtime: Runtime, record: RunRecord, dag: Any, values: Values) -> Plan:
+    verb = f"perdure.resume({record.id!r}, code='current')"
+    today = prepare_today(runtime, record, find_definition(record, dag, verb), values=values)
+    return compile_dag(today.prepared.dag, values, origin=today.prepared.origin)
+
+
+class _Bodies:
+    """Puts today's functions and options into a recorded plan. Mutable, used once."""
+
+    def __init__(self, recorded: Plan, today: Plan) -> None:
+        self._recorded = recorded
+        self._today = today
+        self._functions = dict(recorded.functions)
+        self._options = list(recorded.options)
+        self._constants = list(recorded.constants)
+
+    def renew(self, step: StepPlan, other: StepPlan) -> StepPlan:
+        """Return the recorded step with the body and the options that it has today."""
+        function = self._today.functions[other.function]
+        self._functions[function.id] = function
+        options = self._renewed(step, self._today.options[other.options])
+        if options not in self._options:
+            self._options.append(options)
+        own = own_digest(function.counts_as, options.outputs, options.catch, step.given)
+        return msgspec.structs.replace(
+            step, function=function.id, own=own, options=self._options.index(options)
+        )
+
+    def _renewed(self, step: StepPlan, options: StepOptions) -> StepOptions:
+        # The number of outputs is the graph's, which consumers were bound to.
+        outputs = self._recorded.options[step.options].outputs
+        return msgspec.structs.replace(
+            options, outputs=outputs, retry_on=self._taken_along(options.retry_on)
+        )
+
+    def _taken_along(self, index: int | None) -> int | None:
+        """Return the index that one of today's constants has in the recorded plan."""
+        if index is None:
+            return None
+        constant = self._today.constants[index]
+        if constant not in self._constants:
+            self._constants.append(constant)
+        return self._constants.index(constant)
+
+    def put_into(self, steps: tuple[StepPlan, ...]) -> Plan:
+        """Return the recorded plan with these steps and all that they need."""
+        return msgspec.structs.replace(
+            self._recorded,
+            steps=steps,
+            functions=self._functions,
+            options=tuple(self._options),
+            constants=tuple(self._constants),
+            bundle=self._today.bundle,
+            bundle_size=self._today.bundle_size,
+        )

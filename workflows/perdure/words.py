@@ -1,0 +1,85 @@
+"""Durations, ages and sizes in words short enough for a column."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+_MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?)")
+"""What programs colour their output with, and the titles that they give to windows."""
+
+
+def duration(seconds: float | None) -> str:
+    """Return ``"12 ms"``, ``"3.4 s"``, ``"5 min 6 s"``, ``"7 h 8 min"``, ``"9 d 1 h"``."""
+    if seconds is None:
+        return ""
+    if seconds < 1:
+        return f"{round(seconds * 1000)} ms"
+    if seconds < _MINUTE_S:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for unit_s, unit, part_s, part in (
+        (_DAY_S, "d", _HOUR_S, "h"),
+        (_HOUR_S, "h", _MINUTE_S, "min"),
+        (_MINUTE_S, "min", 1, "s"),
+    ):
+        if whole >= unit_s:
+            rest = whole % unit_s // part_s
+            return f"{whole // unit_s} {unit}" + (f" {rest} {part}" if rest else "")
+    return f"{whole} s"
+
+
+def age(then: datetime, now: datetime) -> str:
+    """Return ``"5 min ago"``; ``"now"`` within a second, also for clocks that disagree."""
+    seconds = (now - then).total_seconds()
+    if seconds < 1:
+        return "now"
+    for unit_s, unit in ((_DAY_S, "d"), (_HOUR_S, "h"), (_MINUTE_S, "min")):
+        if seconds >= unit_s:
+            return f"{int(seconds // unit_s)} {unit} ago"
+    return f"{int(seconds)} s ago"
+
+
+def one_line(text: str, width: int) -> str:
+    """Return ``text`` without line breaks, cut to ``width`` characters."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= width else flat[: width - 1] + "…"
+
+
+def count(number: int) -> str:
+    """Return ``"10,000"``."""
+    return f"{number:,}"
+
+
+def count_of(number: int, noun: str) -> str:
+    """Return ``"1 step"``, ``"10,000 steps"``; plurals are those in -s, and ``retries``."""
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
+def rate(per_second: float, noun: str) -> str:
+    """Return ``"410 steps/s"``, ``"2.5 steps/s"``, or ``"12 steps/min"`` for what is slow."""
+    if per_second >= 10:
+        return f"{per_second:,.0f} {noun}/s"
+    if per_second >= 1:
+        return f"{per_second:.1f} {noun}/s"
+    return f"{per_second * _MINUTE_S:.1f} {noun}/min"
+
+
+def size(size_bytes: int) -> str:
+    """Return ``"512 B"``, ``"1.5 KiB"``, ``"4.0 GiB"``."""
+    if size_bytes < 1024:
+        return f"{size_bytes} B"
+    amount = float(size_bytes)
+    for unit in ("KiB", "MiB", "GiB"):
+        amount /= 1024
+        if amount < 1024:
+            return f"{amount:.1f} {unit}"
+    return f"{amount / 1024:.1f} TiB"
+
+
+def printable(text: str) -> str:
+    """Return ``text`` without what a terminal would obey: its colours go, the rest is marked."""
+    text = _ESCAPES.sub("", text).replace("\t", "    ")
+    return text if text.isprintable() else "".join(c if c.isprintable() else "�" for c in text)
