@@ -11,7 +11,14 @@ from perdure.engine.matching import Matching, match_name
 from perdure.engine.state import RunState, StepState
 from perdure.plan import FromStep
 from perdure_storage.lifecycle import StepStatus
-from perdure_storage.records import EventRecord, StepId, StepKey, StepRecord, StoredValue
+from perdure_storage.records import (
+    EventRecord,
+    Place,
+    StepId,
+    StepKey,
+    StepRecord,
+    StoredValue,
+)
 
 
 def settle(run: RunState, steps: Iterable[StepState], now: datetime) -> None:
@@ -144,6 +151,8 @@ def mark_done(run: RunState, step: StepState) -> list[StepState]:
 
 def reopen(run: RunState, step: StepState, reason: str, now: datetime) -> StepState:
     """Begin a new generation of a done step whose value is gone; consumers wait for it again."""
+    if step.value is not None and step.value.place is Place.BLOB:
+        run.gone.add(step.value.integrity)
     run.outbox.lost.append(StepKey(StepId(step.id), step.generation))
     run.outbox.events.append(
         EventRecord(kind="lost", at=now, step_id=StepId(step.id), detail={"why": reason})

@@ -22,7 +22,7 @@ from perdure.fingerprint import fingerprints
 from perdure.graph.growth import link_of
 from perdure.plan import FromStep, Plan, decode_plan, rebase
 from perdure_storage.lifecycle import StepStatus
-from perdure_storage.records import ExpansionRecord, StepId, StepKey, StepRecord
+from perdure_storage.records import ExpansionRecord, Place, StepId, StepKey, StepRecord
 
 
 class Graft(msgspec.Struct, frozen=True):
@@ -167,6 +167,14 @@ def _wait_for(root: StepState, answer: StepState) -> None:
     if root not in answer.consumers:
         answer.consumers.append(root)
     answer.parts = tuple(dict.fromkeys((*answer.parts, *root.parts)))
+
+
+def forget_gone(run: RunState, root: StepState) -> None:
+    """Let go of values of a graph whose bytes are known to be gone: whoever needs them asks."""
+    for member in root.members:
+        value = run.steps[member].value
+        if value is not None and value.integrity in run.gone:
+            run.steps[member].value = msgspec.structs.replace(value, place=Place.NONE, data=None)
 
 
 def retire_rows(run: RunState, rows: Iterable[StepRecord]) -> None:

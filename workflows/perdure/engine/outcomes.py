@@ -12,7 +12,7 @@ from perdure.calls import CallId, Growth, Outcome
 from perdure.engine.advance import begin_again, hold, mark_done, pend, reopen, settle
 from perdure.engine.commands import Kill
 from perdure.engine.events import Ended
-from perdure.engine.growth import descendants, expand, graft, retire_rows, root_of
+from perdure.engine.growth import descendants, expand, forget_gone, graft, retire_rows, root_of
 from perdure.engine.matching import match_name
 from perdure.engine.placement import shortage
 from perdure.engine.restore import count_cause
@@ -98,6 +98,7 @@ def _conclude(
 ) -> list[StepState]:
     """Make a value that of the step; return the consumers that now miss nothing."""
     step.value = value
+    run.gone.discard(value.integrity)
     diverged = _diverged_consumers(run, step) if step.rebuilt else []
     if diverged and not _may_diverge(run, step, diverged, now):
         _fail_diverged(run, step, outcome, diverged, now)
@@ -170,6 +171,7 @@ def _grow(
         return
     for matching in (grafted.own, grafted.donated):
         hold(run, matching, now)
+    forget_gone(run, root)
     if expansion.link == 0:
         retire_rows(run, grafted.own.obsolete)
     run.count_missing(root.members)

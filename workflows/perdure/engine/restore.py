@@ -9,7 +9,7 @@ import msgspec
 
 from perdure.calls import CallId
 from perdure.engine.advance import hold
-from perdure.engine.growth import graft, newest_links, retire_rows, source_of
+from perdure.engine.growth import forget_gone, graft, newest_links, retire_rows, source_of
 from perdure.engine.matching import Matching
 from perdure.engine.state import RunState, StepState
 from perdure.plan import Plan
@@ -103,6 +103,7 @@ def _grow_again(
         _number_by_attempts(run, root.members, attempts)
         for matching in (grafted.own, grafted.donated):
             hold(run, matching, now)
+        forget_gone(run, root)
         if run.steps[root.answer].is_done:
             run.answered.append(root)
         roots += [member for member in root.members if member in newest]

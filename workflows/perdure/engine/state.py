@@ -169,6 +169,7 @@ class RunState:
         donated: rows of such graphs of the run that this one was made from, by their name.
         extensions: what executors have to know of the graphs that were there at the load.
         answered: steps that wait for another one's value, which has come.
+        gone: bytes that were found missing or damaged, and have not been made again.
     """
 
     def __init__(self, record: RunRecord, plan: Plan, fingerprints: Mapping[str, str]) -> None:
@@ -181,6 +182,7 @@ class RunState:
         self.grown: dict[str, list[StepRecord]] = {}
         self.donated: dict[str, list[StepRecord]] = {}
         self.answered: list[StepState] = []
+        self.gone: set[Digest] = set()
         self.extensions: list[Extend] = []
         self.ready: dict[Shape, list[tuple[int, int, str]]] = {}
         self.delayed: list[tuple[datetime, int, str]] = []

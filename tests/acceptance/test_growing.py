@@ -1,0 +1,155 @@
+"""Graphs that grow while a run goes on: maps, returned nodes, tail calls; how they are resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.acceptance import growing_steps as steps
+
+import perdure
+from perdure.client import Perdure, open_store
+from perdure.errors import DefinitionError, RunFailed
+from perdure_storage.lifecycle import StepStatus
+from perdure_storage.records import RunId
+
+
+@pytest.fixture(params=["inline", "processes"])
+def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Perdure]:
+    with open_store(str(tmp_path / "store" / "perdure.db"), executor=request.param) as opened:
+        yield opened
+
+
+@pytest.fixture
+def inline(tmp_path: Path) -> Iterator[Perdure]:
+    with open_store(str(tmp_path / "store" / "perdure.db"), executor="inline") as opened:
+        yield opened
+
+
+def ids(client: Perdure, run_id: str) -> list[str]:
+    return sorted(row.step_id for row in client.runtime.store.list_steps(RunId(run_id)))
+
+
+def test_grown_graphs_give_the_same_eagerly_and_durably(client: Perdure) -> None:
+    assert steps.everything() == steps.EVERYTHING
+    assert client.run(steps.everything) == steps.EVERYTHING
+
+
+@pytest.mark.parametrize("durability", ["step", "group"])
+def test_grown_graphs_give_the_same_at_any_durability(inline: Perdure, durability: str) -> None:
+    assert inline.run(steps.everything, durability=durability) == steps.EVERYTHING
+
+
+def test_steps_of_a_map_are_named_by_their_place(inline: Perdure) -> None:
+    inline.run(steps.scale.map(steps.numbers.bind(3)), run_id="m")
+
+    assert ids(inline, "m") == ["numbers", "scale", "scale[0]", "scale[1]", "scale[2]", "scale~1"]
+
+
+def test_steps_of_a_returned_graph_lie_below_the_step_that_returned_it(inline: Perdure) -> None:
+    inline.run(steps.fib.bind(2), run_id="f")
+
+    assert ids(inline, "f") == ["fib", "fib/fib", "fib/fib#2", "fib~1"]
+
+
+def test_tail_calls_keep_the_length_of_their_ids_and_one_link(inline: Perdure) -> None:
+    assert inline.run(steps.countdown.bind(300), run_id="c", durability="group") == "done"
+
+    assert ids(inline, "c") == ["countdown", "countdown~300"]
+    assert len(inline.runtime.store.list_expansions(RunId("c"))) == 300
+
+
+def test_map_with_a_new_item_at_the_front_runs_one_step(client: Perdure, tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    assert client.run(steps.shouting, text="b c d", folder=folder, run_id="one") == "B C D"
+    assert len(steps.ran(tmp_path)) == 3
+
+    result = client.run(steps.shouting, text="a b c d", folder=folder, reuse="one")
+
+    assert result == "A B C D"
+    assert steps.ran(tmp_path) == ["shout[0]"]
+
+
+def test_map_over_the_same_items_is_taken_over_whole(inline: Perdure, tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    inline.run(steps.shouting, text="b c", folder=folder, run_id="one")
+    steps.ran(tmp_path)
+
+    inline.run(steps.shouting, text="b  c", folder=folder, reuse="one", run_id="two")
+
+    assert steps.ran(tmp_path) == []
+    assert ids(inline, "two") == ["items", "join", "shout"]
+
+
+def test_failed_item_names_its_place_and_is_the_only_one_to_run_again(
+    client: Perdure, tmp_path: Path
+) -> None:
+    folder, gate = str(tmp_path), str(tmp_path / "gate")
+    with pytest.raises(RunFailed, match=r"step shout\[1\]: ValueError: a bad word"):
+        client.run(steps.shouting, text="a bad c", folder=folder, gate=gate, run_id="r")
+    before = steps.ran(tmp_path)
+    Path(gate).touch()
+
+    assert client.resume("r").result() == "A BAD C"
+    again = steps.ran(tmp_path)
+
+    assert "shout[1]" in before
+    assert again == sorted({"shout[0]", "shout[1]", "shout[2]"} - (set(before) - {"shout[1]"}))
+
+
+def test_iterables_of_different_lengths_are_refused(inline: Perdure) -> None:
+    with pytest.raises(RunFailed, match=r"equally long: #0 has 2, #1 has 3"):
+        inline.run(steps.scale.map([1, 2], steps.numbers.bind(3)))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: steps.scale.map(), "nothing to map over"),
+        (lambda: steps.scale.map("text"), "is a str, which is one value"),
+        (lambda: steps.scale.map({1, 2}), "whose order is not its own"),
+        (lambda: steps.scale.map({"a": 1}), "whose order is not its own"),
+        (lambda: steps.scale.map(5), "cannot be iterated"),
+        (lambda: perdure.each(5), "cannot be iterated"),
+        (lambda: perdure.product([1], "ab"), "is a str"),
+    ],
+)
+def test_what_cannot_be_mapped_over_is_refused_where_it_is_written(
+    wrong: object, message: str
+) -> None:
+    with pytest.raises(DefinitionError, match=message):
+        wrong()  # type: ignore[operator]
+
+
+def test_step_of_a_grown_graph_that_fits_nowhere_fails_the_run_with_its_name(
+    inline: Perdure,
+) -> None:
+    with pytest.raises(RunFailed, match=r"too_large~1, which too_large gave, can never run here"):
+        inline.run(steps.too_large.bind(1))
+
+
+def test_arguments_of_a_map_are_checked_item_by_item(inline: Perdure) -> None:
+    with pytest.raises(RunFailed, match=r"unexpected keyword argument|got an unexpected"):
+        inline.run(steps.scale.map([1], colour="red"))
+
+
+def test_lost_value_of_a_map_is_rebuilt_from_the_items_that_are_there(
+    inline: Perdure, tmp_path: Path
+) -> None:
+    folder = str(tmp_path)
+    inline.run(steps.shouting, text=f"{'x' * 40_000} b c", folder=folder, run_id="r")
+    steps.ran(tmp_path)
+    blobs = sorted(Path(inline.settings.blobs).rglob("blobs/*/blake3-*"))
+    rows = {row.step_id: row for row in inline.runtime.store.list_steps(RunId("r"))}
+    lost = {rows["shout"].value.integrity, rows["join"].value.integrity}  # type: ignore[union-attr]
+    for path in blobs:
+        if any(digest.rpartition(":")[2] in path.name for digest in lost):
+            path.unlink()
+
+    result = inline.resume("r").result()
+
+    assert result == f"{'X' * 40_000} B C"
+    assert steps.ran(tmp_path) == []
+    states = {row.step_id: row.status for row in inline.runtime.store.list_steps(RunId("r"))}
+    assert set(states.values()) == {StepStatus.SUCCEEDED}
