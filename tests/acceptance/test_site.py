@@ -19,6 +19,10 @@ from perdure.settings import KEYS
 from perdure_storage.lifecycle import RunStatus, StepStatus
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
+VERBS = (
+    "run", "resume", "up", "demo", "ls", "show", "logs", "why", "cat", "get", "cancel", "pause",
+    "delete", "gc", "db check", "db backup", "db upgrade", "config show", "doctor",
+)  # fmt: skip
 
 
 def test_python_reference_has_every_public_name() -> None:
@@ -42,7 +46,7 @@ def test_command_line_reference_has_every_verb_and_option() -> None:
     ]
 
     assert missing == []
-    assert {f"perdure {verb}" for verb in ("run", "resume", "ls", "show", "why")} <= set(sections)
+    assert {f"perdure {verb}" for verb in VERBS} <= set(sections)
 
 
 def test_reference_has_every_setting_option_status_and_error() -> None:
