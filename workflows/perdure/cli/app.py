@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -79,6 +80,7 @@ def perdure(
 def invoke(argv: list[str]) -> int:
     """Run one command and return its exit code; nothing of ours is raised."""
     session = Session()
+    _print_anything()
     try:
         code = int(app(argv, standalone_mode=False, prog_name="perdure", obj=session) or 0)
         sys.stdout.flush()  # here, where a reader that has gone can still be met quietly
@@ -105,6 +107,12 @@ def invoke(argv: list[str]) -> int:
 def verbs() -> list[str]:
     """Return the names of all verbs."""
     return list(typer.main.get_group(app).commands)
+
+
+def _print_anything() -> None:
+    """Let no character end a command: what an encoding lacks is written in escapes."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _without_a_reader() -> int:
