@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from perdure.submission import (
     refuse_unenforceable,
     summary,
 )
+from perdure_storage.errors import BlobsCondemned
 from perdure_storage.faults import crash_point
 from perdure_storage.lifecycle import RunStatus, StepStatus
 from perdure_storage.records import RunId, RunRecord, StoredValue
@@ -51,22 +52,34 @@ class Derived:
     note: str
 
 
-def create_derived(runtime: Runtime, derived: Derived) -> RunRecord:
-    """Make the run: from here on it exists, with all that was asked for.
+def create_derived(runtime: Runtime, derive: Callable[[], Derived]) -> Derived:
+    """Make the run that ``derive`` returns: from here on it exists, with all that was asked for.
 
     Raises:
         RunConflict: there is a run of that id.
     """
+    derived = derive()
+    try:
+        _create(runtime, derived)
+    except BlobsCondemned:
+        # gc has taken what was put a moment ago: it comes by once, not twice.
+        derived = derive()
+        _create(runtime, derived)
+    return derived
+
+
+def _create(runtime: Runtime, derived: Derived) -> None:
     record = derived.record
     body = plan_record(derived.plan, record.inputs)
     crash_point("plan.stored")
     made = runtime.store.create_run(msgspec.structs.replace(record, plan_digest=body.digest), body)
     if made is not None:
-        return made
+        return
     existing = runtime.store.find_run(record.id)
     if existing is None:  # whoever deleted the run of this id died before the end of it
         runtime.sweep_deleted(record.id)
-        return create_derived(runtime, derived)
+        _create(runtime, derived)
+        return
     raise RunConflict(
         f"run {record.id!r} exists ({existing.status}): give another new_id=, or go on with it by "
         f"`{shell_of(runtime.settings).resume(record.id)}`"
