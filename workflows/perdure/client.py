@@ -33,6 +33,7 @@ from perdure_storage.lifecycle import RUN_LIVE, RunStatus
 from perdure_storage.records import RunId, RunQuery, RunRecord
 
 if TYPE_CHECKING:
+    from perdure.comparing import Difference
     from perdure.deriving import Derived
     from perdure.engine.coordinator import Coordinator
     from perdure.explaining import Explanation
@@ -442,6 +443,25 @@ class Perdure:
             return since
         return self.runtime.clock.now() - timedelta(seconds=parse_duration(since))
 
+    def spin(self, run_id: str, step: str, *, dag: Any = None) -> Any:
+        """Run one step alone, in this process, and return its value; nothing is stored.
+
+        It takes the inputs that the run has recorded for it, and today's code. An error is raised
+        as it is: neither retried nor caught.
+
+        Args:
+            run_id: the run.
+            step: the step's id.
+            dag: today's definition, where the run's recorded origin does not lead to it.
+
+        Raises:
+            DefinitionError: there is no such step, then or today, or what it took is not stored.
+            NotSerializable: a run could not keep its value.
+        """
+        from perdure.spinning import spin
+
+        return spin(self.runtime, RunId(self.get_run(run_id).id), step, dag=dag)
+
     def explain(self, dag_or_run_id: Any, **options: Any) -> Explanation:
         """Say of each step whether it would run or be reused, and why. Runs and writes nothing.
 
@@ -460,6 +480,19 @@ class Perdure:
             run = self.get_run(dag_or_run_id)
             return explain_id(self.runtime, RunId(run.id), **options)
         return explain_run(self.runtime, dag_or_run_id, self._wishes(dag_or_run_id, options))
+
+    def diff(self, a: str, b: str) -> Difference:
+        """Compare two runs: parameters, code, steps and their values; printed it is a table.
+
+        A run and itself: its steps' values before and after they were computed again.
+
+        Args:
+            a: a run's id.
+            b: another one's, or the same.
+        """
+        from perdure.comparing import diff_runs
+
+        return diff_runs(self.runtime, self.get_run(a), self.get_run(b))
 
     def why(self, run_id: str, step: str) -> str:
         """Return the recorded reason why a step ran, was reused, is retried or waits."""

@@ -13,7 +13,7 @@ import sys
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,7 +106,7 @@ class _Execution:
         attempts = 0
         while True:
             attempts += 1
-            token = running.set(_context(step.id, attempts))
+            token = running.set(context_of(step.id, attempts))
             try:
                 return self._attempt(step)
             except Exception as error:  # the user's code: anything may be raised
@@ -125,11 +125,7 @@ class _Execution:
         kwargs = {
             name: self._build(each, f"{step.id}.bind({name})") for name, each in call.kwargs.items()
         }
-        result = call.spec.function(*args, **kwargs)
-        if asyncio.iscoroutine(result):
-            result = _finish(result)
-        _check_result(result, call.spec.options.outputs)
-        return result
+        return call_here(call.spec, args, kwargs)
 
     # --- arguments --------------------------------------------------------------------------
     def _build(self, template: Any, where: str) -> Any:
@@ -170,6 +166,25 @@ class _Execution:
         if known is None:  # the object is kept too, so that its id is not given out again
             known = self._constants[id(value)] = (self._keep(value, where), value)
         return known[0].decode(self._codecs)
+
+
+def call_here(spec: TaskSpec, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Call a task's function in this process, to the end of its coroutine if it makes one.
+
+    Raises:
+        TypeError: what it returned cannot stand for the step's value.
+    """
+    result = spec.function(*args, **kwargs)
+    if asyncio.iscoroutine(result):
+        result = _finish(result)
+    _check_result(result, spec.options.outputs)
+    return result
+
+
+def context_of(step_id: str, attempt: int, run_id: str = "eager") -> Context:
+    """Return what ``current()`` is to say in a step that runs here."""
+    key = f"{run_id}/{step_id}/1"
+    return Context(run_id, step_id, 1, attempt, key, StopSignal(), _Printed())
 
 
 def _calls_in(nodes: Any) -> list[Call]:
@@ -232,10 +247,6 @@ class _Printed:
 
     def write(self, text: str) -> None:
         sys.stdout.write(text)
-
-
-def _context(step_id: str, attempt: int) -> Context:
-    return Context("eager", step_id, 1, attempt, f"eager/{step_id}/1", StopSignal(), _Printed())
 
 
 def _finish(coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from perdure.plan import GIVEN, Function, Plan, StepPlan
+from perdure.plan import GIVEN, FromStep, Function, Plan, StepPlan, references
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import StepRecord
 
@@ -125,7 +125,8 @@ def _why_changed(
     row = next((row for row in rows if row.step_id == step.id), rows[0])
     function = plan.functions[step.function]
     if row.own == step.own:
-        return "something upstream changed"
+        takes_a_step = any(isinstance(ref, FromStep) for ref in references(step))
+        return "something upstream changed" if takes_a_step else "an input of the run changed"
     if row.own.startswith(GIVEN):
         return "its value had been given there, not computed"
     if row.code == function.counts_as:
@@ -147,11 +148,14 @@ def _why_again(
 
 def code_difference(old: Function | None, new: Function) -> str:
     """Say which parts of a function's code changed, or "" if that is not known."""
-    if old is None:
-        return ""
-    parts = [
+    parts = changed_parts(old, new) if old is not None else []
+    return f" ({', '.join(parts[:3])}{', ...' if len(parts) > 3 else ''})" if parts else ""
+
+
+def changed_parts(old: Function, new: Function) -> list[str]:
+    """Return the parts of a function's code that differ, as its manifest names them, sorted."""
+    return sorted(
         part
         for part in {**old.manifest, **new.manifest}
         if old.manifest.get(part) != new.manifest.get(part)
-    ]
-    return f" ({', '.join(sorted(parts)[:3])}{', ...' if len(parts) > 3 else ''})" if parts else ""
+    )
