@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from collections.abc import Callable
@@ -105,14 +104,19 @@ def invoke(argv: list[str]) -> int:
 
 
 def verbs() -> list[str]:
-    """Return the names of all verbs."""
-    return list(typer.main.get_group(app).commands)
+    """Return the whole names of all verbs: ``"run"``, ``"db check"``."""
+    names: list[str] = []
+    for name, command in typer.main.get_group(app).commands.items():
+        below = getattr(command, "commands", None)
+        names += [name] if below is None else [f"{name} {each}" for each in below]
+    return names
 
 
 def _print_anything() -> None:
     """Let no character end a command: what an encoding lacks is written in escapes."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    reconfigure = getattr(sys.stdout, "reconfigure", None)  # a text file has it, a stand-in not
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")
 
 
 def _without_a_reader() -> int:
