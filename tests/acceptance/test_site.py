@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 import perdure
-from perdure import errors
+from perdure import Perdure, errors
 from perdure.cli.app import app
 from perdure.options import OPTION_NAMES
 from perdure.settings import KEYS
@@ -31,6 +31,16 @@ def test_python_reference_has_every_public_name() -> None:
     documented = set(re.findall(r"^\.\. (?:auto\w+|py:data):: (\w+)", page, re.MULTILINE))
 
     assert set(perdure.__all__) - documented == set()
+
+
+def test_python_reference_has_each_verb_of_a_store_too() -> None:
+    page = (DOCS / "reference" / "api.md").read_text()
+    members = re.search(r"^\.\. autoclass:: Perdure\n   :members: (.*)$", page, re.MULTILINE)
+    verbs = [name for name in perdure.__all__ if hasattr(Perdure, name)]
+
+    assert members is not None
+    assert "run" in verbs
+    assert set(verbs) - set(members[1].split(", ")) == set()
 
 
 def test_command_line_reference_has_every_verb_and_option() -> None:
