@@ -243,6 +243,7 @@ class _Source:
             fingerprints(self.plan, self._today.stored),
             self._rows,
             old_functions=self._functions(),
+            inputs=self._today.stored,
         )
         committed = {row.name for row in self._rows if row.status is StepStatus.SUCCEEDED}
         names = {step.id: match_name(step) for step in self.plan.steps}
@@ -257,7 +258,9 @@ class _Source:
     def summary(self, plan: Plan) -> str:
         """Say in one line what a fork takes over and why the rest runs."""
         prints = fingerprints(plan, self._today.stored)
-        matching = match_donor(plan, prints, self._rows, functions=self._functions())
+        matching = match_donor(
+            plan, prints, self._rows, functions=self._functions(), inputs=self._today.stored
+        )
         return summary(matching, plan)
 
     def _functions(self) -> dict[str, Function]:

@@ -73,7 +73,13 @@ def state_of(record: RunRecord, plan: Plan, past: Past, now: datetime) -> RunSta
     prints = fingerprints(plan, record.inputs)
     donated = None
     if past.donor_rows is not None:
-        donated = match_donor(plan, prints, past.donor_rows, functions=past.donor_functions)
+        donated = match_donor(
+            plan,
+            prints,
+            past.donor_rows,
+            functions=past.donor_functions,
+            inputs=record.inputs,
+        )
     return load_run(
         record,
         plan,
@@ -86,6 +92,7 @@ def state_of(record: RunRecord, plan: Plan, past: Past, now: datetime) -> RunSta
             past.rows,
             keep_changed=record.policy.on_change == "reuse",
             old_functions=past.functions,
+            inputs=record.inputs,
         ),
         donated=donated,
         now=now,
