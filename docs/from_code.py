@@ -117,9 +117,9 @@ def setting_table() -> str:
 def option_table() -> str:
     """Return the options of tasks: name, type, default, meaning."""
     meanings = _attributes(options.BaseOptions) | _attributes(options.Options)
-    kinds = vars(options.BaseOptions)["__annotations__"] | vars(options.Options)["__annotations__"]
+    kinds = inspect.get_annotations(options.BaseOptions) | inspect.get_annotations(options.Options)
     rows = [
-        (f"`{name}`", _kind(kind), _default(name), _cell(_meaning(name, meanings)))
+        (f"`{name}`", _kind(kind), _default(name), _cell(meanings[name]))
         for name, kind in kinds.items()
     ]
     return _table(("option", "type", "default", "meaning"), rows)
@@ -127,11 +127,6 @@ def option_table() -> str:
 
 def _kind(annotation: Any) -> str:
     return f"`{getattr(annotation, '__forward_arg__', annotation)}`".replace("|", "\\|")
-
-
-def _meaning(name: str, meanings: Mapping[str, str]) -> str:
-    """Return an option's meaning; some are told of together: ``cpus, gpus, memory: ...``."""
-    return next(text for names, text in meanings.items() if name in names.split(", "))
 
 
 def _default(name: str) -> str:

@@ -26,15 +26,15 @@ def back_up(store: SqlRunStore, path: Path, now: datetime) -> PinRecord:
 
     Args:
         store: the store; only SQLite's can be copied by us.
-        path: the file to make; its folder is there.
+        path: the file to make.
         now: the time of the pin.
 
     Raises:
-        StoreError: the store is not SQLite's, the file is there already, or cannot be written.
+        StoreError: the store is not SQLite's, the file is there already, or its folder is not, or
+            it cannot be written.
     """
     database = _sqlite_of(store)
-    if path.exists():
-        raise StoreError(f"{path} is there already, and a backup replaces nothing: name another")
+    _require_free(path)
     pin = PinRecord(id=f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}", at=now, note=str(path))
     with _snapshot(database) as snapshot:
         store.pin(pin, pinned=lambda: _begin_to_read(snapshot))
@@ -44,6 +44,13 @@ def back_up(store: SqlRunStore, path: Path, now: datetime) -> PinRecord:
             store.unpin(pin.id)
             raise
     return pin
+
+
+def _require_free(path: Path) -> None:
+    if path.exists():
+        raise StoreError(f"{path} is there already, and a backup replaces nothing: name another")
+    if not path.parent.is_dir():
+        raise StoreError(f"there is no folder {path.parent} to put a backup in: make it first")
 
 
 def _sqlite_of(store: SqlRunStore) -> SqliteDatabase:

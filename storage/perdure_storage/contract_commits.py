@@ -85,6 +85,7 @@ class CommitContract:
             finished_at=NOW + timedelta(microseconds=1),
             worker="w-1",
             reason="its code changed",
+            peak_memory_bytes=5_000_000_000,
         )
 
         store.commit([by(run, full)])

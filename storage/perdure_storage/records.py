@@ -185,6 +185,7 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
         caught: the value is a ``Failure`` that ``catch=True`` made of an error; of a FAILED row,
             that a step around it, with ``catch=True``, has this failure as its value.
         reason: why it ran, or why it was taken over without running.
+        peak_memory_bytes: what the attempt that ended it held at most; None if that is not known.
         seq: the run's commit sequence number, given by the store.
     """
 
@@ -206,6 +207,7 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: datetime | None = None
     worker: str = ""
     reason: str = ""
+    peak_memory_bytes: int | None = None
     seq: int = 0
 
 

@@ -250,6 +250,7 @@ class StepRows:
             step.worker,
             step.reason,
             None,
+            step.peak_memory_bytes,
         ]
         if self._signer is not None:
             row[26] = self._signer.sign("step", _step_facts(row))
@@ -279,6 +280,7 @@ class StepRows:
             finished_at=from_us(row[23]),
             worker=row[24],
             reason=row[25],
+            peak_memory_bytes=row[27],
             seq=row[1],
         )
 

@@ -182,7 +182,6 @@ class SqlRunStore:
         if query.status and not statuses:
             # An empty IN list is no SQL: no stored status is what INTERRUPTED alone asks for.
             given["status0"] = RunStatus.INTERRUPTED.value
-        given["interrupted"] = int(RunStatus.INTERRUPTED in query.status)
         statement = self._statements.list_runs(
             statuses=max(len(statuses), bool(query.status)), filters=_filter_names(query)
         )
@@ -673,6 +672,7 @@ def _filter_names(query: RunQuery) -> frozenset[str]:
         "since": query.since is not None,
         "prefix": bool(query.id_prefix),
         "after": query.after is not None,
+        "interrupted": RunStatus.INTERRUPTED in query.status,
         **{f"tag{number}": True for number in range(len(query.tags))},
     }
     return frozenset(name for name, is_used in in_use.items() if is_used)

@@ -139,8 +139,9 @@ class Statements:
 
     @cached_property
     def plans_in_use(self) -> Statement:
-        used = sa.select(plan_ref.c.plan_digest).where(self._among(plan_ref.c.plan_digest))
-        return self.compile(used.distinct())
+        # One look a plan: a hundred thousand runs may have the same.
+        is_used = sa.exists(sa.select(1).where(plan_ref.c.plan_digest == plan.c.digest))
+        return self.compile(sa.select(plan.c.digest).where(self._among(plan.c.digest), is_used))
 
     @cached_property
     def delete_plans(self) -> Statement:
@@ -241,7 +242,7 @@ class Statements:
         newest = (run.c.created_at_us, run.c.id)
         query = self._runs(*_LISTED)
         if statuses:
-            query = query.where(self._shows_as(statuses))
+            query = query.where(self._shows_as(statuses, "interrupted" in filters))
         if "workflow" in filters:
             query = query.where(run.c.workflow == sa.bindparam("workflow"))
         if "since" in filters:
@@ -261,15 +262,18 @@ class Statements:
             sa.bindparam("limit", type_=sa.Integer)
         )
 
-    def _shows_as(self, statuses: int) -> Any:
-        """A stored status, or RUNNING without a live lease if ``interrupted`` is asked for."""
-        stored = run.c.status.in_([sa.bindparam(f"status{n}") for n in range(statuses)])
-        interrupted = (
-            (run.c.status == "RUNNING")
-            & ~self._lease_lives()
-            & (sa.bindparam("interrupted", type_=sa.Integer) == 1)
-        )
-        return stored | interrupted
+    def _shows_as(self, statuses: int, interrupted: bool) -> Any:
+        """A stored status, or RUNNING without a live lease if ``interrupted`` is asked for.
+
+        One status alone is then read in the order of its index, without a sort.
+        """
+        if statuses == 1:
+            stored = run.c.status == sa.bindparam("status0")
+        else:
+            stored = run.c.status.in_([sa.bindparam(f"status{n}") for n in range(statuses)])
+        if not interrupted:
+            return stored
+        return stored | ((run.c.status == "RUNNING") & ~self._lease_lives())
 
     def _has_tag(self, number: int) -> Any:
         if self._is_postgres:

@@ -50,3 +50,10 @@ def test_rounds_divide_by_what_the_first_case_took_in_the_same_round() -> None:
 
     assert [each.ratio for each in figures] == [1.0, 3.0]
     assert "| slow | < 5 | 6.000 | 3.000-12.000 | 3.0 |" in table(figures)
+
+
+def test_benchmark_of_the_engine_says_what_part_of_the_rate_by_hand_is_reached() -> None:
+    rows = benchmark("tests.benchmarks.engine", "--scale=0.002", "--rounds=1", "--only=fan_out")
+
+    assert [row[1] for row in rows] == ["by hand", "inline", "processes"]
+    assert [row[0] for row in rows] == ["fan_out, 20 steps"] * 3

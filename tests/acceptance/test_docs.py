@@ -6,7 +6,8 @@ How a page is read:
 - ```` ```text output ````, after one of these: what it prints, with ``...`` as below.
 - ```` ```python file=NAME ```` writes a file, in any language; with `replace`, the functions of
   the block take the place of those of the same name in it.
-- ```` ```console ````: lines that begin with ``$ `` are commands; those below are the output, in
+- ```` ```console ````: lines that begin with ``$ `` are commands, which those that begin with
+  ``> `` continue; those below are the output, in
   which a line ``...`` stands for any number of lines, and ``...`` within a line for any text of
   it; ``[1]`` as the last one is the exit code.
 - ``needs=postgres`` at one of them: it finds the URL of a server in ``$POSTGRES``.
@@ -70,6 +71,8 @@ def commands_of(body: str) -> list[Command]:
     commands = []
     for part in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:]:
         text, *output = part.splitlines()
+        while output and output[0].startswith("> "):
+            text += "\n" + output.pop(0).removeprefix("> ")
         code = re.fullmatch(r"\[(\d+)\]", output[-1]) if output else None
         if code:
             output.pop()

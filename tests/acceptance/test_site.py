@@ -12,13 +12,17 @@ from typing import Any
 import typer
 
 import perdure
-from perdure import errors
+from perdure import Perdure, errors
 from perdure.cli.app import app
 from perdure.options import OPTION_NAMES
 from perdure.settings import KEYS
 from perdure_storage.lifecycle import RunStatus, StepStatus
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
+VERBS = (
+    "run", "resume", "up", "demo", "ls", "show", "logs", "why", "cat", "get", "cancel", "pause",
+    "delete", "gc", "db check", "db backup", "db upgrade", "config show", "doctor",
+)  # fmt: skip
 
 
 def test_python_reference_has_every_public_name() -> None:
@@ -27,6 +31,16 @@ def test_python_reference_has_every_public_name() -> None:
     documented = set(re.findall(r"^\.\. (?:auto\w+|py:data):: (\w+)", page, re.MULTILINE))
 
     assert set(perdure.__all__) - documented == set()
+
+
+def test_python_reference_has_each_verb_of_a_store_too() -> None:
+    page = (DOCS / "reference" / "api.md").read_text()
+    members = re.search(r"^\.\. autoclass:: Perdure\n   :members: (.*)$", page, re.MULTILINE)
+    verbs = [name for name in perdure.__all__ if hasattr(Perdure, name)]
+
+    assert members is not None
+    assert "run" in verbs
+    assert set(verbs) - set(members[1].split(", ")) == set()
 
 
 def test_command_line_reference_has_every_verb_and_option() -> None:
@@ -42,7 +56,7 @@ def test_command_line_reference_has_every_verb_and_option() -> None:
     ]
 
     assert missing == []
-    assert {f"perdure {verb}" for verb in ("run", "resume", "ls", "show", "why")} <= set(sections)
+    assert {f"perdure {verb}" for verb in VERBS} <= set(sections)
 
 
 def test_reference_has_every_setting_option_status_and_error() -> None:

@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from perdure.driving import Driving
-from perdure.engine.coordinator import Coordinator
 from perdure.errors import (
     DefinitionError,
     RunConflict,
@@ -28,15 +27,18 @@ from perdure.runs import Run
 from perdure.runtime import Runtime
 from perdure.session import use_driver
 from perdure.settings import Settings, load_settings
-from perdure.submission import Submission, Wishes
 from perdure.watching import Watching
 from perdure.workflow import Workflow
 from perdure_storage.lifecycle import RUN_LIVE, RunStatus
 from perdure_storage.records import RunId, RunQuery, RunRecord
 
 if TYPE_CHECKING:
+    from perdure.comparing import Difference
     from perdure.deriving import Derived
+    from perdure.engine.coordinator import Coordinator
+    from perdure.explaining import Explanation
     from perdure.retention import GcReport
+    from perdure.submission import Wishes
 
 log = logging.getLogger(__name__)
 
@@ -141,15 +143,22 @@ class Perdure:
         return execute(prepared.dag, prepared.inputs)
 
     def _submit(self, dag: Any, options: dict[str, Any], *, say: bool) -> Run:
-        if isinstance(dag, Workflow):
-            options = {**dag.run_options, **options}
-        wishes = Wishes.from_options(options, find_last=self._find_last)
+        from perdure.submission import Submission
+
+        wishes = self._wishes(dag, options)
         submission = Submission(self.runtime, self.settings, dag, wishes)
         record, note = submission.submit()
         if note or say:
             self._say(note or f"run {record.id}")
         is_ours = record.plan_digest == submission.body.digest
         return Run(record.id, self, submission.plan if is_ours else None)
+
+    def _wishes(self, dag: Any, options: dict[str, Any]) -> Wishes:
+        from perdure.submission import Wishes
+
+        if isinstance(dag, Workflow):
+            options = {**dag.run_options, **options}
+        return Wishes.from_options(options, find_last=self._find_last)
 
     def _find_last(self, workflow: str) -> RunId | None:
         runs = self.runtime.store.list_runs(RunQuery(workflow=workflow, limit=1))
@@ -270,7 +279,7 @@ class Perdure:
         from perdure.deriving import derive_rerun
 
         source = RunId(self.get_run(run_id).id)
-        return self._made(derive_rerun(self.runtime, source, **options))
+        return self._made(lambda: derive_rerun(self.runtime, source, **options))
 
     def fork(
         self,
@@ -324,14 +333,14 @@ class Perdure:
         from perdure.deriving import derive_fork
 
         source = RunId(self.get_run(run_id).id)
-        return self._made(derive_fork(self.runtime, source, **options))
+        return self._made(lambda: derive_fork(self.runtime, source, **options))
 
-    def _made(self, derived: Derived) -> Run:
+    def _made(self, derive: Callable[[], Derived]) -> Run:
         from perdure.deriving import create_derived
 
-        made = create_derived(self.runtime, derived)
+        derived = create_derived(self.runtime, derive)
         self._say(derived.note)
-        return Run(made.id, self, derived.plan)
+        return Run(derived.record.id, self, derived.plan)
 
     def _started(self, run: Run) -> Run:
         self._drive(run)
@@ -433,6 +442,57 @@ class Perdure:
                 raise DefinitionError("since= needs a time zone: datetime.now(UTC), not naive")
             return since
         return self.runtime.clock.now() - timedelta(seconds=parse_duration(since))
+
+    def spin(self, run_id: str, step: str, *, dag: Any = None) -> Any:
+        """Run one step alone, in this process, and return its value; nothing is stored.
+
+        It takes the inputs that the run has recorded for it, and today's code. An error is raised
+        as it is: neither retried nor caught.
+
+        Args:
+            run_id: the run.
+            step: the step's id.
+            dag: today's definition, where the run's recorded origin does not lead to it.
+
+        Raises:
+            DefinitionError: there is no such step, then or today, or what it took is not stored.
+            NotSerializable: a run could not keep its value.
+        """
+        from perdure.spinning import spin
+
+        return spin(self.runtime, RunId(self.get_run(run_id).id), step, dag=dag)
+
+    def explain(self, dag_or_run_id: Any, **options: Any) -> Explanation:
+        """Say of each step whether it would run or be reused, and why. Runs and writes nothing.
+
+        Args:
+            dag_or_run_id: a definition, for what ``run`` would do with it; or a run's id.
+            **options: for a definition those of ``run``, inputs included. For an id ``verb=``,
+                ``"resume"``, ``"rerun"`` or ``"fork"``, and the options of that verb; without
+                ``verb`` it is a fork, if options of one are given, else a resume.
+
+        Raises:
+            RunConflict: what the verb itself would raise.
+        """
+        from perdure.explaining import explain_id, explain_run
+
+        if isinstance(dag_or_run_id, str):
+            run = self.get_run(dag_or_run_id)
+            return explain_id(self.runtime, RunId(run.id), **options)
+        return explain_run(self.runtime, dag_or_run_id, self._wishes(dag_or_run_id, options))
+
+    def diff(self, a: str, b: str) -> Difference:
+        """Compare two runs: parameters, code, steps and their values; printed it is a table.
+
+        A run and itself: its steps' values before and after they were computed again.
+
+        Args:
+            a: a run's id.
+            b: another one's, or the same.
+        """
+        from perdure.comparing import diff_runs
+
+        return diff_runs(self.runtime, self.get_run(a), self.get_run(b))
 
     def why(self, run_id: str, step: str) -> str:
         """Return the recorded reason why a step ran, was reused, is retried or waits."""

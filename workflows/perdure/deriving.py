@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from perdure.submission import (
     refuse_unenforceable,
     summary,
 )
+from perdure_storage.errors import BlobsCondemned
 from perdure_storage.faults import crash_point
 from perdure_storage.lifecycle import RunStatus, StepStatus
 from perdure_storage.records import RunId, RunRecord, StoredValue
@@ -50,22 +51,34 @@ class Derived:
     note: str
 
 
-def create_derived(runtime: Runtime, derived: Derived) -> RunRecord:
-    """Make the run: from here on it exists, with all that was asked for.
+def create_derived(runtime: Runtime, derive: Callable[[], Derived]) -> Derived:
+    """Make the run that ``derive`` returns: from here on it exists, with all that was asked for.
 
     Raises:
         RunConflict: there is a run of that id.
     """
+    derived = derive()
+    try:
+        _create(runtime, derived)
+    except BlobsCondemned:
+        # gc has taken what was put a moment ago: it comes by once, not twice.
+        derived = derive()
+        _create(runtime, derived)
+    return derived
+
+
+def _create(runtime: Runtime, derived: Derived) -> None:
     record = derived.record
     body = plan_record(derived.plan, record.inputs)
     crash_point("plan.stored")
     made = runtime.store.create_run(msgspec.structs.replace(record, plan_digest=body.digest), body)
     if made is not None:
-        return made
+        return
     existing = runtime.store.find_run(record.id)
     if existing is None:  # whoever deleted the run of this id died before the end of it
         runtime.sweep_deleted(record.id)
-        return create_derived(runtime, derived)
+        _create(runtime, derived)
+        return
     raise RunConflict(
         f"run {record.id!r} exists ({existing.status}): give another new_id=, or go on with it by "
         f"`{shell_of(runtime.settings).resume(record.id)}`"
@@ -229,6 +242,7 @@ class _Source:
             fingerprints(self.plan, self._today.stored),
             self._rows,
             old_functions=self._functions(),
+            inputs=self._today.stored,
         )
         committed = {row.name for row in self._rows if row.status is StepStatus.SUCCEEDED}
         names = {step.id: match_name(step) for step in self.plan.steps}
@@ -243,7 +257,9 @@ class _Source:
     def summary(self, plan: Plan) -> str:
         """Say in one line what a fork takes over and why the rest runs."""
         prints = fingerprints(plan, self._today.stored)
-        matching = match_donor(plan, prints, self._rows, functions=self._functions())
+        matching = match_donor(
+            plan, prints, self._rows, functions=self._functions(), inputs=self._today.stored
+        )
         return summary(matching, plan)
 
     def _functions(self) -> dict[str, Function]:

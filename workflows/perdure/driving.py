@@ -14,10 +14,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from perdure.engine.coordinator import Coordinator
 from perdure.errors import DefinitionError, PerdureError
 from perdure_storage.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from perdure.engine.coordinator import Coordinator
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import sys
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,7 +134,7 @@ class _Execution:
         attempts = 0
         while True:
             attempts += 1
-            token = running.set(_context(step.id, attempts))
+            token = running.set(context_of(step.id, attempts))
             try:
                 return self._attempt(step)
             except Exception as error:  # noqa: BLE001 (of the user's code: raised again, or a value)
@@ -147,7 +147,8 @@ class _Execution:
     def _without_graph(self, given: Any, step: Step) -> Any:
         """Run what a step gave; failures below a step that catches are its own to take."""
         try:
-            value = _run_graphs(given, step)
+            names = f"{step.scope}/{step.name}" if step.scope else step.name
+            value = run_graphs(given, step.id, names)
             _check_result(value, step.call.spec.options.outputs)
         except Exception as error:  # noqa: BLE001 (of the user's code: raised again, or a value)
             return _fail(error, step, 1)
@@ -159,12 +160,7 @@ class _Execution:
         kwargs = {
             name: self._build(each, f"{step.id}.bind({name})") for name, each in call.kwargs.items()
         }
-        result = call.spec.function(*args, **kwargs)
-        if asyncio.iscoroutine(result):
-            result = _finish(result)
-        if not is_graph(result):
-            _check_result(result, call.spec.options.outputs)
-        return result
+        return call_here(call.spec, args, kwargs)
 
     # --- arguments --------------------------------------------------------------------------
     def _build(self, template: Any, where: str) -> Any:
@@ -207,6 +203,26 @@ class _Execution:
         return known[0].decode(self._codecs)
 
 
+def call_here(spec: TaskSpec, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Call a task's function in this process, to the end of its coroutine if it makes one.
+
+    Raises:
+        TypeError: what it returned cannot stand for the step's value.
+    """
+    result = spec.function(*args, **kwargs)
+    if asyncio.iscoroutine(result):
+        result = _finish(result)
+    if not is_graph(result):
+        _check_result(result, spec.options.outputs)
+    return result
+
+
+def context_of(step_id: str, attempt: int, run_id: str = "eager") -> Context:
+    """Return what ``current()`` is to say in a step that runs here."""
+    key = f"{run_id}/{step_id}/1"
+    return Context(run_id, step_id, 1, attempt, key, StopSignal(), _Printed())
+
+
 def _calls_in(nodes: Any) -> list[Call]:
     sources = [source_of(leaf) for node in nodes for leaf in leaves(node)]
     return [source for source in sources if isinstance(source, Call)]
@@ -226,14 +242,20 @@ def _check_result(result: Any, outputs: int) -> None:
         raise TypeError(f"outputs={outputs}, but the function returned {got}")
 
 
-def _run_graphs(given: Any, step: Step) -> Any:
-    """Run the graph that a step gave, and the one that its last step gives, and so on."""
-    at, answer = step, first_answer_id(step.id)
+def run_graphs(given: Any, step_id: str, names: str) -> Any:
+    """Run the graph that a step gave, and the one that its last step gives, and so on.
+
+    Args:
+        given: what the step's function returned; anything but a graph is returned as it is.
+        step_id: the step.
+        names: what the names of the graph's steps begin with.
+    """
+    answer = first_answer_id(step_id)
     while is_graph(given):
-        names = f"{at.scope}/{at.name}" if at.scope else at.name
-        dag = graph_of(given, at.id, names, answer)
+        dag = graph_of(given, step_id, names, answer)
         given = _Execution(dag, {}).last()
-        at, answer = dag.steps[-1], answer_id(dag.steps[-1].id)
+        step_id, answer = dag.steps[-1].id, answer_id(dag.steps[-1].id)
+        names = f"{names}/{dag.steps[-1].name}"
     return given
 
 
@@ -295,10 +317,6 @@ class _Printed:
 
     def write(self, text: str) -> None:
         sys.stdout.write(text)
-
-
-def _context(step_id: str, attempt: int) -> Context:
-    return Context("eager", step_id, 1, attempt, f"eager/{step_id}/1", StopSignal(), _Printed())
 
 
 def _finish(coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -144,7 +144,7 @@ class RunCancelled(PerdureError):
     """The run was cancelled; what had committed stays readable.
 
     Likely:
-        ``perdure cancel``, or a program of yours.
+        ``perdure cancel ID``, or a program of yours.
 
     Type:
         ``perdure resume ID`` goes on from what was finished.

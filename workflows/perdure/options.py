@@ -30,8 +30,10 @@ class BaseOptions(TypedDict, total=False):
     Attributes:
         name: step name; default: the function's qualified name.
         version: declared code version; replaces the code digest.
-        cpus, gpus, memory, resources: what one attempt holds; memory in bytes or ``"8GiB"``;
-            default: one CPU, an ``async def`` none.
+        cpus: CPUs that one attempt holds while it runs; an ``async def`` none by default.
+        gpus: GPUs that it holds: whole ones, or a fraction of one.
+        memory: memory that is set aside for it, in bytes or as ``"8GiB"``.
+        resources: how much it holds of what the settings name: ``{"license": 1}``.
         retries: further attempts after the user's code raised.
         retry_on: exception classes or a predicate; default ``Exception``.
         backoff: delays between attempts.

@@ -39,11 +39,14 @@ def read_result(runtime: Runtime, record: RunRecord) -> Any:
         if row.step_id in needed and row.status is StepStatus.SUCCEEDED
     }
 
-    return resolve(plan.output, _Recorded(runtime, record, plan, rows))
+    return resolve(plan.output, Recorded(runtime, record, plan, rows))
 
 
-class _Recorded:
-    """The leaves of a result: each decoded once, so that what was one object stays one."""
+class Recorded:
+    """The leaves of a result or of a step's arguments, as a run recorded them.
+
+    Each is decoded once, so that what was one object stays one.
+    """
 
     def __init__(
         self, runtime: Runtime, record: RunRecord, plan: Plan, rows: Mapping[StepId, StepRecord]
@@ -57,6 +60,7 @@ class _Recorded:
         self._inputs: dict[str, Any] = {}
 
     def step(self, step_id: str, path: Path) -> Any:
+        """Return the value of a step, or the projection of it."""
         if step_id not in self._steps:
             row = self._rows.get(StepId(step_id))
             value = row.value if row is not None else None
@@ -64,16 +68,19 @@ class _Recorded:
         return project(self._steps[step_id], path)
 
     def constant(self, index: int) -> Any:
+        """Return constant ``index`` of the plan."""
         if index not in self._constants:
             self._constants[index] = self._runtime.values.load(self._plan.constants[index])
         return self._constants[index]
 
     def parameter(self, name: str, path: Path) -> Any:
+        """Return a parameter of the workflow, or the projection of it."""
         if name not in self._inputs:
             self._inputs[name] = self._runtime.values.load(self._record.inputs[name])
         return project(self._inputs[name], path)
 
     def secret(self, name: str) -> str:
+        """Raise DefinitionError: no secret is recorded."""
         raise DefinitionError(
             f"the secret {name!r} cannot be part of a result: return what is made with it"
         )

@@ -499,6 +499,7 @@ def _successful(row: StepRecord) -> AttemptRecord:
         worker=row.worker,
         started_at=row.started_at,
         finished_at=row.finished_at,
+        peak_memory_bytes=row.peak_memory_bytes,
     )
 
 

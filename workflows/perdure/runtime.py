@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from perdure.engine.coordinator import Coordinator
 from perdure.engine.ownership import this_owner
 from perdure.errors import DefinitionError, known_names
-from perdure.executors.capacity import detect_capacity
-from perdure.executors.inline import InlineExecutor
-from perdure.executors.processes import ProcessExecutor
-from perdure.executors.protocol import Executor
 from perdure.fingerprint import plain_digest
 from perdure.settings import EXECUTORS, FOLDER, Settings
 from perdure_storage.blobs import BlobRoot, open_blobs
@@ -23,6 +19,10 @@ from perdure_storage.reclaiming import reclaiming
 from perdure_storage.records import RunCommit, RunId
 from perdure_storage.signing import KeyFile
 from perdure_storage.values import Values
+
+if TYPE_CHECKING:
+    from perdure.engine.coordinator import Coordinator
+    from perdure.executors.protocol import Executor
 
 
 class Runtime:
@@ -47,6 +47,9 @@ class Runtime:
         on_commit: Callable[[RunCommit], None] = lambda commit: None,
     ) -> Coordinator:
         """Return a new coordinator of this process; it holds nothing until it drives a run."""
+        # What drives runs is imported by who drives them: most commands only look.
+        from perdure.engine.coordinator import Coordinator
+
         return Coordinator(
             store=self.store,
             blobs=self.blobs,
@@ -61,6 +64,10 @@ class Runtime:
 
     def executor(self, name: str) -> Executor:
         """Return a new executor of that name."""
+        from perdure.executors.capacity import detect_capacity
+        from perdure.executors.inline import InlineExecutor
+        from perdure.executors.processes import ProcessExecutor
+
         capacity = detect_capacity(self.settings.workers, resources=self.settings.resources)
         if name == "inline":
             return InlineExecutor(capacity)

@@ -276,7 +276,7 @@ def _store_url(text: str, source: _Source) -> str:
     if has_scheme and scheme != "sqlite":
         return text
     path = text.removeprefix("sqlite:///") if has_scheme else text
-    if not path.strip("/ ") or path.startswith("sqlite:") or "\0" in path:
+    if not path.strip("/ ") or path.startswith("sqlite:") or not _is_text(path):
         raise DefinitionError(f"store {text!r} (from {source.name}) names no file: {_STORE_FORMS}")
     if path == ":memory:":
         raise DefinitionError(
@@ -292,12 +292,17 @@ _STORE_FORMS = (
 
 
 def _blobs_url(text: str, source: _Source) -> str:
-    if not text.strip() or "\0" in text:
+    if not text.strip() or not _is_text(text):
         raise DefinitionError(
             f"blobs {text!r} (from {source.name}) names no place: expected a folder or an fsspec "
             "URL, such as s3://bucket/prefix"
         )
     return text if "://" in text else str(_in_full(text, source))
+
+
+def _is_text(path: str) -> bool:
+    """Say whether a store can keep it: bytes that are no Unicode come as halves of surrogates."""
+    return "\0" not in path and not any("\ud800" <= char <= "\udfff" for char in path)
 
 
 def _in_full(path: str, source: _Source) -> Path:

@@ -296,6 +296,7 @@ class Submission:
             fingerprints(self.plan, self.inputs),
             self.store.list_steps(donor.id),
             functions=_functions(self._plan_of(donor)),
+            inputs=self.inputs,
         )
         return f"run {record.id} takes over from {donor.id}: {summary(matching, self.plan)}"
 
@@ -308,6 +309,7 @@ class Submission:
             rows,
             keep_changed=keep_changed,
             old_functions=_functions(self._plan_of(record)),
+            inputs=self.inputs,
         )
 
     def _plan_of(self, record: RunRecord) -> Plan:

@@ -5,14 +5,18 @@ Inside ``with perdure.open(...)`` that is the one that was opened, else the one 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from perdure.client import Perdure, open_store
 from perdure.runs import Run
 from perdure.session import current_driver
 from perdure.workflow import Workflow
+
+if TYPE_CHECKING:
+    from perdure.comparing import Difference
+    from perdure.explaining import Explanation
 
 R = TypeVar("R")
 Duration = float | timedelta | str
@@ -191,6 +195,130 @@ def resume(
 def resume_all(*, failed: bool = False) -> list[Run]:
     """Resume every run of the store that nobody drives; with ``failed`` the failed ones too."""
     return _client().resume_all(failed=failed)
+
+
+def rerun(
+    run_id: str,
+    *,
+    inputs: Mapping[str, Any] | None = None,
+    new_id: str | None = None,
+    dag: Any = None,
+) -> Run:
+    """Run a run again from the start, with today's code, as a new run; return that at once.
+
+    Nothing is reused. The new run is linked to the earlier one: its ``parent`` names it.
+
+    Args:
+        run_id: the run to run again.
+        inputs: other values, by parameter name; all else is as it was.
+        new_id: id of the new run; made if not given.
+        dag: today's definition, where the run's recorded origin does not lead to it.
+
+    Raises:
+        RunNotFound: there is no such run in the store.
+        RunConflict: there is a run of ``new_id``.
+        DefinitionError: its definition cannot be found again, or takes other inputs today.
+    """
+    return _client().rerun(run_id, inputs=inputs, new_id=new_id, dag=dag)
+
+
+def fork(
+    run_id: str,
+    *,
+    from_step: str | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    force: str | Iterable[str] = (),
+    overrides: Mapping[str, Any] | None = None,
+    on_change: str = "recompute",
+    new_id: str | None = None,
+    dag: Any = None,
+) -> Run:
+    """Make a new run that takes over what is not downstream of a change; return it at once.
+
+    The code is today's. A committed step is taken over if neither its code nor what it consumed
+    has changed. The new run is linked to the earlier one: its ``parent`` names it.
+
+    Args:
+        run_id: the run to fork.
+        from_step: id of a step that runs again together with everything downstream of it.
+        inputs: other values, by parameter name; all else is as it was.
+        force: ids, names or patterns (``"parse*"``) of steps that run again whatever was
+            committed; ``"failed"`` means those that failed, caught errors included.
+        overrides: values in place of steps, by id: the step does not run, what consumes it sees
+            the value.
+        on_change: ``"recompute"`` what changed, ``"reuse"`` committed steps though their code or
+            arguments changed, or ``"fail"``.
+        new_id: id of the new run; made if not given.
+        dag: today's definition, where the run's recorded origin does not lead to it.
+
+    Raises:
+        RunNotFound: there is no such run in the store.
+        RunConflict: there is a run of ``new_id``; or something changed under ``"fail"``.
+        DefinitionError: its definition cannot be found again, or has no such step today.
+    """
+    return _client().fork(
+        run_id,
+        from_step=from_step,
+        inputs=inputs,
+        force=force,
+        overrides=overrides,
+        on_change=on_change,
+        new_id=new_id,
+        dag=dag,
+    )
+
+
+def spin(run_id: str, step: str, *, dag: Any = None) -> Any:
+    """Run one step of a run alone, in this process, and return its value; nothing is stored.
+
+    It takes the inputs that the run has recorded for it, and today's code. An error is raised as
+    it is, neither retried nor caught, so that a debugger is of use.
+
+    Args:
+        run_id: the run.
+        step: the step's id.
+        dag: today's definition, where the run's recorded origin does not lead to it.
+
+    Raises:
+        RunNotFound: there is no such run in the store.
+        DefinitionError: there is no such step, then or today, or what it took is not stored.
+        NotSerializable: a run could not keep its value.
+    """
+    return _client().spin(run_id, step, dag=dag)
+
+
+def explain(dag_or_run_id: Any, **options: Any) -> Explanation:
+    """Say of each step whether it would run or be reused, and why. Runs and writes nothing.
+
+    Print what it returns: it is a table.
+
+    Args:
+        dag_or_run_id: a definition, for what ``run`` would do with it; or a run's id.
+        **options: for a definition those of ``run``, inputs included. For an id ``verb=``,
+            ``"resume"``, ``"rerun"`` or ``"fork"``, and the options of that verb; without
+            ``verb`` it is a fork, if options of one are given, else a resume.
+
+    Raises:
+        RunNotFound: there is no such run in the store.
+        RunConflict: what the verb itself would raise.
+    """
+    return _client().explain(dag_or_run_id, **options)
+
+
+def diff(a: str, b: str) -> Difference:
+    """Compare two runs: parameters, code, steps and their values.
+
+    Print what it returns: it is a table of what differs. A run and itself: its steps' values
+    before and after they were computed again.
+
+    Args:
+        a: a run's id.
+        b: another one's, or the same.
+
+    Raises:
+        RunNotFound: there is no such run in the store.
+    """
+    return _client().diff(a, b)
 
 
 def get_run(run_id: str) -> Run:

@@ -79,6 +79,7 @@ def perdure(
 def invoke(argv: list[str]) -> int:
     """Run one command and return its exit code; nothing of ours is raised."""
     session = Session()
+    _print_anything()
     try:
         code = int(app(argv, standalone_mode=False, prog_name="perdure", obj=session) or 0)
         sys.stdout.flush()  # here, where a reader that has gone can still be met quietly
@@ -103,8 +104,19 @@ def invoke(argv: list[str]) -> int:
 
 
 def verbs() -> list[str]:
-    """Return the names of all verbs."""
-    return list(typer.main.get_group(app).commands)
+    """Return the whole names of all verbs: ``"run"``, ``"db check"``."""
+    names: list[str] = []
+    for name, command in typer.main.get_group(app).commands.items():
+        below = getattr(command, "commands", None)
+        names += [name] if below is None else [f"{name} {each}" for each in below]
+    return names
+
+
+def _print_anything() -> None:
+    """Let no character end a command: what an encoding lacks is written in escapes."""
+    reconfigure = getattr(sys.stdout, "reconfigure", None)  # a text file has it, a stand-in not
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")
 
 
 def _without_a_reader() -> int:

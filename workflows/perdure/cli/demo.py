@@ -37,7 +37,6 @@ def demo(
     """
     from perdure.cli.demo_stage import Stage
 
-    _tell("[bold]A run is killed with kill -9, and goes on.[/bold] It takes about ten seconds.")
     try:
         with Stage(_write_example(folder)) as stage:
             return _play(stage)
@@ -73,6 +72,7 @@ def _hint(folder: Path) -> str:
 
 def _play(stage: Stage) -> ExitCode:
     """Play the acts. A command that does not do as it should says itself why."""
+    _tell("[bold]A run is killed with kill -9, and goes on.[/bold] It takes about ten seconds.")
     _tell_act(1, f"An example is written: {stage.folder / 'demo.py'}")
     _tell("   It draws a picture, and each row of it is a step.")
     _tell_act(2, "It is run", _RUN)
@@ -100,7 +100,7 @@ def _explain(stage: Stage, tally: Tally) -> None:
     for steps, what in (
         (tally.committed, "were committed before the kill"),
         (tally.in_flight, "were running when it came: nothing of them was kept"),
-        (tally.after, "ran after it, and those began anew"),
+        (tally.after, "ran after it: the rest, and those anew"),
         (tally.twice, "ran twice though they were committed"),
     ):
         _tell(f"   {len(steps):>3}  {what}")

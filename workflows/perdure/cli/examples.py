@@ -23,6 +23,10 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         ("perdure up", "drive what `--detach` recorded and what others left behind"),
         ("perdure up --workers 4", "with four CPUs"),
     ),
+    "doctor": (
+        ("perdure doctor", "what is wrong here, and how to mend it"),
+        ("perdure doctor --store /data/perdure.db --json", "another store, for a program"),
+    ),
     "ls": (
         ("perdure ls", "all runs, newest first"),
         ("perdure ls --status failed --since 2d", "what failed since the day before yesterday"),

@@ -32,15 +32,15 @@ def _message(
     if option is not None and hasattr(error, "possibilities"):
         near = did_you_mean(option, getattr(error, "possibilities", None) or ())
         return f"there is no option {option}{near}"
-    if _unknown_verb(error, words, verbs):
-        return f"there is no verb {words[0]!r}{did_you_mean(words[0], verbs)}"
+    if (verb := _unknown_verb(error, words, verbs)) is not None:
+        return f"there is no verb {verb!r}{did_you_mean(verb, verbs)}"
     return message[:1].lower() + message[1:].rstrip(".")
 
 
 def _hint(error: typer.TyperException, words: Sequence[str], verbs: Sequence[str]) -> str:
-    if _unknown_verb(error, words, verbs):
-        if ".py" in words[0] or ":" in words[0]:
-            return f"to run a workflow: perdure run {words[0]}"
+    if (verb := _unknown_verb(error, words, verbs)) is not None:
+        if ".py" in verb or ":" in verb:
+            return f"to run a workflow: perdure run {verb}"
         return "`perdure --help` lists the verbs"
     context = getattr(error, "ctx", None)
     if context is None or context.parent is None:
@@ -50,7 +50,14 @@ def _hint(error: typer.TyperException, words: Sequence[str], verbs: Sequence[str
     return f"`{context.command_path} --help` shows what it takes, with examples"
 
 
-def _unknown_verb(error: typer.TyperException, words: Sequence[str], verbs: Sequence[str]) -> bool:
+def _unknown_verb(
+    error: typer.TyperException, words: Sequence[str], verbs: Sequence[str]
+) -> str | None:
+    """Return the verb that was typed, ``"db chek"``, where that is what is wrong."""
     context = getattr(error, "ctx", None)
-    is_root = context is not None and context.parent is None
-    return is_root and bool(words) and not words[0].startswith("-") and words[0] not in verbs
+    if context is None or not hasattr(context.command, "commands"):
+        return None
+    depth = len(context.command_path.split())  # 1 for `perdure`, 2 for `perdure db`
+    verb = " ".join(words[:depth])
+    is_option = any(word.startswith("-") for word in words[:depth])
+    return None if is_option or not verb or verb in verbs else verb

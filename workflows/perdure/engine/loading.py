@@ -83,7 +83,9 @@ def state_of(record: RunRecord, plan: Plan, past: Past, now: datetime) -> RunSta
     donated, donated_grown = None, dict[str, list[StepRecord]]()
     if past.donor_rows is not None:
         donor_rows, of_graphs = rows_of_graphs(past.donor_rows, past.donor_expansions)
-        donated = match_donor(plan, prints, donor_rows, functions=past.donor_functions)
+        donated = match_donor(
+            plan, prints, donor_rows, functions=past.donor_functions, inputs=record.inputs
+        )
         for row in (row for of_root in of_graphs.values() for row in of_root):
             donated_grown.setdefault(row.name, []).append(row)
     return load_run(
@@ -98,6 +100,7 @@ def state_of(record: RunRecord, plan: Plan, past: Past, now: datetime) -> RunSta
             rows,
             keep_changed=record.policy.on_change == "reuse",
             old_functions=past.functions,
+            inputs=record.inputs,
         ),
         donated=donated,
         expansions=past.expansions,

@@ -13,9 +13,10 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from perdure.engine.roots import Roots
 from perdure.plan import GIVEN, Function, Plan, StepPlan
 from perdure_storage.lifecycle import StepStatus
-from perdure_storage.records import StepRecord
+from perdure_storage.records import StepRecord, StoredValue
 
 
 class Matching(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +49,7 @@ def match_rows(
     *,
     keep_changed: bool = False,
     old_functions: Mapping[str, Function] | None = None,
+    inputs: Mapping[str, StoredValue] | None = None,
 ) -> Matching:
     """Match succeeded ``rows`` with the steps of ``plan``.
 
@@ -61,6 +63,7 @@ def match_rows(
         keep_changed: ``on_change="reuse"``: a row under the same id holds whatever has changed.
         old_functions: functions of the older plan by code digest, for reasons that name the
             helper that changed.
+        inputs: the run's inputs today, for reasons that name the parameter that changed.
     """
     rows = list(rows)
     usable = [row for row in rows if row.status is StepStatus.SUCCEEDED]
@@ -74,7 +77,8 @@ def match_rows(
     }
     left = [row for row in by_id.values() if row.step_id not in kept]
     history = [row for row in reversed(usable) if not row.current]
-    return _match_rest(plan, fingerprints, kept, left, history, failed, old_functions or {})
+    reasons = _Reasons(plan, old_functions or {}, Roots(inputs))
+    return _match_rest(plan, fingerprints, kept, left, history, failed, reasons)
 
 
 def _match_rest(
@@ -84,7 +88,7 @@ def _match_rest(
     left: list[StepRecord],
     history: list[StepRecord],
     failed: Mapping[str, StepRecord],
-    old_functions: Mapping[str, Function],
+    why: _Reasons,
 ) -> Matching:
     same: dict[tuple[str, str], deque[StepRecord]] = defaultdict(deque)
     named: dict[str, list[StepRecord]] = defaultdict(list)
@@ -104,9 +108,11 @@ def _match_rest(
             alike = tuple(row for row in others if row.own == step.own)
             if alike:
                 candidates[step.id] = alike
-            reasons[step.id] = _why_changed(step, plan, others, old_functions)
+            reasons[step.id] = why.changed(step, others)
         elif name in failed:
-            reasons[step.id] = _why_again(step, plan, failed[name], old_functions)
+            reasons[step.id] = why.again(step, failed[name])
+        else:
+            why.roots.note(step, f"{step.id} is new")
     return Matching(
         kept=kept,
         adopted=adopted,
@@ -116,42 +122,50 @@ def _match_rest(
     )
 
 
-def _why_changed(
-    step: StepPlan,
-    plan: Plan,
-    rows: list[StepRecord],
-    old_functions: Mapping[str, Function],
-) -> str:
-    row = next((row for row in rows if row.step_id == step.id), rows[0])
-    function = plan.functions[step.function]
-    if row.own == step.own:
-        return "something upstream changed"
-    if row.own.startswith(GIVEN):
-        return "its value had been given there, not computed"
-    if row.code == function.counts_as:
-        return "its arguments changed"
-    return f"its code changed{code_difference(old_functions.get(row.code), function)}"
+class _Reasons:
+    """Why the steps of a plan run though there are rows of their names."""
 
+    def __init__(self, plan: Plan, old_functions: Mapping[str, Function], roots: Roots) -> None:
+        self._plan = plan
+        self._old_functions = old_functions
+        self.roots = roots
 
-def _why_again(
-    step: StepPlan, plan: Plan, row: StepRecord, old_functions: Mapping[str, Function]
-) -> str:
-    function = plan.functions[step.function]
-    if row.own == step.own:
+    def changed(self, step: StepPlan, rows: list[StepRecord]) -> str:
+        """Return why a step does not take over one of ``rows``, which succeeded."""
+        row = next((row for row in rows if row.step_id == step.id), rows[0])
+        if row.own == step.own:
+            return self.roots.why(step, row)
+        if row.own.startswith(GIVEN):
+            self.roots.note(step, f"the value of {step.id}, which had been given")
+            return "its value had been given there, not computed"
+        return self._own_change(step, row)
+
+    def again(self, step: StepPlan, row: StepRecord) -> str:
+        """Return why a step that had failed runs."""
+        if row.own != step.own:
+            return f"it had failed, and {self._own_change(step, row)}"
+        self.roots.why(step, row)
         return "it had failed"
-    if row.code == function.counts_as:
-        return "it had failed, and its arguments changed"
-    difference = code_difference(old_functions.get(row.code), function)
-    return f"it had failed, and its code changed{difference}"
+
+    def _own_change(self, step: StepPlan, row: StepRecord) -> str:
+        function = self._plan.functions[step.function]
+        if row.code == function.counts_as:
+            self.roots.note(step, f"the arguments of {step.id}")
+            return "its arguments changed"
+        self.roots.note(step, f"the code of {step.id}")
+        return f"its code changed{code_difference(self._old_functions.get(row.code), function)}"
 
 
 def code_difference(old: Function | None, new: Function) -> str:
     """Say which parts of a function's code changed, or "" if that is not known."""
-    if old is None:
-        return ""
-    parts = [
+    parts = changed_parts(old, new) if old is not None else []
+    return f" ({', '.join(parts[:3])}{', ...' if len(parts) > 3 else ''})" if parts else ""
+
+
+def changed_parts(old: Function, new: Function) -> list[str]:
+    """Return the parts of a function's code that differ, as its manifest names them, sorted."""
+    return sorted(
         part
         for part in {**old.manifest, **new.manifest}
         if old.manifest.get(part) != new.manifest.get(part)
-    ]
-    return f" ({', '.join(sorted(parts)[:3])}{', ...' if len(parts) > 3 else ''})" if parts else ""
+    )

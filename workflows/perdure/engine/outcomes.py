@@ -99,7 +99,8 @@ def _conclude(
     """Make a value that of the step; return the consumers that now miss nothing."""
     step.value = value
     run.gone.discard(value.integrity)
-    diverged = _diverged_consumers(run, step) if step.rebuilt else []
+    # Whoever rebuilds it may not be the one that missed it: that owner may have died meanwhile.
+    diverged = _diverged_consumers(run, step)
     if diverged and not _may_diverge(run, step, diverged, now):
         _fail_diverged(run, step, outcome, diverged, now)
         return []
@@ -145,6 +146,7 @@ def _row(
         finished_at=outcome.finished_at or now,
         worker=outcome.worker,
         reason=step.reason,
+        peak_memory_bytes=outcome.peak_memory_bytes,
     )
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from perdure.engine.matching import Matching, match_rows
 from perdure.plan import FromStep, Function, Plan, Takeover, references
-from perdure_storage.records import StepRecord
+from perdure_storage.records import StepRecord, StoredValue
 
 _NOTHING = Takeover()
 
@@ -24,6 +24,7 @@ def match_donor(
     rows: Iterable[StepRecord],
     *,
     functions: Mapping[str, Function] | None = None,
+    inputs: Mapping[str, StoredValue] | None = None,
 ) -> Matching:
     """Match the rows of another run with ``plan``, as ``plan.takeover`` wants it.
 
@@ -32,10 +33,16 @@ def match_donor(
         fingerprints: of the plan's steps, by step id.
         rows: the other run's rows that count.
         functions: of the other run's plan by code digest, for reasons.
+        inputs: today's inputs, for reasons too.
     """
     keep_changed = (plan.takeover or _NOTHING).keep_changed
     matching = match_rows(
-        plan, fingerprints, rows, keep_changed=keep_changed, old_functions=functions
+        plan,
+        fingerprints,
+        rows,
+        keep_changed=keep_changed,
+        old_functions=functions,
+        inputs=inputs,
     )
     return _hold_back(matching, plan)
 

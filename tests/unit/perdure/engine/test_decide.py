@@ -397,6 +397,48 @@ def test_rebuilt_value_that_differs_beside_a_committed_consumer_is_reported() ->
     assert "c" in error.message
 
 
+def _taken_on_by_another(bench: Bench, policy: RunPolicy) -> Bench:
+    """Load the run anew; as a resume has it, what failed is history."""
+    rows = [
+        msgspec.structs.replace(row, current=row.current and row.status is not StepStatus.FAILED)
+        for row in bench.rows
+    ]
+    return Bench(bench.plan, policy=policy, rows=rows, attempts=bench.attempts).start()
+
+
+def test_value_rebuilt_by_another_owner_than_the_one_that_missed_it_is_compared_too() -> None:
+    bench = _with_rebuilt(RunPolicy())
+    assert bench.rows[0].status == StepStatus.LOST
+
+    again = _taken_on_by_another(bench, RunPolicy())
+    again.succeed("a", "two")
+
+    assert again.ended_as is RunStatus.FAILED
+    assert again.current("a").error is not None
+
+
+def test_run_that_failed_by_a_divergence_does_not_pass_over_it_when_it_is_resumed() -> None:
+    bench = _with_rebuilt(RunPolicy())
+    bench.succeed("a", "two")
+
+    again = _taken_on_by_another(bench, RunPolicy())
+    again.succeed("a", "three")
+
+    assert again.ended_as is RunStatus.FAILED
+
+
+def test_run_that_failed_by_a_divergence_runs_the_consumers_again_when_asked() -> None:
+    bench = _with_rebuilt(RunPolicy())
+    bench.succeed("a", "two")
+
+    again = _taken_on_by_another(bench, RunPolicy(on_divergence="recompute"))
+    again.succeed("a", "three")
+    ran = again.all_succeed()
+
+    assert ran == ["c", "d"]
+    assert again.current("c").inputs == ("v1:three",)
+
+
 def test_rebuilt_value_that_is_equal_goes_on() -> None:
     bench = _with_rebuilt(RunPolicy())
 

@@ -1,0 +1,227 @@
+"""``explain``: what a verb would run and reuse, step by step, and why. Runs and writes nothing.
+
+There is no second set of rules: the run is derived as the verb derives it, its state is built as
+a coordinator builds it, and the engine's own moves are played through with pretended values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from perdure.columns import columns
+from perdure.deriving import Derived, derive_fork, derive_rerun
+from perdure.engine.foresight import play
+from perdure.engine.loading import Past, functions_of, lose_what_is_gone, read_past, state_of
+from perdure.engine.state import RunState, StepState
+from perdure.errors import DefinitionError, did_you_mean
+from perdure.resumption import intend_resume
+from perdure.runtime import Runtime
+from perdure.submission import Action, Intent, Submission, Wishes
+from perdure_storage.lifecycle import StepStatus
+from perdure_storage.protocols import BlobStore
+from perdure_storage.records import RunId
+from perdure_storage.scratch import ScratchBlobs
+from perdure_storage.values import Values
+
+_HISTORY = (StepStatus.FAILED, StepStatus.CANCELLED)
+
+
+class Verdict(StrEnum):
+    """What becomes of a step."""
+
+    RUN = "run"
+    REUSE = "reuse"
+    GIVEN = "given"
+    DEPENDS = "depends"  # it runs, unless what it consumes comes out as it was
+    NOT_REACHED = "not reached"  # it waits for a step that has failed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepExplanation:
+    """What becomes of one step, and why."""
+
+    id: str
+    verdict: Verdict
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """What a verb would do. Printed, it is a table.
+
+    Attributes:
+        verb: ``"run"``, ``"resume"``, ``"rerun"`` or ``"fork"``.
+        run_id: the run that it is about; the id that was given, or "" for a new run.
+        note: what the verb itself would say.
+        steps: every step, in plan order.
+    """
+
+    verb: str
+    run_id: str
+    note: str
+    steps: tuple[StepExplanation, ...]
+
+    def __getitem__(self, step_id: str) -> StepExplanation:
+        """Return what becomes of one step. Raises DefinitionError with similar ids."""
+        by_id = {step.id: step for step in self.steps}
+        if step_id not in by_id:
+            raise DefinitionError(f"no step {step_id!r}{did_you_mean(step_id, by_id)}")
+        return by_id[step_id]
+
+    def ids(self, verdict: Verdict | str) -> list[str]:
+        """Return the ids of the steps of which this becomes."""
+        return [step.id for step in self.steps if step.verdict == verdict]
+
+    def __str__(self) -> str:
+        rows = [(step.id, step.verdict.value, step.reason) for step in self.steps]
+        return f"{self.title}\n{columns(('STEP', 'WOULD', 'WHY'), rows)}"
+
+    @property
+    def title(self) -> str:
+        """Return the table in a sentence: ``fork of a: 3 of 5 steps reused, 2 run``."""
+        counts = {verdict: len(self.ids(verdict)) for verdict in Verdict}
+        parts = [
+            f"{counts[verdict]} {text}" for verdict, text in _TITLES.items() if counts[verdict]
+        ]
+        subject = f" of {self.run_id}" if self.run_id else ""
+        total = "1 step" if len(self.steps) == 1 else f"{len(self.steps)} steps"
+        return f"{self.verb}{subject}, {total}: {', '.join(parts) or 'nothing to do'}"
+
+
+_TITLES = {
+    Verdict.REUSE: "reused",
+    Verdict.GIVEN: "given",
+    Verdict.RUN: "run",
+    Verdict.DEPENDS: "run if what they consume changes",
+    Verdict.NOT_REACHED: "not reached",
+}
+
+
+def explain_run(runtime: Runtime, dag: Any, wishes: Wishes) -> Explanation:
+    """Say what ``run`` with these options would do.
+
+    Raises:
+        RunConflict: what ``run`` would raise.
+    """
+    values, blobs = _scratch(runtime)
+    intent = Submission(runtime, runtime.settings, dag, wishes, values).intend()
+    return _explained(runtime, "run", wishes.run_id or "", intent, blobs)
+
+
+def explain_id(
+    runtime: Runtime, run_id: RunId, *, verb: str | None = None, **options: Any
+) -> Explanation:
+    """Say what a verb would do with a run.
+
+    Args:
+        runtime: the stores.
+        run_id: the run.
+        verb: ``"resume"``, ``"rerun"`` or ``"fork"``; None: a fork if options of one are given.
+        **options: those of the verb.
+
+    Raises:
+        DefinitionError: the verb has no such option, or what the verb itself would raise.
+        RunConflict: what the verb itself would raise.
+    """
+    if verb is None:
+        verb = "fork" if options.keys() & _ONLY_FORK else "resume"
+    if verb not in _OPTIONS:
+        near = did_you_mean(str(verb), _OPTIONS)
+        raise DefinitionError(f"verb={verb!r}{near}. Known: {', '.join(map(repr, _OPTIONS))}")
+    if unknown := sorted(options.keys() - _OPTIONS[verb]):
+        raise DefinitionError(
+            f"{verb} has no option {unknown[0]!r}{did_you_mean(unknown[0], _OPTIONS[verb])}. "
+            f"Its options: {', '.join(sorted(_OPTIONS[verb]))}"
+        )
+    values, blobs = _scratch(runtime)
+    intent = _INTENT_OF[verb](runtime, run_id, values=values, **options)
+    return _explained(runtime, verb, run_id, intent, blobs)
+
+
+def _intend_rerun(runtime: Runtime, run_id: RunId, **options: Any) -> Intent:
+    return _as_intent(derive_rerun(runtime, run_id, **options))
+
+
+def _intend_fork(runtime: Runtime, run_id: RunId, **options: Any) -> Intent:
+    return _as_intent(derive_fork(runtime, run_id, **options))
+
+
+def _as_intent(derived: Derived) -> Intent:
+    return Intent(action=Action.MAKE, record=derived.record, plan=derived.plan, note=derived.note)
+
+
+_INTENT_OF: Mapping[str, Callable[..., Intent]] = {
+    "resume": intend_resume,
+    "rerun": _intend_rerun,
+    "fork": _intend_fork,
+}
+_ONLY_FORK = {"from_step", "inputs", "force", "overrides"}
+_OPTIONS: Mapping[str, set[str]] = {
+    "resume": {"code", "on_change", "on_divergence", "executor", "dag"},
+    "rerun": {"inputs", "new_id", "dag"},
+    "fork": {*_ONLY_FORK, "on_change", "new_id", "dag"},
+}
+
+
+def _scratch(runtime: Runtime) -> tuple[Values, BlobStore]:
+    """Return where today's constants go meanwhile: nowhere that lasts."""
+    blobs = ScratchBlobs(runtime.blobs)
+    return Values(runtime.values.codecs, blobs), blobs
+
+
+# --- the run as it would begin ----------------------------------------------------------------
+def _explained(
+    runtime: Runtime, verb: str, run_id: str, intent: Intent, blobs: BlobStore
+) -> Explanation:
+    past, now = _past(runtime, intent), runtime.clock.now()
+
+    def begun() -> RunState:
+        run = state_of(intent.record, intent.plan, past, now)
+        if intent.action is not Action.KEEP:
+            lose_what_is_gone(run, intent.record, blobs, now)
+        return run
+
+    run = begun()
+    worst, best = play(run, now, as_before=False), play(begun(), now, as_before=True)
+    kept = {row.step_id for row in past.rows if row.current}
+    steps = tuple(_step(step, worst, best, kept) for step in run.steps.values())
+    return Explanation(verb=verb, run_id=run_id, note=intent.note, steps=steps)
+
+
+def _past(runtime: Runtime, intent: Intent) -> Past:
+    """Return what the run goes on from, as opening it again would leave it."""
+    past = read_past(runtime.store, intent.record)
+    if intent.action is not Action.REOPEN:
+        return past
+    before = runtime.store.get_run(intent.record.id).plan_digest
+    closed = (
+        msgspec.structs.replace(row, current=False) if row.status in _HISTORY else row
+        for row in past.rows
+    )
+    functions = past.functions
+    if before != intent.record.plan_digest:
+        functions = functions_of(runtime.store, before)
+    return replace(past, rows=tuple(closed), functions=functions)
+
+
+def _step(
+    step: StepState, worst: Mapping[str, str], best: Mapping[str, str], kept: Collection[str]
+) -> StepExplanation:
+    if step.id in best:
+        reason = worst.get(step.id) or "it has not run"
+        return StepExplanation(id=step.id, verdict=Verdict.RUN, reason=reason)
+    if step.id in worst:
+        reason = f"{worst[step.id] or 'it has not run'}; reused if what it consumes comes out alike"
+        return StepExplanation(id=step.id, verdict=Verdict.DEPENDS, reason=reason)
+    if not step.is_done:
+        reason = "it failed" if step.status is StepStatus.FAILED else "it waits for what failed"
+        return StepExplanation(id=step.id, verdict=Verdict.NOT_REACHED, reason=reason)
+    if step.given is not None:
+        return StepExplanation(id=step.id, verdict=Verdict.GIVEN, reason="its value is given")
+    reason = "committed in this run" if step.id in kept else step.reason
+    return StepExplanation(id=step.id, verdict=Verdict.REUSE, reason=reason)

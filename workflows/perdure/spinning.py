@@ -1,0 +1,119 @@
+"""``spin``: one step of a run, alone, here and now; nothing of it is kept."""
+
+from __future__ import annotations
+
+import contextvars
+from typing import Any
+
+from perdure.current_code import find_definition, prepare_today
+from perdure.eager import call_here, context_of, run_graphs
+from perdure.errors import DefinitionError, SecretMissing, did_you_mean
+from perdure.graph.dag import Dag
+from perdure.graph.node import TaskSpec
+from perdure.plan import FromStep, Plan, StepPlan, Takeover, decode_plan, references
+from perdure.remedies import shell_of
+from perdure.results import Recorded
+from perdure.runtime import Runtime
+from perdure.templates import resolve
+from perdure.worker.context import running
+from perdure.worker.secrets import resolve_secret
+from perdure_storage.lifecycle import StepStatus
+from perdure_storage.records import Place, RunId, RunRecord, StepId, StepRecord
+from perdure_storage.scratch import ScratchBlobs
+from perdure_storage.values import Values
+
+
+def spin(runtime: Runtime, run_id: RunId, step_id: str, *, dag: Any = None) -> Any:
+    """Run one step in this process with its recorded inputs and today's code; return its value.
+
+    An error is raised as it is, not retried and not caught, so that a debugger is of use. What the
+    step would have to keep is encoded and thrown away: a value that a run could not keep is refused
+    here too.
+
+    Args:
+        runtime: the stores; nothing is written.
+        run_id: the run.
+        step_id: the step, by its id in that run.
+        dag: today's definition, where the recorded origin leads nowhere.
+
+    Raises:
+        DefinitionError: there is no such step, then or today, or what it took is not there.
+        NotSerializable: its value has no encoding.
+        Exception: whatever the step's function raises.
+    """
+    record = runtime.store.get_run(run_id)
+    plan = decode_plan(runtime.store.get_plan(record.plan_digest).body)
+    step = _step_of(runtime, record, plan, step_id)
+    inputs = _Inputs(runtime, record, plan, _rows_for(runtime, record, plan, step))
+    spec = _spec_today(runtime, record, step, dag)
+    args = [resolve(arg, inputs) for arg in step.args]
+    kwargs = {name: resolve(arg, inputs) for name, arg in step.kwargs.items()}
+    value = contextvars.copy_context().run(_call, spec, step_id, args, kwargs)
+    runtime.values.codecs.encode(value, name=f"the result of {step_id}")
+    return value
+
+
+def _call(spec: TaskSpec, step_id: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    running.set(context_of(step_id, 1, "spin"))
+    return run_graphs(call_here(spec, args, kwargs), step_id, spec.name)
+
+
+class _Inputs(Recorded):
+    """What a step took, and the secrets of now."""
+
+    def secret(self, name: str) -> str:
+        """Return a secret's value of now."""
+        try:
+            return resolve_secret(name)
+        except SecretMissing as error:
+            raise DefinitionError(str(error)) from None
+
+
+def _step_of(runtime: Runtime, record: RunRecord, plan: Plan, step_id: str) -> StepPlan:
+    steps = {step.id: step for step in plan.steps}
+    if step_id not in steps:
+        show = shell_of(runtime.settings).command("show", record.id)
+        raise DefinitionError(
+            f"run {record.id} has no step {step_id!r}{did_you_mean(step_id, steps)}. All of them: "
+            f"`{show}`"
+        )
+    if step_id in (plan.takeover or Takeover()).given:
+        raise DefinitionError(
+            f"the value of {step_id} was given in run {record.id}: it took nothing there. Spin it "
+            f"in the run that this one was forked from, {record.forked_from}"
+        )
+    return steps[step_id]
+
+
+def _rows_for(
+    runtime: Runtime, record: RunRecord, plan: Plan, step: StepPlan
+) -> dict[StepId, StepRecord]:
+    """Return the rows whose values the step takes. Raises DefinitionError if one is missing."""
+    rows = {row.step_id: row for row in runtime.store.list_steps(record.id)}
+    taken = dict.fromkeys(ref.step for ref in references(step) if isinstance(ref, FromStep))
+    for name in taken:
+        row = rows.get(StepId(name))
+        if row is None or row.status is not StepStatus.SUCCEEDED:
+            why = f"which {'has no result' if row is None else f'is {row.status}'} in it"
+        elif row.value is None or row.value.place is Place.NONE:
+            why = "which is not stored (checkpoint=False)"
+        else:
+            continue
+        fork = shell_of(runtime.settings).command("fork", record.id, "--from", name)
+        raise DefinitionError(
+            f"step {step.id} of run {record.id} takes the value of {name}, {why}. Run both in a "
+            f"run of their own: `{fork}`"
+        )
+    return {StepId(name): rows[StepId(name)] for name in taken}
+
+
+def _spec_today(runtime: Runtime, record: RunRecord, step: StepPlan, dag: Any) -> TaskSpec:
+    definition = find_definition(record, dag, f"perdure.spin({record.id!r}, {step.id!r})")
+    scratch = Values(runtime.values.codecs, ScratchBlobs(runtime.blobs))
+    today: Dag = prepare_today(runtime, record, definition, values=scratch).prepared.dag
+    specs = {each.id: each.call.spec for each in today.steps}
+    if step.id not in specs:
+        raise DefinitionError(
+            f"{today.name} has no step {step.id!r} today{did_you_mean(step.id, specs)}"
+        )
+    return specs[step.id]
