@@ -57,7 +57,9 @@ def test_tail_calls_keep_the_length_of_their_ids_and_one_link(inline: Perdure) -
     assert inline.run(steps.countdown.bind(300), run_id="c", durability="group") == "done"
 
     assert ids(inline, "c") == ["countdown", "countdown~300"]
-    assert len(inline.runtime.store.list_expansions(RunId("c"))) == 300
+    links = inline.runtime.store.list_expansions(RunId("c"))
+    assert len(links) == 300
+    assert abs(len(links[-1].plan.body) - len(links[9].plan.body)) < 10
 
 
 def test_map_with_a_new_item_at_the_front_runs_one_step(client: Perdure, tmp_path: Path) -> None:

@@ -254,8 +254,9 @@ def run_graphs(given: Any, step_id: str, names: str) -> Any:
     while is_graph(given):
         dag = graph_of(given, step_id, names, answer)
         given = _Execution(dag, {}).last()
-        step_id, answer = dag.steps[-1].id, answer_id(dag.steps[-1].id)
-        names = f"{names}/{dag.steps[-1].name}"
+        last = dag.steps[-1]
+        step_id, answer = last.id, answer_id(last.id)
+        names = f"{last.scope}/{last.name}" if last.scope else last.name
     return given
 
 

@@ -46,24 +46,31 @@ def index_of(step_id: str) -> int | None:
     return int(found["index"]) if found else None
 
 
-def place_below(dag: Dag, parent: str, names: str, fixed: Mapping[Call, str]) -> Dag:
+def place_below(dag: Dag, parent: str, names: str, answer: Call, fixed: Mapping[Call, str]) -> Dag:
     """Return the graph with the ids that its steps have below ``parent``.
 
     Args:
         dag: the graph as its own.
         parent: id of the step that gave it.
         names: what the names of its steps begin with, so that they are found again over edits.
+        answer: the step that answers; it is named as a neighbour of ``parent``, so that names
+            do not grow along a chain.
         fixed: ids that are given: of the step that answers, of a map's children.
     """
     ids = {call: fixed.get(call) or shorten(f"{parent}/{own}") for call, own in dag.ids.items()}
+    beside = names.rpartition("/")[0]
     by_own = {own: ids[call] for call, own in dag.ids.items()}
     steps = tuple(
         replace(
             step,
             id=ids[step.call],
-            scope=f"{names}/{step.scope}" if step.scope else names,
+            scope=_join(beside if step.call is answer else names, step.scope),
             after=tuple(by_own[each] for each in step.after),
         )
         for step in dag.steps
     )
     return replace(dag, steps=steps, ids=ids)
+
+
+def _join(names: str, scope: str) -> str:
+    return f"{names}/{scope}" if names and scope else names or scope

@@ -49,7 +49,7 @@ def graph_of(returned: Node | Children, step_id: str, names: str, answer: str) -
     if isinstance(returned, Children):
         for index, node in enumerate(returned.nodes):
             fixed[_call_of(node)] = child_id(step_id, index)
-    return place_below(dag, step_id, names, fixed)
+    return place_below(dag, step_id, names, _call_of(last), fixed)
 
 
 def grow(returned: Node | Children, call: StepCall, values: Values) -> Growth:
