@@ -9,7 +9,17 @@ from typing import Annotated, Any
 
 import typer
 
-from perdure.cli import asking, configuring, demo, keeping, looking, reading, running
+from perdure.cli import (
+    asking,
+    comparing,
+    configuring,
+    demo,
+    deriving,
+    keeping,
+    looking,
+    reading,
+    running,
+)
 from perdure.cli.endings import ExitCode, report
 from perdure.cli.examples import epilog
 from perdure.cli.session import Session
@@ -26,21 +36,27 @@ app = typer.Typer(
 RUN, LOOK, ASK, KEEP, HELP = "Run", "Look", "Ask", "Keep", "Help"
 
 
-def _add(verb: Callable[..., int], panel: str, **settings: Any) -> None:
+def _add(verb: Callable[..., int], panel: str, alias: str = "", **settings: Any) -> None:
     """Make a function a verb: its name, its docstring, its examples."""
-    name = verb.__name__
+    name = alias or verb.__name__
     app.command(name, rich_help_panel=panel, epilog=epilog(name), context_settings=settings)(verb)
 
 
 # Whatever follows the target belongs to the workflow, `--help` and dashes included.
 _add(running.run, RUN, allow_interspersed_args=False)
 _add(running.resume, RUN)
+_add(deriving.rerun, RUN)
+_add(deriving.fork, RUN)
+_add(deriving.spin, RUN)
 _add(running.up, RUN)
 _add(demo.demo, RUN)
 _add(looking.ls, LOOK)
 _add(looking.show, LOOK)
 _add(looking.logs, LOOK)
 _add(looking.why, LOOK)
+_add(comparing.explain, LOOK)
+_add(comparing.explain, LOOK, alias="plan")
+_add(comparing.diff, LOOK)
 _add(reading.cat, LOOK)
 _add(reading.get, LOOK)
 _add(asking.cancel, ASK)
