@@ -15,6 +15,7 @@ from perdure.cli import (
     configuring,
     demo,
     deriving,
+    doctor,
     keeping,
     looking,
     reading,
@@ -22,11 +23,13 @@ from perdure.cli import (
 )
 from perdure.cli.endings import ExitCode, report
 from perdure.cli.examples import epilog
+from perdure.cli.flags import Verb, Verbs
 from perdure.cli.session import Session
 from perdure.cli.usage import report_usage
 
 app = typer.Typer(
     name="perdure",
+    cls=Verbs,
     help="Run Python DAGs that survive. Exit codes: 0 ok, 1 a run failed, 2 usage, 3 suspended, "
     "130 cancelled or Ctrl-C.",
     invoke_without_command=True,
@@ -39,7 +42,9 @@ RUN, LOOK, ASK, KEEP, HELP = "Run", "Look", "Ask", "Keep", "Help"
 def _add(verb: Callable[..., int], panel: str, alias: str = "", **settings: Any) -> None:
     """Make a function a verb: its name, its docstring, its examples."""
     name = alias or verb.__name__
-    app.command(name, rich_help_panel=panel, epilog=epilog(name), context_settings=settings)(verb)
+    app.command(
+        name, cls=Verb, rich_help_panel=panel, epilog=epilog(name), context_settings=settings
+    )(verb)
 
 
 # Whatever follows the target belongs to the workflow, `--help` and dashes included.
@@ -64,6 +69,7 @@ _add(asking.pause, ASK)
 _add(asking.delete, KEEP)
 _add(keeping.gc, KEEP)
 app.add_typer(keeping.db, name="db", rich_help_panel=KEEP)
+_add(doctor.doctor, HELP)
 app.add_typer(configuring.config, name="config", rich_help_panel=HELP)
 
 
