@@ -31,9 +31,10 @@ def demo(
 ) -> int:
     """See a run killed and resumed, in ten seconds.
 
-    Writes an example of 40 lines into a folder of its own, runs it, kills the run and all its
-    processes with SIGKILL half-way, resumes it by its id in a new process, and says what ran
-    when. The folder stays, for you to change the example and to run it again.
+    Writes an example of 40 lines into a folder of its own, runs it, kills it
+    half-way with SIGKILL, all its processes too, resumes it by its id in a new
+    process, and says what ran when. The folder stays: change the example, and
+    run it again.
     """
     from perdure.cli.demo_stage import Stage
 
