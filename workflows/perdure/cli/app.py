@@ -43,8 +43,19 @@ def _add(verb: Callable[..., int], panel: str, alias: str = "", **settings: Any)
     """Make a function a verb: its name, its docstring, its examples."""
     name = alias or verb.__name__
     app.command(
-        name, cls=Verb, rich_help_panel=panel, epilog=epilog(name), context_settings=settings
+        name,
+        cls=Verb,
+        help=_paragraphs(verb),
+        rich_help_panel=panel,
+        epilog=epilog(name),
+        context_settings=settings,
     )(verb)
+
+
+def _paragraphs(verb: Callable[..., int]) -> str:
+    """Return a docstring with each paragraph as one line: a terminal breaks it where it ends."""
+    blocks = (verb.__doc__ or "").split("\n\n")
+    return "\n\n".join(" ".join(block.split()) for block in blocks).strip()
 
 
 # Whatever follows the target belongs to the workflow, `--help` and dashes included.
