@@ -180,11 +180,12 @@ def _explained(
     runtime: Runtime, verb: str, run_id: str, intent: Intent, blobs: BlobStore
 ) -> Explanation:
     past, now = _past(runtime, intent), runtime.clock.now()
+    record = msgspec.structs.replace(intent.record, epoch=intent.record.epoch + 1)
 
     def begun() -> RunState:
-        run = state_of(intent.record, intent.plan, past, now)
+        run = state_of(record, intent.plan, past, now)
         if intent.action is not Action.KEEP:
-            lose_what_is_gone(run, intent.record, blobs, now)
+            lose_what_is_gone(run, record, blobs, now)
         return run
 
     run = begun()
