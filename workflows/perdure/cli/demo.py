@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -38,6 +39,9 @@ def demo(
     """
     from perdure.cli.demo_stage import Stage
 
+    # Whoever ends the demo ends its child too, which has a process group of its own.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
         with Stage(_write_example(folder)) as stage:
             return _play(stage)
