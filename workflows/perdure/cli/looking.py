@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from perdure.cli.completion import statuses, step_ids, workflows
 from perdure.cli.endings import ExitCode, say
 from perdure.cli.parameters import read_tags
 from perdure.cli.session import IdArgument, JsonOption, StepArgument, StoreOption, TracebackOption
@@ -19,10 +20,14 @@ if TYPE_CHECKING:
 
 def ls(
     status: Annotated[
-        list[str] | None, typer.Option(metavar="STATUS", help="Only these; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            metavar="STATUS", help="Only these; may be repeated.", autocompletion=statuses
+        ),
     ] = None,
     workflow: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only runs of this workflow.")
+        str | None,
+        typer.Option(metavar="NAME", help="Only runs of this workflow.", autocompletion=workflows),
     ] = None,
     tag: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Only with all these tags.")
@@ -58,7 +63,10 @@ def ls(
 def show(
     run_id: IdArgument,
     step_id: Annotated[
-        str | None, typer.Argument(metavar="[STEP]", help="Show this step's attempts.")
+        str | None,
+        typer.Argument(
+            metavar="[STEP]", help="Show this step's attempts.", autocompletion=step_ids
+        ),
     ] = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -117,7 +125,9 @@ def logs(
 
 def why(
     run_id: IdArgument,
-    step_id: Annotated[str, typer.Argument(metavar="STEP", help="The step's id.")],
+    step_id: Annotated[
+        str, typer.Argument(metavar="STEP", help="The step's id.", autocompletion=step_ids)
+    ],
     store: StoreOption = None,
     as_json: JsonOption = False,
     traceback: TracebackOption = False,
