@@ -31,7 +31,7 @@ import pyte
 import pyte.screens
 from film import Frame, Line, Span, draw
 
-COLUMNS, LINES = 80, 31
+COLUMNS, LINES = 80, 30
 _KEY_S = 0.05
 _FRAME_S = 0.1
 _LONGEST_SILENCE_S = 1.0
@@ -175,7 +175,7 @@ def record(folder: Path) -> Terminal:
     ledger = folder / "ran.txt"
     with Terminal(folder) as terminal:
         terminal.enter("perdure run --id demo demo.py")
-        terminal.wait_until(lambda: _has_lines(ledger, 9) or terminal.is_ready())
+        terminal.wait_until(lambda: _has_lines(ledger, 10) or terminal.is_ready())
         if terminal.is_ready():
             raise RuntimeError("the run ended before it could be killed:\n" + terminal.text)
         kill_below(terminal.pid)

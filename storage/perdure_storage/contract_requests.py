@@ -145,6 +145,24 @@ class RequestContract:
         last = store.list_events(_RUN)[-1]
         assert (last.kind, last.detail) == ("reset", {"reason": "resume", "was": status.value})
 
+    def test_reset_of_a_run_that_was_cut_off_counts_the_owner_that_died(
+        self, store: RunStore
+    ) -> None:
+        for deaths in (1, 2):
+            claimed_run = store.claim_run(_RUN, an_owner()) if deaths > 1 else claimed(store)
+            assert claimed_run is not None
+            store.unregister(an_owner())
+
+            assert store.reset_run(_RUN).takeovers == deaths
+
+            assert store.get_run(_RUN).takeovers == deaths
+            store.register(an_owner(), LEASE_S)
+
+    def test_reset_of_a_run_that_was_given_back_counts_nobody(self, store: RunStore) -> None:
+        store.release_run(claimed(store), to=RunStatus.QUEUED)
+
+        assert store.reset_run(_RUN).takeovers == 0
+
     def test_reset_makes_failures_history_and_keeps_the_rest(self, store: RunStore) -> None:
         run = claimed(store)
         rows = [

@@ -142,10 +142,21 @@ def reopened(run: RunRecord, plan: PlanRecord | None, policy: RunPolicy | None) 
         deadline=None,
         wake_at=None,
         finished_at=None,
-        takeovers=0,
+        takeovers=_deaths(run),
         cancel_requested=False,
         pause_requested=False,
     )
+
+
+def _deaths(run: RunRecord) -> int:
+    """Return the owners in a row that died driving the run, the one that it has counted.
+
+    A run that had ended or was paused begins anew. One that was cut off does not: a program that is
+    started again whenever it died opens its run each time, and what kills it is to be found out.
+    """
+    if run.status in RUN_TERMINAL or run.status is RunStatus.PAUSED:
+        return 0
+    return run.takeovers + (run.owner is not None)
 
 
 def reset_detail(run: RunRecord, plan: PlanRecord | None, reason: str) -> dict[str, object]:

@@ -210,10 +210,10 @@ class RunStore(Protocol):
 
         ``plan`` replaces the plan (changed code; the event's detail names the one before as
         ``plan_before``), ``inputs`` with their digest the inputs, ``policy`` the policy. Clears
-        error, deadline marks, cancel and pause requests, ``finished_at``, the owner; takeovers
-        become 0. Earlier plans stay until the run is deleted. Guard: terminal or PAUSED, or live
-        without an owner whose lease stands; otherwise RunConflict. Raises RunNotFound,
-        BlobsCondemned.
+        error, deadline marks, cancel and pause requests, ``finished_at``, the owner. Takeovers
+        become 0, or one more if it was cut off from its owner, as in a claim. Earlier plans stay
+        until the run is deleted. Guard: terminal or PAUSED, or live without an owner whose lease
+        stands; otherwise RunConflict. Raises RunNotFound, BlobsCondemned.
         """
         ...
 

@@ -49,7 +49,6 @@ from perdure_storage.rows import (
     pack_event,
     pack_owner,
     pack_processes,
-    required_time,
     to_us,
     unpack_event,
     unpack_owner,
@@ -57,6 +56,7 @@ from perdure_storage.rows import (
 )
 from perdure_storage.signing import Signer
 from perdure_storage.sql_commits import Commits, find_condemned
+from perdure_storage.sql_upkeep import Upkeep
 from perdure_storage.tables import run as run_table
 
 _replace = msgspec.structs.replace
@@ -95,6 +95,7 @@ class SqlRunStore:
         self._expansions = ExpansionRows(signer)
         self._plans = PlanRows(signer)
         self._commits = Commits(database, clock, signer)
+        self._upkeep = Upkeep(database, clock)
         self._own_changes = 0
 
     @property
@@ -467,69 +468,30 @@ class SqlRunStore:
         transaction.run(statements.delete_plan_blobs, ids=unused)
         transaction.run(statements.delete_plans, ids=unused)
 
+    # --- upkeep ------------------------------------------------------------------------------
     def free_id(self, run_id: RunId) -> None:
-        crash_point("free.before")
-        self._database.write(lambda t: t.run(self._statements.delete_tombstone, run_id=run_id))
-        crash_point("free.after")
+        self._upkeep.free_id(run_id)
 
     def list_tombstones(self, before: datetime) -> list[RunId]:
-        statement, before_us = self._statements.list_tombstones, to_us(before)
-        rows = self._database.read(lambda t: t.rows(statement, before_us=before_us))
-        return [row[0] for row in rows]
+        return self._upkeep.list_tombstones(before)
 
-    # --- blobs' references -------------------------------------------------------------------
     def unreferenced(
         self, digests: Iterable[Digest], *, besides: Collection[RunId] = ()
     ) -> list[Digest]:
-        statements, wanted = self._statements, sorted(set(digests))
-        given = {"ids": statements.id_list(wanted)}
-        statement = statements.find_referenced
-        if besides:
-            statement = statements.find_referenced_besides
-            given["besides"] = statements.id_list(list(besides))
-        rows = self._database.read(lambda t: t.rows(statement, **given))
-        used = {row[0] for row in rows}
-        return [digest for digest in wanted if digest not in used]
+        return self._upkeep.unreferenced(digests, besides)
 
     def condemn(self, digests: Iterable[Digest]) -> list[Digest]:
-        wanted = sorted(set(digests))
-        crash_point("condemn.before")
-        marked = self._database.write(lambda t: self._condemn(t, wanted))
-        crash_point("condemn.after")
-        return marked
-
-    def _condemn(self, transaction: Transaction, wanted: list[Digest]) -> list[Digest]:
-        statements = self._statements
-        if statements.exclude_referrers is not None:
-            transaction.row(statements.exclude_referrers)
-        listed = statements.id_list(wanted)
-        used = {row[0] for row in transaction.rows(statements.find_referenced, ids=listed)}
-        marked = [digest for digest in wanted if digest not in used]
-        at = to_us(self._clock.now())
-        transaction.insert(statements.insert_condemned, [(digest, at) for digest in marked])
-        return marked
+        return self._upkeep.condemn(digests)
 
     def list_condemned(self, digests: Iterable[Digest] | None = None) -> dict[Digest, datetime]:
-        statements = self._statements
-        given = {} if digests is None else {"ids": statements.id_list(list(digests))}
-        statement = statements.list_condemned if digests is None else statements.find_condemned
-        rows = self._database.read(lambda t: t.rows(statement, **given))
-        return {digest: required_time(at_us) for digest, at_us in rows}
+        return self._upkeep.list_condemned(digests)
 
     def absolve(self, marks: Mapping[Digest, datetime]) -> None:
-        rows = [(digest, to_us(marks[digest])) for digest in sorted(marks)]
-        crash_point("absolve.before")
-        self._database.write(lambda t: t.insert(self._statements.delete_condemned, rows))
-        crash_point("absolve.after")
+        self._upkeep.absolve(marks)
 
     def forget_condemned(self, before: datetime) -> int:
-        statement, before_us = self._statements.forget_condemned, to_us(before)
-        crash_point("forget.before")
-        forgotten = self._database.write(lambda t: len(t.rows(statement, before_us=before_us)))
-        crash_point("forget.after")
-        return forgotten
+        return self._upkeep.forget_condemned(before)
 
-    # --- pins --------------------------------------------------------------------------------
     def pin(self, pin: PinRecord, *, pinned: Callable[[], None] = lambda: None) -> None:
         """Keep every blob that is referred to now from gc, as ``RunStore.pin`` says.
 
@@ -538,33 +500,13 @@ class SqlRunStore:
             pinned: called inside the transaction, while nobody else can write on SQLite: who
                 begins to read there sees exactly what is pinned.
         """
-        crash_point("pin.before")
-        self._database.write(lambda t: self._pin(t, pin, pinned))
-        crash_point("pin.after")
-
-    def _pin(self, transaction: Transaction, pin: PinRecord, pinned: Callable[[], None]) -> None:
-        statements = self._statements
-        if statements.refer_to_blobs is not None:
-            transaction.row(statements.refer_to_blobs)
-        row = {"id": pin.id, "at_us": to_us(pin.at), "note": pin.note}
-        if transaction.row(statements.insert_pin, **row) is None:
-            raise StoreError(f"there is a pin {pin.id!r} in {self.url} already")
-        transaction.run(statements.insert_pinned, pin_id=pin.id)
-        pinned()
+        self._upkeep.pin(pin, pinned)
 
     def unpin(self, pin_id: str) -> bool:
-        crash_point("unpin.before")
-        done = self._database.write(lambda t: self._unpin(t, pin_id))
-        crash_point("unpin.after")
-        return done
-
-    def _unpin(self, transaction: Transaction, pin_id: str) -> bool:
-        transaction.run(self._statements.delete_pinned, pin_id=pin_id)
-        return transaction.row(self._statements.delete_pin, pin_id=pin_id) is not None
+        return self._upkeep.unpin(pin_id)
 
     def list_pins(self) -> list[PinRecord]:
-        rows = self._database.read(lambda t: t.rows(self._statements.list_pins))
-        return [PinRecord(id=row[0], at=required_time(row[1]), note=row[2]) for row in rows]
+        return self._upkeep.list_pins()
 
     # --- settings -----------------------------------------------------------------------------
     def blobs_url(self) -> str | None:

@@ -59,6 +59,10 @@ def complete(command_line: Any, words: str, **environment: str) -> list[str]:
         ("get - ", ["length", "load"]),
         ("run --executor in", ["inline"]),
         ("cat nothing ", []),
+        ("why alpha le", ["length"]),
+        ("ls --status fa", ["failed"]),
+        ("ls --status FA", ["FAILED"]),
+        ("ls --workflow le", ["lengths"]),
     ],
 )
 def test_words_are_completed_from_the_store(seen: Any, words: str, offered: list[str]) -> None:

@@ -168,6 +168,23 @@ VERBS = st.sampled_from(
         ["pause", "{}"],
         ["resume", "{}"],
         ["delete", "--yes", "{}"],
+        ["rerun", "{}"],
+        ["rerun", "alpha", "--input", "{}"],
+        ["fork", "{}"],
+        ["fork", "alpha", "--from", "{}"],
+        ["fork", "alpha", "--force", "{}"],
+        ["fork", "alpha", "--override", "{}"],
+        ["spin", "{}", "one"],
+        ["spin", "alpha", "{}"],
+        ["explain", "{}"],
+        ["explain", "alpha", "--verb", "{}"],
+        ["diff", "{}", "alpha"],
+        ["diff", "alpha", "{}"],
+        ["gc", "--dry-run", "--keep", "{}"],
+        ["gc", "--dry-run", "--tag", "{}"],
+        ["db", "{}"],
+        ["db", "check", "--store", "{}"],
+        ["db", "backup", "--release", "{}"],
         ["ls", "--status", "{}"],
         ["ls", "--workflow", "{}"],
         ["ls", "--tag", "{}"],
@@ -189,7 +206,7 @@ VERBS = st.sampled_from(
 def test_strange_word_is_answered_calmly_and_changes_nothing(folder: Path) -> None:
     before = state_of(folder)
 
-    @settings(derandomize=True, max_examples=300, deadline=None)
+    @settings(derandomize=True, max_examples=400, deadline=None)
     @given(verb=VERBS, word=WORDS)
     @example(verb=["config", "show", "--store", "{}"], word="\udcff")
     @example(verb=["delete", "--yes", "{}"], word="")

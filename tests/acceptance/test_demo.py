@@ -132,11 +132,14 @@ def test_demo_leaves_somebodys_folder_alone(perdure: Any) -> None:
     assert [each.name for each in (perdure.folder / "mine").iterdir()] == ["thesis.txt"]
 
 
-def test_interrupted_demo_ends_all_its_processes_and_says_how_to_go_on(perdure: Any) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_demo_that_is_stopped_ends_all_its_processes_and_says_how_to_go_on(
+    perdure: Any, number: signal.Signals
+) -> None:
     process = perdure.start("demo", "--folder", "here")
     perdure.wait_for_file("here/ran.txt", process)
 
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=30)
 
     assert process.returncode == 130

@@ -107,7 +107,7 @@ def run_console(block: Block, page: str) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=110,
+            timeout=120,
             check=False,
         )
         where = f"{page}:{block.line}: $ {command.text}\n{result.stdout}"
@@ -170,6 +170,7 @@ def has_code(page: Path) -> bool:
     return any(block.language in {"python", "console"} for block in blocks_of(page.read_text()))
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "page", [pytest.param(p, id=str(p.relative_to(ROOT))) for p in PAGES if has_code(p)]
 )
@@ -189,7 +190,7 @@ def test_page_does_what_it_says_in_a_fresh_folder(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=115,
+        timeout=290,
         check=False,
     )
 

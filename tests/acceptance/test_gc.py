@@ -17,7 +17,7 @@ from perdure.client import Perdure
 from perdure.errors import DefinitionError
 from perdure_storage.checking import check_store
 from perdure_storage.clock import ManualClock, SystemClock
-from perdure_storage.records import PinRecord
+from perdure_storage.records import PinRecord, Place
 from perdure_storage.roots import folder_of
 
 SIZE = 50_000
@@ -241,6 +241,38 @@ def test_what_cannot_be_is_refused_before_anything_goes(
 ) -> None:
     with pytest.raises(DefinitionError):
         client.gc(**wrong)
+
+
+def test_every_blob_that_a_run_makes_has_a_reference(client: Perdure) -> None:
+    """Constants, functions, sources, inputs, values, and what a loss made history."""
+    large = bytes(range(256)) * 400
+
+    @task
+    def join(constant: bytes, given: bytes) -> bytes:
+        return constant + given + large  # a function that is large itself
+
+    @workflow
+    def joined(given: bytes) -> int:
+        return measure.bind(join.bind(large[::-1], given))
+
+    client.run(joined, given=large * 2, run_id="a")
+    first = set(client.runtime.blobs.list_digests())
+
+    client.run(sized, n=3, run_id="b")
+    client.run(sized, n=3, run_id="c", reuse="b")
+    damage_values(client, "b")
+    client.resume("b").result()
+
+    everything = list(client.runtime.blobs.list_digests())
+    assert len(first) >= 4
+    assert client.runtime.store.unreferenced(everything) == []
+    assert is_whole(client)
+
+
+def damage_values(client: Perdure, run_id: str) -> None:
+    for step in client.runtime.store.list_steps(client.get_run(run_id).record.id):
+        if step.value is not None and step.value.place is Place.BLOB:
+            client.runtime.blobs.delete(step.value.integrity)
 
 
 # --- the command line ----------------------------------------------------------------------------

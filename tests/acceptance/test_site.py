@@ -81,13 +81,15 @@ def test_every_page_is_in_the_index_of_the_site() -> None:
     assert set(DOCS.rglob("*.md")) - listed == {DOCS / "index.md"}
 
 
-def test_index_for_language_models_leads_to_pages_that_are_there() -> None:
-    page = (DOCS / "llms.txt").read_text()
-    links = re.findall(r"^- \[[^\]]+\]\(([^)]+)\): \S", page, re.MULTILINE)
+def test_index_for_language_models_leads_to_every_page_for_users() -> None:
+    text = (DOCS / "llms.txt").read_text()
+    pages = [*DOCS.glob("tutorial/*.md"), *DOCS.glob("howto/*.md"), *DOCS.glob("reference/*.md")]
 
-    assert re.match(r"# perdure\n\n> \S", page)
-    assert links
+    links = re.findall(r"^- \[[^\]]+\]\(([^)]+)\): \S", text, re.MULTILINE)
+
+    assert re.match(r"# perdure\n\n> \S", text)
     assert [link for link in links if not (DOCS / link).is_file()] == []
+    assert {str(page.relative_to(DOCS)) for page in pages} - set(links) == {"howto/index.md"}
 
 
 def from_code() -> ModuleType:

@@ -101,3 +101,4 @@ def test_run_is_the_same_whichever_commit_gc_comes_before_without_a_grace(
             break
     assert at > 4
     assert repeated == 1
+    print(f"gc came before {at - 1} references")

@@ -57,7 +57,7 @@ class Explanation:
     Attributes:
         verb: ``"run"``, ``"resume"``, ``"rerun"`` or ``"fork"``.
         run_id: the run that it is about; the id that was given, or "" for a new run.
-        note: what the verb itself would say.
+        note: what there is of the run, where it is only looked at: it has ended, or is driven.
         steps: every step, in plan order.
     """
 
@@ -79,7 +79,8 @@ class Explanation:
 
     def __str__(self) -> str:
         rows = [(step.id, step.verdict.value, step.reason) for step in self.steps]
-        return f"{self.title}\n{columns(('STEP', 'WOULD', 'WHY'), rows)}"
+        note = f" ({self.note})" if self.note else ""
+        return f"{self.title}{note}\n{columns(('STEP', 'WOULD', 'WHY'), rows)}"
 
     @property
     def title(self) -> str:
@@ -179,18 +180,20 @@ def _explained(
     runtime: Runtime, verb: str, run_id: str, intent: Intent, blobs: BlobStore
 ) -> Explanation:
     past, now = _past(runtime, intent), runtime.clock.now()
+    record = msgspec.structs.replace(intent.record, epoch=intent.record.epoch + 1)
 
     def begun() -> RunState:
-        run = state_of(intent.record, intent.plan, past, now)
+        run = state_of(record, intent.plan, past, now)
         if intent.action is not Action.KEEP:
-            lose_what_is_gone(run, intent.record, blobs, now)
+            lose_what_is_gone(run, record, blobs, now)
         return run
 
     run = begun()
     worst, best = play(run, now, as_before=False), play(begun(), now, as_before=True)
     kept = {row.step_id for row in past.rows if row.current}
     steps = tuple(_step(step, worst, best, kept) for step in run.steps.values())
-    return Explanation(verb=verb, run_id=run_id, note=intent.note, steps=steps)
+    note = intent.note if intent.action is Action.KEEP else ""
+    return Explanation(verb=verb, run_id=run_id, note=note, steps=steps)
 
 
 def _past(runtime: Runtime, intent: Intent) -> Past:

@@ -13,9 +13,10 @@ from typing import Any, Protocol
 
 import msgspec
 
+from perdure import story
 from perdure.engine.ownership import is_seen_dead
 from perdure.errors import DefinitionError, RunNotDriven, WaitTimeout, did_you_mean
-from perdure.plan import GIVEN, FromStep, Plan, StepPlan, decode_plan, references
+from perdure.plan import FromStep, Plan, StepPlan, decode_plan, references
 from perdure.remedies import Shell, shell_of
 from perdure.results import error_of, inputs_of, load_value, read_result, what_to_type
 from perdure.runtime import Runtime
@@ -504,24 +505,12 @@ def _successful(row: StepRecord) -> AttemptRecord:
 
 
 def _why(step: Step) -> str:
-    row = step.row
-    if row is not None:
-        taken = "did not run" if row.own.startswith(GIVEN) else "was taken over"
-        done = taken if row.attempt == 0 else f"ran (attempt {row.attempt})"
-        reason = row.reason or "it had not run before"
-        failed = f"; it failed: {row.error.type}: {row.error.message}" if row.error else ""
-        return f"{step.id} {done}: {reason}{failed}"
-    if step.status is StepStatus.RUNNING:
-        return f"{step.id} runs (attempt {step.attempts[-1].attempt})"
-    if step.status is StepStatus.READY:
-        last = step.attempts[-1]
-        when = f", not before {last.not_before:%H:%M:%S} UTC" if last.not_before else ""
-        cause = last.cause.value if last.cause else "unknown"
-        what = f": {last.error.message}" if last.error else ""
-        return f"{step.id} waits for another attempt after: {cause}{what}{when}"
-    unmet = [s.id for s in step.run.steps() if s.id in step.inputs and s.row is None]
-    if step.status is StepStatus.PENDING and unmet:
-        return f"{step.id} waits for {', '.join(unmet[:5])}"
-    if step.status is StepStatus.CANCELLED:
-        return f"{step.id} did not run: the run ended as {step.run.status} first"
-    return f"{step.id} is {step.status}"
+    if step.row is not None:
+        return story.of_ended(step.row, step.attempts)
+    return story.of_unended(
+        step.id,
+        step.status,
+        step.attempts,
+        unmet=lambda: [s.id for s in step.run.steps() if s.id in step.inputs and s.row is None],
+        run_status=str(step.run.status),
+    )

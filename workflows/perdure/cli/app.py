@@ -9,14 +9,27 @@ from typing import Annotated, Any
 
 import typer
 
-from perdure.cli import asking, configuring, demo, keeping, looking, reading, running
+from perdure.cli import (
+    asking,
+    comparing,
+    configuring,
+    demo,
+    deriving,
+    doctor,
+    keeping,
+    looking,
+    reading,
+    running,
+)
 from perdure.cli.endings import ExitCode, report
 from perdure.cli.examples import epilog
+from perdure.cli.flags import Verb, Verbs
 from perdure.cli.session import Session
 from perdure.cli.usage import report_usage
 
 app = typer.Typer(
     name="perdure",
+    cls=Verbs,
     help="Run Python DAGs that survive. Exit codes: 0 ok, 1 a run failed, 2 usage, 3 suspended, "
     "130 cancelled or Ctrl-C.",
     invoke_without_command=True,
@@ -26,21 +39,40 @@ app = typer.Typer(
 RUN, LOOK, ASK, KEEP, HELP = "Run", "Look", "Ask", "Keep", "Help"
 
 
-def _add(verb: Callable[..., int], panel: str, **settings: Any) -> None:
+def _add(verb: Callable[..., int], panel: str, alias: str = "", **settings: Any) -> None:
     """Make a function a verb: its name, its docstring, its examples."""
-    name = verb.__name__
-    app.command(name, rich_help_panel=panel, epilog=epilog(name), context_settings=settings)(verb)
+    name = alias or verb.__name__
+    app.command(
+        name,
+        cls=Verb,
+        help=_paragraphs(verb),
+        rich_help_panel=panel,
+        epilog=epilog(name),
+        context_settings=settings,
+    )(verb)
+
+
+def _paragraphs(verb: Callable[..., int]) -> str:
+    """Return a docstring with each paragraph as one line: a terminal breaks it where it ends."""
+    blocks = (verb.__doc__ or "").split("\n\n")
+    return "\n\n".join(" ".join(block.split()) for block in blocks).strip()
 
 
 # Whatever follows the target belongs to the workflow, `--help` and dashes included.
 _add(running.run, RUN, allow_interspersed_args=False)
 _add(running.resume, RUN)
+_add(deriving.rerun, RUN)
+_add(deriving.fork, RUN)
+_add(deriving.spin, RUN)
 _add(running.up, RUN)
 _add(demo.demo, RUN)
 _add(looking.ls, LOOK)
 _add(looking.show, LOOK)
 _add(looking.logs, LOOK)
 _add(looking.why, LOOK)
+_add(comparing.explain, LOOK)
+_add(comparing.explain, LOOK, alias="plan")
+_add(comparing.diff, LOOK)
 _add(reading.cat, LOOK)
 _add(reading.get, LOOK)
 _add(asking.cancel, ASK)
@@ -48,6 +80,7 @@ _add(asking.pause, ASK)
 _add(asking.delete, KEEP)
 _add(keeping.gc, KEEP)
 app.add_typer(keeping.db, name="db", rich_help_panel=KEEP)
+_add(doctor.doctor, HELP)
 app.add_typer(configuring.config, name="config", rich_help_panel=HELP)
 
 

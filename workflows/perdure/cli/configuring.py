@@ -11,10 +11,11 @@ import typer
 
 from perdure.cli.endings import ExitCode
 from perdure.cli.examples import epilog
+from perdure.cli.flags import Verb, Verbs
 from perdure.cli.session import JsonOption, StoreOption, TracebackOption
 
 config = typer.Typer(
-    help="Show the settings in force: `perdure config show`.", no_args_is_help=True
+    cls=Verbs, help="Show the settings in force: `perdure config show`.", no_args_is_help=True
 )
 
 
@@ -29,7 +30,7 @@ class SettingView(msgspec.Struct, frozen=True, kw_only=True):
     variable: str
 
 
-@config.command("show", epilog=epilog("config show"))
+@config.command("show", cls=Verb, epilog=epilog("config show"))
 def show_settings(
     origin: Annotated[
         bool, typer.Option("--origin", help="Also show where each value comes from.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -31,12 +32,16 @@ def demo(
 ) -> int:
     """See a run killed and resumed, in ten seconds.
 
-    Writes an example of 40 lines into a folder of its own, runs it, kills the run and all its
-    processes with SIGKILL half-way, resumes it by its id in a new process, and says what ran
-    when. The folder stays, for you to change the example and to run it again.
+    Writes an example of 40 lines into a folder of its own, runs it, kills it
+    half-way with SIGKILL, all its processes too, resumes it by its id in a new
+    process, and says what ran when. The folder stays: change the example, and
+    run it again.
     """
     from perdure.cli.demo_stage import Stage
 
+    # Whoever ends the demo ends its child too, which has a process group of its own.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
         with Stage(_write_example(folder)) as stage:
             return _play(stage)

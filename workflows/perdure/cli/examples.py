@@ -19,6 +19,17 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         ("perdure resume iris-1 --code current", "after you have mended your code"),
         ("perdure resume -", "the last run"),
     ),
+    "rerun": (
+        ("perdure rerun iris-1", "all of it again, as a new run, with today's code"),
+        ("perdure rerun iris-1 --new-id iris-2 --input k=4", "another id, another parameter"),
+    ),
+    "fork": (
+        ("perdure fork iris-1", "a new run: only what your edits reach runs"),
+        ("perdure fork iris-1 --from train", "that step and all that follows from it"),
+        ("perdure fork iris-1 --force failed --on-change reuse", "only what failed"),
+        ("perdure fork iris-1 --override train=0.5 --input k=4", "a value in place of a step"),
+    ),
+    "spin": (("perdure spin iris-1 train", "that step alone, with what it took; nothing is kept"),),
     "up": (
         ("perdure up", "drive what `--detach` recorded and what others left behind"),
         ("perdure up --workers 4", "with four CPUs"),
@@ -42,6 +53,18 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         ("perdure logs iris-1 train -f", "one step, while it goes on"),
     ),
     "why": (("perdure why iris-1 train", "why that step ran, was taken over or waits"),),
+    "explain": (
+        ("perdure explain pipeline.py --reuse last", "what that run would take over"),
+        ("perdure explain iris-1", "what a resume would run"),
+        ("perdure explain iris-1 --from train", "what a fork would run, and why"),
+        ("perdure explain iris-1 --verb rerun --json", "for a program"),
+    ),
+    "plan": (("perdure plan iris-1 --verb fork", "the same as `perdure explain`"),),
+    "diff": (
+        ("perdure diff iris-1 iris-2", "parameters, code, steps and values"),
+        ("perdure diff iris-1 -", "with the last run"),
+        ("perdure diff iris-1 iris-1", "steps that were computed twice: before and after"),
+    ),
     "cat": (
         ("perdure cat iris-1", "the result of the run"),
         ("perdure cat iris-1 load", "the value of one step: its shape, its first rows"),

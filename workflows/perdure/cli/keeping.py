@@ -11,6 +11,7 @@ import typer
 
 from perdure.cli.endings import ExitCode, UsageError, say
 from perdure.cli.examples import epilog
+from perdure.cli.flags import Verb, Verbs
 from perdure.cli.session import JsonOption, StoreOption, TracebackOption
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from perdure_storage.checking import CheckReport
 
 db = typer.Typer(
+    cls=Verbs,
     help="Look after a store: `perdure db check`, `perdure db backup`, `perdure db upgrade`.",
     no_args_is_help=True,
 )
@@ -112,7 +114,7 @@ def _print_gc(report: GcReport) -> None:
 
 
 # --- db ---------------------------------------------------------------------------------------
-@db.command("upgrade", epilog=epilog("db upgrade"))
+@db.command("upgrade", cls=Verb, epilog=epilog("db upgrade"))
 def upgrade(
     check: Annotated[
         bool, typer.Option("--check", help="Only say what is to be done; exit code 1 if anything.")
@@ -144,7 +146,7 @@ def upgrade(
     return ExitCode.FAILED if check and pending else ExitCode.OK
 
 
-@db.command("check", epilog=epilog("db check"))
+@db.command("check", cls=Verb, epilog=epilog("db check"))
 def check(
     deep: Annotated[
         bool, typer.Option("--deep", help="Read every blob, not only look whether it is there.")
@@ -179,7 +181,7 @@ def _print_check(report: CheckReport) -> None:
     )
 
 
-@db.command("backup", epilog=epilog("db backup"))
+@db.command("backup", cls=Verb, epilog=epilog("db backup"))
 def backup(
     file: Annotated[
         Path | None, typer.Argument(metavar="FILE", help="The file to make.", show_default=False)

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from perdure.cli.completion import statuses, step_ids, workflows
 from perdure.cli.endings import ExitCode, say
 from perdure.cli.parameters import read_tags
-from perdure.cli.session import IdArgument, JsonOption, StoreOption, TracebackOption
+from perdure.cli.session import IdArgument, JsonOption, StepArgument, StoreOption, TracebackOption
 
 if TYPE_CHECKING:
     from perdure.client import Perdure
     from perdure.runs import Run, Step
 
-FOLLOW_EVERY_S = 0.2
-
 
 def ls(
     status: Annotated[
-        list[str] | None, typer.Option(metavar="STATUS", help="Only these; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            metavar="STATUS", help="Only these; may be repeated.", autocompletion=statuses
+        ),
     ] = None,
     workflow: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only runs of this workflow.")
+        str | None,
+        typer.Option(metavar="NAME", help="Only runs of this workflow.", autocompletion=workflows),
     ] = None,
     tag: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Only with all these tags.")
@@ -61,7 +63,10 @@ def ls(
 def show(
     run_id: IdArgument,
     step_id: Annotated[
-        str | None, typer.Argument(metavar="[STEP]", help="Show this step's attempts.")
+        str | None,
+        typer.Argument(
+            metavar="[STEP]", help="Show this step's attempts.", autocompletion=step_ids
+        ),
     ] = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -82,30 +87,47 @@ def show(
 
 def logs(
     run_id: IdArgument,
-    step_id: Annotated[
-        str | None, typer.Argument(metavar="[STEP]", help="Only what this step printed.")
-    ] = None,
+    step_id: StepArgument = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")
     ] = False,
     store: StoreOption = None,
+    as_json: JsonOption = False,
     traceback: TracebackOption = False,
 ) -> int:
-    """Print what steps printed."""
+    """Print what steps printed, to their standard output, their standard error and their logs.
+
+    Of a run each line comes after the step that printed it. What is there already comes attempt
+    by attempt, as they started; with -f what is printed from then on comes as it is written, new
+    attempts included, until the run has ended or Ctrl-C. With --json a line is an object.
+    """
+    from perdure.cli import transcripts
     from perdure.cli.naming import find
     from perdure.cli.opening import open_existing
+    from perdure.runs import status_of
+    from perdure_storage.lifecycle import RUN_LIVE
 
+    write = transcripts.write_run if step_id is None else transcripts.write_step
     with open_existing(store) as perdure:
         run = find(perdure, run_id)
-        if step_id is not None:
-            run[step_id]  # refuses an unknown step before anything is waited for
-        _print_logs(run, step_id, follow=follow)
+        transcript = transcripts.Transcript(perdure, run, step_id)
+        printed = transcript.read()
+        if follow:
+            printed = transcripts.follow(
+                transcript, lambda: status_of(run.record) in RUN_LIVE, threading.Event().wait
+            )
+        try:
+            (transcripts.write_json if as_json else write)(printed)
+        except KeyboardInterrupt:
+            return ExitCode.CANCELLED
     return ExitCode.OK
 
 
 def why(
     run_id: IdArgument,
-    step_id: Annotated[str, typer.Argument(metavar="STEP", help="The step's id.")],
+    step_id: Annotated[
+        str, typer.Argument(metavar="STEP", help="The step's id.", autocompletion=step_ids)
+    ],
     store: StoreOption = None,
     as_json: JsonOption = False,
     traceback: TracebackOption = False,
@@ -159,32 +181,3 @@ def _show_attempts(step: Step, *, as_json: bool) -> None:
         print(to_json(views))
     else:
         print_attempts(views)
-
-
-def _print_logs(run: Run, step_id: str | None, *, follow: bool) -> None:
-    """Print the logs; while following, only what each look adds to the one before."""
-    from perdure.runs import status_of
-    from perdure_storage.lifecycle import RUN_LIVE
-
-    printed: dict[str, int] = {}
-    pause = threading.Event()
-    while True:
-        goes_on = follow and status_of(run.record) in RUN_LIVE
-        for step in run.steps() if step_id is None else [run[step_id]]:
-            text = step.logs()
-            fresh = text[printed.get(step.id, 0) :]
-            printed[step.id] = len(text)
-            _write(fresh, step.id if step_id is None else None)
-        if not goes_on:
-            return
-        pause.wait(FOLLOW_EVERY_S)
-
-
-def _write(text: str, step_id: str | None) -> None:
-    """Write a step's output as it is, or under its id where several are shown."""
-    if not text:
-        return
-    if step_id is not None:
-        text = "".join(f"{step_id} | {line}\n" for line in text.splitlines())
-    sys.stdout.write(text)
-    sys.stdout.flush()

@@ -143,7 +143,7 @@ def run(
         if detach:
             return _leave(perdure, workflow.submit(inputs=inputs, **given), as_json=as_json)
         made = perdure.begin(workflow, inputs=inputs, **given)
-        return _finish(perdure, made, session_of(context), as_json=as_json)
+        return finish(perdure, made, session_of(context), as_json=as_json)
 
 
 def resume(
@@ -197,7 +197,7 @@ def resume(
             on_divergence=on_divergence,
             executor=executor,
         )
-        return _finish(perdure, reopened, session_of(context), as_json=as_json)
+        return finish(perdure, reopened, session_of(context), as_json=as_json)
 
 
 def up(
@@ -262,7 +262,7 @@ def _leave(perdure: Perdure, run: Run, *, as_json: bool) -> int:
     return ExitCode.SUSPENDED
 
 
-def _finish(perdure: Perdure, run: Run, session: Session, *, as_json: bool) -> int:
+def finish(perdure: Perdure, run: Run, session: Session, *, as_json: bool) -> int:
     """Drive the run to its end and print its result, as JSON the run however it ended."""
     from msgspec.structs import replace
 

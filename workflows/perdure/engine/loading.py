@@ -114,7 +114,7 @@ def lose_what_is_gone(
     run: RunState, record: RunRecord, blobs: BlobStore, now: datetime
 ) -> list[Digest]:
     """Verify what a run that is not fresh has; returns the blobs to quarantine."""
-    is_fresh = record.epoch <= 1 and record.reuse_from is None
+    is_fresh = record.epoch == 1 and record.reuse_from is None
     return [] if is_fresh else lose_damaged_values(run, blobs, now)
 
 

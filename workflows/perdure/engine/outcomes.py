@@ -394,8 +394,9 @@ def _with_count(step: StepState, error: ErrorRecord) -> ErrorRecord:
     if error.cause not in (Cause.WORKER_LOST, Cause.OUT_OF_MEMORY) or lost < 2:
         return error
     allowed = f"lost_retries={step.options.lost_retries}"
-    said = f"{error.message} (lost {lost} times; {allowed}, one for memory)"
-    return msgspec.structs.replace(error, message=said)
+    if error.cause is Cause.OUT_OF_MEMORY:
+        allowed = "after that it is tried again once"
+    return msgspec.structs.replace(error, message=f"{error.message} (lost {lost} times; {allowed})")
 
 
 def _failure(step: StepState, error: ErrorRecord) -> Failure:

@@ -60,13 +60,15 @@ def forced(plan: Plan) -> dict[str, str]:
     return reasons
 
 
-def below(plan: Plan, steps: Collection[str]) -> set[str]:
-    """Return the ids of what consumes, directly or not, a value of ``steps``."""
-    found: set[str] = set()
+def below(plan: Plan, steps: Collection[str]) -> dict[str, str]:
+    """Return what consumes, directly or not, a value of ``steps``: by id, the first such step."""
+    found: dict[str, str] = {}
     for step in plan.steps:  # in topological order
         upstream = (ref.step for ref in references(step) if isinstance(ref, FromStep))
-        if any(dep in found or dep in steps for dep in upstream):
-            found.add(step.id)
+        roots = (dep if dep in steps else found.get(dep) for dep in upstream)
+        root = next((root for root in roots if root is not None), None)
+        if root is not None:
+            found[step.id] = root
     return found
 
 
@@ -74,14 +76,17 @@ def _hold_back(matching: Matching, plan: Plan) -> Matching:
     fresh = _fresh(plan, matching)
     if not fresh:
         return matching
-    doubtful = below(plan, fresh.keys()) - fresh.keys()
-    settled = fresh.keys() | doubtful
+    doubtful = {s: root for s, root in below(plan, fresh).items() if s not in fresh}
+    settled = fresh.keys() | doubtful.keys()
+    given = (plan.takeover or _NOTHING).given
     held = {**matching.adopted, **matching.kept}
     candidates = {s: rows for s, rows in matching.candidates.items() if s not in fresh}
     reasons = {**matching.reasons, **{s: reason for s, reason in fresh.items() if reason}}
-    for step_id in doubtful & held.keys():
-        candidates[step_id] = (held[step_id], *candidates.get(step_id, ()))
-        reasons[step_id] = "something upstream changed"
+    for step_id, root in doubtful.items():
+        if step_id in held:
+            candidates[step_id] = (held[step_id], *candidates.get(step_id, ()))
+            what = f"the value of {root} is given" if root in given else f"{root} runs again"
+            reasons[step_id] = f"something upstream changed: {what}"
     return msgspec.structs.replace(
         matching,
         kept={s: row for s, row in matching.kept.items() if s not in settled},

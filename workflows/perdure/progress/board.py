@@ -31,7 +31,7 @@ _RATE_AFTER_S = 2.0
 _RATE_AFTER_STEPS = 3
 _ETA_AFTER_STEPS = 10
 _SLOWEST = 5
-_DONE = (StepStatus.SUCCEEDED, StepStatus.SKIPPED)
+DONE = (StepStatus.SUCCEEDED, StepStatus.SKIPPED)
 
 
 class Running(msgspec.Struct, frozen=True, gc=False):
@@ -64,7 +64,7 @@ class Glance(msgspec.Struct, frozen=True, kw_only=True):
         reused: those that were taken over since, without running.
         ran: those that ran since.
         waiting: steps that are neither done, running nor failed.
-        retries: attempts that ended since, and were or will be followed by another.
+        retries: attempts that failed or were lost since, and were or will be followed by another.
         retry_in_s: time until the next such step may start, or None.
         slowest: the attempts that have been running for longest, longest first.
         rate: steps a second over the last seconds; None while it would say nothing.
@@ -168,7 +168,7 @@ class Board:
         if key in self._stopped or attempt.cause is Cause.SUCCEEDED or key in final:
             return False
         self._stopped.add(key)
-        self._retries += attempt.cause is not Cause.CANCELLED
+        self._retries += attempt.cause not in (Cause.CANCELLED, Cause.ABANDONED)
         if attempt.not_before is not None:
             self._retry_at[attempt.step_id] = attempt.not_before
         return True
@@ -181,7 +181,7 @@ class Board:
         self._told[step_id] = row.generation
         self._retry_at.pop(step_id, None)
         self._failed.pop(step_id, None)  # its run was opened again
-        if row.status in _DONE:
+        if row.status in DONE:
             self._done[step_id] = row.generation
             self._note_done(row)
         elif row.status is StepStatus.FAILED:

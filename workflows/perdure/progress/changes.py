@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from perdure import words
-from perdure.progress.board import Board, Glance, News, Running
+from perdure.progress.board import DONE, Board, Glance, News, Running
 from perdure.progress.causes import HOW_ENDED
 from perdure_storage.lifecycle import RunStatus, StepStatus
 from perdure_storage.records import (
@@ -54,19 +54,26 @@ class Teller:
         """Take in facts and return the lines that they are worth."""
         lines: list[str] = []
         for commit in commits:
-            lines += [_lost(event) for event in commit.events if event.kind == "lost"]
-            lines += self._lines_of(self._board.apply(commit))
-        lines = [*map(self._placed, lines), *self._of_long_ones(now)]
+            news = self._board.apply(commit)
+            done = self._board.done - sum(row.status in DONE for row in news.committed)
+            lost = [_lost(event) for event in commit.events if event.kind == "lost"]
+            lines += [self._placed(line, done) for line in [*lost, *self._of_tries(news)]]
+            lines += self._of_rows(news, done)
+        lines += self._of_long_ones(now)
         if now >= self._window_ends:
             lines += self._close_window(now)
         return lines
 
-    def _lines_of(self, news: News) -> list[str]:
-        lines = [_ended(attempt) for attempt in news.ended if self._may_tell_trouble()]
+    def _of_tries(self, news: News) -> list[str]:
+        return [_ended(attempt) for attempt in news.ended if self._may_tell_trouble()]
+
+    def _of_rows(self, news: News, done: int) -> list[str]:
+        lines = []
         for row in news.committed:
+            done += row.status in DONE
             is_trouble = row.error is not None
             if self._may_tell_trouble() if is_trouble else self._may_tell():
-                lines.append(_committed(row))
+                lines.append(self._placed(_committed(row), done))
         return lines
 
     def _may_tell(self) -> bool:
@@ -83,16 +90,17 @@ class Teller:
             return True
         return self._may_tell()
 
-    def _placed(self, line: str) -> str:
-        return f"[{self._board.done}/{self._board.total}] {line}"
+    def _placed(self, line: str, done: int) -> str:
+        return f"[{done}/{self._board.total}] {line}"
 
     def _of_long_ones(self, now: datetime) -> list[str]:
         edge = now - timedelta(seconds=LONG_S)
         glance = self._board.look(now)
         found = [each for each in glance.slowest if each.since <= edge and each not in self._long]
+        done = self._board.done
         self._long = {each for each in self._long if each in glance.slowest} | set(found)
         return [
-            self._placed(f"{_name(each)}: running for {words.duration(_age_s(each, now))}")
+            self._placed(f"{_name(each)}: running for {words.duration(_age_s(each, now))}", done)
             for each in found
             if self._may_tell()
         ]

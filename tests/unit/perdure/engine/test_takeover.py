@@ -1,4 +1,4 @@
-"""What a fork takes over: everything that holds, but for what is to be fresh and what that reaches."""
+"""What a fork takes over: all that holds, but for what is to be fresh and what that reaches."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_what_consumed_a_forced_step_runs_again_when_its_value_is_another(
 
     assert bench.succeed("c").dispatch == ()
     assert [row.step_id for row in bench.rows if row.attempt] == ["b", "c"]
-    assert bench.current("c").reason == "something upstream changed"
+    assert bench.current("c").reason == "something upstream changed: b runs again"
 
 
 def test_fork_from_a_step_runs_its_whole_cone_whatever_comes_out(plan: Plan, donor: Bench) -> None:

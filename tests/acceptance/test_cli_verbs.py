@@ -1,0 +1,409 @@
+"""Every verb of the command line, good and bad, in real processes over one prepared store.
+
+A verb that is added without a good and a bad case here, without examples or without ``--json``
+fails a test.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+import typer
+
+from perdure.cli import main
+from perdure.cli.app import app
+from perdure.cli.examples import EXAMPLES
+from perdure.cli.session import Session
+
+W = dedent(
+    """
+    from perdure import task, workflow
+
+    @task
+    def double(n: int) -> int:
+        print("doubling", n)
+        return 2 * n
+
+    @workflow
+    def doubles(k: int = 3) -> int:
+        return double.bind(k)
+    """
+)
+PREPARE = dedent(
+    """
+    import perdure
+    from perdure.target import load_target
+
+    doubles = load_target("w.py")
+    with perdure.open(executor="inline") as store:
+        doubles.run(run_id="one")
+        for run_id in ("cancelled", "deleted"):
+            doubles.submit(run_id=run_id)
+            store.cancel(run_id)
+        for run_id in ("to-cancel", "to-pause"):
+            doubles.submit(run_id=run_id)
+    """
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command line, what must be in its output, and how it ends."""
+
+    words: str
+    said: str
+    code: int = 0
+
+
+GOOD = {
+    "run": Case("run --id new --executor inline w.py --k 4", "8"),
+    "resume": Case("resume --executor inline cancelled", "6"),
+    "rerun": Case("rerun one --new-id again --input k=5", "10"),
+    "fork": Case("fork one --new-id forked --override double=7", "7"),
+    "spin": Case("spin one double", "6"),
+    "explain": Case("explain one --from double", "the fork runs again from here"),
+    "plan": Case("plan w.py --reuse one", "taken over from one"),
+    "diff": Case("diff one one", "0 of 0 steps differ"),
+    "ls": Case("ls --status succeeded", "one"),
+    "show": Case("show one", "double"),
+    "logs": Case("logs one double", "doubling 3"),
+    "why": Case("why one double", "double"),
+    "cat": Case("cat one", "6"),
+    "get": Case("get one -o result.json", "result.json"),
+    "cancel": Case("cancel to-cancel", "CANCELLED"),
+    "pause": Case("pause to-pause", "PAUSED"),
+    "delete": Case("delete --yes deleted", "deleted"),
+    "gc": Case("gc", "gone: 0 runs"),
+    "db upgrade": Case("db upgrade", "up to date"),
+    "db check": Case("db check", "all is well"),
+    "db backup": Case("db backup copy.db", "copy.db"),
+    "config show": Case("config show --origin", "from: default"),
+    "doctor": Case("doctor", "ok"),
+}
+BAD = {
+    "run": Case("run nowhere.py", "there is no file nowhere.py", 2),
+    "resume": Case("resume nowhere", "no run 'nowhere'", 2),
+    "rerun": Case("rerun one --input kk=4", "did you mean '--k'", 2),
+    "fork": Case("fork one --from dobule", "did you mean 'double'", 2),
+    "spin": Case("spin one dobule", "did you mean 'double'", 2),
+    "explain": Case("explain one --verb frok", "did you mean 'fork'", 2),
+    "plan": Case("plan one --id two", "--id says nothing about an ID", 2),
+    "diff": Case("diff one oen", "Did you mean 'one'", 2),
+    "up": Case("up --workers 0", "workers", 2),
+    "demo": Case("demo --flder x", "did you mean '--folder'", 2),
+    "ls": Case("ls --status DONE", "SUCCEEDED", 2),
+    "show": Case("show nowhere", "no run 'nowhere'", 2),
+    "logs": Case("logs one dobule", "did you mean 'double'", 2),
+    "why": Case("why one dobule", "did you mean 'double'", 2),
+    "cat": Case("cat one dobule", "did you mean 'double'", 2),
+    "get": Case("get one -o nowhere/x.json", "mkdir -p nowhere", 2),
+    "cancel": Case("cancel one", "SUCCEEDED", 2),
+    "pause": Case("pause one", "SUCCEEDED", 2),
+    "delete": Case("delete one", "--yes", 2),
+    "gc": Case("gc --keep yesterday", "yesterday", 2),
+    "db upgrade": Case("db upgrade --check --sql", "choose one", 2),
+    "db check": Case("db check --store nowhere.db", "there is no store", 2),
+    "db backup": Case("db backup", "--release ID", 2),
+    "config show": Case("config show --store mysql://h/d", "expected a path", 2),
+    "doctor": Case("doctor --jsn", "did you mean '--json'", 2),
+}
+ELSEWHERE = {
+    "up": "test_up_drives_what_was_submitted_and_stops_when_told",
+    "demo": "test_demo",
+}
+"""Verbs that go on or take long: the tests of their good cases."""
+
+WITHOUT_JSON = {"demo"}
+"""A show for people; nothing else is without ``--json``."""
+
+
+def verbs(group: Any = None, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every verb by its whole name, with Typer's command."""
+    for name, command in (group or typer.main.get_command(app)).commands.items():
+        if hasattr(command, "commands"):
+            yield from verbs(command, f"{before}{name} ")
+        else:
+            yield before + name, command
+
+
+VERBS = dict(verbs())
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, command_line_in: Any) -> Any:
+    """A folder with a store of runs in every state that the cases need."""
+    command_line = command_line_in(tmp_path_factory.mktemp("verbs"))
+    command_line.write("w.py", W)
+    command_line.write("prepare.py", PREPARE)
+    subprocess.run([sys.executable, "prepare.py"], cwd=command_line.folder, check=True)
+    return command_line
+
+
+def test_each_verb_has_a_good_and_a_bad_case_and_no_case_is_of_a_verb_that_is_not() -> None:
+    assert set(GOOD) | set(ELSEWHERE) == set(VERBS)
+    assert set(BAD) == set(VERBS)
+    assert not set(GOOD) & set(ELSEWHERE)
+    sources = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    for name in ELSEWHERE.values():
+        assert f"def {name}" in sources
+
+
+@pytest.mark.parametrize("verb", GOOD)
+def test_verb_does_what_it_says(prepared: Any, verb: str) -> None:
+    case = GOOD[verb]
+
+    ended = prepared(*shlex.split(case.words))
+
+    assert ended.code == case.code, ended.err
+    assert case.said in ended.out + ended.err
+    assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize("verb", BAD)
+def test_verb_refuses_what_makes_no_sense(prepared: Any, verb: str) -> None:
+    case = BAD[verb]
+
+    ended = prepared(*shlex.split(case.words))
+
+    assert ended.code == case.code, ended.err
+    assert case.said in ended.err
+    assert "Traceback" not in ended.err
+    assert ended.out == ""
+
+
+READS = (
+    "ls", "show one", "show one double", "logs one", "why one double", "cat one", "cat one double",
+    "explain one", "plan one --verb rerun", "diff one one", "spin one double",
+    "config show", "db check", "db upgrade", "db upgrade --check", "db backup --list",
+    "gc --dry-run", "doctor",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("words", READS)
+def test_verb_answers_in_json(prepared: Any, words: str) -> None:
+    ended = prepared(*words.split(), "--json")
+
+    assert ended.code == 0, ended.err
+    assert is_json(ended.out)
+
+
+def is_json(text: str) -> bool:
+    """Say whether it is one JSON value, or one a line."""
+    try:
+        json.loads(text)
+    except ValueError:
+        return all(json.loads(line) is not None for line in text.splitlines())
+    return True
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_verb_knows_json(verb: str) -> None:
+    options = {name for parameter in VERBS[verb].params for name in parameter.opts}
+
+    assert ("--json" in options) is (verb not in WITHOUT_JSON)
+
+
+# --- help ----------------------------------------------------------------------------------------
+def test_each_verb_has_examples_and_no_examples_are_of_a_verb_that_is_not() -> None:
+    assert set(EXAMPLES) == set(VERBS)
+
+
+@pytest.mark.parametrize(
+    "command", [command for examples in EXAMPLES.values() for command, _ in examples]
+)
+def test_example_is_a_command_line_that_is_understood(command: str) -> None:
+    program, *words = shlex.split(command)
+    name = max((verb for verb in VERBS if command.startswith(f"perdure {verb}")), key=len)
+
+    context = VERBS[name].make_context(name, words[name.count(" ") + 1 :], obj=Session())
+
+    assert program == "perdure"
+    context.close()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb_teaches_by_examples_on_a_narrow_terminal(
+    verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    code = main([*verb.split(), "--help"])
+
+    out = capsys.readouterr().out
+    assert code == 0
+    assert f"perdure {verb}" in out
+    assert "Examples" in out
+    assert "<bool>" not in out
+    assert "\x1b" not in out
+    assert max(map(len, out.splitlines())) <= 40
+
+
+def test_help_lists_each_verb_in_a_group(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+
+    out = capsys.readouterr().out
+    for panel in ("Run", "Look", "Ask", "Keep", "Help"):
+        assert f"─ {panel} ─" in out
+    for verb in {name.split()[0] for name in VERBS}:
+        assert f"│ {verb} " in out
+    assert "Commands" not in out
+
+
+# --- without a verb, and with one that is none ---------------------------------------------------
+def test_perdure_alone_says_where_to_begin_and_what_is_here(prepared: Any) -> None:
+    ended = prepared()
+
+    assert ended.code == 0
+    for command in ("perdure demo", "perdure run FILE.py", "perdure ls", "perdure show "):
+        assert command in ended.out
+    assert ".perdure/perdure.db" in ended.out
+
+
+def test_perdure_alone_makes_no_store(tmp_path: Path, command_line_in: Any) -> None:
+    ended = command_line_in(tmp_path)()
+
+    assert ended.code == 0
+    assert "the first run makes it" in ended.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_perdure_alone_over_a_damaged_store_leads_to_the_doctor(
+    tmp_path: Path, command_line_in: Any
+) -> None:
+    (tmp_path / "x.db").write_bytes(b"this is no database" * 100)
+
+    ended = command_line_in(tmp_path)(PERDURE_STORE="x.db")
+
+    assert ended.code == 0
+    assert "x.db" in ended.out
+    assert "perdure doctor" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("rsume one", "there is no verb 'rsume'; did you mean 'resume'?"),
+        ("w.py", "perdure run w.py"),
+        ("show --jsn one", "did you mean '--json'?"),
+        ("--json ls", "options stand after the verb"),
+        ("run --k 3 w.py", "parameters of a workflow stand after its name"),
+        ("run w.py --store x.db", "it stands before the target"),
+        ("config shw", "there is no verb 'config shw'; did you mean 'config show'?"),
+        ("show", "missing argument 'ID'"),
+        ("run .", ". is a folder: name a file in it, such as prepare.py, w.py"),
+        ("run a-b", "there is no file a-b"),
+        ("run ww", "did you mean 'w.py'?"),
+        ("run w.py:dubles", "did you mean 'doubles'?"),
+        ("run w.py --kk 3", "did you mean '--k'?"),
+        ("run --store ' ' w.py", "names no file"),
+        ("run --store sqlite:// w.py", "names no file"),
+        ("run --store :memory: w.py", "would be gone with its process"),
+        ("ls --store .", "is a folder"),
+        ("show to-", "to-cancel"),
+        ("show oen", "Did you mean 'one'?"),
+    ],
+)
+def test_mistake_is_answered_with_what_was_probably_meant(
+    words: str, said: str, prepared: Any, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(prepared.folder)
+
+    code = main(shlex.split(words))
+
+    printed = capsys.readouterr()
+    assert code == 2, printed.err
+    assert said in printed.err
+    assert printed.out == ""
+
+
+# --- settings ------------------------------------------------------------------------------------
+def test_config_show_tells_where_each_setting_comes_from(
+    tmp_path: Path, command_line_in: Any
+) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.perdure]\nworkers = 2\n")
+    command_line = command_line_in(tmp_path)
+
+    ended = command_line("config", "show", "--json", PERDURE_EXECUTOR="inline", PERDURE_KEY="ab12")
+
+    settings = {each["name"]: each for each in json.loads(ended.out)}
+    assert (settings["workers"]["value"], settings["executor"]["value"]) == (2, "inline")
+    assert settings["workers"]["origin"] == str(tmp_path / "pyproject.toml")
+    assert settings["executor"]["origin"] == "environment"
+    assert settings["store"]["origin"] == "default"
+    assert "ab12" not in ended.out
+    assert not (tmp_path / ".perdure").exists()
+
+
+def test_config_show_hides_a_password(tmp_path: Path, command_line_in: Any) -> None:
+    ended = command_line_in(tmp_path)(
+        "config", "show", "--store", "postgresql://me:hidden@host/d", PERDURE_BLOBS="/x"
+    )
+
+    assert ended.code == 0
+    assert "postgresql://me:***@host/d" in ended.out
+    assert "hidden" not in ended.out
+
+
+def test_variable_that_is_no_setting_is_told_of_once(prepared: Any) -> None:
+    ended = prepared("ls", PERDURE_STOR="x.db")
+
+    assert ended.code == 0
+    assert ended.err.count("did you mean 'PERDURE_STORE'") == 1
+
+
+def test_wrong_setting_in_a_file_stops_a_command_with_file_and_key(
+    tmp_path: Path, command_line_in: Any
+) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.perdure]\nworkers = '2'\n")
+
+    ended = command_line_in(tmp_path)("ls")
+
+    assert ended.code == 2
+    assert "pyproject.toml" in ended.err
+    assert "workers" in ended.err
+
+
+def test_fresh_store_keeps_itself_out_of_a_repository(prepared: Any) -> None:
+    assert (prepared.folder / ".perdure" / ".gitignore").read_text() == "*\n"
+
+
+def test_folder_that_somebody_made_for_the_store_is_kept_out_of_a_repository_too(
+    tmp_path: Path, command_line_in: Any
+) -> None:
+    (tmp_path / ".perdure").mkdir()
+    command_line = command_line_in(tmp_path)
+    command_line.write("w.py", W)
+
+    assert command_line("run", "--detach", "w.py").code == 3
+
+    assert (tmp_path / ".perdure" / ".gitignore").read_text() == "*\n"
+
+
+def test_ctrl_c_while_something_is_asked_ends_with_130(prepared: Any) -> None:
+    shell = f"{sys.executable} -m perdure delete one"
+    parent, child = pty.openpty()
+    process = subprocess.Popen(
+        shlex.split(shell), cwd=prepared.folder, stdin=child, stdout=child, stderr=child
+    )
+    asked = b""
+    while b"?" not in asked:
+        asked += os.read(parent, 1000)
+    process.send_signal(signal.SIGINT)
+
+    assert process.wait(timeout=60) == 130
+    os.close(child)
+    os.close(parent)
