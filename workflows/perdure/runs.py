@@ -26,6 +26,7 @@ from perdure_storage.records import (
     Cause,
     ErrorRecord,
     EventRecord,
+    ExpansionRecord,
     RunRecord,
     StepId,
     StepRecord,
@@ -264,11 +265,13 @@ class Run:
 
         Args:
             status: only those of this status.
-            name: only those whose id matches this pattern (``"load*"``).
+            name: only those whose id matches this pattern: ``"load*"``, ``"parse[*]"``.
         """
         steps = _views(self, self._client)
         if name is not None:
-            steps = [step for step in steps if fnmatchcase(step.id, name) or step.id == name]
+            # Brackets are part of the ids of a map's steps, and no set of characters.
+            pattern = name.replace("[", "[[]")
+            steps = [step for step in steps if fnmatchcase(step.id, pattern)]
         return [step for step in steps if status is None or step.status == status]
 
     def __getitem__(self, step_id: str) -> Step:
@@ -347,6 +350,8 @@ class Step:
         run: the run that it is of.
         id: the step's id.
         status: where it stood.
+        plan: the call.
+        graph: what the call is a part of: the run's DAG, or a graph that another step gave.
     """
 
     def __init__(
@@ -354,6 +359,7 @@ class Step:
         run: Run,
         client: Client,
         plan: StepPlan,
+        graph: Plan,
         row: StepRecord | None,
         tries: list[AttemptRecord],
         status: StepStatus,
@@ -361,6 +367,7 @@ class Step:
         self.run = run
         self.id = plan.id
         self.plan = plan
+        self.graph = graph
         self.status = status
         self.row = row
         self._client = client
@@ -450,20 +457,59 @@ def _views(run: Run, client: Client) -> list[Step]:
     tries: dict[str, list[AttemptRecord]] = {}
     for attempt in store.list_attempts(record.id):
         tries.setdefault(attempt.step_id, []).append(attempt)
+    grown = _graphs(client, record)
     views = []
-    for step in run.plan.steps:
+    for graph, step in _in_order(run.plan, grown):
         row, own = rows.get(StepId(step.id)), tries.get(step.id, [])
-        views.append(Step(run, client, step, row, own, _step_status(record, row, own)))
+        status = _step_status(record, row, own, waits=step.id in grown)
+        views.append(Step(run, client, step, graph, row, own, status))
     return views
 
 
+def _graphs(client: Client, record: RunRecord) -> dict[str, list[Plan]]:
+    """Return the graphs that steps gave in their newest life, by step; of a chain, each link's."""
+    newest: dict[str, list[ExpansionRecord]] = {}
+    for expansion in client.runtime.store.list_expansions(record.id):
+        links = newest.setdefault(expansion.step_id, [])
+        if links and links[-1].generation != expansion.generation:
+            links.clear()
+        links.append(expansion)
+    return {
+        step_id: [decode_plan(link.plan.body) for link in links]
+        for step_id, links in newest.items()
+    }
+
+
+def _in_order(plan: Plan, grown: dict[str, list[Plan]]) -> Iterator[tuple[Plan, StepPlan]]:
+    """Yield the steps of a plan, each followed by those of the graphs that it gave.
+
+    Of a chain of tail calls the links in the middle answer for nothing: they are left out.
+    """
+    passed = {
+        link.output.step
+        for links in grown.values()
+        for link in links[:-1]
+        if isinstance(link.output, FromStep)
+    }
+    stack = [(plan, step) for step in reversed(plan.steps)]
+    while stack:
+        graph, step = stack.pop()
+        if step.id not in passed:
+            yield graph, step
+        stack += [
+            (link, below) for link in reversed(grown.get(step.id, [])) for below in link.steps[::-1]
+        ]
+
+
 def _step_status(
-    record: RunRecord, row: StepRecord | None, tries: list[AttemptRecord]
+    record: RunRecord, row: StepRecord | None, tries: list[AttemptRecord], *, waits: bool
 ) -> StepStatus:
     if row is not None:
         return row.status
     if record.status in RUN_TERMINAL:
         return StepStatus.CANCELLED
+    if waits:
+        return StepStatus.WAITING
     last = tries[-1] if tries else None
     if last is None:
         return StepStatus.PENDING

@@ -66,5 +66,9 @@ def _board_of(run: Run, record: RunRecord, runtime: Runtime) -> Board:
     board = Board(run.plan, runtime.clock.now(), is_serial=executor == "inline")
     if record.epoch:  # somebody has driven it before
         store = runtime.store
-        board.begin(store.list_steps(record.id), store.list_attempts(record.id))
+        board.begin(
+            store.list_steps(record.id),
+            store.list_attempts(record.id),
+            store.list_expansions(record.id),
+        )
     return board

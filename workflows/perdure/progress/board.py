@@ -14,12 +14,14 @@ from heapq import nsmallest
 import msgspec
 
 from perdure.engine.matching import match_name
-from perdure.plan import Plan
+from perdure.plan import Plan, decode_plan
 from perdure_storage.lifecycle import RunStatus, StepStatus
 from perdure_storage.records import (
     AttemptRecord,
     Cause,
+    ExpansionRecord,
     RunCommit,
+    RunId,
     StepId,
     StepKey,
     StepRecord,
@@ -99,7 +101,8 @@ class Board:
     """
 
     def __init__(self, plan: Plan, now: datetime, *, is_serial: bool = False) -> None:
-        self.total = len(plan.steps)
+        self._planned = {step.id for step in plan.steps}
+        self._grown: set[tuple[StepId, int, int]] = set()
         self.ended_as: RunStatus | None = None
         self.running: dict[StepId, Running] = {}
         self._since = now
@@ -119,9 +122,14 @@ class Board:
         self._known_names: set[str] = set()
         self._together = _may_run_together(plan) if is_serial else None
 
-    def begin(self, rows: Iterable[StepRecord], attempts: Iterable[AttemptRecord]) -> None:
+    def begin(
+        self,
+        rows: Iterable[StepRecord],
+        attempts: Iterable[AttemptRecord],
+        expansions: Iterable[ExpansionRecord] = (),
+    ) -> None:
         """Take in what was there before; it counts as nothing that happened since."""
-        self.apply(commit_of(rows, attempts))
+        self.apply(commit_of(rows, attempts, expansions))
         self._before = self.done
         self._reused = self._ran = self._retries = 0
         self._finishes.clear()
@@ -141,6 +149,8 @@ class Board:
         """Take in what has been decided; return what of it was not known yet."""
         for key in (*commit.lost, *commit.superseded):
             self._reopen(key)
+        for expansion in commit.expansions:
+            self._grow(expansion)
         ended = []
         final = _last_tries(commit) if any(a.cause is not None for a in commit.attempts) else ()
         for attempt in commit.attempts:
@@ -152,6 +162,25 @@ class Board:
         if commit.end is not None:
             self.ended_as = commit.end.status
         return News(committed=committed, ended=ended)
+
+    def _grow(self, expansion: ExpansionRecord) -> None:
+        """Count the steps of a graph; the link of a chain that gave it never ends by itself."""
+        key = (expansion.step_id, expansion.generation, expansion.link)
+        if key in self._grown:
+            return
+        self._grown.add(key)
+        plan = decode_plan(expansion.plan.body)
+        if expansion.link:
+            self._planned.discard(f"{expansion.step_id}~{expansion.link}")
+        self._planned.update(step.id for step in plan.steps)
+        self._unfinished.update(match_name(step) for step in plan.steps)
+        if self._together is not None:
+            self._together |= _may_run_together(plan)
+
+    @property
+    def total(self) -> int:
+        """Return how many steps are known of; a graph may grow while it runs."""
+        return len(self._planned)
 
     def _start(self, attempt: AttemptRecord) -> None:
         self._retry_at.pop(attempt.step_id, None)
@@ -267,12 +296,23 @@ class Board:
         return max(0.0, (min(self._retry_at.values()) - now).total_seconds())
 
 
-def commit_of(rows: Iterable[StepRecord], attempts: Iterable[AttemptRecord]) -> RunCommit:
+def commit_of(
+    rows: Iterable[StepRecord],
+    attempts: Iterable[AttemptRecord],
+    expansions: Iterable[ExpansionRecord] = (),
+) -> RunCommit:
     """Return rows of the store as the commit that could have made them."""
     steps = tuple(rows)
     tries = tuple(attempts)
-    run_id = (steps or tries)[0].run_id if steps or tries else ""
-    return RunCommit(run_id=run_id, owner="", epoch=0, steps=steps, attempts=tries)  # type: ignore[arg-type]
+    run_id = (steps or tries)[0].run_id if steps or tries else RunId("")
+    return RunCommit(
+        run_id=run_id,
+        owner="",
+        epoch=0,
+        steps=steps,
+        attempts=tries,
+        expansions=tuple(expansions),
+    )
 
 
 _Try = tuple[StepId, int, int]

@@ -144,11 +144,12 @@ class Facts:
         """Return all that the store has as if it had been committed just now."""
         rows = self._store.list_steps(self._run_id)
         attempts = self._store.list_attempts(self._run_id)
+        expansions = self._store.list_expansions(self._run_id)
         record = self._store.find_run(self._run_id)
         current = {StepKey(row.step_id, row.generation) for row in rows}
         lost, self._current = self._current - current, current
         end = None
         if record is not None and record.status in RUN_TERMINAL:
             end = RunEnd(status=record.status, error=record.error)
-        commit = commit_of(rows, attempts)
+        commit = commit_of(rows, attempts, expansions)
         return msgspec.structs.replace(commit, lost=tuple(lost), end=end)
