@@ -535,4 +535,4 @@ def _deadline(deadline: Any, now: datetime) -> datetime | None:
         if deadline.tzinfo is None:
             raise DefinitionError("deadline= needs a time zone: datetime.now(UTC), not naive")
         return deadline
-    return now + timedelta(seconds=parse_duration(deadline))
+    return now + timedelta(seconds=parse_duration(deadline, what="deadline"))
