@@ -34,6 +34,7 @@ from film import Frame, Line, Span, draw
 COLUMNS, LINES = 80, 30
 _KEY_S = 0.05
 _FRAME_S = 0.1
+_MID_STEP_S = 0.25
 _LONGEST_SILENCE_S = 1.0
 _PATIENCE_S = 60.0
 
@@ -74,10 +75,10 @@ class Terminal:
         """Type a command, key by key, and press Enter."""
         for key in command:
             os.write(self._line, key.encode())
-            self._read_for(_KEY_S)
-        self._read_for(5 * _KEY_S)
+            self.read_for(_KEY_S)
+        self.read_for(5 * _KEY_S)
         os.write(self._line, b"\r")
-        self._read_for(_KEY_S)
+        self.read_for(_KEY_S)
 
     @property
     def text(self) -> str:
@@ -99,9 +100,10 @@ class Terminal:
         while not holds():
             if time.monotonic() > until:
                 raise TimeoutError(self.text)
-            self._read_for(_KEY_S)
+            self.read_for(_KEY_S)
 
-    def _read_for(self, seconds: float) -> None:
+    def read_for(self, seconds: float) -> None:
+        """Take in what is printed within so many seconds."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             if select.select([self._line], [], [], left)[0]:
@@ -178,6 +180,7 @@ def record(folder: Path) -> Terminal:
         terminal.wait_until(lambda: _has_lines(ledger, 10) or terminal.is_ready())
         if terminal.is_ready():
             raise RuntimeError("the run ended before it could be killed:\n" + terminal.text)
+        terminal.read_for(_MID_STEP_S)
         kill_below(terminal.pid)
         terminal.wait_until(terminal.is_ready)
         terminal.enter("# that was kill -9, half-way. Its id is enough to go on:")

@@ -73,8 +73,8 @@ def condemned(run_id: RunId, digests: Iterable[Digest]) -> Refusal:
     found = tuple(sorted(digests))
     return Refusal(
         kind="condemned",
-        message=f"run {run_id!r} refers to {len(found)} blobs that are being collected:"
-        " put them again",
+        message=f"run {run_id!r} refers to {len(found)} blobs that `perdure gc` is removing now:"
+        " do the same again",
         digests=found,
     )
 

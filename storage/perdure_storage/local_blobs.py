@@ -33,6 +33,7 @@ _MAPPED_FROM_BYTES = 128 << 10
 _READ_BYTES = 1 << 20
 _DAY_S = 86_400.0
 _COARSEST_CLOCK_S = 2.0
+_STAYS_YOUNG_S = 3_600.0
 
 
 class LocalBlobStore:
@@ -129,8 +130,7 @@ class LocalBlobStore:
         """Make durable what somebody put under this name, and may not have synced yet."""
         fd = os.open(path, os.O_RDONLY)
         try:
-            with contextlib.suppress(PermissionError):  # another user's: it stays as old as it is
-                os.utime(fd)
+            self._keep_young(fd)
             self._sync.file(fd)
         finally:
             os.close(fd)
@@ -138,6 +138,12 @@ class LocalBlobStore:
         self._sync.folder(path.parent)
         self._point("blob.already-there")
         return digest
+
+    def _keep_young(self, fd: int) -> None:
+        """Let gc see that somebody has put this again; what has a new time is hashed again."""
+        if os.fstat(fd).st_mtime < SystemClock().now().timestamp() - _STAYS_YOUNG_S:
+            with contextlib.suppress(PermissionError):  # another user's: it stays as old as it is
+                os.utime(fd)
 
     def _is_there(self, path: Path, size_bytes: int) -> bool:
         try:
@@ -303,7 +309,7 @@ class LocalBlobStore:
         """Remove a blob that was not put or renewed since ``before``; say whether it is gone."""
         path = self._path(digest)
         try:
-            with _locked(path, os.O_RDWR, fcntl.LOCK_EX) as fd:
+            with _locked(path, _flags_to_lock(path), fcntl.LOCK_EX) as fd:
                 if os.fstat(fd).st_mtime >= before:
                     return False
                 self.delete(digest)
@@ -384,6 +390,11 @@ def _locked(path: Path, flags: int, kind: int) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+def _flags_to_lock(path: Path) -> int:
+    """Return how to open a file for an exclusive lock: NFS wants it writable, a disk does not."""
+    return os.O_RDWR if os.access(path, os.W_OK) else os.O_RDONLY
 
 
 @contextlib.contextmanager

@@ -308,6 +308,21 @@ def test_local_quarantine_keeps_the_damaged_bytes(local: LocalArea) -> None:
     assert aside.read_bytes() == b"dat?"
 
 
+def test_a_put_of_what_is_old_makes_it_young_and_of_what_is_young_leaves_it_alone(
+    local: LocalArea,
+) -> None:
+    blobs = local.open()
+    digest = blobs.put([b"data"])
+    first = local.path(digest).stat()
+
+    blobs.put([b"data"])
+    assert local.path(digest).stat().st_ctime_ns == first.st_ctime_ns  # verified as it was
+    then = local.age(digest)
+    blobs.put([b"data"])
+
+    assert local.path(digest).stat().st_mtime > then
+
+
 def test_sweep_removes_old_temporary_files_only(local: LocalArea) -> None:
     blobs = local.open()
     digest = blobs.put([b"data"])

@@ -441,7 +441,7 @@ class Perdure:
             if since is not None and since.tzinfo is None:
                 raise DefinitionError("since= needs a time zone: datetime.now(UTC), not naive")
             return since
-        return self.runtime.clock.now() - timedelta(seconds=parse_duration(since))
+        return self.runtime.clock.now() - timedelta(seconds=parse_duration(since, what="since"))
 
     def spin(self, run_id: str, step: str, *, dag: Any = None) -> Any:
         """Run one step alone, in this process, and return its value; nothing is stored.

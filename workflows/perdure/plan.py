@@ -6,6 +6,7 @@ definition gives the same plan in every process.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -234,6 +235,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     bundle_size: int = 0
     takeover: Takeover | None = None
     version: int = 1
+
+
+def placed(step: StepPlan, functions: Mapping[str, Function]) -> str:
+    """Return how messages call a step, with its function's place: ``step fit (flow.py:9)``."""
+    function = functions.get(step.function)
+    place = f" ({function.file}:{function.line})" if function is not None and function.file else ""
+    return f"step {step.id}{place}"
 
 
 def references(step: StepPlan) -> list[FromStep | FromInput]:

@@ -8,7 +8,7 @@ from typing import Any
 from perdure import errors
 from perdure.engine.state import output_steps
 from perdure.errors import DefinitionError, RunCancelled, RunFailed, StepFailed
-from perdure.plan import Path, Plan, decode_plan, project
+from perdure.plan import Path, Plan, decode_plan, placed, project
 from perdure.remedies import sentence, shell_of
 from perdure.runtime import Runtime
 from perdure.templates import resolve
@@ -145,16 +145,11 @@ def _where(runtime: Runtime, record: RunRecord, error: ErrorRecord) -> str:
     """Return the step, and where its function is if no traceback says so: ``step f (a.py:9): ``."""
     if error.step_id is None:
         return ""
-    place = "" if "  File " in error.traceback else _place(runtime, record, error.step_id)
-    return f"step {error.step_id}{place and f' ({place})'}: "
-
-
-def _place(runtime: Runtime, record: RunRecord, step_id: str) -> str:
-    """Return the file and line of a step's function, "" if they are not known."""
+    if "  File " in error.traceback:
+        return f"step {error.step_id}: "
     plan = decode_plan(runtime.store.get_plan(record.plan_digest).body)
-    functions = (plan.functions[step.function] for step in plan.steps if step.id == step_id)
-    function = next(functions, None)
-    return f"{function.file}:{function.line}" if function is not None and function.file else ""
+    found = (placed(step, plan.functions) for step in plan.steps if step.id == error.step_id)
+    return f"{next(found, f'step {error.step_id}')}: "
 
 
 def _own_error(runtime: Runtime, record: RunRecord, error: ErrorRecord) -> PerdureError | None:

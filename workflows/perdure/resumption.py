@@ -9,7 +9,7 @@ import msgspec
 from perdure.arguments import own_digest
 from perdure.compile import compile_dag, plan_record
 from perdure.current_code import find_definition, prepare_today
-from perdure.errors import DefinitionError, RunConflict, did_you_mean
+from perdure.errors import DefinitionError, RunConflict, known_names
 from perdure.plan import Plan, StepOptions, StepPlan, Takeover, decode_plan
 from perdure.remedies import shell_of
 from perdure.runtime import Runtime
@@ -74,8 +74,7 @@ def intend_resume(
         RunConflict: today's definition has another graph.
     """
     if code not in ("recorded", "current"):
-        near = did_you_mean(code, ("recorded", "current"))
-        raise DefinitionError(f"code={code!r}{near}. Known: 'recorded', 'current'")
+        raise DefinitionError(f"code={code!r}{known_names(code, ('recorded', 'current'))}")
     Wishes(given={}, executor=executor, on_change=on_change, on_divergence=on_divergence).check()
     record = runtime.store.get_run(run_id)
     plan = decode_plan(runtime.store.get_plan(record.plan_digest).body)

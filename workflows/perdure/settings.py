@@ -350,7 +350,9 @@ def _checked(found: dict[str, Any], origin: Mapping[str, str]) -> dict[str, Any]
                 f"workers={found['workers']!r} (from {origin['workers']}) is not a whole number"
             ) from error
         if not 1 <= found["workers"] <= 4096:
-            raise DefinitionError("workers must be from 1 to 4096")
+            raise DefinitionError(
+                f"workers={found['workers']} (from {origin['workers']}) is not from 1 to 4096"
+            )
     if "resources" in found:
         found["resources"] = _read_resources(found["resources"], origin["resources"])
     return found

@@ -22,7 +22,7 @@ from perdure.executors.capacity import detect_capacity
 from perdure.executors.process_tree import kill_processes
 from perdure.fingerprint import fingerprints
 from perdure.fork_plan import carried_over
-from perdure.plan import Function, Plan, decode_plan
+from perdure.plan import Function, Plan, decode_plan, placed
 from perdure.remedies import Shell, shell_of
 from perdure.resources import parse_duration
 from perdure.runtime import Runtime
@@ -445,16 +445,24 @@ def refuse_unenforceable(plan: Plan, settings: Settings, executor: str | None) -
         options = plan.options[step.options]
         if (missing := shortage(options, capacity)) is not None:
             raise DefinitionError(
-                f"step {step.id} can never run here: {missing}. Ask for less with "
-                f"`.options(...)`, start perdure where there is more, or say how much there "
-                f"is: `resources` among the settings, or PERDURE_RESOURCES=NAME=AMOUNT, for "
-                f"resources of your own; `workers` for cpus"
+                f"{placed(step, plan.functions)} can never run here: {missing}. Ask for less, "
+                f"start perdure where there is more{_or_say_so(missing.partition('=')[0])}"
             )
         if executor == "inline" and options.timeout_s is not None and not options.allow_unenforced:
             raise DefinitionError(
-                f"step {step.id} has a timeout, which executor='inline' cannot enforce. Use "
-                "executor='processes', or say allow_unenforced=True in the task's options"
+                f"{placed(step, plan.functions)} has a timeout, which executor='inline' cannot "
+                "enforce. Use executor='processes', or say allow_unenforced=True in the task's "
+                "options"
             )
+
+
+def _or_say_so(resource: str) -> str:
+    """Return how to say that there is more of a resource than perdure sees by itself."""
+    if resource == "cpus":
+        return ", or let steps have more with `workers` (--workers, PERDURE_WORKERS)"
+    if resource in ("gpus", "memory"):
+        return ""
+    return f", or say how much there is: PERDURE_RESOURCES={resource}=AMOUNT, a setting too"
 
 
 def _store_inputs(prepared: Prepared, values: Values) -> dict[str, StoredValue]:
@@ -515,4 +523,4 @@ def _deadline(deadline: Any, now: datetime) -> datetime | None:
         if deadline.tzinfo is None:
             raise DefinitionError("deadline= needs a time zone: datetime.now(UTC), not naive")
         return deadline
-    return now + timedelta(seconds=parse_duration(deadline))
+    return now + timedelta(seconds=parse_duration(deadline, what="deadline"))

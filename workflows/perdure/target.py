@@ -156,6 +156,8 @@ def _import_failed(place: str, error: BaseException) -> DefinitionError:
     hint = ""
     if isinstance(error, ImportError) and "relative import" in str(error):
         hint = ". A file of a package is given as package.module:workflow"
+    elif isinstance(error, ModuleNotFoundError):
+        hint = f". Install it for {sys.executable}, or put its folder on PYTHONPATH"
     return DefinitionError(f"importing {place} failed{line}: {type(error).__name__}: {error}{hint}")
 
 

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
-import inspect
+import importlib
 import pickle
+import pkgutil
+from collections.abc import Iterator
 
 import pytest
 
+import perdure
+import perdure_storage
 from perdure import errors
+from perdure.cli.endings import UsageError
+from perdure.cli.opening import NoStoreYet
 from perdure.errors import (
     CodeChanged,
     DefinitionError,
@@ -14,17 +20,27 @@ from perdure.errors import (
     NondeterminismError,
     PerdureError,
     RunFailed,
+    RunNotFound,
+    SecretMissing,
     StepFailed,
     StepTimeout,
     did_you_mean,
 )
 
+
+def _below(cls: type[PerdureError]) -> Iterator[type[PerdureError]]:
+    yield cls
+    for each in cls.__subclasses__():
+        yield from _below(each)
+
+
+for package in (perdure, perdure_storage):
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if ".migrations" not in module.name and not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
 CLASSES = sorted(
-    {
-        value
-        for value in vars(errors).values()
-        if inspect.isclass(value) and issubclass(value, PerdureError)
-    },
+    {cls for cls in _below(PerdureError) if cls.__module__.startswith("perdure")},
     key=lambda cls: cls.__name__,
 )
 
@@ -42,6 +58,12 @@ def test_every_error_pickles_with_its_facts(cls: type[PerdureError]) -> None:
     assert copy.fact == ("x", 1)
 
 
+def test_the_classes_of_all_floors_are_among_those_that_pickle() -> None:
+    names = {cls.__name__ for cls in CLASSES}
+
+    assert {"NodeUse", "SchemaMismatch", "KeyMissing", "RowRefused", "UsageError"} <= names
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -50,6 +72,10 @@ def test_every_error_pickles_with_its_facts(cls: type[PerdureError]) -> None:
         CodeChanged("changed", function="m.f", recorded="a", found="b"),
         NondeterminismError("differs", run_id="r", step_id="s", consumers=("t", "u")),
         StepFailed("boom", type="m.E", traceback="..."),
+        SecretMissing("TOKEN"),
+        RunNotFound("iris", "sqlite:///s", "hint"),
+        NoStoreYet("there is none"),
+        UsageError("what", hint="so"),
     ],
     ids=lambda error: type(error).__name__,
 )

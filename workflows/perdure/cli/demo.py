@@ -6,6 +6,7 @@ import shlex
 import signal
 import sys
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -115,7 +116,7 @@ def _explain(stage: Stage, tally: Tally) -> None:
     )
     for step_id in [*tally.committed[:1], *tally.in_flight[:1]]:
         _tell_command(["why", "demo", step_id])
-        _tell(f"   {_escape(stage.why(step_id))}")
+        _tell(indent(_escape(stage.why(step_id)), "   "))
 
 
 def _tell_next(stage: Stage) -> None:

@@ -109,7 +109,7 @@ def _print_gc(report: GcReport) -> None:
         f" that are gone; {size(report.size_bytes)}"
     )
     for reason, number in report.kept.items():
-        print(f"kept: {count(number)} {reason}")
+        print(f"kept, {reason}: {count(number)}")
     say(f"what is younger than {duration(report.grace_s)} was left alone (--grace)")
 
 

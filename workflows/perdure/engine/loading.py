@@ -18,7 +18,7 @@ from perdure.engine.state import RunState
 from perdure.engine.takeover import match_donor
 from perdure.executors.process_tree import kill_processes
 from perdure.fingerprint import fingerprints
-from perdure.plan import Function, Plan, decode_plan
+from perdure.plan import Function, Plan, decode_plan, placed
 from perdure_storage.clock import Clock
 from perdure_storage.lifecycle import RUN_LIVE, RunStatus
 from perdure_storage.protocols import BlobStore, RunStore
@@ -202,7 +202,7 @@ class Loader:
             if (missing := shortage(step.options, executor.capacity)) is not None:
                 run.ending = failed_end(
                     "perdure.errors.DefinitionError",
-                    f"step {step.id} can never run here: {missing}",
+                    f"{placed(step.plan, run.plan.functions)} can never run here: {missing}",
                 )
                 break
         plan = run.plan

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from perdure.errors import did_you_mean
 from perdure.executors.protocol import Capacity
 from perdure.plan import StepOptions
 
@@ -92,7 +93,8 @@ def shortage(options: StepOptions, capacity: Capacity) -> str | None:
     for name, amount in asked.items():
         if amount > has.get(name, 0.0) + _SLACK:
             unit = " bytes" if name == "memory" else ""
-            return f"{name}={amount:g}{unit} asked, {has.get(name, 0.0):g}{unit} here"
+            near = "" if name in has else did_you_mean(name, has)
+            return f"{name}={amount:g}{unit} asked, {has.get(name, 0.0):g}{unit} here{near}"
     return None
 
 

@@ -111,7 +111,7 @@ def test_report_asks_for_a_report_when_the_error_is_not_the_users(
     [
         (ValueDamaged("gone"), "perdure resume iris-1"),
         (ValueUnavailable("no answer"), "perdure resume iris-1"),
-        (KeyMissing("signed"), "perdure doctor"),
+        (KeyMissing("signed"), None),
         (SchemaMismatch("older: type `perdure db upgrade`"), None),
         (StoreError("tampered"), "perdure resume iris-1"),
     ],

@@ -19,6 +19,12 @@ def test_shortage_names_what_is_missing() -> None:
     assert shortage(StepOptions(cpus=4, gpus=1, resources={"fpga": 2}), CAPACITY) is None
 
 
+def test_shortage_of_a_misspelt_resource_names_the_nearest() -> None:
+    missing = shortage(StepOptions(resources={"fpag": 1}), CAPACITY)
+
+    assert missing == "fpag=1 asked, 0 here; did you mean 'fpga'?"
+
+
 def test_fractions_of_a_gpu_are_shared() -> None:
     pool = Pool(CAPACITY)
     shape = shape_of(StepOptions(cpus=0, gpus=0.1), is_async=False)
