@@ -145,6 +145,7 @@ def _read_run(store: SqlRunStore, run_id: RunId, known: _Known) -> None:
     for step in store.list_steps(run_id, current_only=False):
         known.note(step.value, run_id, f"step {step.step_id!r}")
     store.list_attempts(run_id)
+    store.list_expansions(run_id)
     store.list_events(run_id)
 
 

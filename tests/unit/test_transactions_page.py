@@ -27,6 +27,7 @@ READS = {
     "list_steps",
     "list_attempts",
     "list_events",
+    "list_expansions",
     "list_tombstones",
     "unreferenced",
     "list_condemned",
@@ -36,7 +37,16 @@ READS = {
 }
 """Methods that change nothing durable; every other one has its row on the page."""
 
-STORE_POINTS = ("run.", "renew.", "claim.", "release.", "commit.", "lost.", "terminal.")
+STORE_POINTS = (
+    "run.",
+    "renew.",
+    "claim.",
+    "release.",
+    "commit.",
+    "expansion.",
+    "lost.",
+    "terminal.",
+)
 MORE_POINTS = ("reset.", "cancel.", "pause.", "delete.", "migration.", "store.")
 GC_POINTS = ("free.", "condemn.", "absolve.", "forget.", "pin.", "unpin.")
 ELSEWHERE = {"commit.before-telling": "the coordinator's: it follows the store's commit"}

@@ -171,8 +171,8 @@ def _grow(
     if missing := _shortage(engine, run, root):
         _fail_waiting(engine, run, root, missing, now)
         return
-    for matching in (grafted.own, grafted.donated):
-        hold(run, matching, now)
+    hold(run, grafted.own, now)
+    hold(run, grafted.donated, now, reason=f"taken over from {run.record.reuse_from}")
     forget_gone(run, root)
     if expansion.link == 0:
         retire_rows(run, grafted.own.obsolete)

@@ -101,8 +101,8 @@ def _grow_again(
         grafted = graft(run, root, expansion)
         run.extensions.append(grafted.extend)
         _number_by_attempts(run, root.members, attempts)
-        for matching in (grafted.own, grafted.donated):
-            hold(run, matching, now)
+        hold(run, grafted.own, now)
+        hold(run, grafted.donated, now, reason=f"taken over from {run.record.reuse_from}")
         forget_gone(run, root)
         if run.steps[root.answer].is_done:
             run.answered.append(root)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 from perdure.engine.commits import PATIENCE_S, Commits, merge
@@ -13,6 +15,10 @@ from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import (
     AttemptRecord,
     CommitReport,
+    Digest,
+    EventRecord,
+    ExpansionRecord,
+    PlanRecord,
     RunCommit,
     RunId,
     StepId,
@@ -99,6 +105,33 @@ def test_write_gives_up_after_its_patience() -> None:
         commits(store, clock).write((part("a"),))
 
     assert clock.monotonic() >= PATIENCE_S
+
+
+def test_merge_keeps_all_that_both_commits_write() -> None:
+    grown = ExpansionRecord(
+        run_id=RUN,
+        step_id=StepId("a"),
+        generation=1,
+        count=1,
+        plan=PlanRecord(digest=Digest("p"), body=b"{}"),
+    )
+    event = EventRecord(kind="note", at=datetime(2026, 1, 1, tzinfo=UTC))
+    try_of = AttemptRecord(run_id=RUN, step_id=StepId("b"), generation=1, attempt=1)
+    full = msgspec.structs.replace(
+        part("a"),
+        expansions=(grown,),
+        attempts=(try_of,),
+        events=(event,),
+        lost=(StepKey(StepId("c"), 1),),
+        superseded=(StepKey(StepId("d"), 1),),
+    )
+    twice = {name for name in RunCommit.__struct_fields__ if isinstance(getattr(full, name), tuple)}
+
+    (joined,) = merge([(full,), (full,)])
+
+    assert twice == {"steps", "expansions", "attempts", "events", "lost", "superseded"}
+    for name in twice:
+        assert getattr(joined, name) == getattr(full, name) * 2, name
 
 
 def test_merge_drops_a_start_row_that_its_own_end_overtook() -> None:

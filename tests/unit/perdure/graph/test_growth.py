@@ -1,0 +1,43 @@
+"""Ids of grown steps: short along a chain, apart from one another, told apart again."""
+
+from __future__ import annotations
+
+import pytest
+
+from perdure.graph.growth import answer_id, child_id, first_answer_id, index_of, link_of
+
+
+def test_answers_of_a_chain_are_numbered_under_its_first_step() -> None:
+    assert answer_id("f") == "f~1"
+    assert answer_id("f~1") == "f~2"
+    assert answer_id("a/f#2~41") == "a/f#2~42"
+
+
+def test_a_chain_that_begins_anew_is_numbered_under_its_own_first_step() -> None:
+    assert first_answer_id("f~3") == "f~3~1"
+    assert answer_id("f~3~1") == "f~3~2"
+
+
+@pytest.mark.parametrize(
+    ("step_id", "link"),
+    [("f", ("f", 0)), ("f~7", ("f", 7)), ("f~1/g", ("f~1/g", 0)), ("f[3]", ("f[3]", 0))],
+)
+def test_link_says_for_whom_a_step_answers(step_id: str, link: tuple[str, int]) -> None:
+    assert link_of(step_id) == link
+
+
+def test_children_of_a_map_know_their_place() -> None:
+    assert child_id("parse", 12) == "parse[12]"
+    assert index_of("parse[12]") == 12
+    assert index_of("parse~1[0]") == 0
+    assert index_of("parse") is None
+    assert index_of("parse[0]/load") is None
+
+
+def test_long_ids_are_shortened_and_stay_apart() -> None:
+    long = "x" * 199
+
+    ids = {child_id(long, index) for index in range(50)}
+
+    assert len(ids) == 50
+    assert all(len(each.encode()) <= 200 for each in ids)
