@@ -14,10 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from perdure.calls import CallContext, CallId, Outcome, StepCall
+from perdure.calls import CallContext, CallId, Growth, Outcome, StepCall
 from perdure.engine.coordinator import Coordinator
 from perdure.engine.heartbeat import LEASE_S
 from perdure.executors.protocol import Capacity
+from perdure.graph.growth import answer_id, link_of
 from perdure.plan import (
     Backoff,
     FromStep,
@@ -66,48 +67,108 @@ def value_of(text: str, *, kept: bool = True) -> StoredValue:
     )
 
 
-def random_plan(rng: random.Random) -> Plan:
-    """Return a DAG of up to 30 steps with mixed options."""
-    options = (
-        StepOptions(lost_retries=-1),
-        StepOptions(lost_retries=-1, checkpoint=False),
-        StepOptions(lost_retries=-1, cpus=2),
-        StepOptions(lost_retries=-1, retries=1000, backoff=Backoff(0.5, 1.5, 4.0, 0.1)),
+FUNCTIONS = {
+    name: Function(id=name, module="m", qualname=name, code=name, counts_as=name)
+    for name in ("computes", "grows")
+}
+OPTIONS = (
+    StepOptions(lost_retries=-1),
+    StepOptions(lost_retries=-1, checkpoint=False),
+    StepOptions(lost_retries=-1, cpus=2),
+    StepOptions(lost_retries=-1, retries=1000, backoff=Backoff(0.5, 1.5, 4.0, 0.1)),
+)
+MAX_DEPTH = 3
+
+
+def random_step(rng: random.Random, step_id: str, deps: Sequence[str]) -> StepPlan:
+    """Return a call of mixed options; one in six gives a graph, unless it is deep in one."""
+    depth = step_id.count("/") + step_id.count("~")
+    grows = rng.random() < 1 / 6 and depth < MAX_DEPTH
+    return StepPlan(
+        id=step_id,
+        name=step_id,
+        function="grows" if grows else "computes",
+        given="given",
+        own=f"own-{step_id}",
+        args=tuple(FromStep(step=dep) for dep in deps),
+        options=rng.randrange(len(OPTIONS)),
     )
-    steps = []
+
+
+def random_plan(rng: random.Random) -> Plan:
+    """Return a DAG of up to 30 steps, some of which will give graphs."""
+    steps: list[StepPlan] = []
     for number in range(rng.randint(1, 30)):
         deps = rng.sample(range(number), k=min(number, rng.choice([0, 1, 1, 2, 3])))
-        steps.append(
-            StepPlan(
-                id=f"s{number}",
-                name=f"s{number}",
-                function="f",
-                given="given",
-                own=f"own-{number}",
-                args=tuple(FromStep(step=f"s{dep}") for dep in sorted(deps)),
-                options=rng.randrange(len(options)),
-            )
-        )
+        steps.append(random_step(rng, f"s{number}", [f"s{dep}" for dep in sorted(deps)]))
     outputs = rng.sample(steps, k=min(3, len(steps)))
     return Plan(
         workflow="sim",
         steps=tuple(steps),
         output=ListArg(items=tuple(FromStep(step=step.id) for step in outputs)),
-        functions={"f": Function(id="f", module="m", qualname="f", code="c", counts_as="c")},
-        options=options,
+        functions=FUNCTIONS,
+        options=OPTIONS,
     )
 
 
-def undisturbed(plan: Plan) -> dict[str, str]:
-    """Return the text of every step's value, computed without any engine."""
-    texts: dict[str, str] = {}
-    for step in plan.steps:
-        texts[step.id] = text_of(step.id, [texts[arg.step] for arg in step.args])  # type: ignore[union-attr]
-    return texts
+def graph_of(step_id: str) -> Plan:
+    """Return the graph that a step gives: always the same one; all of it is above its answer."""
+    rng = random.Random(step_id)
+    steps: list[StepPlan] = []
+    for number in range(rng.randint(0, 4)):
+        deps = rng.sample(steps, k=min(len(steps), rng.choice([0, 1, 2])))
+        steps.append(random_step(rng, f"{step_id}/m{number}", [dep.id for dep in deps]))
+    answer = random_step(rng, answer_id(step_id), [step.id for step in steps])
+    return Plan(
+        workflow="sim",
+        steps=(*steps, answer),
+        output=FromStep(step=answer.id),
+        functions=FUNCTIONS,
+        options=OPTIONS,
+    )
+
+
+class Undisturbed:
+    """What a plan comes to, computed without any engine.
+
+    Attributes:
+        texts: the text of every step's value.
+        steps: the calls, those of graphs included.
+        passed: links in the middle of chains, which end without a row.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.texts: dict[str, str] = {}
+        self.steps: dict[str, StepPlan] = {}
+        self.passed: set[str] = set()
+        for step in plan.steps:
+            self._compute(step)
+
+    def texts_of(self, step: StepPlan | StepCall) -> list[str]:
+        """Return the texts of what a step takes."""
+        return [self.texts[arg.step] for arg in step.args]  # type: ignore[union-attr]
+
+    def _compute(self, step: StepPlan) -> None:
+        self.steps[step.id] = step
+        if step.function == "computes":
+            self.texts[step.id] = text_of(step.id, self.texts_of(step))
+            return
+        graph = graph_of(step.id)
+        for inner in graph.steps:
+            self._compute(inner)
+        assert isinstance(graph.output, FromStep)
+        self.texts[step.id] = self.texts[graph.output.step]
+        if link_of(step.id)[1]:
+            self.passed.add(step.id)
 
 
 def text_of(step_id: str, inputs: Sequence[str]) -> str:
     return hashlib.sha256(f"{step_id}({','.join(inputs)})".encode()).hexdigest()[:12]
+
+
+def record_of(plan: Plan) -> PlanRecord:
+    body = encode_plan(plan)
+    return PlanRecord(digest=Digest(f"blake3:{hashlib.sha256(body).hexdigest()}"), body=body)
 
 
 @dataclass
@@ -131,21 +192,20 @@ class World:
         self.blobs = open_blobs(url, self.store.store_id, bind=True)
         self.values = Values(Codecs(), self.blobs)
         self.plan = random_plan(self.rng)
-        self.texts = undisturbed(self.plan)
+        self.wanted = Undisturbed(self.plan)
         self.drivers: list[Driver] = []
 
     def submit(self) -> None:
-        body = encode_plan(self.plan)
-        digest = Digest(f"blake3:{hashlib.sha256(body).hexdigest()}")
+        plan = record_of(self.plan)
         record = RunRecord(
             id=RUN,
             workflow="sim",
             status=RunStatus.QUEUED,
-            plan_digest=digest,
+            plan_digest=plan.digest,
             policy=RunPolicy(durability=self.durability, executor="processes"),
             created_at=self.clock.now(),
         )
-        assert self.store.create_run(record, PlanRecord(digest=digest, body=body)) is not None
+        assert self.store.create_run(record, plan) is not None
 
     # --- the run of the world -----------------------------------------------------------------
     def live(self) -> RunStatus:
@@ -185,14 +245,17 @@ class World:
         status = self.store.get_run(RUN).status
         assert status is RunStatus.SUCCEEDED, f"ended as {status}: {self.store.get_run(RUN).error}"
         rows = {row.step_id: row for row in self.store.list_steps(RUN)}
-        assert rows.keys() == self.texts.keys()
-        for step in self.plan.steps:
-            row = rows[step.id]  # type: ignore[index]
+        assert rows.keys() == self.wanted.texts.keys() - self.wanted.passed
+        for step_id, row in rows.items():
             assert row.status is StepStatus.SUCCEEDED
             assert row.value is not None
-            assert row.value.value_digest == value_of(self.texts[step.id]).value_digest
-            wanted = [value_of(self.texts[arg.step]).value_digest for arg in step.args]  # type: ignore[union-attr]
-            assert list(row.inputs) == wanted, "a step consumed what was not committed"
+            wanted = self.wanted.texts[step_id]
+            assert row.value.value_digest == value_of(wanted).value_digest
+            taken = [
+                value_of(text).value_digest
+                for text in self.wanted.texts_of(self.wanted.steps[step_id])
+            ]
+            assert list(row.inputs) == taken, "a step consumed what was not committed"
         for call, tick in self.dispatched:
             done = self.committed.get((call.step_id, call.generation))
             assert done is None or tick <= done, f"{call} started after its commit"
@@ -310,16 +373,19 @@ class SimExecutor:
             return self._failed(call, Cause.INPUT_UNAVAILABLE)
         if chance < 0.12 and call.values:
             return self._failed(call, Cause.INPUT_LOST, culprit=sorted(call.values)[0])
+        if call.function == "grows":
+            graph = graph_of(call.id.step_id)
+            growth = Growth(kind="graph", count=len(graph.steps), plan=record_of(graph))
+            return Outcome(id=call.id, cause=Cause.SUCCEEDED, growth=growth)
         return Outcome(id=call.id, cause=Cause.SUCCEEDED, value=self._value(call))
 
     def _value(self, call: StepCall) -> StoredValue:
-        texts = [self.world.texts[arg.step] for arg in call.args]  # type: ignore[union-attr]
-        text = text_of(call.id.step_id, texts)
+        text = text_of(call.id.step_id, self.world.wanted.texts_of(call))
         return value_of(text, kept=call.checkpoint or self.world.rng.random() < 0.5)
 
     def _retrying(self) -> set[str]:
-        plan = self.world.plan
-        return {step.id for step in plan.steps if plan.options[step.options].retries}
+        steps = self.world.wanted.steps.values()
+        return {step.id for step in steps if OPTIONS[step.options].retries}
 
     def _failed(self, call: StepCall, cause: Cause, *, culprit: str = "") -> Outcome:
         error = ErrorRecord(type="sim.Fault", message=cause.value, cause=cause)

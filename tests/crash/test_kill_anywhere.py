@@ -23,8 +23,8 @@ RUN = "victim"
 STRIDE = int(os.environ.get("PERDURE_KILL_STRIDE", "1"))
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "everything-step": (steps.everything, {"durability": "step"}),
-    "growing-step": (steps.growing, {"durability": "step"}),
-    "growing-group": (steps.growing, {"durability": "group"}),
+    "growing-step": (steps.growing, {"durability": "step", "n": 2}),
+    "growing-group": (steps.growing, {"durability": "group", "n": 2}),
     "graph-group": (steps.random_graph, {"seed": 5, "size": 12, "durability": "group"}),
 }
 

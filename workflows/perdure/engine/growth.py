@@ -82,25 +82,63 @@ def graft(run: RunState, root: StepState, expansion: ExpansionRecord) -> Graft:
     add_steps(run, plan, prints, besides=standing)
     for old in replaced:
         _replace(run, old, run.steps[old.id])
-    for step in plan.steps:
-        run.steps[step.id].below = root
-    _wait_for(root, run.steps[plan.output.step])
     root.members = tuple(step.id for step in plan.steps)
-    rows = run.grown.pop(root.id, [])
-    _number_generations(run, rows)
-    return Graft(
-        root,
-        match_rows(plan, prints, rows, keep_changed=run.record.policy.on_change == "reuse"),
-        _match_donated(run, root, plan, prints),
-        _extend(run, plan, base),
-    )
+    for step in plan.steps:
+        member = run.steps[step.id]
+        member.below = root
+        if step.id not in standing:
+            member.generation = max(member.generation, root.generation)
+    _wait_for(root, run.steps[plan.output.step])
+    own = _match_own(run, root, plan, prints, is_first=not expansion.link)
+    return Graft(root, own, _match_donated(run, root, plan, prints), _extend(run, plan, base))
 
 
-def _number_generations(run: RunState, rows: Iterable[StepRecord]) -> None:
+def _match_own(
+    run: RunState, root: StepState, plan: Plan, prints: Mapping[str, str], *, is_first: bool
+) -> Matching:
+    """Match rows of the graphs that the step gave in earlier lives; what has no place is retired.
+
+    A chain gives its graphs one after the other: rows that this one does not match are kept for
+    the next, until the chain has its value.
+    """
+    rows = run.grown.get(root.id)
+    if rows is None:
+        return match_rows(plan, prints, ())
     for row in rows:
         step = run.steps.get(row.step_id)
         if step is not None:
             step.generation = max(step.generation, row.generation + 1)
+    placed = run.placed.setdefault(root.id, set())
+    if is_first:
+        placed.clear()
+    placed.update(root.members)
+    reuses = run.record.policy.on_change == "reuse"
+    matching = match_rows(plan, prints, rows, keep_changed=reuses)
+    used = {_key(row) for row in (*matching.kept.values(), *matching.adopted.values())}
+    kept = {_key(row) for row in matching.kept.values()}
+    retire_rows(
+        run,
+        (
+            row
+            for row in rows
+            if _key(row) not in kept and (_key(row) in used or row.step_id in root.members)
+        ),
+    )
+    run.grown[root.id] = [
+        row for row in rows if _key(row) not in used and row.step_id not in root.members
+    ]
+    return matching
+
+
+def _key(row: StepRecord) -> tuple[str, int]:
+    return row.step_id, row.generation
+
+
+def retire_leftovers(run: RunState, root: StepState) -> None:
+    """Take rows out of force that were of earlier lives of a step's graph and have no place."""
+    placed = run.placed.pop(root.id, set())
+    rows = run.grown.pop(root.id, ())
+    retire_rows(run, (row for row in rows if row.step_id not in placed))
 
 
 def _match_donated(
@@ -138,13 +176,20 @@ def _base_of(expansion: ExpansionRecord) -> int:
 
 
 def _drop_link(run: RunState, root: StepState) -> None:
-    """Forget the last link of a chain, all of it done but the step that gives another graph."""
-    for member in root.members if root.answer else ():
-        step = run.steps.get(member)
-        if step is not None and (step.is_done or member == root.answer):
-            run.unfinished -= not step.is_done
-            del run.steps[member]
-            del run.fingerprints[member]
+    """Forget the step of a chain that has given another graph instead of answering."""
+    passed = run.steps.get(root.answer)
+    if passed is not None and not passed.is_done:
+        _detach(run, passed)
+        run.unfinished -= 1
+        del run.steps[passed.id]
+        del run.fingerprints[passed.id]
+
+
+def _detach(run: RunState, step: StepState) -> None:
+    """Let nobody call a step that is no more."""
+    for dep in step.deps:
+        consumers = run.steps[dep].consumers
+        consumers[:] = [consumer for consumer in consumers if consumer is not step]
 
 
 def _stands(run: RunState, step_id: str, prints: Mapping[str, str]) -> bool:
@@ -154,6 +199,7 @@ def _stands(run: RunState, step_id: str, prints: Mapping[str, str]) -> bool:
 
 def _replace(run: RunState, old: StepState, new: StepState) -> None:
     """Let another step take the id of one that no longer holds."""
+    _detach(run, old)
     new.generation = old.generation + 1
     if old.status in (StepStatus.SUCCEEDED, StepStatus.FAILED):
         run.outbox.superseded.append(StepKey(StepId(old.id), old.generation))
@@ -206,6 +252,16 @@ def newest_links(expansions: Iterable[ExpansionRecord]) -> dict[str, ExpansionRe
     for expansion in expansions:  # in the order of generation and link
         newest[expansion.step_id] = expansion
     return newest
+
+
+def ids_of_life(expansions: Iterable[ExpansionRecord], step_id: str, generation: int) -> set[str]:
+    """Return the ids of all steps of the graphs that a step gave in one life."""
+    return {
+        step.id
+        for expansion in expansions
+        if expansion.step_id == step_id and expansion.generation == generation
+        for step in decode_plan(expansion.plan.body).steps
+    }
 
 
 def descendants(run: RunState, root: StepState) -> list[StepState]:

@@ -12,7 +12,7 @@ from perdure.calls import CallId, Growth, Outcome
 from perdure.engine.advance import begin_again, hold, mark_done, pend, reopen, settle
 from perdure.engine.commands import Kill
 from perdure.engine.events import Ended
-from perdure.engine.growth import descendants, expand, forget_gone, graft, retire_rows, root_of
+from perdure.engine.growth import descendants, expand, forget_gone, graft, retire_leftovers, root_of
 from perdure.engine.matching import match_name
 from perdure.engine.placement import shortage
 from perdure.engine.restore import count_cause
@@ -174,8 +174,6 @@ def _grow(
     hold(run, grafted.own, now)
     hold(run, grafted.donated, now, reason=f"taken over from {run.record.reuse_from}")
     forget_gone(run, root)
-    if expansion.link == 0:
-        retire_rows(run, grafted.own.obsolete)
     run.count_missing(root.members)
     if run.steps[root.answer].is_done:
         run.answered.append(root)
@@ -195,8 +193,9 @@ def _answered(
 ) -> list[StepState]:
     """Give a step the value of the one that answers for it; return the consumers that it frees."""
     answer = run.steps[root.answer]
-    if answer.value is None or (run.stores(root) and not answer.has_value):
+    if answer.value is None or not answer.has_value:
         return [reopen(run, answer, f"its value is that of {root.id}", now)]
+    retire_leftovers(run, root)
     return _conclude(engine, run, root, _of_waiting(run, root, Cause.SUCCEEDED), answer.value, now)
 
 

@@ -9,7 +9,14 @@ import msgspec
 
 from perdure.calls import CallId
 from perdure.engine.advance import hold
-from perdure.engine.growth import forget_gone, graft, newest_links, retire_rows, source_of
+from perdure.engine.growth import (
+    forget_gone,
+    graft,
+    ids_of_life,
+    newest_links,
+    retire_rows,
+    source_of,
+)
 from perdure.engine.matching import Matching
 from perdure.engine.state import RunState, StepState
 from perdure.plan import Plan
@@ -87,6 +94,7 @@ def _grow_again(
     now: datetime,
 ) -> None:
     """Add the graphs again that steps had given which still wait for their value."""
+    expansions = list(expansions)
     newest = newest_links(expansions)
     roots = [step_id for step_id in newest if step_id in run.steps]
     while roots:
@@ -94,10 +102,12 @@ def _grow_again(
         root = run.steps[expansion.step_id]
         if root.status is not StepStatus.PENDING or expansion.generation != root.generation:
             continue
-        if expansion.source != source_of(run, root, run.input_digests(root)):
+        root.inputs = run.input_digests(root)
+        if expansion.source != source_of(run, root, root.inputs):
             # Its code, or what it consumes, is another: it gives a graph again, under a new number.
             root.generation += 1
             continue
+        run.placed[root.id] = ids_of_life(expansions, root.id, root.generation)
         grafted = graft(run, root, expansion)
         run.extensions.append(grafted.extend)
         _number_by_attempts(run, root.members, attempts)
@@ -158,6 +168,8 @@ def _restore_attempts(run: RunState, attempts: Iterable[AttemptRecord], now: dat
         if step is None or attempt.generation != step.generation or step.is_done:
             continue
         step.attempt = max(step.attempt, attempt.attempt)
+        if step.status is StepStatus.WAITING:  # the try that gave its graph
+            step.started_at, step.worker = attempt.started_at, attempt.worker
         count_cause(step, attempt.cause)
         step.not_before = attempt.not_before
         if attempt.cause is None:
