@@ -50,6 +50,14 @@ def statuses(incomplete: str) -> list[str]:
     return names if incomplete.isupper() else [name.lower() for name in names]
 
 
+def step_statuses(incomplete: str) -> list[str]:
+    """Complete the status of a step, in the case in which somebody types it."""
+    from perdure_storage.lifecycle import StepStatus
+
+    names = [status.value for status in StepStatus]
+    return names if incomplete.isupper() else [name.lower() for name in names]
+
+
 def run_ids(context: typer.Context, incomplete: str) -> Words:
     """Complete a run's id: the newest ones that begin so."""
 
