@@ -37,3 +37,14 @@ def test_age_is_said_in_its_largest_unit(ago: float, text: str) -> None:
 def test_one_line_has_no_breaks_and_keeps_to_its_width() -> None:
     assert words.one_line("a\n  b\tc", 10) == "a b c"
     assert words.one_line("abcdefgh", 5) == "abcd…"
+
+
+def test_failure_is_told_as_its_reader_needs_it() -> None:
+    assert words.failure("builtins.ValueError", "no") == "ValueError: no"
+    assert words.failure("shop.Refused", "no", "fit") == "shop.Refused: no"
+    assert words.failure("builtins.KeyboardInterrupt", "") == "KeyboardInterrupt"
+
+
+def test_failure_of_our_own_says_neither_its_class_nor_the_step_again() -> None:
+    assert words.failure("perdure.errors.WorkerLost", "fit: it died", "fit") == "it died"
+    assert words.failure("perdure.errors.WorkerLost", "fit: it died") == "fit: it died"
