@@ -96,9 +96,8 @@ def status(text: str) -> str:
 
 def describe(error: ErrorView) -> str:
     """Return an error as Python would print its last line, with the step that raised it."""
-    kind = error.type.removeprefix("builtins.")
     where = f" (step {error.step})" if error.step else ""
-    return f"{kind}: {error.message}{where}" if error.message else f"{kind}{where}"
+    return f"{words.failure(error.type, error.message, error.step)}{where}"
 
 
 def show_preview(preview: Preview | None, width: int = 60) -> str:
