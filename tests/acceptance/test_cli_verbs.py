@@ -166,6 +166,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, command_line_in: Any) -> 
     command_line = command_line_in(tmp_path_factory.mktemp("verbs"))
     command_line.write("w.py", W)
     command_line.write("prepare.py", PREPARE)
+    command_line.write("notes.ipynb", "{}")
     subprocess.run([sys.executable, "prepare.py"], cwd=command_line.folder, check=True)
     return command_line
 
@@ -270,6 +271,17 @@ def test_help_of_a_verb_teaches_by_examples_on_a_narrow_terminal(
     assert max(map(len, out.splitlines())) <= 40
 
 
+@pytest.mark.parametrize("words", [["-h"], ["show", "-h"], ["db", "check", "-h"]], ids=" ".join)
+def test_short_form_of_help_is_understood_everywhere(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 0
+
+    short = capsys.readouterr().out
+    assert main([*words[:-1], "--help"]) == 0
+    assert capsys.readouterr().out == short
+
+
 def test_help_lists_each_verb_in_a_group(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
 
@@ -343,6 +355,7 @@ def test_perdure_alone_over_a_damaged_store_leads_to_the_doctor(
         ("show", "missing argument 'ID'"),
         ("run .", ". is a folder: name a file in it, such as prepare.py, w.py"),
         ("run a-b", "there is no file a-b"),
+        ("run notes.ipynb", "name a FILE.py"),
         ("run ww", "did you mean 'w.py'?"),
         ("run w.py:dubles", "did you mean 'doubles'?"),
         ("run w.py:doubles --kk 3", "did you mean '--k'?"),

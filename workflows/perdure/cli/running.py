@@ -120,7 +120,7 @@ def run(
     from perdure.target import load_target
 
     workflow = load_target(target)
-    if parameters and parameters[-1] == "--help":
+    if parameters and parameters[-1] in ("--help", "-h"):
         print(describe_parameters(workflow, target))
         return ExitCode.OK
     options = {
