@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from perdure_storage.blobs import BlobRoot
 from perdure_storage.database import Database, Row
 from perdure_storage.errors import RunNotFound, StoreError, StoreUnavailable, ValueDamaged
+from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import Digest, Place, RunId, StoredValue
 from perdure_storage.sql_runs import SqlRunStore
 from perdure_storage.sqlite_database import SqliteDatabase
@@ -59,6 +60,7 @@ class _Known:
     sizes: dict[Digest, int] = field(default_factory=dict)
     users: dict[Digest, str] = field(default_factory=dict)
     named: set[Digest] = field(default_factory=set)
+    lost: set[Digest] = field(default_factory=set)
 
     def note(self, value: StoredValue | None, run_id: RunId, what: str) -> None:
         """Remember a value of a run."""
@@ -90,7 +92,7 @@ def check_store(store: SqlRunStore, blobs: BlobRoot, *, deep: bool = False) -> C
     there = {blob.digest: blob.size_bytes for blob in blobs.survey()}
     referenced = set(map(Digest, _texts(store.database, blob_ref.c.digest)))
     problems += _unprotected(store, known, referenced)
-    for digest in sorted(referenced):
+    for digest in sorted(referenced - (known.lost - known.named)):
         problems += _check_blob(store, blobs, digest, there.get(digest), known, deep)
     return CheckReport(
         runs=len(runs),
@@ -143,7 +145,10 @@ def _read_run(store: SqlRunStore, run_id: RunId, known: _Known) -> None:
     for name, value in run.inputs.items():
         known.note(value, run_id, f"input {name!r}")
     for step in store.list_steps(run_id, current_only=False):
-        known.note(step.value, run_id, f"step {step.step_id!r}")
+        if step.status is StepStatus.LOST and step.value is not None:
+            known.lost.add(step.value.integrity)  # that it is gone is what its row says
+        else:
+            known.note(step.value, run_id, f"step {step.step_id!r}")
     store.list_attempts(run_id)
     store.list_expansions(run_id)
     store.list_events(run_id)

@@ -236,9 +236,23 @@ def require_bound(store: str, bound: str, url: str) -> None:
     """Raise StoreError if the store keeps its values elsewhere than in ``url``."""
     if bound != url:
         raise StoreError(
-            f"{store} keeps its values in {bound}, not in {url}. Open it with blobs={bound!r},"
-            f" or make another store for {url}"
+            f"{store} keeps its values in {_spelt(bound)}, not in {_spelt(url)}."
+            f" {_way_to(bound)}, or make another store for that place"
         )
+
+
+def _spelt(place: str) -> str:
+    """Return a place of values for messages; ``./x`` lies in the store's own folder."""
+    return f"{place.removeprefix('./')}/ beside it" if place.startswith("./") else place
+
+
+def _way_to(bound: str) -> str:
+    # What is typed would start in the working directory, and ``./blobs`` does not.
+    if bound == "./blobs":
+        return "Leave blobs= (PERDURE_BLOBS) out"
+    if bound.startswith("./"):
+        return f"Name the folder {bound.removeprefix('./')} there with blobs= (PERDURE_BLOBS)"
+    return f"Open it with blobs={bound!r} (PERDURE_BLOBS)"
 
 
 def require_releasable(run_id: RunId, to: RunStatus) -> None:

@@ -502,9 +502,11 @@ class Statements:
     def find_referenced_besides(self) -> Statement:
         """As ``find_referenced``, as if the runs ``besides`` were deleted with their own plans."""
         leaving = self._among(blob_ref.c.holder_id, "besides")
-        plans = sa.select(plan_ref.c.plan_digest).where(~self._among(plan_ref.c.run_id, "besides"))
+        stays = (plan_ref.c.plan_digest == blob_ref.c.holder_id) & ~self._among(
+            plan_ref.c.run_id, "besides"
+        )
         of_runs = sa.text("holder IN ('run', 'step')") & leaving
-        of_plans = sa.text("holder = 'plan'") & blob_ref.c.holder_id.not_in(plans)
+        of_plans = sa.text("holder = 'plan'") & ~sa.exists(sa.select(1).where(stays))
         found = sa.select(blob_ref.c.digest).where(
             self._among(blob_ref.c.digest), ~(of_runs | of_plans)
         )

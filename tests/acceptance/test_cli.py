@@ -565,11 +565,15 @@ def test_version_is_printed(perdure: Any) -> None:
 def test_help_comes_within_half_a_second(tmp_path: Path) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "perdure", "--help"]
 
-    printed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    # A machine that is busy with other things slows one of them; a slow import slows them all.
+    reports = [
+        subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stderr
+        for _ in range(3)
+    ]
 
-    imported = {line.rpartition("|")[2].strip() for line in printed.stderr.splitlines()}
+    imported = {line.rpartition("|")[2].strip() for line in reports[0].splitlines()}
     assert not imported & {"sqlalchemy", "fsspec", "numpy", "pyarrow", "cloudpickle", "pandas"}
-    assert total_import_s(printed.stderr) < 0.5
+    assert min(map(total_import_s, reports)) < 0.5
 
 
 def total_import_s(report: str) -> float:

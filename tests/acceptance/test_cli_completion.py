@@ -69,6 +69,21 @@ def test_words_are_completed_from_the_store(seen: Any, words: str, offered: list
     assert complete(seen, words) == offered
 
 
+def test_id_that_a_shell_would_not_take_as_one_plain_word_is_not_offered(
+    tmp_path: Path, command_line_in: Any
+) -> None:
+    command_line = command_line_in(tmp_path)
+    command_line.write("steps.py", STEPS)
+    for run_id in ("$(touch sprung)", "`touch sprung`", "two words", "plain/1.a"):
+        assert command_line("run", "--detach", "--id", run_id, "steps.py").code == 3
+
+    zsh = command_line(_PERDURE_COMPLETE="complete_zsh", _TYPER_COMPLETE_ARGS="perdure show ")
+
+    assert complete(command_line, "show ") == ["plain/1.a"]
+    assert "plain/1.a" in zsh.out
+    assert "sprung" not in zsh.out
+
+
 def test_completion_without_a_store_is_silent_and_makes_none(
     tmp_path: Path, command_line_in: Any
 ) -> None:

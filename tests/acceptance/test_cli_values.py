@@ -189,6 +189,7 @@ def test_cat_shows_what_was_not_kept_as_it_looked(seen: Any) -> None:
         (["get", "v", "thing", "-o", "x"], ".parquet"),
         (["get", "v", "frame", "-o", "-"], "-o NAME.parquet"),
         (["get", "v", "text", "-o", "."], "is a folder"),
+        (["get", "v", "text", "-o", "/dev/null", "--force"], "is no plain file"),
         (["get", "v", "text", "-o", "no/such/x.txt"], "mkdir -p no/such"),
     ],
     ids=" ".join,

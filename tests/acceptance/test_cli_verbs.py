@@ -28,7 +28,9 @@ from perdure.cli.examples import EXAMPLES
 from perdure.cli.session import Session
 
 W = dedent(
-    """
+    '''
+    from dataclasses import dataclass
+    from datetime import timedelta
     from perdure import task, workflow
 
     @task
@@ -39,14 +41,31 @@ W = dedent(
     @workflow
     def doubles(k: int = 3) -> int:
         return double.bind(k)
-    """
+
+    @dataclass
+    class Rates:
+        low: float = 0.1
+        names: list[str] | None = None
+
+    @workflow
+    def triples(
+        n_max: int,
+        name: str,
+        rates: Rates = Rates(),
+        pause: timedelta = timedelta(minutes=5),
+        fast: bool = True,
+        xs: tuple[int, ...] = (),
+    ) -> int:
+        """Treble it."""
+        return double.bind(n_max)
+    '''
 )
 PREPARE = dedent(
     """
     import perdure
     from perdure.target import load_target
 
-    doubles = load_target("w.py")
+    doubles = load_target("w.py:doubles")
     with perdure.open(executor="inline") as store:
         doubles.run(run_id="one")
         for run_id in ("cancelled", "deleted"):
@@ -68,13 +87,13 @@ class Case:
 
 
 GOOD = {
-    "run": Case("run --id new --executor inline w.py --k 4", "8"),
+    "run": Case("run --id new --executor inline w.py:doubles --k 4", "8"),
     "resume": Case("resume --executor inline cancelled", "6"),
     "rerun": Case("rerun one --new-id again --input k=5", "10"),
     "fork": Case("fork one --new-id forked --override double=7", "7"),
     "spin": Case("spin one double", "6"),
     "explain": Case("explain one --from double", "the fork runs again from here"),
-    "plan": Case("plan w.py --reuse one", "taken over from one"),
+    "plan": Case("plan w.py:doubles --reuse one", "taken over from one"),
     "diff": Case("diff one one", "0 of 0 steps differ"),
     "ls": Case("ls --status succeeded", "one"),
     "show": Case("show one", "double"),
@@ -147,6 +166,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, command_line_in: Any) -> 
     command_line = command_line_in(tmp_path_factory.mktemp("verbs"))
     command_line.write("w.py", W)
     command_line.write("prepare.py", PREPARE)
+    command_line.write("notes.ipynb", "{}")
     subprocess.run([sys.executable, "prepare.py"], cwd=command_line.folder, check=True)
     return command_line
 
@@ -251,6 +271,17 @@ def test_help_of_a_verb_teaches_by_examples_on_a_narrow_terminal(
     assert max(map(len, out.splitlines())) <= 40
 
 
+@pytest.mark.parametrize("words", [["-h"], ["show", "-h"], ["db", "check", "-h"]], ids=" ".join)
+def test_short_form_of_help_is_understood_everywhere(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 0
+
+    short = capsys.readouterr().out
+    assert main([*words[:-1], "--help"]) == 0
+    assert capsys.readouterr().out == short
+
+
 def test_help_lists_each_verb_in_a_group(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
 
@@ -260,6 +291,25 @@ def test_help_lists_each_verb_in_a_group(capsys: pytest.CaptureFixture[str]) -> 
     for verb in {name.split()[0] for name in VERBS}:
         assert f"│ {verb} " in out
     assert "Commands" not in out
+
+
+def test_help_of_a_workflow_says_how_its_parameters_are_typed(
+    prepared: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(prepared.folder)
+
+    assert main(["run", "w.py:triples", "--help"]) == 0
+
+    lines = {" ".join(line.split()) for line in capsys.readouterr().out.splitlines()}
+    assert lines >= {
+        "Treble it.",
+        "--n-max int (required)",
+        "--rates.low float",
+        "--rates.names list[str] | None",
+        "--pause timedelta (default: 300s)",
+        "--fast / --no-fast bool (default: True)",
+        "--xs ... tuple[int, ...] (default: ())",
+    }
 
 
 # --- without a verb, and with one that is none ---------------------------------------------------
@@ -300,17 +350,20 @@ def test_perdure_alone_over_a_damaged_store_leads_to_the_doctor(
         ("show --jsn one", "did you mean '--json'?"),
         ("--json ls", "options stand after the verb"),
         ("run --k 3 w.py", "parameters of a workflow stand after its name"),
-        ("run w.py --store x.db", "it stands before the target"),
+        ("run w.py:doubles --store x.db", "it stands before the target"),
         ("config shw", "there is no verb 'config shw'; did you mean 'config show'?"),
         ("show", "missing argument 'ID'"),
         ("run .", ". is a folder: name a file in it, such as prepare.py, w.py"),
         ("run a-b", "there is no file a-b"),
+        ("run notes.ipynb", "name a FILE.py"),
         ("run ww", "did you mean 'w.py'?"),
         ("run w.py:dubles", "did you mean 'doubles'?"),
-        ("run w.py --kk 3", "did you mean '--k'?"),
-        ("run --store ' ' w.py", "names no file"),
-        ("run --store sqlite:// w.py", "names no file"),
-        ("run --store :memory: w.py", "would be gone with its process"),
+        ("run w.py:doubles --kk 3", "did you mean '--k'?"),
+        ("run w.py:triples", "triples needs --n-max (int), --name (str)"),
+        ("run w.py:triples --name x", "perdure run w.py:triples --help"),
+        ("run --store ' ' w.py:doubles", "names no file"),
+        ("run --store sqlite:// w.py:doubles", "names no file"),
+        ("run --store :memory: w.py:doubles", "would be gone with its process"),
         ("ls --store .", "is a folder"),
         ("show to-", "to-cancel"),
         ("show oen", "Did you mean 'one'?"),
@@ -388,7 +441,7 @@ def test_folder_that_somebody_made_for_the_store_is_kept_out_of_a_repository_too
     command_line = command_line_in(tmp_path)
     command_line.write("w.py", W)
 
-    assert command_line("run", "--detach", "w.py").code == 3
+    assert command_line("run", "--detach", "w.py:doubles").code == 3
 
     assert (tmp_path / ".perdure" / ".gitignore").read_text() == "*\n"
 

@@ -26,6 +26,7 @@ from perdure.task import task
 from perdure_storage.blobs import open_blobs
 from perdure_storage.clock import Clock, ManualClock, SystemClock
 from perdure_storage.connect import open_run_store
+from perdure_storage.records import RunId
 from perdure_storage.schema import CURRENT, Schema
 
 
@@ -280,6 +281,17 @@ def test_damaged_blob_that_was_put_aside_is_told_of(folder: Path) -> None:
 
     assert finding.verdict is Verdict.WARNING
     assert f"perdure gc --store {folder / 'perdure.db'}" in finding.remedy
+
+
+def test_deletion_that_was_cut_off_is_told_of(folder: Path) -> None:
+    with open_store(str(folder / "perdure.db"), executor="inline") as client:
+        client.runtime.store.delete_run(RunId("big"))  # and the process dies before the rest
+    later = ManualClock(SystemClock().now() + timedelta(hours=1))
+
+    finding = of(examined(folder, later), "deleted runs")
+
+    assert finding.verdict is Verdict.WARNING
+    assert "1 run deleted" in finding.said
 
 
 # --- runs -----------------------------------------------------------------------------------

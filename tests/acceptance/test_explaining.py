@@ -174,6 +174,18 @@ def test_run_does_what_was_explained(client: Perdure, tmp_path: Path) -> None:
         compare(foretold, client, f"new-{seed}", [])
 
 
+def test_rerun_does_what_was_explained(client: Perdure, tmp_path: Path) -> None:
+    steps = random_graph(random.Random(7))
+    client.run(graph_of(steps, tmp_path), run_id="old", inputs=inputs_of(steps, 1))
+    dag = graph_of(edited(random.Random(8), steps), tmp_path)
+
+    foretold = client.explain("old", verb="rerun", dag=dag)
+    client.rerun("old", dag=dag, new_id="new").result()
+
+    assert len(foretold.ids("run")) == len(foretold.steps)
+    compare(foretold, client, "new", [])
+
+
 @pytest.mark.parametrize("how", ["same id", "resume", "resume with current code"])
 def test_going_on_does_what_was_explained(client: Perdure, tmp_path: Path, how: str) -> None:
     for seed in range(SEEDS // 2):

@@ -15,6 +15,10 @@ from typing import Any
 import pytest
 from tests.acceptance.terminals import Terminal
 
+from perdure import task
+from perdure.client import Perdure
+from perdure.settings import load_settings
+
 STAYS = dedent(
     """
     import pathlib, time
@@ -232,3 +236,26 @@ def test_resume_tells_what_was_done_before(perdure: Any) -> None:
     assert "[2/2] stay: done in" in err
     assert "flaky" not in err
     assert re.search(r"run one succeeded in .*: 1 step ran, 1 done before", err)
+
+
+def test_progress_of_a_run_counts_its_steps(tmp_path: Path) -> None:
+    @task
+    def one() -> int:
+        return 1
+
+    @task
+    def bad(n: int) -> int:
+        raise ValueError("no rows")
+
+    @task
+    def never(n: int) -> int:
+        return n
+
+    settings = load_settings(store=str(tmp_path / "perdure.db"), executor="inline")
+    with Perdure(settings) as perdure:
+        run = perdure.start([never.bind(bad.bind(one.bind()))], run_id="r")
+        run.wait()
+        progress = run.progress
+
+    assert str(progress) == "1/3"
+    assert (progress.done, progress.failed, progress.running, progress.waiting) == (1, 1, 0, 1)

@@ -87,8 +87,8 @@ def recover(client: Perdure, verb: str) -> None:
 
 
 def main() -> None:
-    part, verb, store = sys.argv[1:]
-    with open_store(store, executor="inline") as client:
+    part, verb, store, blobs = sys.argv[1:]
+    with open_store(store, blobs=blobs, executor="inline") as client:
         {"prepare": prepare, "act": act, "recover": recover}[part](client, verb)
 
 

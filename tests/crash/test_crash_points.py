@@ -19,6 +19,7 @@ SCENARIO_OF = {point: name for name, each in SCENARIOS.items() for point in each
 COMMITS = [
     point for point in CRASH_POINTS if point.startswith(("run.", "claim.", "commit.", "terminal."))
 ]
+GC = ["condemn.after", "blob.after-delete", "free.before", "absolve.after"]
 KILLED = -signal.SIGKILL
 
 
@@ -41,7 +42,7 @@ def test_run_goes_on_when_killed_at(
 
 
 @pytest.mark.postgres
-@pytest.mark.parametrize("point", COMMITS)
+@pytest.mark.parametrize("point", [*COMMITS, *GC])
 def test_run_on_postgres_goes_on_when_killed_at(
     point: str, tmp_path: Path, postgres_url: str, undisturbed: Callable[[str], Undisturbed]
 ) -> None:

@@ -19,7 +19,7 @@ KILLED = -signal.SIGKILL
 
 
 def play(stage: Stage, part: str, verb: str, *, crash: str = "") -> tuple[int, str]:
-    words = ("-m", "tests.crash.derived", part, verb, stage.store)
+    words = ("-m", "tests.crash.derived", part, verb, stage.store, stage.blobs)
     return stage.finish(stage.start(*words, crash=crash))
 
 
@@ -60,6 +60,23 @@ def test_derived_run_is_there_whole_or_not_at_all_when_killed_at(
         check(stage.ledger, client, RUN, wanted(verb))
         assert client.get_run(RUN).parent == DONOR
     check_nothing_is_left(stage.ledger)
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("point", ["run.after-insert:1", "commit.in-transaction:2"])
+def test_fork_on_postgres_goes_on_when_killed_at(
+    point: str, tmp_path: Path, postgres_url: str, wanted: Callable[[str], Undisturbed]
+) -> None:
+    stage = Stage(tmp_path, postgres_url)
+    assert play(stage, "prepare", "fork")[0] == 0
+
+    code, said = play(stage, "act", "fork", crash=f"{point}:kill")
+    assert code == KILLED, said
+    code, said = play(stage, "recover", "fork")
+    assert code == 0, said
+
+    with stage.open() as client:
+        check(stage.ledger, client, RUN, wanted("fork"))
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from perdure import errors
+from perdure import errors, words
 from perdure.engine.state import output_steps
 from perdure.errors import DefinitionError, RunCancelled, RunFailed, StepFailed
 from perdure.plan import Path, Plan, decode_plan, placed, project
@@ -130,15 +130,9 @@ def what_to_type(runtime: Runtime, record: RunRecord) -> str:
 
 
 def _message(runtime: Runtime, record: RunRecord, error: ErrorRecord) -> str:
-    what = f"{_where(runtime, record, error)}{_what(error)}"
-    return f"run {record.id} failed: {what}\n{what_to_type(runtime, record)}"
-
-
-def _what(error: ErrorRecord) -> str:
-    """Return the message; the class is told where it is the user's, ours speak for themselves."""
-    if error.type.startswith(("perdure.", "perdure_storage.")):
-        return error.message.removeprefix(f"{error.step_id}: ")
-    return f"{error.type.removeprefix('builtins.')}: {error.message}"
+    where = _where(runtime, record, error)
+    what = words.failure(error.type, error.message, error.step_id)
+    return f"run {record.id} failed: {where}{what}\n{what_to_type(runtime, record)}"
 
 
 def _where(runtime: Runtime, record: RunRecord, error: ErrorRecord) -> str:

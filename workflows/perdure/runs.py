@@ -40,12 +40,24 @@ _NOBODY_AFTER_S = 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a run is, in steps."""
+    """How far a run is, in steps: ``str`` of it is ``"3/12"``.
+
+    Attributes:
+        done: steps that are committed, or skipped.
+        running: steps of which an attempt runs now.
+        failed: steps that failed for good.
+        total: all steps.
+    """
 
     done: int
     running: int
     failed: int
     total: int
+
+    @property
+    def waiting(self) -> int:
+        """Return how many steps are neither done, nor running, nor failed."""
+        return self.total - self.done - self.running - self.failed
 
     def __str__(self) -> str:
         return f"{self.done}/{self.total}"

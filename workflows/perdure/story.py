@@ -93,5 +93,5 @@ def _when(attempts: Sequence[AttemptRecord]) -> str:
 
 
 def _error(error: ErrorRecord) -> str:
-    kind = error.type.removeprefix("builtins.")
-    return words.printable(words.one_line(f"{kind}: {error.message}", 500))
+    said = words.failure(error.type, error.message, error.step_id)
+    return words.printable(words.one_line(said, 500))

@@ -42,7 +42,8 @@ def load_target(target: str) -> Workflow[Any, Any]:
 
 def _is_file_name(place: str) -> bool:
     """Say whether a file is meant: nothing that is no module's name is looked for as one."""
-    return place.endswith(".py") or not all(part.isidentifier() for part in place.split("."))
+    is_module_name = all(part.isidentifier() for part in place.split("."))
+    return place.endswith(".py") or not is_module_name or Path(place).is_file()
 
 
 def _load_file(place: str) -> types.ModuleType:
@@ -97,7 +98,7 @@ def _execute(path: Path, name: str) -> types.ModuleType:
     linecache.checkcache(str(path))
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise DefinitionError(f"{path} cannot be imported as Python source")
+        raise DefinitionError(f"{path} cannot be imported as Python source: name a FILE.py")
     module = importlib.util.module_from_spec(spec)
     before = sys.modules.get(name)
     sys.modules[name] = module

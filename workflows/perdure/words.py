@@ -47,6 +47,23 @@ def one_line(text: str, width: int) -> str:
     return flat if len(flat) <= width else flat[: width - 1] + "…"
 
 
+def failure(kind: str, message: str, step_id: str | None = None) -> str:
+    """Return what was raised as its reader needs it: ``"ValueError: no"``.
+
+    Errors of perdure's own speak for themselves: neither their class nor the step before the
+    message is said again.
+
+    Args:
+        kind: qualified name of the class, ``"builtins.ValueError"``.
+        message: its text.
+        step_id: the step, where it is named beside this.
+    """
+    if kind.startswith(("perdure.", "perdure_storage.")) and message:
+        return message.removeprefix(f"{step_id}: ")
+    name = kind.removeprefix("builtins.")
+    return f"{name}: {message}" if message else name
+
+
 def count(number: int) -> str:
     """Return ``"10,000"``."""
     return f"{number:,}"

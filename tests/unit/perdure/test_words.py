@@ -37,3 +37,60 @@ def test_age_is_said_in_its_largest_unit(ago: float, text: str) -> None:
 def test_one_line_has_no_breaks_and_keeps_to_its_width() -> None:
     assert words.one_line("a\n  b\tc", 10) == "a b c"
     assert words.one_line("abcdefgh", 5) == "abcd…"
+
+
+def test_failure_is_told_as_its_reader_needs_it() -> None:
+    assert words.failure("builtins.ValueError", "no") == "ValueError: no"
+    assert words.failure("shop.Refused", "no", "fit") == "shop.Refused: no"
+    assert words.failure("builtins.KeyboardInterrupt", "") == "KeyboardInterrupt"
+
+
+def test_failure_of_our_own_says_neither_its_class_nor_the_step_again() -> None:
+    assert words.failure("perdure.errors.WorkerLost", "fit: it died", "fit") == "it died"
+    assert words.failure("perdure.errors.WorkerLost", "fit: it died") == "fit: it died"
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "said"),
+    [(0, "step", "0 steps"), (1, "retry", "1 retry"), (10_000, "retry", "10,000 retries")],
+)
+def test_things_are_counted_with_their_plural(number: int, noun: str, said: str) -> None:
+    assert words.count_of(number, noun) == said
+
+
+@pytest.mark.parametrize(
+    ("per_second", "said"),
+    [(4102.4, "4,102 steps/s"), (2.49, "2.5 steps/s"), (0.2, "12.0 steps/min")],
+)
+def test_rate_is_told_in_the_unit_that_fits(per_second: float, said: str) -> None:
+    assert words.rate(per_second, "steps") == said
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "said"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1536, "1.5 KiB"),
+        (4 << 30, "4.0 GiB"),
+        (3 << 50, "3072.0 TiB"),
+    ],
+)
+def test_sizes_have_binary_units(size_bytes: int, said: str) -> None:
+    assert words.size(size_bytes) == said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("plain ünï 数据", "plain ünï 数据"),
+        ("\x1b[1;31mred\x1b[0m", "red"),
+        ("\x1b]0;title\x07text", "text"),
+        ("\x1b]8;;https://x\x1b\\link", "link"),
+        ("a\tb", "a    b"),
+        ("bell\x07\x1b", "bell��"),
+        ("two\nlines", "two�lines"),
+    ],
+)
+def test_nothing_printable_is_left_for_a_terminal_to_obey(text: str, said: str) -> None:
+    assert words.printable(text) == said

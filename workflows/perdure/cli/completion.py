@@ -7,6 +7,7 @@ complete and nothing is said: a shell prints whatever goes wrong into the line t
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,14 @@ def statuses(incomplete: str) -> list[str]:
     return names if incomplete.isupper() else [name.lower() for name in names]
 
 
+def step_statuses(incomplete: str) -> list[str]:
+    """Complete the status of a step, in the case in which somebody types it."""
+    from perdure_storage.lifecycle import StepStatus
+
+    names = [status.value for status in StepStatus]
+    return names if incomplete.isupper() else [name.lower() for name in names]
+
+
 def run_ids(context: typer.Context, incomplete: str) -> Words:
     """Complete a run's id: the newest ones that begin so."""
 
@@ -57,7 +66,7 @@ def run_ids(context: typer.Context, incomplete: str) -> Words:
         from perdure_storage.records import RunQuery
 
         runs = store.list_runs(RunQuery(id_prefix=incomplete, limit=_LIMIT))
-        return [(run.id, f"{run.workflow}, {run.status}") for run in runs]
+        return [(run.id, f"{run.workflow}, {run.status}") for run in runs if " " not in run.id]
 
     return _ask_store(context, read)
 
@@ -95,12 +104,21 @@ def _ask_store(context: typer.Context, read: Callable[[RunStore], Words]) -> Wor
     store: RunStore | None = None
     try:
         store = _open(context.params.get("store"))
-        return read(store) if store is not None else []
+        found = read(store) if store is not None else []
+        return [(word, about) for word, about in found if _is_harmless(word + about)]
     except Exception:  # noqa: BLE001 - a damaged or a busy store is no reason to disturb a prompt
         return []
     finally:
         if store is not None:
             store.close()
+
+
+_HARMLESS = re.compile(r"[\w @%+=:,./\[\]{}^-]*")
+
+
+def _is_harmless(text: str) -> bool:
+    """Say whether a shell takes it for plain words: zsh evaluates what a completion prints."""
+    return _HARMLESS.fullmatch(text) is not None
 
 
 def _open(url: str | None) -> RunStore | None:

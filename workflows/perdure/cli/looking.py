@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perdure.cli.completion import statuses, step_ids, workflows
-from perdure.cli.endings import ExitCode, say
+from perdure.cli.completion import statuses, step_ids, step_statuses, workflows
+from perdure.cli.endings import ExitCode, UsageError, say
 from perdure.cli.parameters import read_tags
 from perdure.cli.session import IdArgument, JsonOption, StepArgument, StoreOption, TracebackOption
 
 if TYPE_CHECKING:
+    from perdure.cli.views import RunView
     from perdure.client import Perdure
     from perdure.runs import Run, Step
 
@@ -62,26 +63,41 @@ def ls(
 
 def show(
     run_id: IdArgument,
-    step_id: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[STEP]", help="Show this step's attempts.", autocompletion=step_ids
+    step_id: StepArgument = None,
+    status: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STATUS",
+            help="Only steps of these; may be repeated.",
+            autocompletion=step_statuses,
         ),
     ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="List every step, however many there are.")
+    ] = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
     traceback: TracebackOption = False,
 ) -> int:
-    """Show a run and its steps, or the attempts of one step."""
+    """Show a run and its steps, or one step: its attempts, what it took, asked for and held.
+
+    Of more than 50 steps a summary is shown: how many of each name, then those that failed, that
+    run and that wait for another attempt. --all lists all, --status some. Values are shown as
+    they looked when they were committed; nothing is decoded.
+    """
     from perdure.cli.naming import find
     from perdure.cli.opening import open_existing
+    from perdure.cli.views import view_run
 
+    wanted = _step_statuses(status)
     with open_existing(store) as perdure:
         run = find(perdure, run_id)
-        if step_id is None:
-            _show_run(run, perdure.runtime.clock.now(), as_json=as_json)
+        if step_id is not None:
+            _show_step(run[step_id], as_json=as_json)
         else:
-            _show_attempts(run[step_id], as_json=as_json)
+            view = view_run(run, steps=True)
+            now = perdure.runtime.clock.now()
+            _show_run(view, now, wanted=wanted, every=every, as_json=as_json)
     return ExitCode.OK
 
 
@@ -159,25 +175,44 @@ def _list(perdure: Perdure, runs: list[Run], *, as_json: bool) -> None:
         say(f"no such runs in {perdure.runtime.store.url}")
 
 
-def _show_run(run: Run, now: datetime, *, as_json: bool) -> None:
-    from perdure.cli.tables import print_run
-    from perdure.cli.views import to_json, view_run
+def _step_statuses(given: list[str] | None) -> set[str]:
+    from perdure.errors import known_names
+    from perdure_storage.lifecycle import StepStatus
 
-    view = view_run(run, steps=True)
+    names = {name.upper() for name in given or ()}
+    for name in names:
+        if name not in StepStatus.__members__:
+            raise UsageError(f"no status {name!r}{known_names(name, StepStatus.__members__)}")
+    return names
+
+
+def _show_run(
+    view: RunView, now: datetime, *, wanted: set[str], every: bool, as_json: bool
+) -> None:
+    from msgspec.structs import replace
+
+    from perdure.cli.tables import EACH_UP_TO, print_run
+    from perdure.cli.views import to_json
+
+    steps = [step for step in view.steps if not wanted or step.status in wanted]
     if as_json:
-        print(to_json(view))
+        print(to_json(replace(view, steps=steps)))
         return
-    print_run(view, now)
-    if view.status in ("FAILED", "CANCELLED", "INTERRUPTED", "PAUSED"):
-        say(run.next_command)
+    print_run(view, now, steps if wanted or every else None)
+    if wanted and not steps:
+        say(f"no step is {' or '.join(sorted(wanted))}")
+    if len(view.steps) > EACH_UP_TO and not (wanted or every):
+        say(f"--all lists all {len(view.steps):,} steps, --status FAILED those that failed")
+    if view.next:
+        say(view.next)
 
 
-def _show_attempts(step: Step, *, as_json: bool) -> None:
-    from perdure.cli.tables import print_attempts
-    from perdure.cli.views import to_json, view_attempt
+def _show_step(step: Step, *, as_json: bool) -> None:
+    from perdure.cli.details import print_detail, view_detail
+    from perdure.cli.views import to_json
 
-    views = [view_attempt(attempt) for attempt in step.attempts]
+    detail = view_detail(step)
     if as_json:
-        print(to_json(views))
+        print(to_json(detail))
     else:
-        print_attempts(views)
+        print_detail(detail)

@@ -91,14 +91,15 @@ def _find(
             f"--{head} is an option of perdure's, not a parameter of the workflow",
             f"it stands before the target: perdure run --{head} ... TARGET",
         )
-    near = did_you_mean(f"--{head}", [_dashed(each) for each in known])
+    near = did_you_mean(f"--{head}", [dashed(each) for each in known])
     raise UsageError(
         f"no parameter --{head}{near}",
         f"{_listing(known)}; options of perdure stand before the target",
     )
 
 
-def _dashed(name: str) -> str:
+def dashed(name: str) -> str:
+    """Return a parameter's name as it is typed: ``"--n-jobs"``."""
     return f"--{name.replace('_', '-')}"
 
 
@@ -125,7 +126,7 @@ def _set(given: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
 def _listing(known: Collection[str]) -> str:
     if not known:
         return "this workflow has no parameters"
-    return "its parameters: " + ", ".join(_dashed(name) for name in known)
+    return "its parameters: " + ", ".join(dashed(name) for name in known)
 
 
 def read_tags(words: Sequence[str]) -> dict[str, str]:

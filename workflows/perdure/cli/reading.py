@@ -120,6 +120,8 @@ def _target(output: str, *, force: bool) -> Path | None:
         raise UsageError(
             f"there is no folder {target.parent}", f"make it: mkdir -p {target.parent}"
         )
+    if target.exists() and not target.is_file():
+        raise UsageError(f"{target} is no plain file", "-o - writes to the standard output")
     if target.exists() and not force:
         raise UsageError(f"{target} exists", "--force overwrites it")
     return target

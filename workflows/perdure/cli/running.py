@@ -108,7 +108,7 @@ def run(
 
     Options of perdure stand before TARGET, parameters of the workflow after it, typed by its
     signature: --k 5, --xs 1 --xs 2 for a list, --shuffle and --no-shuffle for a bool, --cfg.lr 0.1
-    for a field, and JSON for anything.
+    for a field, or JSON for a list, a dict or a record. TARGET --help lists them.
 
     What a step returned is stored before anything uses it. After a kill, a crash or Ctrl-C
     `perdure resume ID` goes on from there. With --json the run is printed, also one that failed.
@@ -116,11 +116,11 @@ def run(
     from perdure.cli.naming import find_id
     from perdure.cli.opening import open_store
     from perdure.cli.parameters import read_tags
-    from perdure.cli.targets import describe_parameters, read_inputs
+    from perdure.cli.targets import describe_parameters, read_inputs, refuse_missing
     from perdure.target import load_target
 
     workflow = load_target(target)
-    if parameters and parameters[-1] == "--help":
+    if parameters and parameters[-1] in ("--help", "-h"):
         print(describe_parameters(workflow, target))
         return ExitCode.OK
     options = {
@@ -137,6 +137,7 @@ def run(
     given = {name: value for name, value in options.items() if value is not None}
     own = {name for parameter in context.command.params for name in parameter.opts}
     inputs = read_inputs(workflow, parameters or [], options=own)
+    refuse_missing(workflow, inputs, target)
     with open_store(store, executor=executor, workers=workers) as perdure:
         if reuse is not None and reuse != "last":
             given["reuse"] = find_id(perdure.runtime.store, reuse)

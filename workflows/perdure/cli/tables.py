@@ -8,7 +8,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from perdure import words
-from perdure.cli.views import AttemptView, ErrorView, Preview, RunView, StepView
+from perdure.cli.views import (
+    ErrorView,
+    GroupView,
+    Preview,
+    RunView,
+    StepView,
+    group_steps,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,6 +32,12 @@ _COLOURS = {
     "QUEUED": "blue",
 }
 _PIPE_WIDTH = 1000
+_NARROW = 60
+_SHORT = {"STATUS", "ATTEMPT", "ATTEMPTS", "TOOK", "STARTED", "MEMORY"}
+EACH_UP_TO = 50
+"""Steps that are listed one by one; of more a summary is more use."""
+_REMARKABLE = ("FAILED", "RUNNING", "READY")
+_REMARKABLE_UP_TO = 20
 
 
 def console() -> Console:
@@ -38,11 +51,11 @@ def console() -> Console:
 
 def print_runs(runs: list[RunView], now: datetime) -> None:
     """Print one line a run, newest first."""
-    table = _columns("ID", "WORKFLOW", "STATUS", "CREATED", "TOOK")
+    table = columns("ID", "WORKFLOW", "STATUS", "CREATED", "TOOK")
     for run in runs:
         table.add_row(
-            _plain(run.id),
-            _plain(run.workflow),
+            plain(run.id),
+            plain(run.workflow),
             status(run.status),
             words.age(run.created_at, now),
             words.duration(_took(run)),
@@ -50,30 +63,29 @@ def print_runs(runs: list[RunView], now: datetime) -> None:
     console().print(table)
 
 
-def print_run(run: RunView, now: datetime) -> None:
-    """Print a run's facts and its steps."""
+def print_run(run: RunView, now: datetime, steps: list[StepView] | None = None) -> None:
+    """Print a run's facts and its steps; of very many of them a summary, failed ones first.
+
+    Args:
+        run: the run.
+        now: the time.
+        steps: the steps to list, however many; by default as fits.
+    """
     out = console()
     out.print(_facts(run, now))
     if run.error is not None:
-        out.print(_plain(describe(run.error)), style="red")
-    if run.steps:
+        out.print(plain(describe(run.error)), style="red")
+    if not run.steps:
+        return
+    out.print()
+    if steps is not None or len(run.steps) <= EACH_UP_TO:
+        out.print(_steps(run.steps if steps is None else steps))
+        return
+    out.print(_groups(group_steps(run.steps)))
+    remarkable = [step for status in _REMARKABLE for step in run.steps if step.status == status]
+    if remarkable:
         out.print()
-        out.print(_steps(run.steps))
-
-
-def print_attempts(attempts: list[AttemptView]) -> None:
-    """Print one line a try."""
-    table = _columns("GENERATION", "ATTEMPT", "ENDED", "WORKER", "TOOK", "ERROR")
-    for attempt in attempts:
-        table.add_row(
-            str(attempt.generation),
-            str(attempt.attempt),
-            attempt.cause or "not yet",
-            _plain(attempt.worker),
-            words.duration(attempt.duration_s),
-            _plain(words.one_line(describe(attempt.error), 120)) if attempt.error else "",
-        )
-    console().print(table)
+        out.print(_steps(remarkable[:_REMARKABLE_UP_TO]))
 
 
 def status(text: str) -> str:
@@ -84,9 +96,8 @@ def status(text: str) -> str:
 
 def describe(error: ErrorView) -> str:
     """Return an error as Python would print its last line, with the step that raised it."""
-    kind = error.type.removeprefix("builtins.")
     where = f" (step {error.step})" if error.step else ""
-    return f"{kind}: {error.message}{where}" if error.message else f"{kind}{where}"
+    return f"{words.failure(error.type, error.message, error.step)}{where}"
 
 
 def show_preview(preview: Preview | None, width: int = 60) -> str:
@@ -101,34 +112,59 @@ def show_preview(preview: Preview | None, width: int = 60) -> str:
 
 
 def _facts(run: RunView, now: datetime) -> Table:
-    from rich.table import Table
-
-    table = Table.grid(padding=(0, 2))
-    table.add_row("run", _plain(run.id))
-    table.add_row("workflow", _plain(run.workflow))
+    table = facts_table()
+    table.add_row("run", plain(run.id))
+    table.add_row("workflow", plain(run.workflow))
     table.add_row("status", status(run.status))
     if run.origin:
-        table.add_row("origin", _plain(run.origin))
+        table.add_row("origin", plain(run.origin))
     table.add_row(
         "created", f"{run.created_at:%Y-%m-%d %H:%M:%S} UTC ({words.age(run.created_at, now)})"
     )
+    if run.driver is not None:
+        table.add_row("driven by", plain(run.driver))
+    if run.deadline is not None:
+        table.add_row("deadline", f"{run.deadline:%Y-%m-%d %H:%M:%S} UTC")
     if run.total is not None:
-        table.add_row("steps", f"{run.done} of {run.total} done")
+        table.add_row("steps", _count_steps(run))
     if _took(run) is not None:
         table.add_row("took", words.duration(_took(run)))
     for name, preview in run.inputs.items():
-        table.add_row("input", _plain(f"{name} = {show_preview(preview)}"))
+        table.add_row("input", plain(f"{name} = {show_preview(preview)}"))
     for name, tag in run.tags.items():
-        table.add_row("tag", _plain(f"{name}={tag}"))
+        table.add_row("tag", plain(f"{name}={tag}"))
     if run.forked_from:
-        table.add_row("made from", _plain(run.forked_from))
+        table.add_row("made from", plain(run.forked_from))
     if run.parent:
-        table.add_row("parent", _plain(run.parent))
+        table.add_row("parent", plain(run.parent))
+    return table
+
+
+def _count_steps(run: RunView) -> str:
+    more = [
+        f"{number:,} {what}"
+        for number, what in ((run.failed, "failed"), (run.running, "running"))
+        if number
+    ]
+    return ", ".join([f"{run.done:,} of {run.total:,} done", *more])
+
+
+def _groups(groups: list[GroupView]) -> Table:
+    table = columns("STEPS", "ALL", "DONE", "FAILED", "RUNNING", "WAITING", "TYPICALLY")
+    for group in groups:
+        counts = (group.total, group.done, group.failed, group.running, group.waiting)
+        table.add_row(
+            plain(group.name),
+            *(f"{number:,}" if number else "" for number in counts),
+            words.duration(group.duration_s),
+        )
     return table
 
 
 def _steps(steps: list[StepView]) -> Table:
-    table = _columns("STEP", "STATUS", "ATTEMPTS", "TOOK", "VALUE", "WHY")
+    if _is_narrow():
+        return _steps_in_brief(steps)
+    table = columns("STEP", "STATUS", "ATTEMPTS", "TOOK", "VALUE", "WHY")
     for step in steps:
         value = (
             words.one_line(describe(step.error), _text_width())
@@ -136,22 +172,40 @@ def _steps(steps: list[StepView]) -> Table:
             else show_preview(step.preview)
         )
         table.add_row(
-            _plain(step.id),
+            plain(step.id),
             status(step.status),
             str(step.attempts or ""),
             words.duration(step.duration_s),
-            _plain(value),
-            _plain(words.one_line(step.reason, _text_width())),
+            plain(value),
+            plain(words.one_line(step.reason, _text_width())),
         )
     return table
 
 
-def _columns(*names: str) -> Table:
+def _steps_in_brief(steps: list[StepView]) -> Table:
+    table = columns("STEP", "STATUS", "TOOK")
+    for step in steps:
+        table.add_row(plain(step.id), status(step.status), words.duration(step.duration_s))
+    return table
+
+
+def facts_table() -> Table:
+    """Return an empty table of names and values."""
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    return table
+
+
+def columns(*names: str) -> Table:
+    """Return an empty table with a header and no lines."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in names:
-        table.add_column(name, no_wrap=name in {"STATUS", "ATTEMPTS", "TOOK"}, overflow="fold")
+        table.add_column(name, no_wrap=name in _SHORT, overflow="fold")
     return table
 
 
@@ -165,13 +219,17 @@ def _is_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty()  # None: it was closed by our caller
 
 
+def _is_narrow() -> bool:
+    return _is_terminal() and shutil.get_terminal_size().columns < _NARROW
+
+
 def _text_width() -> int:
     """Return how much of a sentence fits a column; a pipe gets all of it."""
     return 60 if _is_terminal() else _PIPE_WIDTH
 
 
-def _plain(text: str) -> str:
-    """Escape what Rich would take for markup, and control characters that a terminal would obey."""
+def plain(text: str) -> str:
+    """Return ``text`` so that neither Rich finds markup in it nor a terminal something to obey."""
     from rich.markup import escape
 
     return escape("".join(char if char.isprintable() or char == "\n" else "�" for char in text))

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shlex
 import types
-from collections.abc import Collection, Sequence, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from datetime import date, timedelta
+from decimal import Decimal
+from enum import Enum
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
+from uuid import UUID
 
-from perdure.cli.parameters import ParameterView, parse
+from perdure.cli.endings import UsageError
+from perdure.cli.parameters import ParameterView, dashed, parse
+from perdure.conform import field_types, type_text
 
 if TYPE_CHECKING:
     from perdure.schema import Field
@@ -34,6 +43,20 @@ def read_inputs(
     return convert(workflow.schema, given)
 
 
+def refuse_missing(workflow: Workflow[Any, Any], given: Mapping[str, Any], target: str) -> None:
+    """Raise UsageError if a parameter without a default is not given; names all of them."""
+    missing = [
+        f"{dashed(field.name)} ({field.text or 'any value'})"
+        for field in workflow.schema.fields
+        if field.required and field.name not in given
+    ]
+    if missing:
+        raise UsageError(
+            f"{workflow.name} needs {', '.join(missing)}",
+            f"its parameters: perdure run {shlex.quote(target)} --help",
+        )
+
+
 def describe_parameters(workflow: Workflow[Any, Any], target: str) -> str:
     """Return the help of one workflow: what it does and what it takes."""
     import inspect
@@ -42,20 +65,40 @@ def describe_parameters(workflow: Workflow[Any, Any], target: str) -> str:
     text = inspect.getdoc(workflow.function)
     if text:
         lines += [text, ""]
-    views = [view_of(field) for field in workflow.schema.fields]
-    width = max((len(_spelling(view)) for view in views), default=0)
-    lines += ["Parameters:"] if views else ["It has no parameters."]
-    for view in views:
-        default = "required" if view.default is None else f"default: {view.default}"
-        lines.append(f"  {_spelling(view):<{width}}  {view.annotation or 'any value'}  ({default})")
+    rows = [row for field in workflow.schema.fields for row in _rows(field)]
+    width = max((len(spelling) for spelling, _ in rows), default=0)
+    lines += ["Parameters:"] if rows else ["It has no parameters."]
+    lines += [f"  {spelling:<{width}}  {meaning}" for spelling, meaning in rows]
     return "\n".join(lines)
 
 
+def _rows(field: Field) -> Iterator[tuple[str, str]]:
+    """Yield how a parameter is typed and what it takes, then the same of each field of a record."""
+    view = view_of(field)
+    default = "required" if view.default is None else f"default: {view.default}"
+    yield _spelling(view), f"{view.annotation or 'any value'}  ({default})"
+    for kind in _alternatives(field.annotation):
+        if dataclasses.is_dataclass(kind):
+            for name, annotation in field_types(kind).items():
+                yield f"  {dashed(field.name)}.{name}", type_text(annotation)
+
+
 def _spelling(view: ParameterView) -> str:
-    name = view.name.replace("_", "-")
+    name = dashed(view.name)
     if view.is_flag:
-        return f"--{name} / --no-{name}"
-    return f"--{name} ..." if view.is_many else f"--{name}"
+        return f"{name} / --no-{name.removeprefix('--')}"
+    return f"{name} ..." if view.is_many else name
+
+
+def _typed(value: Any) -> str:
+    """Return a default as somebody would type it."""
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, timedelta):
+        return f"{value.total_seconds():g}s"
+    if isinstance(value, PurePath | date | Decimal | UUID):
+        return str(value)
+    return repr(value)
 
 
 def view_of(field: Field) -> ParameterView:
@@ -64,7 +107,7 @@ def view_of(field: Field) -> ParameterView:
     return ParameterView(
         name=field.name,
         annotation=field.text,
-        default=None if field.required else repr(field.default),
+        default=None if field.required else _typed(field.default),
         is_flag=bool in kinds,
         is_many=any(_is_many(kind) for kind in kinds),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,7 @@ from perdure_storage.shapes import readable
 
 if TYPE_CHECKING:
     from perdure.runs import Run, Step
-    from perdure_storage.records import AttemptRecord, ErrorRecord
+    from perdure_storage.records import AttemptRecord, ErrorRecord, RunRecord
 
 
 Preview = dict[str, Any]
@@ -43,19 +45,42 @@ class AttemptView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class StepView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One step; ``preview`` is what its value looked like when it was committed."""
+    """One step; ``preview`` is what its value looked like when it was committed.
+
+    ``name`` is what many calls of one task have in common, ``peak_memory_bytes`` what its last
+    attempt held at most.
+    """
 
     id: str
     status: str
+    name: str = ""
     attempts: int = 0
     duration_s: float | None = None
+    peak_memory_bytes: int | None = None
     preview: Preview | None = None
     reason: str = ""
     error: ErrorView | None = None
 
 
+class GroupView(msgspec.Struct, frozen=True, kw_only=True):
+    """The steps of one name, counted; ``duration_s`` is the median of those that ended."""
+
+    name: str
+    total: int
+    done: int
+    failed: int
+    running: int
+    waiting: int
+    duration_s: float | None
+
+
 class RunView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One run; ``steps``, ``done`` and ``total`` come with ``show``, ``result`` with ``run``."""
+    """One run; ``result`` comes with ``run``, ``steps`` and what is about them with ``show``.
+
+    Attributes:
+        driver: who drives it now: process and host; None if nobody does.
+        next: what to type to go on with it, where nobody drives it.
+    """
 
     id: str
     workflow: str
@@ -69,7 +94,13 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     metadata: dict[str, Any] = {}
     parent: str | None = None
     forked_from: str | None = None
+    deadline: datetime | None = None
+    driver: str | None = None
+    next: str = ""
     done: int | None = None
+    running: int | None = None
+    failed: int | None = None
+    waiting: int | None = None
     total: int | None = None
     error: ErrorView | None = None
     result: Any = None
@@ -81,8 +112,7 @@ def view_run(run: Run, *, steps: bool = False) -> RunView:
     from perdure.runs import status_of
 
     record = run.record
-    views = [view_step(step) for step in run.steps()] if steps else []
-    return RunView(
+    view = RunView(
         id=record.id,
         workflow=record.workflow,
         status=str(status_of(record)),
@@ -90,31 +120,81 @@ def view_run(run: Run, *, steps: bool = False) -> RunView:
         started_at=record.started_at,
         finished_at=record.finished_at,
         origin=record.origin,
-        inputs={name: _preview(value.preview) for name, value in record.inputs.items()},
+        inputs={name: read_preview(value.preview) for name, value in record.inputs.items()},
         tags=record.tags,
         metadata=record.metadata,
         parent=record.parent,
         forked_from=record.forked_from,
-        done=sum(step.status in _DONE for step in views) if steps else None,
-        total=len(views) if steps else None,
-        error=_error(record.error),
-        steps=views,
+        deadline=record.deadline,
+        error=view_error(record.error),
+    )
+    return _with_steps(view, run, record) if steps else view
+
+
+def _with_steps(view: RunView, run: Run, record: RunRecord) -> RunView:
+    steps = [view_step(step) for step in run.steps()]
+    whole = group_steps([msgspec.structs.replace(step, name="") for step in steps])
+    counts = whole[0] if whole else None
+    return msgspec.structs.replace(
+        view,
+        steps=steps,
+        driver=_driver(run, record),
+        next=run.next_command if view.status in _STOPPED else "",
+        done=counts.done if counts else 0,
+        running=counts.running if counts else 0,
+        failed=counts.failed if counts else 0,
+        waiting=counts.waiting if counts else 0,
+        total=len(steps),
+    )
+
+
+def _driver(run: Run, record: RunRecord) -> str | None:
+    if record.owner is None or not run.is_driven:
+        return None
+    return f"process {record.owner.pid} on {record.owner.host}"
+
+
+def group_steps(steps: Iterable[StepView]) -> list[GroupView]:
+    """Return the steps counted by name, in the order in which the names come first."""
+    groups: dict[str, list[StepView]] = {}
+    for step in steps:
+        groups.setdefault(step.name, []).append(step)
+    return [_group(name, members) for name, members in groups.items()]
+
+
+def _group(name: str, steps: list[StepView]) -> GroupView:
+    statuses = Counter(step.status for step in steps)
+    done = sum(statuses[status] for status in _DONE)
+    durations = sorted(step.duration_s for step in steps if step.duration_s is not None)
+    return GroupView(
+        name=name,
+        total=len(steps),
+        done=done,
+        failed=statuses["FAILED"],
+        running=statuses["RUNNING"],
+        waiting=len(steps) - done - statuses["FAILED"] - statuses["RUNNING"],
+        duration_s=durations[len(durations) // 2] if durations else None,
     )
 
 
 _DONE = ("SUCCEEDED", "SKIPPED")
+_STOPPED = ("FAILED", "CANCELLED", "INTERRUPTED", "PAUSED")
 
 
 def view_step(step: Step) -> StepView:
     """Return a step as it stood when it was asked for."""
+    from perdure.engine.matching import match_name
+
     return StepView(
         id=step.id,
         status=str(step.status),
+        name=match_name(step.plan),
         attempts=len(step.attempts),
         duration_s=_seconds(step.duration),
+        peak_memory_bytes=step.row.peak_memory_bytes if step.row is not None else None,
         preview=step.preview,
         reason=step.row.reason if step.row is not None else "",
-        error=_error(step.error),
+        error=view_error(step.error),
     )
 
 
@@ -132,7 +212,7 @@ def view_attempt(attempt: AttemptRecord) -> AttemptView:
         started_at=attempt.started_at,
         duration_s=_seconds(took),
         peak_memory_bytes=attempt.peak_memory_bytes,
-        error=_error(attempt.error),
+        error=view_error(attempt.error),
     )
 
 
@@ -149,7 +229,8 @@ def value_to_json(value: Any) -> Any:
         return readable(repr(value))
 
 
-def _error(error: ErrorRecord | None) -> ErrorView | None:
+def view_error(error: ErrorRecord | None) -> ErrorView | None:
+    """Return an error as data; nothing is unpickled."""
     if error is None:
         return None
     return ErrorView(
@@ -161,7 +242,8 @@ def _error(error: ErrorRecord | None) -> ErrorView | None:
     )
 
 
-def _preview(text: str) -> Preview | None:
+def read_preview(text: str) -> Preview | None:
+    """Return what a value looked like, from what was noted with it."""
     return msgspec.json.decode(text, type=Preview) if text else None
 
 

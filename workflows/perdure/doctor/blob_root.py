@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 from perdure.doctor.disks import check_room, judge_writing
 from perdure.doctor.finding import Finding, ok, problem, warning
-from perdure.remedies import shell_of
+from perdure.remedies import Shell, shell_of
 from perdure.settings import Settings
 from perdure.words import count_of
 from perdure_storage.blobs import BlobRoot, open_blobs
@@ -20,6 +21,8 @@ from perdure_storage.roots import is_folder, public_url
 from perdure_storage.sql_runs import SqlRunStore
 
 _PROBE_BYTES = 64 << 10
+_DELETING = timedelta(minutes=10)
+"""A deletion that began longer ago than this will not be finished by who began it."""
 _DISK = "check the disk, or the service that holds the blobs"
 
 
@@ -31,6 +34,7 @@ def check_blobs(settings: Settings, store: SqlRunStore, clock: Clock) -> Iterato
     if blobs is not None:
         yield _probe(blobs, clock)
         yield from _check_leftovers(settings, store, blobs)
+        yield judge_deletions(store.list_tombstones(clock.now() - _DELETING), shell_of(settings))
 
 
 def _open(settings: Settings, store: SqlRunStore) -> Generator[Finding, None, BlobRoot | None]:
@@ -64,6 +68,14 @@ def _probe(blobs: BlobRoot, clock: Clock) -> Finding:
     if not same:
         return problem("writing of blobs", f"{blobs.url} gave back other bytes", _DISK)
     return judge_writing("writing of blobs", Path(blobs.url), took_s)
+
+
+def judge_deletions(left: Sequence[str], shell: Shell) -> Finding:
+    """Say whether runs are deleted and not all gone: their ids cannot be used again."""
+    if not left:
+        return ok("deleted runs", "all that they left is gone")
+    said = f"{count_of(len(left), 'run')} deleted, with logs or spools that are still there"
+    return warning("deleted runs", said, f"`{shell.command('gc')}` finishes it")
 
 
 def _check_leftovers(settings: Settings, store: SqlRunStore, blobs: BlobRoot) -> Iterator[Finding]:

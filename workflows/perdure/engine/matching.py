@@ -104,6 +104,9 @@ def _match_rest(
         name = match_name(step)
         if equal := same.get((name, fingerprints[step.id])):
             adopted[step.id] = equal.popleft()
+        elif step.own.startswith(GIVEN):
+            reasons[step.id] = "its value is given"
+            why.roots.note(step, f"the given value of {step.id}")
         elif others := named.get(name):
             alike = tuple(row for row in others if row.own == step.own)
             if alike:

@@ -85,7 +85,7 @@ def _hold_back(matching: Matching, plan: Plan) -> Matching:
     for step_id, root in doubtful.items():
         if step_id in held:
             candidates[step_id] = (held[step_id], *candidates.get(step_id, ()))
-            what = f"the value of {root} is given" if root in given else f"{root} runs again"
+            what = f"the given value of {root}" if root in given else f"{root} runs again"
             reasons[step_id] = f"something upstream changed: {what}"
     return msgspec.structs.replace(
         matching,

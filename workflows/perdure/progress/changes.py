@@ -194,8 +194,8 @@ def _because(error: ErrorRecord | None) -> str:
 
 
 def _text(error: ErrorRecord) -> str:
-    kind = error.type.removeprefix("builtins.")
-    return words.printable(" ".join(f"{kind}: {error.message}".split()))
+    said = words.failure(error.type, error.message, error.step_id)
+    return words.printable(" ".join(said.split()))
 
 
 def _name(attempt: Running) -> str:

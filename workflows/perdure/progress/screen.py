@@ -8,12 +8,13 @@ as two thousand steps. Six styles and the way back to the first line are all tha
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from typing import TextIO
+from typing import Any, TextIO, TypeAlias
 
 from rich.cells import cell_len
 
@@ -52,6 +53,7 @@ class Screen:
         self._is_line_open = False
         self._is_open = False
         self._passing: list[tuple[str, AboveScreen]] = []
+        self._handlers: list[tuple[_Handler, AboveScreen]] = []
 
     @property
     def width(self) -> int:
@@ -78,6 +80,7 @@ class Screen:
                     above = AboveScreen(stream, self)
                     setattr(sys, name, above)
                     self._passing.append((name, above))
+                    self._handlers += _redirect_handlers(above)
 
     def draw(self, lines: Sequence[Line]) -> None:
         """Replace the frame. It never gets lower, so that nothing below jumps."""
@@ -97,7 +100,11 @@ class Screen:
             for name, above in self._passing:
                 if getattr(sys, name) is above:
                     setattr(sys, name, above.stream)
+            for handler, above in self._handlers:
+                if handler.stream is above:
+                    handler.setStream(above.stream)
             self._passing.clear()
+            self._handlers.clear()
 
     def print_above(self, stream: TextIO, text: str) -> int:
         """Write somebody else's text where the frame is now, and the frame below it."""
@@ -157,6 +164,21 @@ class Screen:
         self._stream.write(text)
         self._stream.flush()
         self._drawn_at = time.monotonic()
+
+
+_Handler: TypeAlias = "logging.StreamHandler[Any]"
+
+
+def _redirect_handlers(above: AboveScreen) -> list[tuple[_Handler, AboveScreen]]:
+    """Let log handlers write above the frame too: they keep the stream that was there first."""
+    named = logging.root.manager.loggerDict.values()
+    loggers = [logging.root, *(each for each in named if isinstance(each, logging.Logger))]
+    found = []
+    for handler in (handler for logger in loggers for handler in logger.handlers):
+        if isinstance(handler, logging.StreamHandler) and handler.stream is above.stream:
+            handler.setStream(above)
+            found.append((handler, above))
+    return found
 
 
 class AboveScreen:

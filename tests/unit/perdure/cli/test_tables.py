@@ -2,10 +2,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 from perdure.cli import tables
-from perdure.cli.views import ErrorView, RunView, StepView
+from perdure.cli.views import ErrorView, RunView, StepView, group_steps
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
 RUN = RunView(
@@ -74,3 +75,44 @@ def test_user_text_is_neither_markup_nor_terminal_commands(
     out = capsys.readouterr().out
     assert "[red]a" in out
     assert "\x1b" not in out
+
+
+def many(count: int) -> RunView:
+    steps = [
+        StepView(
+            id=f"item#{number}",
+            name="item",
+            status="FAILED" if number == 7 else "SUCCEEDED",
+            duration_s=float(number),
+        )
+        for number in range(count)
+    ]
+    return msgspec.structs.replace(
+        RUN, steps=[*steps, StepView(id="g", name="g", status="PENDING")]
+    )
+
+
+def test_steps_are_counted_by_name() -> None:
+    item, gather = group_steps(many(100).steps)
+
+    assert (item.name, item.total, item.done, item.failed, item.waiting) == ("item", 100, 99, 1, 0)
+    assert item.duration_s == 50.0
+    assert (gather.waiting, gather.duration_s) == (1, None)
+
+
+def test_few_steps_are_listed_and_many_summed_up(capsys: pytest.CaptureFixture[str]) -> None:
+    tables.print_run(many(tables.EACH_UP_TO - 1), NOW)
+    few = capsys.readouterr().out
+    tables.print_run(many(tables.EACH_UP_TO), NOW)
+    summed_up = capsys.readouterr().out
+
+    assert few.count("item#") == tables.EACH_UP_TO - 1
+    assert summed_up.count("item#") == 1
+    assert "item#7" in summed_up
+
+
+def test_thousands_of_failures_are_not_all_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    failed = [StepView(id=f"item#{n}", name="item", status="FAILED") for n in range(3000)]
+    tables.print_run(msgspec.structs.replace(RUN, steps=failed), NOW)
+
+    assert capsys.readouterr().out.count("item#") == 20

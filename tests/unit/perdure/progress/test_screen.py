@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 from collections.abc import Callable
 from typing import TextIO
@@ -102,6 +103,25 @@ def test_prints_go_above_the_frame(open_screen: Opens, terminal: Terminal) -> No
     screen.draw(lines("2/3", "slow"))
 
     assert terminal.shown == ["from a step", "from another", "2/3", "slow"]
+
+
+def test_what_a_log_handler_writes_goes_above_the_frame_and_the_handler_is_given_back(
+    open_screen: Opens, terminal: Terminal
+) -> None:
+    handler = logging.StreamHandler(terminal)
+    logger = logging.getLogger("tests.screen")
+    logger.addHandler(handler)
+    screen = open_screen()
+
+    screen.draw(lines("1/3", "slow"))
+    logger.warning("from a handler")
+    screen.draw(lines("2/3", "slow"))
+    shown = terminal.shown
+    screen.close()
+    logger.removeHandler(handler)
+
+    assert shown == ["from a handler", "2/3", "slow"]
+    assert handler.stream is terminal
 
 
 def test_line_that_somebody_has_begun_keeps_the_frame_away(

@@ -1,0 +1,153 @@
+"""``on_change`` and ``on_divergence``: what becomes of results that today's run would not give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perdure.client import Perdure, open_store
+from perdure.errors import NondeterminismError, RunConflict, RunFailed
+from perdure.task import task
+from perdure_storage.lifecycle import RunStatus
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[Perdure]:
+    with open_store(str(tmp_path / "store" / "perdure.db"), executor="inline") as opened:
+        yield opened
+
+
+class World:
+    """A folder in which steps leave traces, and a gate that lets them pass."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def open_gate(self) -> None:
+        (self.folder / "gate").touch()
+
+    def runs_of(self, name: str) -> int:
+        path = self.folder / name
+        return len(path.read_text()) if path.exists() else 0
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def note(folder: str, name: str) -> int:
+    """Count an execution in a file that perdure does not know; return how many there were."""
+    path = Path(folder) / name
+    with path.open("a") as file:
+        file.write("x")
+    return len(path.read_text())
+
+
+# --- on_change ----------------------------------------------------------------------------------
+@task
+def times(factor: int, folder: str) -> int:
+    note(folder, "times")
+    return 10 * factor
+
+
+@task
+def passes(x: int, folder: str) -> int:
+    note(folder, "passes")
+    if not (Path(folder) / "gate").exists():
+        raise ValueError("closed")
+    return x
+
+
+def dag(factor: int, folder: Path) -> Any:
+    return passes.bind(times.bind(factor, str(folder)), str(folder))
+
+
+@pytest.fixture
+def failed(client: Perdure, world: World) -> World:
+    """A run "r" of which one step has committed and one has failed; then that is mended."""
+    with pytest.raises(RunFailed):
+        client.run(dag(1, world.folder), run_id="r")
+    world.open_gate()
+    return world
+
+
+def test_changed_step_is_recomputed(client: Perdure, failed: World) -> None:
+    assert client.run(dag(2, failed.folder), run_id="r") == 20
+
+    assert failed.runs_of("times") == 2
+    assert "its arguments changed" in client.why("r", "times")
+
+
+def test_changed_step_is_reused_on_demand(client: Perdure, failed: World) -> None:
+    assert client.run(dag(2, failed.folder), run_id="r", on_change="reuse") == 10
+
+    assert failed.runs_of("times") == 1
+
+
+def test_change_is_refused_on_demand_and_the_run_stays_as_it_is(
+    client: Perdure, failed: World
+) -> None:
+    with pytest.raises(RunConflict, match=r"times runs: its arguments changed.*on_change='fail'"):
+        client.run(dag(2, failed.folder), run_id="r", on_change="fail")
+
+    assert client.get_run("r").status is RunStatus.FAILED
+    assert client.run(dag(1, failed.folder), run_id="r", on_change="fail") == 10
+    assert failed.runs_of("times") == 1
+
+
+# --- on_divergence ------------------------------------------------------------------------------
+@task(checkpoint=False)
+def counts(folder: str) -> int:
+    return note(folder, "counts")
+
+
+@task
+def reads(x: int, folder: str) -> int:
+    note(folder, "reads")
+    return x
+
+
+@task
+def joins(x: int, y: int, folder: str) -> tuple[int, int]:
+    if not (Path(folder) / "gate").exists():
+        raise ValueError("closed")
+    return x, y
+
+
+@pytest.fixture
+def diverging(client: Perdure, world: World) -> World:
+    """A run "r" whose uncheckpointed first step gives another value each time; one step read it."""
+    folder = str(world.folder)
+    first = counts.bind(folder)
+    with pytest.raises(RunFailed):
+        client.run(joins.bind(reads.bind(first, folder), first, folder), run_id="r")
+    world.open_gate()
+    return world
+
+
+def test_rebuilt_value_that_differs_fails_the_run_and_names_who_read_the_other(
+    client: Perdure, diverging: World
+) -> None:
+    with pytest.raises(NondeterminismError, match=r"counts.*reads.*on_divergence"):
+        client.resume("r").result()
+
+
+def test_steps_that_read_the_other_value_are_recomputed_on_demand(
+    client: Perdure, diverging: World
+) -> None:
+    assert client.resume("r", on_divergence="recompute").result() == (2, 2)
+
+    assert diverging.runs_of("reads") == 2
+
+
+def test_mix_of_values_is_kept_on_demand_and_recorded(client: Perdure, diverging: World) -> None:
+    run = client.resume("r", on_divergence="keep")
+
+    assert run.result() == (1, 2)
+    assert diverging.runs_of("reads") == 1
+    (event,) = (event for event in run.events() if event.kind == "diverged")
+    assert event.detail == {"consumers": ["reads"], "policy": "keep"}

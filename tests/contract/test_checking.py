@@ -1,0 +1,74 @@
+"""What a check of a whole store counts as a problem, and what it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from perdure_storage.blobs import BlobRoot, open_blobs
+from perdure_storage.checking import check_store
+from perdure_storage.connect import open_run_store
+from perdure_storage.contract_samples import NOW, a_step, a_value, by, claimed
+from perdure_storage.lifecycle import RunStatus
+from perdure_storage.records import Digest, PinRecord, Place, RunEnd, StepId, StepKey, StoredValue
+from perdure_storage.sql_runs import SqlRunStore
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqlRunStore]:
+    store = open_run_store(tmp_path / "perdure.db", key=b"k" * 32)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def blobs(store: SqlRunStore, tmp_path: Path) -> BlobRoot:
+    return open_blobs(tmp_path / "blobs", store.store_id, bind=True)
+
+
+def stored(blobs: BlobRoot, data: bytes) -> StoredValue:
+    value = a_value(data.decode(), place=Place.BLOB)
+    return msgspec.structs.replace(value, integrity=blobs.put([data]))
+
+
+def test_a_value_that_was_lost_and_rebuilt_as_another_is_no_problem(
+    store: SqlRunStore, blobs: BlobRoot
+) -> None:
+    run = claimed(store)
+    first, second = stored(blobs, b"first"), stored(blobs, b"second")
+    store.commit([by(run, a_step("run", "s", value=first))])
+    lost = (StepKey(StepId("s"), 1),)
+    store.commit([by(run, a_step("run", "s", 2, value=second), lost=lost)])
+    blobs.delete(first.integrity)
+
+    assert check_store(store, blobs, deep=True).problems == ()
+    blobs.delete(second.integrity)
+    (problem,) = check_store(store, blobs).problems
+    assert second.integrity in problem.message
+
+
+def test_a_blob_that_a_pinned_backup_needs_is_one(store: SqlRunStore, blobs: BlobRoot) -> None:
+    run = claimed(store)
+    value = stored(blobs, b"data")
+    end = RunEnd(status=RunStatus.SUCCEEDED)
+    store.commit([by(run, a_step("run", "s", value=value), end=end)])
+    store.pin(PinRecord(id="backup", at=NOW))
+    store.delete_run(run.id)
+    blobs.delete(value.integrity)
+
+    (problem,) = check_store(store, blobs).problems
+
+    assert "a pinned backup" in problem.message
+
+
+def test_what_nothing_refers_to_is_none(store: SqlRunStore, blobs: BlobRoot) -> None:
+    claimed(store)
+    blobs.put([b"an orphan"])
+    store.condemn([Digest(f"blake3:{0:064x}")])
+
+    report = check_store(store, blobs, deep=True)
+
+    assert (report.runs, report.blobs, report.problems) == (1, 0, ())
