@@ -54,7 +54,7 @@ class Schema:
         return self.revisions[self.revisions.index(revision) + 1 :]
 
 
-CURRENT = Schema(Path(__file__).parent / "migrations", ("0001", "0002", "0003"))
+CURRENT = Schema(Path(__file__).parent / "migrations", ("0001", "0002", "0003", "0004"))
 
 _VERSION = sa.Table(
     "alembic_version",

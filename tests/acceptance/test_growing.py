@@ -9,6 +9,7 @@ import pytest
 from tests.acceptance import growing_steps as steps
 
 import perdure
+from perdure.cli.details import view_detail
 from perdure.client import Perdure, open_store
 from perdure.errors import DefinitionError, RunFailed
 from perdure_storage.lifecycle import StepStatus
@@ -155,3 +156,24 @@ def test_lost_value_of_a_map_is_rebuilt_from_the_items_that_are_there(
     assert steps.ran(tmp_path) == []
     states = {row.step_id: row.status for row in inline.runtime.store.list_steps(RunId("r"))}
     assert set(states.values()) == {StepStatus.SUCCEEDED}
+
+
+def test_show_tells_of_a_grown_step_what_it_took(inline: Perdure, tmp_path: Path) -> None:
+    inline.run(steps.scale.map(steps.numbers.bind(3), y=7), run_id="m")
+
+    detail = view_detail(inline.get_run("m")["scale[2]"])
+
+    assert detail.task.endswith("growing_steps.scale")
+    assert [(taken.name, taken.of) for taken in detail.inputs] == [
+        ("[0]", "constant"),
+        ("y", "constant"),
+    ]
+    assert [str(taken.preview["repr"]) for taken in detail.inputs if taken.preview] == ["2", "7"]
+
+
+def test_steps_of_a_map_are_found_by_a_pattern(inline: Perdure) -> None:
+    inline.run(steps.scale.map(steps.numbers.bind(12)), run_id="m")
+
+    found = [step.id for step in inline.get_run("m").steps(name="scale[*]")]
+
+    assert found == [f"scale[{index}]" for index in range(12)]

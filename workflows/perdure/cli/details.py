@@ -34,7 +34,7 @@ from perdure_storage.shapes import readable
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from perdure.runs import Run, Step
+    from perdure.runs import Step
     from perdure_storage.records import StoredValue
 
 _SHOWN = 20
@@ -98,7 +98,7 @@ class DetailView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 def view_detail(step: Step) -> DetailView:
     """Return a step as it stood when it was asked for."""
     run, row = step.run, step.row
-    function = run.plan.functions[step.plan.function]
+    function = step.graph.functions[step.plan.function]
     attempts = [view_attempt(attempt) for attempt in step.attempts]
     peaks = [each.peak_memory_bytes for each in attempts if each.peak_memory_bytes is not None]
     return DetailView(
@@ -110,11 +110,11 @@ def view_detail(step: Step) -> DetailView:
         where=f"{function.file}:{function.line}" if function.file else "",
         why=step.why(),
         duration_s=step.duration.total_seconds() if step.duration is not None else None,
-        asked=_asked(run.plan, step.plan),
+        asked=_asked(step.graph, step.plan),
         peak_memory_bytes=max(peaks, default=None),
         code=row.code if row is not None else "",
         fingerprint=row.fingerprint if row is not None else "",
-        inputs=_inputs(run, step.plan),
+        inputs=_inputs(step),
         preview=step.preview,
         attempts=attempts,
         error=view_error(step.error),
@@ -134,12 +134,13 @@ def _asked(plan: Plan, step: StepPlan) -> AskedView:
 
 
 # --- what it takes ------------------------------------------------------------------------------
-def _inputs(run: Run, step: StepPlan) -> list[InputView]:
-    named = [(f"[{at}]", arg) for at, arg in enumerate(step.args)] + list(step.kwargs.items())
+def _inputs(step: Step) -> list[InputView]:
+    call, run = step.plan, step.run
+    named = [(f"[{at}]", arg) for at, arg in enumerate(call.args)] + list(call.kwargs.items())
     leaves = [leaf for name, arg in named for leaf in _leaves(name, arg)]
     wanted = {leaf.step for _, leaf in leaves if isinstance(leaf, FromStep)}
     values = {each.id: each.row.value for each in run.steps() if each.id in wanted and each.row}
-    return [_input(run, values, name, leaf) for name, leaf in leaves]
+    return [_input(step, values, name, leaf) for name, leaf in leaves]
 
 
 def _leaves(name: str, arg: Arg) -> Iterator[tuple[str, Arg]]:
@@ -157,16 +158,16 @@ def _leaves(name: str, arg: Arg) -> Iterator[tuple[str, Arg]]:
             yield name, arg
 
 
-def _input(run: Run, values: dict[str, StoredValue | None], name: str, leaf: Arg) -> InputView:
+def _input(step: Step, values: dict[str, StoredValue | None], name: str, leaf: Arg) -> InputView:
     match leaf:
-        case FromStep(step, path):
-            of, value = f"step {step}", values.get(step)
+        case FromStep(upstream, path):
+            of, value = f"step {upstream}", values.get(upstream)
         case FromInput(parameter, path):
-            of, value = f"parameter {parameter}", run.record.inputs.get(parameter)
+            of, value = f"parameter {parameter}", step.run.record.inputs.get(parameter)
         case FromSecret(secret):
             return InputView(name=name, of=f"secret {secret}")
         case Const(index):
-            of, value, path = "constant", run.plan.constants[index], ()
+            of, value, path = "constant", step.graph.constants[index], ()
         case _:
             raise TypeError(f"no leaf: {leaf!r}")
     preview = read_preview(value.preview) if value is not None else None
