@@ -135,10 +135,15 @@ def _key(row: StepRecord) -> tuple[str, int]:
 
 
 def retire_leftovers(run: RunState, root: StepState) -> None:
-    """Take rows out of force that were of earlier lives of a step's graph and have no place."""
+    """Take rows out of force that were of earlier lives of a step's graph and have no place.
+
+    Those of earlier links of its chain stay: should the value be lost, they are there.
+    """
     placed = run.placed.pop(root.id, set())
-    rows = run.grown.pop(root.id, ())
-    retire_rows(run, (row for row in rows if row.step_id not in placed))
+    rows = run.grown.get(root.id)
+    if rows is not None:
+        retire_rows(run, (row for row in rows if row.step_id not in placed))
+        run.grown[root.id] = [row for row in rows if row.step_id in placed]
 
 
 def _match_donated(
