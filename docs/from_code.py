@@ -57,7 +57,7 @@ def _commands(command: Any, path: str, level: int) -> Iterator[str]:
 def _command(command: Any, path: str, level: int) -> Iterator[str]:
     arguments = [each for each in command.params if each.param_type_name == "argument"]
     offered = [each for each in command.params if each.param_type_name == "option"]
-    rows = [(f"`{_metavar(each)}`", _help(each)) for each in arguments]
+    rows = [(_cell(f"`{_metavar(each)}`"), _help(each)) for each in arguments]
     rows += [(_spelling(each), _help(each)) for each in offered if not each.hidden]
     yield f"{'#' * level} {path}\n"
     yield f"{_paragraphs(command.help)}\n"
@@ -79,7 +79,7 @@ def _metavar(parameter: Any) -> str:
 
 def _spelling(option: Any) -> str:
     names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
-    return names if option.is_flag else f"{names} `{_metavar(option)}`"
+    return names if option.is_flag else _cell(f"{names} `{_metavar(option)}`")
 
 
 def _help(parameter: Any) -> str:
@@ -91,7 +91,9 @@ def _help(parameter: Any) -> str:
 def _as_code(text: str) -> str:
     """Return Markdown in which options are code: else two dashes would be printed as one."""
     parts = text.split("`")
-    parts[::2] = [re.sub(r"(?<![\w-])--[a-z][\w.-]*", r"`\g<0>`", part) for part in parts[::2]]
+    parts[::2] = [
+        re.sub(r"(?<![\w-])--[a-z][\w-]*(?:\.\w+)*", r"`\g<0>`", part) for part in parts[::2]
+    ]
     return "`".join(parts)
 
 

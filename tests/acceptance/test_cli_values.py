@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from perdure.cli import main
+
 VALUES = dedent(
     """
     import numpy as np
@@ -195,16 +197,18 @@ def test_cat_shows_what_was_not_kept_as_it_looked(seen: Any) -> None:
     ids=" ".join,
 )
 def test_value_that_cannot_be_shown_or_written_is_refused(
-    seen: Any, words: list[str], said: str
-) -> None:
+    seen: Any, words: list[str], said: str, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(seen.folder)
     before = sorted(seen.folder.iterdir())
 
-    ended = seen(*words)
+    code = main(words)
 
-    assert ended.code == 2, ended.err
-    assert said in ended.err
-    assert "Traceback" not in ended.err
-    assert ended.out == ""
+    printed = capsys.readouterr()
+    assert code == 2, printed.err
+    assert said in printed.err
+    assert printed.out == ""
     assert sorted(seen.folder.iterdir()) == before
 
 

@@ -212,11 +212,16 @@ READS = (
 
 
 @pytest.mark.parametrize("words", READS)
-def test_verb_answers_in_json(prepared: Any, words: str) -> None:
-    ended = prepared(*words.split(), "--json")
+def test_verb_answers_in_json(
+    words: str, prepared: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(prepared.folder)
 
-    assert ended.code == 0, ended.err
-    assert is_json(ended.out)
+    code = main([*words.split(), "--json"])
+
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    assert is_json(printed.out)
 
 
 def is_json(text: str) -> bool:

@@ -20,8 +20,9 @@ from perdure_storage.lifecycle import RunStatus, StepStatus
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 VERBS = (
-    "run", "resume", "up", "demo", "ls", "show", "logs", "why", "cat", "get", "cancel", "pause",
-    "delete", "gc", "db check", "db backup", "db upgrade", "config show", "doctor",
+    "run", "resume", "rerun", "fork", "spin", "up", "demo", "ls", "show", "logs", "why", "explain",
+    "diff", "cat", "get", "cancel", "pause", "delete", "gc", "db check", "db backup", "db upgrade",
+    "config show", "doctor",
 )  # fmt: skip
 
 

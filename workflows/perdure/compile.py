@@ -13,7 +13,7 @@ from blake3 import blake3
 
 from perdure.arguments import ArgumentWriter, Constants, encode, given_digest, own_digest
 from perdure.bundle import make_bundle
-from perdure.errors import DefinitionError, did_you_mean
+from perdure.errors import DefinitionError, NotSerializable, did_you_mean
 from perdure.fingerprint import CodeDigest, code_digest, plain_digest, version_digest
 from perdure.graph.dag import Dag, Step, make_dag
 from perdure.graph.node import Node, TaskSpec, describe
@@ -196,18 +196,14 @@ class _Compiler:
         )
 
     def _step(self, step: Step) -> StepPlan:
-        call, spec = step.call, step.call.spec
+        spec = step.call.spec
         function, code = self._function(spec)
-        text: list[str] = []
-        where = f"{step.id}.bind"
-        args: list[Arg] = []
-        for index, template in enumerate(call.args):
-            text.append(f"#{index}")
-            args.append(self._writer.write(template, f"{where}(#{index})", text))
-        kwargs: dict[str, Arg] = {}
-        for name in sorted(call.kwargs):
-            text.append(f"{name}=")
-            kwargs[name] = self._writer.write(call.kwargs[name], f"{where}({name})", text)
+        try:
+            args, kwargs, text = self._arguments(step)
+        except (NotSerializable, DefinitionError) as error:
+            found = self._functions[function]
+            error.add_note(f"  in a call of {found.qualname}, {found.file}:{found.line}")
+            raise
         given = given_digest(text)
         return StepPlan(
             id=step.id,
@@ -221,6 +217,20 @@ class _Compiler:
             after=step.after,
             options=self._option(spec),
         )
+
+    def _arguments(self, step: Step) -> tuple[list[Arg], dict[str, Arg], list[str]]:
+        """Write the arguments of a step, and the text over which they are compared."""
+        text: list[str] = []
+        where = f"{step.id}.bind"
+        args: list[Arg] = []
+        for index, template in enumerate(step.call.args):
+            text.append(f"#{index}")
+            args.append(self._writer.write(template, f"{where}(#{index})", text))
+        kwargs: dict[str, Arg] = {}
+        for name in sorted(step.call.kwargs):
+            text.append(f"{name}=")
+            kwargs[name] = self._writer.write(step.call.kwargs[name], f"{where}({name})", text)
+        return args, kwargs, text
 
     def _parameter(self, parameter: Parameter) -> Parameter:
         if not parameter.static:

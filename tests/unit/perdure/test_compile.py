@@ -226,6 +226,15 @@ def test_a_constant_that_cannot_be_stored_names_the_path_and_two_remedies(values
     assert caught.value.path == 'use.bind(#0)["model"][1]'
 
 
+def test_a_constant_that_cannot_be_stored_names_the_function_and_its_place(values: Values) -> None:
+    with pytest.raises(NotSerializable) as caught:
+        compiled(use.bind(threading.Lock()), values)
+
+    (note,) = caught.value.__notes__
+    assert note.startswith("  in a call of use, ")
+    assert "test_compile.py:" in note
+
+
 def test_a_closure_that_cannot_be_stored_names_the_variable(values: Values) -> None:
     lock = threading.Lock()
 

@@ -108,7 +108,7 @@ def _lines(error: Exception, *, show_traceback: bool) -> list[str]:
     if isinstance(error, Interrupted):
         return [str(error)]
     if isinstance(error, DefinitionError | NotSerializable):
-        return [f"error: {error}", *_place(error)]
+        return [f"error: {error}", *getattr(error, "__notes__", ()), *_place(error)]
     if isinstance(error, PerdureError):
         hint = getattr(error, "hint", "")
         return [f"error: {error}", *([hint] if hint else [])]
