@@ -31,6 +31,7 @@ CALM = 10
 LONG_S = 5.0
 """How long an attempt runs before that is worth a line."""
 _ERROR_WIDTH = 200
+_TOO_MANY = f"more changes than anybody reads: a line every {SUM_EVERY_S:g} s sums them up"
 
 
 class Teller:
@@ -48,6 +49,7 @@ class Teller:
         self._window_ends = now + timedelta(seconds=SUM_EVERY_S)
         self._in_window = 0
         self._untold = 0
+        self._is_summing = False
         self._long: set[Running] = set()
 
     def tell(self, commits: Iterable[RunCommit], now: datetime) -> list[str]:
@@ -60,6 +62,9 @@ class Teller:
             lines += [self._placed(line, done) for line in [*lost, *self._of_tries(news)]]
             lines += self._of_rows(news, done)
         lines += self._of_long_ones(now)
+        if self._untold and not self._is_summing:
+            self._is_summing = True
+            lines.append(self._placed(_TOO_MANY, self._board.done))
         if now >= self._window_ends:
             lines += self._close_window(now)
         return lines
@@ -109,6 +114,7 @@ class Teller:
         lines = [_sum(self._board.look(now))] if self._untold else []
         if self._in_window <= CALM:
             self._each_left = EACH_UP_TO
+            self._is_summing = False
         self._window_ends = now + timedelta(seconds=SUM_EVERY_S)
         self._in_window = self._untold = 0
         return lines
