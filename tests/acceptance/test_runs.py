@@ -334,7 +334,7 @@ def test_timeout_inline_is_refused_unless_said(tmp_path: Path) -> None:
 def test_step_past_its_timeout_is_killed(processes: Perdure, tmp_path: Path) -> None:
     started = time.monotonic()
 
-    with pytest.raises(RunFailed, match="ran longer than its timeout of 0.5 s"):
+    with pytest.raises(RunFailed, match=r"ran longer than its timeout of 0\.5 s"):
         processes.run(waits_for.options(timeout=0.5).bind(str(tmp_path / "never")))
 
     assert time.monotonic() - started < 20
