@@ -87,7 +87,8 @@ def graft(run: RunState, root: StepState, expansion: ExpansionRecord) -> Graft:
         member = run.steps[step.id]
         member.below = root
         if step.id not in standing:
-            member.generation = max(member.generation, root.generation)
+            taken = run.taken.get(step.id, 0)
+            member.generation = max(member.generation, root.generation, taken + 1)
     _wait_for(root, run.steps[plan.output.step])
     own = _match_own(run, root, plan, prints, is_first=not expansion.link)
     return Graft(root, own, _match_donated(run, root, plan, prints), _extend(run, plan, base))

@@ -78,6 +78,7 @@ def load_run(
         taken = msgspec.structs.replace(donated, kept={}, adopted=held, obsolete=())
         hold(run, taken, now, reason=f"taken over from {record.reuse_from}")
     _grow_again(run, expansions, attempts, now)
+    run.taken = _taken(run, attempts, expansions)
     _restore_failures(run, rows)
     _restore_attempts(run, attempts, now)
     if record.forked_from is not None and record.reuse_from is None:
@@ -85,6 +86,18 @@ def load_run(
     run.count_missing(run.steps)
     _look_at_takeovers(run)
     return run
+
+
+def _taken(
+    run: RunState, attempts: Iterable[AttemptRecord], expansions: Iterable[ExpansionRecord]
+) -> dict[str, int]:
+    taken: dict[str, int] = {}
+    lives = [(attempt.step_id, attempt.generation) for attempt in attempts]
+    lives += [(expansion.step_id, expansion.generation) for expansion in expansions]
+    for step_id, generation in lives:
+        if step_id not in run.steps:
+            taken[step_id] = max(taken.get(step_id, 0), generation)
+    return taken
 
 
 def _grow_again(

@@ -166,6 +166,8 @@ class RunState:
         executor: name of the executor that runs its steps.
         outputs: steps of which the result is made; their values are always stored.
         grown: rows of graphs that steps gave in earlier lives, by the step that waited.
+        taken: the newest generation that steps had begun which are not there now: their graph is
+            to be given again.
         placed: ids of the graphs that a step gives in its life of now, where older rows are left.
         donated: rows of such graphs of the run that this one was made from, by their name.
         extensions: what executors have to know of the graphs that were there at the load.
@@ -181,6 +183,7 @@ class RunState:
         self.unfinished = 0
         self.positions = 0
         self.grown: dict[str, list[StepRecord]] = {}
+        self.taken: dict[str, int] = {}
         self.placed: dict[str, set[str]] = {}
         self.donated: dict[str, list[StepRecord]] = {}
         self.answered: list[StepState] = []
