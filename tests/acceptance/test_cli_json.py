@@ -127,3 +127,12 @@ def test_reader_that_is_gone_before_anything_is_written_is_no_error(
     assert process.returncode == 0
     assert process.stderr.read() == ""
     process.stdout = None  # communicate() would read it again
+
+
+def test_detached_run_that_has_finished_already_gives_its_result(command_line: Any) -> None:
+    done = command_line("run", "--id", "one", "w.py:doubles")
+
+    again = command_line("run", "--detach", "--id", "one", "w.py:doubles")
+
+    assert (again.code, again.out) == (0, done.out)
+    assert "nobody drives" not in again.err

@@ -169,7 +169,7 @@ def test_fork_runs_only_what_an_edit_reaches(client: Perdure, project: Project) 
     assert run.result() == "20 of none up to 4"
     assert project.ran("b") == ["mean", "report"]
     assert "its code changed (flow.scale" in client.why("b", "mean")
-    assert client.why("b", "load") == "load was taken over: taken over from a"
+    assert client.why("b", "load") == "load was taken over from a"
     assert run.parent == "a"
 
 

@@ -129,7 +129,8 @@ class Perdure:
     def submit(self, dag: Any, **options: Any) -> Run:
         """Record the run for some ``perdure up`` to drive; warns when none is alive."""
         run = self._submit(dag, options, say=False)
-        if not any(alive for owner, alive in self.runtime.store.coordinators() if owner.serves):
+        serving = (alive for owner, alive in self.runtime.store.coordinators() if owner.serves)
+        if run.record.status in RUN_LIVE and not any(serving):
             up = shell_of(self.settings).command("up")
             log.warning("nobody drives this store now: start `%s` to run %s", up, run.id)
         return run

@@ -18,8 +18,10 @@ def of_ended(row: StepRecord, attempts: Sequence[AttemptRecord]) -> str:
     """Return the story of a step that has a row: why it ran or did not, and each try."""
     reason = row.reason or "it had not run before"
     if row.attempt == 0:
-        did = "did not run" if row.own.startswith(GIVEN) else "was taken over"
-        return _with_tries(f"{row.step_id} {did}: {reason}", attempts, least=1)
+        did = "did not run: " if row.own.startswith(GIVEN) else "was taken over: "
+        if reason.startswith("taken over from "):
+            did = "was "
+        return _with_tries(f"{row.step_id} {did}{reason}", attempts, least=1)
     first = f"{row.step_id} ran ({_count(attempts, row)}): {reason}"
     if row.error is not None and len(attempts) < 2:
         caught = " and that was caught" if row.caught else ""

@@ -85,7 +85,7 @@ def test_failed_step_tells_its_error() -> None:
 
 def test_step_that_was_taken_over_tells_from_where() -> None:
     assert story.of_ended(row(attempt=0, reason="taken over from one"), []) == (
-        "fit was taken over: taken over from one"
+        "fit was taken over from one"
     )
 
 

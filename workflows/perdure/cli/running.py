@@ -142,7 +142,10 @@ def run(
         if reuse is not None and reuse != "last":
             given["reuse"] = find_id(perdure.runtime.store, reuse)
         if detach:
-            return _leave(perdure, workflow.submit(inputs=inputs, **given), as_json=as_json)
+            left = workflow.submit(inputs=inputs, **given)
+            if not is_terminal(left.record.status):
+                return _leave(perdure, left, as_json=as_json)
+            return finish(perdure, left, session_of(context), as_json=as_json)
         made = perdure.begin(workflow, inputs=inputs, **given)
         return finish(perdure, made, session_of(context), as_json=as_json)
 
@@ -250,6 +253,7 @@ def _leave(perdure: Perdure, run: Run, *, as_json: bool) -> int:
     """Say that a run is recorded, and who drives it."""
     from perdure.cli.views import to_json, view_run
     from perdure.engine.ownership import is_seen_dead
+    from perdure.remedies import shell_of
 
     serving = [
         owner
@@ -257,7 +261,8 @@ def _leave(perdure: Perdure, run: Run, *, as_json: bool) -> int:
         if alive and owner.serves and not is_seen_dead(owner)
     ]
     who = f" (process {serving[0].pid} on {serving[0].host})" if serving else ", once there is one,"
-    say(f"run {run.id} is recorded: `perdure up`{who} drives it")
+    up = shell_of(perdure.settings).command("up")
+    say(f"run {run.id} is recorded: `{up}`{who} drives it")
     if as_json:
         print(to_json(view_run(run)))
     return ExitCode.SUSPENDED
