@@ -12,6 +12,7 @@ import perdure
 from perdure.cli.details import view_detail
 from perdure.client import Perdure, open_store
 from perdure.errors import DefinitionError, RunFailed
+from perdure.target import load_target
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import RunId
 
@@ -102,7 +103,7 @@ def test_failed_item_names_its_place_and_is_the_only_one_to_run_again(
 
 
 def test_iterables_of_different_lengths_are_refused(inline: Perdure) -> None:
-    with pytest.raises(RunFailed, match=r"equally long: #0 has 2, #1 has 3"):
+    with pytest.raises(RunFailed, match=r"scale.map: its .* equally long: #0 has 2, #1 has 3"):
         inline.run(steps.scale.map([1, 2], steps.numbers.bind(3)))
 
 
@@ -110,12 +111,12 @@ def test_iterables_of_different_lengths_are_refused(inline: Perdure) -> None:
     ("wrong", "message"),
     [
         (lambda: steps.scale.map(), "nothing to map over"),
-        (lambda: steps.scale.map("text"), "is a str, which is one value"),
+        (lambda: steps.scale.map("text"), "one value, of type str"),
         (lambda: steps.scale.map({1, 2}), "whose order is not its own"),
         (lambda: steps.scale.map({"a": 1}), "whose order is not its own"),
         (lambda: steps.scale.map(5), "cannot be iterated"),
         (lambda: perdure.each(5), "cannot be iterated"),
-        (lambda: perdure.product([1], "ab"), "is a str"),
+        (lambda: perdure.product([1], "ab"), "of type str"),
     ],
 )
 def test_what_cannot_be_mapped_over_is_refused_where_it_is_written(
@@ -177,3 +178,52 @@ def test_steps_of_a_map_are_found_by_a_pattern(inline: Perdure) -> None:
     found = [step.id for step in inline.get_run("m").steps(name="scale[*]")]
 
     assert found == [f"scale[{index}]" for index in range(12)]
+
+
+SCRIPT = """\
+from perdure import task, workflow
+
+
+@task
+def items(n: int) -> list[int]:
+    return list(range(n))
+
+
+@task
+def risky(i: int) -> int:
+    with open("ran", "a") as file:
+        file.write(f"{i}\\n")
+    if i == BAD:
+        raise ValueError("bad item")
+    return i * i
+
+
+@task
+def total(xs: list[int]) -> int:
+    return sum(xs)
+
+
+@workflow
+def w(n: int = 5) -> int:
+    return total.bind(risky.map(items.bind(n)))
+"""
+
+
+def test_mended_task_of_a_map_runs_only_for_the_items_that_had_not_committed(
+    inline: Perdure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    script = tmp_path / "w.py"
+    script.write_text(SCRIPT.replace("BAD", "3"))
+    with pytest.raises(RunFailed, match=r"risky\[3\].*bad item"):
+        inline.run(load_target("w.py"), run_id="r")
+    done = {row.step_id for row in inline.runtime.store.list_steps(RunId("r")) if row.value}
+    (tmp_path / "ran").unlink()
+    script.write_text(SCRIPT.replace("BAD", "99"))
+
+    assert inline.resume("r", code="current").result() == 30
+
+    again = {f"risky[{line}]" for line in (tmp_path / "ran").read_text().split()}
+    assert again == {f"risky[{index}]" for index in range(5)} - done
+    assert "risky[3]" in again
+    assert "code changed" in inline.why("r", "risky[3]")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from blake3 import blake3
-
 from perdure.errors import DefinitionError
 from perdure.graph.arguments import Entries, Fields, Items, find_path, resolve
 from perdure.graph.node import Call, Inputs, Node, input_name, path_of, source_of
@@ -177,14 +175,3 @@ def _positive(path: Path, outputs: int) -> Path:
     if outputs > 1 and isinstance(first, Item) and isinstance(first.key, int) and first.key < 0:
         return (Item(first.key + outputs), *path[1:])
     return path
-
-
-def given_digest(text: list[str]) -> str:
-    """Return the digest over a step's arguments: their shape and their constants."""
-    # No part has a zero in it: they are digests, names of the language, and secrets' names.
-    return blake3("\0".join(text).encode(errors="surrogatepass")).hexdigest(16)
-
-
-def own_digest(code: str, outputs: int, catch: bool, given: str) -> str:
-    """Return the digest over all of a step that is its own, nothing upstream."""
-    return "own:" + blake3(f"{code}\0{outputs}\0{catch}\0{given}".encode()).hexdigest(16)

@@ -11,13 +11,23 @@ from typing import Any
 import msgspec
 from blake3 import blake3
 
-from perdure.arguments import ArgumentWriter, Constants, encode, given_digest, own_digest
+from perdure.arguments import ArgumentWriter, Constants, encode
 from perdure.bundle import make_bundle
 from perdure.errors import DefinitionError, NotSerializable, did_you_mean
 from perdure.fingerprint import CodeDigest, code_digest, plain_digest, version_digest
 from perdure.graph.dag import Dag, Step, make_dag
 from perdure.graph.node import Node, TaskSpec, describe
-from perdure.plan import Arg, Function, Parameter, Plan, StepOptions, StepPlan, encode_plan
+from perdure.plan import (
+    Arg,
+    Function,
+    Parameter,
+    Plan,
+    StepOptions,
+    StepPlan,
+    encode_plan,
+    given_digest,
+    own_digest,
+)
 from perdure.secret import SecretRef
 from perdure.sources import is_local_name
 from perdure.target import load_target, origin_of

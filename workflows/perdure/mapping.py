@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from perdure.errors import DefinitionError
 from perdure.graph.node import Node
+from perdure.plan import Function
 
 T = TypeVar("T")
 
@@ -36,6 +37,10 @@ class Children:
     """What the step of a map returns: a node for each item, in order."""
 
     nodes: Sequence[Any]
+
+
+MAPPED = 2
+"""How many of ``expand``'s arguments say what is mapped: they are code rather than data."""
 
 
 class Bindable(Protocol):
@@ -84,13 +89,13 @@ def refuse_unordered(values: Any, where: str) -> None:
     """
     kind = type(values).__name__
     if isinstance(values, str | bytes | bytearray):
-        raise DefinitionError(f"{where} is a {kind}, which is one value: write [{kind}(...)]")
+        raise DefinitionError(f"{where} is one value, of type {kind}: write a list of them")
     if isinstance(values, Set | Mapping):
         raise DefinitionError(
-            f"{where} is a {kind}, whose order is not its own: write sorted(...) of it, or a list"
+            f"{where} is of type {kind}, whose order is not its own: write sorted(...) of it, or a list"
         )
     if not isinstance(values, Iterable) and not hasattr(values, "__getitem__"):
-        raise DefinitionError(f"{where} is a {kind}, which cannot be iterated: write a list")
+        raise DefinitionError(f"{where} is of type {kind}, which cannot be iterated: write a list")
 
 
 def expand(
@@ -109,9 +114,10 @@ def expand(
     """
     varying = {name: given for name, given in constants.items() if isinstance(given, Each)}
     fixed = {name: given for name, given in constants.items() if name not in varying}
-    listed = {f"#{n}": _items(column, f"#{n}") for n, column in enumerate(columns)}
-    listed |= {name: _items(given.values, name) for name, given in varying.items()}
-    _require_equal_lengths(listed)
+    where = f"{getattr(mapped, '__name__', 'the task')}.map"
+    listed = {f"#{n}": _items(column, f"{where}(#{n})") for n, column in enumerate(columns)}
+    listed |= {name: _items(given.values, f"{where}({name}=)") for name, given in varying.items()}
+    _require_equal_lengths(where, listed)
     nodes = []
     for items in zip(*listed.values(), strict=True):
         args, rest = items[: len(columns)], items[len(columns) :]
@@ -127,9 +133,14 @@ def _items(values: Any, where: str) -> list[Any]:
     return list(values)
 
 
-def _require_equal_lengths(listed: Mapping[str, Sequence[Any]]) -> None:
+def _require_equal_lengths(where: str, listed: Mapping[str, Sequence[Any]]) -> None:
     if len({len(items) for items in listed.values()}) > 1:
         told = ", ".join(f"{name} has {len(items)}" for name, items in listed.items())
         raise DefinitionError(
-            f"iterables of a map are zipped, so they must be equally long: {told}"
+            f"{where}: its iterables are zipped, so they must be equally long: {told}"
         )
+
+
+def is_map(function: Function) -> bool:
+    """Say whether a step of this function is a map."""
+    return function.module == expand.__module__ and function.qualname == expand.__qualname__

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from blake3 import blake3
 
 from perdure.errors import DefinitionError
 from perdure_storage.records import StoredValue
@@ -242,6 +243,17 @@ def placed(step: StepPlan, functions: Mapping[str, Function]) -> str:
     function = functions.get(step.function)
     place = f" ({function.file}:{function.line})" if function is not None and function.file else ""
     return f"step {step.id}{place}"
+
+
+def given_digest(text: list[str]) -> str:
+    """Return the digest over a step's arguments: their shape and their constants."""
+    # No part has a zero in it: they are digests, names of the language, and secrets' names.
+    return blake3("\0".join(text).encode(errors="surrogatepass")).hexdigest(16)
+
+
+def own_digest(code: str, outputs: int, catch: bool, given: str) -> str:
+    """Return the digest over all of a step that is its own, nothing upstream."""
+    return "own:" + blake3(f"{code}\0{outputs}\0{catch}\0{given}".encode()).hexdigest(16)
 
 
 def references(step: StepPlan) -> list[FromStep | FromInput]:

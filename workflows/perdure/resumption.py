@@ -6,11 +6,21 @@ from typing import Any
 
 import msgspec
 
-from perdure.arguments import own_digest
 from perdure.compile import compile_dag, plan_record
 from perdure.current_code import find_definition, prepare_today
 from perdure.errors import DefinitionError, RunConflict, known_names
-from perdure.plan import Plan, StepOptions, StepPlan, Takeover, decode_plan
+from perdure.mapping import MAPPED, is_map
+from perdure.plan import (
+    Arg,
+    Const,
+    Plan,
+    StepOptions,
+    StepPlan,
+    Takeover,
+    decode_plan,
+    given_digest,
+    own_digest,
+)
 from perdure.remedies import shell_of
 from perdure.runtime import Runtime
 from perdure.submission import (
@@ -149,6 +159,8 @@ class _Bodies:
         """Return the recorded step with the body and the options that it has today."""
         function = self._today.functions[other.function]
         self._functions[function.id] = function
+        if is_map(function):
+            step = self._renewed_map(step, other)
         options = self._renewed(step, self._today.options[other.options])
         if options not in self._options:
             self._options.append(options)
@@ -156,6 +168,22 @@ class _Bodies:
         return msgspec.structs.replace(
             step, function=function.id, own=own, options=self._options.index(options)
         )
+
+    def _renewed_map(self, step: StepPlan, other: StepPlan) -> StepPlan:
+        """Return the step of a map over today's task: that is an argument of it, and is code."""
+        mapped = tuple(self._constant(arg) for arg in other.args[:MAPPED])
+        before = tuple(self._constants[arg.index] for arg in step.args[:MAPPED])  # type: ignore[union-attr]
+        now = tuple(self._constants[arg.index] for arg in mapped)
+        given = step.given
+        if [value.value_digest for value in before] != [value.value_digest for value in now]:
+            given = given_digest([given, *(value.value_digest for value in now)])
+        return msgspec.structs.replace(step, args=(*mapped, *step.args[MAPPED:]), given=given)
+
+    def _constant(self, arg: Arg) -> Const:
+        assert isinstance(arg, Const)
+        index = self._taken_along(arg.index)
+        assert index is not None
+        return Const(index)
 
     def _renewed(self, step: StepPlan, options: StepOptions) -> StepOptions:
         # The number of outputs is the graph's, which consumers were bound to.

@@ -20,7 +20,7 @@ from perdure.engine.state import RunState, StepState, add_steps, starts_chain
 from perdure.engine.takeover import forced
 from perdure.fingerprint import fingerprints
 from perdure.graph.growth import link_of
-from perdure.plan import FromStep, Plan, decode_plan, rebase
+from perdure.plan import FromStep, Plan, decode_plan, own_digest, rebase
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import ExpansionRecord, Place, StepId, StepKey, StepRecord
 
@@ -115,6 +115,8 @@ def _match_own(
     placed.update(root.members)
     reuses = run.record.policy.on_change == "reuse"
     matching = match_rows(plan, prints, rows, keep_changed=reuses)
+    if run.record.policy.code == "current":
+        matching = _with_committed(plan, rows, matching)
     used = {_key(row) for row in (*matching.kept.values(), *matching.adopted.values())}
     kept = {_key(row) for row in matching.kept.values()}
     retire_rows(
@@ -129,6 +131,25 @@ def _match_own(
         row for row in rows if _key(row) not in used and row.step_id not in root.members
     ]
     return matching
+
+
+def _with_committed(plan: Plan, rows: Iterable[StepRecord], matching: Matching) -> Matching:
+    """Let rows hold of which only the code is another today, should they consume the same.
+
+    A run that goes on with today's code runs what has not committed, and nothing else.
+    """
+    steps = {step.id: step for step in plan.steps}
+    candidates = dict(matching.candidates)
+    for row in rows:
+        step = steps.get(row.step_id)
+        if step is None or row.status is not StepStatus.SUCCEEDED or not row.current:
+            continue
+        options = plan.options[step.options]
+        if row.own == own_digest(row.code, options.outputs, options.catch, step.given):
+            candidates[step.id] = (row, *candidates.get(step.id, ()))
+    settled = matching.kept.keys() | matching.adopted.keys()
+    kept = {step_id: found for step_id, found in candidates.items() if step_id not in settled}
+    return msgspec.structs.replace(matching, candidates=kept)
 
 
 def _key(row: StepRecord) -> tuple[str, int]:
