@@ -92,7 +92,7 @@ def refuse_unordered(values: Any, where: str) -> None:
         raise DefinitionError(f"{where} is one value, of type {kind}: write a list of them")
     if isinstance(values, Set | Mapping):
         raise DefinitionError(
-            f"{where} is of type {kind}, whose order is not its own: write sorted(...) of it, or a list"
+            f"{where} is of type {kind}, whose order is not its own: write a list, or sorted(...)"
         )
     if not isinstance(values, Iterable) and not hasattr(values, "__getitem__"):
         raise DefinitionError(f"{where} is of type {kind}, which cannot be iterated: write a list")
