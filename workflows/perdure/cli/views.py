@@ -183,12 +183,12 @@ _STOPPED = ("FAILED", "CANCELLED", "INTERRUPTED", "PAUSED")
 
 def view_step(step: Step) -> StepView:
     """Return a step as it stood when it was asked for."""
-    from perdure.engine.matching import match_name
+    from perdure.engine.matching import family_of
 
     return StepView(
         id=step.id,
         status=str(step.status),
-        name=match_name(step.plan),
+        name=family_of(step.plan),
         attempts=len(step.attempts),
         duration_s=_seconds(step.duration),
         peak_memory_bytes=step.row.peak_memory_bytes if step.row is not None else None,
