@@ -291,7 +291,7 @@ class Run:
         if step_id not in steps:
             near = did_you_mean(step_id, steps)
             raise DefinitionError(
-                f"run {self.id} has no step {step_id!r}{near or _some(steps)}. All of them: "
+                f"run {self.id} has no step {step_id!r}{near or _some(steps) + '.'} All of them: "
                 f"`{self._shell.command('show', self.id)}`"
             )
         return steps[step_id]
