@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from perdure_storage.boots import boot_id
 from perdure_storage.clock import Clock, SystemClock
 from perdure_storage.database import Database
-from perdure_storage.errors import KeyMissing, SchemaMismatch, StoreError, StoreUnavailable
+from perdure_storage.errors import KeyMissing, SchemaMismatch, StoreError
 from perdure_storage.faults import crash_point
 from perdure_storage.leases import LeaseTerms
 from perdure_storage.network_mounts import network_type_of
@@ -161,15 +161,20 @@ def _require_local(path: Path, may_create: bool) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         kind = network_type_of(path.parent)
     except OSError as error:
-        raise StoreUnavailable(
-            f"cannot make a store in {path.parent}: {error.strerror}."
-            f" Name another place, or look at its rights: `ls -ld {path.parent.parent}`"
-        ) from error
+        raise no_place(path.parent, error) from error
     if kind is not None:
         raise StoreError(
             f"{path} lies on a network file system ({kind}), where SQLite loses data: keep the"
             " store on a local disk, or use postgresql://HOST/DATABASE"
         )
+
+
+def no_place(folder: Path, error: OSError) -> StoreError:
+    """Return what is to be said where a store's folder cannot be made."""
+    return StoreError(
+        f"cannot make a store in {folder}: {error.strerror}."
+        f" Name another place, or look at its rights: `ls -ld {folder.parent}`"
+    )
 
 
 def _prepare_sqlite(path: Path, key: Key, schema: Schema) -> None:

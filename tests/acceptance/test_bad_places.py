@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from perdure.cli.endings import ExitCode, exit_code
 from perdure.client import open_store
 from perdure.errors import PerdureError, StoreError, ValueDamaged
 from perdure.task import task
@@ -95,3 +96,16 @@ def test_lost_values_of_a_finished_run_are_rebuilt_by_resume_and_by_the_same_id(
 
             assert len(client.get_run("t")["large"].result()) == 100_000
             assert client.get_run("t")["length"].generation == 1
+
+
+@pytest.mark.parametrize("name", [".perdure", "runs"])
+def test_place_where_no_store_can_be_made_is_said(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / name
+
+    with open_store(str(folder / "perdure.db")) as client, pytest.raises(StoreError) as caught:
+        client.list_runs()
+
+    assert f"cannot make a store in {folder}: Not a directory" in str(caught.value)
+    assert "Name another place" in str(caught.value)
+    assert exit_code(caught.value) == ExitCode.USAGE

@@ -284,3 +284,14 @@ def test_show_names_arrays_and_tables_by_type_and_shape(seen: Any) -> None:
 
     assert "pandas.DataFrame 100 x 2" in out
     assert "numpy.ndarray 100 x 100 float64" in out
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder nobody can write in")
+def test_get_into_a_folder_that_cannot_be_written_names_the_file_that_was_asked_for(
+    seen: Any,
+) -> None:
+    ended = seen("get", "v", "text", "-o", "/proc/x.txt")
+
+    assert ended.code == 2
+    assert ended.err.startswith("error: /proc/x.txt cannot be written: ")
+    assert ".tmp" not in ended.err

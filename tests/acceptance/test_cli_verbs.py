@@ -364,6 +364,13 @@ def test_perdure_alone_over_a_damaged_store_leads_to_the_doctor(
         ("run ww", "did you mean 'w.py'?"),
         ("run w.py:dubles", "did you mean 'doubles'?"),
         ("run w.py:doubles --kk 3", "did you mean '--k'?"),
+        ("explain w.py:doubles --kk 3", "did you mean '--k'?"),
+        ("explain w.py:triples", "triples needs --n-max (int), --name (str)"),
+        ("explain one --k 4", "--input k=VALUE"),
+        ("explain one --jsn", "did you mean '--json'?"),
+        ("explain --jsn one", "did you mean '--json'?"),
+        ("explain one double", "unexpected word 'double'"),
+        ("explain w.py:doubles --store none.db --reuse one", "there is no store"),
         ("run w.py:triples", "triples needs --n-max (int), --name (str)"),
         ("run w.py:triples --name x", "perdure run w.py:triples --help"),
         ("run --store ' ' w.py:doubles", "names no file"),
@@ -433,6 +440,44 @@ def test_wrong_setting_in_a_file_stops_a_command_with_file_and_key(
     assert ended.code == 2
     assert "pyproject.toml" in ended.err
     assert "workers" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("words", "becomes"),
+    [
+        ("plan w.py:doubles --reuse one --k 3", "reused"),
+        ("plan w.py:doubles --k=4 --reuse one", "1 run"),
+        ("plan w.py:doubles --reuse one --input k=4", "1 run"),
+    ],
+)
+def test_plan_of_a_target_takes_parameters_as_run_does(
+    words: str,
+    becomes: str,
+    prepared: Any,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(prepared.folder)
+
+    code = main(shlex.split(words))
+
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    assert becomes in printed.out.splitlines()[0]
+
+
+def test_plan_before_anything_has_run_says_that_all_would_and_makes_no_store(
+    tmp_path: Path, command_line_in: Any
+) -> None:
+    command_line = command_line_in(tmp_path)
+    command_line.write("w.py", W)
+
+    ended = command_line("plan", "w.py:doubles", "--reuse", "last", "--k", "4")
+
+    assert ended.code == 0, ended.err
+    assert "1 step: 1 run" in ended.out
+    assert not list(tmp_path.rglob("*.db"))
+    assert not (tmp_path / ".perdure").exists()
 
 
 def test_fresh_store_keeps_itself_out_of_a_repository(prepared: Any) -> None:

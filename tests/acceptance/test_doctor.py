@@ -416,3 +416,12 @@ def test_machine_is_judged(judge: Callable[[float], Finding], little: float, eno
     assert judge(little).verdict is Verdict.WARNING
     assert judge(little).remedy
     assert judge(enough).verdict is Verdict.OK
+
+
+def test_folder_in_which_no_probe_can_be_written_or_removed_is_a_finding(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    found = disks.check_writing("writing", tmp_path / "file" / "store", SystemClock())
+
+    assert found.verdict is Verdict.PROBLEM
+    assert "cannot be written: Not a directory" in found.said

@@ -10,6 +10,7 @@ from tests.acceptance import growing_steps as steps
 
 import perdure
 from perdure.cli.details import view_detail
+from perdure.cli.views import group_steps, view_step
 from perdure.client import Perdure, open_store
 from perdure.errors import DefinitionError, RunFailed
 from perdure.target import load_target
@@ -47,6 +48,16 @@ def test_steps_of_a_map_are_named_by_their_place(inline: Perdure) -> None:
     inline.run(steps.scale.map(steps.numbers.bind(3)), run_id="m")
 
     assert ids(inline, "m") == ["numbers", "scale", "scale[0]", "scale[1]", "scale[2]", "scale~1"]
+
+
+def test_steps_of_a_map_are_summed_up_by_their_ids(inline: Perdure) -> None:
+    inline.run(steps.scale.map(steps.numbers.bind(3)), run_id="m")
+
+    groups = group_steps(map(view_step, inline.get_run("m").steps()))
+
+    assert [(group.name, group.total) for group in groups] == [
+        ("numbers", 1), ("scale", 1), ("scale[*]", 3), ("scale~", 1),
+    ]  # fmt: skip
 
 
 def test_steps_of_a_returned_graph_lie_below_the_step_that_returned_it(inline: Perdure) -> None:

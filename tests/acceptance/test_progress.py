@@ -17,7 +17,11 @@ from tests.acceptance.terminals import Terminal
 
 from perdure import task
 from perdure.client import Perdure
+from perdure.progress.displays import Scene
+from perdure.progress.watch import Display
 from perdure.settings import load_settings
+from perdure.watching import Watching
+from perdure_storage.records import RunCommit
 
 STAYS = dedent(
     """
@@ -216,7 +220,10 @@ def test_run_that_another_process_drives_is_shown_too(perdure: Any) -> None:
     out, err = attached.communicate(timeout=60)
     driver.communicate(timeout=60)
 
-    assert "attached" in first
+    assert re.fullmatch(
+        rf"one is RUNNING and driven by process {driver.pid} on .*: attached\n", first
+    )
+    assert "if this process dies" not in err
     assert out == "2\n"
     assert "[2/2] stay: done in" in err
     assert re.search(r"run one succeeded in .*: 1 step ran, 1 done before", err)
@@ -232,10 +239,40 @@ def test_resume_tells_what_was_done_before(perdure: Any) -> None:
 
     err = perdure("resume", "one").err
 
-    assert "[1/2] stay: attempt 1 was cut off" in err
+    assert "[1/2] stay: attempt 1 was cut off\n" in err
     assert "[2/2] stay: done in" in err
     assert "flaky" not in err
     assert re.search(r"run one succeeded in .*: 1 step ran, 1 done before", err)
+
+
+def test_what_a_dead_process_had_in_flight_does_not_run(perdure: Any) -> None:
+    perdure.write("stays.py", STAYS)
+    killed = perdure.start("run", "--id", "one", "stays.py")
+    perdure.wait_for_file("staying", killed)
+    killed.kill()
+    killed.wait()
+    scenes: list[Scene] = []
+
+    def find_medium(say: object) -> Callable[[Scene], Display]:
+        return lambda scene: scenes.append(scene) or Unseen()
+
+    settings = load_settings(store=str(perdure.folder / ".perdure" / "perdure.db"))
+    with Perdure(settings) as client:
+        run = client.get_run("one")
+        with Watching(print, find_medium).watch(run, client.runtime, lambda run_id: True):
+            glance = scenes[0].board.look(client.runtime.clock.now())
+
+    assert (glance.done, glance.running, glance.waiting) == (1, 0, 1)
+
+
+class Unseen:
+    """A display that nobody looks at."""
+
+    def update(self, commits: list[RunCommit]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 def test_progress_of_a_run_counts_its_steps(tmp_path: Path) -> None:

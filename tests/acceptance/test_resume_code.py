@@ -78,6 +78,8 @@ def test_resume_takes_the_recorded_code_though_the_files_have_changed(
     assert again.code == 1
     assert "30 is too much" in again.err
     assert ledger(perdure) == ["load", "check", "check"]
+    assert "(flow.py has changed since this code was recorded)" in again.err
+    assert "raise ValueError" not in again.err
 
 
 def test_resume_with_current_code_runs_only_what_has_not_committed(perdure: CommandLine) -> None:

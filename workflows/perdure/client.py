@@ -405,7 +405,7 @@ class Perdure:
         known = [record.id for record in self.runtime.store.list_runs(RunQuery(limit=200))]
         if not known:
             return "There are no runs in it yet"
-        return did_you_mean(run_id, known).removeprefix("; ").capitalize()
+        return did_you_mean(run_id, known).replace("; did", "Did", 1)
 
     def list_runs(
         self,

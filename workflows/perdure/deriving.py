@@ -12,7 +12,7 @@ from perdure.compile import compile_dag, plan_record
 from perdure.current_code import Today, find_definition, prepare_today
 from perdure.engine.matching import match_name, match_rows
 from perdure.engine.takeover import match_donor
-from perdure.errors import DefinitionError, RunConflict, did_you_mean
+from perdure.errors import DefinitionError, RunConflict, known_names
 from perdure.fingerprint import fingerprints
 from perdure.fork_plan import step_of, steps_of, store_given, with_takeover
 from perdure.plan import Function, Plan, Takeover, decode_plan
@@ -144,9 +144,7 @@ def derive_fork(
         RunConflict: something changed, and ``on_change="fail"``.
     """
     if on_change not in _ON_CHANGE:
-        near = did_you_mean(str(on_change), _ON_CHANGE)
-        known = ", ".join(map(repr, _ON_CHANGE))
-        raise DefinitionError(f"on_change={on_change!r}{near}. Known: {known}")
+        raise DefinitionError(f"on_change={on_change!r}{known_names(str(on_change), _ON_CHANGE)}")
     values = values or runtime.values
     source = _Source(runtime, run_id, f"perdure.fork({run_id!r})", inputs, dag, values)
     names = (force,) if isinstance(force, str) else tuple(force)

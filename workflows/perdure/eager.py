@@ -12,7 +12,6 @@ import contextlib
 import contextvars
 import sys
 import threading
-import traceback
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from perdure.templates import build_object
 from perdure.worker.context import Context, StopSignal, running
 from perdure.worker.growth import graph_of, is_graph
 from perdure.worker.secrets import resolve_secret
+from perdure.worker.tracebacks import traceback_text
 from perdure_storage.codecs import Codecs
 from perdure_storage.shapes import readable, shown_name
 
@@ -299,7 +299,7 @@ def _failure(error: Exception) -> Failure:
     return Failure(
         type=shown_name(kind),
         message=readable(str(error)),
-        traceback=readable("".join(traceback.format_exception(kind, error, frames))),
+        traceback=readable(traceback_text(error, frames)),
         step_id=step_id,
         index=index_of(step_id),
         attempts=attempts,

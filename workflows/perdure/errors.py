@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import builtins
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from perdure_storage.errors import (
@@ -343,8 +343,19 @@ class Failure:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the nearest known name, or ``""``."""
     names = {each.lower(): each for each in known}
-    near = difflib.get_close_matches(name.lower(), list(names), n=1, cutoff=0.6)
-    return f"; did you mean {names[near[0]]!r}?" if near else ""
+    near = difflib.get_close_matches(name.lower(), list(names), n=3, cutoff=0.6)
+    return f"; did you mean {names[_nearest(name.lower(), near)]!r}?" if near else ""
+
+
+def _nearest(name: str, near: Sequence[str]) -> str:
+    """Return the likeliest of ``near``, which are in order: if it goes on after the whole name, the
+    shortest that does, or that only ends otherwise.
+
+    ``retry`` has more letters in common with ``retry_on`` than with ``retries``, which is meant.
+    """
+    if not near[0].startswith(name):
+        return near[0]
+    return min((each for each in near if each.startswith(name[:-1])), key=len)
 
 
 def known_names(name: str, known: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ from perdure.deriving import Derived, derive_fork, derive_rerun
 from perdure.engine.foresight import play
 from perdure.engine.loading import Past, functions_of, lose_what_is_gone, read_past, state_of
 from perdure.engine.state import RunState, StepState
-from perdure.errors import DefinitionError, did_you_mean
+from perdure.errors import DefinitionError, did_you_mean, known_names
 from perdure.resumption import intend_resume
 from perdure.runtime import Runtime
 from perdure.submission import Action, Intent, Submission, Wishes
@@ -132,12 +132,10 @@ def explain_id(
     if verb is None:
         verb = "fork" if options.keys() & _ONLY_FORK else "resume"
     if verb not in _OPTIONS:
-        near = did_you_mean(str(verb), _OPTIONS)
-        raise DefinitionError(f"verb={verb!r}{near}. Known: {', '.join(map(repr, _OPTIONS))}")
+        raise DefinitionError(f"verb={verb!r}{known_names(str(verb), _OPTIONS)}")
     if unknown := sorted(options.keys() - _OPTIONS[verb]):
         raise DefinitionError(
-            f"{verb} has no option {unknown[0]!r}{did_you_mean(unknown[0], _OPTIONS[verb])}. "
-            f"Its options: {', '.join(sorted(_OPTIONS[verb]))}"
+            f"{verb} has no option {unknown[0]!r}{known_names(unknown[0], sorted(_OPTIONS[verb]))}"
         )
     values, blobs = _scratch(runtime)
     intent = _INTENT_OF[verb](runtime, run_id, values=values, **options)

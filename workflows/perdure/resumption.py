@@ -8,6 +8,7 @@ import msgspec
 
 from perdure.compile import compile_dag, plan_record
 from perdure.current_code import find_definition, prepare_today
+from perdure.engine.ownership import driver_of, is_driven
 from perdure.errors import DefinitionError, RunConflict, known_names
 from perdure.mapping import MAPPED, is_map
 from perdure.plan import (
@@ -28,7 +29,6 @@ from perdure.submission import (
     Intent,
     Wishes,
     bury_owner,
-    is_driven,
     values_are_there,
 )
 from perdure_storage.guards import reopened
@@ -89,7 +89,7 @@ def intend_resume(
     record = runtime.store.get_run(run_id)
     plan = decode_plan(runtime.store.get_plan(record.plan_digest).body)
     if is_driven(record):
-        note = f"{run_id} is {record.status} and driven by process {_driver(record)}: attached"
+        note = f"{run_id} is {record.status} and driven by {driver_of(record)}: attached"
         return Intent(action=Action.KEEP, record=record, plan=plan, note=note)
     if record.status is RunStatus.SUCCEEDED and values_are_there(runtime, record):
         note = f"{run_id} has succeeded: recorded result"
@@ -111,10 +111,6 @@ def intend_resume(
         plan=plan,
         note=f"{run_id} was {record.status}: goes on",
     )
-
-
-def _driver(record: RunRecord) -> str:
-    return f"{record.owner.pid} on {record.owner.host}" if record.owner is not None else "nobody"
 
 
 def _plan_of_today(runtime: Runtime, record: RunRecord, dag: Any, values: Values) -> Plan:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 from perdure import story
-from perdure.engine.ownership import is_seen_dead
+from perdure.engine.ownership import is_driven, is_seen_dead
 from perdure.errors import DefinitionError, RunNotDriven, WaitTimeout, did_you_mean
 from perdure.plan import FromStep, Plan, StepPlan, decode_plan, references
 from perdure.remedies import Shell, shell_of
@@ -126,8 +126,7 @@ class Run:
     @property
     def is_driven(self) -> bool:
         """Say whether somebody alive drives it."""
-        record = self.record
-        return record.owner is not None and record.lease_live and not is_seen_dead(record.owner)
+        return is_driven(self.record)
 
     @property
     def workflow(self) -> str:
@@ -258,7 +257,7 @@ class Run:
 
     def _has_driver(self, record: RunRecord) -> bool:
         if record.owner is not None:
-            return record.lease_live and not is_seen_dead(record.owner)
+            return is_driven(record)
         store = self._client.runtime.store
         return any(
             alive and owner.serves and not is_seen_dead(owner)
@@ -292,7 +291,7 @@ class Run:
         if step_id not in steps:
             near = did_you_mean(step_id, steps)
             raise DefinitionError(
-                f"run {self.id} has no step {step_id!r}{near or _some(steps)}. All of them: "
+                f"run {self.id} has no step {step_id!r}{near or _some(steps) + '.'} All of them: "
                 f"`{self._shell.command('show', self.id)}`"
             )
         return steps[step_id]
@@ -340,7 +339,7 @@ class Run:
 def status_of(record: RunRecord) -> RunStatus:
     """Return the status as people see it: RUNNING without a live owner is INTERRUPTED."""
     if record.status is RunStatus.RUNNING:
-        alive = record.owner is not None and record.lease_live and not is_seen_dead(record.owner)
+        alive = is_driven(record)
         return RunStatus.RUNNING if alive else RunStatus.INTERRUPTED
     return record.status
 

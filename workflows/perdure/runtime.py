@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from perdure.settings import EXECUTORS, FOLDER, Settings
 from perdure_storage.blobs import BlobRoot, open_blobs
 from perdure_storage.clock import Clock, SystemClock
 from perdure_storage.codecs import Codecs
-from perdure_storage.connect import open_run_store
+from perdure_storage.connect import no_place, open_run_store
 from perdure_storage.logs import open_logs
 from perdure_storage.protocols import LogStore, RunStore
 from perdure_storage.reclaiming import reclaiming
@@ -90,11 +91,15 @@ def _make_folder(settings: Settings) -> None:
     folder = settings.folder
     if folder is None or (folder.exists() and folder.name != FOLDER):
         return  # a folder of the user's own, in which other things may be
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise no_place(folder, error) from error
     ignore = folder / ".gitignore"
     if not ignore.exists():
         # The store is data, not source: it keeps itself out of the user's repository.
-        ignore.write_text("*\n")
+        with contextlib.suppress(OSError):  # a folder that cannot be written: opening says so
+            ignore.write_text("*\n")
 
 
 def key_of(settings: Settings) -> bytes | KeyFile | None:

@@ -133,6 +133,7 @@ def _parse(text: str, filename: str) -> SourceFile | None:
 
 def _codes(code: types.CodeType) -> dict[tuple[int, str], list[types.CodeType]]:
     found: dict[tuple[int, str], list[types.CodeType]] = defaultdict(list)
+    found[code.co_firstlineno, code.co_name].append(code)
     stack = [code]
     while stack:
         for value in stack.pop().co_consts:
@@ -288,6 +289,18 @@ def find_definition(function: types.FunctionType) -> Definition | None:
     return None
 
 
+def is_written(code: types.CodeType) -> bool:
+    """Say whether today's file has exactly this code, line by line."""
+    linecache.checkcache(code.co_filename)
+    source = source_file(code.co_filename)
+    written = source.codes.get((code.co_firstlineno, code.co_name), ()) if source else ()
+    return any(
+        # A comment may have moved the lines of what is the same otherwise.
+        _same_code(each, code) and (_is_rewritten(code) or [*each.co_lines()] == [*code.co_lines()])
+        for each in written
+    )
+
+
 def _find(source: SourceFile, code: types.CodeType) -> Definition | None:
     if not any(
         _same_code(each, code) for each in source.codes.get((code.co_firstlineno, code.co_name), ())
@@ -306,8 +319,8 @@ def _find(source: SourceFile, code: types.CodeType) -> Definition | None:
 
 
 def _same_code(a: types.CodeType, b: types.CodeType) -> bool:
-    if any(name.startswith("@py") for name in (*b.co_names, *b.co_varnames)):
-        return True  # pytest has rewritten its asserts
+    if _is_rewritten(b):
+        return True
     if a.co_code != b.co_code or a.co_names != b.co_names or a.co_varnames != b.co_varnames:
         return False
     if len(a.co_consts) != len(b.co_consts):
@@ -319,6 +332,11 @@ def _same_code(a: types.CodeType, b: types.CodeType) -> bool:
         elif type(one) is not type(other) or one != other:
             return False
     return True
+
+
+def _is_rewritten(code: types.CodeType) -> bool:
+    """Say whether pytest has rewritten the asserts of the code."""
+    return any(name.startswith("@py") for name in (*code.co_names, *code.co_varnames))
 
 
 def _encloses(node: Definition, code: types.CodeType) -> bool:

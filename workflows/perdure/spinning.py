@@ -74,8 +74,8 @@ def _step_of(runtime: Runtime, record: RunRecord, plan: Plan, step_id: str) -> S
     if step_id not in steps:
         show = shell_of(runtime.settings).command("show", record.id)
         raise DefinitionError(
-            f"run {record.id} has no step {step_id!r}{did_you_mean(step_id, steps)}. All of them: "
-            f"`{show}`"
+            f"run {record.id} has no step {step_id!r}{did_you_mean(step_id, steps) or '.'} "
+            f"All of them: `{show}`"
         )
     if step_id in (plan.takeover or Takeover()).given:
         raise DefinitionError(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from perdure import words
 from perdure.plan import GIVEN
-from perdure.progress.causes import HOW_ENDED
+from perdure.progress.causes import HOW_ENDED, how_long
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import AttemptRecord, ErrorRecord, StepRecord
 
@@ -66,10 +66,8 @@ def of_attempt(attempt: AttemptRecord) -> str:
     name = f"{again}attempt {attempt.attempt}"
     if attempt.cause is None:
         return f"{name} runs"
-    took = ""
-    if attempt.started_at is not None and attempt.finished_at is not None:
-        seconds = (attempt.finished_at - attempt.started_at).total_seconds()
-        took = f" after {words.duration(max(0.0, seconds))}"
+    ran = how_long(attempt)
+    took = f" after {words.duration(ran.total_seconds())}" if ran is not None else ""
     what = f": {_error(attempt.error)}" if attempt.error is not None else ""
     return f"{name} {HOW_ENDED[attempt.cause]}{took}{what}"
 

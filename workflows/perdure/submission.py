@@ -14,7 +14,7 @@ import msgspec
 
 from perdure.compile import Prepared, compile_dag, plan_record, prepare
 from perdure.engine.matching import Matching, match_rows
-from perdure.engine.ownership import is_seen_dead
+from perdure.engine.ownership import driver_of, is_driven, is_seen_dead
 from perdure.engine.placement import shortage
 from perdure.engine.takeover import match_donor
 from perdure.errors import DefinitionError, RunConflict, RunNotFound, did_you_mean, known_names
@@ -396,7 +396,8 @@ class Submission:
                 f"({self._difference(record)}): wait for it, stop it with "
                 f"`{self._shell.command('cancel', record.id)}`, or give a new run_id="
             )
-        return self._keep(record, f"{record.id} is {record.status}: attached")
+        by = f" and driven by {driver_of(record)}" if is_driven(record) else ""
+        return self._keep(record, f"{record.id} is {record.status}{by}: attached")
 
     def _reopened(self, record: RunRecord, equal: bool) -> Intent:
         rows = self.store.list_steps(record.id, current_only=False)
@@ -484,11 +485,6 @@ def summary(matching: Matching, plan: Plan) -> str:
     told = [f"{step} is given" for step in given]
     told += [f"{step} runs: {reason}" for step, reason in list(changed.items())[:2]]
     return "; ".join([line, *told])
-
-
-def is_driven(record: RunRecord) -> bool:
-    """Say whether somebody alive drives the run, as far as can be seen from here."""
-    return record.owner is not None and record.lease_live and not is_seen_dead(record.owner)
 
 
 def bury_owner(store: RunStore, record: RunRecord) -> None:

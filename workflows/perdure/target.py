@@ -12,10 +12,12 @@ import types
 from pathlib import Path
 from typing import Any
 
+import perdure_storage
 from perdure.errors import DefinitionError, did_you_mean
 from perdure.workflow import Workflow
 from perdure_storage.shapes import SCRIPT_PREFIX, is_main, treat_as_main
 
+_OURS = tuple(os.path.dirname(file or "") + os.sep for file in (__file__, perdure_storage.__file__))
 _loaded: dict[str, tuple[int, int]] = {}
 """Modification time and size of the files behind loaded scripts."""
 
@@ -153,7 +155,7 @@ def _import_failed(place: str, error: BaseException) -> DefinitionError:
     if isinstance(error, SyntaxError):
         where = f"{error.filename or place}:{error.lineno}"
         return DefinitionError(f"{where}: {error.msg}: {(error.text or '').strip()}")
-    line = _last_line_in(error)
+    line = _last_line_of_theirs(error)
     hint = ""
     if isinstance(error, ImportError) and "relative import" in str(error):
         hint = ". A file of a package is given as package.module:workflow"
@@ -162,14 +164,14 @@ def _import_failed(place: str, error: BaseException) -> DefinitionError:
     return DefinitionError(f"importing {place} failed{line}: {type(error).__name__}: {error}{hint}")
 
 
-def _last_line_in(error: BaseException) -> str:
-    """Return where the user's code failed, `` at FILE:line``."""
+def _last_line_of_theirs(error: BaseException) -> str:
+    """Return where the user's code failed, `` at FILE:line``: not where perdure refused it."""
     import traceback
 
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith("<frozen") and frame.filename != __file__
+        if not frame.filename.startswith(("<frozen", *_OURS))
     ]
     return f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 

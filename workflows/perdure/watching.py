@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from perdure.progress.board import Board
 from perdure.progress.changes import summary
 from perdure.progress.displays import FindMedium, Scene
-from perdure.progress.watch import Facts, Watch
+from perdure.progress.watch import Facts, Watch, in_flight_or_ended
 from perdure.runs import Run
 from perdure.runtime import Runtime
 from perdure_storage.lifecycle import RUN_LIVE
-from perdure_storage.records import RunCommit, RunRecord
+from perdure_storage.records import RunCommit
 
 
 class Watching:
@@ -51,7 +51,7 @@ class Watching:
         facts = Facts(runtime.store, record.id, lambda: drives(run.id))
         self._watched[run.id] = facts  # before the rows are read: nothing falls in between
         try:
-            board = _board_of(run, record, runtime)
+            board = _board_of(run, runtime)
             scene = Scene(run_id=record.id, board=board, logs=runtime.logs, clock=runtime.clock)
             with Watch(facts, medium(scene)):
                 yield
@@ -61,14 +61,15 @@ class Watching:
             self._say(summary(run.id, board.look(runtime.clock.now()), board.ended_as))
 
 
-def _board_of(run: Run, record: RunRecord, runtime: Runtime) -> Board:
+def _board_of(run: Run, runtime: Runtime) -> Board:
+    record = run.record  # as it is now that the run is listened to: who takes it later is heard
     executor = record.policy.executor or runtime.settings.executor
     board = Board(run.plan, runtime.clock.now(), is_serial=executor == "inline")
     if record.epoch:  # somebody has driven it before
         store = runtime.store
         board.begin(
             store.list_steps(record.id),
-            store.list_attempts(record.id),
+            in_flight_or_ended(store.list_attempts(record.id), record),
             store.list_expansions(record.id),
         )
     return board

@@ -25,7 +25,9 @@ from perdure.errors import (
     StepFailed,
     StepTimeout,
     did_you_mean,
+    known_names,
 )
+from perdure.options import OPTION_NAMES
 
 
 def _below(cls: type[PerdureError]) -> Iterator[type[PerdureError]]:
@@ -118,3 +120,24 @@ def test_a_failure_of_another_class_raises_step_failed(kind: str) -> None:
 def test_did_you_mean_names_the_nearest_and_is_silent_otherwise() -> None:
     assert did_you_mean("retris", ["retries", "cpus"]) == "; did you mean 'retries'?"
     assert did_you_mean("xyz", ["retries", "cpus"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("retry", "retries"),  # which has fewer letters in common with it than retry_on
+        ("retry_o", "retry_on"),
+        ("retrys", "retries"),
+        ("timout", "timeout"),
+        ("output", "outputs"),
+        ("CPU", "cpus"),
+        ("gpu", "gpus"),
+    ],
+)
+def test_did_you_mean_prefers_the_name_that_only_ends_otherwise(typed: str, meant: str) -> None:
+    assert did_you_mean(typed, OPTION_NAMES) == f"; did you mean {meant!r}?"
+
+
+def test_known_names_say_one_sentence_whether_or_not_a_name_is_near() -> None:
+    assert known_names("cpu", ["cpus"]) == "; did you mean 'cpus'? Known: 'cpus'"
+    assert known_names("xyz", ["cpus"]) == ". Known: 'cpus'"

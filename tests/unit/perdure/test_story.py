@@ -140,3 +140,7 @@ def test_message_of_several_lines_takes_one() -> None:
     told = story.of_attempt(attempt(1, Cause.USER_ERROR, error=error))
 
     assert told.endswith("failed after 2.0 s: m.E: first second")
+
+
+def test_attempt_that_was_cut_off_is_told_without_a_time_that_nobody_knows() -> None:
+    assert story.of_attempt(attempt(1, Cause.ABANDONED)) == "attempt 1 was cut off"

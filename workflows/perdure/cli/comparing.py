@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +20,7 @@ from perdure.cli.deriving import (
 )
 from perdure.cli.endings import ExitCode, UsageError
 from perdure.cli.session import IdArgument, JsonOption, StoreOption, TracebackOption
+from perdure.errors import did_you_mean
 
 if TYPE_CHECKING:
     from perdure.client import Perdure
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 
 def explain(
+    context: typer.Context,
     subject: Annotated[
         str,
         typer.Argument(
@@ -33,6 +36,14 @@ def explain(
             help="FILE.py[:workflow] or package.module:workflow, or a run's id.",
         ),
     ],
+    parameters: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="--PARAMETER VALUE",
+            help="Of a TARGET: the workflow's parameters, as in `perdure run`. Of an ID, and where "
+            "an option here has the same name: --input.",
+        ),
+    ] = None,
     verb: Annotated[
         str | None,
         typer.Option(
@@ -70,9 +81,11 @@ def explain(
     Of a TARGET it says what `perdure run` would do, of an ID what `perdure resume`, `perdure rerun`
     or `perdure fork` would.
     """
-    from perdure.cli.opening import open_existing
+    from perdure.cli.opening import open_existing, open_or_empty
     from perdure.cli.views import to_json
 
+    own = {name for parameter in context.command.params for name in parameter.opts}
+    _refuse_misspelt(subject, own)
     of_target = {"run_id": run_id, "reuse": reuse, "on_change": on_change}
     of_run = {
         "verb": verb,
@@ -82,12 +95,15 @@ def explain(
         "overrides": read_overrides(override),
         "on_change": on_change,
     }
-    with open_existing(store) as perdure:
+    needs_a_past = not _looks_like_a_target(subject) or reuse not in (None, "last")
+    with open_existing(store) if needs_a_past else open_or_empty(store) as perdure:
         if _is_target(perdure, subject):
             _refuse(of_run, of_target, "a TARGET")
-            explanation = _explain_target(perdure, subject, inputs, of_target)
+            words = [*(parameters or []), *input_words(inputs or [])]
+            explanation = _explain_target(perdure, subject, words, of_target)
         else:
             _refuse(of_target, of_run, "an ID")
+            _refuse_words(parameters or [], own)
             explanation = _explain_run(perdure, subject, inputs, of_run)
     print(to_json(explanation) if as_json else explanation)
     return ExitCode.OK
@@ -118,8 +134,34 @@ def _is_target(perdure: Perdure, text: str) -> bool:
     """Say whether ``text`` names a definition; a run whose id looks like one is meant first."""
     from perdure_storage.records import RunId
 
-    looks_so = text.partition(":")[0].endswith(".py") or ":" in text
-    return looks_so and perdure.runtime.store.find_run(RunId(text)) is None
+    return _looks_like_a_target(text) and perdure.runtime.store.find_run(RunId(text)) is None
+
+
+def _looks_like_a_target(text: str) -> bool:
+    return text.endswith(".py") or ":" in text
+
+
+def _refuse_misspelt(subject: str, own: Collection[str]) -> None:
+    """Refuse an option that is not there, where whose words those are cannot be known yet."""
+    if subject.startswith("-") and subject != "-":
+        raise UsageError(
+            f"there is no option {subject}{did_you_mean(subject, own)}",
+            "parameters of a workflow stand after its name: perdure explain TARGET --name value",
+        )
+
+
+def _refuse_words(words: Sequence[str], own: Collection[str]) -> None:
+    """Refuse what stands after an ID: its parameters are known, others are given by --input."""
+    if not words:
+        return
+    word = words[0].partition("=")[0]
+    if not word.startswith("--"):
+        raise UsageError(f"unexpected word {word!r} after an ID", "see perdure explain --help")
+    raise UsageError(
+        f"there is no option {word}{did_you_mean(word, own)}",
+        "another value for a parameter of an ID is given so: "
+        f"--input {word.removeprefix('--').replace('-', '_')}=VALUE",
+    )
 
 
 def _refuse(foreign: dict[str, Any], own: dict[str, Any], subject: str) -> None:
@@ -133,17 +175,18 @@ _SPELLED = {"run_id": "--id", "from_step": "--from", "overrides": "--override"}
 
 
 def _explain_target(
-    perdure: Perdure, target: str, inputs: list[str] | None, options: dict[str, Any]
+    perdure: Perdure, target: str, words: Sequence[str], options: dict[str, Any]
 ) -> Explanation:
     from perdure.cli.naming import find_id
-    from perdure.cli.targets import read_inputs
+    from perdure.cli.targets import read_inputs, refuse_missing
     from perdure.target import load_target
 
     workflow = load_target(target)
     given = {name: value for name, value in options.items() if value is not None}
     if given.get("reuse", "last") != "last":
         given["reuse"] = find_id(perdure.runtime.store, given["reuse"])
-    given["inputs"] = read_inputs(workflow, input_words(inputs or []))
+    given["inputs"] = read_inputs(workflow, words)
+    refuse_missing(workflow, given["inputs"], target)
     return perdure.explain(workflow, **given)
 
 

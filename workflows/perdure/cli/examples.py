@@ -55,6 +55,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     "why": (("perdure why iris-1 train", "why that step ran, was taken over or waits"),),
     "explain": (
         ("perdure explain pipeline.py --reuse last", "what that run would take over"),
+        ("perdure explain pipeline.py --reuse last --k 5", "with a parameter of the workflow"),
         ("perdure explain iris-1", "what a resume would run"),
         ("perdure explain iris-1 --from train", "what a fork would run, and why"),
         ("perdure explain iris-1 --verb rerun --json", "for a program"),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from perdure.cli.endings import say
@@ -47,10 +51,34 @@ def open_existing(store: str | None, *, workers: int | None = None) -> Perdure:
     Raises:
         NoStoreYet: there is none.
     """
-    from perdure.settings import sqlite_path
-
     perdure = open_store(store, workers=workers)
-    path = sqlite_path(perdure.settings.store)
-    if path is not None and not path.exists():
+    if _is_missing(perdure):
         raise NoStoreYet(perdure.settings.store)
     return perdure
+
+
+@contextlib.contextmanager
+def open_or_empty(store: str | None) -> Iterator[Perdure]:
+    """Open the store; where there is none, an empty one elsewhere that is gone afterwards.
+
+    For what only looks, and has something to say also before anything has run.
+    """
+    from perdure.client import Perdure
+
+    perdure = open_store(store)
+    if not _is_missing(perdure):
+        with perdure:
+            yield perdure
+        return
+    with tempfile.TemporaryDirectory(prefix="perdure-") as folder:
+        # The blobs too: a root that the settings name would be bound to the store that goes.
+        url, blobs = f"sqlite:///{folder}/perdure.db", f"{folder}/blobs"
+        with Perdure(replace(perdure.settings, store=url, blobs=blobs), say) as empty:
+            yield empty
+
+
+def _is_missing(perdure: Perdure) -> bool:
+    from perdure.settings import sqlite_path
+
+    path = sqlite_path(perdure.settings.store)
+    return path is not None and not path.exists()

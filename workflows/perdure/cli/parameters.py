@@ -91,7 +91,7 @@ def _find(
             f"--{head} is an option of perdure's, not a parameter of the workflow",
             f"it stands before the target: perdure run --{head} ... TARGET",
         )
-    near = did_you_mean(f"--{head}", [dashed(each) for each in known])
+    near = did_you_mean(f"--{head}", [*(dashed(each) for each in known), *options])
     raise UsageError(
         f"no parameter --{head}{near}",
         f"{_listing(known)}; options of perdure stand before the target",

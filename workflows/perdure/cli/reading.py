@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
@@ -174,11 +176,22 @@ def _write_whole(value: Any, writer: Writer, target: Path) -> int:
             write(value, writer, file, target.suffix)
             size_bytes = _flushed(file)
         os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # a read-only disk refuses this too
+            temporary.unlink()
+        if isinstance(error, OSError):  # it names a file that nobody typed
+            raise _unwritable(target, error) from error
         raise
     DISK.folder(target.parent)
     return size_bytes
+
+
+def _unwritable(target: Path, error: OSError) -> UsageError:
+    folder = shlex.quote(str(target.parent))
+    return UsageError(
+        f"{target} cannot be written: {error.strerror or error}",
+        f"name another place, or look at this one: `ls -ld {folder}`, `df -h {folder}`",
+    )
 
 
 def _flushed(file: IO[bytes]) -> int:

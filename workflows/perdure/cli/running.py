@@ -275,7 +275,7 @@ def finish(perdure: Perdure, run: Run, session: Session, *, as_json: bool) -> in
     from perdure.cli.views import to_json, value_to_json, view_run
 
     session.run_id = run.id
-    if not is_terminal(run.record.status):
+    if not is_terminal(run.record.status) and not run.is_driven:
         say(f"run {run.id} (if this process dies: {run.resume_command})")
     try:
         value = perdure.drive(run)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from perdure.progress.causes import how_long
 from perdure_storage.shapes import readable
 
 if TYPE_CHECKING:
@@ -149,9 +150,9 @@ def _with_steps(view: RunView, run: Run, record: RunRecord) -> RunView:
 
 
 def _driver(run: Run, record: RunRecord) -> str | None:
-    if record.owner is None or not run.is_driven:
-        return None
-    return f"process {record.owner.pid} on {record.owner.host}"
+    from perdure.engine.ownership import driver_of
+
+    return driver_of(record) if run.is_driven else None
 
 
 def group_steps(steps: Iterable[StepView]) -> list[GroupView]:
@@ -183,12 +184,12 @@ _STOPPED = ("FAILED", "CANCELLED", "INTERRUPTED", "PAUSED")
 
 def view_step(step: Step) -> StepView:
     """Return a step as it stood when it was asked for."""
-    from perdure.engine.matching import match_name
+    from perdure.engine.matching import family_of
 
     return StepView(
         id=step.id,
         status=str(step.status),
-        name=match_name(step.plan),
+        name=family_of(step.plan),
         attempts=len(step.attempts),
         duration_s=_seconds(step.duration),
         peak_memory_bytes=step.row.peak_memory_bytes if step.row is not None else None,
@@ -200,9 +201,6 @@ def view_step(step: Step) -> StepView:
 
 def view_attempt(attempt: AttemptRecord) -> AttemptView:
     """Return one try of a step."""
-    took = None
-    if attempt.started_at is not None and attempt.finished_at is not None:
-        took = attempt.finished_at - attempt.started_at
     return AttemptView(
         step=attempt.step_id,
         generation=attempt.generation,
@@ -210,7 +208,7 @@ def view_attempt(attempt: AttemptRecord) -> AttemptView:
         cause=None if attempt.cause is None else attempt.cause.value,
         worker=attempt.worker,
         started_at=attempt.started_at,
-        duration_s=_seconds(took),
+        duration_s=_seconds(how_long(attempt)),
         peak_memory_bytes=attempt.peak_memory_bytes,
         error=view_error(attempt.error),
     )

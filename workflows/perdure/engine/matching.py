@@ -8,12 +8,14 @@ matched by (scope, name, fingerprint), ties in plan order.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from perdure.engine.roots import Roots
+from perdure.graph.dag import MAX_ID_BYTES
 from perdure.plan import GIVEN, Function, Plan, StepPlan
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import StepRecord, StoredValue
@@ -40,6 +42,20 @@ class Matching(msgspec.Struct, frozen=True, kw_only=True):
 def match_name(step: StepPlan) -> str:
     """Return the name under which rows of the step are matched over edits."""
     return f"{step.scope}/{step.name}" if step.scope else step.name
+
+
+def family_of(step: StepPlan) -> str:
+    """Return what the ids of alike steps have in common: ``f[*]`` for ``f[0]``, ``f~`` for ``f~1``.
+
+    The name for people where steps are summed up: it looks like the ids that it stands for.
+    """
+    if len(step.id.encode()) > MAX_ID_BYTES - 4:  # its end may be a digest, and in no id alike
+        return match_name(step)
+    return _NUMBER.sub("", _LINK.sub("~", _ITEM.sub("[*]", step.id)))
+
+
+# Names contain none of these characters, so what looks like a mark is one.
+_ITEM, _LINK, _NUMBER = re.compile(r"\[[0-9]+\]"), re.compile(r"~[0-9]+"), re.compile(r"#[0-9]+")
 
 
 def match_rows(

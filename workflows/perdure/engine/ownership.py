@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from perdure_storage.records import Owner
+from perdure_storage.records import Owner, RunRecord
 
 _living: set[str] = set()
 """Tokens of the coordinators of this process that have not been closed."""
@@ -73,3 +73,14 @@ def is_seen_dead(owner: Owner) -> bool:
         return True
     except psutil.AccessDenied:
         return False
+
+
+def is_driven(record: RunRecord) -> bool:
+    """Say whether somebody alive drives the run, as far as can be seen from here."""
+    return record.owner is not None and record.lease_live and not is_seen_dead(record.owner)
+
+
+def driver_of(record: RunRecord) -> str:
+    """Return who drives the run, for people: ``"process 4711 on host"``."""
+    owner = record.owner
+    return f"process {owner.pid} on {owner.host}" if owner is not None else "nobody"

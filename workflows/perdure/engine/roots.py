@@ -34,15 +34,15 @@ class Roots:
             row: what it consumed when it was committed.
         """
         refs = references(step)
-        changed = list(self._parameters(refs, row))  # each once
+        changed = self._parameters(refs, row)
         above = [ref.step for ref in refs if isinstance(ref, FromStep)]
         roots = {root: None for dep in above for root in self._found.get(dep, ())}
-        self._found[step.id] = dict.fromkeys(changed) | roots
+        told = list(changed | roots)  # each once: what it takes may have changed a step above too
+        self._found[step.id] = dict.fromkeys(told)
         if changed and not roots:
-            return f"{_list(changed)} changed"
+            return f"{_list(told)} changed"
         if not above:
             return "an input of the run changed"
-        told = [*changed, *roots]
         return f"something upstream changed{f': {_list(told)}' if told else ''}"
 
     def _parameters(self, refs: Iterable[FromStep | FromInput], row: StepRecord) -> dict[str, None]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from perdure_storage.records import Cause
+from datetime import timedelta
+
+from perdure_storage.records import AttemptRecord, Cause
 
 HOW_ENDED: dict[Cause, str] = {
     Cause.SUCCEEDED: "succeeded",
@@ -18,3 +20,14 @@ HOW_ENDED: dict[Cause, str] = {
     Cause.ENGINE_ERROR: "failed in perdure itself",
 }
 """What to say after "attempt 2 ..."."""
+
+
+def how_long(attempt: AttemptRecord) -> timedelta | None:
+    """Return how long a try ran, if that is known.
+
+    Nobody saw the end of one that was cut off: its row ends when the run was taken on again.
+    """
+    started, finished = attempt.started_at, attempt.finished_at
+    if started is None or finished is None or attempt.cause is Cause.ABANDONED:
+        return None
+    return max(timedelta(), finished - started)

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from perdure import words
 from perdure.progress.board import DONE, Board, Glance, News, Running
-from perdure.progress.causes import HOW_ENDED
+from perdure.progress.causes import HOW_ENDED, how_long
 from perdure_storage.lifecycle import RunStatus, StepStatus
 from perdure_storage.records import (
     AttemptRecord,
@@ -178,7 +178,9 @@ def _committed(row: StepRecord) -> str:
 def _ended(attempt: AttemptRecord) -> str:
     name = words.printable(attempt.step_id)
     how = HOW_ENDED[attempt.cause] if attempt.cause is not None else "ended"
-    said = f"{name}: attempt {attempt.attempt} {how}{_after(attempt)}{_because(attempt.error)}"
+    ran = how_long(attempt)
+    after = f" after {words.duration(ran.total_seconds())}" if ran is not None else ""
+    said = f"{name}: attempt {attempt.attempt} {how}{after}{_because(attempt.error)}"
     if attempt.not_before is None or attempt.finished_at is None:
         return said
     return f"{said}; again in {words.duration(_seconds(attempt.finished_at, attempt.not_before))}"
@@ -189,7 +191,7 @@ def _lost(event: EventRecord) -> str:
     return f"{words.printable(event.step_id or '')}: to run again: {why}"
 
 
-def _after(row: StepRecord | AttemptRecord) -> str:
+def _after(row: StepRecord) -> str:
     if row.started_at is None:
         return ""
     return f" after {words.duration(_seconds(row.started_at, row.finished_at))}"

@@ -11,11 +11,19 @@ from typing import Protocol
 
 import msgspec
 
+from perdure.engine.ownership import is_driven
 from perdure.progress.board import commit_of
 from perdure_storage.errors import PerdureError
 from perdure_storage.lifecycle import RUN_TERMINAL
 from perdure_storage.protocols import RunStore
-from perdure_storage.records import RunCommit, RunEnd, RunId, StepKey
+from perdure_storage.records import (
+    AttemptRecord,
+    RunCommit,
+    RunEnd,
+    RunId,
+    RunRecord,
+    StepKey,
+)
 
 log = logging.getLogger(__name__)
 
@@ -146,6 +154,8 @@ class Facts:
         attempts = self._store.list_attempts(self._run_id)
         expansions = self._store.list_expansions(self._run_id)
         record = self._store.find_run(self._run_id)
+        if record is not None:
+            attempts = in_flight_or_ended(attempts, record)
         current = {StepKey(row.step_id, row.generation) for row in rows}
         lost, self._current = self._current - current, current
         end = None
@@ -153,3 +163,15 @@ class Facts:
             end = RunEnd(status=record.status, error=record.error)
         commit = commit_of(rows, attempts, expansions)
         return msgspec.structs.replace(commit, lost=tuple(lost), end=end)
+
+
+def in_flight_or_ended(attempts: list[AttemptRecord], record: RunRecord) -> list[AttemptRecord]:
+    """Leave out what a dead owner had in flight: nothing of it runs, though no row says so yet.
+
+    Args:
+        attempts: a run's attempts.
+        record: the run.
+    """
+    if is_driven(record):
+        return attempts
+    return [attempt for attempt in attempts if attempt.cause is not None]

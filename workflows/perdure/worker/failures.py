@@ -96,13 +96,13 @@ def _message(error: BaseException) -> str:
 
 
 def _traceback(error: BaseException, skip: int) -> str:
-    import traceback
+    from perdure.worker.tracebacks import traceback_text
 
     try:
         frames = error.__traceback__
         for _ in range(skip):
             frames = frames.tb_next if frames is not None else None
-        return "".join(traceback.format_exception(type(error), error, frames))
+        return traceback_text(error, frames)
     except Exception as second:  # noqa: BLE001 - formatting calls the user's __str__ and __repr__
         return f"<the traceback could not be written: {type(second).__name__}>\n"
 

@@ -64,6 +64,20 @@ def test_step_that_takes_one_and_has_another_above_it_is_told_both(
     assert told["fit"] == "something upstream changed: parameter k, parameter path"
 
 
+def test_parameter_that_a_step_and_the_step_above_it_take_is_named_once() -> None:
+    plan = plan_of({"load": [], "fit": ["load"]})
+    steps = tuple(
+        msgspec.structs.replace(step, args=(*step.args, FromInput(name="day")))
+        for step in plan.steps
+    )
+    both = msgspec.structs.replace(plan, steps=steps)
+    before = rows_of(both, {"day": stored("1")})
+
+    told = reasons(both, before, {"day": stored("2")})
+
+    assert told["fit"] == "something upstream changed: parameter day"
+
+
 def test_steps_downstream_are_told_the_step_whose_code_changed(rows: list[StepRecord]) -> None:
     told = reasons(chain(code={"load": "new"}), rows, BEFORE)
 

@@ -39,6 +39,12 @@ def test_retry_says_what_happened_and_when_it_goes_on() -> None:
     ]
 
 
+def test_attempt_that_was_cut_off_is_told_without_a_time_that_nobody_knows() -> None:
+    ended = tried("fit", Cause.ABANDONED)
+
+    assert teller_of("fit").tell([commit(ended)], at(1)) == ["[0/1] fit: attempt 1 was cut off"]
+
+
 def test_step_that_was_retried_says_so_when_it_is_done() -> None:
     assert teller_of("fit").tell([commit(done("fit", attempt=3))], at(1)) == [
         "[1/1] fit: done in 1.0 s, attempt 3"

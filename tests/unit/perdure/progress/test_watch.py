@@ -6,7 +6,7 @@ import pytest
 from tests.unit.perdure.progress.facts import commit, done, end
 
 from perdure.progress.watch import Facts, Watch
-from perdure_storage.contract_samples import a_step, by, claimed
+from perdure_storage.contract_samples import a_step, an_attempt, by, claimed
 from perdure_storage.errors import StoreUnavailable
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.memory import MemoryRunStore
@@ -65,6 +65,20 @@ def test_value_that_another_process_lost_is_told(store: MemoryRunStore) -> None:
     (fact,) = facts.take(last=True)
 
     assert fact.lost == (StepKey(StepId("a"), 1),)
+
+
+def test_attempt_in_flight_counts_as_running_only_while_its_owner_lives(
+    store: MemoryRunStore,
+) -> None:
+    run = claimed(store)
+    store.commit([by(run, attempts=(an_attempt("run", "a"),))])
+    (alive,) = Facts(store, RUN, lambda: False).take(last=True)
+    assert run.owner is not None
+    store.unregister(run.owner)
+    (dead,) = Facts(store, RUN, lambda: False).take(last=True)
+
+    assert [attempt.step_id for attempt in alive.attempts] == ["a"]
+    assert dead.attempts == ()
 
 
 def test_end_that_another_process_wrote_is_told_once(store: MemoryRunStore) -> None:

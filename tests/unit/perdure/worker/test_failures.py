@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -57,6 +59,51 @@ def test_record_masks_secrets_and_drops_the_pickle_that_holds_them() -> None:
     assert record.message == "token ***"
     assert "hush" not in record.traceback
     assert record.pickled is None
+
+
+FILE = """
+def inner(x):
+    raise ValueError("inner")
+
+def outer(x):
+    try:
+        inner(x)
+    except ValueError as error:
+        raise KeyError("outer") from error
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "shown"),
+    [
+        ("", "# after it\n", {"outer", "inner"}),
+        ('raise ValueError("inner")', 'return x, "mended"', {"outer"}),
+        ('    raise ValueError("inner")', '    # why\n    raise ValueError("inner")', set()),
+        ("def inner", "import os\n\ndef inner", set()),
+        ("def outer(x)", "def outer(x", set()),
+    ],
+    ids=["below", "inner", "comment", "above", "broken"],
+)
+def test_traceback_shows_only_lines_that_are_of_the_code_that_ran(
+    tmp_path: Path, old: str, new: str, shown: set[str]
+) -> None:
+    path = tmp_path / "pipe.py"
+    path.write_text(FILE)
+    names: dict[str, Any] = {}
+    exec(compile(FILE, str(path), "exec"), names)
+    path.write_text(FILE.replace(old, new, 1) if old else FILE + new)
+
+    with pytest.raises(KeyError) as caught:
+        names["outer"](1)
+    text = error_record(caught.value).traceback
+
+    lines = [line.strip() for line in text.splitlines()]
+    assert lines.count('raise KeyError("outer") from error') == ("outer" in shown)
+    assert lines.count('raise ValueError("inner")') == ("inner" in shown)
+    assert "mended" not in text
+    told = lines.count("(pipe.py has changed since this code was recorded)")
+    assert told == (0 if len(shown) == 2 else 1)
+    assert f'File "{path}", line 3, in inner' in lines
 
 
 def test_record_of_an_endless_message_is_cut_in_its_middle() -> None:

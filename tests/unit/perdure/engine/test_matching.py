@@ -1,0 +1,39 @@
+"""The names of alike steps."""
+
+from __future__ import annotations
+
+import pytest
+
+from perdure.engine.matching import family_of
+from perdure.graph.dag import shorten
+from perdure.plan import StepPlan
+
+
+def step(step_id: str, name: str = "f") -> StepPlan:
+    return StepPlan(id=step_id, name=name, function="", given="", own="")
+
+
+@pytest.mark.parametrize(
+    ("step_id", "family"),
+    [
+        ("f", "f"),
+        ("f#2", "f"),
+        ("prep#3/clean#12", "prep/clean"),
+        ("f[0]", "f[*]"),
+        ("f#2[17]", "f[*]"),
+        ("f[3]/g[4]", "f[*]/g[*]"),
+        ("f~1", "f~"),
+        ("countdown~300", "countdown~"),
+        ("f[2]~1", "f[*]~"),
+    ],
+)
+def test_alike_steps_are_called_by_what_their_ids_have_in_common(step_id: str, family: str) -> None:
+    assert family_of(step(step_id)) == family
+
+
+def test_alike_steps_of_a_name_too_long_for_ids_have_one_name_still() -> None:
+    name = "f" * 300
+
+    families = {family_of(step(shorten(f"{name}#{number}"), name)) for number in range(2, 5)}
+
+    assert families == {name}
