@@ -157,6 +157,11 @@ def _require_local(path: Path, may_create: bool) -> None:
         raise StoreError(f"{path} is a folder: name the file in it, as {path / 'perdure.db'}")
     if not path.exists() and not may_create:
         raise StoreError(f"there is no store at {path}: `perdure run` makes one, or name another")
+    if not may_create and path.stat().st_size == 0:
+        raise StoreError(
+            f"{path} is an empty file: no store was made in it yet, or it was cut. `perdure run`"
+            " makes one; if there was one, put the file back from a backup first"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         kind = network_type_of(path.parent)

@@ -77,7 +77,13 @@ def revision_of(connection: sa.Connection, url: str) -> str | None:
     """
     names = set(sa.inspect(connection).get_table_names())
     if _VERSION.name in names and setting.name in names:
-        return str(connection.execute(sa.select(_VERSION.c.version_num)).scalar_one())
+        found = connection.execute(sa.select(_VERSION.c.version_num)).scalar_one_or_none()
+        if found is None:
+            raise StoreError(
+                "the store does not say which version its tables are of: its table"
+                " alembic_version is empty. Restore it from a backup"
+            )
+        return str(found)
     ours = names & metadata.tables.keys()
     if names and (connection.dialect.name == "sqlite" or ours):
         found = ", ".join(sorted(names)[:3])

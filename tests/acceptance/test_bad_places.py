@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from perdure.cli import main
 from perdure.cli.endings import ExitCode, exit_code
 from perdure.client import open_store
 from perdure.errors import PerdureError, StoreError, ValueDamaged
 from perdure.task import task
 from perdure.workflow import workflow
+from perdure_storage.connect import open_run_store
 
 
 @task
@@ -109,3 +113,31 @@ def test_place_where_no_store_can_be_made_is_said(tmp_path: Path, name: str) -> 
     assert f"cannot make a store in {folder}: Not a directory" in str(caught.value)
     assert "Name another place" in str(caught.value)
     assert exit_code(caught.value) == ExitCode.USAGE
+
+
+def test_looking_at_an_empty_file_makes_no_store_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut = tmp_path / "perdure.db"
+    cut.touch()
+
+    codes = [main(["ls", "--store", str(cut)]), main(["show", "--store", str(cut), "a"])]
+
+    assert codes == [0, 2]
+    assert "there is no store at" in capsys.readouterr().err
+    assert cut.stat().st_size == 0
+
+
+def test_store_that_does_not_say_its_version_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "perdure.db"
+    open_run_store(path).close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DELETE FROM alembic_version")
+        connection.commit()
+
+    code = main(["ls", "--store", str(path)])
+
+    assert code == 2
+    assert "alembic_version is empty" in capsys.readouterr().err

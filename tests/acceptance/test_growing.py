@@ -9,6 +9,7 @@ import pytest
 from tests.acceptance import growing_steps as steps
 
 import perdure
+from perdure import workflow
 from perdure.cli.details import view_detail
 from perdure.cli.views import group_steps, view_step
 from perdure.client import Perdure, open_store
@@ -95,6 +96,29 @@ def test_map_over_the_same_items_is_taken_over_whole(inline: Perdure, tmp_path: 
 
     assert steps.ran(tmp_path) == []
     assert ids(inline, "two") == ["items", "join", "shout"]
+
+
+def test_items_of_a_map_that_was_taken_over_whole_are_found_where_they_ran(
+    inline: Perdure, tmp_path: Path
+) -> None:
+    folder = str(tmp_path)
+    inline.run(steps.shouting, text="b c", folder=folder, run_id="one")
+    inline.run(steps.shouting, text="b c", folder=folder, reuse="one", run_id="two")
+    inline.run(steps.shouting, text="b c", folder=folder, reuse="two", run_id="three")
+    steps.ran(tmp_path)
+
+    assert inline.run(steps.shouting, text="a b c", folder=folder, reuse="three") == "A B C"
+
+    assert steps.ran(tmp_path) == ["shout[0]"]
+
+
+def test_workflow_that_contains_itself_is_refused_by_name() -> None:
+    @workflow
+    def endless() -> int:
+        return endless.bind()
+
+    with pytest.raises(DefinitionError, match="endless' contains itself"):
+        endless.dag()
 
 
 def test_failed_item_names_its_place_and_is_the_only_one_to_run_again(

@@ -225,7 +225,13 @@ class Workflow(Generic[P, R]):
         return Node(Alias(value=template, label=f"parameter {name!r} of {self._name!r}"))
 
     def _call_body(self, values: dict[str, Any]) -> Any:
-        result = self._function(**values)  # type: ignore[call-arg]
+        try:
+            result = self._function(**values)  # type: ignore[call-arg]
+        except RecursionError:
+            raise DefinitionError(
+                f"workflow {self._name!r} contains itself without an end: its body is called "
+                f"before any value is there. Return `{self._name}.bind(...)` from a task instead"
+            ) from None
         if inspect.iscoroutine(result):
             raise DefinitionError(f"workflow {self._name!r}: its body must be a plain function")
         return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -35,6 +35,9 @@ from perdure_storage.records import (
     StepRecord,
 )
 
+MAX_DONORS = 20
+"""How many runs back the items of a map are looked for, if it was taken over whole each time."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Past:
@@ -48,6 +51,8 @@ class Past:
         donor_functions: of that run's plan, by code digest.
         expansions: the graphs that steps of the run gave in place of their values.
         donor_expansions: those of that run's steps.
+        donor_graphs: rows of the steps of such graphs of that run, and of the runs that it took
+            over from in turn: a map that was taken over whole left its items there.
     """
 
     rows: Sequence[StepRecord] = ()
@@ -57,6 +62,7 @@ class Past:
     donor_functions: Mapping[str, Function] = field(default_factory=dict)
     expansions: Sequence[ExpansionRecord] = ()
     donor_expansions: Sequence[ExpansionRecord] = ()
+    donor_graphs: Sequence[StepRecord] = ()
 
 
 def read_past(store: RunStore, record: RunRecord) -> Past:
@@ -70,7 +76,19 @@ def read_past(store: RunStore, record: RunRecord) -> Past:
         donor_functions=functions_of(store, donor.plan_digest) if donor is not None else {},
         expansions=store.list_expansions(record.id) if record.epoch != 1 else (),
         donor_expansions=store.list_expansions(donor.id) if donor is not None else (),
+        donor_graphs=tuple(_rows_of_graphs_before(store, donor)),
     )
+
+
+def _rows_of_graphs_before(store: RunStore, donor: RunRecord | None) -> Iterator[StepRecord]:
+    for _ in range(MAX_DONORS):
+        if donor is None:
+            return
+        if expansions := store.list_expansions(donor.id):
+            _, grown = rows_of_graphs(store.list_steps(donor.id), expansions)
+            for rows in grown.values():
+                yield from rows
+        donor = store.find_run(donor.reuse_from) if donor.reuse_from else None
 
 
 def state_of(record: RunRecord, plan: Plan, past: Past, now: datetime) -> RunState:
@@ -82,11 +100,11 @@ def state_of(record: RunRecord, plan: Plan, past: Past, now: datetime) -> RunSta
     rows, grown = rows_of_graphs(past.rows, past.expansions)
     donated, donated_grown = None, dict[str, list[StepRecord]]()
     if past.donor_rows is not None:
-        donor_rows, of_graphs = rows_of_graphs(past.donor_rows, past.donor_expansions)
+        donor_rows, _ = rows_of_graphs(past.donor_rows, past.donor_expansions)
         donated = match_donor(
             plan, prints, donor_rows, functions=past.donor_functions, inputs=record.inputs
         )
-        for row in (row for of_root in of_graphs.values() for row in of_root):
+        for row in past.donor_graphs:
             donated_grown.setdefault(row.name, []).append(row)
     return load_run(
         record,
