@@ -288,8 +288,11 @@ def test_a_store_that_goes_away_while_it_is_open_is_not_written_into_the_void(
     if what == "replaced":
         path.write_bytes(b"")
 
-    with pytest.raises(StoreUnavailable, match=r"went away|replaced"):
+    with pytest.raises(StoreUnavailable, match=r"went away|replaced") as refused:
         store.commit([by(run, a_step("run", "s"))])
+    assert refused.value.is_gone is (what == "deleted")
+    with pytest.raises(StoreUnavailable):
+        store.changes()
     with pytest.raises(StoreUnavailable):
         store.get_run(_RUN)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -58,7 +58,7 @@ def open_existing(store: str | None, *, workers: int | None = None) -> Perdure:
 
 
 @contextlib.contextmanager
-def open_or_empty(store: str | None) -> Iterator[Perdure]:
+def open_or_empty(store: str | None) -> Generator[Perdure, None, None]:
     """Open the store; where there is none, an empty one elsewhere that is gone afterwards.
 
     For what only looks, and has something to say also before anything has run.
