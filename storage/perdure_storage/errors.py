@@ -65,7 +65,15 @@ class StoreUnavailable(StoreError):
 
     Type:
         ``perdure doctor`` finds which; then ``perdure resume ID``.
+
+    Attributes:
+        is_gone: True if there is no store any more where it was: no run of it can go on until
+            somebody puts it back.
     """
+
+    def __init__(self, message: str, *, is_gone: bool = False) -> None:
+        self.is_gone = is_gone
+        super().__init__(message)
 
 
 class BlobsCondemned(StoreUnavailable):

@@ -105,6 +105,7 @@ class SqliteDatabase:
         # data_version moves when *another* connection commits; so it must be asked where we
         # write, or each commit of ours would look like somebody else's.
         with self._writing:
+            self._require_file()
             try:
                 return self._open_writer().execute("PRAGMA data_version").fetchone()[0]
             except _DRIVER_ERRORS as error:
@@ -143,8 +144,10 @@ class SqliteDatabase:
             found = os.stat(self._file)
         except OSError as error:
             raise StoreUnavailable(
-                f"the store {self.url} went away while it was open ({error.strerror}):"
-                " put it back, or open another one"
+                f"the store {self.url} went away while it was open ({error.strerror})."
+                " Put it back, and `perdure resume ID` goes on; else `perdure run TARGET` begins"
+                " again, in a new one",
+                is_gone=True,
             ) from error
         identity = (found.st_dev, found.st_ino)
         if self._identity is None:

@@ -132,7 +132,7 @@ def test_store_that_does_not_say_its_version_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "perdure.db"
-    open_run_store(path).close()
+    open_run_store(path, key=None).close()
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("DELETE FROM alembic_version")
         connection.commit()

@@ -82,6 +82,15 @@ def test_resume_takes_the_recorded_code_though_the_files_have_changed(
     assert "raise ValueError" not in again.err
 
 
+def test_line_that_raised_is_shown_once_also_with_traceback(perdure: CommandLine) -> None:
+    path = project(perdure)
+
+    plain = perdure("run", "--id", "r", path)
+    full = perdure("resume", "--traceback", "r")
+
+    assert plain.err.count("raise ValueError") == full.err.count("raise ValueError") == 1
+
+
 def test_resume_with_current_code_runs_only_what_has_not_committed(perdure: CommandLine) -> None:
     path = project(perdure)
     failed = perdure("run", "--id", "r", path)

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from traceback import format_exception
 from typing import Any
 
 import pytest
@@ -163,6 +164,15 @@ def test_failure_raises_the_users_exception_as_cause_and_the_same_id_goes_on(
     assert client.run(breaks, folder=str(tmp_path), run_id="b-1") == "fine 2"
 
     assert executions(tmp_path, "double-1") == 1
+
+
+def test_failure_prints_the_line_of_the_users_that_raised(client: Perdure, tmp_path: Path) -> None:
+    with pytest.raises(RunFailed) as caught:
+        client.run(breaks, folder=str(tmp_path), run_id="b-1")
+
+    lines = [line.strip() for line in "".join(format_exception(caught.value)).splitlines()]
+    assert lines.count('raise ValueError("not mended yet")') == 1
+    assert any(line.startswith(f'File "{__file__}"') and "in fragile" in line for line in lines)
 
 
 def test_resume_by_id_goes_on_with_the_recorded_plan(client: Perdure, tmp_path: Path) -> None:

@@ -72,6 +72,17 @@ def test_reference_has_every_setting_option_status_and_error() -> None:
     ]
 
 
+def test_pages_that_are_filled_in_say_so_to_whoever_reads_them_in_the_repository() -> None:
+    build = '`pip install -e ".[docs]"`, then `python -m sphinx -b html docs build/site`'
+
+    for name in ("cli", "settings", "task-options", "errors"):
+        page = (DOCS / "reference" / f"{name}.md").read_text()
+        before, mark, _ = page.partition("<!-- from the code: ")
+        assert mark
+        assert build in before
+        assert before.rstrip().endswith("at once.")
+
+
 def test_every_page_is_in_the_index_of_the_site() -> None:
     index = (DOCS / "index.md").read_text()
     trees = re.findall(r"^```{toctree}\n(.*?)^```$", index, re.MULTILINE | re.DOTALL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -120,8 +121,17 @@ def error_of(runtime: Runtime, record: RunRecord) -> PerdureError:
     if own := _own_error(runtime, record, error):
         return own
     failed = RunFailed(_message(runtime, record, error), run_id=record.id, step_id=error.step_id)
-    failed.__cause__ = exception_of(runtime, error)
+    failed.__cause__ = _with_traceback(exception_of(runtime, error), error)
     return failed
+
+
+def _with_traceback(exception: BaseException, error: ErrorRecord) -> BaseException:
+    """Return the exception with a note of where it was raised: its frames stayed in the worker."""
+    if "  File " in error.traceback:
+        where = f" in step {error.step_id}" if error.step_id else ""
+        with contextlib.suppress(Exception):  # a user's class may refuse attributes
+            exception.add_note(f"It was raised{where}:\n{error.traceback.rstrip()}")
+    return exception
 
 
 def what_to_type(runtime: Runtime, record: RunRecord) -> str:

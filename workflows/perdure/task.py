@@ -208,9 +208,30 @@ def task(**options: Unpack[Options]) -> TaskDecorator: ...
 def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Register a function as a task: ``@task`` or ``@task(retries=2, ...)``.
 
+    The options, which ``f.options(...)`` takes too:
+
+    - ``name``: step name; default: the function's qualified name.
+    - ``version``: declared code version; replaces the code digest.
+    - ``cpus``: CPUs that one attempt holds while it runs; an ``async def`` none by default.
+    - ``gpus``: GPUs that it holds: whole ones, or a fraction of one.
+    - ``memory``: memory that is set aside for it, in bytes or as ``"8GiB"``.
+    - ``resources``: how much it holds of what the settings name: ``{"license": 1}``.
+    - ``retries``: further attempts after the user's code raised.
+    - ``retry_on``: exception classes or a predicate; default ``Exception``.
+    - ``backoff``: delays between attempts.
+    - ``lost_retries``: further attempts after the system lost one; -1: for ever.
+    - ``timeout``: run time of one attempt, a duration.
+    - ``allow_unenforced``: let an executor that cannot kill run it without enforcing
+      ``timeout``.
+    - ``checkpoint``: False: the value is not stored, and rebuilt from lineage when needed.
+    - ``outputs``: n > 1: ``a, b = f.bind()``.
+    - ``volatile``: reads the outside world: never taken over from another run.
+    - ``after``: nodes that must end before it, without giving it data.
+    - ``catch``: True: a final failure becomes a checkpointed ``Failure``; the run may succeed.
+
     Args:
         function: a function, sync or async; no generator, no class.
-        **options: see ``perdure.options.Options``.
+        **options: those above.
 
     Raises:
         DefinitionError: it is no such function, or an option makes no sense.

@@ -6,7 +6,9 @@ of classes that cannot be imported. Offsets count from the end of the header.
 
 from __future__ import annotations
 
+import io
 import pickle
+import sys
 from typing import Any
 
 from perdure_storage.array_layout import ALIGNMENT, pack_header, read_header
@@ -57,6 +59,11 @@ class _Pickler(ByValuePickler):
         return False
 
     def reducer_override(self, obj: Any) -> Any:
+        if type(obj) is io.TextIOWrapper and obj is not sys.stdout and obj is not sys.stderr:
+            # cloudpickle would write a copy of what it holds, a StringIO: another thing, unasked.
+            raise pickle.PicklingError(
+                "an open file ends with its process: give its path, or what is in it"
+            )
         if not needs_definition(obj):
             return super().reducer_override(obj)
         key, definition = definition_of(obj)

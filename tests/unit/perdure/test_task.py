@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import pickle
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from perdure import Backoff, plan, task, workflow
 from perdure.errors import DefinitionError
 from perdure.graph.node import Call, source_of
+from perdure.options import BaseOptions, Options
 from perdure.task import AsyncTask
 
 
@@ -203,3 +205,14 @@ def test_a_local_task_travels_with_its_function_and_options() -> None:
 
     assert copy(1) == 2
     assert copy.spec.options.retries == 2
+
+
+def test_help_of_task_tells_each_option_as_its_type_does() -> None:
+    told = " ".join((inspect.getdoc(task) or "").split())
+
+    for documented in (BaseOptions, Options):
+        _, _, listed = (inspect.getdoc(documented) or "").partition("Attributes:\n")
+        for entry in re.split(r"^    (?=\S)", listed, flags=re.MULTILINE)[1:]:
+            name, _, meaning = entry.partition(": ")
+            assert f"- ``{name}``: {' '.join(meaning.split())}" in told
+    assert all(f"- ``{name}``: " in told for name in Options.__annotations__)

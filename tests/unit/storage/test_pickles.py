@@ -9,6 +9,7 @@ import sys
 import threading
 import types
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -348,3 +349,28 @@ def test_user_s_codec_is_used_for_its_type_only() -> None:
 def test_bad_and_taken_codec_names_are_refused(name: str) -> None:
     with pytest.raises(StoreError, match="codec name"):
         register_codec(Plain, name, encode=lambda value: [], decode=bytes)
+
+
+@pytest.mark.parametrize("mode", ["r", "rb", "w+"])
+def test_open_file_is_refused_with_the_path_to_it_instead_of_being_copied(
+    tmp_path: Path, mode: str
+) -> None:
+    (tmp_path / "rows.txt").write_text("1\n")
+
+    with (
+        (tmp_path / "rows.txt").open(mode) as file,
+        pytest.raises(NotSerializable) as caught,
+    ):
+        _CODECS.encode({"rows": [1, file]}, name="result")
+
+    assert caught.value.path == 'result["rows"][1]'
+
+
+def test_open_text_file_is_refused_with_what_to_give_in_its_place(tmp_path: Path) -> None:
+    (tmp_path / "rows.txt").write_text("1\n")
+
+    with (
+        (tmp_path / "rows.txt").open() as file,
+        pytest.raises(NotSerializable, match=r"result cannot be stored: .*give its path"),
+    ):
+        _CODECS.encode(file, name="result")

@@ -163,8 +163,8 @@ def next_command(error: Exception, run_id: str | None) -> str | None:
         return "perdure ls"
     if isinstance(error, _ENDED | UsageError | InternalError | RunConflict):
         return None
-    if isinstance(error, _UNTIL_MENDED):
-        return None  # the message has it: what to upgrade, where the key should be
+    if isinstance(error, _UNTIL_MENDED) or (isinstance(error, StoreUnavailable) and error.is_gone):
+        return None  # the message has it: what to upgrade, to copy or to put back first
     if run_id is None and isinstance(error, _PLACES):
         return None if "`" in str(error) else "perdure doctor"
     if run_id is None:

@@ -58,7 +58,7 @@ def open_existing(store: str | None, *, workers: int | None = None) -> Perdure:
 
 
 @contextlib.contextmanager
-def open_or_empty(store: str | None) -> Generator[Perdure]:
+def open_or_empty(store: str | None) -> Generator[Perdure, None, None]:
     """Open the store; where there is none, an empty one elsewhere that is gone afterwards.
 
     For what only looks, and has something to say also before anything has run.

@@ -282,7 +282,7 @@ def finish(perdure: Perdure, run: Run, session: Session, *, as_json: bool) -> in
     except KeyboardInterrupt:
         raise Interrupted(run.id) from None
     except PerdureError as error:
-        if isinstance(error, RunFailed):
+        if isinstance(error, RunFailed) and not session.show_traceback:  # which shows this one too
             _say_traceback(run)
         if as_json:
             print(to_json(view_run(run)))

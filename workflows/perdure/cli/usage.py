@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 
@@ -34,7 +35,21 @@ def _message(
         return f"there is no option {option}{near}"
     if (verb := _unknown_verb(error, words, verbs)) is not None:
         return f"there is no verb {verb!r}{did_you_mean(verb, verbs)}"
+    if (misfit := _misfit(error)) is not None:
+        return misfit
     return message[:1].lower() + message[1:].rstrip(".")
+
+
+def _misfit(error: typer.TyperException) -> str | None:
+    """Return what is wrong with a number, not in the words of the library that Typer asks."""
+    name = next(iter(getattr(getattr(error, "param", None), "opts", ())), "")
+    match getattr(error.__cause__, "errors", list[Any])():
+        case [{"type": "int_parsing" | "int_parsing_size", "input": given}]:
+            return f"{name} {given!r:.80} is not a whole number"
+        case [{"type": "greater_than_equal", "input": given, "ctx": {"ge": least}}]:
+            return f"{name} {given} is less than {least}"
+        case _:
+            return None
 
 
 def _hint(error: typer.TyperException, words: Sequence[str], verbs: Sequence[str]) -> str:

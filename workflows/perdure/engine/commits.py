@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from perdure.engine.outages import Outage
 from perdure_storage.clock import Clock
 from perdure_storage.errors import StoreUnavailable
 from perdure_storage.protocols import RunStore
@@ -28,6 +29,12 @@ class Commits:
         self._store = store
         self._clock = clock
         self._pause = pause
+        self._outage = Outage(
+            log,
+            clock,
+            what="store does not take the commit, waiting",
+            over="the store takes commits again",
+        )
         self._waiting: list[tuple[RunCommit, ...]] = []
         self._since = 0.0
 
@@ -72,12 +79,15 @@ class Commits:
         give_up_at = self._clock.monotonic() + PATIENCE_S
         while True:
             try:
-                return self._store.commit(commits)
+                report = self._store.commit(commits)
             except StoreUnavailable as error:
                 if self._clock.monotonic() >= give_up_at:
                     raise
-                log.warning("store does not take the commit, waiting: %s", error)
+                self._outage.note(error)
                 self._pause(PARK_S)
+            else:
+                self._outage.end()
+                return report
 
 
 def merge(batches: Sequence[tuple[RunCommit, ...]]) -> tuple[RunCommit, ...]:

@@ -17,6 +17,7 @@ from perdure.engine.events import CancelRequested, Ended, Event, OwnershipLost, 
 from perdure.engine.fleet import Fleet
 from perdure.engine.heartbeat import Heartbeat
 from perdure.engine.loading import Loader, failed_end
+from perdure.engine.outages import Outage
 from perdure.engine.ownership import retire
 from perdure.engine.state import EngineState
 from perdure.executors.endings import ended
@@ -92,7 +93,10 @@ class Coordinator:
         self._engine = EngineState(self._fleet.pools, values.store)
         self._loader = Loader(store, self._blobs, owner, clock, self._fleet, default_executor)
         self._commits = Commits(store, clock, self._fleet.pause)
-        self._heartbeat = heartbeat or Heartbeat(store, owner)
+        self._heartbeat = heartbeat or Heartbeat(store, owner, clock)
+        self._deaf = Outage(
+            log, clock, what="could not look for requests", over="requests are looked for again"
+        )
         self._events: list[Event] = []
         self._inbox: deque[str] = deque()
         self._again: list[str] = []
@@ -279,7 +283,9 @@ class Coordinator:
             self._look(now)
         except StoreUnavailable as error:
             # Only a look: what is driven goes on, and its commits are patient by themselves.
-            log.warning("could not look for requests: %s", error)
+            self._deaf.note(error)
+        else:
+            self._deaf.end()
 
     def _look(self, now: float) -> None:
         changes = self._store.changes()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 
+from perdure.engine.outages import Outage
+from perdure_storage.clock import Clock
 from perdure_storage.errors import StoreError
 from perdure_storage.protocols import RunStore
 from perdure_storage.records import Owner, ProcessId
@@ -18,9 +20,12 @@ LEASE_S = 10.0
 class Heartbeat:
     """Renews the coordinator's lease from a thread of its own, so that slow turns lose nothing."""
 
-    def __init__(self, store: RunStore, owner: Owner) -> None:
+    def __init__(self, store: RunStore, owner: Owner, clock: Clock) -> None:
         self._store = store
         self._owner = owner
+        self._outage = Outage(
+            log, clock, what="could not renew the lease", over="the lease is renewed again"
+        )
         self._workers: tuple[ProcessId, ...] = ()
         self._beat = threading.Event()
         self._stopping = False
@@ -64,4 +69,6 @@ class Heartbeat:
             self._store.renew(self._owner, LEASE_S, self._workers)
         except StoreError as error:
             # Nothing to do here: every commit checks the epoch by itself.
-            log.warning("could not renew the lease: %s", error)
+            self._outage.note(error)
+        else:
+            self._outage.end()

@@ -57,6 +57,7 @@ def test_error_ends_with_its_exit_code(error: Exception, code: ExitCode) -> None
         (CodeChanged("prep.scale"), "perdure resume iris-1 --code current"),
         (Interrupted("iris-1"), "perdure resume iris-1"),
         (StoreUnavailable("locked"), "perdure resume iris-1"),
+        (StoreUnavailable("it went away", is_gone=True), None),
         (RunNotFound("x", "sqlite:///s"), "perdure ls"),
         (UsageError("what"), None),
     ],

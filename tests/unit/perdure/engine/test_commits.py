@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from perdure.engine.commits import PATIENCE_S, Commits, merge
+from perdure.engine.commits import PARK_S, PATIENCE_S, Commits, merge
+from perdure.engine.outages import SAY_AGAIN_S
 from perdure_storage.clock import ManualClock
 from perdure_storage.errors import StoreUnavailable
 from perdure_storage.lifecycle import StepStatus
@@ -105,6 +106,34 @@ def test_write_gives_up_after_its_patience() -> None:
         commits(store, clock).write((part("a"),))
 
     assert clock.monotonic() >= PATIENCE_S
+
+
+def test_store_that_is_away_is_spoken_of_at_the_beginning_rarely_and_at_the_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store, clock = Store(failures=int(2 * SAY_AGAIN_S / PARK_S) + 2), ManualClock()
+    waiting = commits(store, clock)
+
+    waiting.write((part("a"),))
+    waiting.write((part("b"),))
+
+    assert [line.partition(",")[0] for line in caplog.messages] == [
+        *["store does not take the commit"] * 3,
+        "the store takes commits again",
+    ]
+
+
+def test_store_that_comes_and_goes_is_not_spoken_of_each_time(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store, clock = Store(), ManualClock()
+    waiting = commits(store, clock)
+
+    for _ in range(8):
+        store.failures = 1
+        waiting.write((part("a"),))
+
+    assert len(caplog.messages) == 2
 
 
 def test_merge_keeps_all_that_both_commits_write() -> None:
