@@ -2,7 +2,7 @@
 
 A ``Node`` is what users hold: a source and a path into its value. There are three sources so far:
 a ``Call``, the ``Inputs`` of a graph, and an ``Alias``, which names something already known while
-a sub-workflow is inlined. Further kinds (maps, waits, actor calls) are further sources.
+a sub-workflow is inlined. Further kinds (waits, actor calls) are further sources.
 """
 
 from __future__ import annotations
