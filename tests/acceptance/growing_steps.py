@@ -188,3 +188,50 @@ def countdown(n: int) -> str:
 @task
 def too_large(x: int) -> int:
     return add.options(cpus=10_000).bind(x, 1)
+
+
+@task
+def after_all(x: int, folder: str, wait_for: int) -> int:
+    """Return twice ``x`` once ``wait_for`` steps of the next stage have begun."""
+    if x == 2:
+        while len(started(folder)) < wait_for:
+            os.sched_yield()
+    return 2 * x
+
+
+@task
+def next_stage(x: int, folder: str) -> int:
+    Path(folder, f"started-{x}").touch()
+    return x + 1
+
+
+def started(folder: str) -> list[str]:
+    """Return the marks of steps of the next stage."""
+    return [name for name in os.listdir(folder) if name.startswith("started-")]
+
+
+@workflow
+def two_stages(folder: str) -> int:
+    """The last item of the first stage ends only when the others have reached the second."""
+    doubled = after_all.map(numbers.bind(3), folder=folder, wait_for=2)
+    return total.bind(next_stage.map(doubled, folder=folder))
+
+
+@task
+def noted(x: int, folder: str, gate: str = "") -> int:
+    note_run(folder)
+    if gate and x == 2 and not os.path.exists(gate):
+        raise ValueError("not yet")
+    return x + 1
+
+
+@workflow
+def three_stages(n: int, folder: str, gate: str = "") -> int:
+    first = noted.options(name="first").map(numbers.bind(n), folder=folder)
+    second = noted.options(name="second").map(first, folder=folder, gate=gate)
+    return total.bind(noted.options(name="third").map(second, folder=folder))
+
+
+@task
+def lost_reference() -> int:
+    return add.bind(perdure.StepRef("nowhere"), 1)

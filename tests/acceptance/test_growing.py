@@ -262,3 +262,110 @@ def test_mended_task_of_a_map_runs_only_for_the_items_that_had_not_committed(
     assert again == {f"risky[{index}]" for index in range(5)} - done
     assert "risky[3]" in again
     assert "code changed" in inline.why("r", "risky[3]")
+
+
+def test_items_reach_the_next_stage_before_the_first_is_over(tmp_path: Path) -> None:
+    with open_store(str(tmp_path / "s.db"), executor="processes", workers=2) as client:
+        assert client.run(steps.two_stages, folder=str(tmp_path)) == 9
+
+
+def test_map_over_a_map_is_resumed_with_the_items_that_are_missing(
+    client: Perdure, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    run = client.start(steps.three_stages, n=4, folder=str(tmp_path), gate=str(gate), run_id="t")
+    with pytest.raises(RunFailed, match="not yet"):
+        run.result()
+    before = steps.ran(tmp_path)
+    gate.touch()
+
+    assert client.resume("t").result() == 18
+
+    after = steps.ran(tmp_path)
+    assert "second[1]" in before
+    assert "second[1]" in after
+    repeated = [step for step in after if step in before]
+    assert repeated == ["second[1]"]
+    assert set(before) | set(after) == {
+        f"{stage}[{item}]" for stage in ("first", "second", "third") for item in range(4)
+    }
+
+
+def test_stage_below_a_map_that_is_done_goes_on_by_itself(inline: Perdure, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    terms = {"n": 4, "folder": str(tmp_path), "gate": str(gate)}
+    run = inline.start(steps.three_stages, run_id="t", on_failure="finish", inputs=terms)
+    with pytest.raises(RunFailed, match="not yet"):
+        run.result()
+    done = {row.step_id for row in inline.runtime.store.list_steps(RunId("t"))}
+    assert "first" in done
+    assert {"second", "third"}.isdisjoint(done)
+    steps.ran(tmp_path)
+    gate.touch()
+
+    assert inline.resume("t").result() == 18
+
+    assert steps.ran(tmp_path) == ["second[1]", "third[1]"]
+
+
+def test_map_over_a_map_runs_what_a_new_item_needs(inline: Perdure, tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    inline.run(steps.three_stages, n=3, folder=folder, run_id="t")
+    steps.ran(tmp_path)
+
+    assert inline.run(steps.three_stages, n=4, folder=folder, reuse="t") == 18
+
+    assert steps.ran(tmp_path) == ["first[3]", "second[3]", "third[3]"]
+
+
+def test_map_over_a_map_that_was_taken_over_whole(inline: Perdure, tmp_path: Path) -> None:
+    folder, gate = str(tmp_path), tmp_path / "gate"
+    gate.touch()
+    inline.run(steps.three_stages, n=3, folder=folder, run_id="t")
+    steps.ran(tmp_path)
+
+    terms = {"n": 3, "folder": folder, "gate": str(gate)}
+    assert inline.run(steps.three_stages, inputs=terms, reuse="t") == 12
+
+    assert steps.ran(tmp_path) == ["second[0]", "second[1]", "second[2]"]
+
+
+def test_maps_over_maps_pair_their_items_and_take_products(client: Perdure) -> None:
+    xs = steps.scale.map(steps.numbers.bind(3))
+    zipped = steps.add.map(xs, xs)
+    pairs = steps.total.map(perdure.product(xs, zipped))
+
+    assert client.run([zipped, pairs]) == [[0, 4, 8], [0, 4, 8, 2, 6, 10, 4, 8, 12]]
+
+
+def test_map_over_a_map_of_nothing(client: Perdure) -> None:
+    assert client.run(steps.scale.map(steps.scale.map(steps.numbers.bind(0)))) == []
+
+
+def test_map_over_a_map_whose_items_are_not_kept(client: Perdure) -> None:
+    unkept = steps.scale.options(checkpoint=False).map(steps.numbers.bind(4))
+
+    assert client.run(steps.total.bind(steps.scale.map(unkept))) == 24
+
+
+def test_failure_of_an_item_is_the_input_of_the_next_stage(client: Perdure) -> None:
+    kinds = steps.kind_of.map(steps.picky.map(steps.numbers.bind(4)))
+
+    assert client.run(kinds) == ["0", "1", "builtins.ValueError in picky[2], item 2", "3"]
+
+
+def test_maps_of_different_lengths_are_refused_before_their_items_run(inline: Perdure) -> None:
+    xs = steps.scale.map(steps.numbers.bind(3))
+
+    with pytest.raises(RunFailed, match="#0 has 3, #1 has 2"):
+        inline.run(steps.add.map(xs, [1, 2]))
+
+
+def test_reference_to_no_step_of_the_run_fails_the_step_that_returned_it(inline: Perdure) -> None:
+    with pytest.raises(RunFailed, match="refers to nowhere, which is no step of this run"):
+        inline.run(steps.lost_reference.bind())
+
+
+def test_reference_in_a_graph_that_is_not_run_yet_is_refused(inline: Perdure) -> None:
+    with pytest.raises(DefinitionError, match="in its own run only"):
+        inline.run(perdure.get([perdure.StepRef("nowhere")]))

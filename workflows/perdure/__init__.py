@@ -30,10 +30,12 @@ from perdure.errors import (
     WaitTimeout,
     WorkerLost,
 )
+from perdure.getting import get
 from perdure.graph.dag import Dag
 from perdure.graph.node import Node
 from perdure.graph.node import input_placeholder as Input
 from perdure.mapping import each, product
+from perdure.reference import StepRef
 from perdure.retry import Backoff
 from perdure.schema import Static
 from perdure.secret import Secret
@@ -87,6 +89,7 @@ __all__ = [
     "Static",
     "Step",
     "StepFailed",
+    "StepRef",
     "StepTimeout",
     "StoreError",
     "Task",
@@ -102,6 +105,7 @@ __all__ = [
     "execute",
     "explain",
     "fork",
+    "get",
     "get_run",
     "list_runs",
     "open",

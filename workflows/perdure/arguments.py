@@ -6,7 +6,16 @@ from typing import Any
 
 from perdure.errors import DefinitionError
 from perdure.graph.arguments import Entries, Fields, Items, find_path, resolve
-from perdure.graph.node import Call, Inputs, Node, input_name, path_of, source_of
+from perdure.graph.node import (
+    Call,
+    Inputs,
+    Mention,
+    Node,
+    describe,
+    input_name,
+    path_of,
+    source_of,
+)
 from perdure.plan import (
     Arg,
     Attr,
@@ -16,10 +25,13 @@ from perdure.plan import (
     FromSecret,
     FromStep,
     Item,
+    ItemsOf,
     ListArg,
     ObjectArg,
     Path,
+    RefTo,
 )
+from perdure.reference import StepRef
 from perdure.secret import SecretRef
 from perdure_storage.errors import NotSerializable
 from perdure_storage.records import StoredValue
@@ -103,9 +115,12 @@ class ArgumentWriter:
     where an upstream value comes in, but not from which step.
     """
 
-    def __init__(self, constants: Constants, ids: dict[Call, str]) -> None:
+    def __init__(
+        self, constants: Constants, ids: dict[Call, str], *, is_growth: bool = False
+    ) -> None:
         self._constants = constants
         self._ids = ids
+        self._is_growth = is_growth
 
     def write(self, template: Any, where: str, text: list[str]) -> Arg:
         """Return the argument, and append what it says about itself to ``text``.
@@ -119,6 +134,10 @@ class ArgumentWriter:
         if kind is SecretRef:
             text.append(f"secret:{template.name}")
             return FromSecret(template.name)
+        if kind is StepRef:
+            return self._reference(template, where, text)
+        if kind is Mention:
+            return self._mention(template, where, text)
         if kind is Items:
             text.append(f"{template.kind}[")
             items = tuple(
@@ -167,6 +186,39 @@ class ArgumentWriter:
         assert isinstance(source, Call)
         text.append("step")
         return FromStep(self._ids[source], _positive(path, source.spec.options.outputs))
+
+    def _reference(self, ref: StepRef, where: str, text: list[str]) -> Arg:
+        """Return the value of a step of the run that this graph will be part of."""
+        if not self._is_growth:
+            raise DefinitionError(
+                f"{where}: a reference to step {ref} means something in its own run only: bind it "
+                "in a step's function, and return the node"
+            )
+        text.append("step")
+        return FromStep(ref.step_id, tuple(Item(key) for key in ref.path))
+
+    def _mention(self, mention: Mention, where: str, text: list[str]) -> Arg:
+        target = resolve(mention.node)
+        source = source_of(target) if type(target) is Node else None
+        if mention.items and not (isinstance(source, Call) and not path_of(target)):
+            return self.write(target, where, text)
+        if not isinstance(source, Call):
+            raise DefinitionError(
+                f"{where}: {describe(mention.node)} is no step, so there is nothing to wait for"
+            )
+        step = self._ids[source]
+        if mention.items:
+            text.append("items")
+            return ItemsOf(step)
+        path = _positive(path_of(target), source.spec.options.outputs)
+        keys = tuple(part for part in path if isinstance(part, Item))
+        if len(keys) < len(path):
+            raise DefinitionError(
+                f"{where}: {describe(mention.node)} is an attribute of a value: "
+                "take the step itself"
+            )
+        text.append("ref")
+        return RefTo(step, keys)
 
 
 def _positive(path: Path, outputs: int) -> Path:

@@ -6,12 +6,15 @@ itself where the worker can no longer.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
 
 from perdure.plan import Arg, Function, Path
-from perdure_storage.records import Cause, Digest, ErrorRecord, PlanRecord, StoredValue
+from perdure.reference import StepRef
+from perdure_storage.hashing import digest_of
+from perdure_storage.records import Cause, Digest, ErrorRecord, Place, PlanRecord, StoredValue
 
 
 class CallId(msgspec.Struct, frozen=True):
@@ -29,7 +32,8 @@ class StepCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         function: id of a function of the context.
         args, kwargs: templates; the worker resolves them from ``values`` and the context.
-        values: encoded inputs by key: ``"step:<id>"`` or ``"input:<name>"``.
+        values: encoded inputs by key: ``"step:<id>"``, ``"input:<name>"``, or ``"items:<id>"``
+            for references to a map's children.
         parts: projections of this step's value that others consume: their value digests are
             computed when the value is stored.
         timeout_s: run time after which the executor ends the attempt, with cause TIMEOUT.
@@ -121,3 +125,28 @@ def step_key(step_id: str) -> str:
 def input_key(name: str) -> str:
     """Return the key under which a workflow parameter travels in ``StepCall.values``."""
     return f"input:{name}"
+
+
+def items_key(step_id: str) -> str:
+    """Return the key under which references to a map's children travel in ``StepCall.values``."""
+    return f"items:{step_id}"
+
+
+def encode_items(items: Sequence[StepRef]) -> StoredValue:
+    """Return references as they travel to a worker: with the call, whatever their number."""
+    data = msgspec.json.encode([(ref.step_id, ref.path) for ref in items])
+    integrity = digest_of(data)
+    return StoredValue(
+        codec="refs/1",
+        place=Place.INLINE,
+        size_bytes=len(data),
+        integrity=integrity,
+        value_digest=integrity,
+        data=data,
+    )
+
+
+def decode_items(stored: StoredValue) -> list[StepRef]:
+    """Return the references that ``encode_items`` wrote."""
+    assert stored.data is not None
+    return [StepRef(step_id, tuple(path)) for step_id, path in msgspec.json.decode(stored.data)]

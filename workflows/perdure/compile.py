@@ -155,7 +155,7 @@ def compile_growth(dag: Dag, values: Values) -> Plan:
     Raises:
         NotSerializable: a constant or a closure has no encoding; carries the path to the culprit.
     """
-    return _Compiler(dag, values).graph()
+    return _Compiler(dag, values, is_growth=True).graph()
 
 
 def plan_record(plan: Plan, inputs: Mapping[str, StoredValue]) -> PlanRecord:
@@ -172,11 +172,11 @@ def plan_record(plan: Plan, inputs: Mapping[str, StoredValue]) -> PlanRecord:
 class _Compiler:
     """One compilation. Mutable, used once."""
 
-    def __init__(self, dag: Dag, values: Values) -> None:
+    def __init__(self, dag: Dag, values: Values, *, is_growth: bool = False) -> None:
         self._dag = dag
         self._values = values
         self._constants = Constants(values)
-        self._writer = ArgumentWriter(self._constants, dag.ids)
+        self._writer = ArgumentWriter(self._constants, dag.ids, is_growth=is_growth)
         self._functions: dict[str, Function] = {}
         self._function_ids: dict[int, tuple[str, str]] = {}
         self._options: dict[bytes, int] = {}

@@ -23,8 +23,19 @@ from perdure.fingerprint import plain_digest
 from perdure.graph.arguments import Entries, Fields, Items, leaves, nodes_in, resolve
 from perdure.graph.dag import Dag, Step
 from perdure.graph.growth import answer_id, first_answer_id, index_of
-from perdure.graph.node import Call, Inputs, Node, TaskSpec, input_name, path_of, source_of
-from perdure.plan import Path, path_text, project
+from perdure.graph.node import (
+    Call,
+    Inputs,
+    Mention,
+    Node,
+    TaskSpec,
+    describe,
+    input_name,
+    path_of,
+    source_of,
+)
+from perdure.plan import Item, Path, path_text, project
+from perdure.reference import StepRef
 from perdure.secret import SecretRef
 from perdure.templates import build_object
 from perdure.worker.context import Context, StopSignal, running
@@ -82,10 +93,16 @@ class _Kept:
 
 
 class _Execution:
-    """One eager execution. Mutable, used once."""
+    """One eager execution. Mutable, used once.
 
-    def __init__(self, dag: Dag, inputs: Mapping[str, Any]) -> None:
+    ``known`` has the values of steps that references name, in this graph and those around it.
+    """
+
+    def __init__(
+        self, dag: Dag, inputs: Mapping[str, Any], known: dict[str, _Kept] | None = None
+    ) -> None:
         self._dag = dag
+        self._known = {} if known is None else known
         self._codecs = Codecs(code_digest=plain_digest)
         self._inputs = {name: self._keep(value, name) for name, value in inputs.items()}
         self._values: dict[Call, _Kept] = {}
@@ -148,7 +165,7 @@ class _Execution:
         """Run what a step gave; failures below a step that catches are its own to take."""
         try:
             names = f"{step.scope}/{step.name}" if step.scope else step.name
-            value = run_graphs(given, step.id, names)
+            value = run_graphs(given, step.id, names, self._known)
             _check_result(value, step.call.spec.options.outputs)
         except Exception as error:  # noqa: BLE001 (of the user's code: raised again, or a value)
             return _fail(error, step, 1)
@@ -167,6 +184,10 @@ class _Execution:
         match template:
             case Node():
                 return self._node(template, where)
+            case Mention(node, items):
+                return self._build(node, where) if items else self._mention(node)
+            case StepRef():
+                return self._referred(template, where)
             case SecretRef(name):
                 return _secret(name)
             case Items(kind, items):
@@ -193,6 +214,21 @@ class _Execution:
             assert isinstance(source, Call)
             kept = self._values[source]
         return _projected(kept.decode(self._codecs), path, target)
+
+    def _mention(self, node: Node) -> StepRef:
+        target = resolve(node)
+        source = source_of(target) if type(target) is Node else None
+        if not isinstance(source, Call):
+            raise DefinitionError(f"{describe(node)} is no step, so there is nothing to wait for")
+        step_id = self._dag.ids[source]
+        self._known[step_id] = self._values[source]
+        return StepRef(step_id, tuple(p.key for p in path_of(target) if isinstance(p, Item)))
+
+    def _referred(self, ref: StepRef, where: str) -> Any:
+        if ref.step_id not in self._known:
+            raise DefinitionError(f"{where}: step {ref} is not in this run")
+        path = tuple(Item(key) for key in ref.path)
+        return project(self._known[ref.step_id].decode(self._codecs), path)
 
     def _constant(self, value: Any, where: str) -> Any:
         if type(value) in _ATOMS or isinstance(value, type):
@@ -242,18 +278,19 @@ def _check_result(result: Any, outputs: int) -> None:
         raise TypeError(f"outputs={outputs}, but the function returned {got}")
 
 
-def run_graphs(given: Any, step_id: str, names: str) -> Any:
+def run_graphs(given: Any, step_id: str, names: str, known: dict[str, _Kept] | None = None) -> Any:
     """Run the graph that a step gave, and the one that its last step gives, and so on.
 
     Args:
         given: what the step's function returned; anything but a graph is returned as it is.
         step_id: the step.
         names: what the names of the graph's steps begin with.
+        known: values of steps that references name.
     """
     answer = first_answer_id(step_id)
     while is_graph(given):
         dag = graph_of(given, step_id, names, answer)
-        given = _Execution(dag, {}).last()
+        given = _Execution(dag, {}, known).last()
         last = dag.steps[-1]
         step_id, answer = last.id, answer_id(last.id)
         names = f"{last.scope}/{last.name}" if last.scope else last.name

@@ -25,7 +25,7 @@ from blake3 import blake3
 
 from perdure.members import class_annotations, class_members
 from perdure.normalise import Normalised, normalise_code, normalise_function, normalise_statements
-from perdure.plan import FromInput, FromStep, Plan, path_text, references
+from perdure.plan import FromInput, Plan, path_text, references
 from perdure.slices import Slice, import_targets
 from perdure.sources import (
     assignment,
@@ -553,21 +553,28 @@ def _local_classes(value: Any) -> list[type]:
 
 
 # --- plans --------------------------------------------------------------------------------------
-def fingerprints(plan: Plan, inputs: Mapping[str, StoredValue]) -> dict[str, str]:
+_NONE: Mapping[str, str] = {}
+
+
+def fingerprints(
+    plan: Plan, inputs: Mapping[str, StoredValue], outside: Mapping[str, str] = _NONE
+) -> dict[str, str]:
     """Return every step's fingerprint: what it is, and everything upstream that it depends on.
 
     Args:
         plan: the plan; its steps are in topological order.
         inputs: the run's inputs by parameter name.
+        outside: fingerprints of the steps that are not in the plan, for a graph that a step gave.
     """
     found: dict[str, str] = {}
     for step in plan.steps:
         parts = [step.own]
         for reference in references(step):
-            if isinstance(reference, FromStep):
-                parts.append(found[reference.step] + path_text(reference.path))
-            else:
+            if isinstance(reference, FromInput):
                 parts.append(_input_part(reference, inputs))
+            else:
+                above = found.get(reference.step) or outside[reference.step]
+                parts.append(above + path_text(reference.path))
         found[step.id] = "fp:" + _hash(*parts)
     return found
 

@@ -11,10 +11,10 @@ import msgspec
 from perdure.errors import DefinitionError, did_you_mean
 from perdure.plan import (
     GIVEN,
-    FromInput,
     FromStep,
     Path,
     Plan,
+    Reference,
     StepPlan,
     Takeover,
     collect,
@@ -144,7 +144,7 @@ def _check_outputs(plan: Plan, step: StepPlan, value: Any) -> None:
 
 
 def _paths(plan: Plan, step_id: str) -> list[Path]:
-    found: list[FromStep | FromInput] = []
+    found: list[Reference] = []
     collect(plan.output, found)
     found += (ref for step in plan.steps for ref in references(step))
     return [r.path for r in found if isinstance(r, FromStep) and r.step == step_id and r.path]

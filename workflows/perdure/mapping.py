@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from perdure.errors import DefinitionError
-from perdure.graph.node import Node
+from perdure.graph.node import Mention, Node
 from perdure.plan import Function
 
 T = TypeVar("T")
@@ -72,10 +72,14 @@ def product(*factors: Iterable[Any]) -> list[tuple[Any, ...]]:
 def iterable(values: Any, where: str) -> Any:
     """Return what can be mapped over as it is stored: a node, a product, a sequence.
 
+    Of a node that is a map the items are wanted, each as soon as it is there.
+
     Raises:
         DefinitionError: it cannot be mapped over, or has no order.
     """
-    if isinstance(values, Node | Each | Product | list | tuple | range):
+    if isinstance(values, Node):
+        return Mention(values, items=True)
+    if isinstance(values, Each | Product | list | tuple | range):
         return values
     refuse_unordered(values, where)
     return list(values) if isinstance(values, Iterator) else values

@@ -51,6 +51,27 @@ class FromInput(msgspec.Struct, frozen=True, tag="input", tag_field="t"):
     path: Path = ()
 
 
+class RefTo(msgspec.Struct, frozen=True, tag="ref", tag_field="t"):
+    """A step itself, as a ``StepRef``: passes no value and waits for none."""
+
+    step: str
+    path: tuple[Item, ...] = ()
+
+
+class ItemsOf(msgspec.Struct, frozen=True, tag="items", tag_field="t"):
+    """What a map gives, item by item: references to its children, as soon as it has expanded.
+
+    Where it has no children in this run, as when it was taken over whole, its value.
+    """
+
+    step: str
+
+    @property
+    def path(self) -> Path:
+        """Return the path into the value: none, as it is there for all references."""
+        return ()
+
+
 class FromSecret(msgspec.Struct, frozen=True, tag="secret", tag_field="t"):
     """A secret, resolved in the worker when the step starts; only its name is stored."""
 
@@ -78,7 +99,9 @@ class ObjectArg(msgspec.Struct, frozen=True, tag="object", tag_field="t"):
     fields: dict[str, Arg]
 
 
-Arg = Const | FromStep | FromInput | FromSecret | ListArg | DictArg | ObjectArg
+Arg = Const | FromStep | FromInput | RefTo | ItemsOf | FromSecret | ListArg | DictArg | ObjectArg
+Reference = FromStep | FromInput | RefTo | ItemsOf
+"""What a step takes from elsewhere in its run."""
 
 
 class Function(msgspec.Struct, frozen=True, kw_only=True):
@@ -256,17 +279,23 @@ def own_digest(code: str, outputs: int, catch: bool, given: str) -> str:
     return "own:" + blake3(f"{code}\0{outputs}\0{catch}\0{given}".encode()).hexdigest(16)
 
 
-def references(step: StepPlan) -> list[FromStep | FromInput]:
+def references(step: StepPlan) -> list[Reference]:
     """Return the step's references in the order of the plan: arguments, then keywords by name."""
-    found: list[FromStep | FromInput] = []
+    found: list[Reference] = []
     for arg in (*step.args, *(step.kwargs[name] for name in sorted(step.kwargs))):
         collect(arg, found)
     return found
 
 
-def collect(arg: Arg, found: list[FromStep | FromInput]) -> None:
+def upstream(step: StepPlan) -> list[str]:
+    """Return the ids of the steps that it refers to, each once, in the order of the plan."""
+    refs = references(step)
+    return list(dict.fromkeys(ref.step for ref in refs if not isinstance(ref, FromInput)))
+
+
+def collect(arg: Arg, found: list[Reference]) -> None:
     """Append the references inside ``arg`` to ``found``, depth first, left to right."""
-    if isinstance(arg, FromStep | FromInput):
+    if isinstance(arg, FromStep | FromInput | RefTo | ItemsOf):
         found.append(arg)
     elif isinstance(arg, ListArg):
         for item in arg.items:

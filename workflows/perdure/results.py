@@ -68,6 +68,10 @@ class Recorded:
             self._steps[step_id] = load_value(self._runtime, value, self._record.id, step_id)
         return project(self._steps[step_id], path)
 
+    def items(self, step_id: str) -> Any:
+        """Return what a map gave: its value."""
+        return self.step(step_id, ())
+
     def constant(self, index: int) -> Any:
         """Return constant ``index`` of the plan."""
         if index not in self._constants:

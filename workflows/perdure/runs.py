@@ -16,7 +16,7 @@ import msgspec
 from perdure import story
 from perdure.engine.ownership import is_driven, is_seen_dead
 from perdure.errors import DefinitionError, RunNotDriven, WaitTimeout, did_you_mean
-from perdure.plan import FromStep, Plan, StepPlan, decode_plan, references
+from perdure.plan import FromStep, Plan, StepPlan, decode_plan, upstream
 from perdure.remedies import Shell, shell_of
 from perdure.results import error_of, inputs_of, load_value, read_result, what_to_type
 from perdure.runtime import Runtime
@@ -394,8 +394,7 @@ class Step:
     @property
     def inputs(self) -> list[str]:
         """Return the ids of the steps whose values it takes."""
-        found = (ref.step for ref in references(self.plan) if isinstance(ref, FromStep))
-        return list(dict.fromkeys(found))
+        return upstream(self.plan)
 
     @property
     def children(self) -> list[Step]:

@@ -10,7 +10,7 @@ from perdure.eager import call_here, context_of, run_graphs
 from perdure.errors import DefinitionError, SecretMissing, did_you_mean
 from perdure.graph.dag import Dag
 from perdure.graph.node import TaskSpec
-from perdure.plan import FromStep, Plan, StepPlan, Takeover, decode_plan, references
+from perdure.plan import FromStep, ItemsOf, Plan, StepPlan, Takeover, decode_plan, references
 from perdure.remedies import shell_of
 from perdure.results import Recorded
 from perdure.runtime import Runtime
@@ -90,7 +90,8 @@ def _rows_for(
 ) -> dict[StepId, StepRecord]:
     """Return the rows whose values the step takes. Raises DefinitionError if one is missing."""
     rows = {row.step_id: row for row in runtime.store.list_steps(record.id)}
-    taken = dict.fromkeys(ref.step for ref in references(step) if isinstance(ref, FromStep))
+    refs = [ref for ref in references(step) if isinstance(ref, FromStep | ItemsOf)]
+    taken = dict.fromkeys(ref.step for ref in refs)
     for name in taken:
         row = rows.get(StepId(name))
         if row is None or row.status is not StepStatus.SUCCEEDED:

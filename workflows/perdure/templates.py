@@ -12,9 +12,12 @@ from perdure.plan import (
     FromInput,
     FromSecret,
     FromStep,
+    ItemsOf,
     ListArg,
     Path,
+    RefTo,
 )
+from perdure.reference import StepRef
 
 _SEQUENCES: dict[str, Any] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
 
@@ -28,6 +31,10 @@ class Source(Protocol):
 
     def step(self, step_id: str, path: Path) -> Any:
         """Return the value of a step, or the projection of it."""
+        ...
+
+    def items(self, step_id: str) -> Any:
+        """Return what a map gives: references to its children, or its value."""
         ...
 
     def parameter(self, name: str, path: Path) -> Any:
@@ -48,6 +55,10 @@ def resolve(arg: Arg, source: Source) -> Any:
             return source.constant(index)
         case FromInput(name, path):
             return source.parameter(name, path)
+        case RefTo(step, path):
+            return StepRef(step, tuple(part.key for part in path))
+        case ItemsOf(step):
+            return source.items(step)
         case FromSecret(name):
             return source.secret(name)
         case ListArg(items, kind):

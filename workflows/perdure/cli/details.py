@@ -23,9 +23,11 @@ from perdure.plan import (
     FromInput,
     FromSecret,
     FromStep,
+    ItemsOf,
     ListArg,
     ObjectArg,
     Plan,
+    RefTo,
     StepPlan,
     path_text,
 )
@@ -138,7 +140,7 @@ def _inputs(step: Step) -> list[InputView]:
     call, run = step.plan, step.run
     named = [(f"[{at}]", arg) for at, arg in enumerate(call.args)] + list(call.kwargs.items())
     leaves = [leaf for name, arg in named for leaf in _leaves(name, arg)]
-    wanted = {leaf.step for _, leaf in leaves if isinstance(leaf, FromStep)}
+    wanted = {leaf.step for _, leaf in leaves if isinstance(leaf, FromStep | ItemsOf)}
     values = {each.id: each.row.value for each in run.steps() if each.id in wanted and each.row}
     return [_input(step, values, name, leaf) for name, leaf in leaves]
 
@@ -162,6 +164,10 @@ def _input(step: Step, values: dict[str, StoredValue | None], name: str, leaf: A
     match leaf:
         case FromStep(upstream, path):
             of, value = f"step {upstream}", values.get(upstream)
+        case ItemsOf(upstream):
+            of, value, path = f"items of {upstream}", values.get(upstream), ()
+        case RefTo(upstream, path):
+            of, value = f"a reference to {upstream}", None
         case FromInput(parameter, path):
             of, value = f"parameter {parameter}", step.run.record.inputs.get(parameter)
         case FromSecret(secret):

@@ -11,7 +11,18 @@ import msgspec
 from perdure import words
 from perdure.cli.endings import UsageError
 from perdure.cli.views import Preview
-from perdure.plan import Arg, Const, DictArg, FromInput, FromStep, ListArg, ObjectArg, path_text
+from perdure.plan import (
+    Arg,
+    Const,
+    DictArg,
+    FromInput,
+    FromStep,
+    ItemsOf,
+    ListArg,
+    ObjectArg,
+    RefTo,
+    path_text,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -95,6 +106,8 @@ def _key(plan: Plan, key: Const) -> str:
 
 def _leaf(run: Run, steps: dict[str, Step], at: str, leaf: Arg) -> ValueView:
     match leaf:
+        case ItemsOf(step) | RefTo(step):
+            return ValueView(of=f"step {step}", at=at)
         case FromStep(step, path):
             row = steps[step].row
             value = row.value if row is not None else None

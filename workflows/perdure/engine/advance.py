@@ -9,7 +9,7 @@ from heapq import heappush
 
 from perdure.engine.matching import Matching, match_name
 from perdure.engine.state import RunState, StepState
-from perdure.plan import FromStep
+from perdure.plan import FromStep, ItemsOf
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import (
     EventRecord,
@@ -44,7 +44,9 @@ def settle(run: RunState, steps: Iterable[StepState], now: datetime) -> None:
         absent = [
             run.steps[ref.step]
             for ref in step.refs
-            if isinstance(ref, FromStep) and not run.steps[ref.step].has_value
+            if isinstance(ref, FromStep | ItemsOf)
+            and not run.steps[ref.step].has_value
+            and not (isinstance(ref, ItemsOf) and run.steps[ref.step].items is not None)
         ]
         if absent:
             for upstream in dict.fromkeys(absent):
@@ -134,7 +136,10 @@ def take_given(run: RunState, step: StepState, value: StoredValue, now: datetime
 
 
 def mark_done(run: RunState, step: StepState) -> list[StepState]:
-    """Count a step that has just become done; return the consumers that now miss nothing."""
+    """Count a step that has just become done; return the consumers that now miss nothing.
+
+    Who takes its items has had them since it expanded, if it did; but its value only now.
+    """
     run.unfinished -= 1
     for dep in step.deps:
         run.steps[dep].open_consumers -= 1
@@ -146,7 +151,22 @@ def mark_done(run: RunState, step: StepState) -> list[StepState]:
                 freed.append(consumer)
         elif consumer.answer == step.id and consumer.status is StepStatus.WAITING:
             run.answered.append(consumer)
+    for follower in step.followers:
+        if follower.status is StepStatus.WAITING:
+            run.answered.append(follower)
+        elif follower.status is StepStatus.PENDING and step.items is None:
+            follower.missing -= 1
+            if not follower.missing:
+                freed.append(follower)
     return freed
+
+
+def open_items(run: RunState, step: StepState) -> list[StepState]:
+    """Count a map that has just expanded; return those that take its items and miss nothing."""
+    pending = [each for each in step.followers if each.status is StepStatus.PENDING]
+    for follower in pending:
+        follower.missing = run.missing_of(follower)
+    return pending
 
 
 def reopen(run: RunState, step: StepState, reason: str, now: datetime) -> StepState:
@@ -170,7 +190,7 @@ def begin_again(run: RunState, step: StepState, reason: str) -> None:
     pend(run, step)
     for dep in step.deps:
         run.steps[dep].open_consumers += 1
-    for consumer in step.consumers:
+    for consumer in (*step.consumers, *step.followers):
         if consumer.status in (StepStatus.PENDING, StepStatus.READY):
             pend(run, consumer)
 
@@ -178,4 +198,4 @@ def begin_again(run: RunState, step: StepState, reason: str) -> None:
 def pend(run: RunState, step: StepState) -> None:
     """Send a step back to wait for its inputs, counting anew what it misses."""
     step.status = StepStatus.PENDING
-    step.missing = sum(not run.steps[dep].is_done for dep in step.deps)
+    step.missing = run.missing_of(step)

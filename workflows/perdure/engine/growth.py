@@ -8,19 +8,23 @@ any length holds the state of one link.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from hashlib import blake2b
+from itertools import chain
 
 import msgspec
 
 from perdure.calls import Growth
+from perdure.engine.advance import hold
 from perdure.engine.commands import Extend
 from perdure.engine.matching import Matching, match_name, match_rows
 from perdure.engine.state import RunState, StepState, add_steps, starts_chain
 from perdure.engine.takeover import forced
 from perdure.fingerprint import fingerprints
 from perdure.graph.growth import link_of
-from perdure.plan import FromStep, Plan, decode_plan, own_digest, rebase
+from perdure.plan import FromStep, Item, ItemsOf, Plan, decode_plan, own_digest, rebase, upstream
+from perdure.reference import StepRef
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import ExpansionRecord, Place, StepId, StepKey, StepRecord
 
@@ -40,9 +44,17 @@ class Graft(msgspec.Struct, frozen=True):
     extend: Extend
 
 
-def source_of(run: RunState, step: StepState, inputs: Sequence[str]) -> str:
-    """Return what a graph was made from: the step as it is, and what it consumed."""
-    text = "\0".join((run.fingerprints[step.id], *inputs))
+def source_of(run: RunState, step: StepState) -> str:
+    """Return what a graph was made from: the step as it is, and what it consumed.
+
+    Of a map whose items it took, which life of it that was: its value comes later.
+    """
+    lives = (run.steps[opened].generation for opened in step.opens)
+    consumed = (
+        f"items:{run.fingerprints[ref.step]}" if isinstance(ref, ItemsOf) else digest
+        for ref, digest in zip(step.refs, step.inputs, strict=True)
+    )
+    text = "\0".join((run.fingerprints[step.id], *consumed, *map(str, lives)))
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
@@ -62,21 +74,38 @@ def expand(run: RunState, step: StepState, growth: Growth) -> ExpansionRecord:
         link=number,
         kind=growth.kind,
         count=growth.count,
-        source=source_of(run, root, root.inputs),
+        source=source_of(run, root),
         plan=growth.plan,
     )
 
 
-def graft(run: RunState, root: StepState, expansion: ExpansionRecord) -> Graft:
-    """Add a graph to the run; ``root`` waits for the step that answers.
+def plan_of(expansion: ExpansionRecord) -> Plan:
+    """Return a graph as the run knows it: its constants under numbers of their own."""
+    return rebase(decode_plan(expansion.plan.body), _base_of(expansion))
 
-    Steps of an earlier generation that are the same stay as they are.
+
+def outside(plan: Plan) -> list[str]:
+    """Return the ids of the steps that a graph refers to and does not have."""
+    own = {step.id for step in plan.steps}
+    return [name for name in dict.fromkeys(chain(*map(upstream, plan.steps))) if name not in own]
+
+
+def graft(run: RunState, root: StepState, expansion: ExpansionRecord, plan: Plan) -> Graft:
+    """Add a graph to the run; ``root`` waits for the step that answers, unless it is done.
+
+    Steps of an earlier generation that are the same stay as they are. All that the graph refers
+    to ``outside`` of it is there.
+
+    Args:
+        run: the run.
+        root: the step that waits.
+        expansion: the graph's row.
+        plan: ``plan_of`` it.
     """
-    base = _base_of(expansion)
-    plan = rebase(decode_plan(expansion.plan.body), base)
     assert isinstance(plan.output, FromStep)
+    run.dormant.pop(root.id, None)
     _drop_link(run, root)
-    prints = fingerprints(plan, {})
+    prints = fingerprints(plan, {}, run.fingerprints)
     standing = {step.id for step in plan.steps if _stands(run, step.id, prints)}
     replaced = [run.steps[step.id] for step in plan.steps if step.id in run.steps.keys() - standing]
     add_steps(run, plan, prints, besides=standing)
@@ -90,8 +119,60 @@ def graft(run: RunState, root: StepState, expansion: ExpansionRecord) -> Graft:
             taken = run.taken.get(step.id, 0)
             member.generation = max(member.generation, root.generation, taken + 1)
     _wait_for(root, run.steps[plan.output.step])
+    if expansion.kind == "map":
+        root.items = _items(run.steps[plan.output.step])
     own = _match_own(run, root, plan, prints, is_first=not expansion.link)
-    return Graft(root, own, _match_donated(run, root, plan, prints), _extend(run, plan, base))
+    donated = _match_donated(run, root, plan, prints)
+    return Graft(root, own, donated, _extend(run, plan, _base_of(expansion)))
+
+
+def _items(answer: StepState) -> tuple[StepRef, ...]:
+    """Return what the items of a map are: what the step that collects its value takes."""
+    return tuple(
+        StepRef(ref.step, tuple(part.key for part in ref.path if isinstance(part, Item)))
+        for ref in answer.refs
+        if isinstance(ref, FromStep)
+    )
+
+
+def reach(run: RunState, step_id: str, now: datetime) -> bool:
+    """Say whether a step is in the state, after bringing back the graph that it is in, if any.
+
+    The graph of a step that is done is only brought back when somebody asks for a step of it.
+    """
+    if step_id in run.steps:
+        return True
+    found = next((root for root, each in run.dormant.items() if step_id in _ids_of(each)), None)
+    if found is None or not reach(run, found, now):
+        return False
+    root, expansion = run.steps[found], run.dormant[found]
+    if root.is_done and expansion.generation == root.generation:
+        plan = plan_of(expansion)
+        if is_rooted(run, plan, now):
+            settle_graft(run, graft(run, root, expansion, plan), now)
+    return step_id in run.steps
+
+
+def _ids_of(expansion: ExpansionRecord) -> set[str]:
+    return {step.id for step in decode_plan(expansion.plan.body).steps}
+
+
+def is_rooted(run: RunState, plan: Plan, now: datetime) -> bool:
+    """Say whether all that a graph refers to is in the state, after bringing back what is not."""
+    return all(reach(run, step_id, now) for step_id in outside(plan))
+
+
+def settle_graft(run: RunState, grafted: Graft, now: datetime) -> None:
+    """Let older rows stand in a graph, and tell the executor of it."""
+    root = grafted.root
+    run.extensions.append(grafted.extend)
+    hold(run, grafted.own, now)
+    hold(run, grafted.donated, now, reason=f"taken over from {run.record.reuse_from}")
+    forget_gone(run, root)
+    above = {dep for member in root.members for dep in run.steps[member].deps}
+    run.count_missing({*root.members, *above})
+    if run.steps[root.answer].is_done:
+        run.answered.append(root)
 
 
 def _match_own(
@@ -217,6 +298,9 @@ def _detach(run: RunState, step: StepState) -> None:
     for dep in step.deps:
         consumers = run.steps[dep].consumers
         consumers[:] = [consumer for consumer in consumers if consumer is not step]
+    for opened in step.opens:
+        followers = run.steps[opened].followers
+        followers[:] = [follower for follower in followers if follower is not step]
 
 
 def _stands(run: RunState, step_id: str, prints: Mapping[str, str]) -> bool:
@@ -234,7 +318,8 @@ def _replace(run: RunState, old: StepState, new: StepState) -> None:
 
 
 def _wait_for(root: StepState, answer: StepState) -> None:
-    root.status = StepStatus.WAITING
+    if not root.is_done:
+        root.status = StepStatus.WAITING
     root.answer = answer.id
     answer.answers = root
     if root not in answer.consumers:

@@ -229,6 +229,7 @@ class Loader:
         for extension in run.extensions:
             functions.update(extension.functions)
             constants.update(extension.constants)
+        run.extensions.clear()
         executor.open_run(
             CallContext(
                 run_id=run.id,

@@ -9,10 +9,20 @@ from datetime import datetime, timedelta
 import msgspec
 
 from perdure.calls import CallId, Growth, Outcome
-from perdure.engine.advance import begin_again, hold, mark_done, pend, reopen, settle
+from perdure.engine.advance import begin_again, mark_done, open_items, pend, reopen, settle
 from perdure.engine.commands import Kill
 from perdure.engine.events import Ended
-from perdure.engine.growth import descendants, expand, forget_gone, graft, retire_leftovers, root_of
+from perdure.engine.growth import (
+    descendants,
+    expand,
+    graft,
+    outside,
+    plan_of,
+    reach,
+    retire_leftovers,
+    root_of,
+    settle_graft,
+)
 from perdure.engine.matching import match_name
 from perdure.engine.placement import shortage
 from perdure.engine.restore import count_cause
@@ -69,8 +79,20 @@ def progress(engine: EngineState, run: RunState, steps: Iterable[StepState], now
     settle(run, steps, now)
     while run.answered:
         root = run.answered.pop()
-        if root.status is StepStatus.WAITING and run.steps[root.answer].is_done:
+        if _has_answer(run, root):
             settle(run, _answered(engine, run, root, now), now)
+
+
+def _has_answer(run: RunState, root: StepState) -> bool:
+    """Say whether a step that waits for its graph has its value now.
+
+    It is made of the values of maps whose items it took, so these are to be there as well.
+    """
+    return (
+        root.status is StepStatus.WAITING
+        and run.steps[root.answer].is_done
+        and all(run.steps[opened].is_done for opened in root.opens)
+    )
 
 
 def _succeed(
@@ -165,19 +187,27 @@ def _grow(
     if root is step:
         step.started_at, step.worker = outcome.started_at, outcome.worker
     expansion = expand(run, step, growth)
+    plan = plan_of(expansion)
+    if lost := [name for name in outside(plan) if not reach(run, name, now)]:
+        message = f"the graph that {root.id} gave refers to {lost[0]}, which is no step of this run"
+        _fail_waiting(engine, run, root, message, now)
+        return
     run.outbox.expansions.append(expansion)
-    grafted = graft(run, root, expansion)
-    engine.extensions.append(grafted.extend)
-    if missing := _shortage(engine, run, root):
+    grafted = graft(run, root, expansion, plan)
+    missing = _shortage(engine, run, root)
+    if not missing:
+        settle_graft(run, grafted, now)
+    _tell_executor(engine, run)
+    if missing:
         _fail_waiting(engine, run, root, missing, now)
         return
-    hold(run, grafted.own, now)
-    hold(run, grafted.donated, now, reason=f"taken over from {run.record.reuse_from}")
-    forget_gone(run, root)
-    run.count_missing(root.members)
-    if run.steps[root.answer].is_done:
-        run.answered.append(root)
-    progress(engine, run, [run.steps[member] for member in root.members], now)
+    freed = open_items(run, root) if root.items is not None else []
+    progress(engine, run, [*(run.steps[member] for member in root.members), *freed], now)
+
+
+def _tell_executor(engine: EngineState, run: RunState) -> None:
+    engine.extensions += run.extensions
+    run.extensions.clear()
 
 
 def _shortage(engine: EngineState, run: RunState, root: StepState) -> str:
@@ -196,6 +226,8 @@ def _answered(
     if answer.value is None or not answer.has_value:
         return [reopen(run, answer, f"its value is that of {root.id}", now)]
     retire_leftovers(run, root)
+    if root.opens:  # the values are there now, of which it had the items
+        root.inputs = run.input_digests(root)
     return _conclude(engine, run, root, _of_waiting(run, root, Cause.SUCCEEDED), answer.value, now)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from heapq import heappop
 
-from perdure.calls import CallId, StepCall, input_key, step_key
+from perdure.calls import CallId, StepCall, encode_items, input_key, items_key, step_key
 from perdure.engine.commands import Dispatch
 from perdure.engine.matching import match_name
 from perdure.engine.placement import is_impatient
 from perdure.engine.state import EngineState, RunState, StepState, starts_chain
 from perdure.graph.growth import first_answer_id
-from perdure.plan import FromStep
+from perdure.plan import FromInput, ItemsOf, RefTo
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import AttemptRecord, StepId, StoredValue
 
@@ -108,10 +108,14 @@ def _start(engine: EngineState, run: RunState, step: StepState, now: datetime) -
 def _values(run: RunState, step: StepState) -> dict[str, StoredValue]:
     values = {}
     for ref in step.refs:
-        if isinstance(ref, FromStep):
+        if isinstance(ref, FromInput):
+            values[input_key(ref.name)] = run.record.inputs[ref.name]
+        elif isinstance(ref, RefTo):
+            continue
+        elif isinstance(ref, ItemsOf) and run.steps[ref.step].items is not None:
+            values[items_key(ref.step)] = encode_items(run.steps[ref.step].items or ())
+        else:
             value = run.steps[ref.step].value
             assert value is not None
             values[step_key(ref.step)] = value
-        else:
-            values[input_key(ref.name)] = run.record.inputs[ref.name]
     return values

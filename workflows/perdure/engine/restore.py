@@ -10,11 +10,13 @@ import msgspec
 from perdure.calls import CallId
 from perdure.engine.advance import hold
 from perdure.engine.growth import (
-    forget_gone,
     graft,
     ids_of_life,
+    is_rooted,
     newest_links,
+    plan_of,
     retire_rows,
+    settle_graft,
     source_of,
 )
 from perdure.engine.matching import Matching
@@ -106,30 +108,33 @@ def _grow_again(
     attempts: Sequence[AttemptRecord],
     now: datetime,
 ) -> None:
-    """Add the graphs again that steps had given which still wait for their value."""
+    """Add the graphs again that steps had given which still wait for their value.
+
+    Those of steps that are done come back where one of these refers to a step of them.
+    """
     expansions = list(expansions)
-    newest = newest_links(expansions)
-    roots = [step_id for step_id in newest if step_id in run.steps]
+    run.dormant = newest_links(expansions)
+    # The first one first: what a graph refers to is upstream of it.
+    roots = [step_id for step_id in run.dormant if step_id in run.steps]
+    roots.sort(key=lambda step_id: -run.steps[step_id].position)
     while roots:
-        expansion = newest.pop(roots.pop())
-        root = run.steps[expansion.step_id]
-        if root.status is not StepStatus.PENDING or expansion.generation != root.generation:
+        root = run.steps[roots.pop()]
+        expansion = run.dormant.get(root.id)
+        if root.status is not StepStatus.PENDING or expansion is None:
+            continue
+        if expansion.generation != root.generation:
             continue
         root.inputs = run.input_digests(root)
-        if expansion.source != source_of(run, root, root.inputs):
+        plan = plan_of(expansion)
+        if expansion.source != source_of(run, root) or not is_rooted(run, plan, now):
             # Its code, or what it consumes, is another: it gives a graph again, under a new number.
             root.generation += 1
             continue
         run.placed[root.id] = ids_of_life(expansions, root.id, root.generation)
-        grafted = graft(run, root, expansion)
-        run.extensions.append(grafted.extend)
+        grafted = graft(run, root, expansion, plan)
         _number_by_attempts(run, root.members, attempts)
-        hold(run, grafted.own, now)
-        hold(run, grafted.donated, now, reason=f"taken over from {run.record.reuse_from}")
-        forget_gone(run, root)
-        if run.steps[root.answer].is_done:
-            run.answered.append(root)
-        roots += [member for member in root.members if member in newest]
+        settle_graft(run, grafted, now)
+        roots += [member for member in root.members if member in run.dormant]
 
 
 def _number_generations(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from perdure.engine.state import part_digest
-from perdure.plan import FromInput, FromStep, StepPlan, references
+from perdure.plan import FromInput, Reference, StepPlan, references, upstream
 from perdure_storage.records import StepRecord, StoredValue
 
 _TOLD = 2
@@ -35,7 +35,7 @@ class Roots:
         """
         refs = references(step)
         changed = self._parameters(refs, row)
-        above = [ref.step for ref in refs if isinstance(ref, FromStep)]
+        above = upstream(step)
         roots = {root: None for dep in above for root in self._found.get(dep, ())}
         told = list(changed | roots)  # each once: what it takes may have changed a step above too
         self._found[step.id] = dict.fromkeys(told)
@@ -45,7 +45,7 @@ class Roots:
             return "an input of the run changed"
         return f"something upstream changed{f': {_list(told)}' if told else ''}"
 
-    def _parameters(self, refs: Iterable[FromStep | FromInput], row: StepRecord) -> dict[str, None]:
+    def _parameters(self, refs: Iterable[Reference], row: StepRecord) -> dict[str, None]:
         """Return the parameters of the run that are not what the row consumed."""
         refs = list(refs)
         if self._inputs is None or len(refs) != len(row.inputs):

@@ -16,14 +16,18 @@ from perdure.errors import Failure
 from perdure.plan import (
     FromInput,
     FromStep,
+    ItemsOf,
     Path,
     Plan,
+    Reference,
+    RefTo,
     StepOptions,
     StepPlan,
     collect,
     path_text,
     references,
 )
+from perdure.reference import StepRef
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import (
     AttemptRecord,
@@ -59,14 +63,17 @@ class StepState:
         "code",
         "consumers",
         "deps",
+        "followers",
         "generation",
         "given",
         "inputs",
+        "items",
         "losses",
         "members",
         "missing",
         "not_before",
         "open_consumers",
+        "opens",
         "options",
         "out_of_memory",
         "parts",
@@ -93,11 +100,15 @@ class StepState:
         self.options = options
         self.position = position
         self.shape = shape
-        self.refs: tuple[FromStep | FromInput, ...] = tuple(references(plan))
+        self.refs: tuple[Reference, ...] = tuple(references(plan))
         self.deps: tuple[str, ...] = tuple(
             dict.fromkeys([r.step for r in self.refs if isinstance(r, FromStep)] + [*plan.after])
         )
+        self.opens: tuple[str, ...] = tuple(
+            dict.fromkeys(r.step for r in self.refs if isinstance(r, ItemsOf))
+        )
         self.consumers: list[StepState] = []
+        self.followers: list[StepState] = []  # who takes its items, as a map
         self.parts: tuple[Path, ...] = ()
         self.status = StepStatus.PENDING
         self.generation = 1
@@ -118,6 +129,8 @@ class StepState:
         # Of a step that gave a graph: who answers for it, and all that is in the last link.
         self.answer = ""
         self.members: tuple[str, ...] = ()
+        # Of a map that has expanded: what its items are.
+        self.items: tuple[StepRef, ...] | None = None
         self.started_at: datetime | None = None
         self.worker = ""
         # Of a step in such a graph: whom it answers for, and who waits for the graph.
@@ -136,6 +149,11 @@ class StepState:
         return self.status in DONE
 
     @property
+    def is_open(self) -> bool:
+        """Say whether those that take its items may count on it."""
+        return self.is_done or self.items is not None
+
+    @property
     def has_value(self) -> bool:
         """Say whether its bytes are somewhere, as far as is known."""
         return self.value is not None and self.value.place is not Place.NONE
@@ -146,7 +164,7 @@ class StepState:
         self.status = StepStatus.PENDING
         self.attempt = self.user_errors = self.losses = self.out_of_memory = 0
         self.value = None
-        self.answer, self.members = "", ()
+        self.answer, self.members, self.items = "", (), None
         self.not_before = None
         self.reason = reason
 
@@ -170,7 +188,9 @@ class RunState:
             to be given again.
         placed: ids of the graphs that a step gives in its life of now, where older rows are left.
         donated: rows of such graphs of the run that this one was made from, by their name.
-        extensions: what executors have to know of the graphs that were there at the load.
+        dormant: graphs that are recorded and not part of the state, by the step that gave them:
+            it is done, and nobody has asked for their steps so far.
+        extensions: what executors have to know of graphs that were recorded before.
         answered: steps that wait for another one's value, which has come.
         gone: bytes that were found missing or damaged, and have not been made again.
     """
@@ -189,6 +209,7 @@ class RunState:
         self.answered: list[StepState] = []
         self.gone: set[Digest] = set()
         self.extensions: list[Extend] = []
+        self.dormant: dict[str, ExpansionRecord] = {}
         self.ready: dict[Shape, list[tuple[int, int, str]]] = {}
         self.delayed: list[tuple[datetime, int, str]] = []
         self.running: dict[CallId, StepState] = {}
@@ -232,10 +253,17 @@ class RunState:
         """Count what these steps wait for, and who waits for them."""
         for step_id in step_ids:
             step = self.steps[step_id]
-            step.missing = sum(not self.steps[dep].is_done for dep in step.deps)
+            step.missing = self.missing_of(step)
             step.open_consumers = sum(not consumer.is_done for consumer in step.consumers)
 
-    def _digest(self, ref: FromStep | FromInput) -> str:
+    def missing_of(self, step: StepState) -> int:
+        """Count what a step waits for now."""
+        closed = sum(not self.steps[opened].is_open for opened in step.opens)
+        return closed + sum(not self.steps[dep].is_done for dep in step.deps)
+
+    def _digest(self, ref: Reference) -> str:
+        if isinstance(ref, RefTo):
+            return f"ref:{ref.step}"
         if isinstance(ref, FromInput):
             value: StoredValue | None = self.record.inputs[ref.name]
         else:
@@ -359,6 +387,8 @@ def add_steps(
     for state in added:
         for dep in state.deps:
             run.steps[dep].consumers.append(state)
+        for opened in state.opens:
+            run.steps[opened].followers.append(state)
     _collect_parts(plan, run.steps)
     if plan.takeover is not None:
         for step_id, constant in plan.takeover.given.items():
@@ -368,17 +398,18 @@ def add_steps(
 
 def _collect_parts(plan: Plan, steps: Mapping[str, StepState]) -> None:
     parts: dict[str, dict[str, Path]] = {}
-    output: list[FromStep | FromInput] = []
+    output: list[Reference] = []
     collect(plan.output, output)
     for ref in (*output, *(ref for step in plan.steps for ref in steps[step.id].refs)):
-        if ref.path and isinstance(ref, FromStep):
+        if isinstance(ref, FromStep) and ref.path:
             parts.setdefault(ref.step, {})[path_text(ref.path)] = ref.path
     for step_id, paths in parts.items():
-        steps[step_id].parts = tuple(paths.values())
+        # Of a step outside of the graph others may want parts too.
+        steps[step_id].parts = tuple(dict.fromkeys((*steps[step_id].parts, *paths.values())))
 
 
 def output_steps(plan: Plan) -> frozenset[str]:
     """Return the ids of the steps of which the run's result is made."""
-    found: list[FromStep | FromInput] = []
+    found: list[Reference] = []
     collect(plan.output, found)
     return frozenset(ref.step for ref in found if isinstance(ref, FromStep))

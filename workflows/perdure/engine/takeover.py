@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 import msgspec
 
 from perdure.engine.matching import Matching, match_rows
-from perdure.plan import FromStep, Function, Plan, Takeover, references
+from perdure.plan import Function, Plan, Takeover, upstream
 from perdure_storage.records import StepRecord, StoredValue
 
 _NOTHING = Takeover()
@@ -64,8 +64,7 @@ def below(plan: Plan, steps: Collection[str]) -> dict[str, str]:
     """Return what consumes, directly or not, a value of ``steps``: by id, the first such step."""
     found: dict[str, str] = {}
     for step in plan.steps:  # in topological order
-        upstream = (ref.step for ref in references(step) if isinstance(ref, FromStep))
-        roots = (dep if dep in steps else found.get(dep) for dep in upstream)
+        roots = (dep if dep in steps else found.get(dep) for dep in upstream(step))
         root = next((root for root in roots if root is not None), None)
         if root is not None:
             found[step.id] = root

@@ -1,7 +1,8 @@
 """What is inside arguments: nodes found in containers at any depth, containers rebuilt.
 
-``freeze`` turns an argument into a *template*: a ``Node``, a ``SecretRef``, one of the three
-container templates below, or, if there is no node inside, the argument itself, a constant.
+``freeze`` turns an argument into a *template*: a ``Node``, a ``Mention`` of one, a ``SecretRef``, a
+``StepRef``, one of the three container templates below, or, if there is nothing of these inside,
+the argument itself, a constant.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from typing import Any
 from uuid import UUID
 
 from perdure.errors import DefinitionError
-from perdure.graph.node import Alias, Inputs, Node, describe, path_of, source_of
+from perdure.graph.node import Alias, Inputs, Mention, Node, describe, path_of, source_of
 from perdure.plan import Attr, Item, path_text
+from perdure.reference import StepRef
 from perdure.secret import SecretRef
 
 MAX_NESTING = 100
@@ -61,6 +63,12 @@ class Fields:
     fields: dict[str, Any]
 
 
+_NAMES: frozenset[type] = frozenset({SecretRef, StepRef})
+"""Leaves that stand for a value which somebody else has."""
+
+_MARKS: frozenset[type] = _NAMES | {Node, Mention}
+"""All leaves that make a template of what they are in."""
+
 _SEQUENCES: dict[type, str] = {list: "list", tuple: "tuple", set: "set", frozenset: "frozenset"}
 
 
@@ -93,7 +101,7 @@ def freeze(value: Any, where: str, found: list[Node]) -> Any:
         return value
     if kind is Node:
         return _accept(value, where, found)
-    if kind is SecretRef:
+    if kind in _NAMES:
         return value
     held, hidden = _scan(value)
     if hidden:
@@ -120,7 +128,7 @@ def _scan(value: Any) -> tuple[bool, bool]:
         kind = type(item)
         if kind in _LEAVES:
             continue
-        if kind is Node or kind is SecretRef:
+        if kind in _MARKS:
             held = True
             continue
         if id(item) in seen:
@@ -154,7 +162,7 @@ def _hides_node(stack: list[Any], seen: set[int]) -> bool:
         kind = type(item)
         if kind in _LEAVES:
             continue
-        if kind is Node or kind is SecretRef:
+        if kind in _MARKS:
             return True
         budget -= 1
         for _, child in _hidden_children(item):
@@ -232,7 +240,7 @@ def _hidden_message(value: Any, where: str) -> str:
     culprit: list[Any] = []
 
     def misplaced(item: Any) -> bool:
-        if type(item) is Node or type(item) is SecretRef:
+        if type(item) in _MARKS:
             culprit.append(item)
             return len(culprit) > 0
         return False
@@ -242,7 +250,7 @@ def _hidden_message(value: Any, where: str) -> str:
     for path, item in _opaque_inside(value):
         inner = find_path(item, misplaced)
         if inner is not None:
-            what = describe(culprit[-1]) if type(culprit[-1]) is Node else "a secret"
+            what = _described(culprit[-1])
             place = "a key" if item is culprit[-1] else f"inside a {type(item).__name__}"
             return (
                 f"{where}{path}{inner}: {what} is {place}, where no worker will find it: pass it "
@@ -250,6 +258,12 @@ def _hidden_message(value: Any, where: str) -> str:
                 "dataclasses"
             )
     return f"{where}: a node is inside an object where no worker will find it"
+
+
+def _described(mark: Any) -> str:
+    if type(mark) is Node:
+        return describe(mark)
+    return "a secret" if type(mark) is SecretRef else f"a reference to step {mark}"
 
 
 def _opaque_inside(value: Any) -> Iterator[tuple[str, Any]]:
@@ -284,10 +298,12 @@ def record_fields(value: Any) -> list[tuple[str, Any]]:
 
 def _rebuild(value: Any, where: str, found: list[Node], depth: int) -> Any:
     kind = type(value)
-    if kind in _LEAVES or kind is SecretRef:
+    if kind in _LEAVES or kind in _NAMES:
         return value
     if kind is Node:
         return _accept(value, where, found)
+    if kind is Mention:
+        return Mention(_accept(value.node, where, found), value.items)
     children = _visible_children(value)
     if children is None or not _scan(value)[0]:
         return value
@@ -328,6 +344,8 @@ def nodes_in(template: Any) -> Iterator[Node]:
         item = stack.pop()
         if type(item) is Node:
             yield item
+        elif type(item) is Mention:
+            yield item.node
         elif type(item) is Items:
             stack.extend(reversed(item.items))
         elif type(item) is Entries:

@@ -154,6 +154,19 @@ class Alias:
         return self.unpacks
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Mention:
+    """A node among arguments of which not the value is wanted: the step itself, or its items.
+
+    Attributes:
+        node: the node that is meant.
+        items: of a map, what it gives item by item; else a reference to the step.
+    """
+
+    node: Node
+    items: bool = False
+
+
 def _refusal(doing: str) -> Callable[..., NoReturn]:
     def refuse(self: Node, *_: object, **__: object) -> NoReturn:
         raise _misuse(self, doing)

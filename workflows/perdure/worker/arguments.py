@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from perdure.calls import StepCall, input_key, step_key
+from perdure.calls import StepCall, decode_items, input_key, items_key, step_key
 from perdure.errors import SecretMissing
 from perdure.plan import Path, path_text, project
 from perdure.templates import resolve
@@ -42,6 +42,11 @@ class Arguments:
     def step(self, step_id: str, path: Path) -> Any:
         """Return the value of a step, or the projection of it. Raises as ``positional`` does."""
         return self._value(step_key(step_id), path)
+
+    def items(self, step_id: str) -> Any:
+        """Return references to a map's children, or its value. Raises as ``positional`` does."""
+        listed = self._call.values.get(items_key(step_id))
+        return self.step(step_id, ()) if listed is None else decode_items(listed)
 
     def parameter(self, name: str, path: Path) -> Any:
         """Return a parameter, or the projection of it. Raises as ``positional`` does."""

@@ -7,18 +7,12 @@ from typing import Any
 from perdure.calls import Growth, StepCall
 from perdure.compile import compile_growth, plan_record
 from perdure.errors import DefinitionError
+from perdure.getting import collect
 from perdure.graph.dag import Dag, make_dag
 from perdure.graph.growth import answer_id, child_id, place_below
 from perdure.graph.node import Call, Node, path_of, source_of
 from perdure.mapping import Children
-from perdure.task import task
 from perdure_storage.values import Values
-
-
-@task
-def collect(value: Any) -> Any:
-    """Return what the steps of a graph gave, as one value."""
-    return value
 
 
 def is_graph(returned: Any) -> bool:
