@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+import msgspec
+
 from perdure.calls import CallContext, CallId, Growth, Outcome, StepCall
 from perdure.engine.coordinator import Coordinator
 from perdure.engine.heartbeat import LEASE_S
@@ -23,6 +25,7 @@ from perdure.plan import (
     Backoff,
     FromStep,
     Function,
+    ItemsOf,
     ListArg,
     Plan,
     StepOptions,
@@ -69,7 +72,7 @@ def value_of(text: str, *, kept: bool = True) -> StoredValue:
 
 FUNCTIONS = {
     name: Function(id=name, module="m", qualname=name, code=name, counts_as=name)
-    for name in ("computes", "grows")
+    for name in ("computes", "grows", "maps", "follows")
 }
 OPTIONS = (
     StepOptions(lost_retries=-1),
@@ -78,19 +81,28 @@ OPTIONS = (
     StepOptions(lost_retries=-1, retries=1000, backoff=Backoff(0.5, 1.5, 4.0, 0.1)),
 )
 MAX_DEPTH = 3
+MAPS = ("maps", "follows")
 
 
-def random_step(rng: random.Random, step_id: str, deps: Sequence[str]) -> StepPlan:
-    """Return a call of mixed options; one in six gives a graph, unless it is deep in one."""
-    depth = step_id.count("/") + step_id.count("~")
-    grows = rng.random() < 1 / 6 and depth < MAX_DEPTH
+def random_step(rng: random.Random, step_id: str, above: Sequence[StepPlan]) -> StepPlan:
+    """Return a call of mixed options; one in four gives a graph, unless it is deep in one.
+
+    A map that only takes what another map gives takes it item by item.
+    """
+    depth = step_id.count("/") + step_id.count("~") + step_id.count("[")
+    function, width = "computes", rng.randint(0, 4)
+    if rng.random() < 1 / 4 and depth < MAX_DEPTH:
+        function = rng.choice(["grows", "maps"])
+    args: tuple[FromStep | ItemsOf, ...] = tuple(FromStep(step=dep.id) for dep in above)
+    if len(above) == 1 and above[0].function in MAPS and depth < MAX_DEPTH:
+        function, args, width = "follows", (ItemsOf(step=above[0].id),), width_of(above[0])
     return StepPlan(
         id=step_id,
-        name=step_id,
-        function="grows" if grows else "computes",
+        name=f"{step_id}*{width}",
+        function=function,
         given="given",
         own=f"own-{step_id}",
-        args=tuple(FromStep(step=dep) for dep in deps),
+        args=args,
         options=rng.randrange(len(OPTIONS)),
     )
 
@@ -100,7 +112,7 @@ def random_plan(rng: random.Random) -> Plan:
     steps: list[StepPlan] = []
     for number in range(rng.randint(1, 30)):
         deps = rng.sample(range(number), k=min(number, rng.choice([0, 1, 1, 2, 3])))
-        steps.append(random_step(rng, f"s{number}", [f"s{dep}" for dep in sorted(deps)]))
+        steps.append(random_step(rng, f"s{number}", [steps[dep] for dep in sorted(deps)]))
     outputs = rng.sample(steps, k=min(3, len(steps)))
     return Plan(
         workflow="sim",
@@ -111,14 +123,23 @@ def random_plan(rng: random.Random) -> Plan:
     )
 
 
-def graph_of(step_id: str) -> Plan:
+def graph_of(step: StepPlan | StepCall) -> Plan:
     """Return the graph that a step gives: always the same one; all of it is above its answer."""
+    step_id = step.id if isinstance(step, StepPlan) else step.id.step_id
     rng = random.Random(step_id)
     steps: list[StepPlan] = []
-    for number in range(rng.randint(0, 4)):
-        deps = rng.sample(steps, k=min(len(steps), rng.choice([0, 1, 2])))
-        steps.append(random_step(rng, f"{step_id}/m{number}", [dep.id for dep in deps]))
-    answer = random_step(rng, answer_id(step_id), [step.id for step in steps])
+    if step.function in MAPS:
+        steps = children_of(step, step_id)
+        answer = msgspec.structs.replace(
+            random_step(rng, answer_id(step_id), ()),
+            function="computes",
+            args=tuple(FromStep(step=child.id) for child in steps),
+        )
+    else:
+        for number in range(rng.randint(0, 4)):
+            deps = rng.sample(steps, k=min(len(steps), rng.choice([0, 1, 2])))
+            steps.append(random_step(rng, f"{step_id}/m{number}", deps))
+        answer = random_step(rng, answer_id(step_id), steps)
     return Plan(
         workflow="sim",
         steps=(*steps, answer),
@@ -126,6 +147,34 @@ def graph_of(step_id: str) -> Plan:
         functions=FUNCTIONS,
         options=OPTIONS,
     )
+
+
+def children_of(step: StepPlan | StepCall, step_id: str) -> list[StepPlan]:
+    """Return the children of a map; each takes its item of the map above, if there is one.
+
+    Where the items of that map are not to be had any more the items are constants, so a child
+    takes nothing.
+    """
+    rng = random.Random(f"children of {step_id}")
+    children = [random_step(rng, f"{step_id}[{n}]", ()) for n in range(width_of(step))]
+    if step.function == "maps" or (isinstance(step, StepCall) and not has_items(step)):
+        return children
+    (items,) = step.args
+    assert isinstance(items, ItemsOf)
+    return [
+        msgspec.structs.replace(child, args=(FromStep(step=f"{items.step}[{n}]"),))
+        for n, child in enumerate(children)
+    ]
+
+
+def width_of(step: StepPlan | StepCall) -> int:
+    """Return how many children a map has: its name says so."""
+    name = step.name if isinstance(step, StepPlan) else step.names
+    return int(name.rpartition("*")[2])
+
+
+def has_items(call: StepCall) -> bool:
+    return any(key.startswith("items:") for key in call.values)
 
 
 class Undisturbed:
@@ -145,7 +194,7 @@ class Undisturbed:
             self._compute(step)
 
     def texts_of(self, step: StepPlan | StepCall) -> list[str]:
-        """Return the texts of what a step takes."""
+        """Return the texts of what a step takes, of a map above it the text of the whole."""
         return [self.texts[arg.step] for arg in step.args]  # type: ignore[union-attr]
 
     def _compute(self, step: StepPlan) -> None:
@@ -153,7 +202,7 @@ class Undisturbed:
         if step.function == "computes":
             self.texts[step.id] = text_of(step.id, self.texts_of(step))
             return
-        graph = graph_of(step.id)
+        graph = graph_of(step)
         for inner in graph.steps:
             self._compute(inner)
         assert isinstance(graph.output, FromStep)
@@ -255,7 +304,8 @@ class World:
                 value_of(text).value_digest
                 for text in self.wanted.texts_of(self.wanted.steps[step_id])
             ]
-            assert list(row.inputs) == taken, "a step consumed what was not committed"
+            is_item = bool(taken) and "[" in step_id and not row.inputs
+            assert list(row.inputs) == taken or is_item, "it consumed what was not committed"
         for call, tick in self.dispatched:
             done = self.committed.get((call.step_id, call.generation))
             assert done is None or tick <= done, f"{call} started after its commit"
@@ -371,16 +421,18 @@ class SimExecutor:
             return self._failed(call, Cause.USER_ERROR)
         if chance < 0.10:
             return self._failed(call, Cause.INPUT_UNAVAILABLE)
-        if chance < 0.12 and call.values:
-            return self._failed(call, Cause.INPUT_LOST, culprit=sorted(call.values)[0])
-        if call.function == "grows":
-            graph = graph_of(call.id.step_id)
-            growth = Growth(kind="graph", count=len(graph.steps), plan=record_of(graph))
+        stored = sorted(key for key in call.values if key.startswith("step:"))
+        if chance < 0.12 and stored:
+            return self._failed(call, Cause.INPUT_LOST, culprit=stored[0])
+        if call.function != "computes":
+            graph = graph_of(call)
+            kind = "map" if call.function in MAPS else "graph"
+            growth = Growth(kind=kind, count=len(graph.steps), plan=record_of(graph))
             return Outcome(id=call.id, cause=Cause.SUCCEEDED, growth=growth)
         return Outcome(id=call.id, cause=Cause.SUCCEEDED, value=self._value(call))
 
     def _value(self, call: StepCall) -> StoredValue:
-        text = text_of(call.id.step_id, self.world.wanted.texts_of(call))
+        text = self.world.wanted.texts[call.id.step_id]
         return value_of(text, kept=call.checkpoint or self.world.rng.random() < 0.5)
 
     def _retrying(self) -> set[str]:

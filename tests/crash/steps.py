@@ -292,11 +292,13 @@ def squeeze_all(value: Any) -> Any:
 
 @workflow
 def growing(n: int = 3) -> str:
-    """Maps, maps of large values, tail calls, recursion, a failure that is caught below."""
+    """Maps, over maps too, of large values, tail calls, recursion, a failure caught below."""
     xs = numbers.bind(n)
     larges = note_large.map(xs)
+    noted = note.map(xs, salt="s")
     return gather_all.bind(
-        note.map(xs, salt="s"),
+        noted,
+        note.options(name="onward").map(note.options(name="twice").map(noted, salt="t")),
         larges,
         measure.options(lost_retries=-1).bind(larges[1]),
         down.bind(n),

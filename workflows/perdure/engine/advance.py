@@ -173,7 +173,7 @@ def reopen(run: RunState, step: StepState, reason: str, now: datetime) -> StepSt
     """Begin a new generation of a done step whose value is gone; consumers wait for it again."""
     if step.value is not None and step.value.place is Place.BLOB:
         run.gone.add(step.value.integrity)
-    run.outbox.lost.append(StepKey(StepId(step.id), step.generation))
+    run.outbox.lose(StepKey(StepId(step.id), step.generation))
     run.outbox.events.append(
         EventRecord(kind="lost", at=now, step_id=StepId(step.id), detail={"why": reason})
     )

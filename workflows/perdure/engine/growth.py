@@ -16,7 +16,7 @@ from itertools import chain
 import msgspec
 
 from perdure.calls import Growth
-from perdure.engine.advance import hold
+from perdure.engine.advance import hold, pend
 from perdure.engine.commands import Extend
 from perdure.engine.matching import Matching, match_name, match_rows
 from perdure.engine.state import RunState, StepState, add_steps, starts_chain
@@ -116,8 +116,8 @@ def graft(run: RunState, root: StepState, expansion: ExpansionRecord, plan: Plan
         member = run.steps[step.id]
         member.below = root
         if step.id not in standing:
-            taken = run.taken.get(step.id, 0)
-            member.generation = max(member.generation, root.generation, taken + 1)
+            begun, taken = run.begun.get(step.id, 0), run.taken.get(step.id, 0)
+            member.generation = max(member.generation, root.generation, begun, taken + 1)
     _wait_for(root, run.steps[plan.output.step])
     if expansion.kind == "map":
         root.items = _items(run.steps[plan.output.step])
@@ -304,16 +304,26 @@ def _detach(run: RunState, step: StepState) -> None:
 
 
 def _stands(run: RunState, step_id: str, prints: Mapping[str, str]) -> bool:
+    """Say whether a step is there already, done or being made again for whoever takes its value."""
     old = run.steps.get(step_id)
-    return old is not None and old.is_done and run.fingerprints[step_id] == prints[step_id]
+    return (
+        old is not None
+        and old.status not in (StepStatus.FAILED, StepStatus.CANCELLED)
+        and run.fingerprints[step_id] == prints[step_id]
+    )
 
 
 def _replace(run: RunState, old: StepState, new: StepState) -> None:
-    """Let another step take the id of one that no longer holds."""
+    """Let another step take the id of one that no longer holds, and those that take its value."""
     _detach(run, old)
+    for consumer in old.consumers:
+        if run.steps.get(consumer.id) is consumer and consumer not in new.consumers:
+            new.consumers.append(consumer)
+            if consumer.status in (StepStatus.PENDING, StepStatus.READY):
+                pend(run, consumer)
     new.generation = old.generation + 1
     if old.status in (StepStatus.SUCCEEDED, StepStatus.FAILED):
-        run.outbox.superseded.append(StepKey(StepId(old.id), old.generation))
+        run.outbox.supersede(StepKey(StepId(old.id), old.generation))
     run.unfinished -= not old.is_done
 
 

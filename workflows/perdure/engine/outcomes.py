@@ -491,7 +491,7 @@ def _may_diverge(
 
 
 def _recompute(run: RunState, step: StepState, reason: str) -> None:
-    run.outbox.lost.append(StepKey(StepId(step.id), step.generation))
+    run.outbox.lose(StepKey(StepId(step.id), step.generation))
     begin_again(run, step, reason)
 
 

@@ -79,8 +79,11 @@ def load_run(
         held = {**donated.adopted, **donated.kept}
         taken = msgspec.structs.replace(donated, kept={}, adopted=held, obsolete=())
         hold(run, taken, now, reason=f"taken over from {record.reuse_from}")
-    _grow_again(run, expansions, attempts, now)
-    run.taken = _taken(run, attempts, expansions)
+    run.begun = _newest((attempt.step_id, attempt.generation) for attempt in attempts)
+    _grow_again(run, expansions, now)
+    lives = _newest((expansion.step_id, expansion.generation) for expansion in expansions)
+    run.taken = _newest([*run.begun.items(), *lives.items()])
+    run.begun = {}
     _restore_failures(run, rows)
     _restore_attempts(run, attempts, now)
     if record.forked_from is not None and record.reuse_from is None:
@@ -90,51 +93,48 @@ def load_run(
     return run
 
 
-def _taken(
-    run: RunState, attempts: Iterable[AttemptRecord], expansions: Iterable[ExpansionRecord]
-) -> dict[str, int]:
-    taken: dict[str, int] = {}
-    lives = [(attempt.step_id, attempt.generation) for attempt in attempts]
-    lives += [(expansion.step_id, expansion.generation) for expansion in expansions]
+def _newest(lives: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Return the newest generation by step."""
+    newest: dict[str, int] = {}
     for step_id, generation in lives:
-        if step_id not in run.steps:
-            taken[step_id] = max(taken.get(step_id, 0), generation)
-    return taken
+        newest[step_id] = max(newest.get(step_id, 0), generation)
+    return newest
 
 
-def _grow_again(
-    run: RunState,
-    expansions: Iterable[ExpansionRecord],
-    attempts: Sequence[AttemptRecord],
-    now: datetime,
-) -> None:
+def _grow_again(run: RunState, expansions: Iterable[ExpansionRecord], now: datetime) -> None:
     """Add the graphs again that steps had given which still wait for their value.
 
     Those of steps that are done come back where one of these refers to a step of them.
     """
     expansions = list(expansions)
     run.dormant = newest_links(expansions)
-    # The first one first: what a graph refers to is upstream of it.
-    roots = [step_id for step_id in run.dormant if step_id in run.steps]
-    roots.sort(key=lambda step_id: -run.steps[step_id].position)
-    while roots:
-        root = run.steps[roots.pop()]
-        expansion = run.dormant.get(root.id)
-        if root.status is not StepStatus.PENDING or expansion is None:
-            continue
-        if expansion.generation != root.generation:
-            continue
-        root.inputs = run.input_digests(root)
-        plan = plan_of(expansion)
-        if expansion.source != source_of(run, root) or not is_rooted(run, plan, now):
-            # Its code, or what it consumes, is another: it gives a graph again, under a new number.
-            root.generation += 1
-            continue
-        run.placed[root.id] = ids_of_life(expansions, root.id, root.generation)
-        grafted = graft(run, root, expansion, plan)
-        _number_by_attempts(run, root.members, attempts)
-        settle_graft(run, grafted, now)
-        roots += [member for member in root.members if member in run.dormant]
+    seen: set[str] = set()
+    while roots := [run.steps[i] for i in run.dormant if i in run.steps and i not in seen]:
+        # The first one first: what a graph refers to is upstream of it.
+        for root in sorted(roots, key=lambda root: root.position):
+            seen.add(root.id)
+            expansion = run.dormant.get(root.id)  # None: it has come back meanwhile
+            if expansion is not None and root.status is StepStatus.PENDING:
+                _graft_again(run, root, expansion, expansions, now)
+
+
+def _graft_again(
+    run: RunState,
+    root: StepState,
+    expansion: ExpansionRecord,
+    expansions: Sequence[ExpansionRecord],
+    now: datetime,
+) -> None:
+    if expansion.generation != root.generation:
+        return
+    root.inputs = run.input_digests(root)
+    plan = plan_of(expansion)
+    if expansion.source != source_of(run, root) or not is_rooted(run, plan, now):
+        # Its code, or what it consumes, is another: it gives a graph again, under a new number.
+        root.generation += 1
+        return
+    run.placed[root.id] = ids_of_life(expansions, root.id, root.generation)
+    settle_graft(run, graft(run, root, expansion, plan), now)
 
 
 def _number_generations(
@@ -151,16 +151,6 @@ def _number_generations(
         step = run.steps.get(attempt.step_id)
         if step is not None and attempt.generation > step.generation:
             step.generation = attempt.generation
-
-
-def _number_by_attempts(
-    run: RunState, step_ids: Iterable[str], attempts: Iterable[AttemptRecord]
-) -> None:
-    wanted = set(step_ids)
-    for attempt in attempts:
-        if attempt.step_id in wanted:
-            step = run.steps[attempt.step_id]
-            step.generation = max(step.generation, attempt.generation)
 
 
 def _restore_failures(run: RunState, rows: Iterable[StepRecord]) -> None:

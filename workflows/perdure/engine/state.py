@@ -184,8 +184,10 @@ class RunState:
         executor: name of the executor that runs its steps.
         outputs: steps of which the result is made; their values are always stored.
         grown: rows of graphs that steps gave in earlier lives, by the step that waited.
-        taken: the newest generation that steps had begun which are not there now: their graph is
-            to be given again.
+        begun: while the run is loaded, the newest generation that steps had begun: one that has
+            not ended goes on.
+        taken: from then on, the newest that they had begun: what comes into a graph now begins
+            another one.
         placed: ids of the graphs that a step gives in its life of now, where older rows are left.
         donated: rows of such graphs of the run that this one was made from, by their name.
         dormant: graphs that are recorded and not part of the state, by the step that gave them:
@@ -203,6 +205,7 @@ class RunState:
         self.unfinished = 0
         self.positions = 0
         self.grown: dict[str, list[StepRecord]] = {}
+        self.begun: dict[str, int] = {}
         self.taken: dict[str, int] = {}
         self.placed: dict[str, set[str]] = {}
         self.donated: dict[str, list[StepRecord]] = {}
@@ -284,6 +287,22 @@ class Outbox:
         self.lost: list[StepKey] = []
         self.superseded: list[StepKey] = []
         self.end: RunEnd | None = None
+
+    def lose(self, key: StepKey) -> None:
+        """Take a row out of force whose value is gone; one that is not written yet is not."""
+        if not self._withdraw(key):
+            self.lost.append(key)
+
+    def supersede(self, key: StepKey) -> None:
+        """Take a row out of force that no longer counts; one that is not written yet is not."""
+        if not self._withdraw(key):
+            self.superseded.append(key)
+
+    def _withdraw(self, key: StepKey) -> bool:
+        kept = [r for r in self.steps if (r.step_id, r.generation) != (key.step_id, key.generation)]
+        is_here = len(kept) < len(self.steps)
+        self.steps = kept
+        return is_here
 
     def take(self, run: RunState) -> RunCommit | None:
         """Empty the box into a commit, or return None if there is nothing to write."""
