@@ -168,9 +168,9 @@ def test_step_of_a_grown_graph_that_fits_nowhere_fails_the_run_with_its_name(
         inline.run(steps.too_large.bind(1))
 
 
-def test_arguments_of_a_map_are_checked_item_by_item(inline: Perdure) -> None:
-    with pytest.raises(RunFailed, match=r"unexpected keyword argument|got an unexpected"):
-        inline.run(steps.scale.map([1], colour="red"))
+def test_map_with_an_unknown_argument_is_refused_where_it_is_written() -> None:
+    with pytest.raises(DefinitionError, match=r"scale\.map\(\): got an unexpected keyword"):
+        steps.scale.map([1], colour="red")
 
 
 def test_lost_value_of_a_map_is_rebuilt_from_the_items_that_are_there(
@@ -369,3 +369,8 @@ def test_reference_to_no_step_of_the_run_fails_the_step_that_returned_it(inline:
 def test_reference_in_a_graph_that_is_not_run_yet_is_refused(inline: Perdure) -> None:
     with pytest.raises(DefinitionError, match="in its own run only"):
         inline.run(perdure.get([perdure.StepRef("nowhere")]))
+
+
+def test_map_with_arguments_that_do_not_fit_is_refused_where_it_is_written() -> None:
+    with pytest.raises(DefinitionError, match=r"shout\.map\(\): missing a required .*'folder'"):
+        steps.shout.map(["a"])

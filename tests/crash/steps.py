@@ -298,7 +298,7 @@ def growing(n: int = 3) -> str:
     noted = note.map(xs, salt="s")
     return gather_all.bind(
         noted,
-        note.options(name="onward").map(note.options(name="twice").map(noted, salt="t")),
+        note.options(name="onward").map(note.options(name="twice").map(noted, salt="t"), salt="u"),
         larges,
         measure.options(lost_retries=-1).bind(larges[1]),
         down.bind(n),

@@ -55,7 +55,7 @@ class Task(Generic[P, R]):
             DefinitionError: the arguments do not fit the function's signature, or a node is
                 where no worker would find it.
         """
-        self._check_signature(args, kwargs)
+        self._check_signature(args, kwargs, "bind")
         trace = current_trace()
         token = trace.token if trace else None
         where, uses = self._spec.name + ".bind", list[Node]()
@@ -96,6 +96,7 @@ class Task(Generic[P, R]):
                 f"{where}() has nothing to map over: give it an iterable by position, or "
                 "`name=perdure.each(...)`"
             )
+        self._check_signature(tuple(columns), constants, "map")
         spec = self._spec
         one = type(self)(spec.function, spec)
         options = StepOptions(
@@ -138,7 +139,7 @@ class Task(Generic[P, R]):
             )
         return cast(R, self._spec.function(*args, **kwargs))
 
-    def _check_signature(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _check_signature(self, args: tuple[Any, ...], kwargs: dict[str, Any], verb: str) -> None:
         if self._signature is None or (not kwargs and len(args) in self._positions):
             return
         try:
@@ -146,7 +147,7 @@ class Task(Generic[P, R]):
         except TypeError as error:
             name = self._spec.name
             raise DefinitionError(
-                f"{name}.bind(): {error}; it is {name}{self._signature}"
+                f"{name}.{verb}(): {error}; it is {name}{self._signature}"
             ) from None
 
     def __perdure_code__(self) -> tuple[Callable[..., Any], str | None, str]:
