@@ -17,6 +17,7 @@ import pytest
 from perdure_storage.clock import ManualClock
 from perdure_storage.contract_commits import CommitContract
 from perdure_storage.contract_expansions import ExpansionContract
+from perdure_storage.contract_messages import MessageContract
 from perdure_storage.contract_requests import RequestContract
 from perdure_storage.contract_retention import RetentionContract
 from perdure_storage.contract_samples import (
@@ -589,6 +590,7 @@ class RunStoreContract(
     ClaimableContract,
     CommitContract,
     ExpansionContract,
+    MessageContract,
     RequestContract,
     RetentionContract,
     UpkeepContract,

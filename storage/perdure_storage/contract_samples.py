@@ -13,6 +13,7 @@ from perdure_storage.records import (
     Digest,
     EventRecord,
     ExpansionRecord,
+    MessageRecord,
     Owner,
     Place,
     PlanRecord,
@@ -23,6 +24,7 @@ from perdure_storage.records import (
     StepId,
     StepRecord,
     StoredValue,
+    WaitRecord,
 )
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -109,6 +111,25 @@ def an_expansion(run: str, step: str, **more: Any) -> ExpansionRecord:
         **more,
     }
     return ExpansionRecord(**record)
+
+
+def a_wait(run: str, step: str, **more: Any) -> WaitRecord:
+    """Return the row of a step that waits for the signal ``go``."""
+    record = {
+        "run_id": RunId(run),
+        "step_id": StepId(step),
+        "generation": 1,
+        "kind": "signal",
+        "name": "go",
+        **more,
+    }
+    return WaitRecord(**record)
+
+
+def a_message(run: str | None = "run", **more: Any) -> MessageRecord:
+    """Return the signal ``go`` to a run, or, to none, an event of that name."""
+    to = None if run is None else RunId(run)
+    return MessageRecord(**{"run_id": to, "name": "go", "value": a_value(), "at": NOW, **more})
 
 
 def by(run: RunRecord, *steps: StepRecord, **more: Any) -> RunCommit:

@@ -15,6 +15,7 @@ from perdure_storage.errors import InternalError, RunConflict, StoreError
 from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus, StepStatus, may_become
 from perdure_storage.records import (
     Digest,
+    MessageRecord,
     Owner,
     Place,
     PlanRecord,
@@ -25,6 +26,8 @@ from perdure_storage.records import (
     RunRecord,
     StepId,
     StepRecord,
+    StoredValue,
+    WaitRecord,
 )
 
 _replace = msgspec.structs.replace
@@ -95,14 +98,32 @@ def require_distinct(batch: Sequence[RunCommit]) -> None:
 
 def blobs_of_step(step: StepRecord) -> tuple[Digest, ...]:
     """Return the blobs that a step row refers to."""
-    value = step.value
+    return blobs_of_value(step.value)
+
+
+def blobs_of_value(value: StoredValue | None) -> tuple[Digest, ...]:
+    """Return the blob that a value is in, if it is in one."""
     return (value.integrity,) if value is not None and value.place is Place.BLOB else ()
+
+
+def is_for(message: MessageRecord, run: RunRecord) -> bool:
+    """Say whether a run may have a message: a signal to it, or an event since it was created."""
+    if message.run_id is not None:
+        return message.run_id == run.id
+    return message.at >= run.created_at
+
+
+def hears(wait: WaitRecord, message: MessageRecord) -> bool:
+    """Say whether a wait is for messages of this kind and name; ``match`` is the engine's."""
+    kind = "event" if message.run_id is None else "signal"
+    return wait.message is None and wait.kind == kind and wait.name == message.name
 
 
 def blobs_of_commit(commit: RunCommit) -> set[Digest]:
     """Return the blobs that a run's part of a batch refers to."""
     return {
         *(digest for step in commit.steps for digest in blobs_of_step(step)),
+        *(digest for wait in commit.waits for digest in blobs_of_value(wait.default)),
         *(digest for expansion in commit.expansions for digest in expansion.plan.blobs),
     }
 

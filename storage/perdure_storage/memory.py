@@ -24,6 +24,7 @@ from perdure_storage.records import (
     Digest,
     EventRecord,
     ExpansionRecord,
+    MessageRecord,
     Owner,
     PinRecord,
     PlanRecord,
@@ -37,6 +38,7 @@ from perdure_storage.records import (
     StepId,
     StepRecord,
     StoredValue,
+    WaitRecord,
 )
 from perdure_storage.roots import public_url
 from perdure_storage.rows import StepRows
@@ -55,6 +57,7 @@ class _Run:
     current: dict[StepId, int] = field(default_factory=dict)
     attempts: dict[tuple[StepId, int, int], AttemptRecord] = field(default_factory=dict)
     expansions: dict[tuple[StepId, int, int], ExpansionRecord] = field(default_factory=dict)
+    waits: dict[tuple[StepId, int], WaitRecord] = field(default_factory=dict)
     events: list[EventRecord] = field(default_factory=list)
     blobs: set[Digest] = field(default_factory=set)
 
@@ -91,6 +94,8 @@ class MemoryRunStore:
         self._heartbeats: dict[str, _Heartbeat] = {}
         self._condemned: dict[Digest, datetime] = {}
         self._tombstones: dict[RunId, datetime] = {}
+        self._messages: list[MessageRecord] = []
+        self._newest_message = 0
         self._pins: dict[str, tuple[PinRecord, frozenset[Digest]]] = {}
         self._blobs_url: str | None = None
         self._version = 0
@@ -209,15 +214,23 @@ class MemoryRunStore:
             return self._seen(kept)
 
     def release_run(
-        self, run: RunRecord, *, to: RunStatus, wake_at: datetime | None = None
+        self, run: RunRecord, *, to: RunStatus, wake_at: datetime | None = None, heard: int = 0
     ) -> bool:
         guards.require_releasable(run.id, to)
         with self._lock:
             kept = self._runs.get(run.id)
             if kept is None or not guards.is_held(run, kept.record):
                 return False
+            unheard = [m for m in self._messages if m.id > heard and guards.is_for(m, kept.record)]
+            if any(_is_heard(kept, message) for message in unheard):
+                wake_at = self._clock.now()
             self._set(kept, owner=None, status=to, wake_at=wake_at)
             return True
+
+    def next_wake(self) -> datetime | None:
+        with self._lock:
+            waiting = [k.record for k in self._runs.values() if k.record.status == "WAITING"]
+        return min((run.wake_at for run in waiting if run.wake_at is not None), default=None)
 
     # --- checkpoints ------------------------------------------------------------------------
     def commit(self, batch: Sequence[RunCommit]) -> CommitReport:
@@ -251,11 +264,62 @@ class MemoryRunStore:
             expansions = {} if kept is None else dict(kept.expansions)
         return [expansions[key] for key in sorted(expansions)]
 
+    def list_waits(self, run_id: RunId) -> list[WaitRecord]:
+        with self._lock:
+            kept = self._runs.get(run_id)
+            waits = {} if kept is None else dict(kept.waits)
+        return [waits[key] for key in sorted(waits)]
+
     def list_events(self, run_id: RunId, *, after: int = 0) -> list[EventRecord]:
         with self._lock:
             kept = self._runs.get(run_id)
             events = [] if kept is None else list(kept.events)
         return [event for event in events if event.seq > after]
+
+    # --- messages ------------------------------------------------------------------------------
+    def send(self, message: MessageRecord) -> MessageRecord | None:
+        with self._lock:
+            told = [] if message.run_id is None else [self._kept(message.run_id)]
+            for kept in told:
+                guards.require_live(kept.record.id, kept.record.status, "signal")
+            if message.dedup_key is not None and any(
+                _key_of_message(each) == _key_of_message(message) for each in self._messages
+            ):
+                return None
+            taken = set(guards.blobs_of_value(message.value))
+            self._refuse_condemned(message.run_id or RunId(""), taken)
+            self._newest_message += 1
+            sent = _replace(message, id=self._newest_message)
+            self._messages.append(sent)
+            for kept in told:
+                self._tell(kept, "signalled", {"name": sent.name, "message": sent.id})
+            for kept in told or self._runs.values():
+                is_asleep = kept.record.status is RunStatus.WAITING
+                if is_asleep and (told or _is_heard(kept, sent)):
+                    self._set(kept, wake_at=self._clock.now())
+            self._version += 1
+            return sent
+
+    def messages(self, run_id: RunId, names: Collection[str]) -> list[MessageRecord]:
+        with self._lock:
+            kept = self._runs.get(run_id)
+            if kept is None:
+                return []
+            had = {wait.message for wait in kept.waits.values()}
+            return [
+                each
+                for each in self._messages
+                if each.name in names and each.id not in had and guards.is_for(each, kept.record)
+            ]
+
+    def forget_events(self, before: datetime) -> int:
+        with self._lock:
+            live = [k.record.created_at for k in self._runs.values() if k.record.status in RUN_LIVE]
+            limit = min([before, *live])
+            kept = [m for m in self._messages if m.run_id is not None or m.at >= limit]
+            gone = len(self._messages) - len(kept)
+            self._messages = kept
+            return gone
 
     # --- requests from anyone ----------------------------------------------------------------
     def request_cancel(self, run_id: RunId) -> RunRecord:
@@ -318,6 +382,7 @@ class MemoryRunStore:
             ]
             guards.require_deletable(run_id, kept.record.status, children, self._takers(run_id))
             del self._runs[run_id]
+            self._messages = [each for each in self._messages if each.run_id != run_id]
             self._tombstones[run_id] = self._clock.now()
             self._drop_plans(kept.plans)
             self._version += 1
@@ -453,7 +518,7 @@ class MemoryRunStore:
         taken = self._condemned.keys() & guards.blobs_of_commit(part)
         if taken:
             return guards.condemned(part.run_id, taken)
-        bad = [*_bad_steps(kept, part), *_bad_expansions(kept, part)]
+        bad = [*_bad_steps(kept, part), *_bad_expansions(kept, part), *_bad_waits(kept, part)]
         return guards.rejected(part.run_id, bad) if bad else None
 
     def _apply(self, part: RunCommit) -> int:
@@ -472,6 +537,12 @@ class MemoryRunStore:
             self._plans.setdefault(expansion.plan.digest, expansion.plan)
             kept.plans.add(expansion.plan.digest)
             kept.expansions[_key_of(expansion)] = expansion
+        for wait in part.waits:
+            kept.waits[wait.step_id, wait.generation] = wait
+            kept.blobs.update(guards.blobs_of_value(wait.default))
+        for delivery in part.deliveries:
+            ended = delivery.step_id, delivery.generation
+            kept.waits[ended] = _replace(kept.waits[ended], message=delivery.message)
         for attempt in part.attempts:
             kept.attempts[attempt.step_id, attempt.generation, attempt.attempt] = attempt
         for seq, event in enumerate(part.events, seq + 1):  # noqa: B020
@@ -524,6 +595,9 @@ class MemoryRunStore:
         staying = [kept for run_id, kept in self._runs.items() if run_id not in besides]
         for kept in staying:
             yield from kept.blobs
+        for message in self._messages:
+            if message.run_id not in besides:
+                yield from guards.blobs_of_value(message.value)
         for digest in {digest for kept in staying for digest in kept.plans}:
             yield from self._plans[digest].blobs
 
@@ -579,6 +653,35 @@ def _bad_expansions(kept: _Run, part: RunCommit) -> Iterator[StepId]:
         if key in kept.expansions or key in seen:
             yield expansion.step_id
         seen.add(key)
+
+
+def _bad_waits(kept: _Run, part: RunCommit) -> Iterator[StepId]:
+    """Yield the steps of waits that are there already, and of deliveries that cannot be."""
+    new: set[tuple[StepId, int]] = set()
+    for wait in part.waits:
+        key = wait.step_id, wait.generation
+        if key in kept.waits or key in new:
+            yield wait.step_id
+        new.add(key)
+    had = {wait.message for wait in kept.waits.values() if wait.message is not None}
+    for delivery in part.deliveries:
+        key = delivery.step_id, delivery.generation
+        found = kept.waits.get(key)
+        is_open = key in new or (found is not None and found.message is None)
+        if not is_open or delivery.message in had:
+            yield delivery.step_id
+        had.add(delivery.message)
+
+
+def _is_heard(kept: _Run, message: MessageRecord) -> bool:
+    """Say whether a wait of the run that is open is for such a message."""
+    return any(
+        guards.hears(wait, message) and key not in kept.steps for key, wait in kept.waits.items()
+    )
+
+
+def _key_of_message(message: MessageRecord) -> tuple[RunId | None, str, str | None]:
+    return message.run_id, message.name, message.dedup_key
 
 
 def _key_of(expansion: ExpansionRecord) -> tuple[StepId, int, int]:

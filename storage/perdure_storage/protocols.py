@@ -24,6 +24,7 @@ from perdure_storage.records import (
     Digest,
     EventRecord,
     ExpansionRecord,
+    MessageRecord,
     Owner,
     PinRecord,
     PlanRecord,
@@ -36,6 +37,7 @@ from perdure_storage.records import (
     StepId,
     StepRecord,
     StoredValue,
+    WaitRecord,
 )
 
 
@@ -133,12 +135,18 @@ class RunStore(Protocol):
         ...
 
     def release_run(
-        self, run: RunRecord, *, to: RunStatus, wake_at: datetime | None = None
+        self, run: RunRecord, *, to: RunStatus, wake_at: datetime | None = None, heard: int = 0
     ) -> bool:
         """Give the run back: owner none, status ``to`` (QUEUED, WAITING or PAUSED), next wake-up.
 
+        As WAITING it is due at once if a message newer than ``heard``, the newest one that the
+        caller has looked at, is there for one of its open waits: nothing is missed in between.
         Guard: owner and epoch of ``run`` stand, not terminal. Returns whether it did.
         """
+        ...
+
+    def next_wake(self) -> datetime | None:
+        """Return when the next WAITING run is due, or None. One look into an index."""
         ...
 
     # --- checkpoints ------------------------------------------------------------------------
@@ -150,12 +158,12 @@ class RunStore(Protocol):
         blob is condemned. A run whose guard fails is left out and reported; the rest commits. A
         row that the database itself refuses, or whose key or current generation is there
         already, is found by bisecting and reported as ``rejected``, and so are ``lost`` and
-        ``superseded`` rows that are not current, and expansions whose key is there. A batch holds
-        a run at most once.
+        ``superseded`` rows that are not current, expansions and waits whose key is there, and
+        deliveries of a message that the run has had. A batch holds a run at most once.
         Writes: step rows (with the run's next sequence number), attempts, events, expansions with
-        their plans (which the run refers to until it is deleted), blob references, ``wake_at``,
-        the terminal transition, which clears the owner; a batch with a step row resets
-        ``takeovers`` to 0. Once a run has a terminal status nothing more of it
+        their plans (which the run refers to until it is deleted), waits, deliveries, blob
+        references, ``wake_at``, the terminal transition, which clears the owner; a batch with a
+        step row resets ``takeovers`` to 0. Once a run has a terminal status nothing more of it
         commits. Reports the run's newest sequence number.
         """
         ...
@@ -175,8 +183,38 @@ class RunStore(Protocol):
         """
         ...
 
+    def list_waits(self, run_id: RunId) -> list[WaitRecord]:
+        """Return what steps of the run wait or waited for, ordered by (step, generation).
+
+        Signed rows are verified before they are returned.
+        """
+        ...
+
     def list_events(self, run_id: RunId, *, after: int = 0) -> list[EventRecord]:
         """Return events with a sequence number above ``after``, in order."""
+        ...
+
+    # --- messages ------------------------------------------------------------------------------
+    def send(self, message: MessageRecord) -> MessageRecord | None:
+        """Keep a signal or an event; wake the WAITING run, or runs, that it may be for.
+
+        Guard: no message of this ``dedup_key`` is there, to the same run (or for any) under the
+        same name; else None is returned and nothing is written. A signal's run has to be there
+        (RunNotFound) and live (RunConflict); its story tells ``signalled``. Returns the message
+        with its id. Raises BlobsCondemned: put its value again.
+        """
+        ...
+
+    def messages(self, run_id: RunId, names: Collection[str]) -> list[MessageRecord]:
+        """Return the messages of these names that the run may have and has not had, oldest first.
+
+        Signals to it, and events sent since it was created. Each is delivered to a run at most
+        once. Signed rows are verified before they are returned.
+        """
+        ...
+
+    def forget_events(self, before: datetime) -> int:
+        """Remove events sent before a time, and before the oldest live run; return how many."""
         ...
 
     # --- requests from anyone ----------------------------------------------------------------

@@ -267,6 +267,56 @@ class ExpansionRecord(msgspec.Struct, frozen=True, kw_only=True):
     plan: PlanRecord
 
 
+class WaitRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What one life of a step waits for; open until that life has a step row.
+
+    Attributes:
+        kind: ``"sleep"``, ``"signal"``, ``"event"`` or ``"steps"``.
+        name: of the signal or event.
+        match: what an event has to say about itself, item by item.
+        deadline: when the waiting ends by itself; None: never.
+        default: the step's value then; None: it fails with a time-out.
+        message: id of the message that ended it.
+    """
+
+    run_id: RunId
+    step_id: StepId
+    generation: int
+    kind: str
+    name: str = ""
+    match: dict[str, Any] = {}
+    deadline: datetime | None = None
+    default: StoredValue | None = None
+    message: int | None = None
+
+
+class MessageRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A signal to one run, or an event for any.
+
+    Attributes:
+        id: given by the store; later messages have larger ones.
+        run_id: whom a signal is for; None for an event.
+        match: what an event says about itself; waits select by it.
+        dedup_key: of several messages with one key, to one run under one name, the first counts.
+    """
+
+    id: int = 0
+    run_id: RunId | None = None
+    name: str
+    value: StoredValue
+    match: dict[str, Any] = {}
+    dedup_key: str | None = None
+    at: datetime
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """A message that ends the wait of one life of a step."""
+
+    message: int
+    step_id: StepId
+    generation: int
+
+
 class StepKey(msgspec.Struct, frozen=True):
     """Names one generation of one step within a run."""
 
@@ -292,6 +342,8 @@ class RunCommit(msgspec.Struct, frozen=True, kw_only=True):
         end: the terminal transition, in the same transaction as the last checkpoint.
         wake_at: earliest deadline that the run waits for.
         expansions: graphs that steps gave in place of their values, to insert.
+        waits: what steps wait for in place of having values, to insert.
+        deliveries: messages that end waits; the step rows that they end with come along.
     """
 
     run_id: RunId
@@ -303,6 +355,8 @@ class RunCommit(msgspec.Struct, frozen=True, kw_only=True):
     events: tuple[EventRecord, ...] = ()
     lost: tuple[StepKey, ...] = ()
     superseded: tuple[StepKey, ...] = ()
+    waits: tuple[WaitRecord, ...] = ()
+    deliveries: tuple[Delivery, ...] = ()
     end: RunEnd | None = None
     wake_at: datetime | None = None
 

@@ -21,6 +21,7 @@ from perdure_storage.records import (
     ErrorRecord,
     EventRecord,
     ExpansionRecord,
+    MessageRecord,
     Owner,
     Place,
     PlanRecord,
@@ -31,6 +32,7 @@ from perdure_storage.records import (
     StepId,
     StepRecord,
     StoredValue,
+    WaitRecord,
 )
 from perdure_storage.signing import Signer
 
@@ -45,6 +47,7 @@ _pack = msgspec.msgpack.Encoder().encode
 _json = msgspec.json.Encoder().encode
 _unpack_inputs = msgspec.msgpack.Decoder(dict[str, StoredValue]).decode
 _unpack_error = msgspec.msgpack.Decoder(ErrorRecord).decode
+_unpack_value = msgspec.msgpack.Decoder(StoredValue).decode
 _parse_owner = msgspec.json.Decoder(Owner).decode
 _parse_policy = msgspec.json.Decoder(RunPolicy).decode
 _parse_texts = msgspec.json.Decoder(tuple[str, ...]).decode
@@ -452,6 +455,92 @@ class ExpansionRows:
             count=row[5],
             source=row[6],
             plan=self._plans.unpack(row[9:]),
+        )
+
+
+class WaitRows:
+    """Rows of ``wait``; all but the message that ended it is signed."""
+
+    def __init__(self, signer: Signer | None) -> None:
+        self._signer = signer
+
+    def pack(self, wait: WaitRecord) -> list[Any]:
+        """Return the row of a wait, in the order of the table."""
+        row: list[Any] = [
+            wait.run_id,
+            wait.step_id,
+            wait.generation,
+            wait.kind,
+            wait.name,
+            _text_of(wait.match),
+            to_us(wait.deadline),
+            None if wait.default is None else _pack(wait.default),
+            wait.message,
+            None,
+        ]
+        if self._signer is not None:
+            row[9] = self._signer.sign("wait", tuple(row[:8]))
+        return row
+
+    def unpack(self, row: Row) -> WaitRecord:
+        """Return the wait of a row. Raises StoreError if its signature does not fit."""
+        if self._signer is not None:
+            named = f"what step {row[1]!r} of run {row[0]!r} waits for"
+            self._signer.require("wait", tuple(row[:8]), row[9], named)
+        return WaitRecord(
+            run_id=row[0],
+            step_id=row[1],
+            generation=row[2],
+            kind=row[3],
+            name=row[4],
+            match=_parse_any(row[5]),
+            deadline=from_us(row[6]),
+            default=None if row[7] is None else _unpack_value(row[7]),
+            message=row[8],
+        )
+
+
+class MessageRows:
+    """Rows of ``message``; all but the number that the store gives is signed."""
+
+    def __init__(self, signer: Signer | None) -> None:
+        self._signer = signer
+
+    def pack(self, message: MessageRecord) -> list[Any]:
+        """Return the row of a message without its number, in the order of the table."""
+        facts: list[Any] = [
+            message.run_id or "",
+            message.name,
+            _text_of(message.match),
+            message.dedup_key,
+            to_us(message.at),
+            _pack(message.value),
+        ]
+        mac = None if self._signer is None else self._signer.sign("message", tuple(facts))
+        return [*facts, mac]
+
+    def named(self, row: Row) -> dict[str, Any]:
+        """Return a packed row by the names of its columns."""
+        names = ("receiver", "name", "match", "dedup_key", "at_us", "value", "mac")
+        return dict(zip(names, row, strict=True))
+
+    def numbered(self, message: MessageRecord, number: int) -> MessageRecord:
+        """Return a message under the number that the store gave."""
+        return msgspec.structs.replace(message, id=number)
+
+    def unpack(self, row: Row) -> MessageRecord:
+        """Return the message of a row. Raises StoreError if its signature does not fit."""
+        if self._signer is not None:
+            named = f"message {row[0]} ({row[2]!r})"
+            self._signer.require("message", tuple(row[1:7]), row[7], named)
+        return MessageRecord(
+            id=row[0],
+            run_id=row[1] or None,
+            name=row[2],
+            match=_parse_any(row[3]),
+            dedup_key=row[4],
+            at=required_time(row[5]),
+            value=_unpack_value(row[6]),
         )
 
 

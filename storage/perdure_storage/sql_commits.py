@@ -18,6 +18,7 @@ from perdure_storage.faults import crash_point
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.records import (
     CommitReport,
+    Delivery,
     Digest,
     EventRecord,
     Place,
@@ -33,6 +34,7 @@ from perdure_storage.rows import (
     ExpansionRows,
     RunRows,
     StepRows,
+    WaitRows,
     pack_event,
     to_us,
 )
@@ -48,6 +50,7 @@ class _Part:
     attempts: list[list[Any]] = field(default_factory=list)
     expansions: list[list[Any]] = field(default_factory=list)
     plans: list[list[Any]] = field(default_factory=list)
+    waits: list[list[Any]] = field(default_factory=list)
     blobs: set[Digest] = field(default_factory=set)
     bad: list[StepId] = field(default_factory=list)
     why_not: str = ""
@@ -76,6 +79,7 @@ class Commits:
         self._steps = StepRows(signer)
         self._attempts = AttemptRows(signer)
         self._expansions = ExpansionRows(signer)
+        self._waits = WaitRows(signer)
         self._runs = RunRows(signer)
 
     def commit(self, batch: Sequence[RunCommit]) -> CommitReport:
@@ -119,6 +123,9 @@ class Commits:
                 part.plans.append(self._expansions.pack_plan(expansion))
                 part.expansions.append(self._expansions.pack(expansion))
                 part.blobs.update(expansion.plan.blobs)
+            for wait in commit.waits:
+                part.waits.append(self._waits.pack(wait))
+                part.blobs.update(guards.blobs_of_value(wait.default))
         except _UNPACKABLE as error:
             part.why_not = str(error)
         return part
@@ -228,6 +235,10 @@ class Commits:
         transaction.insert(statements.put_attempt, [row for part in parts for row in part.attempts])
         transaction.insert(statements.insert_event, self._events(parts, outcome))
         self._insert_expansions(transaction, parts)
+        transaction.insert(statements.insert_wait, [row for part in parts for row in part.waits])
+        for part in parts:
+            for delivery in part.commit.deliveries:
+                self._deliver(transaction, part.commit.run_id, delivery)
         transaction.insert(
             statements.insert_blob_ref,
             [ref for part in parts if part.blobs for ref in _refs(part)],
@@ -247,6 +258,18 @@ class Commits:
         transaction.insert(
             statements.insert_expansion, [row for part in parts for row in part.expansions]
         )
+
+    def _deliver(self, transaction: Transaction, run_id: RunId, delivery: Delivery) -> None:
+        """End a wait by a message. Raises RowRefused if it is not open."""
+        done = transaction.row(
+            self._statements.deliver,
+            of_run=run_id,
+            of_step=delivery.step_id,
+            of_generation=delivery.generation,
+            new_message=delivery.message,
+        )
+        if done is None:
+            raise RowRefused(f"step {delivery.step_id!r} waits for no message")
 
     def _events(self, parts: list[_Part], outcome: _Outcome) -> list[list[Any]]:
         rows = []
@@ -325,6 +348,7 @@ class Commits:
                 bad += self._bad_retirements(transaction, part)
                 bad += self._bad_rows(transaction, part.steps)
                 bad += self._bad_expansions(transaction, part)
+                bad += self._bad_waits(transaction, part)
                 raise _TriedOut
         except _TriedOut:
             return bad
@@ -368,6 +392,24 @@ class Commits:
                 if not self._is_refusal(error):
                     raise
                 yield expansion[1]
+
+    def _bad_waits(self, transaction: Transaction, part: _Part) -> Iterable[StepId]:
+        for row in part.waits:
+            try:
+                with transaction.savepoint():
+                    transaction.insert(self._statements.insert_wait, [row])
+            except Exception as error:
+                if not self._is_refusal(error):
+                    raise
+                yield row[1]
+        for delivery in part.commit.deliveries:
+            try:
+                with transaction.savepoint():
+                    self._deliver(transaction, part.commit.run_id, delivery)
+            except Exception as error:
+                if not self._is_refusal(error):
+                    raise
+                yield delivery.step_id
 
     def _is_refusal(self, error: Exception) -> bool:
         return isinstance(error, RowRefused) or self._database.is_refusal(error)
@@ -439,7 +481,12 @@ def _refs(part: _Part) -> list[tuple[object, ...]]:
         for expansion in part.commit.expansions
         for digest in expansion.plan.blobs
     ]
-    return [*of_steps, *of_plans]
+    of_waits = [
+        ("step", wait.run_id, wait.step_id, wait.generation, digest)
+        for wait in part.commit.waits
+        for digest in guards.blobs_of_value(wait.default)
+    ]
+    return [*of_steps, *of_plans, *of_waits]
 
 
 def _pass(batch: Sequence[RunCommit], when: str) -> None:
@@ -450,5 +497,9 @@ def _pass(batch: Sequence[RunCommit], when: str) -> None:
             crash_point(f"lost.{when}")
         if part.expansions:
             crash_point(f"expansion.{when}")
+        if part.waits:
+            crash_point(f"wait.{when}")
+        if part.deliveries:
+            crash_point(f"deliver.{when}")
         if part.end is not None:
             crash_point(f"terminal.{when}")

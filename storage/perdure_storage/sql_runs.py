@@ -26,6 +26,7 @@ from perdure_storage.records import (
     Digest,
     EventRecord,
     ExpansionRecord,
+    MessageRecord,
     Owner,
     PinRecord,
     PlanRecord,
@@ -38,6 +39,7 @@ from perdure_storage.records import (
     StepId,
     StepRecord,
     StoredValue,
+    WaitRecord,
 )
 from perdure_storage.roots import public_url
 from perdure_storage.rows import (
@@ -46,6 +48,7 @@ from perdure_storage.rows import (
     PlanRows,
     RunRows,
     StepRows,
+    from_us,
     pack_event,
     pack_owner,
     pack_processes,
@@ -56,6 +59,7 @@ from perdure_storage.rows import (
 )
 from perdure_storage.signing import Signer
 from perdure_storage.sql_commits import Commits, find_condemned
+from perdure_storage.sql_messages import Messages
 from perdure_storage.sql_upkeep import Upkeep
 from perdure_storage.tables import run as run_table
 
@@ -95,6 +99,7 @@ class SqlRunStore:
         self._expansions = ExpansionRows(signer)
         self._plans = PlanRows(signer)
         self._commits = Commits(database, clock, signer)
+        self._messages = Messages(database, clock, signer, self._require)
         self._upkeep = Upkeep(database, clock)
         self._own_changes = 0
 
@@ -299,24 +304,35 @@ class SqlRunStore:
         return self._lock(transaction, run_id)
 
     def release_run(
-        self, run: RunRecord, *, to: RunStatus, wake_at: datetime | None = None
+        self, run: RunRecord, *, to: RunStatus, wake_at: datetime | None = None, heard: int = 0
     ) -> bool:
         guards.require_releasable(run.id, to)
         crash_point("release.before")
-        done = self._database.write(lambda t: self._release(t, run, to, wake_at))
+        done = self._database.write(lambda t: self._release(t, run, to, wake_at, heard))
         crash_point("release.after")
         self._own_changes += 1
         return done
 
     def _release(
-        self, transaction: Transaction, run: RunRecord, to: RunStatus, wake_at: datetime | None
+        self,
+        transaction: Transaction,
+        run: RunRecord,
+        to: RunStatus,
+        wake_at: datetime | None,
+        heard: int,
     ) -> bool:
         stored = self._lock(transaction, run.id)
         if stored is None or not guards.is_held(run, stored):
             return False
+        if to is RunStatus.WAITING and self._messages.is_unheard(transaction, run.id, heard):
+            wake_at = self._clock.now()
         self._update(transaction, run.id, status=to.value, wake_at_us=to_us(wake_at), **_NOBODY)
         self._database.announce(transaction)
         return True
+
+    def next_wake(self) -> datetime | None:
+        row = self._database.read(lambda t: t.row(self._statements.next_wake))
+        return None if row is None else from_us(row[0])
 
     # --- checkpoints -------------------------------------------------------------------------
     def commit(self, batch: Sequence[RunCommit]) -> CommitReport:
@@ -347,6 +363,21 @@ class SqlRunStore:
         statement = self._statements.list_events
         rows = self._database.read(lambda t: t.rows(statement, run_id=run_id, after=after))
         return [unpack_event(row) for row in rows]
+
+    # --- messages ------------------------------------------------------------------------------
+    def list_waits(self, run_id: RunId) -> list[WaitRecord]:
+        return self._messages.list_waits(run_id)
+
+    def send(self, message: MessageRecord) -> MessageRecord | None:
+        sent = self._messages.send(message)
+        self._own_changes += 1
+        return sent
+
+    def messages(self, run_id: RunId, names: Collection[str]) -> list[MessageRecord]:
+        return self._messages.list_messages(run_id, names)
+
+    def forget_events(self, before: datetime) -> int:
+        return self._messages.forget_events(before)
 
     # --- requests from anyone ----------------------------------------------------------------
     def request_cancel(self, run_id: RunId) -> RunRecord:

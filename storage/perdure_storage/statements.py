@@ -18,6 +18,7 @@ from sqlalchemy.engine import Dialect
 
 from perdure_storage.leases import LEASE_FACTS, LeaseTerms
 from perdure_storage.tables import (
+    AWAITS_EVENT,
     IS_CANCELLING,
     IS_DRIVEN,
     IS_WAITING,
@@ -27,6 +28,7 @@ from perdure_storage.tables import (
     coordinator,
     event,
     expansion,
+    message,
     pin,
     plan,
     plan_ref,
@@ -34,6 +36,7 @@ from perdure_storage.tables import (
     setting,
     step,
     tombstone,
+    wait,
 )
 
 # Written out, not bound: a partial index serves only a query that says its condition itself.
@@ -45,6 +48,9 @@ _IS_CURRENT = sa.text("current")
 _BLOB_LOCK = 0x7065_7264_7572_6501
 """PostgreSQL advisory lock: shared by whoever refers to blobs, exclusive to who condemns them."""
 _CONDEMNATION_KEY: sa.ColumnElement[int] = sa.literal_column(str(_BLOB_LOCK))
+
+_MESSAGE_KEY: sa.ColumnElement[int] = sa.literal_column(str(_BLOB_LOCK + 1))
+"""PostgreSQL advisory lock: exclusive to who sends a message, shared by who must miss none."""
 
 _LISTED = [column for column in run.c if column.name not in ("inputs", "mac")]
 
@@ -311,8 +317,12 @@ class Statements:
         """Everything that hangs on a run, then the run itself."""
         run_id: sa.BindParameter[str] = sa.bindparam("run_id")
         refs = sa.text("holder IN ('run', 'step')") & (blob_ref.c.holder_id == run_id)
-        hanging = (event, attempt, step, expansion, plan_ref)
+        numbers = sa.select(sa.cast(message.c.id, sa.Text)).where(message.c.receiver == run_id)
+        of_messages = sa.text("holder = 'message'") & blob_ref.c.holder_id.in_(numbers)
+        hanging = (event, attempt, step, expansion, wait, plan_ref)
         return (
+            self.compile(sa.delete(blob_ref).where(of_messages)),
+            self.compile(sa.delete(message).where(message.c.receiver == run_id)),
             *(self.compile(sa.delete(t).where(t.c.run_id == run_id)) for t in hanging),
             self.compile(sa.delete(blob_ref).where(refs)),
             self.compile(sa.delete(run).where(run.c.id == run_id)),
@@ -463,6 +473,127 @@ class Statements:
         e = expansion.c
         return self.compile(mine.order_by(e.step_id, e.generation, e.link))
 
+    # --- waits and messages ------------------------------------------------------------------
+    @cached_property
+    def insert_wait(self) -> Statement:
+        return self.compile(sa.insert(wait))
+
+    @cached_property
+    def deliver(self) -> Statement:
+        mine = (
+            wait.c.run_id == sa.bindparam("of_run"),
+            wait.c.step_id == sa.bindparam("of_step"),
+            wait.c.generation == sa.bindparam("of_generation"),
+            wait.c.message.is_(None),
+        )
+        clause = sa.update(wait).where(*mine)
+        new = sa.bindparam("new_message", type_=sa.BigInteger)
+        return self.compile(clause.values(message=new).returning(wait.c.step_id))
+
+    @cached_property
+    def list_waits(self) -> Statement:
+        mine = sa.select(wait).where(wait.c.run_id == sa.bindparam("run_id"))
+        return self.compile(mine.order_by(wait.c.step_id, wait.c.generation))
+
+    @cached_property
+    def insert_message(self) -> Statement:
+        columns = [column.name for column in message.c if column.name != "id"]
+        made = self._insert_or_keep(message).values({c: sa.bindparam(c) for c in columns})
+        return self.compile(made.returning(message.c.id))
+
+    @cached_property
+    def list_messages(self) -> Statement:
+        of_run: sa.BindParameter[str] = sa.bindparam("of_run", type_=sa.Text)
+        made = sa.select(run.c.created_at_us).where(run.c.id == of_run).scalar_subquery()
+        had = sa.select(1).where(wait.c.run_id == of_run, wait.c.message == message.c.id)
+        is_event = (message.c.receiver == "") & (message.c.at_us >= made)
+        mine = (message.c.receiver == of_run) | is_event
+        found = sa.select(message).where(self._among(message.c.name), mine, ~sa.exists(had))
+        return self.compile(found.order_by(message.c.id))
+
+    @cached_property
+    def find_unheard(self) -> Statement:
+        of_run: sa.BindParameter[str] = sa.bindparam("of_run", type_=sa.Text)
+        is_event = (message.c.receiver == "") & (wait.c.kind == "event")
+        found = (
+            sa.select(message.c.id)
+            .join(wait, wait.c.name == message.c.name)
+            .join(run, run.c.id == wait.c.run_id)
+            .where(
+                wait.c.run_id == of_run,
+                message.c.id > sa.bindparam("heard", type_=sa.BigInteger),
+                ((message.c.receiver == of_run) & (wait.c.kind == "signal"))
+                | (is_event & (message.c.at_us >= run.c.created_at_us)),
+                self._is_open(),
+            )
+        )
+        return self.compile(found.limit(1))
+
+    def _is_open(self) -> Any:
+        """A wait that nothing has ended: that life of its step has no row."""
+        ended = sa.select(1).where(
+            step.c.run_id == wait.c.run_id,
+            step.c.step_id == wait.c.step_id,
+            step.c.generation == wait.c.generation,
+        )
+        return wait.c.message.is_(None) & ~sa.exists(ended)
+
+    @cached_property
+    def wake_for_signal(self) -> Statement:
+        mine = sa.update(run).where(run.c.id == sa.bindparam("of_run"))
+        now = sa.bindparam("now_us", type_=sa.BigInteger)
+        woken = sa.case((_IS_WAITING, now), else_=run.c.wake_at_us)
+        return self.compile(
+            mine.values(wake_at_us=woken, seq=sa.bindparam("new_seq", type_=sa.BigInteger))
+        )
+
+    @cached_property
+    def wake_for_event(self) -> Statement:
+        waiting = sa.select(wait.c.run_id).where(
+            sa.text(AWAITS_EVENT), wait.c.name == sa.bindparam("of_name"), self._is_open()
+        )
+        clause = sa.update(run).where(run.c.status == "WAITING", run.c.id.in_(waiting))
+        return self.compile(clause.values(wake_at_us=sa.bindparam("now_us", type_=sa.BigInteger)))
+
+    @cached_property
+    def forget_events(self) -> Statement:
+        live = sa.select(sa.func.min(run.c.created_at_us)).where(_IS_LIVE).scalar_subquery()
+        before: sa.BindParameter[int] = sa.bindparam("before_us", type_=sa.BigInteger)
+        old = (
+            message.c.receiver == "",
+            message.c.at_us < before,
+            message.c.at_us < sa.func.coalesce(live, before),
+        )
+        return self.compile(sa.delete(message).where(*old).returning(message.c.id))
+
+    @cached_property
+    def delete_message_blobs(self) -> Statement:
+        mine = sa.text("holder = 'message'") & self._among(blob_ref.c.holder_id)
+        return self.compile(sa.delete(blob_ref).where(mine))
+
+    @cached_property
+    def order_messages(self) -> Statement | None:
+        """Let one message be sent at a time; SQLite has one writer anyway."""
+        if not self._is_postgres:
+            return None
+        return self.compile(sa.select(sa.func.pg_advisory_xact_lock(_MESSAGE_KEY)))
+
+    @cached_property
+    def hold_messages(self) -> Statement | None:
+        """Let none be sent until this transaction ends."""
+        if not self._is_postgres:
+            return None
+        return self.compile(sa.select(sa.func.pg_advisory_xact_lock_shared(_MESSAGE_KEY)))
+
+    @cached_property
+    def next_wake(self) -> Statement:
+        return self.compile(
+            sa.select(run.c.wake_at_us)
+            .where(_IS_WAITING, run.c.wake_at_us.is_not(None))
+            .order_by(run.c.wake_at_us)
+            .limit(1)
+        )
+
     @cached_property
     def list_events(self) -> Statement:
         mine = sa.select(event).where(
@@ -505,10 +636,14 @@ class Statements:
         stays = (plan_ref.c.plan_digest == blob_ref.c.holder_id) & ~self._among(
             plan_ref.c.run_id, "besides"
         )
+        numbers = sa.select(sa.cast(message.c.id, sa.Text)).where(
+            self._among(message.c.receiver, "besides")
+        )
+        of_messages = sa.text("holder = 'message'") & blob_ref.c.holder_id.in_(numbers)
         of_runs = sa.text("holder IN ('run', 'step')") & leaving
         of_plans = sa.text("holder = 'plan'") & ~sa.exists(sa.select(1).where(stays))
         found = sa.select(blob_ref.c.digest).where(
-            self._among(blob_ref.c.digest), ~(of_runs | of_plans)
+            self._among(blob_ref.c.digest), ~(of_runs | of_plans | of_messages)
         )
         return self.compile(found.distinct())
 

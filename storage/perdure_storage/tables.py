@@ -234,6 +234,66 @@ expansion = Table(
 )
 """Graphs that steps gave in place of their values."""
 
+wait = Table(
+    "wait",
+    metadata,
+    _id("run_id", ForeignKey("run.id")),
+    _id("step_id"),
+    _int("generation"),
+    _text("kind"),
+    _id("name"),
+    _text("match"),
+    _at("deadline"),
+    _bytes("value"),
+    Column("message", BigInteger, nullable=True),
+    _bytes("mac"),
+    PrimaryKeyConstraint("run_id", "step_id", "generation"),
+    sqlite_with_rowid=False,
+)
+"""What steps wait for in place of having a value; ``value`` is the one at the deadline."""
+
+IS_DELIVERED = "message IS NOT NULL"
+AWAITS_EVENT = "kind = 'event' AND message IS NULL"
+# A message is delivered to a run once, whatever a coordinator believes.
+Index(
+    "ix_wait_delivered",
+    wait.c.run_id,
+    wait.c.message,
+    unique=True,
+    postgresql_where=text(IS_DELIVERED),
+    sqlite_where=text(IS_DELIVERED),
+)
+_partial("ix_wait_event", wait.c.name, wait.c.run_id, where=AWAITS_EVENT)
+
+message = Table(
+    "message",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), autoincrement=True),
+    _id("receiver"),
+    _id("name"),
+    _text("match"),
+    _id("dedup_key", nullable=True),
+    _at("at", nullable=False),
+    _bytes("value", nullable=False),
+    _bytes("mac"),
+    PrimaryKeyConstraint("id"),
+    Index("ix_message_receiver", "receiver", "name", "id"),
+    # A number is never given twice: runs remember which ones they have had.
+    sqlite_autoincrement=True,
+)
+"""Signals to a run, and events, whose ``receiver`` is empty."""
+
+HAS_KEY = "dedup_key IS NOT NULL"
+Index(
+    "ix_message_dedup",
+    message.c.receiver,
+    message.c.name,
+    message.c.dedup_key,
+    unique=True,
+    postgresql_where=text(HAS_KEY),
+    sqlite_where=text(HAS_KEY),
+)
+
 event = Table(
     "event",
     metadata,
@@ -259,7 +319,7 @@ blob_ref = Table(
     Index("ix_blob_ref_digest", "digest"),
     sqlite_with_rowid=False,
 )
-"""Who refers to which blob: ``holder`` is "run" (inputs), "plan", "step" or "pin"."""
+"""Who refers to which blob: ``holder`` is "run" (inputs), "plan", "step", "message" or "pin"."""
 
 condemned = Table(
     "condemned",
