@@ -45,6 +45,7 @@ class MessageContract:
             match={"file": "a.csv", "n": 1},
             deadline=_LATER,
             default=a_value("late"),
+            source="made of this",
         )
 
         store.commit([by(run, waits=(plain, full))])

@@ -276,6 +276,7 @@ class WaitRecord(msgspec.Struct, frozen=True, kw_only=True):
         match: what an event has to say about itself, item by item.
         deadline: when the waiting ends by itself; None: never.
         default: the step's value then; None: it fails with a time-out.
+        source: digest of what it was made from: the step as it was, and what it consumed.
         message: id of the message that ended it.
     """
 
@@ -287,6 +288,7 @@ class WaitRecord(msgspec.Struct, frozen=True, kw_only=True):
     match: dict[str, Any] = {}
     deadline: datetime | None = None
     default: StoredValue | None = None
+    source: str = ""
     message: int | None = None
 
 

@@ -475,18 +475,19 @@ class WaitRows:
             _text_of(wait.match),
             to_us(wait.deadline),
             None if wait.default is None else _pack(wait.default),
+            wait.source,
             wait.message,
             None,
         ]
         if self._signer is not None:
-            row[9] = self._signer.sign("wait", tuple(row[:8]))
+            row[10] = self._signer.sign("wait", tuple(row[:9]))
         return row
 
     def unpack(self, row: Row) -> WaitRecord:
         """Return the wait of a row. Raises StoreError if its signature does not fit."""
         if self._signer is not None:
             named = f"what step {row[1]!r} of run {row[0]!r} waits for"
-            self._signer.require("wait", tuple(row[:8]), row[9], named)
+            self._signer.require("wait", tuple(row[:9]), row[10], named)
         return WaitRecord(
             run_id=row[0],
             step_id=row[1],
@@ -496,7 +497,8 @@ class WaitRows:
             match=_parse_any(row[5]),
             deadline=from_us(row[6]),
             default=None if row[7] is None else _unpack_value(row[7]),
-            message=row[8],
+            source=row[8],
+            message=row[9],
         )
 
 

@@ -245,6 +245,7 @@ wait = Table(
     _text("match"),
     _at("deadline"),
     _bytes("value"),
+    _text("source"),
     Column("message", BigInteger, nullable=True),
     _bytes("mac"),
     PrimaryKeyConstraint("run_id", "step_id", "generation"),

@@ -40,6 +40,7 @@ from perdure.retry import Backoff
 from perdure.schema import Static
 from perdure.secret import Secret
 from perdure.task import Task, task
+from perdure.waits import sleep, wait_event, wait_signal
 from perdure.workflow import Workflow, workflow
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
         cancel,
         delete,
         diff,
+        emit,
         execute,
         explain,
         fork,
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
         resume,
         resume_all,
         run,
+        signal,
         spin,
         start,
         submit,
@@ -102,6 +105,7 @@ __all__ = [
     "delete",
     "diff",
     "each",
+    "emit",
     "execute",
     "explain",
     "fork",
@@ -115,18 +119,23 @@ __all__ = [
     "resume",
     "resume_all",
     "run",
+    "signal",
+    "sleep",
     "spin",
     "start",
     "submit",
     "task",
+    "wait_event",
+    "wait_signal",
     "why",
     "workflow",
 ]
 
 # What needs the engine or a store is imported when it is first asked for.
 _VERBS = (
-    "cancel", "delete", "diff", "execute", "explain", "fork", "get_run", "list_runs", "open",
-    "pause", "rerun", "resume", "resume_all", "run", "spin", "start", "submit", "why",
+    "cancel", "delete", "diff", "emit", "execute", "explain", "fork", "get_run", "list_runs",
+    "open", "pause", "rerun", "resume", "resume_all", "run", "signal", "spin", "start", "submit",
+    "why",
 )  # fmt: skip
 _LATE = dict.fromkeys(_VERBS, "perdure.verbs") | {
     "Perdure": "perdure.client",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
@@ -93,11 +94,21 @@ class Growth(msgspec.Struct, frozen=True, kw_only=True):
     plan: PlanRecord
 
 
+class Wait(msgspec.Struct, frozen=True, kw_only=True):
+    """What a step waits for in place of having a value; fields as those of ``WaitRecord``."""
+
+    kind: str
+    name: str = ""
+    match: dict[str, Any] = {}
+    deadline: datetime | None = None
+    default: StoredValue | None = None
+
+
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How one attempt ended.
 
     Attributes:
-        cause: SUCCEEDED has ``value`` or ``growth``; every other cause has ``error``.
+        cause: SUCCEEDED has ``value``, ``growth`` or ``wait``; every other cause has ``error``.
         retryable: whether ``retry_on`` admits the user's error (evaluated in the worker).
         culprit: for INPUT_LOST and INPUT_UNAVAILABLE, the key in ``StepCall.values``.
         worker: who ran it: ``"host/pid"``.
@@ -108,6 +119,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cause: Cause
     value: StoredValue | None = None
     growth: Growth | None = None
+    wait: Wait | None = None
     error: ErrorRecord | None = None
     retryable: bool = True
     culprit: str = ""

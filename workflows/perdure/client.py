@@ -518,6 +518,30 @@ class Perdure:
         self.runtime.store.request_pause(RunId(run.id), True)
         return run
 
+    def signal(
+        self, run_id: str, name: str, value: Any = None, *, dedup_key: str | None = None
+    ) -> bool:
+        """Send a signal to a run; see ``perdure.signal``."""
+        from perdure.signalling import send_signal
+
+        run = self.get_run(run_id)
+        sent = send_signal(self.runtime, run.id, name, value, dedup_key=dedup_key)
+        return sent is not None
+
+    def emit(
+        self,
+        name: str,
+        payload: Any = None,
+        *,
+        match: Mapping[str, Any] | None = None,
+        dedup_key: str | None = None,
+    ) -> bool:
+        """Send an event to every run that waits for it; see ``perdure.emit``."""
+        from perdure.signalling import send_event
+
+        sent = send_event(self.runtime, name, payload, match=match, dedup_key=dedup_key)
+        return sent is not None
+
     def delete(self, run_id: str) -> None:
         """Remove a finished run with its steps, events and logs."""
         run = self.get_run(run_id)

@@ -34,6 +34,7 @@ from perdure.graph.node import (
     path_of,
     source_of,
 )
+from perdure.pausing import NO_DEFAULT, Pause
 from perdure.plan import Item, Path, path_text, project
 from perdure.reference import StepRef
 from perdure.secret import SecretRef
@@ -248,6 +249,8 @@ def call_here(spec: TaskSpec, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     result = spec.function(*args, **kwargs)
     if asyncio.iscoroutine(result):
         result = _finish(result)
+    if isinstance(result, Pause):
+        return _waited(result)
     if not is_graph(result):
         _check_result(result, spec.options.outputs)
     return result
@@ -348,6 +351,19 @@ def _secret(name: str) -> str:
         return resolve_secret(name)
     except SecretMissing as error:
         raise DefinitionError(str(error)) from None
+
+
+def _waited(pause: Pause) -> Any:
+    """Return what a wait comes to where nobody sends anything: a sleep is slept."""
+    if pause.kind == "sleep":
+        threading.Event().wait(pause.timeout_s)
+        return pause.default
+    if pause.default is NO_DEFAULT:
+        raise DefinitionError(
+            f"nobody can send the {pause.kind} {pause.name!r} to a graph that is executed here, "
+            "without a run: run it durably, `.run(...)`, or give the wait timeout= and default="
+        )
+    return pause.default
 
 
 class _Printed:

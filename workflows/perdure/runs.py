@@ -30,6 +30,7 @@ from perdure_storage.records import (
     RunRecord,
     StepId,
     StepRecord,
+    WaitRecord,
 )
 
 _LOOK_EVERY_S = 0.05
@@ -89,6 +90,12 @@ class Client(Protocol):
 
     def cancel(self, run_id: str) -> Run:
         """Cancel a run."""
+        ...
+
+    def signal(
+        self, run_id: str, name: str, value: Any = None, *, dedup_key: str | None = None
+    ) -> bool:
+        """Send a signal to a run."""
         ...
 
     def pause(self, run_id: str) -> Run:
@@ -310,6 +317,10 @@ class Run:
         """End it as CANCELLED; see ``perdure.cancel``."""
         return self._client.cancel(self.id)
 
+    def signal(self, name: str, value: Any = None, *, dedup_key: str | None = None) -> bool:
+        """Send it a signal; see ``perdure.signal``."""
+        return self._client.signal(self.id, name, value, dedup_key=dedup_key)
+
     def pause(self) -> Run:
         """Let running steps finish and start none."""
         return self._client.pause(self.id)
@@ -327,6 +338,10 @@ class Run:
     def resume_command(self) -> str:
         """Return the command that goes on with it, as a shell takes it."""
         return self._shell.resume(self.id)
+
+    def signal_command(self, name: str) -> str:
+        """Return the command that sends it a signal, but for the value."""
+        return self._shell.command("signal", self.id, name)
 
     @property
     def _shell(self) -> Shell:
@@ -363,6 +378,7 @@ class Step:
         status: where it stood.
         plan: the call.
         graph: what the call is a part of: the run's DAG, or a graph that another step gave.
+        wait: the time or message that it waits for, if it does.
     """
 
     def __init__(
@@ -374,6 +390,7 @@ class Step:
         row: StepRecord | None,
         tries: list[AttemptRecord],
         status: StepStatus,
+        wait: WaitRecord | None = None,
     ) -> None:
         self.run = run
         self.id = plan.id
@@ -381,6 +398,7 @@ class Step:
         self.graph = graph
         self.status = status
         self.row = row
+        self.wait = wait if status is StepStatus.WAITING else None
         self._client = client
         self._tries = tries
 
@@ -468,11 +486,13 @@ def _views(run: Run, client: Client) -> list[Step]:
     for attempt in store.list_attempts(record.id):
         tries.setdefault(attempt.step_id, []).append(attempt)
     grown = _graphs(client, record)
+    waits = {each.step_id: each for each in store.list_waits(record.id)}  # the newest of each
     views = []
     for graph, step in _in_order(run.plan, grown):
         row, own = rows.get(StepId(step.id)), tries.get(step.id, [])
-        status = _step_status(record, row, own, waits=step.id in grown)
-        views.append(Step(run, client, step, graph, row, own, status))
+        status = _step_status(record, row, own, waits=step.id in grown or step.id in waits)
+        wait = waits.get(StepId(step.id))
+        views.append(Step(run, client, step, graph, row, own, status, wait))
     return views
 
 
@@ -563,6 +583,9 @@ def _successful(row: StepRecord) -> AttemptRecord:
 def _why(step: Step) -> str:
     if step.row is not None:
         return story.of_ended(step.row, step.attempts)
+    if step.wait is not None:
+        send = step.run.signal_command(step.wait.name)
+        return f"{step.id} waits for {story.of_wait(step.wait, send)}"
     return story.of_unended(
         step.id,
         step.status,

@@ -8,7 +8,7 @@ from perdure import words
 from perdure.plan import GIVEN
 from perdure.progress.causes import HOW_ENDED, how_long
 from perdure_storage.lifecycle import StepStatus
-from perdure_storage.records import AttemptRecord, ErrorRecord, StepRecord
+from perdure_storage.records import AttemptRecord, ErrorRecord, StepRecord, WaitRecord
 
 _TOLD = 20
 _UNMET = 5
@@ -58,6 +58,21 @@ def of_unended(
         more = f" and {len(missing) - _UNMET} more" if len(missing) > _UNMET else ""
         return f"{step_id} waits for {', '.join(missing[:_UNMET])}{more}"
     return f"{step_id} is {status}"
+
+
+def of_wait(wait: WaitRecord, send: str = "") -> str:
+    """Return what a step waits for, in a line.
+
+    Args:
+        wait: the time or message.
+        send: the command that would send a signal, but for its value; "" leaves it out.
+    """
+    until = f" until {wait.deadline:%Y-%m-%d %H:%M:%S} UTC" if wait.deadline is not None else ""
+    if wait.kind == "sleep":
+        return f"its time{until}"
+    match = f" {wait.match}" if wait.match else ""
+    how = f": `{send} --value ...`" if send and wait.kind == "signal" else ""
+    return words.printable(f"{wait.kind} {wait.name!r}{match}{until}{how}")
 
 
 def of_attempt(attempt: AttemptRecord) -> str:

@@ -360,6 +360,46 @@ def pause(run_id: str) -> Run:
     return _client().pause(run_id)
 
 
+def signal(run_id: str, name: str, value: Any = None, *, dedup_key: str | None = None) -> bool:
+    """Send a signal to a run, for its ``wait_signal(name)``.
+
+    Args:
+        run_id: the run.
+        name: which signal.
+        value: what the step that waits for it has as its value.
+        dedup_key: of several signals with one key, the first counts.
+
+    Returns:
+        Whether it was kept; False if one of this key was sent before.
+
+    Raises:
+        RunNotFound, RunConflict: there is no such run, or it is over.
+        DefinitionError: the value does not fit the schema that the step asks for.
+    """
+    return _client().signal(run_id, name, value, dedup_key=dedup_key)
+
+
+def emit(
+    name: str,
+    payload: Any = None,
+    *,
+    match: Mapping[str, Any] | None = None,
+    dedup_key: str | None = None,
+) -> bool:
+    """Send an event, for the ``wait_event(name)`` of every run.
+
+    Args:
+        name: which event.
+        payload: what the steps that wait for it have as their value.
+        match: what it says about itself; waits select by it.
+        dedup_key: of several events with one key, the first counts.
+
+    Returns:
+        Whether it was kept; False if one of this key was sent before.
+    """
+    return _client().emit(name, payload, match=match, dedup_key=dedup_key)
+
+
 def delete(run_id: str) -> None:
     """Remove a finished run with its steps, events and logs."""
     _client().delete(run_id)

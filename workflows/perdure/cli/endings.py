@@ -126,8 +126,8 @@ def _place(error: Exception) -> list[str]:
 
 
 _COMMAND = re.compile(
-    r"perdure (?:resume|rerun|fork|spin|explain|diff|cancel|pause|delete|show|logs|why|get|cat|ls"
-    r"|gc|up|doctor|db \w+)\b[^`\n]*"
+    r"perdure (?:resume|rerun|fork|spin|explain|diff|cancel|pause|signal|emit|delete|show|logs|why"
+    r"|get|cat|ls|gc|up|doctor|db \w+)\b[^`\n]*"
 )
 
 

@@ -77,6 +77,14 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     ),
     "cancel": (("perdure cancel iris-1", "its processes end; `perdure resume iris-1` goes on"),),
     "pause": (("perdure pause iris-1", "start nothing more; `perdure resume iris-1` goes on"),),
+    "signal": (
+        ("perdure signal iris-1 approve --value true", "for its `wait_signal('approve')`"),
+        ("perdure signal iris-1 order --value '{\"n\": 3}' --dedup-key 17", "once, however often"),
+    ),
+    "emit": (
+        ("perdure emit landed --payload '[1, 2]'", "for every `wait_event('landed')`"),
+        ("perdure emit landed --match file=a.csv", "for those that wait for that file"),
+    ),
     "delete": (
         ("perdure delete iris-1", "asks first"),
         ("perdure delete --yes iris-1", "where nobody can answer"),

@@ -194,9 +194,18 @@ def view_step(step: Step) -> StepView:
         duration_s=_seconds(step.duration),
         peak_memory_bytes=step.row.peak_memory_bytes if step.row is not None else None,
         preview=step.preview,
-        reason=step.row.reason if step.row is not None else "",
+        reason=_reason(step),
         error=view_error(step.error),
     )
+
+
+def _reason(step: Step) -> str:
+    """Return why a step ran, did not, or what it waits for."""
+    from perdure.story import of_wait
+
+    if step.row is not None:
+        return step.row.reason
+    return f"waits for {of_wait(step.wait)}" if step.wait is not None else ""
 
 
 def view_attempt(attempt: AttemptRecord) -> AttemptView:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import msgspec
 
 from perdure.calls import CallId, StepCall
 from perdure.plan import Function
-from perdure_storage.records import Cause, Digest, RunCommit, StoredValue
+from perdure_storage.records import Cause, Digest, RunCommit, RunRecord, StoredValue
 
 
 class Dispatch(msgspec.Struct, frozen=True):
@@ -33,6 +35,20 @@ class Kill(msgspec.Struct, frozen=True):
     cause: Cause
 
 
+class Asleep(msgspec.Struct, frozen=True):
+    """A run in which everything waits.
+
+    Attributes:
+        record: as it was claimed.
+        wake_at: when it has something to do by itself; None: never.
+        heard: number of the newest message that was looked at.
+    """
+
+    record: RunRecord
+    wake_at: datetime | None
+    heard: int
+
+
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
     """One turn's decisions.
 
@@ -46,6 +62,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
         forget: unsynced values, by run and digest, that nobody will read again.
         ended: runs that are over with these commits.
         parked: runs to give back: paused ones, in which nothing runs any more.
+        asleep: runs to give back until a time or a message: everything in them waits.
         dropped: runs that are no longer ours; their attempts are killed and discarded.
     """
 
@@ -57,4 +74,5 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     forget: tuple[tuple[str, Digest], ...] = ()
     ended: tuple[str, ...] = ()
     parked: tuple[str, ...] = ()
+    asleep: tuple[Asleep, ...] = ()
     dropped: tuple[str, ...] = ()

@@ -106,6 +106,8 @@ def _join(first: RunCommit, second: RunCommit) -> RunCommit:
         second,
         steps=first.steps + second.steps,
         expansions=first.expansions + second.expansions,
+        waits=first.waits + second.waits,
+        deliveries=first.deliveries + second.deliveries,
         # A start row that its own end overtook is not written.
         attempts=tuple(
             attempt

@@ -10,16 +10,25 @@ import logging
 from collections import deque
 from collections.abc import Callable
 
-from perdure.engine.commands import Turn
+from perdure.engine.commands import Asleep, Turn
 from perdure.engine.commits import GROUP_AGE_S, Commits
 from perdure.engine.decide import decide, take_on
-from perdure.engine.events import CancelRequested, Ended, Event, OwnershipLost, PauseRequested
+from perdure.engine.events import (
+    CancelRequested,
+    Ended,
+    Event,
+    Heard,
+    OwnershipLost,
+    PauseRequested,
+)
 from perdure.engine.fleet import Fleet
 from perdure.engine.heartbeat import Heartbeat
 from perdure.engine.loading import Loader, failed_end
 from perdure.engine.outages import Outage
 from perdure.engine.ownership import retire
-from perdure.engine.state import EngineState
+from perdure.engine.sleepers import Sleepers
+from perdure.engine.state import EngineState, RunState
+from perdure.engine.waits import names_of_waits
 from perdure.executors.endings import ended
 from perdure.executors.protocol import Executor
 from perdure_storage.blobs import BlobRoot
@@ -100,6 +109,7 @@ class Coordinator:
         self._events: list[Event] = []
         self._inbox: deque[str] = deque()
         self._again: list[str] = []
+        self._sleepers = Sleepers(store, clock, serves=owner.serves)
         self._changes: object = None
         self._last_look = float("-inf")
         self._last_search = float("-inf")
@@ -118,7 +128,8 @@ class Coordinator:
 
     def drives(self, run_id: str) -> bool:
         """Say whether the run is driven here, or is about to be."""
-        return run_id in self._engine.runs or run_id in self._inbox or run_id in self._again
+        waiting = run_id in self._inbox or run_id in self._again or run_id in self._sleepers
+        return waiting or run_id in self._engine.runs
 
     @property
     def is_in_user_code(self) -> bool:
@@ -129,7 +140,7 @@ class Coordinator:
     def is_idle(self) -> bool:
         """Say whether there is nothing to drive."""
         waiting = self._inbox or self._again or self._events or self._commits.is_waiting
-        return not (self._engine.runs or waiting)
+        return not (self._engine.runs or waiting or self._sleepers)
 
     # --- one turn -----------------------------------------------------------------------------
     def serve(self) -> None:
@@ -181,7 +192,7 @@ class Coordinator:
         Only under ``durability="group"``, only while there is something to start, and never
         past the age of a group; what leaves the run, its end above all, is never deferred.
         """
-        if turn.ended or turn.parked or turn.quarantine or not turn.dispatch:
+        if turn.ended or turn.parked or turn.asleep or turn.quarantine or not turn.dispatch:
             return False
         if any(commit.lost or commit.superseded for commit in turn.commits):
             return False  # what they retire may be among the rows that wait
@@ -211,6 +222,9 @@ class Coordinator:
             self._let_go(run_id)
         for run_id in turn.parked:
             self._park(RunId(run_id))
+        for sleeper in turn.asleep:
+            if sleeper.record.id not in report.refused:
+                self._put_to_sleep(sleeper)
         for run_id in turn.dropped:
             self._let_go(run_id)
 
@@ -231,6 +245,16 @@ class Coordinator:
         if record is not None:
             self._store.release_run(record, to=RunStatus.PAUSED)
         self._let_go(run_id)
+
+    def _put_to_sleep(self, sleeper: Asleep) -> None:
+        """Give a run back in which everything waits: no owner, worker or memory is held for it."""
+        record = sleeper.record
+        released = self._store.release_run(
+            record, to=RunStatus.WAITING, wake_at=sleeper.wake_at, heard=sleeper.heard
+        )
+        if released:
+            self._sleepers.add(record.id, sleeper.wake_at)
+        self._let_go(record.id)
 
     def _on_refused(self, run_id: RunId, refusal: Refusal) -> None:
         log.warning("commit refused: %s", refusal.message, extra={"run_id": run_id})
@@ -254,9 +278,9 @@ class Coordinator:
         waits = [REQUESTS_EVERY_S]
         if max_wait_s is not None:
             waits.append(max_wait_s)
-        due = self._engine.next_wakeup()
-        if due is not None:
-            waits.append(max(0.0, (due - self._clock.now()).total_seconds()))
+        for due in (self._engine.next_wakeup(), self._sleepers.next_wake):
+            if due is not None:
+                waits.append(max(0.0, (due - self._clock.now()).total_seconds()))
         if self._commits.is_waiting:
             waits.append(GROUP_AGE_S)
         return min(waits)
@@ -276,11 +300,15 @@ class Coordinator:
 
     def _listen(self) -> None:
         now = self._clock.monotonic()
-        if now - self._last_look < REQUESTS_EVERY_S:
+        is_time = now - self._last_look >= REQUESTS_EVERY_S
+        unheard = [] if self._deaf.is_on else self._engine.unheard
+        if not (is_time or unheard):
             return
-        self._last_look = now
         try:
-            self._look(now)
+            self._hear_messages(unheard)
+            if is_time:
+                self._last_look = now
+                self._look(now)
         except StoreUnavailable as error:
             # Only a look: what is driven goes on, and its commits are patient by themselves.
             self._deaf.note(error)
@@ -292,11 +320,30 @@ class Coordinator:
         changed, self._changes = changes != self._changes, changes
         if changed and self._engine.runs:
             self._hear_requests()
-        if self._owner.serves and (changed or now - self._last_search > LOOK_FOR_WORK_EVERY_S):
+            self._hear_messages([run for run in self._engine.runs.values() if run.waits])
+        serves = self._owner.serves
+        has_news = changed and (serves or bool(self._sleepers))
+        is_time = serves and now - self._last_search > LOOK_FOR_WORK_EVERY_S
+        if has_news or is_time or self._sleepers.are_due:
             self._last_search = now
-            for record in self._store.claimable(besides=self._owner.token):
-                if record.id not in self._engine.runs:
-                    self.take_on(record.id)
+            self._search()
+
+    def _search(self) -> None:
+        """Take on runs that nobody drives: any if this coordinator serves, else its sleepers."""
+        for record in self._store.claimable(besides=self._owner.token):
+            is_ours = self._owner.serves or record.id in self._sleepers
+            if is_ours and record.id not in self._engine.runs:
+                self._sleepers.remove(record.id)
+                self.take_on(record.id)
+        self._sleepers.look()
+
+    def _hear_messages(self, runs: list[RunState]) -> None:
+        for run in runs:
+            if names := names_of_waits(run):
+                messages = self._store.messages(run.id, names)
+                self._events.append(Heard(run.id, tuple(messages)))
+            else:
+                run.unheard = False
 
     def _hear_requests(self) -> None:
         records = self._store.requests(self._owner.token)

@@ -14,11 +14,20 @@ from heapq import heappop, heappush
 
 import msgspec
 
-from perdure.engine.commands import Kill, Turn
-from perdure.engine.events import CancelRequested, Ended, Event, OwnershipLost, PauseRequested
+from perdure.engine.commands import Asleep, Kill, Turn
+from perdure.engine.events import (
+    CancelRequested,
+    Ended,
+    Event,
+    Heard,
+    OwnershipLost,
+    PauseRequested,
+)
 from perdure.engine.outcomes import on_ended, progress
 from perdure.engine.placing import first_ready, place
 from perdure.engine.state import EngineState, RunState
+from perdure.engine.waits import LINGER, next_deadline
+from perdure.engine.waking import on_heard, wake_due
 from perdure_storage.lifecycle import RunStatus, StepStatus
 from perdure_storage.records import Cause, ErrorRecord, RunEnd
 
@@ -38,16 +47,23 @@ def decide(engine: EngineState, events: Iterable[Event], now: datetime) -> Turn:
         _HANDLERS[type(event)](engine, event, now)
     _wake_delayed(engine, now)
     dispatch = place(engine, now)
-    ended, parked = _finish_runs(engine, now)
+    ended, parked, asleep = _finish_runs(engine, now)
     commits = []
     for run_id in engine.touched:
         run = engine.runs.get(run_id)
         commit = run.outbox.take(run) if run is not None else None
         if commit is not None:
             commits.append(commit)
-    for run_id in (*ended, *parked):
+    for run_id in (*ended, *parked, *(each.record.id for each in asleep)):
         del engine.runs[run_id]
-    return _empty(engine, commits=tuple(commits), dispatch=dispatch, ended=ended, parked=parked)
+    return _empty(
+        engine,
+        commits=tuple(commits),
+        dispatch=dispatch,
+        ended=ended,
+        parked=parked,
+        asleep=asleep,
+    )
 
 
 def _empty(engine: EngineState, **fields: tuple[object, ...]) -> Turn:
@@ -110,6 +126,8 @@ def _wake_delayed(engine: EngineState, now: datetime) -> None:
         engine.touched[run.id] = None
         if run.record.deadline is not None and run.record.deadline <= now:
             _begin_ending(engine, run, _deadline_passed(run), Cause.CANCELLED)
+        if not run.is_stopping:
+            wake_due(engine, run, now)
         while run.delayed and run.delayed[0][0] <= now:
             step = run.steps[heappop(run.delayed)[2]]
             if step.status is StepStatus.READY and step.not_before is not None:
@@ -129,14 +147,19 @@ def _deadline_passed(run: RunState) -> RunEnd:
 
 
 # --- the end ----------------------------------------------------------------------------------
-def _finish_runs(engine: EngineState, now: datetime) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    ended, parked = [], []
+def _finish_runs(
+    engine: EngineState, now: datetime
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[Asleep, ...]]:
+    ended, parked, asleep = [], [], []
     for run_id in engine.touched:
         run = engine.runs.get(run_id)
         if run is None:
             continue
         if run.delayed:
             heappush(engine.timers, (run.delayed[0][0], run.id))
+        due = next_deadline(run)
+        if due is not None:
+            heappush(engine.timers, (due, run.id))
         if run.running:
             continue
         end = _end_of(run)
@@ -145,7 +168,17 @@ def _finish_runs(engine: EngineState, now: datetime) -> tuple[tuple[str, ...], t
             ended.append(run_id)
         elif run.paused:
             parked.append(run_id)
-    return tuple(ended), tuple(parked)
+        elif _sleeps(run, due, now):
+            wakes = [at for at in (due, run.record.deadline) if at is not None]
+            asleep.append(Asleep(run.record, min(wakes, default=None), run.heard))
+    return tuple(ended), tuple(parked), tuple(asleep)
+
+
+def _sleeps(run: RunState, due: datetime | None, now: datetime) -> bool:
+    """Say whether everything in a run waits, and for some time to come."""
+    if run.unheard or not run.waits or _can_start(run):
+        return False
+    return due is None or due > now + LINGER
 
 
 def _end_of(run: RunState) -> RunEnd | None:
@@ -169,6 +202,10 @@ def _end_of(run: RunState) -> RunEnd | None:
 
 
 def _can_go_on(run: RunState) -> bool:
+    return bool(run.waits) or _can_start(run)
+
+
+def _can_start(run: RunState) -> bool:
     return bool(run.delayed) or any(first_ready(run, heap) for heap in run.ready.values())
 
 
@@ -176,5 +213,6 @@ _HANDLERS: dict[type, Callable[..., None]] = {
     Ended: on_ended,
     CancelRequested: _on_cancel,
     PauseRequested: _on_pause,
+    Heard: on_heard,
     OwnershipLost: _on_ownership_lost,
 }

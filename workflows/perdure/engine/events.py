@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from perdure.calls import Outcome
+from perdure_storage.records import MessageRecord
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -26,6 +27,13 @@ class PauseRequested(msgspec.Struct, frozen=True):
     paused: bool
 
 
+class Heard(msgspec.Struct, frozen=True):
+    """Messages that a run may have, as its coordinator found them: all of them, oldest first."""
+
+    run_id: str
+    messages: tuple[MessageRecord, ...]
+
+
 class OwnershipLost(msgspec.Struct, frozen=True):
     """A newer owner has the run, or it has ended without us: nothing of it counts any more."""
 
@@ -33,4 +41,4 @@ class OwnershipLost(msgspec.Struct, frozen=True):
     why: str
 
 
-Event = Ended | CancelRequested | PauseRequested | OwnershipLost
+Event = Ended | CancelRequested | PauseRequested | Heard | OwnershipLost

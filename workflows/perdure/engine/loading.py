@@ -33,6 +33,7 @@ from perdure_storage.records import (
     RunId,
     RunRecord,
     StepRecord,
+    WaitRecord,
 )
 
 MAX_DONORS = 20
@@ -53,6 +54,7 @@ class Past:
         donor_expansions: those of that run's steps.
         donor_graphs: rows of the steps of such graphs of that run, and of the runs that it took
             over from in turn: a map that was taken over whole left its items there.
+        waits: what steps of the run wait or waited for.
     """
 
     rows: Sequence[StepRecord] = ()
@@ -63,6 +65,7 @@ class Past:
     expansions: Sequence[ExpansionRecord] = ()
     donor_expansions: Sequence[ExpansionRecord] = ()
     donor_graphs: Sequence[StepRecord] = ()
+    waits: Sequence[WaitRecord] = ()
 
 
 def read_past(store: RunStore, record: RunRecord) -> Past:
@@ -77,6 +80,7 @@ def read_past(store: RunStore, record: RunRecord) -> Past:
         expansions=store.list_expansions(record.id) if record.epoch != 1 else (),
         donor_expansions=store.list_expansions(donor.id) if donor is not None else (),
         donor_graphs=tuple(_rows_of_graphs_before(store, donor)),
+        waits=store.list_waits(record.id) if record.epoch != 1 else (),
     )
 
 
@@ -124,6 +128,7 @@ def state_of(record: RunRecord, plan: Plan, past: Past, now: datetime) -> RunSta
         expansions=past.expansions,
         grown=grown,
         donated_grown=donated_grown,
+        waits=past.waits,
         now=now,
     )
 

@@ -28,16 +28,24 @@ class Outage:
         self._over = over
         self._said_at: float | None = None
         self._is_open = False
+        self._is_on = False
 
     def note(self, error: Exception) -> None:
         """Take in that it was refused; say so, unless that was said a moment ago."""
+        self._is_on = True
         now = self._clock.monotonic()
         if self._said_at is None or now - self._said_at >= SAY_AGAIN_S:
             self._said_at, self._is_open = now, True
             self._log.warning("%s: %s", self._what, error)
 
+    @property
+    def is_on(self) -> bool:
+        """Say whether it was refused the last time."""
+        return self._is_on
+
     def end(self) -> None:
         """Take in that it went through; say so if the last that was said is that it did not."""
+        self._is_on = False
         if self._is_open:
             self._is_open = False
             self._log.warning("%s", self._over)

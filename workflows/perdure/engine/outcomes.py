@@ -27,6 +27,7 @@ from perdure.engine.matching import match_name
 from perdure.engine.placement import shortage
 from perdure.engine.restore import count_cause
 from perdure.engine.state import OPAQUE, EngineState, RunState, StepState, part_digest
+from perdure.engine.waits import begin_wait, end_wait
 from perdure.errors import Failure
 from perdure.graph.growth import index_of
 from perdure.plan import Backoff, FromStep
@@ -68,8 +69,11 @@ def on_ended(engine: EngineState, event: Ended, now: datetime) -> None:
         _note_attempt(run, step, outcome, now)
     elif outcome.cause is Cause.SUCCEEDED and outcome.growth is not None:
         _grow(engine, run, step, outcome, outcome.growth, now)
+    elif outcome.cause is Cause.SUCCEEDED and outcome.wait is not None:
+        _note_attempt(run, step, outcome, now)
+        begin_wait(run, step, outcome, outcome.wait)
     elif outcome.cause is Cause.SUCCEEDED and outcome.value is not None:
-        _succeed(engine, run, step, outcome, outcome.value, now)
+        succeed(engine, run, step, outcome, outcome.value, now)
     else:
         _OUTCOMES[outcome.cause](engine, run, step, outcome, now)
 
@@ -95,7 +99,7 @@ def _has_answer(run: RunState, root: StepState) -> bool:
     )
 
 
-def _succeed(
+def succeed(
     engine: EngineState,
     run: RunState,
     step: StepState,
@@ -105,6 +109,7 @@ def _succeed(
     *,
     error: ErrorRecord | None = None,
 ) -> None:
+    """Commit a value as that of the step, and move on those that need it."""
     progress(engine, run, _conclude(engine, run, step, outcome, value, now, error=error), now)
 
 
@@ -228,13 +233,13 @@ def _answered(
     retire_leftovers(run, root)
     if root.opens:  # the values are there now, of which it had the items
         root.inputs = run.input_digests(root)
-    return _conclude(engine, run, root, _of_waiting(run, root, Cause.SUCCEEDED), answer.value, now)
+    return _conclude(engine, run, root, of_waiting(run, root, Cause.SUCCEEDED), answer.value, now)
 
 
-def _of_waiting(
+def of_waiting(
     run: RunState, root: StepState, cause: Cause, error: ErrorRecord | None = None
 ) -> Outcome:
-    """Return the outcome of a step that waited for its graph: nobody runs it now."""
+    """Return the outcome of a step that waited, for its graph or a message: nobody runs it now."""
     return Outcome(
         id=CallId(run.id, root.id, root.generation, root.attempt),
         cause=cause,
@@ -249,7 +254,7 @@ def _fail_waiting(
 ) -> None:
     error = ErrorRecord(type="perdure.errors.DefinitionError", message=message)
     _cancel_below(engine, run, root)
-    _fail(engine, run, root, _of_waiting(run, root, Cause.SETUP_ERROR, error), now)
+    fail(engine, run, root, of_waiting(run, root, Cause.SETUP_ERROR, error), now)
 
 
 def _catcher(step: StepState) -> StepState | None:
@@ -267,6 +272,7 @@ def _cancel_below(engine: EngineState, run: RunState, root: StepState) -> None:
     if calls:
         engine.kills.append(Kill(run.executor, calls, Cause.CANCELLED))
     for step in unneeded:
+        end_wait(run, step)
         step.status = StepStatus.CANCELLED
     run.unfinished -= len(unneeded)
 
@@ -280,7 +286,7 @@ def _on_user_error(
         delay = delay_s(step.options.backoff, step.user_errors, outcome.id)
         _try_again(engine, run, step, outcome, now, delay)
     else:
-        _fail(engine, run, step, outcome, now)
+        fail(engine, run, step, outcome, now)
 
 
 def _on_loss(
@@ -295,7 +301,7 @@ def _on_loss(
     if again:
         _try_again(engine, run, step, outcome, now, 0.0)
     else:
-        _fail(engine, run, step, outcome, now)
+        fail(engine, run, step, outcome, now)
 
 
 def _on_abandoned(
@@ -309,7 +315,7 @@ def _on_unavailable(
 ) -> None:
     step.unavailable += 1
     if step.unavailable > MAX_UNAVAILABLE:
-        _fail(engine, run, step, outcome, now)
+        fail(engine, run, step, outcome, now)
         return
     _try_again(
         engine, run, step, outcome, now, delay_s(UNAVAILABLE_BACKOFF, step.unavailable, outcome.id)
@@ -322,7 +328,7 @@ def _on_input_lost(
     kind, _, name = outcome.culprit.partition(":")
     upstream = run.steps.get(name) if kind == "step" else None
     if upstream is None or upstream.rebuilt >= MAX_REBUILDS:
-        _fail(engine, run, step, outcome, now)
+        fail(engine, run, step, outcome, now)
         return
     _note_attempt(run, step, outcome, now)
     if upstream.is_done and upstream.value is not None:
@@ -336,7 +342,7 @@ def _on_input_lost(
 def _on_final(
     engine: EngineState, run: RunState, step: StepState, outcome: Outcome, now: datetime
 ) -> None:
-    _fail(engine, run, step, outcome, now)
+    fail(engine, run, step, outcome, now)
 
 
 def _on_cancelled(
@@ -390,9 +396,10 @@ def delay_s(backoff: Backoff, failures: int, call: CallId) -> float:
 
 
 # --- final failure ----------------------------------------------------------------------------
-def _fail(
+def fail(
     engine: EngineState, run: RunState, step: StepState, outcome: Outcome, now: datetime
 ) -> None:
+    """End a step for good: as a failure that somebody takes as a value, or as that of the run."""
     error = outcome.error or ErrorRecord(
         type="perdure_storage.errors.InternalError",
         message=f"an attempt ended as {outcome.cause.value!r} without an error",
@@ -403,14 +410,14 @@ def _fail(
     catcher = _catcher(step) if is_catchable else None
     if step.options.catch and is_catchable:
         failure = _failure(step, error)
-        _succeed(engine, run, step, outcome, engine.encode_failure(failure), now, error=error)
+        succeed(engine, run, step, outcome, engine.encode_failure(failure), now, error=error)
     elif catcher is not None:
         row = _failed_row(run, step, outcome, error, now)
         run.outbox.steps.append(msgspec.structs.replace(row, caught=True))
         _cancel_below(engine, run, catcher)
-        around = _of_waiting(run, catcher, Cause.SUCCEEDED)
+        around = of_waiting(run, catcher, Cause.SUCCEEDED)
         value = engine.encode_failure(_failure(step, error))
-        _succeed(engine, run, catcher, around, value, now, error=error)
+        succeed(engine, run, catcher, around, value, now, error=error)
     else:
         error = _with_count(step, error)
         run.outbox.steps.append(_failed_row(run, step, outcome, error, now))

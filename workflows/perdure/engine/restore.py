@@ -21,6 +21,7 @@ from perdure.engine.growth import (
 )
 from perdure.engine.matching import Matching
 from perdure.engine.state import RunState, StepState
+from perdure.engine.waits import wait_again
 from perdure.plan import Plan
 from perdure_storage.lifecycle import RunStatus, StepStatus
 from perdure_storage.records import (
@@ -31,6 +32,7 @@ from perdure_storage.records import (
     RunEnd,
     RunRecord,
     StepRecord,
+    WaitRecord,
 )
 
 CAREFUL_TAKEOVERS = 3
@@ -52,6 +54,7 @@ def load_run(
     expansions: Sequence[ExpansionRecord] = (),
     grown: Mapping[str, list[StepRecord]] = _NONE,
     donated_grown: Mapping[str, list[StepRecord]] = _NONE,
+    waits: Sequence[WaitRecord] = (),
     now: datetime,
 ) -> RunState:
     """Build the state of a run from its rows: the one constructor, for fresh and resumed runs.
@@ -67,6 +70,7 @@ def load_run(
         expansions: the graphs that steps gave, by step, generation and link.
         grown: rows of the steps of such graphs, by the step that waited.
         donated_grown: such rows of ``record.reuse_from``, by their name.
+        waits: what steps wait or waited for.
         now: the time of the load, for the rows that it makes.
     """
     run = RunState(record, plan, fingerprints)
@@ -84,6 +88,7 @@ def load_run(
     lives = _newest((expansion.step_id, expansion.generation) for expansion in expansions)
     run.taken = _newest([*run.begun.items(), *lives.items()])
     run.begun = {}
+    wait_again(run, waits)
     _restore_failures(run, rows)
     _restore_attempts(run, attempts, now)
     if record.forked_from is not None and record.reuse_from is None:
@@ -176,7 +181,7 @@ def _restore_attempts(run: RunState, attempts: Iterable[AttemptRecord], now: dat
         if step is None or attempt.generation != step.generation or step.is_done:
             continue
         step.attempt = max(step.attempt, attempt.attempt)
-        if step.status is StepStatus.WAITING:  # the try that gave its graph
+        if step.status is StepStatus.WAITING:  # the try that gave its graph, or began to wait
             step.started_at, step.worker = attempt.started_at, attempt.worker
         count_cause(step, attempt.cause)
         step.not_before = attempt.not_before

@@ -31,6 +31,7 @@ from perdure.reference import StepRef
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import (
     AttemptRecord,
+    Delivery,
     Digest,
     ErrorRecord,
     EventRecord,
@@ -43,6 +44,7 @@ from perdure_storage.records import (
     StepKey,
     StepRecord,
     StoredValue,
+    WaitRecord,
 )
 
 OPAQUE = "opaque:"
@@ -89,6 +91,7 @@ class StepState:
         "unavailable",
         "user_errors",
         "value",
+        "wait",
         "worker",
     )
 
@@ -137,6 +140,8 @@ class StepState:
         self.answers: StepState | None = None
         self.below: StepState | None = None
         self.given: StoredValue | None = None
+        # Of a step that waits for a time or a message: for which.
+        self.wait: WaitRecord | None = None
 
     @property
     def id(self) -> str:
@@ -166,6 +171,7 @@ class StepState:
         self.value = None
         self.answer, self.members, self.items = "", (), None
         self.not_before = None
+        self.wait = None
         self.reason = reason
 
 
@@ -175,6 +181,10 @@ class RunState:
     Attributes:
         ready: heaps of (position, generation, step id) by shape: what could start now.
         delayed: heap of (not_before, position, step id): retries that wait.
+        waits: steps that wait for a time or a message, in the order in which they began to.
+        deadlines: heap of (deadline, position, step id): waits that end by themselves.
+        heard: number of the newest message that was looked at.
+        unheard: whether messages that were sent before may be for a wait.
         running: attempts in flight.
         unfinished: number of steps that are not done.
         failure: the first final failure, which ends the run.
@@ -215,6 +225,10 @@ class RunState:
         self.dormant: dict[str, ExpansionRecord] = {}
         self.ready: dict[Shape, list[tuple[int, int, str]]] = {}
         self.delayed: list[tuple[datetime, int, str]] = []
+        self.waits: dict[str, StepState] = {}
+        self.deadlines: list[tuple[datetime, int, str]] = []
+        self.heard = 0
+        self.unheard = False
         self.running: dict[CallId, StepState] = {}
         self.failure: ErrorRecord | None = None
         self.ending: RunEnd | None = None
@@ -277,11 +291,23 @@ class RunState:
 class Outbox:
     """Rows that the next commit of the run is to carry."""
 
-    __slots__ = ("attempts", "end", "events", "expansions", "lost", "steps", "superseded")
+    __slots__ = (
+        "attempts",
+        "deliveries",
+        "end",
+        "events",
+        "expansions",
+        "lost",
+        "steps",
+        "superseded",
+        "waits",
+    )
 
     def __init__(self) -> None:
         self.steps: list[StepRecord] = []
         self.expansions: list[ExpansionRecord] = []
+        self.waits: list[WaitRecord] = []
+        self.deliveries: list[Delivery] = []
         self.attempts: dict[CallId, AttemptRecord] = {}
         self.events: list[EventRecord] = []
         self.lost: list[StepKey] = []
@@ -307,7 +333,7 @@ class Outbox:
     def take(self, run: RunState) -> RunCommit | None:
         """Empty the box into a commit, or return None if there is nothing to write."""
         written = (self.steps, self.attempts, self.events, self.lost, self.superseded)
-        if self.end is None and not any(written) and not self.expansions:
+        if self.end is None and not any(written) and not (self.expansions or self.waits):
             return None
         owner = run.record.owner
         commit = RunCommit(
@@ -316,6 +342,8 @@ class Outbox:
             epoch=run.record.epoch,
             steps=tuple(self.steps),
             expansions=tuple(self.expansions),
+            waits=tuple(self.waits),
+            deliveries=tuple(self.deliveries),
             attempts=tuple(self.attempts.values()),
             events=tuple(self.events),
             lost=tuple(self.lost),
@@ -351,6 +379,11 @@ class EngineState:
         self.quarantine: list[Digest] = []
         self.forget: list[tuple[str, Digest]] = []
         self.dropped: list[str] = []
+
+    @property
+    def unheard(self) -> list[RunState]:
+        """Return the runs for whose waits messages may be there."""
+        return [run for run in self.runs.values() if run.unheard]
 
     def next_wakeup(self) -> datetime | None:
         """Return when something falls due without any event, or None."""

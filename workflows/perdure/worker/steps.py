@@ -6,10 +6,10 @@ import contextvars
 import os
 import sys
 from collections.abc import Callable, Coroutine
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
-from perdure.calls import Growth, Outcome, StepCall
+from perdure.calls import Growth, Outcome, StepCall, Wait
 from perdure.errors import StepTimeout
 from perdure.plan import path_text, project
 from perdure.worker.arguments import Arguments
@@ -32,6 +32,9 @@ from perdure_storage.errors import (
 from perdure_storage.faults import crash_point
 from perdure_storage.records import Cause, ErrorRecord, StoredValue
 from perdure_storage.shapes import shown_name
+
+if TYPE_CHECKING:
+    from perdure.pausing import Pause
 
 _clock = SystemClock()
 
@@ -173,6 +176,8 @@ class Attempt:
     def _succeeded(self, result: Any) -> Outcome:
         if _is_graph(result):
             return self._grown(result)
+        if _is_pause(result):
+            return self._waiting(result)
         self._check(result)
         value = self._store(result)
         crash_point("worker.after-encode")
@@ -199,6 +204,20 @@ class Attempt:
             raise _user_refusal(error) from error
         crash_point("worker.after-encode")
         return self._outcome(Cause.SUCCEEDED, growth=growth)
+
+    def _waiting(self, pause: Pause) -> Outcome:
+        """Turn a wait that is to begin into one with a deadline on the wall."""
+        from perdure.pausing import NO_DEFAULT
+
+        deadline = None
+        if pause.timeout_s is not None:
+            deadline = _clock.now() + timedelta(seconds=pause.timeout_s)
+        default = None if pause.default is NO_DEFAULT else self._store(pause.default)
+        wait = Wait(
+            kind=pause.kind, name=pause.name, match=pause.match, deadline=deadline, default=default
+        )
+        crash_point("worker.after-encode")
+        return self._outcome(Cause.SUCCEEDED, wait=wait)
 
     def _store(self, result: Any) -> StoredValue:
         parts = {}
@@ -253,6 +272,7 @@ class Attempt:
         *,
         value: StoredValue | None = None,
         growth: Growth | None = None,
+        wait: Wait | None = None,
         error: BaseException | None = None,
         retryable: bool = True,
         culprit: str = "",
@@ -263,6 +283,7 @@ class Attempt:
             cause=cause,
             value=value,
             growth=growth,
+            wait=wait,
             error=None if error is None else self._record(error, cause, note),
             retryable=retryable,
             culprit=culprit,
@@ -309,6 +330,12 @@ def _is_graph(result: Any) -> bool:
     return (nodes is not None and isinstance(result, nodes.Node)) or (
         maps is not None and isinstance(result, maps.Children)
     )
+
+
+def _is_pause(result: Any) -> bool:
+    """Say whether ``result`` is a wait; without importing them: none was made then."""
+    pauses = sys.modules.get("perdure.pausing")
+    return pauses is not None and isinstance(result, pauses.Pause)
 
 
 _name: tuple[int, str] = (0, "")

@@ -26,6 +26,7 @@ def upgrade() -> None:
         sa.Column("match", sa.Text(), nullable=False),
         sa.Column("deadline_us", sa.BigInteger(), nullable=True),
         sa.Column("value", sa.LargeBinary(), nullable=True),
+        sa.Column("source", sa.Text(), nullable=False),
         sa.Column("message", sa.BigInteger(), nullable=True),
         sa.Column("mac", sa.LargeBinary(), nullable=True),
         sa.ForeignKeyConstraint(["run_id"], ["run.id"], name="fk_wait_run_id"),

@@ -16,6 +16,7 @@ from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import (
     AttemptRecord,
     CommitReport,
+    Delivery,
     Digest,
     EventRecord,
     ExpansionRecord,
@@ -25,6 +26,7 @@ from perdure_storage.records import (
     StepId,
     StepKey,
     StepRecord,
+    WaitRecord,
 )
 
 RUN = RunId("r")
@@ -153,12 +155,17 @@ def test_merge_keeps_all_that_both_commits_write() -> None:
         events=(event,),
         lost=(StepKey(StepId("c"), 1),),
         superseded=(StepKey(StepId("d"), 1),),
+        waits=(WaitRecord(run_id=RUN, step_id=StepId("e"), generation=1, kind="signal"),),
+        deliveries=(Delivery(1, StepId("e"), 1),),
     )
     twice = {name for name in RunCommit.__struct_fields__ if isinstance(getattr(full, name), tuple)}
 
     (joined,) = merge([(full,), (full,)])
 
-    assert twice == {"steps", "expansions", "attempts", "events", "lost", "superseded"}
+    assert twice == {
+        *("steps", "expansions", "attempts", "events", "lost", "superseded"),
+        *("waits", "deliveries"),
+    }
     for name in twice:
         assert getattr(joined, name) == getattr(full, name) * 2, name
 

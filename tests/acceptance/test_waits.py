@@ -1,0 +1,284 @@
+"""Sleeps, signals and events: what they give, how long they stand, what they hold meanwhile."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from tests.acceptance import waiting_steps as steps
+from tests.crash.ledger import wait_until
+
+from perdure.client import Perdure, open_store
+from perdure.errors import DefinitionError, RunConflict, RunFailed, RunNotFound
+from perdure.runs import Run
+from perdure_storage.lifecycle import RunStatus, StepStatus
+from perdure_storage.records import RunId
+
+
+@pytest.fixture(params=["inline", "processes"])
+def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Perdure]:
+    with open_store(str(tmp_path / "store" / "perdure.db"), executor=request.param) as opened:
+        yield opened
+
+
+@pytest.fixture
+def inline(tmp_path: Path) -> Iterator[Perdure]:
+    with open_store(str(tmp_path / "store" / "perdure.db"), executor="inline") as opened:
+        yield opened
+
+
+def asleep(run: Run) -> Run:
+    """Wait until everything in the run waits, and nobody owns it."""
+    wait_until(lambda: run.record.status is RunStatus.WAITING, 20, "it does not wait")
+    assert run.record.owner is None
+    return run
+
+
+def waits_for(run: Run, *names: str) -> None:
+    store = run._client.runtime.store  # noqa: SLF001 - a look at the rows
+    wait_until(
+        lambda: {wait.name for wait in store.list_waits(RunId(run.id))} >= set(names), 20, "no wait"
+    )
+
+
+def test_signal_gives_its_value_to_the_step_that_waits(client: Perdure) -> None:
+    run = asleep(client.start(steps.approval))
+
+    assert run.signal("approve", True)
+
+    assert run.result() == "True"
+    assert [event.kind for event in run.events()].count("signalled") == 1
+
+
+def test_signal_that_came_before_anybody_waited_is_kept(inline: Perdure) -> None:
+    run = inline.submit(steps.approval, run_id="early")
+    inline.signal("early", "approve", True)
+
+    assert inline.resume(run.id).result() == "True"
+
+
+def test_signals_of_one_name_are_a_queue(client: Perdure) -> None:
+    run = asleep(client.start(steps.queue))
+    for number in (1, 2):
+        run.signal("order", number)
+    run.signal("order", 2, dedup_key="k")
+    assert not run.signal("order", 7, dedup_key="k")
+
+    assert run.result() == "1 2 2"
+
+
+def test_value_that_does_not_fit_the_schema_is_refused_when_it_is_sent(inline: Perdure) -> None:
+    run = asleep(inline.start(steps.approval))
+
+    with pytest.raises(DefinitionError, match="signal 'approve': expected bool, got str 'yes'"):
+        run.signal("approve", "yes")
+
+    run.signal("approve", True)
+    assert run.result() == "True"
+
+
+def test_signal_to_no_run_or_one_that_is_over_is_refused(inline: Perdure) -> None:
+    run = inline.start(steps.approval, timeout=0.0)
+    assert run.result() == "False"
+
+    with pytest.raises(RunConflict, match="SUCCEEDED"):
+        run.signal("approve", True)
+    with pytest.raises(RunNotFound):
+        inline.signal("nobody", "approve", True)
+
+
+def test_wait_that_is_over_gives_its_default(client: Perdure) -> None:
+    assert client.run(steps.approval, timeout=0.05) == "False"
+
+
+def test_wait_that_is_over_fails_without_a_default(inline: Perdure) -> None:
+    with pytest.raises(RunFailed, match=r"no signal 'never' came until .* UTC. Give default="):
+        inline.run(steps.failing)
+
+
+def test_time_out_of_a_wait_can_be_caught(inline: Perdure) -> None:
+    assert inline.run(steps.impatient) == "perdure.errors.WaitTimeout"
+
+
+def test_sleep_ends_by_itself(client: Perdure) -> None:
+    began = time.monotonic()
+
+    assert client.run(steps.naps, seconds=0.2) == "awake"
+
+    assert time.monotonic() - began >= 0.2
+
+
+def test_run_that_sleeps_longer_is_given_back_and_taken_on_again(inline: Perdure) -> None:
+    run = asleep(inline.start(steps.naps, seconds=1.5))
+    wake_at = run.record.wake_at
+    assert wake_at is not None
+
+    assert run.result() == "awake"
+
+    finished_at = run.record.finished_at
+    assert finished_at is not None
+    assert timedelta() <= finished_at - wake_at < timedelta(seconds=1)
+    assert run.record.epoch == 2
+
+
+def test_deadline_of_a_sleep_is_kept_over_an_owner_that_is_lost(tmp_path: Path) -> None:
+    path = str(tmp_path / "s.db")
+    with open_store(path, executor="inline") as first:
+        run = first.start(steps.approval, timeout=2.5, run_id="kept")
+        deadline = asleep(run).record.wake_at
+    with open_store(path, executor="inline") as second:
+        run = second.get_run("kept")
+        assert run.record.wake_at == deadline
+        assert second.resume("kept").result() == "False"
+
+        [wait] = second.runtime.store.list_waits(RunId("kept"))
+        row = run["wait_signal"].row
+        assert wait.deadline == deadline
+        assert row is not None
+        assert row.finished_at is not None
+        assert deadline is not None
+        assert row.finished_at >= deadline
+
+
+def test_event_reaches_every_run_whose_match_it_fits(inline: Perdure) -> None:
+    runs = [inline.start(steps.landing, file=file) for file in "aab"]
+    for run in runs:
+        asleep(run)
+
+    inline.emit("landed", 1, match={"file": "other"})
+    inline.emit("landed", 2, match={"file": "a", "size": 3})
+    inline.emit("landed", 3, match={"file": "b"})
+
+    assert [run.result() for run in runs] == ["2", "2", "3"]
+
+
+def test_event_from_before_the_run_is_not_for_it(inline: Perdure) -> None:
+    inline.emit("landed", 0, match={"file": "a"})
+    run = asleep(inline.start(steps.landing))
+
+    inline.emit("landed", 1, match={"file": "a"}, dedup_key="k")
+    assert not inline.emit("landed", 2, match={"file": "a"}, dedup_key="k")
+
+    assert run.result() == "1"
+
+
+def test_children_of_maps_and_returned_graphs_wait(client: Perdure) -> None:
+    run = client.start(steps.asking)
+    waits_for(run, "one", "two", "three")
+
+    for name in ("three", "two", "one"):
+        run.signal(name, name.upper())
+
+    assert run.result() == "['ONE', 'TWO'] THREE"
+
+
+def test_wait_is_told_with_the_command_that_ends_it(inline: Perdure) -> None:
+    run = asleep(inline.start(steps.approval, run_id="told"))
+
+    step = run["wait_signal"]
+    assert step.status is StepStatus.WAITING
+    assert "waits for signal 'approve' until " in step.why()
+    assert "signal told approve" in step.why()
+    run.cancel()
+    assert run.status is RunStatus.CANCELLED
+
+
+def test_run_that_waits_is_cancelled_by_whoever_asks(inline: Perdure) -> None:
+    run = asleep(inline.start(steps.approval))
+
+    run.cancel()
+
+    assert run.status is RunStatus.CANCELLED
+    assert inline.resume(run.id).id == run.id
+    run.signal("approve", True)
+    assert run.result() == "True"
+
+
+def test_run_that_waits_is_paused_and_goes_on(inline: Perdure) -> None:
+    run = asleep(inline.start(steps.approval))
+    run.pause()
+    assert run.status is RunStatus.PAUSED
+    run.signal("approve", True)
+
+    assert inline.resume(run.id).result() == "True"
+
+
+def test_deadline_of_the_run_ends_its_waits(inline: Perdure) -> None:
+    with pytest.raises(RunFailed, match="deadline of the run"):
+        inline.run(steps.approval, deadline="1.2s")
+
+
+def test_wait_of_a_run_is_not_taken_over_from_another(inline: Perdure) -> None:
+    run = asleep(inline.start(steps.approval, run_id="one"))
+    run.signal("approve", True)
+    assert run.result() == "True"
+
+    assert inline.run(steps.approval, timeout=0.05, reuse="one") == "False"
+
+
+@pytest.mark.parametrize("verb", ["sleep", "wait_signal"])
+def test_waits_are_refused_that_make_no_sense(verb: str) -> None:
+    import perdure
+
+    with pytest.raises(DefinitionError):
+        getattr(perdure, verb)("")
+    with pytest.raises(DefinitionError, match="give both"):
+        perdure.wait_signal("x", default=3)
+
+
+def test_waits_are_executed_without_a_run_as_far_as_that_goes() -> None:
+    assert steps.naps(seconds=0.01) == "awake"
+    assert steps.approval() == "False"
+    with pytest.raises(DefinitionError, match="run it durably"):
+        steps.queue()
+
+
+# --- in processes of their own ------------------------------------------------------------------
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "perdure", *words, "--store", str(tmp_path / "cli.db")]
+        return subprocess.run(command, capture_output=True, text=True, cwd=Path.cwd(), timeout=60)
+
+    return call
+
+
+def test_run_that_was_left_waits_for_a_signal_through_a_killed_server(
+    cli: Cli, tmp_path: Path
+) -> None:
+    target = "tests.acceptance.waiting_steps:approval"
+    store = str(tmp_path / "cli.db")
+    left = cli("run", "--detach", "--id", "left", "--executor", "inline", target)
+    assert left.returncode == 2  # options stand before the target
+    left = subprocess.run(
+        [sys.executable, "-m", "perdure", "run", "--detach", "--id", "left", "--executor",
+         "inline", "--store", store, target],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert left.returncode == 3, left.stderr
+    with open_store(store) as client:
+        run = client.get_run("left")
+        for _ in range(2):
+            server = subprocess.Popen(
+                [sys.executable, "-m", "perdure", "up", "--store", store],
+                stderr=subprocess.DEVNULL,
+            )
+            asleep(run)
+            server.kill()
+            server.wait()
+        refused = cli("signal", "left", "approve", "--value", "perhaps")
+        assert refused.returncode == 2
+        assert "expected bool" in refused.stderr
+        sent = cli("signal", "left", "approve", "--value", "yes")
+        assert sent.returncode == 0, sent.stderr
+        done = cli("resume", "left")
+
+    assert done.stdout.strip() == "True"

@@ -1,0 +1,61 @@
+"""Runs that were given back until a time or a message, and when to look for them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from perdure_storage.clock import Clock
+from perdure_storage.lifecycle import RunStatus
+from perdure_storage.protocols import RunStore
+from perdure_storage.records import RunId
+
+
+class Sleepers:
+    """What sleeps and concerns a coordinator.
+
+    One that serves looks after every run of the store, and asks it when the next is due. Any
+    other one remembers those that it gave back itself: somebody in its process waits for them.
+    """
+
+    def __init__(self, store: RunStore, clock: Clock, *, serves: bool) -> None:
+        self._store = store
+        self._clock = clock
+        self._serves = serves
+        self._own: set[RunId] = set()
+        self.next_wake: datetime | None = None
+
+    def __contains__(self, run_id: object) -> bool:
+        return run_id in self._own
+
+    def __bool__(self) -> bool:
+        return bool(self._own)
+
+    @property
+    def are_due(self) -> bool:
+        """Say whether the next one is to be taken on now."""
+        return self.next_wake is not None and self.next_wake <= self._clock.now()
+
+    def add(self, run_id: RunId, wake_at: datetime | None) -> None:
+        """Note a run that was just given back."""
+        if not self._serves:
+            self._own.add(run_id)
+        if wake_at is not None:
+            self.next_wake = min(wake_at, self.next_wake or wake_at)
+
+    def remove(self, run_id: RunId) -> None:
+        """Forget one that is taken on."""
+        self._own.discard(run_id)
+
+    def look(self) -> None:
+        """See when the next one is due, and which are no longer asleep."""
+        self.next_wake = self._store.next_wake() if self._serves else self._next_of_own()
+
+    def _next_of_own(self) -> datetime | None:
+        found: datetime | None = None
+        for run_id in list(self._own):
+            record = self._store.find_run(run_id)
+            if record is None or record.status is not RunStatus.WAITING:
+                self._own.discard(run_id)  # somebody else has ended it, or drives it on
+            elif record.wake_at is not None:
+                found = min(record.wake_at, found or record.wake_at)
+        return found

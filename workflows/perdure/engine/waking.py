@@ -1,0 +1,82 @@
+"""How waits end: a message comes, or the time is over."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from perdure.engine.events import Heard
+from perdure.engine.outcomes import fail, of_waiting, succeed
+from perdure.engine.state import EngineState, RunState, StepState
+from perdure.engine.waits import end_wait, next_deadline
+from perdure_storage.guards import hears
+from perdure_storage.records import (
+    Cause,
+    Delivery,
+    ErrorRecord,
+    MessageRecord,
+    StepId,
+    StoredValue,
+    WaitRecord,
+)
+
+
+def on_heard(engine: EngineState, event: Heard, now: datetime) -> None:
+    """Deliver messages to the steps that wait for them, first come, first served."""
+    run = engine.runs.get(event.run_id)
+    if run is None:
+        return
+    engine.touched[run.id] = None
+    run.unheard = False
+    for message in event.messages:
+        run.heard = max(run.heard, message.id)
+        if not any(delivery.message == message.id for delivery in run.outbox.deliveries):
+            _deliver(engine, run, message, now)
+
+
+def _deliver(engine: EngineState, run: RunState, message: MessageRecord, now: datetime) -> None:
+    for step in run.waits.values():
+        if step.wait is not None and _is_for(step.wait, message):
+            delivery = Delivery(message.id, StepId(step.id), step.generation)
+            run.outbox.deliveries.append(delivery)
+            _end_with(engine, run, step, message.value, now)
+            return
+
+
+def _is_for(wait: WaitRecord, message: MessageRecord) -> bool:
+    return hears(wait, message) and all(
+        name in message.match and message.match[name] == value for name, value in wait.match.items()
+    )
+
+
+def wake_due(engine: EngineState, run: RunState, now: datetime) -> None:
+    """End the waits whose time is over."""
+    while (at := next_deadline(run)) is not None and at <= now:
+        step = run.steps[run.deadlines[0][2]]
+        wait = step.wait
+        assert wait is not None
+        if wait.default is not None:
+            _end_with(engine, run, step, wait.default, now)
+        else:
+            end_wait(run, step)
+            fail(
+                engine, run, step, of_waiting(run, step, Cause.TIMEOUT, _too_late(step, wait)), now
+            )
+
+
+def _end_with(
+    engine: EngineState, run: RunState, step: StepState, value: StoredValue, now: datetime
+) -> None:
+    end_wait(run, step)
+    succeed(engine, run, step, of_waiting(run, step, Cause.SUCCEEDED), value, now)
+
+
+def _too_late(step: StepState, wait: WaitRecord) -> ErrorRecord:
+    return ErrorRecord(
+        type="perdure.errors.WaitTimeout",
+        message=(
+            f"no {wait.kind} {wait.name!r} came until {wait.deadline:%Y-%m-%d %H:%M:%S} UTC. Give "
+            "default=... for a value in its place, or catch=True for a Failure"
+        ),
+        cause=Cause.TIMEOUT,
+        step_id=step.id,
+    )

@@ -1,0 +1,184 @@
+"""Waits: a time, a signal to the run, an event for anyone. They hold nothing while they wait."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, overload
+
+from perdure.errors import DefinitionError
+from perdure.graph.node import Node
+from perdure.pausing import NO_DEFAULT, Pause
+from perdure.resources import Duration, parse_duration
+from perdure.task import task
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A type as annotations write it, in parts that are the same in every process.
+
+    Attributes:
+        kind: a class, ``"union"`` or ``"literal"``.
+        args: its arguments; forms, classes or constants.
+    """
+
+    kind: Any
+    args: tuple[Any, ...] = ()
+
+
+def sleep(duration: Duration | Any, *, after: Any = None) -> Any:
+    """Make a node that ends when a time has passed since it began; its value is None.
+
+    The deadline is fixed when the node begins and kept over restarts. Nothing is held meanwhile:
+    no worker, no thread, and, if everything in the run waits, no owner.
+
+    Args:
+        duration: seconds, a ``timedelta``, ``"5m"``, ``"3d"``; or a node or parameter of these.
+        after: nodes that must end before it begins.
+    """
+    if not isinstance(duration, Node):
+        parse_duration(duration, what="sleep")
+    return _sleep.options(after=after).bind(duration)
+
+
+@overload
+def wait_signal(
+    name: str,
+    schema: type[T],
+    timeout: Duration | None = None,
+    default: Any = ...,
+    *,
+    catch: bool = False,
+    after: Any = None,
+) -> T: ...
+@overload
+def wait_signal(
+    name: str,
+    schema: Any = None,
+    timeout: Duration | None = None,
+    default: Any = ...,
+    *,
+    catch: bool = False,
+    after: Any = None,
+) -> Any: ...
+def wait_signal(
+    name: str,
+    schema: Any = None,
+    timeout: Duration | None = None,
+    default: Any = NO_DEFAULT,
+    *,
+    catch: bool = False,
+    after: Any = None,
+) -> Any:
+    """Make a node whose value is what ``signal(run_id, name, value)`` sends to this run.
+
+    Signals of one name are a queue: each wait takes the oldest that is left, also one that was
+    sent before anybody waited.
+
+    Args:
+        name: of the signal.
+        schema: a type that the value is checked against when it is sent: ``bool``, ``list[int]``.
+        timeout: how long it waits from when it begins; None: for ever.
+        default: its value if the time is over; without it that is a failure, ``WaitTimeout``.
+        catch: give that failure as a ``Failure`` in place of failing the run.
+        after: nodes that must end before it begins.
+    """
+    options = _checked(name, timeout, schema, default)
+    return _wait_signal.options(after=after, catch=catch).bind(name, **options)
+
+
+def wait_event(
+    name: str,
+    match: Mapping[str, Any] | None = None,
+    schema: Any = None,
+    timeout: Duration | None = None,
+    default: Any = NO_DEFAULT,
+    *,
+    catch: bool = False,
+    after: Any = None,
+) -> Any:
+    """Make a node whose value is the payload of an event that somebody emits, for anyone.
+
+    Each run that waits gets it. Events that were sent since the run was created count, oldest
+    first, each once a run.
+
+    Args:
+        name: of the event.
+        match: what ``emit(..., match={...})`` has to say about it, item by item.
+        schema: a type for whoever reads the graph; payloads are not checked.
+        timeout: how long it waits from when it begins; None: for ever.
+        default: its value if the time is over; without it that is a failure, ``WaitTimeout``.
+        catch: give that failure as a ``Failure`` in place of failing the run.
+        after: nodes that must end before it begins.
+    """
+    options = _checked(name, timeout, schema, default)
+    return _wait_event.options(after=after, catch=catch).bind(name, dict(match or {}), **options)
+
+
+def _checked(name: Any, timeout: Any, schema: Any, default: Any) -> dict[str, Any]:
+    if isinstance(name, str) and not name:
+        raise DefinitionError("a signal or an event needs a name: wait_signal('approve')")
+    if timeout is not None and not isinstance(timeout, Node):
+        parse_duration(timeout, what="timeout")
+    if timeout is None and default not in (NO_DEFAULT, ...):
+        raise DefinitionError("default= is the value when timeout= is over: give both")
+    given = {"timeout": timeout} if timeout is not None else {}
+    if schema is not None:
+        given["schema"] = form_of(schema)
+    if default is not NO_DEFAULT and default is not ...:
+        given["default"] = default
+    return given
+
+
+@task(name="sleep", cpus=0, volatile=True)
+def _sleep(duration: Any) -> Any:
+    seconds = parse_duration(duration, what="sleep")
+    return Pause(kind="sleep", timeout_s=seconds, default=None)
+
+
+@task(name="wait_signal", cpus=0, volatile=True)
+def _wait_signal(
+    name: str, timeout: Any = None, schema: Any = None, default: Any = NO_DEFAULT
+) -> Any:
+    return Pause(kind="signal", name=name, timeout_s=_seconds(timeout), default=default)
+
+
+@task(name="wait_event", cpus=0, volatile=True)
+def _wait_event(
+    name: str,
+    match: dict[str, Any],
+    timeout: Any = None,
+    schema: Any = None,
+    default: Any = NO_DEFAULT,
+) -> Any:
+    seconds = _seconds(timeout)
+    return Pause(kind="event", name=name, match=match, timeout_s=seconds, default=default)
+
+
+def _seconds(timeout: Any) -> float | None:
+    return None if timeout is None else parse_duration(timeout, what="timeout")
+
+
+def form_of(annotation: Any) -> Any:
+    """Return a type in parts; what has no parts is returned as it is."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return Form("literal", args)
+    if origin is None:
+        return annotation
+    kind = "union" if origin is Union or getattr(origin, "__name__", "") == "UnionType" else origin
+    return Form(kind, tuple(map(form_of, args)))
+
+
+def type_of(form: Any) -> Any:
+    """Return the type that ``form_of`` took apart."""
+    if not isinstance(form, Form):
+        return form
+    if form.kind == "literal":
+        return Literal[form.args]
+    args = tuple(map(type_of, form.args))
+    return functools.reduce(operator.or_, args) if form.kind == "union" else form.kind[args]
