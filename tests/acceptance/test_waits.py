@@ -40,7 +40,7 @@ def asleep(run: Run) -> Run:
 
 
 def waits_for(run: Run, *names: str) -> None:
-    store = run._client.runtime.store  # noqa: SLF001 - a look at the rows
+    store = run._client.runtime.store
     wait_until(
         lambda: {wait.name for wait in store.list_waits(RunId(run.id))} >= set(names), 20, "no wait"
     )

@@ -145,6 +145,7 @@ class Undisturbed:
     result: Any
     digests: Mapping[str, str] = field(default_factory=dict)
     failed: frozenset[str] = frozenset()
+    skipped: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, client: Perdure, run_id: str) -> Undisturbed:
@@ -153,7 +154,8 @@ class Undisturbed:
         rows = client.runtime.store.list_steps(RunId(run_id))
         digests = {row.step_id: row.value.value_digest for row in rows if row.value is not None}
         failed = frozenset(row.step_id for row in rows if row.status is StepStatus.FAILED)
-        return cls(run.result(), digests, failed)
+        skipped = frozenset(row.step_id for row in rows if row.status is StepStatus.SKIPPED)
+        return cls(run.result(), digests, failed, skipped)
 
 
 # --- what must hold -----------------------------------------------------------------------------
@@ -221,7 +223,9 @@ def check_rows(
     assert len(now) == sum(row.current for row in rows), f"I4: {run_id} has two current rows"
     failed = {step_id for step_id, row in now.items() if row.status is StepStatus.FAILED}
     assert failed == undisturbed.failed, f"I14: failed {failed}, not {undisturbed.failed}"
-    wanted = undisturbed.digests.keys() | failed
+    skipped = {step_id for step_id, row in now.items() if row.status is StepStatus.SKIPPED}
+    assert skipped == undisturbed.skipped, f"I14: skipped {skipped}, not {undisturbed.skipped}"
+    wanted = undisturbed.digests.keys() | failed | skipped
     assert now.keys() == wanted, f"I1: steps are missing, or too many: {now.keys() ^ wanted}"
     for step_id in undisturbed.digests:
         row = now[step_id]

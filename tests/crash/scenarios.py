@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -22,7 +22,8 @@ from tests.crash import steps
 from tests.crash.ledger import VARIABLE, wait_until
 
 from perdure.client import Perdure, open_store
-from perdure.errors import RunCancelled, RunFailed, RunNotDriven
+from perdure.errors import RunCancelled, RunConflict, RunFailed, RunNotDriven
+from perdure.runs import Run
 from perdure_storage.backups import back_up
 from perdure_storage.clock import ManualClock, SystemClock
 from perdure_storage.collection import MARKS_KEPT
@@ -120,6 +121,26 @@ def fail_and_reset(client: Perdure) -> None:
     except RunFailed:
         open_gate()
         client.resume(RUN).result()
+
+
+# --- waits --------------------------------------------------------------------------------------
+def ask_and_answer(client: Perdure) -> None:
+    answer(client, client.start(steps.asking, run_id=RUN))
+
+
+def answer(client: Perdure, run: Run) -> None:
+    """Send what the run waits for, as any sender does that may have died: under one key."""
+    with suppress(RunConflict):  # it is over: it had them all
+        run.signal("go", 7, dedup_key="k")
+        client.emit("landed", 8, match={"n": 1}, dedup_key=RUN)
+    run.result()
+
+
+def ask_again_and_answer(client: Perdure) -> None:
+    if client.runtime.store.find_run(RUN) is None:
+        ask_and_answer(client)
+    else:
+        answer(client, client.resume(RUN))
 
 
 # --- values and upkeep --------------------------------------------------------------------------
@@ -281,6 +302,14 @@ SCENARIOS = {
         act=lambda client: client.run(steps.growing, run_id=RUN),
         recover=go_on_with(steps.growing),
         points=("expansion.before", "expansion.after"),
+    ),
+    "waiting": Scenario(
+        act=ask_and_answer,
+        recover=ask_again_and_answer,
+        points=(
+            *("wait.before", "wait.after", "send.before", "send.after"),
+            *("deliver.before", "deliver.after"),
+        ),
     ),
     "busy": Scenario(
         act=run_everything,

@@ -72,7 +72,7 @@ def value_of(text: str, *, kept: bool = True) -> StoredValue:
 
 FUNCTIONS = {
     name: Function(id=name, module="m", qualname=name, code=name, counts_as=name)
-    for name in ("computes", "grows", "maps", "follows")
+    for name in ("computes", "grows", "maps", "follows", "chooses", "selects")
 }
 OPTIONS = (
     StepOptions(lost_retries=-1),
@@ -111,8 +111,11 @@ def random_plan(rng: random.Random) -> Plan:
     """Return a DAG of up to 30 steps, some of which will give graphs."""
     steps: list[StepPlan] = []
     for number in range(rng.randint(1, 30)):
-        deps = rng.sample(range(number), k=min(number, rng.choice([0, 1, 1, 2, 3])))
-        steps.append(random_step(rng, f"s{number}", [steps[dep] for dep in sorted(deps)]))
+        deps = rng.sample(range(len(steps)), k=min(len(steps), rng.choice([0, 1, 1, 2, 3])))
+        above = [steps[dep] for dep in sorted(deps)]
+        steps.append(random_step(rng, f"s{number}", above))
+        if len(above) > 1 and rng.random() < 1 / 2:
+            steps[-1:] = branch_between(rng, f"s{number}", above)
     outputs = rng.sample(steps, k=min(3, len(steps)))
     return Plan(
         workflow="sim",
@@ -121,6 +124,52 @@ def random_plan(rng: random.Random) -> Plan:
         functions=FUNCTIONS,
         options=OPTIONS,
     )
+
+
+def branch_between(rng: random.Random, step_id: str, above: Sequence[StepPlan]) -> list[StepPlan]:
+    """Return a step that chooses between others, and the one that has the value of the chosen."""
+    choice, select = (random_step(rng, name, ()) for name in (f"{step_id}-choice", step_id))
+    choice = msgspec.structs.replace(choice, function="chooses", options=0)
+    return [
+        choice,
+        msgspec.structs.replace(
+            select,
+            function="selects",
+            args=tuple(FromStep(step=each.id) for each in (choice, *above)),
+            branches=tuple(each.id for each in above),
+        ),
+    ]
+
+
+def chosen_of(select: StepPlan) -> int:
+    """Return which branch is chosen: it is in the name of the choice."""
+    (choice, *branches) = select.args
+    assert isinstance(choice, FromStep)
+    return random.Random(choice.step).randrange(len(branches))
+
+
+def wanted_of(plan: Plan) -> set[str]:
+    """Return the steps of a plan that run: those that somebody needs, but for other branches."""
+    users: dict[str, list[StepPlan]] = {step.id: [] for step in plan.steps}
+    for step in plan.steps:
+        for arg in step.args:
+            users[arg.step].append(step)  # type: ignore[union-attr]
+    assert isinstance(plan.output, ListArg)
+    wanted = {arg.step for arg in plan.output.items if isinstance(arg, FromStep)}
+    for step in reversed(plan.steps):
+        needed = any(
+            user.id in wanted and (not user.branches or step.id in taken_of(user))
+            for user in users[step.id]
+        )
+        if needed or not users[step.id]:
+            wanted.add(step.id)
+    return wanted
+
+
+def taken_of(select: StepPlan) -> list[str]:
+    """Return what a select takes: its choice, and the branch that this says."""
+    names = [arg.step for arg in select.args if isinstance(arg, FromStep)]
+    return [names[0], names[chosen_of(select) + 1]]
 
 
 def graph_of(step: StepPlan | StepCall) -> Plan:
@@ -187,11 +236,15 @@ class Undisturbed:
     """
 
     def __init__(self, plan: Plan) -> None:
+        self.plan = plan
         self.texts: dict[str, str] = {}
         self.steps: dict[str, StepPlan] = {}
         self.passed: set[str] = set()
+        wanted = wanted_of(plan)
+        self.skipped = {step.id for step in plan.steps} - wanted
         for step in plan.steps:
-            self._compute(step)
+            if step.id in wanted:
+                self._compute(step)
 
     def texts_of(self, step: StepPlan | StepCall) -> list[str]:
         """Return the texts of what a step takes, of a map above it the text of the whole."""
@@ -199,6 +252,13 @@ class Undisturbed:
 
     def _compute(self, step: StepPlan) -> None:
         self.steps[step.id] = step
+        if step.function == "chooses":
+            selects = [each for each in self.plan.steps if each.args[:1] == (FromStep(step.id),)]
+            self.texts[step.id] = str(chosen_of(next(e for e in selects if e.branches)))
+            return
+        if step.function == "selects":
+            self.texts[step.id] = self.texts[taken_of(step)[1]]
+            return
         if step.function == "computes":
             self.texts[step.id] = text_of(step.id, self.texts_of(step))
             return
@@ -294,21 +354,30 @@ class World:
         status = self.store.get_run(RUN).status
         assert status is RunStatus.SUCCEEDED, f"ended as {status}: {self.store.get_run(RUN).error}"
         rows = {row.step_id: row for row in self.store.list_steps(RUN)}
-        assert rows.keys() == self.wanted.texts.keys() - self.wanted.passed
-        for step_id, row in rows.items():
+        skipped = {step_id for step_id, row in rows.items() if row.status is StepStatus.SKIPPED}
+        assert skipped == self.wanted.skipped
+        assert rows.keys() - skipped == self.wanted.texts.keys() - self.wanted.passed
+        for step_id in rows.keys() - skipped:
+            row = rows[step_id]
             assert row.status is StepStatus.SUCCEEDED
             assert row.value is not None
             wanted = self.wanted.texts[step_id]
             assert row.value.value_digest == value_of(wanted).value_digest
-            taken = [
-                value_of(text).value_digest
-                for text in self.wanted.texts_of(self.wanted.steps[step_id])
-            ]
+            taken = self._taken(self.wanted.steps[step_id])
             is_item = bool(taken) and "[" in step_id and not row.inputs
             assert list(row.inputs) == taken or is_item, "it consumed what was not committed"
         for call, tick in self.dispatched:
             done = self.committed.get((call.step_id, call.generation))
             assert done is None or tick <= done, f"{call} started after its commit"
+
+    def _taken(self, step: StepPlan) -> list[str]:
+        """Return the digests of what a step takes; of a select's other branches none."""
+        names = [arg.step for arg in step.args]  # type: ignore[union-attr]
+        counts = [0, chosen_of(step) + 1] if step.branches else range(len(names))
+        return [
+            value_of(self.wanted.texts[name]).value_digest if number in counts else ""
+            for number, name in enumerate(names)
+        ]
 
 
 class WatchedStore(MemoryRunStore):
@@ -424,7 +493,7 @@ class SimExecutor:
         stored = sorted(key for key in call.values if key.startswith("step:"))
         if chance < 0.12 and stored:
             return self._failed(call, Cause.INPUT_LOST, culprit=stored[0])
-        if call.function != "computes":
+        if call.function not in ("computes", "chooses"):
             graph = graph_of(call)
             kind = "map" if call.function in MAPS else "graph"
             growth = Growth(kind=kind, count=len(graph.steps), plan=record_of(graph))

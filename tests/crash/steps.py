@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.crash.ledger import executing
 
+import perdure
 from perdure import Failure, Static, task, workflow
 from perdure.retry import Backoff
 from perdure.worker.context import current
@@ -306,6 +307,47 @@ def growing(n: int = 3) -> str:
         guarded.bind(n),
         mapped_within.bind(xs),
     )
+
+
+@task
+def take(x: Any) -> Any:
+    with executing():
+        return x
+
+
+@task
+def counted(x: int) -> int:
+    with executing():
+        return x + 1
+
+
+def is_three(x: int) -> bool:
+    return x >= 3
+
+
+@workflow
+def deciding(n: int = 2) -> str:
+    """Branches within branches, one of them a map, a loop, and waits that are over at once."""
+    odd = take.options(name="odd").bind(n)
+    maps = note.map([1, 2], salt="s")
+    inner = perdure.when(odd, maps, take.options(name="never").bind(1))
+    cases = {1: take.options(name="one").bind(0), 2: inner}
+    return gather_all.bind(
+        perdure.switch(take.options(name="key").bind(n), cases, default=down.bind(2)),
+        perdure.loop(counted, 0, until=is_three, max_iterations=5),
+        perdure.wait_signal("never", timeout=0.0, default="late"),
+        perdure.sleep(0.0),
+    )
+
+
+@workflow
+def asking(n: int = 2) -> str:
+    """A time, a signal and an event, each waited for after a step."""
+    first = take.options(name="first").bind(n)
+    answer = perdure.wait_signal("go", int, after=first)
+    event = perdure.wait_event("landed", match={"n": 1}, after=answer)
+    nap = perdure.sleep(0.05, after=event)
+    return gather_all.bind(first, answer, take.options(name="last", after=nap).bind(event))
 
 
 # --- values that get lost -----------------------------------------------------------------------

@@ -26,6 +26,7 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "everything-step": (steps.everything, {"durability": "step"}),
     "growing-step": (steps.growing, {"durability": "step", "n": 2}),
     "growing-group": (steps.growing, {"durability": "group", "n": 2}),
+    "deciding-step": (steps.deciding, {"durability": "step", "n": 2}),
     "graph-group": (steps.random_graph, {"seed": 5, "size": 12, "durability": "group"}),
 }
 
@@ -51,7 +52,7 @@ def case(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def stride(case: str) -> int:
-    return STRIDE or (3 if case.startswith("growing") else 1)
+    return STRIDE or (3 if case.startswith(("growing", "deciding")) else 1)
 
 
 @pytest.fixture

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from perdure import session
+from perdure.branching import loop, switch, when
 from perdure.errors import (
     CodeChanged,
     DefinitionError,
     Failure,
+    LoopLimit,
     NondeterminismError,
     NotSerializable,
     PerdureError,
@@ -77,6 +79,7 @@ __all__ = [
     "DefinitionError",
     "Failure",
     "Input",
+    "LoopLimit",
     "Node",
     "NondeterminismError",
     "NotSerializable",
@@ -112,6 +115,7 @@ __all__ = [
     "get",
     "get_run",
     "list_runs",
+    "loop",
     "open",
     "pause",
     "product",
@@ -124,9 +128,11 @@ __all__ = [
     "spin",
     "start",
     "submit",
+    "switch",
     "task",
     "wait_event",
     "wait_signal",
+    "when",
     "why",
     "workflow",
 ]

@@ -226,6 +226,7 @@ class _Compiler:
             kwargs=kwargs,
             after=step.after,
             options=self._option(spec),
+            branches=spec.branches,
         )
 
     def _arguments(self, step: Step) -> tuple[list[Arg], dict[str, Arg], list[str]]:

@@ -107,6 +107,12 @@ class _Execution:
         self._codecs = Codecs(code_digest=plain_digest)
         self._inputs = {name: self._keep(value, name) for name, value in inputs.items()}
         self._values: dict[Call, _Kept] = {}
+        self._done: set[Call] = set()
+        outputs = _calls_in(nodes_in(dag.output))
+        used = {call for step in dag.steps for call in _calls_in(step.call.uses)}
+        self._wanted = wanted_calls(
+            [*outputs, *(step.call for step in dag.steps if step.call not in used)]
+        )
         self._constants: dict[int, tuple[_Kept, Any]] = {}
         self._consumers = Counter(
             call for step in dag.steps for call in _calls_in(step.call.uses)
@@ -124,15 +130,33 @@ class _Execution:
         """
         *steps, last = self._dag.steps
         self._run_all(steps)
+        if last.call.spec.branches:
+            return self._branch(last)
         given = self._tried(last)
         catches = last.call.spec.options.catch
         return self._without_graph(given, last) if catches and is_graph(given) else given
 
     def _run_all(self, steps: Iterable[Step]) -> None:
         for step in steps:
-            value = self._run(step)
-            if self._consumers[step.call]:
-                self._values[step.call] = self._keep(value, f"the result of {step.id}")
+            if step.call in self._wanted:
+                self._run_one(step)
+
+    def _run_one(self, step: Step) -> None:
+        if step.call in self._done:
+            return
+        self._done.add(step.call)
+        value = self._run(step)
+        if self._consumers[step.call]:
+            self._values[step.call] = self._keep(value, f"the result of {step.id}")
+
+    def _branch(self, step: Step) -> Any:
+        """Return the value of the branch that a step chooses, after running what it needs."""
+        choice, *branches = step.call.args
+        call = _calls_in([branches[self._build(choice, step.id)]])[0]
+        needed = wanted_calls([call])
+        self._wanted |= needed
+        self._run_all(self._dag.steps)
+        return self._build(Node(call), step.id)
 
     def _keep(self, value: Any, name: str) -> _Kept:
         if type(value) in _ATOMS:
@@ -143,6 +167,8 @@ class _Execution:
     # --- steps ------------------------------------------------------------------------------
     def _run(self, step: Step) -> Any:
         """Run one step, and the graph that it gives if it gives one."""
+        if step.call.spec.branches:
+            return self._branch(step)
         given = self._tried(step)
         return self._without_graph(given, step) if is_graph(given) else given
 
@@ -238,6 +264,18 @@ class _Execution:
         if known is None:  # the object is kept too, so that its id is not given out again
             known = self._constants[id(value)] = (self._keep(value, where), value)
         return known[0].decode(self._codecs)
+
+
+def wanted_calls(roots: Iterable[Call]) -> set[Call]:
+    """Return the calls that ``roots`` need for certain: not those of branches."""
+    wanted: set[Call] = set()
+    stack = list(roots)
+    while stack:
+        call = stack.pop()
+        if call not in wanted:
+            wanted.add(call)
+            stack += _calls_in(call.uses[:1] if call.spec.branches else call.uses)
+    return wanted
 
 
 def call_here(spec: TaskSpec, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

@@ -12,6 +12,7 @@
     |- RunNotDriven             nobody drives the run, so its result cannot be waited for
     |- StepTimeout              an attempt ran longer than its ``timeout``
     |- WaitTimeout              what was waited for did not come in time
+    |- LoopLimit                a loop had all its rounds and was not done
     |- WorkerLost               the process that ran an attempt is gone
     |- SecretMissing            a step asks for a secret that is not in the environment
     |- CodeChanged              the code found is not the code recorded
@@ -48,6 +49,7 @@ __all__ = [
     "DefinitionError",
     "Failure",
     "InternalError",
+    "LoopLimit",
     "NodeUse",
     "NondeterminismError",
     "NotSerializable",
@@ -207,6 +209,17 @@ class WaitTimeout(PerdureError, TimeoutError):
 
     Type:
         ``perdure show ID`` to see how far it is; ``perdure.get_run("ID").result()`` to wait on.
+    """
+
+
+class LoopLimit(PerdureError):
+    """A loop had its ``max_iterations`` rounds, and ``until`` did not hold after any of them.
+
+    Likely:
+        ``until`` asks for more than ``body`` comes to, or the limit is too low.
+
+    Type:
+        Mend ``until`` or give it more rounds, then ``perdure resume ID --code current``.
     """
 
 

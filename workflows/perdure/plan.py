@@ -177,6 +177,8 @@ class StepPlan(msgspec.Struct, frozen=True, kw_only=True):
         scope: path of the sub-workflow it belongs to, "" at the top.
         function: id of a ``Plan.functions`` entry.
         options: index into ``Plan.options``.
+        branches: of a step that has the value of one of its branches, by the engine's doing, what
+            they are called: its first argument says which, the others are the branches.
         after: ids of steps that must end before it, without giving it data.
         given: digest over the shape of the arguments and the value digests of constants in them.
         own: digest over the code, ``given``, ``outputs`` and ``catch``; over nothing upstream.
@@ -192,6 +194,7 @@ class StepPlan(msgspec.Struct, frozen=True, kw_only=True):
     kwargs: dict[str, Arg] = {}
     after: tuple[str, ...] = ()
     options: int = 0
+    branches: tuple[str, ...] = ()
 
 
 class Parameter(msgspec.Struct, frozen=True, kw_only=True):

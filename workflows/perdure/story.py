@@ -17,6 +17,10 @@ _UNMET = 5
 def of_ended(row: StepRecord, attempts: Sequence[AttemptRecord]) -> str:
     """Return the story of a step that has a row: why it ran or did not, and each try."""
     reason = row.reason or "it had not run before"
+    if row.status is StepStatus.SKIPPED:
+        return f"{row.step_id} was skipped: {reason}"
+    if reason.startswith("has the value of "):
+        return f"{row.step_id} {reason}"
     if row.attempt == 0:
         did = "did not run: " if row.own.startswith(GIVEN) else "was taken over: "
         if reason.startswith("taken over from "):

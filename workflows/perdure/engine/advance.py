@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from heapq import heappush
 
+from perdure.engine.branching import choose, chosen_branch, has_changed_its_mind
 from perdure.engine.matching import Matching, match_name
 from perdure.engine.state import RunState, StepState
 from perdure.plan import FromStep, ItemsOf
@@ -29,17 +30,23 @@ def settle(run: RunState, steps: Iterable[StepState], now: datetime) -> None:
     work = deque(steps)
     while work:
         step = work.popleft()
-        if step.status is not StepStatus.PENDING or step.missing:
+        if step.status is not StepStatus.PENDING or step.missing or not step.wanted:
             continue
         if step.given is not None:
             take_given(run, step, step.given, now)
             work.extend(mark_done(run, step))
+            continue
+        if step.branches and (step.chosen is None or has_changed_its_mind(run, step)):
+            work.extend([*choose(run, step, now), step])
             continue
         inputs = run.input_digests(step)
         row = next((row for row in step.candidates if row.inputs == inputs), None)
         if row is not None:
             adopt(run, step, row, "its inputs turned out unchanged", now)
             work.extend(mark_done(run, step))
+            continue
+        if step.branches:
+            work.extend(_take_branch(run, step, now))
             continue
         absent = [
             run.steps[ref.step]
@@ -53,6 +60,36 @@ def settle(run: RunState, steps: Iterable[StepState], now: datetime) -> None:
                 work.append(reopen(run, upstream, f"its value is needed by {step.id}", now))
             continue
         make_ready(run, step, now)
+
+
+def _take_branch(run: RunState, select: StepState, now: datetime) -> list[StepState]:
+    """Give a select the value of its branch; return what may move on now."""
+    branch = chosen_branch(run, select)
+    if branch.value is None or branch.value.place in (Place.NONE, Place.SPOOL):
+        return [reopen(run, branch, f"its value is that of {select.id}", now)]
+    select.status = StepStatus.SUCCEEDED
+    select.value, select.inputs = branch.value, run.input_digests(select)
+    select.reason = (
+        f"has the value of {branch.id}: {select.branches[select.chosen or 0]!r} was chosen"
+    )
+    run.outbox.steps.append(
+        StepRecord(
+            run_id=run.id,
+            step_id=StepId(select.id),
+            generation=select.generation,
+            status=StepStatus.SUCCEEDED,
+            attempt=0,
+            name=match_name(select.plan),
+            own=select.plan.own,
+            code=select.code,
+            fingerprint=run.fingerprints[select.id],
+            inputs=select.inputs,
+            value=branch.value,
+            finished_at=now,
+            reason=select.reason,
+        )
+    )
+    return mark_done(run, select)
 
 
 def make_ready(run: RunState, step: StepState, now: datetime) -> None:

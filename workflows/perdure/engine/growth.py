@@ -17,6 +17,7 @@ import msgspec
 
 from perdure.calls import Growth
 from perdure.engine.advance import hold, pend
+from perdure.engine.branching import find_conditional, settle_selects
 from perdure.engine.commands import Extend
 from perdure.engine.matching import Matching, match_name, match_rows
 from perdure.engine.state import RunState, StepState, add_steps, starts_chain
@@ -108,7 +109,7 @@ def graft(run: RunState, root: StepState, expansion: ExpansionRecord, plan: Plan
     prints = fingerprints(plan, {}, run.fingerprints)
     standing = {step.id for step in plan.steps if _stands(run, step.id, prints)}
     replaced = [run.steps[step.id] for step in plan.steps if step.id in run.steps.keys() - standing]
-    add_steps(run, plan, prints, besides=standing)
+    find_conditional(run, add_steps(run, plan, prints, besides=standing))
     for old in replaced:
         _replace(run, old, run.steps[old.id])
     root.members = tuple(step.id for step in plan.steps)
@@ -169,6 +170,7 @@ def settle_graft(run: RunState, grafted: Graft, now: datetime) -> None:
     hold(run, grafted.own, now)
     hold(run, grafted.donated, now, reason=f"taken over from {run.record.reuse_from}")
     forget_gone(run, root)
+    settle_selects(run, [run.steps[member] for member in root.members], now)
     above = {dep for member in root.members for dep in run.steps[member].deps}
     run.count_missing({*root.members, *above})
     if run.steps[root.answer].is_done:

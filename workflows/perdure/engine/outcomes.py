@@ -207,7 +207,8 @@ def _grow(
         _fail_waiting(engine, run, root, missing, now)
         return
     freed = open_items(run, root) if root.items is not None else []
-    progress(engine, run, [*(run.steps[member] for member in root.members), *freed], now)
+    moving = [run.steps[name] for name in (*root.members, *outside(plan))]
+    progress(engine, run, [*moving, *freed], now)
 
 
 def _tell_executor(engine: EngineState, run: RunState) -> None:

@@ -9,6 +9,7 @@ import msgspec
 
 from perdure.calls import CallId
 from perdure.engine.advance import hold
+from perdure.engine.branching import choose_again, find_conditional
 from perdure.engine.growth import (
     graft,
     ids_of_life,
@@ -74,6 +75,7 @@ def load_run(
         now: the time of the load, for the rows that it makes.
     """
     run = RunState(record, plan, fingerprints)
+    find_conditional(run, list(run.steps.values()))
     run.grown = dict(grown)
     run.donated = dict(donated_grown)
     _number_generations(run, rows, attempts)
@@ -89,6 +91,7 @@ def load_run(
     run.taken = _newest([*run.begun.items(), *lives.items()])
     run.begun = {}
     wait_again(run, waits)
+    choose_again(run, rows, now)
     _restore_failures(run, rows)
     _restore_attempts(run, attempts, now)
     if record.forked_from is not None and record.reuse_from is None:

@@ -61,7 +61,9 @@ class StepState:
         "answers",
         "attempt",
         "below",
+        "branches",
         "candidates",
+        "chosen",
         "code",
         "consumers",
         "deps",
@@ -90,8 +92,10 @@ class StepState:
         "status",
         "unavailable",
         "user_errors",
+        "users",
         "value",
         "wait",
+        "wanted",
         "worker",
     )
 
@@ -104,8 +108,10 @@ class StepState:
         self.position = position
         self.shape = shape
         self.refs: tuple[Reference, ...] = tuple(references(plan))
+        self.branches = plan.branches
+        needed = self.refs[:1] if plan.branches else self.refs
         self.deps: tuple[str, ...] = tuple(
-            dict.fromkeys([r.step for r in self.refs if isinstance(r, FromStep)] + [*plan.after])
+            dict.fromkeys([r.step for r in needed if isinstance(r, FromStep)] + [*plan.after])
         )
         self.opens: tuple[str, ...] = tuple(
             dict.fromkeys(r.step for r in self.refs if isinstance(r, ItemsOf))
@@ -142,6 +148,11 @@ class StepState:
         self.given: StoredValue | None = None
         # Of a step that waits for a time or a message: for which.
         self.wait: WaitRecord | None = None
+        # Of a step in a plan with branches: who refers to it, and whether it is to run at all. Of
+        # one that has the value of a branch: which one.
+        self.users: list[StepState] = []
+        self.wanted = True
+        self.chosen: int | None = None
 
     @property
     def id(self) -> str:
@@ -172,6 +183,7 @@ class StepState:
         self.answer, self.members, self.items = "", (), None
         self.not_before = None
         self.wait = None
+        self.chosen = None
         self.reason = reason
 
 
@@ -193,6 +205,7 @@ class RunState:
         one_at_a_time: such a run is driven with care.
         executor: name of the executor that runs its steps.
         outputs: steps of which the result is made; their values are always stored.
+        skipped: rows by which steps were skipped before, of steps that are not wanted so far.
         grown: rows of graphs that steps gave in earlier lives, by the step that waited.
         begun: while the run is loaded, the newest generation that steps had begun: one that has
             not ended goes on.
@@ -215,6 +228,7 @@ class RunState:
         self.unfinished = 0
         self.positions = 0
         self.grown: dict[str, list[StepRecord]] = {}
+        self.skipped: dict[str, StepRecord] = {}
         self.begun: dict[str, int] = {}
         self.taken: dict[str, int] = {}
         self.placed: dict[str, set[str]] = {}
@@ -260,10 +274,17 @@ class RunState:
             step.options.checkpoint
             or step.id in self.outputs
             or (step.answers is not None and self.stores(step.answers))
+            or any(self.stores(user) for user in step.users if has_chosen(user, step))
         )
 
     def input_digests(self, step: StepState) -> tuple[str, ...]:
-        """Return the value digests of what the step would consume now, in reference order."""
+        """Return the value digests of what the step would consume now, in reference order.
+
+        Of branches only that of the chosen one counts.
+        """
+        if step.branches:
+            counts = (0, -1 if step.chosen is None else step.chosen + 1)
+            return tuple(self._digest(r) if n in counts else "" for n, r in enumerate(step.refs))
         return tuple(self._digest(ref) for ref in step.refs)
 
     def count_missing(self, step_ids: Iterable[str]) -> None:
@@ -388,6 +409,11 @@ class EngineState:
     def next_wakeup(self) -> datetime | None:
         """Return when something falls due without any event, or None."""
         return self.timers[0][0] if self.timers else None
+
+
+def has_chosen(select: StepState, branch: StepState) -> bool:
+    """Say whether a step has the value of this branch."""
+    return select.chosen is not None and select.refs[select.chosen + 1] == FromStep(branch.id)
 
 
 def starts_chain(step: StepState) -> bool:

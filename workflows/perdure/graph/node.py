@@ -30,6 +30,8 @@ class TaskSpec:
         options: what the plan says about it; ``retry_on`` is filled when constants are encoded.
         retry_on: exception classes or a predicate; None: any ``Exception``.
         is_async: an ``async def``.
+        branches: of a step that has the value of one of its branches, what they are called; its
+            first argument says which, the others are the branches.
     """
 
     function: Callable[..., Any]
@@ -38,6 +40,7 @@ class TaskSpec:
     options: StepOptions = field(default_factory=StepOptions)
     retry_on: RetryOn | None = None
     is_async: bool = False
+    branches: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

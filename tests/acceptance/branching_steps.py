@@ -1,0 +1,98 @@
+"""Workflows with branches and loops, imported by name in workers; steps note that they ran."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.acceptance.growing_steps import note_run
+
+import perdure
+from perdure import task, workflow
+
+
+@task
+def value(x: Any, folder: str = "") -> Any:
+    note_run(folder)
+    return x
+
+
+@task
+def double(x: int, folder: str = "") -> int:
+    note_run(folder)
+    return 2 * x
+
+
+@task
+def both(*xs: Any, folder: str = "") -> list[Any]:
+    note_run(folder)
+    return list(xs)
+
+
+@task
+def grows(x: int) -> int:
+    return double.bind(x)
+
+
+@workflow
+def pair(x: int, folder: str = "") -> dict[str, int]:
+    extra = double.options(name="extra").bind(x, folder=folder)
+    value.options(name="beside", after=extra).bind(1, folder=folder)
+    return {"x": double.bind(x, folder=folder)}
+
+
+@workflow
+def simple(cond: bool, folder: str = "") -> Any:
+    """The chosen branch, and what only the other one needs."""
+    above = value.options(name="above").bind(3, folder=folder)
+    yes = double.options(name="yes").bind(above, folder=folder)
+    no = double.options(name="no").bind(
+        value.options(name="only_no").bind(5, folder=folder), folder=folder
+    )
+    return perdure.when(cond, yes, no)
+
+
+@workflow
+def shared(cond: bool, folder: str = "") -> list[Any]:
+    """A branch that somebody else needs too runs in any case; a step after a skipped one too."""
+    a = value.options(name="a").bind("a", folder=folder)
+    b = value.options(name="b").bind("b", folder=folder)
+    c = value.options(name="c").bind("c", folder=folder)
+    late = value.options(name="late", after=c).bind("late", folder=folder)
+    return both.bind(perdure.when(cond, a, c), b, a, late, folder=folder)
+
+
+@workflow
+def nested(x: int, folder: str = "") -> Any:
+    small = perdure.when(value.options(name="odd").bind(x, folder=folder), "odd", grows.bind(10))
+    cases = {0: small, 1: double.map([1, 2, x], folder=folder), 2: pair.bind(x, folder)["x"]}
+    return perdure.switch(x, cases, default=[value.bind("none", folder=folder)])
+
+
+@task
+def decides(x: int) -> Any:
+    """Branch within a graph that a step gives."""
+    return perdure.when(x > 1, double.bind(x), value.bind("small"))
+
+
+@workflow
+def within() -> list[Any]:
+    return both.bind(decides.map([1, 2, 3]), decides.bind(0))
+
+
+def is_large(x: int) -> bool:
+    return x > 50
+
+
+@workflow
+def looped(start: int, most: int = 20) -> int:
+    return perdure.loop(double, start, until=is_large, max_iterations=most)
+
+
+@task
+def plus_one(x: int) -> int:
+    return x + 1
+
+
+@workflow
+def long_loop(rounds: perdure.Static[int]) -> int:
+    return perdure.loop(plus_one, 0, until=lambda x: x >= rounds, max_iterations=rounds)

@@ -1,0 +1,225 @@
+"""Branches: which steps are wanted, which branch is chosen, and what is skipped for it.
+
+A *select* step has the value of one of its branches. It refers to them lazily: a step that is
+needed only so is conditional, and becomes ready only once it is wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+import msgspec
+
+from perdure.engine.matching import match_name
+from perdure.engine.state import RunState, StepState
+from perdure.plan import FromInput, FromStep, upstream
+from perdure_storage.lifecycle import StepStatus
+from perdure_storage.records import StepId, StepKey, StepRecord
+
+
+def find_conditional(run: RunState, added: Sequence[StepState]) -> None:
+    """Note of steps that were just added who needs them, and that those only lazily needed wait.
+
+    Steps of a plan without branches are all wanted from the start, and nothing is noted.
+    """
+    if not any(step.branches for step in added):
+        return
+    for step in added:
+        for ref in step.refs:
+            if not isinstance(ref, FromInput):
+                run.steps[ref.step].users.append(step)
+    for step in added:
+        step.wanted = False
+    needed = [step for step in added if not step.users or step.id in run.outputs]
+    for step in needed:
+        _want_all(run, step)
+
+
+def _want_all(run: RunState, first: StepState) -> list[StepState]:
+    """Want a step and all that it needs for certain; return those that were not wanted so far."""
+    newly: list[StepState] = []
+    stack = [first]
+    while stack:
+        step = stack.pop()
+        if not step.wanted:
+            step.wanted = True
+            newly.append(step)
+            stack += [run.steps[name] for name in _needs(step)]
+    return newly
+
+
+def _needs(step: StepState) -> list[str]:
+    """Return the steps that a step refers to, but for branches that are not chosen."""
+    if not step.branches:
+        return upstream(step.plan)
+    choice, *branches = _named(step)
+    return [choice] + ([branches[step.chosen]] if step.chosen is not None else [])
+
+
+def _named(select: StepState) -> list[str]:
+    """Return the ids of a select's choice and of its branches, in order."""
+    return [ref.step for ref in select.refs if isinstance(ref, FromStep)]
+
+
+def choose(run: RunState, select: StepState, now: datetime) -> list[StepState]:
+    """Let a select have the branch that its choice says; return the steps that may move on now.
+
+    Steps that only other branches need are skipped. Where the choice's value is only pretended,
+    as in a run that is explained, every branch may be the one.
+    """
+    choice, *branches = _named(select)
+    index = _index(run.steps[choice])
+    chosen = range(len(branches)) if index is None else [index]
+    select.chosen = chosen[0]
+    moved: list[StepState] = []
+    for number in chosen:
+        branch = run.steps[branches[number]]
+        if branch.id not in select.deps:
+            select.deps += (branch.id,)
+            branch.consumers.append(select)
+            branch.open_consumers += not select.is_done
+        moved += [_wanted_again(run, step) for step in _want_all(run, branch)]
+    select.missing = run.missing_of(select)
+    if index is not None:
+        name = select.branches[index]
+        for number, branch_id in enumerate(branches):
+            if number != index:
+                why = f"the branch {select.branches[number]!r} of {select.id} was not chosen"
+                moved += _skip(run, run.steps[branch_id], f"{why}, but {name!r}", now)
+    return moved
+
+
+def has_changed_its_mind(run: RunState, select: StepState) -> bool:
+    """Say whether the choice, made anew, says another branch; it is forgotten then."""
+    choice, *branches = _named(select)
+    if select.chosen is None or _index(run.steps[choice]) in (None, select.chosen):
+        return False
+    branch = run.steps[branches[select.chosen]]
+    select.deps = tuple(dep for dep in select.deps if dep != branch.id)
+    branch.consumers[:] = [consumer for consumer in branch.consumers if consumer is not select]
+    select.chosen = None
+    return True
+
+
+def chosen_branch(run: RunState, select: StepState) -> StepState:
+    """Return the branch whose value a select has."""
+    assert select.chosen is not None
+    return run.steps[_named(select)[select.chosen + 1]]
+
+
+def _index(choice: StepState) -> int | None:
+    if choice.value is None or not choice.value.data:
+        return None
+    index: int = msgspec.json.decode(choice.value.data)
+    return index
+
+
+def _wanted_again(run: RunState, step: StepState) -> StepState:
+    """Let a step that had been skipped, now or in an earlier life of the run, have a new life."""
+    if step.status is StepStatus.SKIPPED:
+        run.outbox.supersede(StepKey(StepId(step.id), step.generation))
+        step.open_generation("its branch is chosen now")
+        step.wanted = True
+        run.unfinished += 1
+        for dep in step.deps:
+            run.steps[dep].open_consumers += 1
+        step.missing = run.missing_of(step)
+    forget_skipped(run, step)
+    return step
+
+
+def forget_skipped(run: RunState, step: StepState) -> None:
+    """Take the row out of force by which a step was skipped in an earlier life of the run."""
+    row = run.skipped.pop(step.id, None)
+    if row is not None:
+        run.outbox.supersede(StepKey(row.step_id, row.generation))
+
+
+def _skip(run: RunState, first: StepState, reason: str, now: datetime) -> list[StepState]:
+    """Skip a step that nobody will want any more, and what only it needs; return what is freed."""
+    freed: list[StepState] = []
+    stack = [first]
+    while stack:
+        step = stack.pop()
+        if step.wanted or step.status is not StepStatus.PENDING or _may_be_wanted(step):
+            continue
+        step.status = StepStatus.SKIPPED
+        step.reason = reason
+        _record(run, step, now)
+        freed += _done(run, step)
+        stack += [run.steps[name] for name in upstream(step.plan)]
+    return freed
+
+
+def _may_be_wanted(step: StepState) -> bool:
+    """Say whether somebody may still come to need it."""
+    return any(_may_want(user, step) for user in step.users)
+
+
+def _may_want(user: StepState, step: StepState) -> bool:
+    if user.status in (StepStatus.SKIPPED, StepStatus.CANCELLED):
+        return False
+    if not user.branches or user.chosen is None:
+        return True
+    return step.id in _needs(user)
+
+
+def _record(run: RunState, step: StepState, now: datetime) -> None:
+    old = run.skipped.pop(step.id, None)
+    if old is not None:  # it was skipped before, and the row stands
+        step.generation = old.generation
+        return
+    run.outbox.steps.append(
+        StepRecord(
+            run_id=run.id,
+            step_id=StepId(step.id),
+            generation=step.generation,
+            status=StepStatus.SKIPPED,
+            attempt=0,
+            name=match_name(step.plan),
+            own=step.plan.own,
+            fingerprint=run.fingerprints[step.id],
+            finished_at=now,
+            reason=step.reason,
+        )
+    )
+
+
+def _done(run: RunState, step: StepState) -> list[StepState]:
+    """Count a skipped step as done: for those that are after it without taking its value."""
+    run.unfinished -= 1
+    for dep in step.deps:
+        run.steps[dep].open_consumers -= 1
+    freed = []
+    for consumer in step.consumers:
+        if consumer.status is StepStatus.PENDING:
+            consumer.missing -= 1
+            if not consumer.missing:
+                freed.append(consumer)
+    return freed
+
+
+def choose_again(run: RunState, rows: Iterable[StepRecord], now: datetime) -> None:
+    """Take up what was skipped, after a run was loaded: where selects are done, their choice is.
+
+    A row by which a step was skipped is out of force where the step is wanted now.
+    """
+    for row in rows:
+        step = run.steps.get(row.step_id)
+        if row.status is not StepStatus.SKIPPED or not row.current:
+            continue
+        if step is None or step.wanted:
+            run.outbox.supersede(StepKey(row.step_id, row.generation))
+        else:
+            run.skipped[row.step_id] = row
+    settle_selects(run, run.steps.values(), now)
+
+
+def settle_selects(run: RunState, steps: Iterable[StepState], now: datetime) -> None:
+    """Choose for the selects among steps that came into the state done, so that the rest ends."""
+    for step in list(steps):
+        if step.branches and step.is_done and step.chosen is None:
+            choice = run.steps[_named(step)[0]]
+            if choice.is_done:
+                choose(run, step, now)
