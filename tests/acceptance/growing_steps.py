@@ -235,3 +235,14 @@ def three_stages(n: int, folder: str, gate: str = "") -> int:
 @task
 def lost_reference() -> int:
     return add.bind(perdure.StepRef("nowhere"), 1)
+
+
+@task(volatile=True)
+def look(path: str) -> list[str]:
+    return Path(path).read_text().split()
+
+
+@task
+def look_twice(path: str, folder: str) -> str:
+    """Give a graph of which one step reads the outside world."""
+    return join.bind(shout.map(look.bind(path), folder=folder))

@@ -374,3 +374,20 @@ def test_reference_in_a_graph_that_is_not_run_yet_is_refused(inline: Perdure) ->
 def test_map_with_arguments_that_do_not_fit_is_refused_where_it_is_written() -> None:
     with pytest.raises(DefinitionError, match=r"shout\.map\(\): missing a required .*'folder'"):
         steps.shout.map(["a"])
+
+
+def test_graph_over_a_step_that_reads_the_world_takes_over_what_comes_out_the_same(
+    inline: Perdure, tmp_path: Path
+) -> None:
+    words, folder = tmp_path / "words", str(tmp_path)
+    words.write_text("a b")
+    dag = steps.look_twice.options(volatile=True).bind(str(words), folder)
+    assert inline.run(dag, run_id="one") == "A B"
+    assert len(steps.ran(tmp_path)) == 2
+
+    assert inline.run(dag, run_id="two", reuse="one") == "A B"
+    assert steps.ran(tmp_path) == []
+
+    words.write_text("a c")
+    assert inline.run(dag, reuse="two") == "A C"
+    assert steps.ran(tmp_path) == ["look_twice/shout[1]"]

@@ -21,7 +21,7 @@ from perdure.engine.branching import find_conditional, settle_selects
 from perdure.engine.commands import Extend
 from perdure.engine.matching import Matching, match_name, match_rows
 from perdure.engine.state import RunState, StepState, add_steps, starts_chain
-from perdure.engine.takeover import forced
+from perdure.engine.takeover import forced, hold_back
 from perdure.fingerprint import fingerprints
 from perdure.graph.growth import link_of
 from perdure.plan import FromStep, Item, ItemsOf, Plan, decode_plan, own_digest, rebase, upstream
@@ -259,12 +259,8 @@ def _match_donated(
         return match_rows(plan, prints, ())
     names = dict.fromkeys(match_name(step) for step in plan.steps) if run.donated else ()
     rows = [row for name in names for row in run.donated.get(name, ())]
-    matching = match_rows(plan, prints, rows)
-    taken = {
-        step_id: row
-        for step_id, row in {**matching.adopted, **matching.kept}.items()
-        if not run.steps[step_id].options.volatile
-    }
+    matching = hold_back(match_rows(plan, prints, rows), plan, outside(plan))
+    taken = {**matching.adopted, **matching.kept}
     return msgspec.structs.replace(matching, kept={}, adopted=taken, obsolete=())
 
 

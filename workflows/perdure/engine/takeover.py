@@ -44,7 +44,7 @@ def match_donor(
         old_functions=functions,
         inputs=inputs,
     )
-    return _hold_back(matching, plan)
+    return hold_back(matching, plan)
 
 
 def forced(plan: Plan) -> dict[str, str]:
@@ -71,11 +71,19 @@ def below(plan: Plan, steps: Collection[str]) -> dict[str, str]:
     return found
 
 
-def _hold_back(matching: Matching, plan: Plan) -> Matching:
+def hold_back(matching: Matching, plan: Plan, outside: Collection[str] = ()) -> Matching:
+    """Let nothing hold that is to be fresh, and what is below that only if it consumes the same.
+
+    Args:
+        matching: how rows of another run match the plan.
+        plan: the plan, or a graph that a step gave.
+        outside: steps that a graph refers to: what they come to is not known yet.
+    """
     fresh = _fresh(plan, matching)
-    if not fresh:
+    if not (fresh or outside):
         return matching
-    doubtful = {s: root for s, root in below(plan, fresh).items() if s not in fresh}
+    roots = {*fresh, *outside}
+    doubtful = {s: root for s, root in below(plan, roots).items() if s not in fresh}
     settled = fresh.keys() | doubtful.keys()
     given = (plan.takeover or _NOTHING).given
     held = {**matching.adopted, **matching.kept}
@@ -85,7 +93,8 @@ def _hold_back(matching: Matching, plan: Plan) -> Matching:
         if step_id in held:
             candidates[step_id] = (held[step_id], *candidates.get(step_id, ()))
             what = f"the given value of {root}" if root in given else f"{root} runs again"
-            reasons[step_id] = f"something upstream changed: {what}"
+            if root not in outside:
+                reasons[step_id] = f"something upstream changed: {what}"
     return msgspec.structs.replace(
         matching,
         kept={s: row for s, row in matching.kept.items() if s not in settled},
