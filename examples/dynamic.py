@@ -2,7 +2,8 @@
 
 ``python examples/dynamic.py`` counts the words of a made-up library: each folder is a step that
 maps over its files and returns calls of itself for the folders in it, so the graph grows to the
-depth of the tree. Then it counts again with one file added: only that file, and what is above it, runs.
+depth of the tree. Then it counts again with one file added: only that file, and what is above it,
+runs.
 """
 
 from __future__ import annotations

@@ -336,6 +336,7 @@ def deciding(n: int = 2) -> str:
         perdure.switch(take.options(name="key").bind(n), cases, default=down.bind(2)),
         perdure.loop(counted, 0, until=is_three, max_iterations=5),
         perdure.wait_signal("never", timeout=0.0, default="late"),
+        perdure.get(perdure.wait([odd, maps, inner], num_returns=3)[0]),
         perdure.sleep(0.0),
     )
 

@@ -42,7 +42,7 @@ from perdure.retry import Backoff
 from perdure.schema import Static
 from perdure.secret import Secret
 from perdure.task import Task, task
-from perdure.waits import sleep, wait_event, wait_signal
+from perdure.waits import sleep, wait, wait_event, wait_signal
 from perdure.workflow import Workflow, workflow
 
 if TYPE_CHECKING:
@@ -130,6 +130,7 @@ __all__ = [
     "submit",
     "switch",
     "task",
+    "wait",
     "wait_event",
     "wait_signal",
     "when",

@@ -41,6 +41,7 @@ class StepCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         checkpoint: False puts large values into the unsynced spool instead of the blob store.
         outputs: the number of values to be returned; checked if above 1.
         retry_on: constant index of the classes or predicate that decide ``Outcome.retryable``.
+        stop_when: constant index of the predicate that decides ``Outcome.stops``.
         idempotency_key: the same for every attempt of this generation.
         names: the sub-workflows around the step and its own name, by ``/``: what the names of
             the steps begin with that it may give in place of a value.
@@ -57,6 +58,7 @@ class StepCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     checkpoint: bool = True
     outputs: int = 1
     retry_on: int | None = None
+    stop_when: int | None = None
     idempotency_key: str = ""
     names: str = ""
     answer: str = ""
@@ -95,13 +97,20 @@ class Growth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Wait(msgspec.Struct, frozen=True, kw_only=True):
-    """What a step waits for in place of having a value; fields as those of ``WaitRecord``."""
+    """What a step waits for in place of having a value; fields as those of ``WaitRecord``.
+
+    Attributes:
+        steps, wanted, cancel_rest: as of a ``Pause``; kept in the record's ``match``.
+    """
 
     kind: str
     name: str = ""
     match: dict[str, Any] = {}
     deadline: datetime | None = None
     default: StoredValue | None = None
+    steps: tuple[StepRef, ...] = ()
+    wanted: int = 1
+    cancel_rest: bool = False
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -110,6 +119,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         cause: SUCCEEDED has ``value``, ``growth`` or ``wait``; every other cause has ``error``.
         retryable: whether ``retry_on`` admits the user's error (evaluated in the worker).
+        stops: whether ``stop_when`` says of the value that the other children are not needed.
         culprit: for INPUT_LOST and INPUT_UNAVAILABLE, the key in ``StepCall.values``.
         worker: who ran it: ``"host/pid"``.
         peak_memory_bytes: the worker's peak resident set, None if unknown.
@@ -122,6 +132,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     wait: Wait | None = None
     error: ErrorRecord | None = None
     retryable: bool = True
+    stops: bool = False
     culprit: str = ""
     worker: str = ""
     started_at: datetime | None = None

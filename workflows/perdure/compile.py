@@ -257,6 +257,9 @@ class _Compiler:
             if spec.retry_on is not None:
                 constant = self._constants.add(spec.retry_on, f"retry_on of {spec.name!r}")
                 options = msgspec.structs.replace(options, retry_on=constant.index)
+            if spec.stop_when is not None:
+                constant = self._constants.add(spec.stop_when, f"stop_when of {spec.name!r}")
+                options = msgspec.structs.replace(options, stop_when=constant.index)
             key = msgspec.json.encode(options, order="deterministic")
             if key not in self._options:
                 self._options[key] = len(self._option_table)

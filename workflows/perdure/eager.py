@@ -108,6 +108,8 @@ class _Execution:
         self._inputs = {name: self._keep(value, name) for name, value in inputs.items()}
         self._values: dict[Call, _Kept] = {}
         self._done: set[Call] = set()
+        self._dropped: set[Call] = set()
+        self._has_enough = False
         outputs = _calls_in(nodes_in(dag.output))
         used = {call for step in dag.steps for call in _calls_in(step.call.uses)}
         self._wanted = wanted_calls(
@@ -145,7 +147,12 @@ class _Execution:
         if step.call in self._done:
             return
         self._done.add(step.call)
+        stop_when = step.call.spec.stop_when
+        if stop_when is not None and self._has_enough:
+            self._dropped.add(step.call)
+            return
         value = self._run(step)
+        self._has_enough = self._has_enough or (stop_when is not None and bool(stop_when(value)))
         if self._consumers[step.call]:
             self._values[step.call] = self._keep(value, f"the result of {step.id}")
 
@@ -218,6 +225,7 @@ class _Execution:
             case SecretRef(name):
                 return _secret(name)
             case Items(kind, items):
+                items = tuple(item for item in items if not self._is_dropped(item))
                 parts = [self._build(item, f"{where}[{i}]") for i, item in enumerate(items)]
                 return _SEQUENCES[kind](parts)
             case Entries(keys, values):
@@ -229,6 +237,9 @@ class _Execution:
                 made = {n: self._build(each, f"{where}.{n}") for n, each in fields.items()}
                 return build_object(cls, made)
         return self._constant(template, where)
+
+    def _is_dropped(self, item: Any) -> bool:
+        return type(item) is Node and source_of(item) in self._dropped
 
     def _node(self, node: Node, where: str) -> Any:
         target = resolve(node)
@@ -393,6 +404,8 @@ def _secret(name: str) -> str:
 
 def _waited(pause: Pause) -> Any:
     """Return what a wait comes to where nobody sends anything: a sleep is slept."""
+    if pause.kind == "steps":  # here one step runs after the other: all of them are done
+        return list(pause.steps), []
     if pause.kind == "sleep":
         threading.Event().wait(pause.timeout_s)
         return pause.default

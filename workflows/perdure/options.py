@@ -43,6 +43,8 @@ class BaseOptions(TypedDict, total=False):
         checkpoint: False: the value is not stored, and rebuilt from lineage when needed.
         outputs: n > 1: ``a, b = f.bind()``.
         volatile: reads the outside world: never taken over from another run.
+        stop_when: of a task that is mapped, a function of a child's value: once it holds, the
+            other children are not needed, and cancelled.
         after: nodes that must end before it, without giving it data.
     """
 
@@ -61,6 +63,7 @@ class BaseOptions(TypedDict, total=False):
     checkpoint: bool
     outputs: int
     volatile: bool
+    stop_when: Callable[[Any], object] | None
     after: Any
 
 
@@ -140,7 +143,7 @@ _PLANNED: dict[str, tuple[str, Callable[[Any], Any]]] = {
 }
 """Option -> field of ``plan.StepOptions`` and its check."""
 
-OPTION_NAMES = (*_PLANNED, "name", "version", "retry_on", "after")
+OPTION_NAMES = (*_PLANNED, "name", "version", "retry_on", "stop_when", "after")
 
 
 def apply_options(spec: TaskSpec, options: Mapping[str, Any], default_name: str) -> TaskSpec:
@@ -161,6 +164,8 @@ def apply_options(spec: TaskSpec, options: Mapping[str, Any], default_name: str)
             changed["version"] = _version(value)
         elif name == "retry_on":
             changed["retry_on"] = None if value is None else check_retry_on(value)
+        elif name == "stop_when":
+            changed["stop_when"] = _stop_when(value)
         elif name != "after":
             raise DefinitionError(
                 f"unknown option {name!r}{did_you_mean(name, OPTION_NAMES)} "
@@ -169,6 +174,12 @@ def apply_options(spec: TaskSpec, options: Mapping[str, Any], default_name: str)
     if planned:
         changed["options"] = msgspec.structs.replace(spec.options, **planned)
     return replace(spec, **changed) if changed else spec
+
+
+def _stop_when(value: Any) -> Any:
+    if value is not None and not callable(value):
+        raise DefinitionError(f"stop_when={value!r:.80}: must be a function of a child's value")
+    return value
 
 
 def _version(value: Any) -> str | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from perdure.reference import StepRef
+
 
 class NoDefault:
     """The kind of ``NO_DEFAULT``."""
@@ -22,11 +24,14 @@ class Pause:
     """A wait that is about to begin.
 
     Attributes:
-        kind: ``"sleep"``, ``"signal"`` or ``"event"``.
+        kind: ``"sleep"``, ``"signal"``, ``"event"`` or ``"steps"``.
         name: of the signal or event.
         match: what an event has to say about itself.
         timeout_s: seconds from now until it ends by itself; None: never.
         default: the value then.
+        steps: of a wait for steps, which ones.
+        wanted: how many of them have to be done.
+        cancel_rest: whether the others are not needed then.
     """
 
     kind: str
@@ -34,3 +39,6 @@ class Pause:
     match: dict[str, Any] = field(default_factory=dict)
     timeout_s: float | None = None
     default: Any = NO_DEFAULT
+    steps: tuple[StepRef, ...] = ()
+    wanted: int = 1
+    cancel_rest: bool = False

@@ -150,6 +150,8 @@ class StepOptions(msgspec.Struct, frozen=True, kw_only=True):
         retry_on: index into ``Plan.constants`` of the encoded classes or predicate; None: any
             ``Exception``.
         timeout_s: run time of one attempt.
+        stop_when: of a map's children, index into ``Plan.constants`` of the predicate of a value
+            after which the others are not needed.
     """
 
     cpus: float = 1.0
@@ -165,6 +167,7 @@ class StepOptions(msgspec.Struct, frozen=True, kw_only=True):
     catch: bool = False
     outputs: int = 1
     volatile: bool = False
+    stop_when: int | None = None
     allow_unenforced: bool = False
 
 
@@ -328,8 +331,12 @@ def rebase(plan: Plan, base: int) -> Plan:
         output=_rebased(plan.output, base),
         options=tuple(
             options
-            if options.retry_on is None
-            else msgspec.structs.replace(options, retry_on=options.retry_on + base)
+            if options.retry_on is None and options.stop_when is None
+            else msgspec.structs.replace(
+                options,
+                retry_on=None if options.retry_on is None else options.retry_on + base,
+                stop_when=None if options.stop_when is None else options.stop_when + base,
+            )
             for options in plan.options
         ),
     )

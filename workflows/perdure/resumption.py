@@ -185,7 +185,10 @@ class _Bodies:
         # The number of outputs is the graph's, which consumers were bound to.
         outputs = self._recorded.options[step.options].outputs
         return msgspec.structs.replace(
-            options, outputs=outputs, retry_on=self._taken_along(options.retry_on)
+            options,
+            outputs=outputs,
+            retry_on=self._taken_along(options.retry_on),
+            stop_when=self._taken_along(options.stop_when),
         )
 
     def _taken_along(self, index: int | None) -> int | None:

@@ -74,6 +74,10 @@ def of_wait(wait: WaitRecord, send: str = "") -> str:
     until = f" until {wait.deadline:%Y-%m-%d %H:%M:%S} UTC" if wait.deadline is not None else ""
     if wait.kind == "sleep":
         return f"its time{until}"
+    if wait.kind == "steps":
+        names = [name for name, _ in wait.match["steps"]]
+        more = f" and {len(names) - _UNMET} more" if len(names) > _UNMET else ""
+        return f"{wait.match['wanted']} of {', '.join(names[:_UNMET])}{more}{until}"
     match = f" {wait.match}" if wait.match else ""
     how = f": `{send} --value ...`" if send and wait.kind == "signal" else ""
     return words.printable(f"{wait.kind} {wait.name!r}{match}{until}{how}")

@@ -104,7 +104,7 @@ class Task(Generic[P, R]):
         )
         of_map = TaskSpec(function=expand, name=spec.name, options=options)
         mapping = Task[[Any, Any, Any, Any], list[R]](expand, of_map, self._after)
-        counts_as = (spec.options.catch, spec.options.outputs)
+        counts_as = (spec.options.catch, spec.options.outputs, spec.stop_when)
         return mapping.bind(one, counts_as, columns, constants)
 
     @overload
@@ -227,6 +227,8 @@ def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     - ``checkpoint``: False: the value is not stored, and rebuilt from lineage when needed.
     - ``outputs``: n > 1: ``a, b = f.bind()``.
     - ``volatile``: reads the outside world: never taken over from another run.
+    - ``stop_when``: of a task that is mapped, a function of a child's value: once it holds, the
+      other children are not needed, and cancelled.
     - ``after``: nodes that must end before it, without giving it data.
     - ``catch``: True: a final failure becomes a checkpointed ``Failure``; the run may succeed.
 

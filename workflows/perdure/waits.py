@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, overload
 
 from perdure.errors import DefinitionError
-from perdure.graph.node import Node
+from perdure.graph.node import Mention, Node
 from perdure.pausing import NO_DEFAULT, Pause
+from perdure.reference import StepRef
 from perdure.resources import Duration, parse_duration
 from perdure.task import task
 
@@ -117,6 +118,60 @@ def wait_event(
     """
     options = _checked(name, timeout, schema, default)
     return _wait_event.options(after=after, catch=catch).bind(name, dict(match or {}), **options)
+
+
+def wait(
+    nodes: Any,
+    num_returns: int | Any = 1,
+    timeout: Duration | Any = None,
+    cancel_rest: bool = False,
+) -> tuple[Any, Any]:
+    """Make a node that ends once some of several steps are done, and unpack it into two.
+
+    ``done, pending = perdure.wait([a, b])``: lists of ``StepRef`` in the order of ``nodes``,
+    recorded when it ends, so that a resume does not ask again. ``perdure.get(done)`` gives the
+    values.
+
+    Args:
+        nodes: a list of nodes, a map (its children are meant), or references of an earlier wait.
+        num_returns: how many have to be done.
+        timeout: after which it ends with those that are done by then; None: never.
+        cancel_rest: end the others, if nobody else needs them; else they go on.
+
+    Raises:
+        DefinitionError: there are not so many, or something else than a node is among them.
+    """
+    if isinstance(num_returns, bool) or not isinstance(num_returns, int) or num_returns < 1:
+        raise DefinitionError(f"wait: num_returns={num_returns!r}: write a whole number, 1 or more")
+    if timeout is not None and not isinstance(timeout, Node):
+        parse_duration(timeout, what="timeout")
+    if isinstance(nodes, Node):
+        mentioned: Any = Mention(nodes, items=True)
+    else:
+        strange = next((each for each in nodes if not isinstance(each, Node | StepRef)), None)
+        if strange is not None:
+            raise DefinitionError(f"wait: {strange!r:.80} is no node, so it is there already")
+        if len(nodes) < num_returns:
+            raise DefinitionError(f"wait: num_returns={num_returns} of {len(nodes)} nodes")
+        mentioned = [Mention(each) if isinstance(each, Node) else each for each in nodes]
+    result: Any = _wait.bind(mentioned, num_returns, timeout, cancel_rest)
+    done, pending = result
+    return done, pending
+
+
+@task(name="wait", cpus=0, volatile=True, outputs=2)
+def _wait(refs: list[Any], num_returns: int, timeout: Any, cancel_rest: bool) -> Any:
+    if not all(isinstance(ref, StepRef) for ref in refs):
+        return list(refs), []  # the map was taken over whole: all of it is done
+    if len(refs) < num_returns:
+        raise ValueError(f"wait: num_returns={num_returns}, but there are {len(refs)} steps")
+    return Pause(
+        kind="steps",
+        timeout_s=_seconds(timeout),
+        steps=tuple(refs),
+        wanted=num_returns,
+        cancel_rest=cancel_rest,
+    )
 
 
 def _checked(name: Any, timeout: Any, schema: Any, default: Any) -> dict[str, Any]:

@@ -52,6 +52,7 @@ def settle(run: RunState, steps: Iterable[StepState], now: datetime) -> None:
             run.steps[ref.step]
             for ref in step.refs
             if isinstance(ref, FromStep | ItemsOf)
+            and not run.steps[ref.step].unneeded
             and not run.steps[ref.step].has_value
             and not (isinstance(ref, ItemsOf) and run.steps[ref.step].items is not None)
         ]

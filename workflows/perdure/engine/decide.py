@@ -27,7 +27,7 @@ from perdure.engine.outcomes import on_ended, progress
 from perdure.engine.placing import first_ready, place
 from perdure.engine.state import EngineState, RunState
 from perdure.engine.waits import LINGER, next_deadline
-from perdure.engine.waking import on_heard, wake_due
+from perdure.engine.waking import end_races, on_heard, wake_due
 from perdure_storage.lifecycle import RunStatus, StepStatus
 from perdure_storage.records import Cause, ErrorRecord, RunEnd
 
@@ -46,6 +46,9 @@ def decide(engine: EngineState, events: Iterable[Event], now: datetime) -> Turn:
     for event in events:
         _HANDLERS[type(event)](engine, event, now)
     _wake_delayed(engine, now)
+    for run_id in list(engine.touched):
+        if run_id in engine.runs:
+            end_races(engine, engine.runs[run_id], now)
     dispatch = place(engine, now)
     ended, parked, asleep = _finish_runs(engine, now)
     commits = []

@@ -207,9 +207,12 @@ def _match_own(
         (
             row
             for row in rows
-            if _key(row) not in kept and (_key(row) in used or row.step_id in root.members)
+            if _key(row) not in kept
+            and not is_unneeded(row)
+            and (_key(row) in used or row.step_id in root.members)
         ),
     )
+    leave_unneeded(run, (row for row in rows if row.step_id in root.members))
     run.grown[root.id] = [
         row for row in rows if _key(row) not in used and row.step_id not in root.members
     ]
@@ -306,7 +309,7 @@ def _stands(run: RunState, step_id: str, prints: Mapping[str, str]) -> bool:
     old = run.steps.get(step_id)
     return (
         old is not None
-        and old.status not in (StepStatus.FAILED, StepStatus.CANCELLED)
+        and (old.unneeded or old.status not in (StepStatus.FAILED, StepStatus.CANCELLED))
         and run.fingerprints[step_id] == prints[step_id]
     )
 
@@ -341,6 +344,21 @@ def forget_gone(run: RunState, root: StepState) -> None:
         value = run.steps[member].value
         if value is not None and value.integrity in run.gone:
             run.steps[member].value = msgspec.structs.replace(value, place=Place.NONE, data=None)
+
+
+def is_unneeded(row: StepRecord) -> bool:
+    """Say whether a row says of a step that it was ended because nobody needed it."""
+    return row.current and row.caught and row.status is StepStatus.CANCELLED
+
+
+def leave_unneeded(run: RunState, rows: Iterable[StepRecord]) -> None:
+    """Take up which steps nobody needed, in a run that is loaded or a graph that comes back."""
+    for row in rows:
+        step = run.steps.get(row.step_id)
+        if step is not None and is_unneeded(row) and step.status is StepStatus.PENDING:
+            step.status, step.generation = StepStatus.CANCELLED, row.generation
+            step.unneeded, step.reason = True, row.reason
+            run.unfinished -= 1
 
 
 def retire_rows(run: RunState, rows: Iterable[StepRecord]) -> None:

@@ -24,6 +24,7 @@ from perdure.engine.growth import (
     settle_graft,
 )
 from perdure.engine.matching import match_name
+from perdure.engine.needs import end_unneeded
 from perdure.engine.placement import shortage
 from perdure.engine.restore import count_cause
 from perdure.engine.state import OPAQUE, EngineState, RunState, StepState, part_digest
@@ -74,6 +75,8 @@ def on_ended(engine: EngineState, event: Ended, now: datetime) -> None:
         begin_wait(run, step, outcome, outcome.wait)
     elif outcome.cause is Cause.SUCCEEDED and outcome.value is not None:
         succeed(engine, run, step, outcome, outcome.value, now)
+        if outcome.stops and step.is_done:
+            _stop_map(engine, run, step, now)
     else:
         _OUTCOMES[outcome.cause](engine, run, step, outcome, now)
 
@@ -175,6 +178,19 @@ def _row(
         reason=step.reason,
         peak_memory_bytes=outcome.peak_memory_bytes,
     )
+
+
+# --- losers -----------------------------------------------------------------------------------
+def _stop_map(engine: EngineState, run: RunState, child: StepState, now: datetime) -> None:
+    """End the children of a map that are not done: the value of one of them is enough."""
+    root = child.below
+    if root is None or root.items is None or root.answer == child.id:
+        return
+    answer = run.steps[root.answer]
+    others = [run.steps[name] for name in root.members if name != answer.id]
+    reason = f"not needed: stop_when held for {child.id}"
+    freed = end_unneeded(engine, run, others, reason, now, besides=answer)
+    progress(engine, run, freed, now)
 
 
 # --- a graph in place of a value --------------------------------------------------------------
@@ -411,13 +427,13 @@ def fail(
     catcher = _catcher(step) if is_catchable else None
     if step.options.catch and is_catchable:
         failure = _failure(step, error)
-        succeed(engine, run, step, outcome, engine.encode_failure(failure), now, error=error)
+        succeed(engine, run, step, outcome, engine.encode(failure), now, error=error)
     elif catcher is not None:
         row = _failed_row(run, step, outcome, error, now)
         run.outbox.steps.append(msgspec.structs.replace(row, caught=True))
         _cancel_below(engine, run, catcher)
         around = of_waiting(run, catcher, Cause.SUCCEEDED)
-        value = engine.encode_failure(_failure(step, error))
+        value = engine.encode(_failure(step, error))
         succeed(engine, run, catcher, around, value, now, error=error)
     else:
         error = _with_count(step, error)

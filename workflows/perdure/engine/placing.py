@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from datetime import datetime
 from heapq import heappop
 
@@ -11,7 +12,7 @@ from perdure.engine.matching import match_name
 from perdure.engine.placement import is_impatient
 from perdure.engine.state import EngineState, RunState, StepState, starts_chain
 from perdure.graph.growth import first_answer_id
-from perdure.plan import FromInput, ItemsOf, RefTo
+from perdure.plan import Arg, FromInput, FromStep, ItemsOf, ListArg, RefTo
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import AttemptRecord, StepId, StoredValue
 
@@ -91,7 +92,7 @@ def _start(engine: EngineState, run: RunState, step: StepState, now: datetime) -
     return StepCall(
         id=call,
         function=step.plan.function,
-        args=step.plan.args,
+        args=_without_unneeded(run, step),
         kwargs=step.plan.kwargs,
         values=_values(run, step),
         parts=step.parts,
@@ -99,10 +100,26 @@ def _start(engine: EngineState, run: RunState, step: StepState, now: datetime) -
         checkpoint=run.stores(step),
         outputs=options.outputs,
         retry_on=options.retry_on,
+        stop_when=options.stop_when,
         idempotency_key=f"{run.id}/{step.id}/{step.generation}",
         names=match_name(step.plan),
         answer=first_answer_id(step.id) if starts_chain(step) else "",
     )
+
+
+def _without_unneeded(run: RunState, step: StepState) -> tuple[Arg, ...]:
+    """Return the arguments of a step, lists without what was ended because nobody needs it."""
+    gone = {
+        ref.step for ref in step.refs if isinstance(ref, FromStep) and run.steps[ref.step].unneeded
+    }
+    return tuple(_without(arg, gone) for arg in step.plan.args) if gone else step.plan.args
+
+
+def _without(arg: Arg, gone: Container[str]) -> Arg:
+    if not isinstance(arg, ListArg):
+        return arg
+    left = (item for item in arg.items if not (isinstance(item, FromStep) and item.step in gone))
+    return ListArg(tuple(_without(item, gone) for item in left), arg.kind)
 
 
 def _values(run: RunState, step: StepState) -> dict[str, StoredValue]:
@@ -110,7 +127,7 @@ def _values(run: RunState, step: StepState) -> dict[str, StoredValue]:
     for ref in step.refs:
         if isinstance(ref, FromInput):
             values[input_key(ref.name)] = run.record.inputs[ref.name]
-        elif isinstance(ref, RefTo):
+        elif isinstance(ref, RefTo) or run.steps[ref.step].unneeded:
             continue
         elif isinstance(ref, ItemsOf) and run.steps[ref.step].items is not None:
             values[items_key(ref.step)] = encode_items(run.steps[ref.step].items or ())

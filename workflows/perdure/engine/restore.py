@@ -14,6 +14,7 @@ from perdure.engine.growth import (
     graft,
     ids_of_life,
     is_rooted,
+    leave_unneeded,
     newest_links,
     plan_of,
     retire_rows,
@@ -92,6 +93,7 @@ def load_run(
     run.begun = {}
     wait_again(run, waits)
     choose_again(run, rows, now)
+    leave_unneeded(run, rows)
     _restore_failures(run, rows)
     _restore_attempts(run, attempts, now)
     if record.forked_from is not None and record.reuse_from is None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping
 from datetime import datetime
+from typing import Any
 
 from perdure.calls import CallId
 from perdure.engine.commands import Extend, Kill
 from perdure.engine.placement import Pool, Shape, shape_of
-from perdure.errors import Failure
 from perdure.plan import (
     FromInput,
     FromStep,
@@ -91,6 +91,7 @@ class StepState:
         "started_at",
         "status",
         "unavailable",
+        "unneeded",
         "user_errors",
         "users",
         "value",
@@ -153,6 +154,8 @@ class StepState:
         self.users: list[StepState] = []
         self.wanted = True
         self.chosen: int | None = None
+        # Cancelled because nobody needs it: others do without its value.
+        self.unneeded = False
 
     @property
     def id(self) -> str:
@@ -162,7 +165,7 @@ class StepState:
     @property
     def is_done(self) -> bool:
         """Say whether consumers may count on it."""
-        return self.status in DONE
+        return self.status in DONE or self.unneeded
 
     @property
     def is_open(self) -> bool:
@@ -184,6 +187,7 @@ class StepState:
         self.not_before = None
         self.wait = None
         self.chosen = None
+        self.unneeded = False
         self.reason = reason
 
 
@@ -383,17 +387,15 @@ class EngineState:
         pools: free resources by executor name.
         timers: heap of (time, run id): when a run next has something to do by itself.
         orphans: attempts of runs that are no longer ours; they hold resources until they end.
-        encode_failure: stores a ``Failure`` inline, for ``catch=True``.
+        encode: stores what the engine itself makes a value of: a ``Failure``, the end of a race.
     """
 
-    def __init__(
-        self, pools: dict[str, Pool], encode_failure: Callable[[Failure], StoredValue]
-    ) -> None:
+    def __init__(self, pools: dict[str, Pool], encode: Callable[[Any], StoredValue]) -> None:
         self.runs: dict[str, RunState] = {}
         self.pools = pools
         self.timers: list[tuple[datetime, str]] = []
         self.orphans: dict[CallId, tuple[str, Shape]] = {}
-        self.encode_failure = encode_failure
+        self.encode = encode
         self.touched: dict[str, None] = {}
         self.extensions: list[Extend] = []
         self.kills: list[Kill] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from heapq import heappop, heappush
+from typing import Any
 
 from perdure.calls import Outcome, Wait
 from perdure.engine.growth import source_of
@@ -25,13 +26,21 @@ def begin_wait(run: RunState, step: StepState, outcome: Outcome, wait: Wait) -> 
         generation=step.generation,
         kind=wait.kind,
         name=wait.name,
-        match=wait.match,
+        match=_race(wait) if wait.kind == "steps" else wait.match,
         deadline=wait.deadline,
         default=wait.default,
         source=source_of(run, step),
     )
     run.outbox.waits.append(record)
     hold_wait(run, step, record)
+
+
+def _race(wait: Wait) -> dict[str, Any]:
+    return {
+        "steps": [[ref.step_id, list(ref.path)] for ref in wait.steps],
+        "wanted": wait.wanted,
+        "cancel_rest": wait.cancel_rest,
+    }
 
 
 def hold_wait(run: RunState, step: StepState, record: WaitRecord) -> None:

@@ -286,6 +286,8 @@ def needed_constants(call: StepCall) -> set[int]:
         _collect(arg, found)
     if call.retry_on is not None:
         found.add(call.retry_on)
+    if call.stop_when is not None:
+        found.add(call.stop_when)
     return found
 
 

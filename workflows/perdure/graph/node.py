@@ -29,6 +29,7 @@ class TaskSpec:
         version: declared code version, replaces the code digest.
         options: what the plan says about it; ``retry_on`` is filled when constants are encoded.
         retry_on: exception classes or a predicate; None: any ``Exception``.
+        stop_when: of a task that is mapped, after which value of a child the others are not needed.
         is_async: an ``async def``.
         branches: of a step that has the value of one of its branches, what they are called; its
             first argument says which, the others are the branches.
@@ -39,6 +40,7 @@ class TaskSpec:
     version: str | None = None
     options: StepOptions = field(default_factory=StepOptions)
     retry_on: RetryOn | None = None
+    stop_when: Callable[[Any], object] | None = None
     is_async: bool = False
     branches: tuple[str, ...] = ()
 

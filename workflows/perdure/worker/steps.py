@@ -179,9 +179,21 @@ class Attempt:
         if _is_pause(result):
             return self._waiting(result)
         self._check(result)
+        stops = self._stops(result)
         value = self._store(result)
         crash_point("worker.after-encode")
-        return self._outcome(Cause.SUCCEEDED, value=value)
+        return self._outcome(Cause.SUCCEEDED, value=value, stops=stops)
+
+    def _stops(self, result: Any) -> bool:
+        """Ask ``stop_when`` whether the other children of the map are needed after this value."""
+        if self.call.stop_when is None:
+            return False
+        predicate = self.scope.constant(self.call.stop_when)
+        try:
+            return bool(predicate(result))
+        except Exception as error:
+            error.add_note("in stop_when, which was asked about the value that the step returned")
+            raise _user_refusal(error) from error
 
     def _check(self, result: Any) -> None:
         """Refuse a result that cannot stand for the step's value."""
@@ -214,7 +226,14 @@ class Attempt:
             deadline = _clock.now() + timedelta(seconds=pause.timeout_s)
         default = None if pause.default is NO_DEFAULT else self._store(pause.default)
         wait = Wait(
-            kind=pause.kind, name=pause.name, match=pause.match, deadline=deadline, default=default
+            kind=pause.kind,
+            name=pause.name,
+            match=pause.match,
+            deadline=deadline,
+            default=default,
+            steps=pause.steps,
+            wanted=pause.wanted,
+            cancel_rest=pause.cancel_rest,
         )
         crash_point("worker.after-encode")
         return self._outcome(Cause.SUCCEEDED, wait=wait)
@@ -275,6 +294,7 @@ class Attempt:
         wait: Wait | None = None,
         error: BaseException | None = None,
         retryable: bool = True,
+        stops: bool = False,
         culprit: str = "",
         note: str = "",
     ) -> Outcome:
@@ -286,6 +306,7 @@ class Attempt:
             wait=wait,
             error=None if error is None else self._record(error, cause, note),
             retryable=retryable,
+            stops=stops,
             culprit=culprit,
             worker=worker_name(),
             started_at=self.started_at,
