@@ -125,7 +125,7 @@ def test_failed_item_names_its_place_and_is_the_only_one_to_run_again(
     client: Perdure, tmp_path: Path
 ) -> None:
     folder, gate = str(tmp_path), str(tmp_path / "gate")
-    with pytest.raises(RunFailed, match=r"step shout\[1\]: ValueError: a bad word"):
+    with pytest.raises(RunFailed, match=r"step shout\[1\] \(item 1, given 'bad'\): ValueError"):
         client.run(steps.shouting, text="a bad c", folder=folder, gate=gate, run_id="r")
     before = steps.ran(tmp_path)
     Path(gate).touch()

@@ -300,6 +300,7 @@ def growing(n: int = 3) -> str:
     return gather_all.bind(
         noted,
         note.options(name="onward").map(note.options(name="twice").map(noted, salt="t"), salt="u"),
+        note.options(name="chunked", chunk=2).map([*range(3)], salt="c"),
         larges,
         measure.options(lost_retries=-1).bind(larges[1]),
         down.bind(n),

@@ -82,6 +82,18 @@ class CallContext(msgspec.Struct, frozen=True, kw_only=True):
     bundle_size: int = 0
 
 
+class FirstTry(msgspec.Struct, frozen=True):
+    """A try that a step has had before it was one, as an item of a chunk.
+
+    Attributes:
+        error: what its function raised.
+        retryable: whether ``retry_on`` admits it.
+    """
+
+    error: ErrorRecord
+    retryable: bool
+
+
 class Growth(msgspec.Struct, frozen=True, kw_only=True):
     """A graph that a step gave in place of its value; the plan's output is the step that answers.
 
@@ -89,11 +101,13 @@ class Growth(msgspec.Struct, frozen=True, kw_only=True):
         kind: ``"graph"`` (a returned node) or ``"map"``.
         count: how many steps are in it.
         plan: its step ids are those of the run.
+        failed: tries that steps of it have had, by step.
     """
 
     kind: str
     count: int
     plan: PlanRecord
+    failed: dict[str, FirstTry] = {}
 
 
 class Wait(msgspec.Struct, frozen=True, kw_only=True):

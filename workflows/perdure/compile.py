@@ -227,6 +227,8 @@ class _Compiler:
             after=step.after,
             options=self._option(spec),
             branches=spec.branches,
+            item=step.item,
+            width=step.width,
         )
 
     def _arguments(self, step: Step) -> tuple[list[Arg], dict[str, Arg], list[str]]:

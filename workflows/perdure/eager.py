@@ -17,12 +17,13 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from perdure.chunks import unchunked
 from perdure.compile import prepare
 from perdure.errors import DefinitionError, Failure, SecretMissing
 from perdure.fingerprint import plain_digest
 from perdure.graph.arguments import Entries, Fields, Items, leaves, nodes_in, resolve
 from perdure.graph.dag import Dag, Step
-from perdure.graph.growth import answer_id, first_answer_id, index_of
+from perdure.graph.growth import answer_id, first_answer_id
 from perdure.graph.node import (
     Call,
     Inputs,
@@ -34,6 +35,7 @@ from perdure.graph.node import (
     path_of,
     source_of,
 )
+from perdure.mapping import expand
 from perdure.pausing import NO_DEFAULT, Pause
 from perdure.plan import Item, Path, path_text, project
 from perdure.reference import StepRef
@@ -295,6 +297,8 @@ def call_here(spec: TaskSpec, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     Raises:
         TypeError: what it returned cannot stand for the step's value.
     """
+    if spec.function is expand:  # here one item is called after the other anyway
+        args = [unchunked(args[0]), *args[1:]]
     result = spec.function(*args, **kwargs)
     if asyncio.iscoroutine(result):
         result = _finish(result)
@@ -360,27 +364,28 @@ def _is_worth_retrying(spec: TaskSpec, error: Exception) -> bool:
 
 def _fail(error: Exception, step: Step, attempts: int) -> Failure:
     """Return a step's failure as a value if it catches, or raise it."""
-    _blame(error, step.id, attempts)
+    _blame(error, step, attempts)
     if not step.call.spec.options.catch:
         raise error
     return _failure(error)
 
 
-def _blame(error: Exception, step_id: str, attempts: int) -> None:
+def _blame(error: Exception, step: Step, attempts: int) -> None:
     """Remember which step failed, and how often it was tried: the first one that says so."""
     if not _blamed(error)[0]:
         with contextlib.suppress(AttributeError):  # of a class without room for it
-            error.__perdure_step__ = step_id, attempts  # type: ignore[attr-defined]
+            blamed = step.id, attempts, step.item
+            error.__perdure_step__ = blamed  # type: ignore[attr-defined]
 
 
-def _blamed(error: Exception) -> tuple[str, int]:
-    found: tuple[str, int] = getattr(error, "__perdure_step__", ("", 1))
+def _blamed(error: Exception) -> tuple[str, int, int | None]:
+    found: tuple[str, int, int | None] = getattr(error, "__perdure_step__", ("", 1, None))
     return found
 
 
 def _failure(error: Exception) -> Failure:
     kind = type(error)
-    step_id, attempts = _blamed(error)
+    step_id, attempts, item = _blamed(error)
     # The user's frames only: the first two are this module's.
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
@@ -390,7 +395,7 @@ def _failure(error: Exception) -> Failure:
         message=readable(str(error)),
         traceback=readable(traceback_text(error, frames)),
         step_id=step_id,
-        index=index_of(step_id),
+        index=item,
         attempts=attempts,
     )
 

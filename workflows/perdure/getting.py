@@ -26,6 +26,12 @@ def _get(refs: Any) -> Any:
     return collect.bind(refs)
 
 
+@task(cpus=0)
+def join(chunks: list[list[Any]]) -> list[Any]:
+    """Return what the chunks of a map gave, as one list."""
+    return [item for chunk in chunks for item in chunk]
+
+
 @task
 def collect(value: Any) -> Any:
     """Return what the steps of a graph gave, as one value."""

@@ -7,13 +7,17 @@ each item. It is a step like others: recorded, retried, taken over where nothing
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from perdure.chunks import chunk_task
 from perdure.errors import DefinitionError
-from perdure.graph.node import Mention, Node
+from perdure.graph.growth import label_of, safe_label
+from perdure.graph.node import Mention, Node, TaskSpec
 from perdure.plan import Function
+from perdure.reference import StepRef
 
 T = TypeVar("T")
 
@@ -34,9 +38,18 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class Children:
-    """What the step of a map returns: a node for each item, in order."""
+    """What the step of a map returns: a node for each item, or each chunk of items, in order.
+
+    Attributes:
+        labels: what each is called in its id.
+        starts: of each the first item.
+        widths: of each how many items it takes; 0 for one that is no chunk.
+    """
 
     nodes: Sequence[Any]
+    labels: Sequence[int | str]
+    starts: Sequence[int]
+    widths: Sequence[int]
 
 
 MAPPED = 2
@@ -45,6 +58,11 @@ MAPPED = 2
 
 class Bindable(Protocol):
     """What is mapped: a task."""
+
+    @property
+    def spec(self) -> TaskSpec:
+        """Return the task as data."""
+        ...
 
     def bind(self, /, *args: Any, **kwargs: Any) -> Any:
         """Return a node."""
@@ -122,11 +140,50 @@ def expand(
     listed = {f"#{n}": _items(column, f"{where}(#{n})") for n, column in enumerate(columns)}
     listed |= {name: _items(given.values, f"{where}({name}=)") for name, given in varying.items()}
     _require_equal_lengths(where, listed)
+    rows = list(zip(*listed.values(), strict=True))
+    if mapped.spec.chunk is not None:
+        return _chunks(mapped, mapped.spec.chunk, rows, tuple(varying), fixed)
     nodes = []
-    for items in zip(*listed.values(), strict=True):
+    for items in rows:
         args, rest = items[: len(columns)], items[len(columns) :]
         nodes.append(mapped.bind(*args, **dict(zip(varying, rest, strict=True)), **fixed))
-    return Children(nodes)
+    labels = _labels(mapped.spec.key, rows)
+    return Children(nodes, labels, range(len(rows)), [0] * len(rows))
+
+
+def _chunks(
+    mapped: Any,
+    size: int,
+    rows: list[tuple[Any, ...]],
+    varying: tuple[str, ...],
+    fixed: dict[str, Any],
+) -> Children:
+    task = chunk_task(mapped, size)
+    starts = range(0, len(rows), size)
+    parts = [rows[start : start + size] for start in starts]
+    nodes = [task.bind(mapped, at, part, varying, fixed) for at, part in zip(starts, parts)]
+    labels = [f"{at}:{at + len(part)}" for at, part in zip(starts, parts)]
+    return Children(nodes, labels, starts, [len(part) for part in parts])
+
+
+def _labels(key: Callable[..., object] | None, rows: list[tuple[Any, ...]]) -> list[int | str]:
+    """Return what the children are called: by place, or by the key of their items."""
+    if key is None:
+        return list(range(len(rows)))
+    counts: Counter[str] = Counter()
+    labels: list[int | str] = []
+    for index, items in enumerate(rows):
+        label = _label(key, index, items)
+        counts[label] += 1
+        labels.append(label if counts[label] == 1 else f"{label}#{counts[label]}")
+    return labels
+
+
+def _label(key: Callable[..., object], index: int, items: tuple[Any, ...]) -> str:
+    refs = [item for item in items if isinstance(item, StepRef)]
+    if refs:  # the item is not there yet: it is called as the one that it is made from
+        return label_of(refs[0].step_id) or str(index)
+    return safe_label(key(*items))
 
 
 def _items(values: Any, where: str) -> list[Any]:

@@ -45,6 +45,8 @@ class BaseOptions(TypedDict, total=False):
         volatile: reads the outside world: never taken over from another run.
         stop_when: of a task that is mapped, a function of a child's value: once it holds, the
             other children are not needed, and cancelled.
+        key: of a task that is mapped, what a child is called, a function of its items.
+        chunk: of a task that is mapped, how many items one step takes.
         after: nodes that must end before it, without giving it data.
     """
 
@@ -64,6 +66,8 @@ class BaseOptions(TypedDict, total=False):
     outputs: int
     volatile: bool
     stop_when: Callable[[Any], object] | None
+    key: Callable[..., object] | None
+    chunk: int | None
     after: Any
 
 
@@ -143,7 +147,7 @@ _PLANNED: dict[str, tuple[str, Callable[[Any], Any]]] = {
 }
 """Option -> field of ``plan.StepOptions`` and its check."""
 
-OPTION_NAMES = (*_PLANNED, "name", "version", "retry_on", "stop_when", "after")
+OPTION_NAMES = (*_PLANNED, "name", "version", "retry_on", "stop_when", "key", "chunk", "after")
 
 
 def apply_options(spec: TaskSpec, options: Mapping[str, Any], default_name: str) -> TaskSpec:
@@ -165,7 +169,11 @@ def apply_options(spec: TaskSpec, options: Mapping[str, Any], default_name: str)
         elif name == "retry_on":
             changed["retry_on"] = None if value is None else check_retry_on(value)
         elif name == "stop_when":
-            changed["stop_when"] = _stop_when(value)
+            changed["stop_when"] = _function("stop_when", value)
+        elif name == "key":
+            changed["key"] = _function("key", value)
+        elif name == "chunk":
+            changed["chunk"] = None if value is None else _count("chunk", 1)(value)
         elif name != "after":
             raise DefinitionError(
                 f"unknown option {name!r}{did_you_mean(name, OPTION_NAMES)} "
@@ -173,13 +181,25 @@ def apply_options(spec: TaskSpec, options: Mapping[str, Any], default_name: str)
             )
     if planned:
         changed["options"] = msgspec.structs.replace(spec.options, **planned)
-    return replace(spec, **changed) if changed else spec
+    made = replace(spec, **changed) if changed else spec
+    _refuse_mixture(made)
+    return made
 
 
-def _stop_when(value: Any) -> Any:
+def _function(name: str, value: Any) -> Any:
     if value is not None and not callable(value):
-        raise DefinitionError(f"stop_when={value!r:.80}: must be a function of a child's value")
+        of = "an item" if name == "key" else "a child's value"
+        raise DefinitionError(f"{name}={value!r:.80}: must be a function of {of}")
     return value
+
+
+def _refuse_mixture(spec: TaskSpec) -> None:
+    """Refuse options of maps that contradict each other."""
+    for other in ("key", "stop_when"):
+        if spec.chunk is not None and getattr(spec, other) is not None:
+            raise DefinitionError(
+                f"chunk= and {other}= do not go together: a chunk is one step for several items"
+            )
 
 
 def _version(value: Any) -> str | None:

@@ -180,6 +180,8 @@ class StepPlan(msgspec.Struct, frozen=True, kw_only=True):
         scope: path of the sub-workflow it belongs to, "" at the top.
         function: id of a ``Plan.functions`` entry.
         options: index into ``Plan.options``.
+        item: of a child of a map, which item it is for, or its first one.
+        width: of a child of a map that takes several items, how many.
         branches: of a step that has the value of one of its branches, by the engine's doing, what
             they are called: its first argument says which, the others are the branches.
         after: ids of steps that must end before it, without giving it data.
@@ -197,6 +199,8 @@ class StepPlan(msgspec.Struct, frozen=True, kw_only=True):
     kwargs: dict[str, Arg] = {}
     after: tuple[str, ...] = ()
     options: int = 0
+    item: int | None = None
+    width: int = 0
     branches: tuple[str, ...] = ()
 
 

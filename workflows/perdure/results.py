@@ -6,10 +6,12 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from perdure import errors, words
 from perdure.engine.state import output_steps
 from perdure.errors import DefinitionError, RunCancelled, RunFailed, StepFailed
-from perdure.plan import Path, Plan, decode_plan, placed, project
+from perdure.plan import Const, Path, Plan, decode_plan, placed, project
 from perdure.remedies import sentence, shell_of
 from perdure.runtime import Runtime
 from perdure.templates import resolve
@@ -153,11 +155,33 @@ def _where(runtime: Runtime, record: RunRecord, error: ErrorRecord) -> str:
     """Return the step, and where its function is if no traceback says so: ``step f (a.py:9): ``."""
     if error.step_id is None:
         return ""
+    if item := _item(runtime, record, error.step_id):
+        return f"step {error.step_id} ({item}): "
     if "  File " in error.traceback:
         return f"step {error.step_id}: "
     plan = decode_plan(runtime.store.get_plan(record.plan_digest).body)
     found = (placed(step, plan.functions) for step in plan.steps if step.id == error.step_id)
     return f"{next(found, f'step {error.step_id}')}: "
+
+
+def _item(runtime: Runtime, record: RunRecord, step_id: str) -> str:
+    """Return which item of a map a step was for, and what it was given; "" for other steps."""
+    if "[" not in step_id:
+        return ""
+    for expansion in runtime.store.list_expansions(record.id):
+        plan = decode_plan(expansion.plan.body)
+        for step in plan.steps:
+            if step.id == step_id and step.item is not None:
+                given = [plan.constants[a.index].preview for a in step.args if isinstance(a, Const)]
+                shown = ", ".join(_shown(preview) for preview in given if preview)
+                return f"item {step.item}{f', given {shown}' if shown else ''}"
+    return ""
+
+
+def _shown(preview: str) -> str:
+    """Return the beginning of what a value looked like, from what was noted with it."""
+    found: dict[str, Any] = msgspec.json.decode(preview)
+    return str(found.get("repr", "?"))[:60]
 
 
 def _own_error(runtime: Runtime, record: RunRecord, error: ErrorRecord) -> PerdureError | None:

@@ -24,7 +24,7 @@ from perdure.engine.state import RunState, StepState, add_steps, starts_chain
 from perdure.engine.takeover import forced, hold_back
 from perdure.fingerprint import fingerprints
 from perdure.graph.growth import link_of
-from perdure.plan import FromStep, Item, ItemsOf, Plan, decode_plan, own_digest, rebase, upstream
+from perdure.plan import FromStep, ItemsOf, Plan, decode_plan, own_digest, rebase, upstream
 from perdure.reference import StepRef
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import ExpansionRecord, Place, StepId, StepKey, StepRecord
@@ -121,19 +121,20 @@ def graft(run: RunState, root: StepState, expansion: ExpansionRecord, plan: Plan
             member.generation = max(member.generation, root.generation, begun, taken + 1)
     _wait_for(root, run.steps[plan.output.step])
     if expansion.kind == "map":
-        root.items = _items(run.steps[plan.output.step])
+        root.items = _items(run, run.steps[plan.output.step])
     own = _match_own(run, root, plan, prints, is_first=not expansion.link)
     donated = _match_donated(run, root, plan, prints)
     return Graft(root, own, donated, _extend(run, plan, _base_of(expansion)))
 
 
-def _items(answer: StepState) -> tuple[StepRef, ...]:
+def _items(run: RunState, answer: StepState) -> tuple[StepRef, ...]:
     """Return what the items of a map are: what the step that collects its value takes."""
-    return tuple(
-        StepRef(ref.step, tuple(part.key for part in ref.path if isinstance(part, Item)))
-        for ref in answer.refs
-        if isinstance(ref, FromStep)
-    )
+    items: list[StepRef] = []
+    for ref in answer.refs:
+        assert isinstance(ref, FromStep)
+        width = run.steps[ref.step].plan.width
+        items += [StepRef(ref.step, (n,)) for n in range(width)] if width else [StepRef(ref.step)]
+    return tuple(items)
 
 
 def reach(run: RunState, step_id: str, now: datetime) -> bool:

@@ -55,7 +55,7 @@ def family_of(step: StepPlan) -> str:
 
 
 # Names contain none of these characters, so what looks like a mark is one.
-_ITEM, _LINK, _NUMBER = re.compile(r"\[[0-9]+\]"), re.compile(r"~[0-9]+"), re.compile(r"#[0-9]+")
+_ITEM, _LINK, _NUMBER = re.compile(r"\[[^\[\]]*\]"), re.compile(r"~[0-9]+"), re.compile(r"#[0-9]+")
 
 
 def match_rows(

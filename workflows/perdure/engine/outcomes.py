@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from perdure.calls import CallId, Growth, Outcome
+from perdure.calls import CallId, FirstTry, Growth, Outcome
 from perdure.engine.advance import begin_again, mark_done, open_items, pend, reopen, settle
 from perdure.engine.commands import Kill
 from perdure.engine.events import Ended
@@ -30,7 +30,6 @@ from perdure.engine.restore import count_cause
 from perdure.engine.state import OPAQUE, EngineState, RunState, StepState, part_digest
 from perdure.engine.waits import begin_wait, end_wait
 from perdure.errors import Failure
-from perdure.graph.growth import index_of
 from perdure.plan import Backoff, FromStep
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import (
@@ -222,9 +221,37 @@ def _grow(
     if missing:
         _fail_waiting(engine, run, root, missing, now)
         return
+    for step_id, first in growth.failed.items():
+        _had_a_try(engine, run, run.steps[step_id], outcome, first, now)
     freed = open_items(run, root) if root.items is not None else []
     moving = [run.steps[name] for name in (*root.members, *outside(plan))]
     progress(engine, run, [*moving, *freed], now)
+
+
+def _had_a_try(
+    engine: EngineState,
+    run: RunState,
+    step: StepState,
+    chunk: Outcome,
+    first: FirstTry,
+    now: datetime,
+) -> None:
+    """Let what an item raised in a chunk be the first try of the step that it has become."""
+    if step.status is not StepStatus.PENDING:
+        return  # an older row stands for it
+    step.status = StepStatus.RUNNING
+    step.attempt += 1
+    step.inputs = run.input_digests(step)
+    error = msgspec.structs.replace(first.error, step_id=step.id)
+    outcome = msgspec.structs.replace(
+        chunk,
+        id=CallId(run.id, step.id, step.generation, step.attempt),
+        cause=Cause.USER_ERROR,
+        growth=None,
+        error=error,
+        retryable=first.retryable,
+    )
+    _on_user_error(engine, run, step, outcome, now)
 
 
 def _tell_executor(engine: EngineState, run: RunState) -> None:
@@ -460,7 +487,7 @@ def _failure(step: StepState, error: ErrorRecord) -> Failure:
         message=error.message,
         traceback=error.traceback[-MAX_CAUGHT_TRACEBACK:],
         step_id=step.id,
-        index=index_of(step.id),
+        index=step.plan.item,
         attempts=_charged(step),
     )
 

@@ -42,6 +42,8 @@ class Step:
         name: its name without a duplicate number.
         scope: names of the sub-workflows around it, ``"prep/clean"``; "" at the top.
         after: ids of steps that must end before it.
+        item: of a child of a map, which item it is for, or its first one.
+        width: of a child of a map that takes several items, how many.
     """
 
     id: str
@@ -49,6 +51,8 @@ class Step:
     scope: str
     call: Call
     after: tuple[str, ...] = ()
+    item: int | None = None
+    width: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,11 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 from perdure.graph.dag import Dag, shorten
 from perdure.graph.node import Call
 
-_ITEM = re.compile(r"\[(?P<index>[0-9]+)\]\Z")
+MAX_LABEL_BYTES = 80
+_ITEM = re.compile(r"\[(?P<label>[^\[\]]*)\]\Z")
 _LINK = re.compile(r"(?P<root>.+)~(?P<number>[1-9][0-9]*)", re.DOTALL)
 
 
@@ -35,18 +37,40 @@ def first_answer_id(step_id: str) -> str:
     return shorten(f"{step_id}~1")
 
 
-def child_id(step_id: str, index: int) -> str:
-    """Return the id of a child of a map."""
-    return shorten(f"{step_id}[{index}]")
+def child_id(step_id: str, label: int | str) -> str:
+    """Return the id of a child of a map: by its place, its key, or the slice of its items."""
+    return shorten(f"{step_id}[{label}]")
 
 
-def index_of(step_id: str) -> int | None:
-    """Return which item of a map a step is for, or None."""
+def label_of(step_id: str) -> str | None:
+    """Return how a child of a map is told apart from the others, or None."""
     found = _ITEM.search(step_id)
-    return int(found["index"]) if found else None
+    return found["label"] if found else None
 
 
-def place_below(dag: Dag, parent: str, names: str, answer: Call, fixed: Mapping[Call, str]) -> Dag:
+def safe_label(key: object) -> str:
+    """Return a key as a part of a step id: printable, without the marks of ids, not too long."""
+    text = "".join("_" if c in "/#[]~" or not c.isprintable() else c for c in str(key))
+    return text.encode()[:MAX_LABEL_BYTES].decode(errors="ignore") or "_"
+
+
+class Place(NamedTuple):
+    """Where a step of a graph belongs whose id is given.
+
+    Attributes:
+        id: the id.
+        item: of a child of a map, which item it is for, or its first one.
+        width: of a child that takes several items, how many.
+    """
+
+    id: str
+    item: int | None = None
+    width: int = 0
+
+
+def place_below(
+    dag: Dag, parent: str, names: str, answer: Call, fixed: Mapping[Call, Place]
+) -> Dag:
     """Return the graph with the ids that its steps have below ``parent``.
 
     Args:
@@ -55,15 +79,18 @@ def place_below(dag: Dag, parent: str, names: str, answer: Call, fixed: Mapping[
         names: what the names of its steps begin with, so that they are found again over edits.
         answer: the step that answers; it is named as a neighbour of ``parent``, so that names
             do not grow along a chain.
-        fixed: ids that are given: of the step that answers, of a map's children.
+        fixed: places that are given: of the step that answers, of a map's children.
     """
-    ids = {call: fixed.get(call) or shorten(f"{parent}/{own}") for call, own in dag.ids.items()}
+    places = {c: fixed.get(c) or Place(shorten(f"{parent}/{own}")) for c, own in dag.ids.items()}
+    ids = {call: place.id for call, place in places.items()}
     beside = names.rpartition("/")[0]
     by_own = {own: ids[call] for call, own in dag.ids.items()}
     steps = tuple(
         replace(
             step,
             id=ids[step.call],
+            item=places[step.call].item,
+            width=places[step.call].width,
             scope=_join(beside if step.call is answer else names, step.scope),
             after=tuple(by_own[each] for each in step.after),
         )

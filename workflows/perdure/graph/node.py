@@ -30,6 +30,8 @@ class TaskSpec:
         options: what the plan says about it; ``retry_on`` is filled when constants are encoded.
         retry_on: exception classes or a predicate; None: any ``Exception``.
         stop_when: of a task that is mapped, after which value of a child the others are not needed.
+        key: of a task that is mapped, what a child is called, of its item.
+        chunk: of a task that is mapped, how many items one step takes.
         is_async: an ``async def``.
         branches: of a step that has the value of one of its branches, what they are called; its
             first argument says which, the others are the branches.
@@ -41,6 +43,8 @@ class TaskSpec:
     options: StepOptions = field(default_factory=StepOptions)
     retry_on: RetryOn | None = None
     stop_when: Callable[[Any], object] | None = None
+    key: Callable[..., object] | None = None
+    chunk: int | None = None
     is_async: bool = False
     branches: tuple[str, ...] = ()
 

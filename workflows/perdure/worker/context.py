@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from perdure.chunks import item_id, item_index
 from perdure.errors import DefinitionError
 
 
@@ -70,6 +71,16 @@ running: ContextVar[Context | None] = ContextVar("perdure_step", default=None)
 """Set by executors, around the user's function only."""
 
 
+def _of_item(context: Context | None) -> Context | None:
+    """Return the context of one item, where the step takes several: as in a step of its own."""
+    index = item_index.get()
+    if context is None or index is None:
+        return context
+    step_id = item_id(context.step_id, index)
+    key = f"{context.run_id}/{step_id}/{context.generation}"
+    return msgspec.structs.replace(context, step_id=step_id, idempotency_key=key)
+
+
 def current() -> Context:
     """Return the context of the step that runs here; also inside ``async def`` tasks.
 
@@ -77,7 +88,7 @@ def current() -> Context:
         DefinitionError: outside a running step, and in threads that the step started itself
             (hand them the context, or ``contextvars.copy_context().run``).
     """
-    context = running.get()
+    context = _of_item(running.get())
     if context is None:
         raise DefinitionError(
             "current() was called where no step is running: call it inside a task's function, "

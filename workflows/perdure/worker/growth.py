@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from perdure.calls import Growth, StepCall
+from perdure.calls import FirstTry, Growth, StepCall
+from perdure.chunks import FailedItem, PartlyFailed, item_id
 from perdure.compile import compile_growth, plan_record
 from perdure.errors import DefinitionError
-from perdure.getting import collect
+from perdure.getting import collect, join
 from perdure.graph.dag import Dag, make_dag
-from perdure.graph.growth import answer_id, child_id, place_below
+from perdure.graph.growth import Place, answer_id, child_id, place_below
 from perdure.graph.node import Call, Node, path_of, source_of
 from perdure.mapping import Children
 from perdure_storage.values import Values
 
+Given = Node | Children | PartlyFailed
+"""What stands for calls that are to be made."""
+
 
 def is_graph(returned: Any) -> bool:
     """Say whether what a function returned stands for calls that are to be made."""
-    return isinstance(returned, Node | Children)
+    return isinstance(returned, Given)
 
 
-def graph_of(returned: Node | Children, step_id: str, names: str, answer: str) -> Dag:
+def graph_of(returned: Given, step_id: str, names: str, answer: str) -> Dag:
     """Return the graph that a step gave, under the ids of its run; its last step answers for it.
 
     Args:
@@ -39,14 +44,22 @@ def graph_of(returned: Node | Children, step_id: str, names: str, answer: str) -
             f"the function returned a node that needs the input {dag.inputs[0]!r}: in a running "
             "step there are values, so bind the value"
         )
-    fixed = {_call_of(last): answer}
+    fixed = {_call_of(last): Place(answer)}
     if isinstance(returned, Children):
-        for index, node in enumerate(returned.nodes):
-            fixed[_call_of(node)] = child_id(step_id, index)
+        places = zip(returned.nodes, returned.labels, returned.starts, returned.widths)
+        for node, label, start, width in places:
+            fixed[_call_of(node)] = Place(child_id(step_id, label), start, width)
+    elif isinstance(returned, PartlyFailed):
+        for item in returned.failed:
+            fixed[_call_of(item.node)] = Place(item_id(step_id, item.index), item.index)
     return place_below(dag, step_id, names, _call_of(last), fixed)
 
 
-def grow(returned: Node | Children, call: StepCall, values: Values) -> Growth:
+Record = Callable[[Exception, Call], FirstTry]
+"""Makes of what an item raised the try that it was."""
+
+
+def grow(returned: Given, call: StepCall, values: Values, record: Record) -> Growth:
     """Return the graph that stands in place of the step's value, as data.
 
     Raises:
@@ -57,13 +70,27 @@ def grow(returned: Node | Children, call: StepCall, values: Values) -> Growth:
     dag = graph_of(returned, at, call.names, call.answer or answer_id(at))
     plan = compile_growth(dag, values)
     kind = "map" if isinstance(returned, Children) else "graph"
-    return Growth(kind=kind, count=len(plan.steps), plan=plan_record(plan, {}))
+    return Growth(
+        kind=kind,
+        count=len(plan.steps),
+        plan=plan_record(plan, {}),
+        failed=_failed(dag, returned, record),
+    )
 
 
-def _answer(returned: Node | Children) -> Any:
+def _failed(dag: Dag, returned: Any, record: Record) -> dict[str, FirstTry]:
+    """Return the tries that items of a chunk have had, by the steps that they become."""
+    if not isinstance(returned, PartlyFailed):
+        return {}
+    return {dag.ids[_call_of(i.node)]: record(i.error, _call_of(i.node)) for i in returned.failed}
+
+
+def _answer(returned: Given) -> Any:
     """Return a node that stands for a whole call, after which nothing of the graph is left."""
     if isinstance(returned, Children):
-        return collect.bind(list(returned.nodes))
+        return (join if any(returned.widths) else collect).bind(list(returned.nodes))
+    if isinstance(returned, PartlyFailed):
+        return collect.bind([e.node if isinstance(e, FailedItem) else e for e in returned.results])
     node = returned
     is_call = isinstance(source_of(node), Call) and not path_of(node)
     return node if is_call else collect.bind(node)

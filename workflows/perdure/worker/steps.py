@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from perdure.calls import Growth, Outcome, StepCall, Wait
+from perdure.calls import FirstTry, Growth, Outcome, StepCall, Wait
 from perdure.errors import StepTimeout
 from perdure.plan import path_text, project
 from perdure.worker.arguments import Arguments
@@ -34,6 +34,7 @@ from perdure_storage.records import Cause, ErrorRecord, StoredValue
 from perdure_storage.shapes import shown_name
 
 if TYPE_CHECKING:
+    from perdure.graph.node import Call
     from perdure.pausing import Pause
 
 _clock = SystemClock()
@@ -207,7 +208,7 @@ class Attempt:
         from perdure.worker.growth import grow  # as slow to load as all of compiling
 
         try:
-            growth = grow(result, self.call, self.scope.values)
+            growth = grow(result, self.call, self.scope.values, self._first_try)
         except (ValueUnavailable, StoreUnavailable) as error:
             raise Refusal(Cause.INPUT_UNAVAILABLE, error) from error
         except StoreError as error:
@@ -216,6 +217,15 @@ class Attempt:
             raise _user_refusal(error) from error
         crash_point("worker.after-encode")
         return self._outcome(Cause.SUCCEEDED, growth=growth)
+
+    def _first_try(self, error: Exception, call: Call) -> FirstTry:
+        """Return what an item of a chunk raised, as the first try of the step that it becomes."""
+        admitted = call.spec.retry_on
+        if admitted is None or isinstance(admitted, type | tuple):
+            retryable, note = admitted is None or isinstance(error, admitted), ""
+        else:
+            retryable, note = self._ask(admitted, error)
+        return FirstTry(self._record(error, Cause.USER_ERROR, note), retryable)
 
     def _waiting(self, pause: Pause) -> Outcome:
         """Turn a wait that is to begin into one with a deadline on the wall."""
@@ -272,6 +282,9 @@ class Attempt:
         admitted = self.scope.constant(index)
         if isinstance(admitted, type | tuple):
             return isinstance(error, admitted), ""
+        return self._ask(admitted, error)
+
+    def _ask(self, admitted: Callable[..., Any], error: BaseException) -> tuple[bool, str]:
         try:
             return bool(admitted(error)), ""
         except Exception as second:  # noqa: BLE001 - a user's predicate
@@ -348,8 +361,11 @@ def _is_graph(result: Any) -> bool:
     """Say whether ``result`` stands for calls; without importing the graph: none was made then."""
     nodes = sys.modules.get("perdure.graph.node")
     maps = sys.modules.get("perdure.mapping")
-    return (nodes is not None and isinstance(result, nodes.Node)) or (
-        maps is not None and isinstance(result, maps.Children)
+    chunks = sys.modules.get("perdure.chunks")
+    return (
+        (nodes is not None and isinstance(result, nodes.Node))
+        or (maps is not None and isinstance(result, maps.Children))
+        or (chunks is not None and isinstance(result, chunks.PartlyFailed))
     )
 
 
