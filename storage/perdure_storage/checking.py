@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import sqlalchemy as sa
 
@@ -16,8 +17,11 @@ from perdure_storage.sql_runs import SqlRunStore
 from perdure_storage.sqlite_database import SqliteDatabase
 from perdure_storage.statements import Statement
 from perdure_storage.tables import blob_ref
+from perdure_storage.tables import message as message_table
 from perdure_storage.tables import plan as plan_table
 from perdure_storage.tables import run as run_table
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,12 +66,13 @@ class _Known:
     named: set[Digest] = field(default_factory=set)
     lost: set[Digest] = field(default_factory=set)
 
-    def note(self, value: StoredValue | None, run_id: RunId, what: str) -> None:
-        """Remember a value of a run."""
+    def note(self, value: StoredValue | None, run_id: RunId | None, what: str) -> None:
+        """Remember a value of a run, or of an event, which has none."""
         if value is not None and value.place is Place.BLOB:
             self.named.add(value.integrity)
             self.sizes[value.integrity] = value.size_bytes
-            self.users.setdefault(value.integrity, f"{what} of run {run_id!r}")
+            whose = what if run_id is None else f"{what} of run {run_id!r}"
+            self.users.setdefault(value.integrity, whose)
 
 
 def check_store(store: SqlRunStore, blobs: BlobRoot, *, deep: bool = False) -> CheckReport:
@@ -83,14 +88,16 @@ def check_store(store: SqlRunStore, blobs: BlobRoot, *, deep: bool = False) -> C
         ValueUnavailable: the blobs cannot be reached.
     """
     known, problems = _Known(), list(_damages(store.database))
-    runs = [RunId(text) for text in _texts(store.database, run_table.c.id)]
+    runs = [RunId(text) for text in _values(store.database, run_table.c.id)]
     for run_id in runs:
         problems += _asked(run_id, _read_run, store, run_id, known)
-    for digest in map(Digest, _texts(store.database, plan_table.c.digest)):
+    for digest in map(Digest, _values(store.database, plan_table.c.digest)):
         problems += _asked(None, _read_plan, store, digest, known)
+    for number in _values(store.database, message_table.c.id):
+        problems += _asked(None, _read_message, store, number, known)
     # Rows before blobs: a row that was read has its blob, whoever works meanwhile.
     there = {blob.digest: blob.size_bytes for blob in blobs.survey()}
-    referenced = set(map(Digest, _texts(store.database, blob_ref.c.digest)))
+    referenced = set(map(Digest, _values(store.database, blob_ref.c.digest)))
     problems += _unprotected(store, known, referenced)
     for digest in sorted(referenced - (known.lost - known.named)):
         problems += _check_blob(store, blobs, digest, there.get(digest), known, deep)
@@ -119,7 +126,7 @@ def _damages(database: Database) -> Iterator[Problem]:
                 )
 
 
-def _texts(database: Database, column: sa.Column[str]) -> list[str]:
+def _values(database: Database, column: sa.Column[T]) -> list[T]:
     statement = database.statements.compile(sa.select(column).distinct())
     return [row[0] for row in _rows(database, statement)]
 
@@ -151,14 +158,22 @@ def _read_run(store: SqlRunStore, run_id: RunId, known: _Known) -> None:
             known.note(step.value, run_id, f"step {step.step_id!r}")
     store.list_attempts(run_id)
     store.list_expansions(run_id)
+    for wait in store.list_waits(run_id):
+        known.note(wait.default, run_id, f"default of step {wait.step_id!r}")
     store.list_events(run_id)
+
+
+def _read_message(store: SqlRunStore, number: int, known: _Known) -> None:
+    message = store.find_message(number)
+    if message is not None:  # else it went since it was listed
+        known.note(message.value, message.run_id, f"message {number}, {message.name!r}")
 
 
 def _read_plan(store: SqlRunStore, digest: Digest, known: _Known) -> None:
     try:
         plan = store.get_plan(digest)
     except StoreError:
-        if digest in _texts(store.database, plan_table.c.digest):
+        if digest in _values(store.database, plan_table.c.digest):
             raise
         return  # its last run was deleted since it was listed
     for blob in plan.blobs:
@@ -180,10 +195,12 @@ def _unprotected(store: SqlRunStore, known: _Known, referenced: set[Digest]) -> 
 def _still_named(store: SqlRunStore, known: _Known) -> set[Digest]:
     """Return what the rows name now: a run may have been deleted since they were read."""
     again = _Known()
-    for run_id in map(RunId, _texts(store.database, run_table.c.id)):
+    for run_id in map(RunId, _values(store.database, run_table.c.id)):
         list(_asked(run_id, _read_run, store, run_id, again))
-    for digest in map(Digest, _texts(store.database, plan_table.c.digest)):
+    for digest in map(Digest, _values(store.database, plan_table.c.digest)):
         list(_asked(None, _read_plan, store, digest, again))
+    for number in _values(store.database, message_table.c.id):
+        list(_asked(None, _read_message, store, number, again))
     return again.named
 
 

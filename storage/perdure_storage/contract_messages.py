@@ -122,6 +122,14 @@ class MessageContract:
 
         assert store.messages(_RUN, ["go"]) == []
 
+    def test_known_key_counts_more_than_a_condemned_blob(self, store: RunStore) -> None:
+        created(store)
+        store.send(a_message(dedup_key="k"))
+        store.condemn([digest("taken")])
+        value = a_value("x", place=Place.BLOB, name="taken")
+
+        assert store.send(a_message(dedup_key="k", value=value)) is None
+
     def test_event_is_for_every_run_that_was_there(self, store: RunStore) -> None:
         created(store)
         created(store, "later", created_at=_LATER)
@@ -215,6 +223,17 @@ class MessageContract:
         store.release_run(run, to=RunStatus.WAITING, wake_at=_LATER, heard=heard.id)
 
         assert [each.id for each in store.claimable()] == [_RUN]
+
+    def test_run_that_is_handed_back_to_go_on_is_not_asked_what_it_was_sent(
+        self, store: RunStore
+    ) -> None:
+        run = claimed(store)
+        store.commit([by(run, waits=(a_wait("run", "a"),))])
+        store.send(a_message())
+
+        store.release_run(run, to=RunStatus.QUEUED)
+
+        assert store.get_run(_RUN).wake_at is None
 
     def test_run_that_has_heard_everything_sleeps(self, store: RunStore) -> None:
         run = claimed(store)

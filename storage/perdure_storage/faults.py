@@ -99,6 +99,8 @@ CRASH_POINTS: Mapping[str, str] = {
     "absolve.after": "a condemned blob is absolved, nothing refers to it yet",
     "forget.before": "before old marks of condemned blobs are removed",
     "forget.after": "old marks of condemned blobs are removed",
+    "expire.before": "before old events are removed",
+    "expire.after": "old events are removed, their values are not",
     "pin.before": "before the blobs of a backup are pinned",
     "pin.after": "the blobs of a backup are pinned, the copy of the rows is not made",
     "backup.before-rename": "the copy of the rows is on the disk under a temporary name",

@@ -221,8 +221,7 @@ class MemoryRunStore:
             kept = self._runs.get(run.id)
             if kept is None or not guards.is_held(run, kept.record):
                 return False
-            unheard = [m for m in self._messages if m.id > heard and guards.is_for(m, kept.record)]
-            if any(_is_heard(kept, message) for message in unheard):
+            if to is RunStatus.WAITING and self._is_unheard(kept, heard):
                 wake_at = self._clock.now()
             self._set(kept, owner=None, status=to, wake_at=wake_at)
             return True
@@ -500,6 +499,11 @@ class MemoryRunStore:
         if run.status in RUN_TERMINAL:
             return False
         return not self._is_driven(run) or guards.token_of(run) == seen_dead
+
+    def _is_unheard(self, kept: _Run, heard: int) -> bool:
+        """Say whether a message is there for an open wait of the run that is newer."""
+        newer = [m for m in self._messages if m.id > heard and guards.is_for(m, kept.record)]
+        return any(_is_heard(kept, message) for message in newer)
 
     def _refuse_condemned(self, run_id: RunId, blobs: set[Digest]) -> None:
         taken = self._condemned.keys() & blobs

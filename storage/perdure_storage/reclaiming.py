@@ -10,7 +10,7 @@ from perdure_storage.blobs import BlobRoot
 from perdure_storage.collection import reclaim
 from perdure_storage.errors import BlobsCondemned, PerdureError
 from perdure_storage.protocols import RunStore
-from perdure_storage.records import CommitReport, Digest, RunCommit
+from perdure_storage.records import CommitReport, Digest, MessageRecord, RunCommit
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -30,7 +30,7 @@ def reclaiming(store: RunStore, blobs: BlobRoot) -> RunStore:
 
 
 class _Reclaiming:
-    """Everything that the store below does; three methods try twice."""
+    """Everything that the store below does; four methods try twice."""
 
     def __init__(self, below: RunStore, blobs: BlobRoot) -> None:
         self._below = below
@@ -44,6 +44,9 @@ class _Reclaiming:
 
     def reset_run(self, *args: Any, **kwargs: Any) -> Any:
         return self._twice(lambda: self._below.reset_run(*args, **kwargs))
+
+    def send(self, message: MessageRecord) -> MessageRecord | None:
+        return self._twice(lambda: self._below.send(message))
 
     def commit(self, batch: Sequence[RunCommit]) -> CommitReport:
         report = self._below.commit(batch)

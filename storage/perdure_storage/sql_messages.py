@@ -61,13 +61,13 @@ class Messages:
         if message.run_id is not None:
             run = self._require_run(transaction, message.run_id)
             guards.require_live(run.id, run.status, "signal")
+        made = transaction.row(statements.insert_message, **self._messages.named(row))
+        if made is None:
+            return None
         blobs = guards.blobs_of_value(message.value)
         if taken := find_condemned(self._database, transaction, blobs):
             refusal = guards.condemned(message.run_id or RunId(""), taken)
             raise BlobsCondemned(refusal.message, digests=refusal.digests)
-        made = transaction.row(statements.insert_message, **self._messages.named(row))
-        if made is None:
-            return None
         sent = self._messages.numbered(message, made[0])
         refs = [("message", str(sent.id), "", 0, digest) for digest in blobs]
         transaction.insert(statements.insert_blob_ref, refs)
@@ -96,24 +96,38 @@ class Messages:
         )
         return [self._messages.unpack(row) for row in rows]
 
+    def find_message(self, number: int) -> MessageRecord | None:
+        """Return one message, whoever it is for, or None."""
+        row = self._database.read(lambda t: t.row(self._statements.find_message, of_id=number))
+        return None if row is None else self._messages.unpack(row)
+
     def list_waits(self, run_id: RunId) -> list[WaitRecord]:
         """Return the waits of a run, as ``RunStore.list_waits`` says."""
         rows = self._database.read(lambda t: t.rows(self._statements.list_waits, run_id=run_id))
         return [self._waits.unpack(row) for row in rows]
 
-    def is_unheard(self, transaction: Transaction, run_id: RunId, heard: int) -> bool:
-        """Say whether a message is there for an open wait of the run that is newer than ``heard``.
+    def hold(self, transaction: Transaction) -> None:
+        """Let nobody send until the transaction ends.
 
-        To be asked under the run's lock; from then on until the transaction ends nobody sends.
+        To be asked before the run is locked: who sends to it locks in this order, too.
         """
         if self._statements.hold_messages is not None:
             transaction.row(self._statements.hold_messages)
+
+    def is_unheard(self, transaction: Transaction, run_id: RunId, heard: int) -> bool:
+        """Say whether a message is there for an open wait of the run that is newer than ``heard``.
+
+        To be asked in a transaction that holds messages back, under the run's lock.
+        """
         found = transaction.row(self._statements.find_unheard, of_run=run_id, heard=heard)
         return found is not None
 
     def forget_events(self, before: datetime) -> int:
         """Remove old events, as ``RunStore.forget_events`` says."""
-        return self._database.write(lambda t: self._forget(t, before))
+        crash_point("expire.before")
+        gone = self._database.write(lambda t: self._forget(t, before))
+        crash_point("expire.after")
+        return gone
 
     def _forget(self, transaction: Transaction, before: datetime) -> int:
         statements = self._statements

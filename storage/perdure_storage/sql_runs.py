@@ -321,6 +321,8 @@ class SqlRunStore:
         wake_at: datetime | None,
         heard: int,
     ) -> bool:
+        if to is RunStatus.WAITING:
+            self._messages.hold(transaction)
         stored = self._lock(transaction, run.id)
         if stored is None or not guards.is_held(run, stored):
             return False
@@ -375,6 +377,10 @@ class SqlRunStore:
 
     def messages(self, run_id: RunId, names: Collection[str]) -> list[MessageRecord]:
         return self._messages.list_messages(run_id, names)
+
+    def find_message(self, number: int) -> MessageRecord | None:
+        """Return one message, whoever it is for, or None if it is not there."""
+        return self._messages.find_message(number)
 
     def forget_events(self, before: datetime) -> int:
         return self._messages.forget_events(before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,15 @@ import pytest
 from perdure_storage.blobs import BlobRoot, open_blobs
 from perdure_storage.checking import check_store
 from perdure_storage.connect import open_run_store
-from perdure_storage.contract_samples import NOW, a_step, a_value, by, claimed
+from perdure_storage.contract_samples import (
+    NOW,
+    a_message,
+    a_step,
+    a_value,
+    a_wait,
+    by,
+    claimed,
+)
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.records import Digest, PinRecord, Place, RunEnd, StepId, StepKey, StoredValue
 from perdure_storage.sql_runs import SqlRunStore
@@ -62,6 +71,44 @@ def test_a_blob_that_a_pinned_backup_needs_is_one(store: SqlRunStore, blobs: Blo
     (problem,) = check_store(store, blobs).problems
 
     assert "a pinned backup" in problem.message
+
+
+def test_values_of_messages_and_the_defaults_of_waits_are_looked_at(
+    store: SqlRunStore, blobs: BlobRoot
+) -> None:
+    run = claimed(store)
+    values = [stored(blobs, name) for name in (b"late", b"signal", b"event")]
+    store.commit([by(run, waits=(a_wait("run", "w", default=values[0]),))])
+    store.send(a_message(value=values[1]))
+    store.send(a_message(None, value=values[2]))
+    assert check_store(store, blobs, deep=True).problems == ()
+    for value in values:
+        blobs.delete(value.integrity)
+
+    said = sorted(problem.message for problem in check_store(store, blobs).problems)
+
+    assert [message.partition(": ")[0] for message in said] == [
+        "default of step 'w' of run 'run'",
+        "message 1, 'go' of run 'run'",
+        "message 2, 'go'",
+    ]
+
+
+def test_messages_that_were_changed_are_told_of(
+    store: SqlRunStore, blobs: BlobRoot, tmp_path: Path
+) -> None:
+    claimed(store)
+    store.send(a_message(None))
+    with sqlite3.connect(tmp_path / "perdure.db") as connection:
+        connection.execute("UPDATE message SET name = 'other'")
+    connection.close()
+
+    (problem,) = check_store(store, blobs).problems
+
+    assert (problem.kind, "message 1 ('other') was tampered with" in problem.message) == (
+        "row",
+        True,
+    )
 
 
 def test_what_nothing_refers_to_is_none(store: SqlRunStore, blobs: BlobRoot) -> None:

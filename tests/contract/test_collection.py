@@ -27,7 +27,16 @@ from perdure_storage.collection import (
     forget_old_marks,
     reclaim,
 )
-from perdure_storage.contract_samples import a_plan, a_step, a_value, by, claimed, created, digest
+from perdure_storage.contract_samples import (
+    a_message,
+    a_plan,
+    a_step,
+    a_value,
+    by,
+    claimed,
+    created,
+    digest,
+)
 from perdure_storage.errors import BlobsCondemned
 from perdure_storage.faults import InjectedCrash
 from perdure_storage.memory import MemoryRunStore
@@ -297,6 +306,16 @@ def test_a_run_is_made_at_once_of_blobs_that_were_condemned_and_put_again(
 
     created(store, "new", plan=plan)
     store.request_cancel(RunId("new"))
+
+    assert world.store.unreferenced([world.orphan]) == []
+
+
+def test_a_signal_takes_back_what_is_still_there(worlds: Callable[[], World]) -> None:
+    world = worlds()
+    world.store.condemn([world.orphan])
+    store = reclaiming(world.store, world.blobs)
+
+    assert store.send(a_message(value=_value_of(world.orphan))) is not None
 
     assert world.store.unreferenced([world.orphan]) == []
 

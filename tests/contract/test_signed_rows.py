@@ -12,9 +12,11 @@ import pytest
 
 from perdure_storage.connect import open_run_store
 from perdure_storage.contract_samples import (
+    a_message,
     a_plan,
     a_step,
     a_value,
+    a_wait,
     an_attempt,
     an_expansion,
     by,
@@ -31,6 +33,8 @@ from perdure_storage.signing import KeyFile, load_or_create_key
 KEY = bytes(range(32))
 ERROR = ErrorRecord(type="E", message="m", cause=Cause.USER_ERROR, pickled=b"pickle")
 _RUN = RunId("run")
+_WAITER = "step 'w' of run 'run'"
+_FIRST = r"message 1 \('go'\)"
 
 
 @pytest.fixture
@@ -51,7 +55,10 @@ def path(tmp_path: Path) -> Path:
     )
     tries = (an_attempt("run", "b", cause=Cause.USER_ERROR, error=ERROR),)
     grown = (an_expansion("run", "b"),)
-    store.commit([by(run, *steps, attempts=tries, expansions=grown)])
+    waits = (a_wait("run", "w", default=value), a_wait("run", "v", name="stop"))
+    store.commit([by(run, *steps, attempts=tries, expansions=grown, waits=waits)])
+    store.send(a_message(value=a_value("1")))
+    store.send(a_message(value=a_value("2"), match={"n": 1}))
     end = RunEnd(status=RunStatus.FAILED, error=ERROR)
     lost = (StepKey("lost", 1),)  # type: ignore[arg-type]
     store.commit([by(run, lost=lost, end=end)])
@@ -129,6 +136,14 @@ def _list_expansions(store: RunStore) -> object:
     return store.list_expansions(_RUN)
 
 
+def _list_waits(store: RunStore) -> object:
+    return store.list_waits(_RUN)
+
+
+def _list_messages(store: RunStore) -> object:
+    return store.messages(_RUN, ["go", "evil"])
+
+
 def _list_runs(store: RunStore) -> object:
     return store.list_runs(RunQuery())
 
@@ -154,6 +169,19 @@ def _list_attempts(store: RunStore) -> object:
             "the graph that step 'a' of run 'run' gave",
         ),
         ("plan SET body = x'80'", _list_expansions, "plan blake3:child"),
+        ("wait SET deadline_us = 1 WHERE step_id = 'w'", _list_waits, f"what {_WAITER} waits for"),
+        ("wait SET value = NULL WHERE step_id = 'w'", _list_waits, f"what {_WAITER} waits for"),
+        ("wait SET name = 'evil' WHERE step_id = 'w'", _list_waits, f"what {_WAITER} waits for"),
+        (
+            "wait SET mac = (SELECT mac FROM wait AS o WHERE o.step_id = 'v') WHERE step_id = 'w'",
+            _list_waits,
+            f"what {_WAITER} waits for",
+        ),
+        ("message SET value = x'80' WHERE id = 1", _list_messages, _FIRST),
+        ("message SET match = '{\"n\":1}' WHERE id = 1", _list_messages, _FIRST),
+        ("message SET at_us = 1 WHERE id = 1", _list_messages, _FIRST),
+        ("message SET name = 'evil' WHERE id = 1", _list_messages, r"message 1 \('evil'\)"),
+        ("message SET mac = NULL WHERE id = 1", _list_messages, _FIRST),
         ("plan SET blobs = '[]'", _get_plan, "plan blake3:plan"),
         ("attempt SET error = x'80'", _list_attempts, "attempt 1 of step 'b' of run 'run'"),
     ],

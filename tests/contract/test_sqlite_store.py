@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,12 @@ from perdure_storage.connect import open_run_store
 from perdure_storage.contract_samples import (
     LEASE_S,
     NOW,
+    a_message,
     a_plan,
     a_run,
     a_step,
     a_value,
+    a_wait,
     an_owner,
     by,
     claimed,
@@ -398,6 +401,36 @@ def test_steps_and_own_runs_are_read_by_index(store: SqlRunStore) -> None:
         assert "SCAN" not in plan
 
 
+def test_sleepers_are_found_by_an_index_of_their_own(store: SqlRunStore) -> None:
+    statement = store._statements.next_wake
+    plan = _plan(store, statement.sql, tuple(None for _ in statement.names))
+
+    assert plan == "SEARCH run USING INDEX ix_run_waiting (wake_at_us>?)"
+
+
+def test_messages_and_who_waits_for_them_are_read_by_index(store: SqlRunStore) -> None:
+    statements = store._statements
+    wanted_of = (
+        (statements.list_waits, ("SEARCH wait",)),
+        (statements.list_messages, ("ix_message_receiver (receiver=? AND name=?)",)),
+        (
+            statements.find_unheard,
+            ("SEARCH wait", "ix_message_receiver (receiver=? AND name=? AND id>?)", "SEARCH step"),
+        ),
+        (statements.wake_for_event, ("ix_wait_event (name=?)", "sqlite_autoindex_run_1")),
+        (statements.deliver, ("SEARCH wait",)),
+        (statements.find_message, ("SEARCH message USING INTEGER PRIMARY KEY",)),
+    )
+
+    for statement, wanted in wanted_of:
+        plan = _plan(store, statement.sql, tuple(None for _ in statement.names))
+        scans = [
+            line for line in plan.splitlines() if "SCAN" in line and "VIRTUAL TABLE" not in line
+        ]
+        assert scans == [], plan
+        assert all(part in plan for part in wanted), plan
+
+
 def test_a_large_inline_value_is_kept_as_it_is(store: SqlRunStore) -> None:
     run = claimed(store)
     value = a_value("x" * 32 * 1024)
@@ -415,7 +448,7 @@ from pathlib import Path
 from perdure_storage.connect import open_run_store
 from perdure_storage.contract_samples import *
 from perdure_storage.lifecycle import RunStatus
-from perdure_storage.records import PinRecord, RunEnd, RunId, StepKey
+from perdure_storage.records import Delivery, PinRecord, Place, RunEnd, RunId, StepKey
 
 store = open_run_store(sys.argv[1])
 run = store.find_run(RunId("run"))
@@ -452,6 +485,17 @@ match sys.argv[2]:
         store.pin(PinRecord(id="new", at=NOW))
     case "unpin":
         store.unpin("old")
+    case "wait":
+        store.commit([by(run, waits=(a_wait("run", "b"),))])
+    case "deliver":
+        delivery = Delivery(1, "w", 1)
+        store.commit([by(run, a_step("run", "w"), deliveries=(delivery,))])
+    case "send":
+        store.send(a_message(value=a_value(place=Place.BLOB, name="sent")))
+    case "emit":
+        store.send(a_message(None, at=NOW + timedelta(days=1)))
+    case "expire":
+        store.forget_events(NOW)
     case "renew":
         store.renew(an_owner(), 100.0)
 """
@@ -467,6 +511,18 @@ DEATHS = [
     ("commit.before", "commit", False),
     ("commit.in-transaction", "commit", False),
     ("commit.after", "commit", True),
+    ("wait.before", "wait", False),
+    ("commit.in-transaction", "wait", False),
+    ("wait.after", "wait", True),
+    ("deliver.before", "deliver", False),
+    ("commit.in-transaction", "deliver", False),
+    ("deliver.after", "deliver", True),
+    ("send.before", "send", False),
+    ("send.after", "send", True),
+    ("send.before", "emit", False),
+    ("send.after", "emit", True),
+    ("expire.before", "expire", False),
+    ("expire.after", "expire", True),
     ("lost.before", "lost", False),
     ("commit.in-transaction", "lost", False),
     ("lost.after", "lost", True),
@@ -518,7 +574,9 @@ def test_a_method_lands_whole_or_not_at_all_when_its_process_is_killed(
     store.delete_run(RunId("deleted"))
     run = claimed(store)
     blob = a_value(place=Place.BLOB, name="blob")
-    store.commit([by(run, a_step("run", "a", value=blob))])
+    store.commit([by(run, a_step("run", "a", value=blob), waits=(a_wait("run", "w"),))])
+    store.send(a_message())
+    store.send(a_message(None, at=NOW - timedelta(seconds=1)))
     store.condemn([digest("marked")])
     store.pin(PinRecord(id="old", at=NOW))
     store.close()

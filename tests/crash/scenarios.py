@@ -176,6 +176,7 @@ def delete_again_and_run_anew(client: Perdure) -> None:
 def delete_and_collect(client: Perdure) -> None:
     """Delete the run, and leave everything so old that gc takes it."""
     run_everything(client)
+    client.emit("landed", b"a value that only an event refers to" * 2000)
     client.runtime.blobs.spool("gone").put([b"a value of a run that is not there"])
     delete_rows(client)
     collect(client)
@@ -199,7 +200,7 @@ def collect(client: Perdure) -> None:
 
 def collect_after(client: Perdure, time: timedelta) -> None:
     client.runtime.clock = ManualClock(SystemClock().now() + time)
-    client.gc()
+    client.gc(keep="1d")
     client.runtime.clock = SystemClock()
 
 
@@ -356,6 +357,7 @@ SCENARIOS = {
         points=(
             *("condemn.before", "condemn.after", "blob.before-delete", "blob.after-delete"),
             *("free.before", "free.after", "forget.before", "forget.after"),
+            *("expire.before", "expire.after"),
             *("leftover.before-remove", "leftover.after-remove"),
         ),
     ),

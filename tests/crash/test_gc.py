@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -50,6 +52,7 @@ def prepared(folder: Path) -> Path:
         left = Path(client.settings.blobs) / client.runtime.store.store_id / "incoming"
         (left / ".1-half.tmp").write_bytes(b"half a blob")
         client.runtime.store.condemn([min(client.runtime.blobs.list_digests())])
+        client.emit("landed", b"a value that only an event refers to" * 2000)
         make_old(client)
         client.run(steps.losing, n=4, run_id="young")
     return place
@@ -67,7 +70,7 @@ def collect(place: Path, wire: Tripwire) -> None:
         runtime.store = Counted(runtime.store, wire, "store")  # type: ignore[assignment]
         runtime.blobs = Counted(runtime.blobs, wire, "blobs")  # type: ignore[assignment]
         runtime.logs = Counted(runtime.logs, wire, "logs")  # type: ignore[assignment]
-        client.gc(keep_last=1)
+        client.gc(keep="20d", keep_last=1)
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class Contents:
     blobs: frozenset[str]
     leftovers: frozenset[str]
     tombstones: frozenset[str]
+    events: tuple[str, ...]
     problems: tuple[object, ...]
 
 
@@ -89,8 +93,14 @@ def contents(place: Path) -> Contents:
             blobs=frozenset(runtime.blobs.list_digests()),
             leftovers=frozenset(f"{left.area}/{left.name}" for left in runtime.blobs.leftovers()),
             tombstones=frozenset(runtime.store.list_tombstones(SystemClock().now())),
+            events=names_of_events(place),
             problems=check_store(runtime.rows, runtime.blobs, deep=True).problems,
         )
+
+
+def names_of_events(place: Path) -> tuple[str, ...]:
+    with contextlib.closing(sqlite3.connect(place / "perdure.db")) as connection:
+        return tuple(row[0] for row in connection.execute("SELECT name FROM message"))
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -107,6 +117,9 @@ def test_the_next_gc_leaves_the_same_whichever_call_the_first_dies_at(
     before = contents(prepared)
     assert len(before.blobs) > len(wanted.blobs) > 0
     assert len(before.leftovers) > len(wanted.leftovers)
+
+    assert wanted.events == ()
+    assert before.events == ("landed",)
 
     deaths = 0
     for at in range(1, NEVER):

@@ -28,6 +28,9 @@ READS = {
     "list_attempts",
     "list_events",
     "list_expansions",
+    "list_waits",
+    "messages",
+    "next_wake",
     "list_tombstones",
     "unreferenced",
     "list_condemned",
@@ -44,11 +47,13 @@ STORE_POINTS = (
     "release.",
     "commit.",
     "expansion.",
+    "wait.",
+    "deliver.",
     "lost.",
     "terminal.",
 )
-MORE_POINTS = ("reset.", "cancel.", "pause.", "delete.", "migration.", "store.")
-GC_POINTS = ("free.", "condemn.", "absolve.", "forget.", "pin.", "unpin.")
+MORE_POINTS = ("reset.", "send.", "cancel.", "pause.", "delete.", "migration.", "store.")
+GC_POINTS = ("free.", "condemn.", "absolve.", "forget.", "expire.", "pin.", "unpin.")
 ELSEWHERE = {"commit.before-telling": "the coordinator's: it follows the store's commit"}
 
 

@@ -148,6 +148,7 @@ class _Collection:
         for leftover in stale:
             self.remove(leftover)
         self.finish_deletions()
+        self.forget_events()
         blobs = self.collect_blobs(runs)
         self.kept["pins"] = len(self.store.list_pins())
         self.kept["blobs younger than the grace"] = blobs.young
@@ -204,6 +205,14 @@ class _Collection:
         self.runtime.sweep_deleted(run_id)
         return True
 
+    def forget_events(self) -> None:
+        """Forget the events that are as old as runs that go, but for what a live run may take.
+
+        A rule about tags says nothing about events, which have none.
+        """
+        if self.policy.keep is not None and not self.policy.tags:
+            self.store.forget_events(self.now - self.policy.keep)
+
     # --- beside the rows ----------------------------------------------------------------------
     def stale_leftovers(self) -> Iterator[Leftover]:
         """Yield old files, logs of runs that are gone, and spools of runs that do not go on."""
@@ -243,6 +252,8 @@ class _Rehearsal(_Collection):
     dry_run = True
 
     def finish_deletions(self) -> None: ...
+
+    def forget_events(self) -> None: ...
 
     def delete(self, run_id: RunId) -> bool:
         return True
