@@ -187,7 +187,7 @@ class ArgumentWriter:
         text.append("step")
         return FromStep(self._ids[source], _positive(path, source.spec.options.outputs))
 
-    def _reference(self, ref: StepRef, where: str, text: list[str]) -> Arg:
+    def _reference(self, ref: StepRef, where: str, text: list[str]) -> FromStep:
         """Return the value of a step of the run that this graph will be part of."""
         if not self._is_growth:
             raise DefinitionError(
@@ -198,6 +198,10 @@ class ArgumentWriter:
         return FromStep(ref.step_id, tuple(Item(key) for key in ref.path))
 
     def _mention(self, mention: Mention, where: str, text: list[str]) -> Arg:
+        if isinstance(mention.node, StepRef):
+            value = self._reference(mention.node, where, [])
+            text.append("ref")
+            return RefTo(value.step, tuple(part for part in value.path if isinstance(part, Item)))
         target = resolve(mention.node)
         source = source_of(target) if type(target) is Node else None
         if mention.items and not (isinstance(source, Call) and not path_of(target)):

@@ -255,7 +255,9 @@ class _Execution:
             kept = self._values[source]
         return _projected(kept.decode(self._codecs), path, target)
 
-    def _mention(self, node: Node) -> StepRef:
+    def _mention(self, node: Node | StepRef) -> StepRef:
+        if isinstance(node, StepRef):
+            return node
         target = resolve(node)
         source = source_of(target) if type(target) is Node else None
         if not isinstance(source, Call):

@@ -19,6 +19,8 @@ def of_ended(row: StepRecord, attempts: Sequence[AttemptRecord]) -> str:
     reason = row.reason or "it had not run before"
     if row.status is StepStatus.SKIPPED:
         return f"{row.step_id} was skipped: {reason}"
+    if row.status is StepStatus.CANCELLED:
+        return _with_tries(f"{row.step_id} was cancelled: {reason}", attempts, least=1)
     if reason.startswith("has the value of "):
         return f"{row.step_id} {reason}"
     if row.attempt == 0:

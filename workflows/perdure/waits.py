@@ -125,53 +125,75 @@ def wait(
     num_returns: int | Any = 1,
     timeout: Duration | Any = None,
     cancel_rest: bool = False,
-) -> tuple[Any, Any]:
+) -> tuple[list[StepRef], list[StepRef]]:
     """Make a node that ends once some of several steps are done, and unpack it into two.
 
     ``done, pending = perdure.wait([a, b])``: lists of ``StepRef`` in the order of ``nodes``,
     recorded when it ends, so that a resume does not ask again. ``perdure.get(done)`` gives the
-    values.
+    values. A step that is skipped or cancelled is never done: it is pending, and not waited for.
 
     Args:
         nodes: a list of nodes, a map (its children are meant), or references of an earlier wait.
         num_returns: how many have to be done.
         timeout: after which it ends with those that are done by then; None: never.
-        cancel_rest: end the others, if nobody else needs them; else they go on.
+        cancel_rest: end the others and what only they need, unless somebody else needs it.
 
     Raises:
         DefinitionError: there are not so many, or something else than a node is among them.
     """
-    if isinstance(num_returns, bool) or not isinstance(num_returns, int) or num_returns < 1:
-        raise DefinitionError(f"wait: num_returns={num_returns!r}: write a whole number, 1 or more")
+    if not isinstance(num_returns, Node):
+        _check_count(num_returns)
     if timeout is not None and not isinstance(timeout, Node):
         parse_duration(timeout, what="timeout")
+    if not isinstance(nodes, Node | list | tuple):
+        raise DefinitionError(f"wait: {nodes!r:.80} is no list of nodes: write wait([a, b])")
     if isinstance(nodes, Node):
         mentioned: Any = Mention(nodes, items=True)
+        of: Any = Mention(nodes)
     else:
         strange = next((each for each in nodes if not isinstance(each, Node | StepRef)), None)
         if strange is not None:
             raise DefinitionError(f"wait: {strange!r:.80} is no node, so it is there already")
-        if len(nodes) < num_returns:
+        if isinstance(num_returns, int) and len(nodes) < num_returns:
             raise DefinitionError(f"wait: num_returns={num_returns} of {len(nodes)} nodes")
-        mentioned = [Mention(each) if isinstance(each, Node) else each for each in nodes]
-    result: Any = _wait.bind(mentioned, num_returns, timeout, cancel_rest)
+        mentioned, of = [Mention(each) for each in nodes], None
+    result: Any = _wait.bind(mentioned, num_returns, timeout, cancel_rest, of)
     done, pending = result
     return done, pending
 
 
 @task(name="wait", cpus=0, volatile=True, outputs=2)
-def _wait(refs: list[Any], num_returns: int, timeout: Any, cancel_rest: bool) -> Any:
-    if not all(isinstance(ref, StepRef) for ref in refs):
-        return list(refs), []  # the map was taken over whole: all of it is done
-    if len(refs) < num_returns:
-        raise ValueError(f"wait: num_returns={num_returns}, but there are {len(refs)} steps")
+def _wait(
+    targets: Any, num_returns: int, timeout: Any, cancel_rest: bool, of: StepRef | None
+) -> Any:
+    """Begin to wait for references, or for the items of a map that is there by its value."""
+    _check_count(num_returns)
+    if not isinstance(targets, list | tuple):
+        raise DefinitionError(
+            f"wait takes the node of a map or of a list, but the value of {of} is of type "
+            f"{type(targets).__name__}: write perdure.wait([node])"
+        )
+    if len(targets) < num_returns:
+        raise ValueError(f"wait: num_returns={num_returns}, but there are {len(targets)} steps")
     return Pause(
         kind="steps",
         timeout_s=_seconds(timeout),
-        steps=tuple(refs),
+        steps=tuple(_meant(target, of, index) for index, target in enumerate(targets)),
         wanted=num_returns,
         cancel_rest=cancel_rest,
     )
+
+
+def _check_count(count: Any) -> None:
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise DefinitionError(f"wait: num_returns={count!r}: write a whole number, 1 or more")
+
+
+def _meant(target: Any, of: StepRef | None, index: int) -> StepRef:
+    if isinstance(target, StepRef):
+        return target
+    assert of is not None
+    return StepRef(of.step_id, (*of.path, index))
 
 
 def _checked(name: Any, timeout: Any, schema: Any, default: Any) -> dict[str, Any]:

@@ -179,6 +179,7 @@ def mark_done(run: RunState, step: StepState) -> list[StepState]:
     Who takes its items has had them since it expanded, if it did; but its value only now.
     """
     run.unfinished -= 1
+    run.arrive(step)
     for dep in step.deps:
         run.steps[dep].open_consumers -= 1
     freed = []
@@ -190,7 +191,7 @@ def mark_done(run: RunState, step: StepState) -> list[StepState]:
         elif consumer.answer == step.id and consumer.status is StepStatus.WAITING:
             run.answered.append(consumer)
     for follower in step.followers:
-        if follower.status is StepStatus.WAITING:
+        if follower.status is StepStatus.WAITING and follower.answer:
             run.answered.append(follower)
         elif follower.status is StepStatus.PENDING and step.items is None:
             follower.missing -= 1

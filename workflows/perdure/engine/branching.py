@@ -189,6 +189,7 @@ def _record(run: RunState, step: StepState, now: datetime) -> None:
 def _done(run: RunState, step: StepState) -> list[StepState]:
     """Count a skipped step as done: for those that are after it without taking its value."""
     run.unfinished -= 1
+    run.arrive(step)
     for dep in step.deps:
         run.steps[dep].open_consumers -= 1
     freed = []

@@ -26,7 +26,7 @@ from perdure.engine.events import (
 from perdure.engine.outcomes import on_ended, progress
 from perdure.engine.placing import first_ready, place
 from perdure.engine.state import EngineState, RunState
-from perdure.engine.waits import LINGER, next_deadline
+from perdure.engine.waits import LINGER, can_end, next_deadline
 from perdure.engine.waking import end_races, on_heard, wake_due
 from perdure_storage.lifecycle import RunStatus, StepStatus
 from perdure_storage.records import Cause, ErrorRecord, RunEnd
@@ -179,7 +179,7 @@ def _finish_runs(
 
 def _sleeps(run: RunState, due: datetime | None, now: datetime) -> bool:
     """Say whether everything in a run waits, and for some time to come."""
-    if run.unheard or not run.waits or _can_start(run):
+    if run.unheard or _can_start(run) or not can_end(run):
         return False
     return due is None or due > now + LINGER
 
@@ -205,7 +205,7 @@ def _end_of(run: RunState) -> RunEnd | None:
 
 
 def _can_go_on(run: RunState) -> bool:
-    return bool(run.waits) or _can_start(run)
+    return _can_start(run) or can_end(run)
 
 
 def _can_start(run: RunState) -> bool:

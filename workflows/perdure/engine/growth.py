@@ -151,6 +151,7 @@ def reach(run: RunState, step_id: str, now: datetime) -> bool:
     if root.is_done and expansion.generation == root.generation:
         plan = plan_of(expansion)
         if is_rooted(run, plan, now):
+            leave_ended(run, root)
             settle_graft(run, graft(run, root, expansion, plan), now)
     return step_id in run.steps
 
@@ -171,7 +172,10 @@ def settle_graft(run: RunState, grafted: Graft, now: datetime) -> None:
     hold(run, grafted.own, now)
     hold(run, grafted.donated, now, reason=f"taken over from {run.record.reuse_from}")
     forget_gone(run, root)
-    settle_selects(run, [run.steps[member] for member in root.members], now)
+    members = [run.steps[member] for member in root.members]
+    for member in members:
+        _end_again(run, member)
+    settle_selects(run, members, now)
     above = {dep for member in root.members for dep in run.steps[member].deps}
     run.count_missing({*root.members, *above})
     if run.steps[root.answer].is_done:
@@ -208,12 +212,9 @@ def _match_own(
         (
             row
             for row in rows
-            if _key(row) not in kept
-            and not is_unneeded(row)
-            and (_key(row) in used or row.step_id in root.members)
+            if _key(row) not in kept and (_key(row) in used or row.step_id in root.members)
         ),
     )
-    leave_unneeded(run, (row for row in rows if row.step_id in root.members))
     run.grown[root.id] = [
         row for row in rows if _key(row) not in used and row.step_id not in root.members
     ]
@@ -347,19 +348,26 @@ def forget_gone(run: RunState, root: StepState) -> None:
             run.steps[member].value = msgspec.structs.replace(value, place=Place.NONE, data=None)
 
 
-def is_unneeded(row: StepRecord) -> bool:
-    """Say whether a row says of a step that it was ended because nobody needed it."""
-    return row.current and row.caught and row.status is StepStatus.CANCELLED
+def leave_ended(run: RunState, root: StepState) -> None:
+    """Let rows stand by which steps of a graph were ended as nobody needed them.
+
+    For a graph that comes back as it was: what decided that is part of it, and stands too.
+    """
+    rows = run.grown.get(root.id, ())
+    ended = [row for row in rows if row.current and row.status is StepStatus.CANCELLED]
+    run.ended.update((row.step_id, row) for row in ended)
+    run.grown[root.id] = [row for row in rows if row not in ended]
 
 
-def leave_unneeded(run: RunState, rows: Iterable[StepRecord]) -> None:
-    """Take up which steps nobody needed, in a run that is loaded or a graph that comes back."""
-    for row in rows:
-        step = run.steps.get(row.step_id)
-        if step is not None and is_unneeded(row) and step.status is StepStatus.PENDING:
-            step.status, step.generation = StepStatus.CANCELLED, row.generation
-            step.unneeded, step.reason = True, row.reason
-            run.unfinished -= 1
+def _end_again(run: RunState, member: StepState) -> None:
+    row = run.ended.get(member.id)
+    if row is None or member.status is not StepStatus.PENDING:
+        return
+    if row.fingerprint == run.fingerprints[member.id]:
+        del run.ended[member.id]
+        member.status, member.generation = StepStatus.CANCELLED, row.generation
+        member.unneeded, member.reason = True, row.reason
+        run.unfinished -= 1
 
 
 def retire_rows(run: RunState, rows: Iterable[StepRecord]) -> None:

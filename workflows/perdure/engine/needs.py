@@ -1,64 +1,149 @@
-"""Steps that nobody needs any more: losers of a race are ended, by rows that a resume keeps to."""
+"""Steps that nobody needs any more: losers of a race are ended, by rows that a resume keeps to.
+
+The rows are in the commit of what decided the race. When a run is loaded the losers are found
+anew from what was decided, so that a row stands no longer than the decision does.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
+from typing import NamedTuple
 
 from perdure.engine.commands import Kill
-from perdure.engine.growth import descendants
 from perdure.engine.matching import match_name
+from perdure.engine.racing import STEPS, standing
 from perdure.engine.state import EngineState, RunState, StepState
-from perdure.engine.waits import end_wait
+from perdure.plan import RefTo, upstream
 from perdure_storage.lifecycle import StepStatus
-from perdure_storage.records import Cause, StepId, StepRecord
+from perdure_storage.records import Cause, StepId, StepKey, StepRecord, WaitRecord
+
+
+class Losers(NamedTuple):
+    """What was ended because nobody needs it, and who may move on now."""
+
+    ended: list[StepState]
+    freed: list[StepState]
+
+
+def end_losers(run: RunState, wait: StepState, now: datetime) -> Losers:
+    """End what a wait that is over leaves, as far as nobody else needs it."""
+    _, pending, _ = standing(run, run.decided[wait.id].match)
+    left = dict.fromkeys([*(ref.step_id for ref in pending), *upstream(wait.plan)])
+    steps = [run.steps[name] for name in left if name in run.steps]
+    return end_unneeded(run, steps, f"not needed: {wait.id} had enough", now)
 
 
 def end_unneeded(
-    engine: EngineState,
     run: RunState,
-    steps: Iterable[StepState],
+    candidates: Iterable[StepState],
     reason: str,
     now: datetime,
     *,
     besides: StepState | None = None,
-) -> list[StepState]:
-    """End those of ``steps`` that are not done and that nobody needs; return who may move on now.
+) -> Losers:
+    """End steps that nobody needs any more, with all that only they need.
 
     Args:
-        engine: takes the attempts to kill.
         run: the run.
-        steps: the losers.
-        reason: why they are not needed.
+        candidates: the losers.
+        reason: why they are not needed, for their rows.
         now: the time.
         besides: a step whose need of them does not count: it does without them.
     """
-    freed: list[StepState] = []
-    for step in steps:
-        if step.is_done or step.status is StepStatus.FAILED or _is_needed(step, besides):
+    losers = Losers([], [])
+    mentioned = _mentioned(run)
+    stack = list(candidates)[::-1]
+    while stack:
+        step = stack.pop()
+        if _is_over(step) or step.status is StepStatus.FAILED:
             continue
-        for each in (step, *descendants(run, step)):
-            if not each.is_done:
-                _stop(engine, run, each)
-        step.unneeded = True
-        step.reason = reason
-        run.outbox.steps.append(_row(run, step, now))
-        freed += _count_as_done(run, step)
-    return freed
+        if _is_needed(step, besides, mentioned) or step.id in run.outputs:
+            continue
+        losers.freed.extend(_end(run, step, reason, now))
+        losers.ended.append(step)
+        if any(isinstance(ref, RefTo) for ref in step.refs):
+            mentioned = _mentioned(run)
+        below = (*upstream(step.plan), *step.plan.after, *step.members)
+        stack += [run.steps[name] for name in below if name in run.steps]
+    return losers
 
 
-def _is_needed(step: StepState, besides: StepState | None) -> bool:
-    takers = (*step.consumers, *step.followers)
-    return any(taker is not besides and not taker.is_done for taker in takers)
-
-
-def _stop(engine: EngineState, run: RunState, step: StepState) -> None:
-    calls = tuple(call for call, running in run.running.items() if running is step)
+def kill(engine: EngineState, run: RunState, losers: Losers) -> None:
+    """End the attempts of steps that were ended."""
+    calls = tuple(call for call, step in run.running.items() if step in losers.ended)
     if calls:
         engine.kills.append(Kill(run.executor, calls, Cause.CANCELLED))
-    end_wait(run, step)
-    step.status = StepStatus.CANCELLED
+
+
+def _is_over(step: StepState) -> bool:
+    return step.is_done or step.status is StepStatus.CANCELLED
+
+
+def _is_needed(step: StepState, besides: StepState | None, mentioned: Collection[str]) -> bool:
+    """Say whether a step that is not over needs this one, or what its graph is made of."""
+    if step.id in mentioned:
+        return True
+    return any(user is not besides and not _is_over(user) for user in _users(step))
+
+
+def _users(step: StepState) -> Iterable[StepState]:
+    selects = (user for user in step.users if user.branches)
+    return (*step.consumers, *step.followers, *selects)
+
+
+def _mentioned(run: RunState) -> set[str]:
+    """Return the steps that steps which are not over name without taking their value.
+
+    Those of a graph are named with the step that gave it.
+    """
+    named = {
+        ref.step
+        for step in run.steps.values()
+        if not _is_over(step)
+        for ref in step.refs
+        if isinstance(ref, RefTo)
+    }
+    for waiting in run.waits.values():
+        if waiting.wait is not None and waiting.wait.kind == STEPS:
+            named |= {ref.step_id for ref in standing(run, waiting.wait.match)[1]}
+    for step in run.steps.values():
+        if step.below is not None and not _is_over(step) and _is_taken_outside(step, named):
+            named.add(step.below.id)
+    return named
+
+
+def _is_taken_outside(step: StepState, named: Collection[str]) -> bool:
+    """Say whether somebody outside of a step's graph needs it."""
+    if step.id in named:
+        return True
+    inside = (step.below, step.answers)
+    return any(
+        user not in inside and user.below is not step.below and not _is_over(user)
+        for user in _users(step)
+    )
+
+
+def _end(run: RunState, step: StepState, reason: str, now: datetime) -> list[StepState]:
+    """End a step; return those that do without it and miss nothing now."""
+    run.end_wait(step)
     run.unfinished -= 1
+    run.arrive(step)
+    step.status, step.unneeded, step.reason = StepStatus.CANCELLED, True, reason
+    row = run.ended.pop(step.id, None)
+    if row is None:
+        run.outbox.steps.append(_row(run, step, now))
+    else:  # it was ended in an earlier life of the run
+        step.generation = row.generation
+    for dep in step.deps:
+        run.steps[dep].open_consumers -= 1
+    freed = []
+    for consumer in step.consumers:
+        if consumer.status is StepStatus.PENDING:
+            consumer.missing -= 1
+            if not consumer.missing:
+                freed.append(consumer)
+    return freed
 
 
 def _row(run: RunState, step: StepState, now: datetime) -> StepRecord:
@@ -78,13 +163,23 @@ def _row(run: RunState, step: StepState, now: datetime) -> StepRecord:
     )
 
 
-def _count_as_done(run: RunState, step: StepState) -> list[StepState]:
-    for dep in step.deps:
-        run.steps[dep].open_consumers -= 1
-    freed = []
-    for consumer in step.consumers:
-        if consumer.status is StepStatus.PENDING:
-            consumer.missing -= 1
-            if not consumer.missing:
-                freed.append(consumer)
-    return freed
+# --- when a run is loaded -----------------------------------------------------------------------
+def remember_races(run: RunState, rows: Iterable[StepRecord], waits: Iterable[WaitRecord]) -> None:
+    """Note which waits end what they leave, and the rows of what was ended in the run's plan."""
+    for record in waits:  # by step and generation: the newest counts
+        if record.kind == STEPS and record.match["cancel_rest"]:
+            run.decided[record.step_id] = record
+    for row in rows:
+        if row.status is StepStatus.CANCELLED and row.current:
+            run.ended[row.step_id] = row
+
+
+def end_again(run: RunState, now: datetime) -> None:
+    """End what was not needed before and is not now; rows of other steps are out of force."""
+    for step_id, record in run.decided.items():
+        step = run.steps.get(step_id)
+        if step is not None and step.is_done and step.generation == record.generation:
+            end_losers(run, step, now)
+    for row in run.ended.values():
+        run.outbox.supersede(StepKey(row.step_id, row.generation))
+    run.ended.clear()

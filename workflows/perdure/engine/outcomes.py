@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from perdure.calls import CallId, FirstTry, Growth, Outcome
+from perdure.calls import CallId, FirstTry, Growth, Outcome, Wait
 from perdure.engine.advance import begin_again, mark_done, open_items, pend, reopen, settle
 from perdure.engine.commands import Kill
 from perdure.engine.events import Ended
@@ -24,11 +24,12 @@ from perdure.engine.growth import (
     settle_graft,
 )
 from perdure.engine.matching import match_name
-from perdure.engine.needs import end_unneeded
+from perdure.engine.needs import end_unneeded, kill
 from perdure.engine.placement import shortage
+from perdure.engine.racing import targets_of
 from perdure.engine.restore import count_cause
 from perdure.engine.state import OPAQUE, EngineState, RunState, StepState, part_digest
-from perdure.engine.waits import begin_wait, end_wait
+from perdure.engine.waits import begin_wait
 from perdure.errors import Failure
 from perdure.plan import Backoff, FromStep
 from perdure_storage.lifecycle import StepStatus
@@ -70,8 +71,7 @@ def on_ended(engine: EngineState, event: Ended, now: datetime) -> None:
     elif outcome.cause is Cause.SUCCEEDED and outcome.growth is not None:
         _grow(engine, run, step, outcome, outcome.growth, now)
     elif outcome.cause is Cause.SUCCEEDED and outcome.wait is not None:
-        _note_attempt(run, step, outcome, now)
-        begin_wait(run, step, outcome, outcome.wait)
+        _begin_wait(engine, run, step, outcome, outcome.wait, now)
     elif outcome.cause is Cause.SUCCEEDED and outcome.value is not None:
         succeed(engine, run, step, outcome, outcome.value, now)
         if outcome.stops and step.is_done:
@@ -188,8 +188,9 @@ def _stop_map(engine: EngineState, run: RunState, child: StepState, now: datetim
     answer = run.steps[root.answer]
     others = [run.steps[name] for name in root.members if name != answer.id]
     reason = f"not needed: stop_when held for {child.id}"
-    freed = end_unneeded(engine, run, others, reason, now, besides=answer)
-    progress(engine, run, freed, now)
+    losers = end_unneeded(run, others, reason, now, besides=answer)
+    kill(engine, run, losers)
+    progress(engine, run, losers.freed, now)
 
 
 # --- a graph in place of a value --------------------------------------------------------------
@@ -311,14 +312,39 @@ def _catcher(step: StepState) -> StepState | None:
 
 def _cancel_below(engine: EngineState, run: RunState, root: StepState) -> None:
     """End all that belongs to a step's graph and is not done: nobody needs it any more."""
-    unneeded = [step for step in descendants(run, root) if not step.is_done]
+    unneeded = [
+        step
+        for step in descendants(run, root)
+        if not step.is_done and step.status is not StepStatus.CANCELLED
+    ]
     calls = tuple(call for call, step in run.running.items() if step in unneeded)
     if calls:
         engine.kills.append(Kill(run.executor, calls, Cause.CANCELLED))
     for step in unneeded:
-        end_wait(run, step)
+        run.end_wait(step)
         step.status = StepStatus.CANCELLED
+        run.arrive(step)
     run.unfinished -= len(unneeded)
+
+
+def _begin_wait(
+    engine: EngineState,
+    run: RunState,
+    step: StepState,
+    outcome: Outcome,
+    wait: Wait,
+    now: datetime,
+) -> None:
+    """Let a step wait for a time, a message or other steps, which are to be of this run."""
+    _note_attempt(run, step, outcome, now)
+    lost = [name for name in targets_of(wait) if not reach(run, name, now)]
+    _tell_executor(engine, run)
+    if lost:
+        message = f"{step.id} waits for {lost[0]}, which is no step of this run, or was cancelled"
+        error = ErrorRecord(type="perdure.errors.DefinitionError", message=message)
+        fail(engine, run, step, of_waiting(run, step, Cause.SETUP_ERROR, error), now)
+    else:
+        begin_wait(run, step, outcome, wait)
 
 
 # --- another try ------------------------------------------------------------------------------

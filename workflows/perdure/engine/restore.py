@@ -14,7 +14,7 @@ from perdure.engine.growth import (
     graft,
     ids_of_life,
     is_rooted,
-    leave_unneeded,
+    leave_ended,
     newest_links,
     plan_of,
     retire_rows,
@@ -22,6 +22,7 @@ from perdure.engine.growth import (
     source_of,
 )
 from perdure.engine.matching import Matching
+from perdure.engine.needs import end_again, remember_races
 from perdure.engine.state import RunState, StepState
 from perdure.engine.waits import wait_again
 from perdure.plan import Plan
@@ -86,6 +87,7 @@ def load_run(
         held = {**donated.adopted, **donated.kept}
         taken = msgspec.structs.replace(donated, kept={}, adopted=held, obsolete=())
         hold(run, taken, now, reason=f"taken over from {record.reuse_from}")
+    remember_races(run, rows, waits)
     run.begun = _newest((attempt.step_id, attempt.generation) for attempt in attempts)
     _grow_again(run, expansions, now)
     lives = _newest((expansion.step_id, expansion.generation) for expansion in expansions)
@@ -93,7 +95,7 @@ def load_run(
     run.begun = {}
     wait_again(run, waits)
     choose_again(run, rows, now)
-    leave_unneeded(run, rows)
+    end_again(run, now)
     _restore_failures(run, rows)
     _restore_attempts(run, attempts, now)
     if record.forked_from is not None and record.reuse_from is None:
@@ -144,6 +146,7 @@ def _graft_again(
         root.generation += 1
         return
     run.placed[root.id] = ids_of_life(expansions, root.id, root.generation)
+    leave_ended(run, root)
     settle_graft(run, graft(run, root, expansion, plan), now)
 
 

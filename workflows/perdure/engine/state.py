@@ -191,6 +191,21 @@ class StepState:
         self.reason = reason
 
 
+class Race:
+    """A step that waits for the first of some others to end.
+
+    Attributes:
+        step: who waits.
+        left: how many more have to end, at the least, before it can be over.
+    """
+
+    __slots__ = ("left", "step")
+
+    def __init__(self, step: StepState) -> None:
+        self.step = step
+        self.left = 0
+
+
 class RunState:
     """One run in memory. Changed by ``decide`` only.
 
@@ -209,6 +224,10 @@ class RunState:
         one_at_a_time: such a run is driven with care.
         executor: name of the executor that runs its steps.
         outputs: steps of which the result is made; their values are always stored.
+        races: who waits for the first of some steps to end, by each of these.
+        arrivals: of these, whom a step that has just ended concerns.
+        decided: waits that ended what they left, by the step that waited.
+        ended: rows by which steps were ended before that nobody needed, of those not seen yet.
         skipped: rows by which steps were skipped before, of steps that are not wanted so far.
         grown: rows of graphs that steps gave in earlier lives, by the step that waited.
         begun: while the run is loaded, the newest generation that steps had begun: one that has
@@ -233,6 +252,10 @@ class RunState:
         self.positions = 0
         self.grown: dict[str, list[StepRecord]] = {}
         self.skipped: dict[str, StepRecord] = {}
+        self.races: dict[str, list[Race]] = {}
+        self.arrivals: list[Race] = []
+        self.decided: dict[str, WaitRecord] = {}
+        self.ended: dict[str, StepRecord] = {}
         self.begun: dict[str, int] = {}
         self.taken: dict[str, int] = {}
         self.placed: dict[str, set[str]] = {}
@@ -262,6 +285,15 @@ class RunState:
     def id(self) -> RunId:
         """Return the run id."""
         return self.record.id
+
+    def arrive(self, step: StepState) -> None:
+        """Tell those who wait for the first of some steps that this one has ended."""
+        self.arrivals += self.races.get(step.id, ())
+
+    def end_wait(self, step: StepState) -> None:
+        """Let a step wait no more."""
+        self.waits.pop(step.id, None)
+        step.wait = None
 
     @property
     def is_stopping(self) -> bool:

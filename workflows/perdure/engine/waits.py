@@ -9,6 +9,7 @@ from typing import Any
 
 from perdure.calls import Outcome, Wait
 from perdure.engine.growth import source_of
+from perdure.engine.racing import STEPS, enter
 from perdure.engine.state import RunState, StepState
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import StepId, WaitRecord
@@ -26,7 +27,7 @@ def begin_wait(run: RunState, step: StepState, outcome: Outcome, wait: Wait) -> 
         generation=step.generation,
         kind=wait.kind,
         name=wait.name,
-        match=_race(wait) if wait.kind == "steps" else wait.match,
+        match=_race(wait) if wait.kind == STEPS else wait.match,
         deadline=wait.deadline,
         default=wait.default,
         source=source_of(run, step),
@@ -52,6 +53,8 @@ def hold_wait(run: RunState, step: StepState, record: WaitRecord) -> None:
         heappush(run.deadlines, (record.deadline, step.position, step.id))
     if record.name:
         run.unheard = True
+    if record.kind == STEPS:
+        enter(run, step, record)
 
 
 def wait_again(run: RunState, waits: Iterable[WaitRecord]) -> None:
@@ -73,10 +76,13 @@ def names_of_waits(run: RunState) -> set[str]:
     return {step.wait.name for step in run.waits.values() if step.wait and step.wait.name}
 
 
-def end_wait(run: RunState, step: StepState) -> None:
-    """Let a step wait no more."""
-    run.waits.pop(step.id, None)
-    step.wait = None
+def can_end(run: RunState) -> bool:
+    """Say whether a wait of the run may end though no step of it runs: by a message, or in time.
+
+    A wait for steps ends by itself at its deadline only.
+    """
+    waits = (step.wait for step in run.waits.values())
+    return any(w is not None and (w.kind != STEPS or w.deadline is not None) for w in waits)
 
 
 def next_deadline(run: RunState) -> datetime | None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 
 from perdure.engine.events import Heard
-from perdure.engine.growth import reach
-from perdure.engine.needs import end_unneeded
+from perdure.engine.needs import end_losers, kill
 from perdure.engine.outcomes import fail, of_waiting, progress, succeed
+from perdure.engine.racing import STEPS, is_decided, standing
 from perdure.engine.state import EngineState, RunState, StepState
-from perdure.engine.waits import end_wait, next_deadline
-from perdure.reference import StepRef
+from perdure.engine.waits import next_deadline
 from perdure_storage.guards import hears
 from perdure_storage.records import (
     Cause,
@@ -59,10 +58,10 @@ def wake_due(engine: EngineState, run: RunState, now: datetime) -> None:
         assert wait is not None
         if wait.default is not None:
             _end_with(engine, run, step, wait.default, now)
-        elif wait.kind == "steps":
-            _end_race(engine, run, step, wait, now)
+        elif wait.kind == STEPS:
+            _end_race(engine, run, step, now)
         else:
-            end_wait(run, step)
+            run.end_wait(step)
             fail(
                 engine, run, step, of_waiting(run, step, Cause.TIMEOUT, _too_late(step, wait)), now
             )
@@ -71,41 +70,29 @@ def wake_due(engine: EngineState, run: RunState, now: datetime) -> None:
 def _end_with(
     engine: EngineState, run: RunState, step: StepState, value: StoredValue, now: datetime
 ) -> None:
-    end_wait(run, step)
+    run.end_wait(step)
     succeed(engine, run, step, of_waiting(run, step, Cause.SUCCEEDED), value, now)
 
 
 def end_races(engine: EngineState, run: RunState, now: datetime) -> None:
-    """End the waits for steps of which enough are done."""
-    for step in list(run.waits.values()):
-        wait = step.wait
-        if wait is None or wait.kind != "steps" or run.is_stopping:
-            continue
-        names = [name for name, _ in wait.match["steps"]]
-        if lost := [name for name in names if not reach(run, name, now)]:
-            end_wait(run, step)
-            error = ErrorRecord(
-                type="perdure.errors.DefinitionError",
-                message=f"wait: {lost[0]} is no step of this run",
-                cause=Cause.SETUP_ERROR,
-            )
-            fail(engine, run, step, of_waiting(run, step, Cause.SETUP_ERROR, error), now)
-        elif sum(run.steps[name].is_done for name in names) >= wait.match["wanted"]:
-            _end_race(engine, run, step, wait, now)
+    """End the waits for steps of which enough have ended."""
+    while run.arrivals and not run.is_stopping:
+        race = run.arrivals.pop()
+        if is_decided(run, race):
+            _end_race(engine, run, race.step, now)
 
 
-def _end_race(
-    engine: EngineState, run: RunState, step: StepState, wait: WaitRecord, now: datetime
-) -> None:
-    """Commit which steps were done and which were not; end the others if they are not needed."""
-    refs = [StepRef(name, tuple(path)) for name, path in wait.match["steps"]]
-    done = [ref for ref in refs if run.steps[ref.step_id].is_done]
-    pending = [ref for ref in refs if not run.steps[ref.step_id].is_done]
+def _end_race(engine: EngineState, run: RunState, step: StepState, now: datetime) -> None:
+    """Commit which steps had ended and which had not; end these if nobody else needs them."""
+    record = step.wait
+    assert record is not None
+    done, pending, _ = standing(run, record.match)
     _end_with(engine, run, step, engine.encode((done, pending)), now)
-    if wait.match["cancel_rest"]:
-        losers = [run.steps[ref.step_id] for ref in pending]
-        reason = f"not needed: {step.id} had enough"
-        progress(engine, run, end_unneeded(engine, run, losers, reason, now, besides=step), now)
+    if record.match["cancel_rest"] and step.is_done:
+        run.decided[step.id] = record
+        losers = end_losers(run, step, now)
+        kill(engine, run, losers)
+        progress(engine, run, losers.freed, now)
 
 
 def _too_late(step: StepState, wait: WaitRecord) -> ErrorRecord:

@@ -303,6 +303,8 @@ def _rebuild(value: Any, where: str, found: list[Node], depth: int) -> Any:
     if kind is Node:
         return _accept(value, where, found)
     if kind is Mention:
+        if type(value.node) is StepRef:
+            return value
         return Mention(_accept(value.node, where, found), value.items)
     children = _visible_children(value)
     if children is None or not _scan(value)[0]:
@@ -345,7 +347,8 @@ def nodes_in(template: Any) -> Iterator[Node]:
         if type(item) is Node:
             yield item
         elif type(item) is Mention:
-            yield item.node
+            if type(item.node) is Node:
+                yield item.node
         elif type(item) is Items:
             stack.extend(reversed(item.items))
         elif type(item) is Entries:

@@ -14,6 +14,7 @@ from typing import Any, NoReturn, Protocol
 
 from perdure.errors import NodeUse
 from perdure.plan import Attr, Item, Path, StepOptions, path_text
+from perdure.reference import StepRef
 from perdure.retry import RetryOn
 
 _order = itertools.count()
@@ -168,11 +169,11 @@ class Mention:
     """A node among arguments of which not the value is wanted: the step itself, or its items.
 
     Attributes:
-        node: the node that is meant.
+        node: the node that is meant, or a reference to a step of the run.
         items: of a map, what it gives item by item; else a reference to the step.
     """
 
-    node: Node
+    node: Node | StepRef
     items: bool = False
 
 

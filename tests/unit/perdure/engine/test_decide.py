@@ -183,7 +183,7 @@ def test_caught_failure_is_the_same_value_when_owners_died_around_it() -> None:
     caught: list[Failure] = []
 
     for bench in (undisturbed, again):
-        bench.engine.encode_failure = lambda failure: caught.append(failure) or stored("f")
+        bench.engine.encode = lambda failure: caught.append(failure) or stored("f")
         bench.end("a", Cause.USER_ERROR)
 
     assert again.current("a").attempt == 2
