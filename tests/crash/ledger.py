@@ -146,6 +146,7 @@ class Undisturbed:
     digests: Mapping[str, str] = field(default_factory=dict)
     failed: frozenset[str] = frozenset()
     skipped: frozenset[str] = frozenset()
+    cancelled: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, client: Perdure, run_id: str) -> Undisturbed:
@@ -155,7 +156,8 @@ class Undisturbed:
         digests = {row.step_id: row.value.value_digest for row in rows if row.value is not None}
         failed = frozenset(row.step_id for row in rows if row.status is StepStatus.FAILED)
         skipped = frozenset(row.step_id for row in rows if row.status is StepStatus.SKIPPED)
-        return cls(run.result(), digests, failed, skipped)
+        ended = frozenset(row.step_id for row in rows if row.status is StepStatus.CANCELLED)
+        return cls(run.result(), digests, failed, skipped, ended)
 
 
 # --- what must hold -----------------------------------------------------------------------------
@@ -225,7 +227,9 @@ def check_rows(
     assert failed == undisturbed.failed, f"I14: failed {failed}, not {undisturbed.failed}"
     skipped = {step_id for step_id, row in now.items() if row.status is StepStatus.SKIPPED}
     assert skipped == undisturbed.skipped, f"I14: skipped {skipped}, not {undisturbed.skipped}"
-    wanted = undisturbed.digests.keys() | failed | skipped
+    cancelled = {step_id for step_id, row in now.items() if row.status is StepStatus.CANCELLED}
+    assert cancelled == undisturbed.cancelled, f"I14: cancelled {cancelled}"
+    wanted = undisturbed.digests.keys() | failed | skipped | cancelled
     assert now.keys() == wanted, f"I1: steps are missing, or too many: {now.keys() ^ wanted}"
     for step_id in undisturbed.digests:
         row = now[step_id]

@@ -326,6 +326,11 @@ def is_three(x: int) -> bool:
     return x >= 3
 
 
+def endless(n: int) -> Any:
+    """Return a node that nobody will ever see the end of, with one that only it needs."""
+    return take.options(name="loser", after=perdure.wait_signal("nobody sends this")).bind(n)
+
+
 @workflow
 def deciding(n: int = 2) -> str:
     """Branches within branches, one of them a map, a loop, and waits that are over at once."""
@@ -338,6 +343,7 @@ def deciding(n: int = 2) -> str:
         perdure.loop(counted, 0, until=is_three, max_iterations=5),
         perdure.wait_signal("never", timeout=0.0, default="late"),
         perdure.get(perdure.wait([odd, maps, inner], num_returns=3)[0]),
+        perdure.get(perdure.wait([odd, endless(n)], cancel_rest=True)[0]),
         perdure.sleep(0.0),
     )
 
