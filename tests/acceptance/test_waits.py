@@ -14,6 +14,7 @@ from tests.acceptance import waiting_steps as steps
 from tests.crash.ledger import wait_until
 
 from perdure.client import Perdure, open_store
+from perdure.engine import commits
 from perdure.errors import DefinitionError, RunConflict, RunFailed, RunNotFound
 from perdure.runs import Run
 from perdure_storage.lifecycle import RunStatus, StepStatus
@@ -72,6 +73,17 @@ def test_signals_of_one_name_are_a_queue(client: Perdure) -> None:
     assert run.result() == "1 2 2"
 
 
+def test_signal_is_taken_once_though_its_delivery_is_not_written_yet(
+    inline: Perdure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commits, "GROUP_AGE_S", 60.0)
+    run = inline.submit(steps.orders, run_id="hasty", durability="group")
+    inline.signal(run.id, "order", 1)
+    inline.signal(run.id, "order", 2)
+
+    assert inline.resume(run.id).result() == "1 2"
+
+
 def test_value_that_does_not_fit_the_schema_is_refused_when_it_is_sent(inline: Perdure) -> None:
     run = asleep(inline.start(steps.approval))
 
@@ -124,6 +136,17 @@ def test_run_that_sleeps_longer_is_given_back_and_taken_on_again(inline: Perdure
     assert finished_at is not None
     assert timedelta() <= finished_at - wake_at < timedelta(seconds=1)
     assert run.record.epoch == 2
+
+
+def test_run_that_sleeps_is_found_again_among_many_that_others_left(
+    inline: Perdure,
+) -> None:
+    for number in range(101):
+        inline.submit(steps.naps, seconds=0.0, run_id=f"left-{number}", priority=1)
+
+    run = asleep(inline.start(steps.naps, seconds=1.5))
+
+    assert run.result(timeout=10) == "awake"
 
 
 def test_deadline_of_a_sleep_is_kept_over_an_owner_that_is_lost(tmp_path: Path) -> None:

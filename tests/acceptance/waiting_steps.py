@@ -59,3 +59,14 @@ def ask(question: str) -> Any:
 def asking() -> str:
     """Waits as children of a map, and in a returned graph."""
     return told.bind(ask.map(["one", "two"]), ask.bind("three"))
+
+
+@workflow
+def orders(more: perdure.Static[int] = 5) -> str:
+    """Two waits for one name, one after the other, and a chain that goes on between them."""
+    first = perdure.wait_signal("order", int)
+    second = perdure.wait_signal("order", int, after=first)
+    link = told.options(after=first).bind(0)
+    for number in range(more):
+        link = told.options(after=link).bind(number)
+    return told.options(after=link).bind(first, second)

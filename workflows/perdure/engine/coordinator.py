@@ -109,7 +109,7 @@ class Coordinator:
         self._events: list[Event] = []
         self._inbox: deque[str] = deque()
         self._again: list[str] = []
-        self._sleepers = Sleepers(store, clock, serves=owner.serves)
+        self._sleepers = Sleepers(store, clock, owner)
         self._changes: object = None
         self._last_look = float("-inf")
         self._last_search = float("-inf")
@@ -196,6 +196,8 @@ class Coordinator:
             return False
         if any(commit.lost or commit.superseded for commit in turn.commits):
             return False  # what they retire may be among the rows that wait
+        if any(commit.deliveries for commit in turn.commits):
+            return False  # until it is written the store shows a message to the next wait, too
         runs = self._engine.runs
         is_group = all(runs[c.run_id].record.policy.durability == "group" for c in turn.commits)
         return is_group and not self._commits.is_due
@@ -330,11 +332,10 @@ class Coordinator:
 
     def _search(self) -> None:
         """Take on runs that nobody drives: any if this coordinator serves, else its sleepers."""
-        for record in self._store.claimable(besides=self._owner.token):
-            is_ours = self._owner.serves or record.id in self._sleepers
-            if is_ours and record.id not in self._engine.runs:
-                self._sleepers.remove(record.id)
-                self.take_on(record.id)
+        for run_id in self._sleepers.claimable():
+            if run_id not in self._engine.runs:
+                self._sleepers.remove(run_id)
+                self.take_on(run_id)
         self._sleepers.look()
 
     def _hear_messages(self, runs: list[RunState]) -> None:

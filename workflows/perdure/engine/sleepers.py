@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 
 from perdure_storage.clock import Clock
+from perdure_storage.guards import is_due
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.protocols import RunStore
-from perdure_storage.records import RunId
+from perdure_storage.records import Owner, RunId, RunRecord
 
 
 class Sleepers:
@@ -17,10 +18,10 @@ class Sleepers:
     other one remembers those that it gave back itself: somebody in its process waits for them.
     """
 
-    def __init__(self, store: RunStore, clock: Clock, *, serves: bool) -> None:
+    def __init__(self, store: RunStore, clock: Clock, owner: Owner) -> None:
         self._store = store
         self._clock = clock
-        self._serves = serves
+        self._owner = owner
         self._own: set[RunId] = set()
         self.next_wake: datetime | None = None
 
@@ -37,7 +38,7 @@ class Sleepers:
 
     def add(self, run_id: RunId, wake_at: datetime | None) -> None:
         """Note a run that was just given back."""
-        if not self._serves:
+        if not self._owner.serves:
             self._own.add(run_id)
         if wake_at is not None:
             self.next_wake = min(wake_at, self.next_wake or wake_at)
@@ -46,9 +47,23 @@ class Sleepers:
         """Forget one that is taken on."""
         self._own.discard(run_id)
 
+    def claimable(self) -> list[RunId]:
+        """Return the runs to take on now.
+
+        One's own are asked for each by itself: among many that nobody drives they may be the last.
+        """
+        if self._owner.serves:
+            return [run.id for run in self._store.claimable(besides=self._owner.token)]
+        return [run_id for run_id in self._own if self._is_claimable(self._store.find_run(run_id))]
+
+    def _is_claimable(self, record: RunRecord | None) -> bool:
+        if record is None or record.owner is not None or record.finished_at is not None:
+            return False
+        return record.cancel_requested or is_due(record, self._clock.now())
+
     def look(self) -> None:
         """See when the next one is due, and which are no longer asleep."""
-        self.next_wake = self._store.next_wake() if self._serves else self._next_of_own()
+        self.next_wake = self._store.next_wake() if self._owner.serves else self._next_of_own()
 
     def _next_of_own(self) -> datetime | None:
         found: datetime | None = None
