@@ -42,6 +42,11 @@ def told(*values: Any) -> str:
     return " ".join(map(str, values))
 
 
+@task
+def fails(values: list[int]) -> str:
+    raise ValueError(f"not with {values}")
+
+
 @workflow
 def sweep(n: int, folder: str) -> str:
     tried = trial.options(stop_when=is_one).map(numbers.bind(n), folder=folder)

@@ -13,7 +13,7 @@ from tests.crash.ledger import wait_until
 
 import perdure
 from perdure.client import Perdure, open_store
-from perdure.errors import DefinitionError
+from perdure.errors import DefinitionError, RunFailed
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import RunId
 
@@ -66,6 +66,21 @@ def test_stop_stands_when_the_run_is_resumed(inline: Perdure, tmp_path: Path) ->
 
     assert ran(tmp_path) == []
     assert len(inline.runtime.store.list_steps(RunId("s"), current_only=False)) == rows
+
+
+def test_items_run_that_a_stop_left_when_it_is_taken_back(inline: Perdure, tmp_path: Path) -> None:
+    folder, items = str(tmp_path), list(range(100))
+    tried = steps.quick.options(stop_when=steps.is_one).map(items, folder=folder)
+    with pytest.raises(RunFailed):
+        inline.run(steps.fails.bind(tried), run_id="s")
+    ran(tmp_path)
+    assert len(inline.get_run("s").steps(status=StepStatus.CANCELLED)) > 50
+
+    whole = steps.quick.map(items, folder=folder)
+    assert inline.run(steps.told.bind(whole), run_id="s") == str(items)
+
+    assert "quick[99]" in ran(tmp_path)
+    assert not inline.get_run("s").steps(status=StepStatus.CANCELLED)
 
 
 def test_first_of_several_wins_and_the_rest_is_cancelled(

@@ -27,12 +27,12 @@ def _get(refs: Any) -> Any:
 
 
 @task(cpus=0)
-def join(chunks: list[list[Any]]) -> list[Any]:
+def join(chunks: list[list[Any]], until: Any = None) -> list[Any]:
     """Return what the chunks of a map gave, as one list."""
     return [item for chunk in chunks for item in chunk]
 
 
 @task
-def collect(value: Any) -> Any:
+def collect(value: Any, until: Any = None) -> Any:
     """Return what the steps of a graph gave, as one value."""
     return value

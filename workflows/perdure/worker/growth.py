@@ -88,7 +88,9 @@ def _failed(dag: Dag, returned: Any, record: Record) -> dict[str, FirstTry]:
 def _answer(returned: Given) -> Any:
     """Return a node that stands for a whole call, after which nothing of the graph is left."""
     if isinstance(returned, Children):
-        return (join if any(returned.widths) else collect).bind(list(returned.nodes))
+        # What stops a map early is part of what its value is made from.
+        until = _call_of(returned.nodes[0]).spec.stop_when if returned.nodes else None
+        return (join if any(returned.widths) else collect).bind(list(returned.nodes), until)
     if isinstance(returned, PartlyFailed):
         return collect.bind([e.node if isinstance(e, FailedItem) else e for e in returned.results])
     node = returned

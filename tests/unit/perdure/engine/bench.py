@@ -17,6 +17,7 @@ from perdure.engine.placement import Pool
 from perdure.engine.restore import load_run
 from perdure.engine.state import EngineState, RunState
 from perdure.engine.takeover import match_donor
+from perdure.errors import Failure
 from perdure.executors.protocol import Capacity
 from perdure.plan import FromStep, Function, ListArg, Plan, StepOptions, StepPlan
 from perdure_storage.lifecycle import RunStatus
@@ -33,6 +34,7 @@ from perdure_storage.records import (
     RunRecord,
     StepRecord,
     StoredValue,
+    WaitRecord,
 )
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -48,6 +50,14 @@ def stored(text: str, *, opaque: bool = False, place: Place = Place.INLINE) -> S
         value_digest=f"{'opaque' if opaque else 'v1'}:{text}",
         data=text.encode() if place is Place.INLINE else None,
     )
+
+
+def made(value: Any) -> StoredValue:
+    """Store what the engine makes: a failure, or who had ended and who had not."""
+    if isinstance(value, Failure):
+        return stored(f"failure-{value.type}")
+    done, pending = (" ".join(map(str, refs)) for refs in value)
+    return stored(f"{done} | {pending}")
 
 
 def plan_of(
@@ -114,14 +124,13 @@ class Bench:
     rows: list[StepRecord] = field(default_factory=list)
     attempts: dict[CallId, AttemptRecord] = field(default_factory=dict)
     commits: list[RunCommit] = field(default_factory=list)
+    waits: list[WaitRecord] = field(default_factory=list)
     in_flight: dict[str, StepCall] = field(default_factory=dict)
     last: Turn = field(default_factory=Turn)
     record_fields: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.engine = EngineState(
-            {"processes": Pool(self.capacity)}, lambda failure: stored(f"failure-{failure.type}")
-        )
+        self.engine = EngineState({"processes": Pool(self.capacity)}, made)
 
     def load(self, *, donor: list[StepRecord] | None = None) -> RunState:
         """Build the state from the rows, as a coordinator that has just claimed the run does."""
@@ -146,6 +155,7 @@ class Bench:
             attempts=list(self.attempts.values()),
             own=match_rows(self.plan, prints, self.rows),
             donated=match_donor(self.plan, prints, donor) if donor is not None else None,
+            waits=self.waits,
             now=self.now,
         )
         take_on(self.engine, run, self.now)
@@ -167,6 +177,7 @@ class Bench:
 
     def _commit(self, commit: RunCommit) -> None:
         self.commits.append(commit)
+        self.waits += commit.waits
         gone = {(key.step_id, key.generation) for key in (*commit.lost, *commit.superseded)}
         lost = {(key.step_id, key.generation) for key in commit.lost}
         self.rows = [
