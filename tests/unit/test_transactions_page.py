@@ -32,6 +32,9 @@ READS = {
     "messages",
     "next_wake",
     "list_tombstones",
+    "list_waits",
+    "messages",
+    "next_wake",
     "unreferenced",
     "list_condemned",
     "list_pins",
@@ -51,6 +54,9 @@ STORE_POINTS = (
     "deliver.",
     "lost.",
     "terminal.",
+    "wait.",
+    "deliver.",
+    "send.",
 )
 MORE_POINTS = ("reset.", "send.", "cancel.", "pause.", "delete.", "migration.", "store.")
 GC_POINTS = ("free.", "condemn.", "absolve.", "forget.", "expire.", "pin.", "unpin.")

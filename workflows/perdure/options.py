@@ -46,7 +46,8 @@ class BaseOptions(TypedDict, total=False):
         stop_when: of a task that is mapped, a function of a child's value: once it holds, the
             other children are not needed, and cancelled.
         key: of a task that is mapped, what a child is called, a function of its items.
-        chunk: of a task that is mapped, how many items one step takes.
+        chunk: of a task that is mapped, how many items one step takes; retries, ``catch`` and
+            failure stay each item's, ``timeout`` is that of an item times their number.
         after: nodes that must end before it, without giving it data.
     """
 

@@ -229,9 +229,9 @@ def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     - ``volatile``: reads the outside world: never taken over from another run.
     - ``stop_when``: of a task that is mapped, a function of a child's value: once it holds, the
       other children are not needed, and cancelled.
-    - ``key``: of a task that is mapped, what a child is called: a function of its items.
+    - ``key``: of a task that is mapped, what a child is called, a function of its items.
     - ``chunk``: of a task that is mapped, how many items one step takes; retries, ``catch`` and
-      failure are each item's all the same, ``timeout`` is that of an item times their number.
+      failure stay each item's, ``timeout`` is that of an item times their number.
     - ``after``: nodes that must end before it, without giving it data.
     - ``catch``: True: a final failure becomes a checkpointed ``Failure``; the run may succeed.
 

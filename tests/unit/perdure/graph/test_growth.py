@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from perdure.graph.growth import answer_id, child_id, first_answer_id, index_of, link_of
+from perdure.graph.growth import answer_id, child_id, first_answer_id, label_of, link_of, safe_label
 
 
 def test_answers_of_a_chain_are_numbered_under_its_first_step() -> None:
@@ -26,12 +26,26 @@ def test_link_says_for_whom_a_step_answers(step_id: str, link: tuple[str, int]) 
     assert link_of(step_id) == link
 
 
-def test_children_of_a_map_know_their_place() -> None:
+def test_children_of_a_map_are_told_apart_by_their_labels() -> None:
     assert child_id("parse", 12) == "parse[12]"
-    assert index_of("parse[12]") == 12
-    assert index_of("parse~1[0]") == 0
-    assert index_of("parse") is None
-    assert index_of("parse[0]/load") is None
+    assert label_of("parse[12]") == "12"
+    assert label_of("parse~1[a.csv#2]") == "a.csv#2"
+    assert label_of("parse[0:100]") == "0:100"
+    assert label_of("parse") is None
+    assert label_of("parse[0]/load") is None
+
+
+@pytest.mark.parametrize(
+    ("key", "label"),
+    [("a.csv", "a.csv"), ("a/b#c[d]~e", "a_b_c_d__e"), ("\n", "_"), ("", "_"), (3, "3")],
+)
+def test_keys_become_labels_that_ids_can_hold(key: object, label: str) -> None:
+    assert safe_label(key) == label
+    assert label_of(child_id("f", safe_label(key))) == label
+
+
+def test_long_keys_are_cut_between_characters() -> None:
+    assert safe_label("ä" * 100) == "ä" * 40
 
 
 def test_long_ids_are_shortened_and_stay_apart() -> None:
