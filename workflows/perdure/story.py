@@ -17,8 +17,6 @@ _UNMET = 5
 def of_ended(row: StepRecord, attempts: Sequence[AttemptRecord]) -> str:
     """Return the story of a step that has a row: why it ran or did not, and each try."""
     reason = row.reason or "it had not run before"
-    if row.status is StepStatus.CANCELLED:
-        return _with_tries(f"{row.step_id} was cancelled: {reason}", attempts, least=1)
     if row.status is StepStatus.SKIPPED:
         return f"{row.step_id} was skipped: {reason}"
     if row.status is StepStatus.CANCELLED:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import types
 import typing
 import weakref
 from collections.abc import Callable
@@ -21,12 +22,27 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
     """cloudpickle's, which leaves these few kinds of objects to their names."""
 
     def reducer_override(self, obj: Any) -> Any:
+        if type(obj) is types.CodeType:
+            return _with_its_file(obj)
         if isinstance(obj, Enum) and _is_plain_member(obj):
             return find_member, (type(obj), obj._name_)
         reduce = _REDUCERS.get(type(obj))
         if reduce is None or _is_found_by_name(obj):
             return super().reducer_override(obj)
         return reduce(obj)
+
+
+def _with_its_file(code: types.CodeType) -> Reduced:
+    """Let code say in tracebacks where it was written.
+
+    Since 3.1.3 cloudpickle writes one name for all files.
+    """
+    make, args, *rest = cloudpickle.Pickler.dispatch_table[types.CodeType](code)
+    named = tuple(code.co_filename if arg == _NO_FILE else arg for arg in args)
+    return (make, named, *rest)
+
+
+_NO_FILE = "<dynamic-code>"
 
 
 def _is_found_by_name(obj: Any) -> bool:
