@@ -17,6 +17,7 @@ from perdure.client import Perdure, open_store
 from perdure.engine import commits
 from perdure.errors import DefinitionError, RunConflict, RunFailed, RunNotFound
 from perdure.runs import Run
+from perdure_storage.contract_samples import a_wait, an_owner, by
 from perdure_storage.lifecycle import RunStatus, StepStatus
 from perdure_storage.records import RunId
 
@@ -234,6 +235,27 @@ def test_run_that_waits_is_paused_and_goes_on(inline: Perdure) -> None:
 def test_deadline_of_the_run_ends_its_waits(inline: Perdure) -> None:
     with pytest.raises(RunFailed, match="deadline of the run"):
         inline.run(steps.approval, deadline="1.2s")
+
+
+def test_signal_for_a_wait_that_is_no_longer_asked_for_does_not_keep_the_run_awake(
+    inline: Perdure,
+) -> None:
+    run = inline.submit(steps.approval, run_id="edited")
+    store, before = inline.runtime.store, an_owner()
+    store.register(before, 60.0)
+    held = store.claim_run(RunId(run.id), before)
+    assert held is not None
+    store.commit([by(held, waits=(a_wait(run.id, "wait_signal", name="old", source="else"),))])
+    store.release_run(held, to=RunStatus.QUEUED)
+    inline.signal(run.id, "old", True)
+
+    asleep(inline.resume(run.id))
+
+    [_, wait] = store.list_waits(RunId(run.id))
+    assert run.record.wake_at == wait.deadline
+    assert run.record.epoch == 2
+    run.signal("approve", True)
+    assert run.result() == "True"
 
 
 def test_wait_of_a_run_is_not_taken_over_from_another(inline: Perdure) -> None:

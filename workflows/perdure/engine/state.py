@@ -214,6 +214,7 @@ class RunState:
         delayed: heap of (not_before, position, step id): retries that wait.
         waits: steps that wait for a time or a message, in the order in which they began to.
         deadlines: heap of (deadline, position, step id): waits that end by themselves.
+        unclaimed: names of messages that recorded waits ask for which no step makes any more.
         heard: number of the newest message that was looked at.
         unheard: whether messages that were sent before may be for a wait.
         running: attempts in flight.
@@ -268,6 +269,7 @@ class RunState:
         self.delayed: list[tuple[datetime, int, str]] = []
         self.waits: dict[str, StepState] = {}
         self.deadlines: list[tuple[datetime, int, str]] = []
+        self.unclaimed: set[str] = set()
         self.heard = 0
         self.unheard = False
         self.running: dict[CallId, StepState] = {}

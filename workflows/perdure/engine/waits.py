@@ -63,17 +63,30 @@ def wait_again(run: RunState, waits: Iterable[WaitRecord]) -> None:
         step = run.steps.get(record.step_id)
         is_open = step is not None and step.status is StepStatus.PENDING and record.message is None
         if step is None or not is_open or step.generation != record.generation:
+            _leave(run, record)
             continue
         step.inputs = run.input_digests(step)
         if record.source == source_of(run, step):
             hold_wait(run, step, record)
         else:  # it is another wait now: it begins anew, under a new number
             step.generation += 1
+            _leave(run, record)
+
+
+def _leave(run: RunState, record: WaitRecord) -> None:
+    """Remember what a wait asked for that is not taken up.
+
+    To the store it may be open still: a message for it that is not looked at keeps the run awake.
+    """
+    if record.name and record.message is None:
+        run.unclaimed.add(record.name)
+        run.unheard = True
 
 
 def names_of_waits(run: RunState) -> set[str]:
-    """Return the names of the messages that steps of the run wait for."""
-    return {step.wait.name for step in run.waits.values() if step.wait and step.wait.name}
+    """Return the names of the messages that steps of the run wait for, or did."""
+    waits = {step.wait.name for step in run.waits.values() if step.wait and step.wait.name}
+    return waits | run.unclaimed
 
 
 def can_end(run: RunState) -> bool:
