@@ -15,6 +15,8 @@ from perdure_storage.rows import MessageRows, WaitRows, pack_event, to_us
 from perdure_storage.signing import Signer
 from perdure_storage.sql_commits import find_condemned
 
+_KEY = ("receiver", "name", "dedup_key")
+
 
 class Messages:
     """Messages of one database.
@@ -61,19 +63,27 @@ class Messages:
         if message.run_id is not None:
             run = self._require_run(transaction, message.run_id)
             guards.require_live(run.id, run.status, "signal")
-        made = transaction.row(statements.insert_message, **self._messages.named(row))
-        if made is None:
+        named = self._messages.named(row)
+        if self._is_duplicate(transaction, named):
             return None
         blobs = guards.blobs_of_value(message.value)
         if taken := find_condemned(self._database, transaction, blobs):
             refusal = guards.condemned(message.run_id or RunId(""), taken)
             raise BlobsCondemned(refusal.message, digests=refusal.digests)
+        made = transaction.row(statements.insert_message, **named)
+        assert made is not None
         sent = self._messages.numbered(message, made[0])
         refs = [("message", str(sent.id), "", 0, digest) for digest in blobs]
         transaction.insert(statements.insert_blob_ref, refs)
         self._wake(transaction, sent, run)
         self._database.announce(transaction)
         return sent
+
+    def _is_duplicate(self, transaction: Transaction, named: dict[str, object]) -> bool:
+        if named["dedup_key"] is None:
+            return False
+        key = {f"of_{name}": named[name] for name in _KEY}
+        return transaction.row(self._statements.find_duplicate, **key) is not None
 
     def _wake(
         self, transaction: Transaction, message: MessageRecord, run: RunRecord | None

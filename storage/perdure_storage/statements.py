@@ -498,8 +498,18 @@ class Statements:
     @cached_property
     def insert_message(self) -> Statement:
         columns = [column.name for column in message.c if column.name != "id"]
-        made = self._insert_or_keep(message).values({c: sa.bindparam(c) for c in columns})
+        made = sa.insert(message).values({c: sa.bindparam(c) for c in columns})
         return self.compile(made.returning(message.c.id))
+
+    @cached_property
+    def find_duplicate(self) -> Statement:
+        # Looked for, not run into: a row that a key refuses would still use up a number.
+        same = (
+            message.c.receiver == sa.bindparam("of_receiver"),
+            message.c.name == sa.bindparam("of_name"),
+            message.c.dedup_key == sa.bindparam("of_dedup_key"),
+        )
+        return self.compile(sa.select(message.c.id).where(*same))
 
     @cached_property
     def list_messages(self) -> Statement:

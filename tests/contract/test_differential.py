@@ -27,13 +27,16 @@ from perdure_storage.connect import open_run_store
 from perdure_storage.contract_samples import (
     LEASE_S,
     NOW,
+    a_message,
     a_plan,
     a_run,
     a_step,
     a_value,
+    a_wait,
     an_attempt,
     an_event,
     an_owner,
+    by,
     digest,
 )
 from perdure_storage.errors import PerdureError
@@ -42,6 +45,7 @@ from perdure_storage.memory import MemoryRunStore
 from perdure_storage.protocols import RunStore
 from perdure_storage.records import (
     CommitReport,
+    Delivery,
     ErrorRecord,
     PinRecord,
     Place,
@@ -62,6 +66,8 @@ a_run_id = st.sampled_from(RUNS).map(RunId)
 a_token = st.sampled_from(TOKENS)
 some_blobs = st.lists(st.sampled_from(BLOBS), unique=True, max_size=2)
 a_key = st.builds(StepKey, st.sampled_from(STEPS), st.integers(1, 3))
+a_name = st.sampled_from(["go", "stop"])
+a_delivery = st.builds(Delivery, st.integers(1, 6), st.sampled_from(STEPS), st.integers(1, 3))
 some_keys = st.lists(a_key, max_size=2).map(tuple)
 a_moment = st.none() | st.integers(-5, 40).map(lambda s: NOW + timedelta(seconds=s))
 a_status = st.sampled_from(
@@ -88,6 +94,20 @@ def step_facts(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+@st.composite
+def wait_facts(draw: st.DrawFn) -> dict[str, Any]:
+    """Draw what a wait is made of, but for its run."""
+    blob = draw(st.none() | st.sampled_from(BLOBS))
+    return {
+        "step": draw(st.sampled_from(STEPS)),
+        "generation": draw(st.integers(1, 3)),
+        "kind": draw(st.sampled_from(["sleep", "signal", "signal", "event", "event"])),
+        "name": draw(a_name),
+        "deadline": draw(a_moment),
+        "default": None if blob is None else a_value(place=Place.BLOB, name=blob),
+    }
+
+
 class Differential(RuleBasedStateMachine):
     """The stores, and what the coordinators of the story believe of the runs that they took."""
 
@@ -110,8 +130,11 @@ class Differential(RuleBasedStateMachine):
         return answers[0]
 
     @initialize()
-    def register_one(self) -> None:
+    def begin(self) -> None:
+        """Stories are short: one coordinator and two runs are there from the start."""
         self.both(lambda store: store.register(an_owner("one"), LEASE_S))
+        for run_id in map(RunId, RUNS[:2]):
+            self.both(lambda store, run_id=run_id: store.create_run(a_run(run_id), a_plan()))
 
     # --- what people and clients do -----------------------------------------------------------
     @rule(
@@ -143,6 +166,19 @@ class Differential(RuleBasedStateMachine):
         policy = RunPolicy(durability="group") if mended else None
         self.both(lambda store: store.reset_run(run_id, plan=plan, inputs=inputs, policy=policy))
 
+    @rule(
+        run_id=a_run_id | st.none(),
+        name=a_name,
+        key=st.none() | st.sampled_from("kl"),
+        blob=st.none() | st.sampled_from(BLOBS),
+    )
+    def send(self, run_id: RunId | None, name: str, key: str | None, blob: str | None) -> None:
+        value = a_value() if blob is None else a_value(place=Place.BLOB, name=blob)
+        message = a_message(
+            run_id, name=name, dedup_key=key, value=value, at=self.clock.now(), match={"n": 1}
+        )
+        self.both(lambda store: store.send(message))
+
     @rule(run_id=a_run_id, freed=st.booleans())
     def delete(self, run_id: RunId, freed: bool) -> None:
         self.both(lambda store: store.delete_run(run_id))
@@ -171,11 +207,12 @@ class Differential(RuleBasedStateMachine):
         to=st.sampled_from([RunStatus.QUEUED, RunStatus.WAITING, RunStatus.PAUSED]),
         wake_at=a_moment,
         lag=st.sampled_from([0, 0, 0, 1]),
+        heard=st.integers(0, 4),
     )
-    def release(self, run_id: RunId, to: RunStatus, wake_at: Any, lag: int) -> None:
+    def release(self, run_id: RunId, to: RunStatus, wake_at: Any, lag: int, heard: int) -> None:
         run = self.stores[0].find_run(run_id) or a_run(run_id, owner=an_owner())
         held = msgspec.structs.replace(run, epoch=run.epoch - lag)
-        self.both(lambda store: store.release_run(held, to=to, wake_at=wake_at))
+        self.both(lambda store: store.release_run(held, to=to, wake_at=wake_at, heard=heard))
 
     @rule(data=st.data(), runs=st.lists(a_run_id, unique=True, min_size=1, max_size=3))
     def commit(self, data: st.DataObject, runs: list[RunId]) -> None:
@@ -188,6 +225,7 @@ class Differential(RuleBasedStateMachine):
         epoch = 1 if run is None else run.epoch
         facts = data.draw(st.lists(step_facts(), max_size=3))
         tries = data.draw(st.lists(st.integers(1, 2), max_size=2))
+        waits = data.draw(st.just([]) | st.lists(wait_facts(), max_size=2))
         return RunCommit(
             run_id=run_id,
             owner=data.draw(st.sampled_from([owner, owner, owner, "two"])),
@@ -197,9 +235,42 @@ class Differential(RuleBasedStateMachine):
             events=data.draw(st.sampled_from([(), (an_event("note"),)])),
             lost=data.draw(st.just(()) | some_keys),
             superseded=data.draw(st.just(()) | some_keys),
+            waits=tuple(a_wait(run_id, **fact) for fact in waits),
+            deliveries=data.draw(st.just(()) | st.lists(a_delivery, max_size=2).map(tuple)),
             end=data.draw(st.none() | st.none() | an_end),
             wake_at=data.draw(a_moment),
         )
+
+    @rule(
+        run_id=a_run_id,
+        facts=wait_facts(),
+        to=st.sampled_from([RunStatus.QUEUED, RunStatus.WAITING, RunStatus.WAITING]),
+        heard=st.integers(0, 2),
+        to_all=st.booleans(),
+    )
+    def fall_asleep(
+        self, run_id: RunId, facts: dict[str, Any], to: RunStatus, heard: int, to_all: bool
+    ) -> None:
+        """What a coordinator does with a run in which a step begins to wait, a bit late."""
+        run = self.both(lambda store: store.claim_run(run_id, an_owner("one"), seen_dead="one"))
+        if run is not None:
+            part = by(run, waits=(a_wait(run_id, **facts),))
+            self.both(lambda store: store.commit([part]))
+            self.send(None if to_all else run_id, facts["name"], None, None)
+            self.both(lambda store: store.release_run(run, to=to, heard=heard))
+
+    @rule(run_id=a_run_id, number=st.integers(0, 3), name=a_name)
+    def wake_up(self, run_id: RunId, number: int, name: str) -> None:
+        """What a coordinator does with a message for a step that waits."""
+        waits = self.both(lambda store: store.list_waits(run_id))
+        sent = self.both(lambda store: store.messages(run_id, [name]))
+        run = self.both(lambda store: store.claim_run(run_id, an_owner("one"), seen_dead="one"))
+        if run is None or not waits or not sent:
+            return
+        wait, message = waits[number % len(waits)], sent[number % len(sent)]
+        delivery = Delivery(message.id, wait.step_id, wait.generation)
+        step = a_step(run_id, wait.step_id, wait.generation)
+        self.both(lambda store: store.commit([by(run, step, deliveries=(delivery,))]))
 
     # --- what gc and time do ------------------------------------------------------------------
     @rule(blobs=some_blobs)
@@ -215,6 +286,11 @@ class Differential(RuleBasedStateMachine):
     def forget(self, age_s: int) -> None:
         before = self.clock.now() - timedelta(seconds=age_s)
         self.both(lambda store: store.forget_condemned(before))
+
+    @rule(age_s=st.sampled_from([0, 4]))
+    def forget_events(self, age_s: int) -> None:
+        before = self.clock.now() - timedelta(seconds=age_s)
+        self.both(lambda store: store.forget_events(before))
 
     @rule(pin_id=st.sampled_from("pq"))
     def pin(self, pin_id: str) -> None:
@@ -239,12 +315,15 @@ class Differential(RuleBasedStateMachine):
         run = self.both(lambda store: store.find_run(run_id))
         self.both(lambda store: store.list_steps(run_id, current_only=False))
         self.both(lambda store: store.list_attempts(run_id))
+        self.both(lambda store: store.list_waits(run_id))
+        self.both(lambda store: store.messages(run_id, ["go", "stop"]))
         self.both(lambda store: store.list_events(run_id))
         if run is not None:
             self.both(lambda store: store.get_plan(run.plan_digest))
 
     @invariant()
     def all_lists_look_alike(self) -> None:
+        self.both(lambda store: store.next_wake())
         self.both(lambda store: store.claimable())
         self.both(lambda store: store.claimable(besides="one"))
         self.both(lambda store: store.requests("one"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
@@ -17,15 +17,18 @@ from perdure_storage.clock import ManualClock
 from perdure_storage.connect import open_run_store
 from perdure_storage.contract_samples import (
     LEASE_S,
+    a_message,
     a_plan,
     a_run,
     a_step,
+    a_wait,
     an_owner,
     by,
     claimed,
     created,
 )
 from perdure_storage.errors import StoreError, StoreUnavailable
+from perdure_storage.lifecycle import RunStatus
 from perdure_storage.records import RunId
 from perdure_storage.rows import pack_owner
 from perdure_storage.sql_runs import SqlRunStore
@@ -282,6 +285,41 @@ def test_runs_made_at_once_with_one_id_are_one(postgres_url: str) -> None:
         store.close()
 
 
+@pytest.mark.parametrize("receiver", ["run", None])
+def test_a_release_and_a_send_at_once_miss_nothing_and_do_not_lock_each_other_out(
+    postgres_url: str, receiver: str | None
+) -> None:
+    store, other = open_run_store(postgres_url), open_run_store(postgres_url)
+    run = claimed(store)
+    kind = "event" if receiver is None else "signal"
+    store.commit([by(run, waits=(a_wait("run", "w", kind=kind),))])
+    doings: list[Callable[[], object]] = [
+        lambda: store.release_run(run, to=RunStatus.WAITING),
+        lambda: other.send(a_message(receiver)),
+    ]
+    threads = [threading.Thread(target=doing) for doing in doings]
+    with psycopg.connect(postgres_url) as holder:
+        holder.execute("SELECT id FROM run FOR UPDATE")
+        for number, thread in enumerate(threads, 1):
+            thread.start()
+            _await_waiting(postgres_url, number)
+        # Whoever waits for the run has the messages already: nobody waits the other way round.
+        assert _advisory_locks(postgres_url) == [("ExclusiveLock", False), ("ShareLock", True)]
+    for thread in threads:
+        thread.join()
+
+    assert [each.id for each in store.claimable()] == [_RUN]
+    store.close()
+    other.close()
+
+
+def _advisory_locks(url: str) -> list[tuple[str, bool]]:
+    """Return the modes of the advisory locks that somebody has, or waits for."""
+    with psycopg.connect(url) as connection:
+        locks = "SELECT mode, granted FROM pg_locks WHERE locktype = 'advisory' ORDER BY granted"
+        return connection.execute(locks).fetchall()
+
+
 def test_a_claim_that_waited_for_another_claim_sees_its_lease(postgres_url: str) -> None:
     """What is joined to a row that was waited for must not be older than the wait."""
     store, other = open_run_store(postgres_url), open_run_store(postgres_url)
@@ -309,10 +347,10 @@ def test_a_claim_that_waited_for_another_claim_sees_its_lease(postgres_url: str)
     other.close()
 
 
-def _await_waiting(url: str) -> None:
+def _await_waiting(url: str, number: int = 1) -> None:
     waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
     with psycopg.connect(url, autocommit=True) as watcher:
-        while watcher.execute(waiting).fetchone() is None:
+        while len(watcher.execute(waiting).fetchall()) < number:
             pass
 
 

@@ -419,6 +419,7 @@ def test_messages_and_who_waits_for_them_are_read_by_index(store: SqlRunStore) -
         ),
         (statements.wake_for_event, ("ix_wait_event (name=?)", "sqlite_autoindex_run_1")),
         (statements.deliver, ("SEARCH wait",)),
+        (statements.find_duplicate, ("ix_message_dedup",)),
         (statements.find_message, ("SEARCH message USING INTEGER PRIMARY KEY",)),
     )
 
