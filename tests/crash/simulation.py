@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from datetime import datetime
 
 import msgspec
 
-from perdure.calls import CallContext, CallId, Growth, Outcome, StepCall
+from perdure.calls import CallContext, CallId, Growth, Outcome, StepCall, Wait
 from perdure.engine.coordinator import Coordinator
 from perdure.engine.heartbeat import LEASE_S
 from perdure.executors.protocol import Capacity
@@ -28,10 +29,12 @@ from perdure.plan import (
     ItemsOf,
     ListArg,
     Plan,
+    RefTo,
     StepOptions,
     StepPlan,
     encode_plan,
 )
+from perdure.reference import StepRef
 from perdure_storage.blobs import open_blobs
 from perdure_storage.clock import ManualClock
 from perdure_storage.codecs import Codecs
@@ -50,12 +53,14 @@ from perdure_storage.records import (
     RunId,
     RunPolicy,
     RunRecord,
+    StepRecord,
     StoredValue,
 )
 from perdure_storage.values import Values
 
 RUN = RunId("sim")
 MAX_ROUNDS = 20_000
+RACE = "race"
 
 
 def value_of(text: str, *, kept: bool = True) -> StoredValue:
@@ -72,7 +77,7 @@ def value_of(text: str, *, kept: bool = True) -> StoredValue:
 
 FUNCTIONS = {
     name: Function(id=name, module="m", qualname=name, code=name, counts_as=name)
-    for name in ("computes", "grows", "maps", "follows", "chooses", "selects")
+    for name in ("computes", "grows", "maps", "follows", "chooses", "selects", "races")
 }
 OPTIONS = (
     StepOptions(lost_retries=-1),
@@ -119,7 +124,7 @@ def random_plan(rng: random.Random) -> Plan:
     outputs = rng.sample(steps, k=min(3, len(steps)))
     return Plan(
         workflow="sim",
-        steps=tuple(steps),
+        steps=(*steps, race_between(steps)),
         output=ListArg(items=tuple(FromStep(step=step.id) for step in outputs)),
         functions=FUNCTIONS,
         options=OPTIONS,
@@ -139,6 +144,44 @@ def branch_between(rng: random.Random, step_id: str, above: Sequence[StepPlan]) 
             branches=tuple(each.id for each in above),
         ),
     ]
+
+
+def race_between(steps: Sequence[StepPlan]) -> StepPlan:
+    """Return a step that waits for some of others, and leaves the rest; nobody takes its value."""
+    rng = random.Random(f"race between {len(steps)}")
+    targets = rng.sample(steps, k=min(len(steps), rng.randint(1, 4)))
+    return msgspec.structs.replace(
+        random_step(rng, RACE, ()),
+        function="races",
+        args=tuple(RefTo(step=target.id) for target in targets),
+        options=0,
+    )
+
+
+def terms_of(race: StepPlan | StepCall) -> Wait:
+    """Return how a race is run: one of its targets is enough, or two if there are many."""
+    targets = tuple(StepRef(arg.step) for arg in race.args if isinstance(arg, RefTo))
+    return Wait(kind="steps", steps=targets, wanted=1 + len(targets) // 3, cancel_rest=True)
+
+
+def losable_of(plan: Plan) -> set[str]:
+    """Return the steps that may be ended when the race is over: only it, and they, need them."""
+    needs: dict[str, set[str]] = {step.id: set() for step in plan.steps}
+    users: dict[str, set[str]] = {step.id: set() for step in plan.steps}
+    wanted = wanted_of(plan)
+    for step in plan.steps:
+        names = [arg.step for arg in step.args]  # type: ignore[union-attr]
+        for name in names if step.id in wanted else ():
+            users[name].add(step.id)
+            if not step.branches or name in taken_of(step):
+                needs[name].add(step.id)
+    assert isinstance(plan.output, ListArg)
+    kept = {arg.step for arg in plan.output.items if isinstance(arg, FromStep)}
+    losable = {RACE}
+    for step in reversed(plan.steps):
+        if step.id not in kept and users[step.id] & losable and needs[step.id] <= losable:
+            losable.add(step.id)
+    return losable - {RACE}
 
 
 def chosen_of(select: StepPlan) -> int:
@@ -243,7 +286,7 @@ class Undisturbed:
         wanted = wanted_of(plan)
         self.skipped = {step.id for step in plan.steps} - wanted
         for step in plan.steps:
-            if step.id in wanted:
+            if step.id in wanted and step.function != "races":
                 self._compute(step)
 
     def texts_of(self, step: StepPlan | StepCall) -> list[str]:
@@ -269,6 +312,11 @@ class Undisturbed:
         self.texts[step.id] = self.texts[graph.output.step]
         if link_of(step.id)[1]:
             self.passed.add(step.id)
+
+
+def top_of(step_id: str) -> str:
+    """Return the step of the plan below which a step is."""
+    return re.split(r"[/~\[]", step_id)[0]
 
 
 def text_of(step_id: str, inputs: Sequence[str]) -> str:
@@ -355,9 +403,13 @@ class World:
         assert status is RunStatus.SUCCEEDED, f"ended as {status}: {self.store.get_run(RUN).error}"
         rows = {row.step_id: row for row in self.store.list_steps(RUN)}
         skipped = {step_id for step_id, row in rows.items() if row.status is StepStatus.SKIPPED}
-        assert skipped == self.wanted.skipped
-        assert rows.keys() - skipped == self.wanted.texts.keys() - self.wanted.passed
-        for step_id in rows.keys() - skipped:
+        losers = self._check_race(rows)
+        assert skipped - losers == self.wanted.skipped - losers
+        ended = {step_id for step_id in rows if top_of(step_id) in losers}
+        due = self.wanted.texts.keys() - self.wanted.passed
+        due = {step_id for step_id in due if top_of(step_id) not in losers}
+        assert rows.keys() - skipped - ended - {RACE} == due
+        for step_id in rows.keys() - skipped - ended - {RACE}:
             row = rows[step_id]
             assert row.status is StepStatus.SUCCEEDED
             assert row.value is not None
@@ -369,6 +421,24 @@ class World:
         for call, tick in self.dispatched:
             done = self.committed.get((call.step_id, call.generation))
             assert done is None or tick <= done, f"{call} started after its commit"
+
+    def _check_race(self, rows: Mapping[str, StepRecord]) -> set[str]:
+        """Check what the race has found, and return the steps of the plan that it has ended."""
+        assert rows[RACE].status is StepStatus.SUCCEEDED
+        stored = rows[RACE].value
+        assert stored is not None
+        done, pending = self.values.load(stored)
+        race = terms_of(self.plan.steps[-1])
+        assert sorted(map(str, done + pending)) == sorted(map(str, race.steps))
+        assert len(done) >= race.wanted or all(
+            rows[ref.step_id].status in (StepStatus.CANCELLED, StepStatus.SKIPPED)
+            for ref in pending
+        )
+        losers = {name for name, row in rows.items() if row.status is StepStatus.CANCELLED}
+        losers = {top_of(name) for name in losers}
+        may_be = losable_of(self.plan) | self.wanted.skipped
+        assert losers <= may_be, "somebody else needs it"
+        return losers
 
     def _taken(self, step: StepPlan) -> list[str]:
         """Return the digests of what a step takes; of a select's other branches none."""
@@ -493,6 +563,8 @@ class SimExecutor:
         stored = sorted(key for key in call.values if key.startswith("step:"))
         if chance < 0.12 and stored:
             return self._failed(call, Cause.INPUT_LOST, culprit=stored[0])
+        if call.function == "races":
+            return Outcome(id=call.id, cause=Cause.SUCCEEDED, wait=terms_of(call))
         if call.function not in ("computes", "chooses"):
             graph = graph_of(call)
             kind = "map" if call.function in MAPS else "graph"

@@ -170,6 +170,9 @@ def _record(run: RunState, step: StepState, now: datetime) -> None:
     if old is not None:  # it was skipped before, and the row stands
         step.generation = old.generation
         return
+    ended = run.ended.pop(step.id, None)
+    if ended is not None:  # nobody needed it before
+        run.outbox.supersede(StepKey(ended.step_id, ended.generation))
     run.outbox.steps.append(
         StepRecord(
             run_id=run.id,

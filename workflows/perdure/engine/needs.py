@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import NamedTuple
 
+from perdure.engine.branching import forget_skipped
 from perdure.engine.commands import Kill
 from perdure.engine.matching import match_name
 from perdure.engine.racing import STEPS, standing
@@ -130,6 +131,7 @@ def _end(run: RunState, step: StepState, reason: str, now: datetime) -> list[Ste
     run.unfinished -= 1
     run.arrive(step)
     step.status, step.unneeded, step.reason = StepStatus.CANCELLED, True, reason
+    forget_skipped(run, step)
     row = run.ended.pop(step.id, None)
     if row is None:
         run.outbox.steps.append(_row(run, step, now))
