@@ -273,7 +273,8 @@ def _answered(
 ) -> list[StepState]:
     """Give a step the value of the one that answers for it; return the consumers that it frees."""
     answer = run.steps[root.answer]
-    if answer.value is None or not answer.has_value:
+    is_unsynced = answer.value is not None and answer.value.place is Place.SPOOL
+    if answer.value is None or not answer.has_value or (is_unsynced and run.stores(root)):
         return [reopen(run, answer, f"its value is that of {root.id}", now)]
     retire_leftovers(run, root)
     if root.opens:  # the values are there now, of which it had the items

@@ -312,7 +312,7 @@ class RunState:
             step.options.checkpoint
             or step.id in self.outputs
             or (step.answers is not None and self.stores(step.answers))
-            or any(self.stores(user) for user in step.users if has_chosen(user, step))
+            or any(has_chosen(user, step) for user in step.users)
         )
 
     def input_digests(self, step: StepState) -> tuple[str, ...]:
