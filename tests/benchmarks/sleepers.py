@@ -2,7 +2,8 @@
 
 ``python -m tests.benchmarks.sleepers [RUNS] [DUE]``: records RUNS runs that sleep for an hour, but
 DUE of them until one and the same time, lets one ``perdure up`` drive them, and looks at the
-process while nothing is due and at the rows afterwards. Standard error says of each that it is recorded.
+process while nothing is due and at the rows afterwards. Standard error says of each that it is
+recorded.
 """
 
 from __future__ import annotations
