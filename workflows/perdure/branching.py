@@ -150,7 +150,7 @@ def _check_limit(most: Any) -> None:
 
 
 @task(name="loop", cpus=0)
-def _loop(body: Any, until: Any, state: Any, done: int, most: int) -> Any:
+def _loop(body: Any, until: Any, state: Any, done: int, most: Any) -> Any:
     _check_limit(most)
     if _is_enough(until, state):
         return state

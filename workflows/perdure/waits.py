@@ -164,7 +164,7 @@ def wait(
 
 @task(name="wait", cpus=0, volatile=True, outputs=2)
 def _wait(
-    targets: Any, num_returns: int, timeout: Any, cancel_rest: bool, of: StepRef | None
+    targets: Any, num_returns: Any, timeout: Any, cancel_rest: bool, of: StepRef | None
 ) -> Any:
     """Begin to wait for references, or for the items of a map that is there by its value."""
     _check_count(num_returns)
