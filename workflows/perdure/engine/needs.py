@@ -82,8 +82,12 @@ def _is_over(step: StepState) -> bool:
 
 
 def _is_needed(step: StepState, besides: StepState | None, mentioned: Collection[str]) -> bool:
-    """Say whether a step that is not over needs this one, or what its graph is made of."""
-    if step.id in mentioned:
+    """Say whether a step that is not over needs this one, or what its graph is made of.
+
+    One whose value others had is being made again, and may be asked for again.
+    """
+    had = any(user.status is StepStatus.SUCCEEDED for user in step.consumers)
+    if had or step.id in mentioned:
         return True
     return any(user is not besides and not _is_over(user) for user in _users(step))
 

@@ -122,6 +122,23 @@ def test_loser_that_somebody_else_needs_goes_on() -> None:
     assert statuses(bench)["user"] is StepStatus.SUCCEEDED
 
 
+def test_value_that_others_had_is_made_again_to_its_end() -> None:
+    edges = {"a": [], "above": [], "other": ["above"], "b": ["above"]}
+    bench = racing(edges, ["a", "b"], cancel_rest=True)
+    bench.succeed("above")
+    bench.succeed("other")
+    bench.end("b", Cause.INPUT_LOST, culprit="step:above")
+
+    bench.succeed("a")
+
+    assert "above" in bench.in_flight
+    assert statuses(bench)["b"] is StepStatus.CANCELLED
+    bench.succeed("above")
+    bench.succeed("end")
+    assert bench.ended_as is RunStatus.SUCCEEDED
+    assert statuses(bench)["above"] is StepStatus.SUCCEEDED
+
+
 def test_cancelled_loser_whose_end_comes_late_is_not_committed() -> None:
     bench = racing({"a": [], "b": []}, ["a", "b"], cancel_rest=True)
     bench.succeed("a")
