@@ -6,7 +6,6 @@ a step of its own, whose first try this was: retries, ``catch`` and failure are 
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Sequence
 from contextvars import ContextVar
@@ -100,6 +99,7 @@ async def run_chunk_async(
     fixed: dict[str, Any],
 ) -> Any:
     """As ``run_chunk``, for a task that is ``async def``: the items go on side by side."""
+    import asyncio  # not for those who import perdure and never wait
 
     async def one(index: int, row: tuple[Any, ...]) -> Any:
         args, kwargs = _arguments(row, varying, fixed)
