@@ -80,7 +80,7 @@ FITTING: list[tuple[Any, Any]] = [
     (Sequence[int], (1, 2)),
     (Mapping[str, int], {"a": 1}),
     (Id, 3),
-    (Any, object()),
+    (Any, ...),
     (Callable[[int], int], len),
 ]
 
