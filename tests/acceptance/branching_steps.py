@@ -62,6 +62,24 @@ def shared(cond: bool, folder: str = "") -> list[Any]:
 
 
 @workflow
+def asked_after(cond: bool, folder: str = "") -> Any:
+    """The choice is after a step that only a branch takes the value of."""
+    offer = value.options(name="offer").bind(3, folder=folder)
+    asked = value.options(name="asked", after=offer).bind(cond, folder=folder)
+    return perdure.when(asked, double.options(name="pay").bind(offer, folder=folder), "no")
+
+
+@workflow
+def asked_crosswise(first: bool, second: bool, folder: str = "") -> list[Any]:
+    """Each of two choices is after a step of the other one's branch."""
+    a = value.options(name="a").bind("a", folder=folder)
+    b = value.options(name="b").bind("b", folder=folder)
+    one = value.options(name="one", after=b).bind(first, folder=folder)
+    two = value.options(name="two", after=a).bind(second, folder=folder)
+    return [perdure.when(one, a, "no a"), perdure.when(two, b, "no b")]
+
+
+@workflow
 def nested(x: int, folder: str = "") -> Any:
     small = perdure.when(value.options(name="odd").bind(x, folder=folder), "odd", grows.bind(10))
     cases = {0: small, 1: double.map([1, 2, x], folder=folder), 2: pair.bind(x, folder)["x"]}

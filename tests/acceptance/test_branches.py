@@ -65,6 +65,26 @@ def test_branch_that_others_need_runs_and_after_a_skipped_step_is_after_it(
     assert ran(tmp_path) == ["a", "b", "both", "c", "late"]
 
 
+@pytest.mark.parametrize(("cond", "result"), [(True, 6), (False, "no")])
+def test_step_of_a_branch_runs_when_the_choice_is_after_it(
+    client: Perdure, tmp_path: Path, cond: bool, result: Any
+) -> None:
+    assert client.run(steps.asked_after, cond=cond, folder=str(tmp_path)) == result
+
+    assert ran(tmp_path) == ["asked", "offer", *(["pay"] if cond else [])]
+    assert steps.asked_after(cond=cond) == result
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("second", [True, False])
+def test_choices_that_are_after_steps_of_each_other_are_made(
+    inline: Perdure, first: bool, second: bool
+) -> None:
+    result = ["a" if first else "no a", "b" if second else "no b"]
+
+    assert inline.run(steps.asked_crosswise, first=first, second=second) == result
+
+
 @pytest.mark.parametrize(("x", "result"), [(0, 20), (1, [2, 4, 2]), (2, 4), (7, ["none"])])
 def test_branches_may_be_anything(client: Perdure, x: int, result: Any) -> None:
     assert client.run(steps.nested, x=x) == result

@@ -6,7 +6,7 @@ needed only so is conditional, and becomes ready only once it is wanted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -31,9 +31,11 @@ def find_conditional(run: RunState, added: Sequence[StepState]) -> None:
                 run.steps[ref.step].users.append(step)
     for step in added:
         step.wanted = False
+    run.ordered = run.ordered or any(step.plan.after for step in added)
     needed = [step for step in added if not step.users or step.id in run.outputs]
     for step in needed:
         _want_all(run, step)
+    _want_awaited(run)
 
 
 def _want_all(run: RunState, first: StepState) -> list[StepState]:
@@ -47,6 +49,58 @@ def _want_all(run: RunState, first: StepState) -> list[StepState]:
             newly.append(step)
             stack += [run.steps[name] for name in _needs(step)]
     return newly
+
+
+def _want_awaited(run: RunState) -> list[StepState]:
+    """Want steps of branches for which the choice between these waits: they cannot wait for it.
+
+    That is so where the choice is ``after=`` such a step. Order alone wants nothing otherwise: a
+    step that is skipped counts as done for those that are after it.
+    """
+    newly: list[StepState] = []
+    while run.ordered and (awaited := _awaited(run)):
+        for step in awaited:
+            newly += _want_all(run, step)
+    return newly
+
+
+def _awaited(run: RunState) -> list[StepState]:
+    undecided = [s for s in run.steps.values() if s.branches and s.wanted and s.chosen is None]
+    lazily = {select.id: _lazily_needed(run, select) for select in undecided}
+    found = [
+        name for select in undecided for name in lazily[select.id] & _before(run, select, lazily)
+    ]
+    return sorted((run.steps[name] for name in set(found)), key=lambda step: step.position)
+
+
+def _lazily_needed(run: RunState, select: StepState) -> set[str]:
+    """Return the steps that nobody wants so far, and a branch of this select needs."""
+    found: set[str] = set()
+    stack = _named(select)[1:]
+    while stack:
+        step = run.steps[stack.pop()]
+        if not step.wanted and step.status is StepStatus.PENDING and step.id not in found:
+            found.add(step.id)
+            stack += upstream(step.plan)
+    return found
+
+
+def _before(run: RunState, select: StepState, lazily: Mapping[str, Collection[str]]) -> set[str]:
+    """Return what a choice waits for: by value, by order, and for other choices by these."""
+    found: set[str] = set()
+    stack = _named(select)[:1]
+    while stack:
+        step = run.steps[stack.pop()]
+        if step.id in found or step.is_done:
+            continue
+        found.add(step.id)
+        stack += (*_needs(step), *step.plan.after)
+        if step.answer:
+            stack.append(step.answer)
+        if not step.wanted:
+            others = (name for name, steps in lazily.items() if step.id in steps)
+            stack += [_named(run.steps[name])[0] for name in others]
+    return found
 
 
 def _needs(step: StepState) -> list[str]:
@@ -79,7 +133,8 @@ def choose(run: RunState, select: StepState, now: datetime) -> list[StepState]:
             select.deps += (branch.id,)
             branch.consumers.append(select)
             branch.open_consumers += not select.is_done
-        moved += [_wanted_again(run, step) for step in _want_all(run, branch)]
+        newly = [*_want_all(run, branch), *_want_awaited(run)]
+        moved += [_wanted_again(run, step) for step in newly]
     select.missing = run.missing_of(select)
     if index is not None:
         name = select.branches[index]

@@ -229,6 +229,7 @@ class RunState:
         arrivals: of these, whom a step that has just ended concerns.
         decided: waits that ended what they left, by the step that waited.
         ended: rows by which steps were ended before that nobody needed, of those not seen yet.
+        ordered: whether the order of steps beyond their values matters to branches.
         skipped: rows by which steps were skipped before, of steps that are not wanted so far.
         grown: rows of graphs that steps gave in earlier lives, by the step that waited.
         begun: while the run is loaded, the newest generation that steps had begun: one that has
@@ -253,6 +254,7 @@ class RunState:
         self.positions = 0
         self.grown: dict[str, list[StepRecord]] = {}
         self.skipped: dict[str, StepRecord] = {}
+        self.ordered = False
         self.races: dict[str, list[Race]] = {}
         self.arrivals: list[Race] = []
         self.decided: dict[str, WaitRecord] = {}
