@@ -17,6 +17,7 @@ from perdure import story
 from perdure.engine.ownership import is_driven, is_seen_dead
 from perdure.errors import DefinitionError, RunNotDriven, WaitTimeout, did_you_mean
 from perdure.plan import FromStep, Plan, StepPlan, decode_plan, upstream
+from perdure.progress.causes import of_wait
 from perdure.remedies import Shell, shell_of
 from perdure.results import error_of, inputs_of, load_value, read_result, what_to_type
 from perdure.runtime import Runtime
@@ -584,8 +585,7 @@ def _why(step: Step) -> str:
     if step.row is not None:
         return story.of_ended(step.row, step.attempts)
     if step.wait is not None:
-        send = step.run.signal_command(step.wait.name)
-        return f"{step.id} waits for {story.of_wait(step.wait, send)}"
+        return f"{step.id} waits for {of_wait(step.wait, step.run.signal_command)}"
     return story.of_unended(
         step.id,
         step.status,

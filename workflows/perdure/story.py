@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 from perdure import words
 from perdure.plan import GIVEN
-from perdure.progress.causes import HOW_ENDED, how_long
+from perdure.progress.causes import HOW_ENDED, how_long, is_choice
 from perdure_storage.lifecycle import StepStatus
-from perdure_storage.records import AttemptRecord, ErrorRecord, StepRecord, WaitRecord
+from perdure_storage.records import AttemptRecord, ErrorRecord, StepRecord
 
 _TOLD = 20
 _UNMET = 5
@@ -21,7 +21,7 @@ def of_ended(row: StepRecord, attempts: Sequence[AttemptRecord]) -> str:
         return f"{row.step_id} was skipped: {reason}"
     if row.status is StepStatus.CANCELLED:
         return _with_tries(f"{row.step_id} was cancelled: {reason}", attempts, least=1)
-    if reason.startswith("has the value of "):
+    if is_choice(row):
         return f"{row.step_id} {reason}"
     if row.attempt == 0:
         did = "did not run: " if row.own.startswith(GIVEN) else "was taken over: "
@@ -64,25 +64,6 @@ def of_unended(
         more = f" and {len(missing) - _UNMET} more" if len(missing) > _UNMET else ""
         return f"{step_id} waits for {', '.join(missing[:_UNMET])}{more}"
     return f"{step_id} is {status}"
-
-
-def of_wait(wait: WaitRecord, send: str = "") -> str:
-    """Return what a step waits for, in a line.
-
-    Args:
-        wait: the time or message.
-        send: the command that would send a signal, but for its value; "" leaves it out.
-    """
-    until = f" until {wait.deadline:%Y-%m-%d %H:%M:%S} UTC" if wait.deadline is not None else ""
-    if wait.kind == "sleep":
-        return f"its time{until}"
-    if wait.kind == "steps":
-        names = [name for name, _ in wait.match["steps"]]
-        more = f" and {len(names) - _UNMET} more" if len(names) > _UNMET else ""
-        return f"{wait.match['wanted']} of {', '.join(names[:_UNMET])}{more}{until}"
-    match = f" {wait.match}" if wait.match else ""
-    how = f": `{send} --value ...`" if send and wait.kind == "signal" else ""
-    return words.printable(f"{wait.kind} {wait.name!r}{match}{until}{how}")
 
 
 def of_attempt(attempt: AttemptRecord) -> str:

@@ -52,7 +52,13 @@ class Watching:
         self._watched[run.id] = facts  # before the rows are read: nothing falls in between
         try:
             board = _board_of(run, runtime)
-            scene = Scene(run_id=record.id, board=board, logs=runtime.logs, clock=runtime.clock)
+            scene = Scene(
+                run_id=record.id,
+                board=board,
+                logs=runtime.logs,
+                clock=runtime.clock,
+                send=run.signal_command,
+            )
             with Watch(facts, medium(scene)):
                 yield
         finally:
@@ -71,5 +77,6 @@ def _board_of(run: Run, runtime: Runtime) -> Board:
             store.list_steps(record.id),
             in_flight_or_ended(store.list_attempts(record.id), record),
             store.list_expansions(record.id),
+            store.list_waits(record.id),
         )
     return board

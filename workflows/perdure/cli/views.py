@@ -201,7 +201,7 @@ def view_step(step: Step) -> StepView:
 
 def _reason(step: Step) -> str:
     """Return why a step ran, did not, or what it waits for."""
-    from perdure.story import of_wait
+    from perdure.progress.causes import of_wait
 
     if step.row is not None:
         return step.row.reason

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from heapq import heappush
 
-from perdure.engine.branching import choose, chosen_branch, has_changed_its_mind
+from perdure.engine.branching import CHOSE, choose, chosen_branch, has_changed_its_mind
 from perdure.engine.matching import Matching, match_name
 from perdure.engine.state import RunState, StepState
 from perdure.plan import FromStep, ItemsOf
@@ -70,9 +70,7 @@ def _take_branch(run: RunState, select: StepState, now: datetime) -> list[StepSt
         return [reopen(run, branch, f"its value is that of {select.id}", now)]
     select.status = StepStatus.SUCCEEDED
     select.value, select.inputs = branch.value, run.input_digests(select)
-    select.reason = (
-        f"has the value of {branch.id}: {select.branches[select.chosen or 0]!r} was chosen"
-    )
+    select.reason = f"{CHOSE}{branch.id}: {select.branches[select.chosen or 0]!r} was chosen"
     run.outbox.steps.append(
         StepRecord(
             run_id=run.id,

@@ -17,6 +17,9 @@ from perdure.plan import FromInput, FromStep, upstream
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import StepId, StepKey, StepRecord
 
+CHOSE = "has the value of "
+"""What the reason of a select's row begins with: none of its code ran, and nothing was reused."""
+
 
 def find_conditional(run: RunState, added: Sequence[StepState]) -> None:
     """Note of steps that were just added who needs them, and that those only lazily needed wait.

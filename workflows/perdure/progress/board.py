@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Collection, Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from heapq import nsmallest
 
 import msgspec
 
 from perdure.engine.matching import match_name
 from perdure.plan import Plan, decode_plan
+from perdure.progress.causes import is_choice
 from perdure_storage.lifecycle import RunStatus, StepStatus
 from perdure_storage.records import (
     AttemptRecord,
@@ -25,6 +26,7 @@ from perdure_storage.records import (
     StepId,
     StepKey,
     StepRecord,
+    WaitRecord,
 )
 
 RATE_OVER_S = 10.0
@@ -33,6 +35,7 @@ _RATE_AFTER_S = 2.0
 _RATE_AFTER_STEPS = 3
 _ETA_AFTER_STEPS = 10
 _SLOWEST = 5
+_WAITS = 3
 DONE = (StepStatus.SUCCEEDED, StepStatus.SKIPPED)
 
 
@@ -51,10 +54,12 @@ class News(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         committed: rows of steps that ended.
         ended: attempts that ended without being the last of their step.
+        waits: what steps have begun to wait for.
     """
 
     committed: list[StepRecord]
     ended: list[AttemptRecord]
+    waits: list[WaitRecord] = []
 
 
 class Glance(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,8 +69,11 @@ class Glance(msgspec.Struct, frozen=True, kw_only=True):
         done: steps that are committed, or skipped.
         before: those of them that were done when the board was made.
         reused: those that were taken over since, without running.
+        skipped: those that were found since not to be needed: branches that were not chosen.
         ran: those that ran since.
         waiting: steps that are neither done, running nor failed.
+        asleep: how many of them wait for a time, a message or other steps.
+        waits: what the first of these wait for, those that end soonest first.
         retries: attempts that failed or were lost since, and were or will be followed by another.
         retry_in_s: time until the next such step may start, or None.
         slowest: the attempts that have been running for longest, longest first.
@@ -78,10 +86,13 @@ class Glance(msgspec.Struct, frozen=True, kw_only=True):
     done: int
     before: int
     reused: int
+    skipped: int = 0
     ran: int
     running: int
     failed: int
     waiting: int
+    asleep: int = 0
+    waits: tuple[WaitRecord, ...] = ()
     retries: int
     retry_in_s: float | None
     slowest: tuple[Running, ...]
@@ -108,8 +119,10 @@ class Board:
         self._since = now
         self._before = 0
         self._reused = 0
+        self._skipped = 0
         self._ran = 0
         self._retries = 0
+        self._waits: dict[StepId, WaitRecord] = {}
         # The generation that ended, by step id.
         self._told: dict[StepId, int] = {}
         self._done: dict[StepId, int] = {}
@@ -127,11 +140,12 @@ class Board:
         rows: Iterable[StepRecord],
         attempts: Iterable[AttemptRecord],
         expansions: Iterable[ExpansionRecord] = (),
+        waits: Iterable[WaitRecord] = (),
     ) -> None:
         """Take in what was there before; it counts as nothing that happened since."""
-        self.apply(commit_of(rows, attempts, expansions))
+        self.apply(commit_of(rows, attempts, expansions, waits))
         self._before = self.done
-        self._reused = self._ran = self._retries = 0
+        self._reused = self._skipped = self._ran = self._retries = 0
         self._finishes.clear()
 
     @property
@@ -159,9 +173,10 @@ class Board:
             elif self._stop(attempt, final):
                 ended.append(attempt)
         committed = [row for row in commit.steps if self._end(row)]
+        waits = [wait for wait in commit.waits if self._begin_wait(wait)]
         if commit.end is not None:
             self.ended_as = commit.end.status
-        return News(committed=committed, ended=ended)
+        return News(committed=committed, ended=ended, waits=waits)
 
     def _grow(self, expansion: ExpansionRecord) -> None:
         """Count the steps of a graph; the link of a chain that gave it never ends by itself."""
@@ -202,9 +217,19 @@ class Board:
             self._retry_at[attempt.step_id] = attempt.not_before
         return True
 
+    def _begin_wait(self, wait: WaitRecord) -> bool:
+        known = self._waits.get(wait.step_id)
+        is_over = self._told.get(wait.step_id, 0) >= wait.generation
+        if is_over or (known is not None and known.generation >= wait.generation):
+            return False
+        self.running.pop(wait.step_id, None)
+        self._waits[wait.step_id] = wait
+        return True
+
     def _end(self, row: StepRecord) -> bool:
         step_id = row.step_id
         self.running.pop(step_id, None)
+        self._waits.pop(step_id, None)
         if self._told.get(step_id, 0) >= row.generation:
             return False
         self._told[step_id] = row.generation
@@ -220,7 +245,8 @@ class Board:
     def _note_done(self, row: StepRecord) -> None:
         self._unfinished[row.name] -= 1
         if not row.attempt:
-            self._reused += 1
+            self._skipped += row.status is StepStatus.SKIPPED
+            self._reused += row.status is not StepStatus.SKIPPED and not is_choice(row)
             return
         self._ran += 1
         self._known_names.add(row.name)
@@ -242,10 +268,13 @@ class Board:
             done=self.done,
             before=self._before,
             reused=self._reused,
+            skipped=self._skipped,
             ran=self._ran,
             running=len(running),
             failed=self.failed,
             waiting=max(0, self.total - self.done - self.failed - len(running)),
+            asleep=len(self._waits),
+            waits=tuple(nsmallest(_WAITS, self._waits.values(), key=_ends_at)),
             retries=self._retries,
             retry_in_s=self._retry_in_s(now),
             slowest=tuple(nsmallest(_SLOWEST, running, key=_age)),
@@ -300,6 +329,7 @@ def commit_of(
     rows: Iterable[StepRecord],
     attempts: Iterable[AttemptRecord],
     expansions: Iterable[ExpansionRecord] = (),
+    waits: Iterable[WaitRecord] = (),
 ) -> RunCommit:
     """Return rows of the store as the commit that could have made them."""
     steps = tuple(rows)
@@ -312,6 +342,7 @@ def commit_of(
         steps=steps,
         attempts=tries,
         expansions=tuple(expansions),
+        waits=tuple(waits),
     )
 
 
@@ -325,6 +356,10 @@ def _last_tries(commit: RunCommit) -> set[_Try]:
 
 def _age(attempt: Running) -> datetime:
     return attempt.since
+
+
+def _ends_at(wait: WaitRecord) -> tuple[datetime, StepId]:
+    return wait.deadline or datetime.max.replace(tzinfo=UTC), wait.step_id
 
 
 def _may_run_together(plan: Plan) -> frozenset[str]:

@@ -1,11 +1,15 @@
-"""How attempts end, in words."""
+"""How attempts end, and what steps wait for, in words."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
-from perdure_storage.records import AttemptRecord, Cause
+from perdure import words
+from perdure.engine.branching import CHOSE
+from perdure_storage.records import AttemptRecord, Cause, StepRecord, WaitRecord
 
+_NAMED = 5
 HOW_ENDED: dict[Cause, str] = {
     Cause.SUCCEEDED: "succeeded",
     Cause.USER_ERROR: "failed",
@@ -31,3 +35,27 @@ def how_long(attempt: AttemptRecord) -> timedelta | None:
     if started is None or finished is None or attempt.cause is Cause.ABANDONED:
         return None
     return max(timedelta(), finished - started)
+
+
+def is_choice(row: StepRecord) -> bool:
+    """Say whether a step has the value of a branch: nothing of it ran, and nothing was reused."""
+    return not row.attempt and row.reason.startswith(CHOSE)
+
+
+def of_wait(wait: WaitRecord, send: Callable[[str], str] | None = None) -> str:
+    """Return what a step waits for, in a line.
+
+    Args:
+        wait: the time or message.
+        send: returns the command that sends the signal of a name, but for its value.
+    """
+    until = f" until {wait.deadline:%Y-%m-%d %H:%M:%S} UTC" if wait.deadline is not None else ""
+    if wait.kind == "sleep":
+        return f"its time{until}"
+    if wait.kind == "steps":
+        names = [name for name, _ in wait.match["steps"]]
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        return f"{wait.match['wanted']} of {', '.join(names[:_NAMED])}{more}{until}"
+    match = f" {wait.match}" if wait.match else ""
+    how = f": `{send(wait.name)} --value ...`" if send and wait.kind == "signal" else ""
+    return words.printable(f"{wait.kind} {wait.name!r}{match}{until}{how}")

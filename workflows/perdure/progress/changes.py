@@ -6,12 +6,12 @@ every few seconds instead, until it is slower; what went wrong is still told by 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
 from perdure import words
 from perdure.progress.board import DONE, Board, Glance, News, Running
-from perdure.progress.causes import HOW_ENDED, how_long
+from perdure.progress.causes import HOW_ENDED, how_long, is_choice, of_wait
 from perdure_storage.lifecycle import RunStatus, StepStatus
 from perdure_storage.records import (
     AttemptRecord,
@@ -40,10 +40,14 @@ class Teller:
     Args:
         board: where the run stands; it takes in each fact before the fact is told.
         now: when telling begins.
+        send: returns the command that sends the run a signal, given the signal's name.
     """
 
-    def __init__(self, board: Board, now: datetime) -> None:
+    def __init__(
+        self, board: Board, now: datetime, send: Callable[[str], str] | None = None
+    ) -> None:
         self._board = board
+        self._send = send
         self._each_left = EACH_UP_TO
         self._troubles_left = TROUBLES_UP_TO
         self._window_ends = now + timedelta(seconds=SUM_EVERY_S)
@@ -61,6 +65,7 @@ class Teller:
             lost = [_lost(event) for event in commit.events if event.kind == "lost"]
             lines += [self._placed(line, done) for line in [*lost, *self._of_tries(news)]]
             lines += self._of_rows(news, done)
+            lines += [self._placed(line, self._board.done) for line in self._of_waits(news)]
         lines += self._of_long_ones(now)
         if self._untold and not self._is_summing:
             self._is_summing = True
@@ -80,6 +85,13 @@ class Teller:
             if self._may_tell_trouble() if is_trouble else self._may_tell():
                 lines.append(self._placed(_committed(row), done))
         return lines
+
+    def _of_waits(self, news: News) -> list[str]:
+        return [
+            f"{words.printable(wait.step_id)}: waits for {of_wait(wait, self._send)}"
+            for wait in news.waits
+            if self._may_tell()
+        ]
 
     def _may_tell(self) -> bool:
         self._in_window += 1
@@ -142,6 +154,8 @@ def _what_was_done(glance: Glance) -> str:
         parts.append(f"{words.count_of(glance.ran, 'step')} ran")
     if glance.reused:
         parts.append(f"{words.count_of(glance.reused, 'step')} reused")
+    if glance.skipped:
+        parts.append(f"{words.count(glance.skipped)} skipped")
     if glance.before:
         parts.append(f"{words.count(glance.before)} done before")
     if glance.retries:
@@ -168,6 +182,10 @@ def _committed(row: StepRecord) -> str:
         return f"{name}: failed{_after(row)}{_because(row.error)}"
     if row.caught and row.attempt:
         return f"{name}: failed{_after(row)}, and that was caught{_because(row.error)}"
+    if row.status is StepStatus.SKIPPED:
+        return f"{name}: skipped ({words.printable(row.reason)})"
+    if is_choice(row):
+        return f"{name}: {words.printable(row.reason)}"
     if not row.attempt:
         return f"{name}: reused ({words.printable(row.reason)})"
     took = f" in {words.duration(_seconds(row.started_at, row.finished_at))}"

@@ -31,12 +31,17 @@ _one_screen = threading.Lock()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """What is shown: one run, where it stands, and where its steps' output is."""
+    """What is shown: one run, where it stands, and where its steps' output is.
+
+    Attributes:
+        send: returns the command that sends the run a signal, given the signal's name.
+    """
 
     run_id: RunId
     board: Board
     logs: LogStore
     clock: Clock
+    send: Callable[[str], str]
 
 
 Medium = Callable[[Scene], Display]
@@ -73,7 +78,7 @@ class Lines:
     def __init__(self, scene: Scene, say: Callable[[str], None]) -> None:
         self._clock = scene.clock
         self._say = say
-        self._teller = Teller(scene.board, scene.clock.now())
+        self._teller = Teller(scene.board, scene.clock.now(), scene.send)
 
     def update(self, commits: list[RunCommit]) -> None:
         for line in self._teller.tell(commits, self._clock.now()):
@@ -132,6 +137,7 @@ class LiveView:
                 width=screen.width,
                 height=screen.height,
                 glyphs=screen.glyphs,
+                send=scene.send,
             )
         )
 

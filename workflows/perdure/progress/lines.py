@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len, set_cell_size
 
 from perdure import words
 from perdure.progress.board import Glance, Running
+from perdure.progress.causes import of_wait
 from perdure_storage.records import StepId
 
 Span = tuple[str, str]
@@ -49,6 +50,7 @@ def frame(
     width: int,
     height: int,
     glyphs: Glyphs = UNICODE,
+    send: Callable[[str], str] | None = None,
 ) -> list[Line]:
     """Return the live view: what is known goes first, what does not fit goes.
 
@@ -59,12 +61,14 @@ def frame(
         width: columns; no line takes more.
         height: lines; there are never more.
         glyphs: the characters to draw with.
+        send: returns the command that sends the run a signal, given the signal's name.
     """
     lines = [
         _head(run_id, glance, width, glyphs),
         _joined(_counts(glance), width, glyphs),
         _joined(_pace(glance), width, glyphs),
         *_slowest(glance, width, glyphs),
+        *_waits(glance, width, glyphs, send),
     ]
     if spoken is not None:
         text = f"  {words.printable(spoken.step_id)} | {words.printable(spoken.text)}"
@@ -110,6 +114,8 @@ def _counts(glance: Glance) -> list[Span]:
         found.append((f"{words.count_of(glance.retries, 'retry')}{when}", "yellow"))
     if glance.reused:
         found.append((f"{words.count(glance.reused)} reused", "dim"))
+    if glance.skipped:
+        found.append((f"{words.count(glance.skipped)} skipped", "dim"))
     return found
 
 
@@ -127,6 +133,20 @@ def _slowest(glance: Glance, width: int, glyphs: Glyphs) -> list[Line]:
     more = glance.running - len(glance.slowest)
     if more > 0:
         lines.append(((_fit(f"  {glyphs.ellipsis} and {more:,} more", width, glyphs), "dim"),))
+    return lines
+
+
+def _waits(
+    glance: Glance, width: int, glyphs: Glyphs, send: Callable[[str], str] | None
+) -> list[Line]:
+    lines: list[Line] = []
+    for wait in glance.waits:
+        what = f"  {words.printable(wait.step_id)} waits for {of_wait(wait, send)}"
+        lines.append(((_fit(what, width, glyphs), "yellow"),))
+    more = glance.asleep - len(glance.waits)
+    if more > 0:
+        text = f"  {glyphs.ellipsis} and {words.count_of(more, 'step')} more"
+        lines.append(((_fit(f"{text} that wait", width, glyphs), "dim"),))
     return lines
 
 

@@ -153,6 +153,7 @@ class Facts:
         rows = self._store.list_steps(self._run_id)
         attempts = self._store.list_attempts(self._run_id)
         expansions = self._store.list_expansions(self._run_id)
+        waits = self._store.list_waits(self._run_id)
         record = self._store.find_run(self._run_id)
         if record is not None:
             attempts = in_flight_or_ended(attempts, record)
@@ -161,7 +162,7 @@ class Facts:
         end = None
         if record is not None and record.status in RUN_TERMINAL:
             end = RunEnd(status=record.status, error=record.error)
-        commit = commit_of(rows, attempts, expansions)
+        commit = commit_of(rows, attempts, expansions, waits)
         return msgspec.structs.replace(commit, lost=tuple(lost), end=end)
 
 

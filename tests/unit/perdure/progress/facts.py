@@ -19,6 +19,7 @@ from perdure_storage.records import (
     RunId,
     StepId,
     StepRecord,
+    WaitRecord,
 )
 
 START = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -73,13 +74,19 @@ def failed(step: str, **more: Any) -> StepRecord:
     return done(step, **{"status": StepStatus.FAILED, "error": NO_ROWS, **more})
 
 
-def commit(*rows: StepRecord | AttemptRecord, **more: Any) -> RunCommit:
+def waits(step: str, kind: str = "signal", **more: Any) -> WaitRecord:
+    fields = {"run_id": RUN, "step_id": StepId(step), "generation": 1, "kind": kind, **more}
+    return WaitRecord(**fields)
+
+
+def commit(*rows: StepRecord | AttemptRecord | WaitRecord, **more: Any) -> RunCommit:
     return RunCommit(
         run_id=RUN,
         owner="me",
         epoch=1,
         steps=tuple(row for row in rows if isinstance(row, StepRecord)),
         attempts=tuple(row for row in rows if isinstance(row, AttemptRecord)),
+        waits=tuple(row for row in rows if isinstance(row, WaitRecord)),
         **more,
     )
 

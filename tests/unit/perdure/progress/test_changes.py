@@ -11,12 +11,13 @@ from tests.unit.perdure.progress.facts import (
     failed,
     started,
     tried,
+    waits,
     wide_plan,
 )
 
 from perdure.progress.board import Board
 from perdure.progress.changes import Teller, summary
-from perdure_storage.lifecycle import RunStatus
+from perdure_storage.lifecycle import RunStatus, StepStatus
 from perdure_storage.records import Cause, EventRecord, StepId
 
 
@@ -160,3 +161,33 @@ def test_last_line_says_how_the_run_ended(status: RunStatus, said: str) -> None:
     board.apply(commit(done("b"), done("c", attempt=0), failed("d")))
 
     assert summary("r", board.look(at(2)), status) == said
+
+
+def test_step_that_waits_says_for_what_and_how_to_end_that() -> None:
+    board = Board(plan_of({"ask": []}), START)
+    teller = Teller(board, START, lambda name: f"perdure signal r {name}")
+    asked = waits("ask", name="approve", deadline=at(60))
+
+    lines = teller.tell([commit(tried("ask", Cause.SUCCEEDED), asked)], at(1))
+
+    assert lines == [
+        "[0/1] ask: waits for signal 'approve' until 2026-01-05 12:01:00 UTC: "
+        "`perdure signal r approve --value ...`"
+    ]
+    assert teller.tell([commit(asked)], at(2)) == []
+
+
+def test_branch_that_was_not_chosen_is_told_as_skipped_and_the_choice_as_what_it_is() -> None:
+    board = Board(plan_of({"yes": [], "no": [], "when": []}), START)
+    skipped = done("no", status=StepStatus.SKIPPED, attempt=0, reason="not chosen")
+    chose = done("when", attempt=0, reason="has the value of yes: 'then' was chosen")
+
+    lines = Teller(board, START).tell([commit(done("yes", attempt=1), skipped, chose)], at(2))
+
+    assert lines == [
+        "[1/3] yes: done in 1.0 s",
+        "[2/3] no: skipped (not chosen)",
+        "[3/3] when: has the value of yes: 'then' was chosen",
+    ]
+    said = summary("r", board.look(at(2)), RunStatus.SUCCEEDED)
+    assert said == "run r succeeded in 2.0 s: 1 step ran, 1 skipped"

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from rich.cells import cell_len
-from tests.unit.perdure.progress.facts import at
+from tests.unit.perdure.progress.facts import at, waits
 
 from perdure.progress.board import Glance, Running
 from perdure.progress.lines import ASCII, Spoken, frame, plain
@@ -50,6 +50,20 @@ def test_frame_says_how_far_how_fast_and_what_is_slow() -> None:
     assert lines[2] == "  7.6 s · 410 steps/s · 17.3 s left"
     assert lines[3:5] == ["  train[1]  12.0 s", "  train[2]  11.0 s  attempt 2"]
     assert lines[-2:] == ["  … and 3 more", "  train[1] | epoch 3"]
+
+
+def test_frame_says_what_steps_wait_for() -> None:
+    asked = waits("ask", name="approve")
+    look = glance(slowest=(), running=0, skipped=2, asleep=3, waits=(waits("nap", "sleep"), asked))
+
+    lines = text(look, width=120, send=lambda name: f"perdure signal iris-1 {name}")
+
+    assert lines[1].endswith(" · 12 reused · 2 skipped")
+    assert lines[3:] == [
+        "  nap waits for its time",
+        "  ask waits for signal 'approve': `perdure signal iris-1 approve --value ...`",
+        "  … and 1 step more that wait",
+    ]
 
 
 def test_frame_says_nothing_of_what_is_not_known() -> None:
