@@ -7,6 +7,7 @@ import sys
 from tests.crash.ledger import executing
 from tests.crash.scenarios import RUN
 
+import perdure
 from perdure.client import Perdure, open_store
 from perdure.runs import Run
 from perdure.task import task
@@ -58,8 +59,33 @@ def flow(n: int = 4) -> str:
     return total.bind(large, fleeting.bind(large), given.bind(rows), fails.bind(rows))
 
 
+@task
+def numbers(n: int) -> list[int]:
+    with executing():
+        return list(range(n))
+
+
+@task
+def picky(x: int) -> int:
+    with executing():
+        if x % 2 and perdure.current().run_id == DONOR:
+            raise ValueError(x)
+        return x
+
+
+@task
+def summed(xs: list[object]) -> int:
+    with executing():
+        return sum(x for x in xs if isinstance(x, int))
+
+
+@workflow
+def mapped(n: int = 6) -> int:
+    return summed.bind(picky.options(catch=True).map(numbers.bind(n)))
+
+
 def prepare(client: Perdure, verb: str) -> None:
-    client.run(flow, run_id=DONOR)
+    client.run(mapped if verb == "items" else flow, run_id=DONOR)
 
 
 def act(client: Perdure, verb: str) -> None:
@@ -69,6 +95,8 @@ def act(client: Perdure, verb: str) -> None:
 def derive(client: Perdure, verb: str) -> Run:
     if verb == "rerun":
         return client.rerun(DONOR, inputs={"n": 6}, new_id=RUN)
+    if verb == "items":
+        return client.fork(DONOR, force="failed", on_change="reuse", new_id=RUN)
     return client.fork(
         DONOR,
         from_step="fleeting",

@@ -41,7 +41,7 @@ def wanted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Undistur
     return find
 
 
-@pytest.mark.parametrize("verb", ["fork", "rerun"])
+@pytest.mark.parametrize("verb", ["fork", "rerun", "items"])
 @pytest.mark.parametrize("point", CREATION)
 def test_derived_run_is_there_whole_or_not_at_all_when_killed_at(
     point: str, verb: str, stage: Stage, wanted: Callable[[str], Undisturbed]
@@ -105,6 +105,34 @@ def test_forked_run_killed_again_and_again_comes_to_the_same(
         assert began == {"big", "fleeting", "fails", "total"}, "what was forced ran, no other did"
         assert len(client.get_run(RUN)["given"].result()) == 20_000
         assert client.get_run(DONOR).result() == "30000 20000 4 Failure"
+    check_nothing_is_left(stage.ledger)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_fork_of_failed_items_killed_again_and_again_redoes_those_alone(
+    seed: int, stage: Stage, wanted: Callable[[str], Undisturbed]
+) -> None:
+    rng = random.Random(100 + seed)
+    assert play(stage, "prepare", "items")[0] == 0
+    deaths = 0
+
+    for part in ("act", "recover", "recover"):
+        point = f"{rng.choice(LIFE)}:{rng.randint(1, 3)}:kill"
+        code, said = play(stage, part, "items", crash=point)
+        assert code in (0, KILLED), said
+        deaths += code == KILLED
+        with stage.open() as client:
+            if client.runtime.store.find_run(RUN) is not None:
+                stage.ledger.note_committed(client, RUN)
+    code, said = play(stage, "recover", "items")
+    assert code == 0, said
+
+    assert deaths > 0
+    with stage.open() as client:
+        check(stage.ledger, client, RUN, wanted("items"))
+        began = set(stage.ledger.began(RUN))
+        assert began == {"picky[1]", "picky[3]", "picky[5]", "summed"}
+        assert client.get_run(RUN).result() == 15
     check_nothing_is_left(stage.ledger)
 
 

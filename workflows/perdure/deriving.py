@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import msgspec
 
 from perdure.compile import compile_dag, plan_record
 from perdure.current_code import Today, find_definition, prepare_today
+from perdure.engine.growth import rows_of_graphs
 from perdure.engine.matching import match_name, match_rows
 from perdure.engine.takeover import match_donor
 from perdure.errors import DefinitionError, RunConflict, known_names
 from perdure.fingerprint import fingerprints
-from perdure.fork_plan import step_of, steps_of, store_given, with_takeover
+from perdure.fork_plan import around, step_of, steps_of, store_given, with_takeover
+from perdure.grown import Grown, grown_steps
 from perdure.plan import Function, Plan, Takeover, decode_plan
 from perdure.remedies import shell_of
 from perdure.runtime import Runtime
@@ -148,15 +151,21 @@ def derive_fork(
     values = values or runtime.values
     source = _Source(runtime, run_id, f"perdure.fork({run_id!r})", inputs, dag, values)
     names = (force,) if isinstance(force, str) else tuple(force)
+    named = [name for name in names if name != FAILED]
+    start = (from_step,) if from_step is not None else ()
+    grown = source.grown
+    for name in start:
+        step_of(source.plan, name, "from_step=", grown)
+    forced = steps_of(source.plan, grown, named, "force=")
+    caught = source.caught() if FAILED in names else ()
     terms = Takeover(
-        from_step=step_of(source.plan, from_step, "from_step=").id
-        if from_step is not None
-        else None,
-        force=steps_of(source.plan, [name for name in names if name != FAILED], "force="),
-        caught=source.caught() if FAILED in names else (),
+        from_step=from_step,
+        force=forced,
+        caught=caught,
+        around=around(grown, (*start, *forced, *caught)),
         keep_changed=on_change == "reuse",
     )
-    given = store_given(source.plan, overrides or {}, values)
+    given = store_given(source.plan, grown, overrides or {}, values)
     _refuse_both(terms, given)
     if on_change == "fail":
         source.refuse_change()
@@ -169,7 +178,8 @@ def derive_fork(
 
 
 def _refuse_both(terms: Takeover, given: Mapping[str, StoredValue]) -> None:
-    both = [s for s in (*terms.force, *terms.caught, terms.from_step) if s in given]
+    again = (*terms.force, *terms.caught, terms.from_step, *terms.around)
+    both = [s for s in again if s in given]
     if both:
         raise DefinitionError(
             f"{', '.join(map(str, both))}: either it runs again (force=, from_step=) or its value "
@@ -198,7 +208,8 @@ class _Source:
         prepared = self._today.prepared
         self.plan = compile_dag(prepared.dag, values, origin=prepared.origin)
         refuse_unenforceable(self.plan, runtime.settings, self._record.policy.executor)
-        self._rows = runtime.store.list_steps(run_id)
+        expansions = runtime.store.list_expansions(run_id)
+        self._rows, _ = rows_of_graphs(runtime.store.list_steps(run_id), expansions)
 
     @property
     def said(self) -> str:
@@ -228,10 +239,21 @@ class _Source:
             created_at=now,
         )
 
+    @cached_property
+    def grown(self) -> Grown:
+        """Return the steps of graphs that grew in it, and in the runs that it took them from."""
+        return grown_steps(self._runtime.store, self._record)
+
     def caught(self) -> tuple[str, ...]:
-        """Return the steps whose final failure was caught and committed as a value."""
-        ids = {step.id for step in self.plan.steps}
-        return tuple(row.step_id for row in self._rows if row.caught and row.step_id in ids)
+        """Return the steps whose final failure was caught: by themselves, or around them.
+
+        Of one that took the failure of a step of its graph as its value, that step.
+        """
+        top = {step.id for step in self.plan.steps}
+        rows = [*self._rows, *self.grown.rows.values()]
+        found = [r.step_id for r in rows if r.caught and self.grown.top(r.step_id) in top]
+        outer = {root for step_id in found for root in self.grown.around(step_id)}
+        return tuple(step_id for step_id in found if step_id not in outer)
 
     def refuse_change(self) -> None:
         """Raise RunConflict if a committed step would not hold today."""

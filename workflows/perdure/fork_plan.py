@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
 import msgspec
 
 from perdure.errors import DefinitionError, did_you_mean
+from perdure.grown import Grown
 from perdure.plan import (
     GIVEN,
     FromStep,
@@ -26,6 +27,7 @@ from perdure_storage.records import StoredValue
 from perdure_storage.values import Values
 
 _SHOWN = 5
+_NOTHING_GROWN = Grown()
 
 
 def with_takeover(plan: Plan, terms: Takeover, given: Mapping[str, StoredValue]) -> Plan:
@@ -68,65 +70,111 @@ def carried_over(plan: Plan, recorded: Plan) -> Plan:
     terms = recorded.takeover
     if terms is None:
         return plan
+    # Steps of graphs are in neither plan: whether they are there still, the run will see.
+    gone = {step.id for step in recorded.steps} - {step.id for step in plan.steps}
     ids = {step.id for step in plan.steps}
     given = {s: recorded.constants[index] for s, index in terms.given.items() if s in ids}
     terms = msgspec.structs.replace(
         terms,
-        from_step=terms.from_step if terms.from_step in ids else None,
-        force=tuple(s for s in terms.force if s in ids),
-        caught=tuple(s for s in terms.caught if s in ids),
+        from_step=terms.from_step if terms.from_step not in gone else None,
+        force=tuple(s for s in terms.force if s not in gone),
+        caught=tuple(s for s in terms.caught if s not in gone),
     )
     return with_takeover(plan, terms, given)
 
 
 # --- steps by name ----------------------------------------------------------------------------
-def step_of(plan: Plan, name: str, what: str) -> StepPlan:
+def step_of(plan: Plan, name: str, what: str, grown: Grown = _NOTHING_GROWN) -> StepPlan:
     """Return the step of this id.
 
     Args:
         plan: where to look.
         name: the id.
         what: how the user said it, ``"from_step="``.
+        grown: steps of graphs that may be meant too.
 
     Raises:
         DefinitionError: there is none; says which are near.
     """
-    for step in plan.steps:
-        if step.id == name:
-            return step
-    ids = [step.id for step in plan.steps]
+    steps = steps_there(plan, grown)
+    if name in steps:
+        return steps[name]
+    ids = list(steps)
     listed = f" (it has {', '.join(ids[:_SHOWN])}{', ...' if len(ids) > _SHOWN else ''})"
     near = did_you_mean(str(name), ids) or listed
     raise DefinitionError(f"{what}{name!r}: {plan.workflow} has no such step today{near}")
 
 
-def steps_of(plan: Plan, names: Sequence[str], what: str) -> tuple[str, ...]:
-    """Return the ids that ``names`` mean: ids, names of steps, or patterns (``"parse*"``).
+def steps_of(plan: Plan, grown: Grown, names: Sequence[str], what: str) -> tuple[str, ...]:
+    """Return the ids that ``names`` mean: ids, names of steps, or patterns.
 
-    An id means that step alone, also where others share its name.
+    An id means that step alone, also where others share its name. In a pattern, ``"parse*"`` or
+    ``"parse[*]"``, brackets are what they are in ids.
+
+    Args:
+        plan: today's plan.
+        grown: steps of graphs of the run that is forked.
+        names: what was given.
+        what: how the user said it, ``"force="``.
 
     Raises:
         DefinitionError: one means no step.
     """
+    steps = steps_there(plan, grown)
     found: dict[str, None] = {}
     for name in names:
-        ids = [step.id for step in plan.steps if step.id == name]
-        ids = ids or [step.id for step in plan.steps if step.name == name]
-        ids = ids or [step.id for step in plan.steps if fnmatchcase(step.id, name)]
-        found |= dict.fromkeys(ids or [step_of(plan, name, what).id])
+        pattern = name.replace("[", "[[]")
+        ids = [name] if name in steps else [i for i, step in steps.items() if step.name == name]
+        ids = ids or [step_id for step_id in steps if fnmatchcase(step_id, pattern)]
+        found |= dict.fromkeys(ids or [step_of(plan, name, what, grown).id])
     return tuple(found)
 
 
+def steps_there(plan: Plan, grown: Grown) -> dict[str, StepPlan]:
+    """Return the steps of today's plan, and those that had grown below steps of it, by id."""
+    top = {step.id: step for step in plan.steps}
+    below = {i: step for i, step in grown.steps.items() if grown.top(i) in top}
+    return {**below, **top}
+
+
+def around(grown: Grown, asked: Iterable[str]) -> dict[str, str]:
+    """Return in whose graphs the steps are that run again, with the first of them."""
+    found: dict[str, str] = {}
+    for step_id in asked:
+        for root in grown.around(step_id):
+            if root in found:
+                break
+            found[root] = step_id
+    return found
+
+
 # --- given values -----------------------------------------------------------------------------
-def store_given(plan: Plan, overrides: Mapping[str, Any], values: Values) -> dict[str, StoredValue]:
+def store_given(
+    plan: Plan, grown: Grown, overrides: Mapping[str, Any], values: Values
+) -> dict[str, StoredValue]:
     """Store values that are given in place of steps, with the parts of them that others take.
 
+    Args:
+        plan: today's plan.
+        grown: steps of graphs of the run that is forked.
+        overrides: the values, by step id.
+        values: where they are stored.
+
     Raises:
-        DefinitionError: no such step, or the value has not what is taken of it.
+        DefinitionError: no such step, one that is in a graph that another step gave, or the value
+            has not what is taken of it.
         NotSerializable: a value has no encoding.
     """
     stored = {}
     for name, value in overrides.items():
+        if name in grown.roots and grown.top(name) in {step.id for step in plan.steps}:
+            # Rows of ``top`` would pass for computed ones.
+            top = grown.top(name)
+            raise DefinitionError(
+                f"overrides: {name} is in the graph that {top} gave; values are given in place "
+                f"of whole steps of the workflow: overrides={{{top!r}: ...}} (--override "
+                f"{top}=JSON)"
+            )
         step = step_of(plan, name, "overrides: ")
         _check_outputs(plan, step, value)
         parts = {path_text(path): _part(step, value, path) for path in _paths(plan, step.id)}

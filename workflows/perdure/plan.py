@@ -6,7 +6,7 @@ definition gives the same plan in every process.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -230,8 +230,11 @@ class Takeover(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         from_step: a step that runs again together with everything downstream of it, or None.
-        force: ids of steps that run again, whatever was committed.
-        caught: those of ``force`` that were asked for as failed: their errors had been caught.
+        force: ids of steps that run again, whatever was committed; also of steps in graphs that
+            steps of the other run gave.
+        caught: ids of those that were asked for as failed: their errors had been caught.
+        around: steps in whose graphs there are such steps, with the first of them: they give
+            their graphs again, of which all that holds otherwise is taken over.
         given: steps whose value is given, as indices into ``Plan.constants``. In the plan they
             take no arguments: nothing upstream makes their value.
         keep_changed: a committed step holds under its id also where its code or constants are
@@ -241,6 +244,7 @@ class Takeover(msgspec.Struct, frozen=True, kw_only=True):
     from_step: str | None = None
     force: tuple[str, ...] = ()
     caught: tuple[str, ...] = ()
+    around: dict[str, str] = {}
     given: dict[str, int] = {}
     keep_changed: bool = False
 
@@ -287,6 +291,40 @@ def given_digest(text: list[str]) -> str:
 def own_digest(code: str, outputs: int, catch: bool, given: str) -> str:
     """Return the digest over all of a step that is its own, nothing upstream."""
     return "own:" + blake3(f"{code}\0{outputs}\0{catch}\0{given}".encode()).hexdigest(16)
+
+
+def chunk_digest(step: StepPlan, constants: Sequence[StoredValue], base: int = 0) -> str:
+    """Return a digest over what a chunk of a map takes besides the task, which is its code.
+
+    Args:
+        step: the chunk.
+        constants: those of its plan.
+        base: number of the first of them.
+    """
+    text: list[str] = []
+    for arg in step.args[1:]:
+        _write(arg, constants, base, text)
+    return "chunk:" + given_digest(text)
+
+
+def _write(arg: Arg, constants: Sequence[StoredValue], base: int, text: list[str]) -> None:
+    match arg:
+        case Const(index):
+            text.append(constants[index - base].value_digest)
+        case ListArg(items, kind):
+            text.append(f"{kind}({len(items)}")
+            for item in items:
+                _write(item, constants, base, text)
+        case DictArg(keys, values):
+            text.append(f"dict({len(keys)}")
+            for item in (*keys, *values):
+                _write(item, constants, base, text)
+        case ObjectArg(cls, fields):
+            text.append(f"object({','.join(fields)}")
+            for item in (cls, *fields.values()):
+                _write(item, constants, base, text)
+        case _:
+            text.append(repr(arg))
 
 
 def references(step: StepPlan) -> list[Reference]:

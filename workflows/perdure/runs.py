@@ -16,6 +16,7 @@ import msgspec
 from perdure import story
 from perdure.engine.ownership import is_driven, is_seen_dead
 from perdure.errors import DefinitionError, RunNotDriven, WaitTimeout, did_you_mean
+from perdure.grown import newest_graphs
 from perdure.plan import FromStep, Plan, StepPlan, decode_plan, upstream
 from perdure.progress.causes import of_wait
 from perdure.remedies import Shell, shell_of
@@ -27,7 +28,6 @@ from perdure_storage.records import (
     Cause,
     ErrorRecord,
     EventRecord,
-    ExpansionRecord,
     RunRecord,
     StepId,
     StepRecord,
@@ -486,7 +486,7 @@ def _views(run: Run, client: Client) -> list[Step]:
     tries: dict[str, list[AttemptRecord]] = {}
     for attempt in store.list_attempts(record.id):
         tries.setdefault(attempt.step_id, []).append(attempt)
-    grown = _graphs(client, record)
+    grown = newest_graphs(store.list_expansions(record.id))
     waits = {each.step_id: each for each in store.list_waits(record.id)}  # the newest of each
     views = []
     for graph, step in _in_order(run.plan, grown):
@@ -495,20 +495,6 @@ def _views(run: Run, client: Client) -> list[Step]:
         wait = waits.get(StepId(step.id))
         views.append(Step(run, client, step, graph, row, own, status, wait))
     return views
-
-
-def _graphs(client: Client, record: RunRecord) -> dict[str, list[Plan]]:
-    """Return the graphs that steps gave in their newest life, by step; of a chain, each link's."""
-    newest: dict[str, list[ExpansionRecord]] = {}
-    for expansion in client.runtime.store.list_expansions(record.id):
-        links = newest.setdefault(expansion.step_id, [])
-        if links and links[-1].generation != expansion.generation:
-            links.clear()
-        links.append(expansion)
-    return {
-        step_id: [decode_plan(link.plan.body) for link in links]
-        for step_id, links in newest.items()
-    }
 
 
 def _in_order(plan: Plan, grown: dict[str, list[Plan]]) -> Iterator[tuple[Plan, StepPlan]]:

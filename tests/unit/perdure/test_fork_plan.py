@@ -9,6 +9,7 @@ from tests.unit.perdure.engine.bench import plan_of, stored
 from perdure.errors import DefinitionError
 from perdure.fingerprint import fingerprints
 from perdure.fork_plan import carried_over, step_of, steps_of, with_takeover
+from perdure.grown import Grown
 from perdure.plan import Plan, Takeover, decode_plan, encode_plan, references
 
 
@@ -44,7 +45,7 @@ def test_two_given_values_are_two_fingerprints(plan: Plan) -> None:
 
 
 def test_what_a_fork_was_asked_for_is_carried_into_an_edited_plan(plan: Plan) -> None:
-    terms = Takeover(from_step="c", force=("a", "gone"), keep_changed=True)
+    terms = Takeover(from_step="c", force=("a", "c", "a[3]"), keep_changed=True)
     recorded = with_takeover(plan, terms, {"b": stored("mine"), "lost": stored("other")})
     edited = plan_of({"new": [], "a": ["new"], "b": ["a"]}, output="b")
 
@@ -52,7 +53,7 @@ def test_what_a_fork_was_asked_for_is_carried_into_an_edited_plan(plan: Plan) ->
 
     assert carried is not None
     assert carried.from_step is None
-    assert carried.force == ("a",)
+    assert carried.force == ("a", "a[3]"), "whether there is a[3] is known when a has grown"
     assert carried.keep_changed
     assert carried.given.keys() == {"b"}
 
@@ -62,7 +63,7 @@ def test_id_means_one_step_and_a_name_or_pattern_means_all_of_it() -> None:
     steps = tuple(msgspec.structs.replace(step, name=step.id[0]) for step in plan.steps)
     plan = msgspec.structs.replace(plan, steps=steps)
 
-    assert steps_of(plan, ["f"], "") == ("f",)
-    assert steps_of(plan, ["f*"], "") == ("f", "f#2")
+    assert steps_of(plan, Grown(), ["f"], "") == ("f",)
+    assert steps_of(plan, Grown(), ["f*"], "") == ("f", "f#2")
     with pytest.raises(DefinitionError, match="did you mean 'f#2'"):
-        steps_of(plan, ["f#3"], "force=")
+        steps_of(plan, Grown(), ["f#3"], "force=")

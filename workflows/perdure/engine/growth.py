@@ -21,7 +21,7 @@ from perdure.engine.branching import find_conditional, settle_selects
 from perdure.engine.commands import Extend
 from perdure.engine.matching import Matching, match_name, match_rows
 from perdure.engine.state import RunState, StepState, add_steps, starts_chain
-from perdure.engine.takeover import forced, hold_back
+from perdure.engine.takeover import hold_back, keep_edited
 from perdure.fingerprint import fingerprints
 from perdure.graph.growth import link_of
 from perdure.plan import FromStep, ItemsOf, Plan, decode_plan, own_digest, rebase, upstream
@@ -123,8 +123,9 @@ def graft(run: RunState, root: StepState, expansion: ExpansionRecord, plan: Plan
     if expansion.kind == "map":
         root.items = _items(run, run.steps[plan.output.step])
     own = _match_own(run, root, plan, prints, is_first=not expansion.link)
-    donated = _match_donated(run, root, plan, prints)
-    return Graft(root, own, donated, _extend(run, plan, _base_of(expansion)))
+    base = _base_of(expansion)
+    donated = _match_donated(run, root, plan, prints, base)
+    return Graft(root, own, donated, _extend(run, plan, base))
 
 
 def _items(run: RunState, answer: StepState) -> tuple[StepRef, ...]:
@@ -257,23 +258,18 @@ def retire_leftovers(run: RunState, root: StepState) -> None:
 
 
 def _match_donated(
-    run: RunState, root: StepState, plan: Plan, prints: Mapping[str, str]
+    run: RunState, root: StepState, plan: Plan, prints: Mapping[str, str], base: int
 ) -> Matching:
     """Match rows of the run that this one was made from; they are adopted, never kept."""
-    if _top(root).id in forced(run.plan):
-        return match_rows(plan, prints, ())
+    again = run.again.within(plan, root.id)
     names = dict.fromkeys(match_name(step) for step in plan.steps) if run.donated else ()
     rows = [row for name in names for row in run.donated.get(name, ())]
-    matching = hold_back(match_rows(plan, prints, rows), plan, outside(plan))
+    matching = match_rows(plan, prints, rows)
+    if run.plan.takeover is not None and run.plan.takeover.keep_changed:
+        matching = keep_edited(plan, rows, matching, run.donated_chunks, base)
+    matching = hold_back(matching, plan, again, outside=outside(plan))
     taken = {**matching.adopted, **matching.kept}
     return msgspec.structs.replace(matching, kept={}, adopted=taken, obsolete=())
-
-
-def _top(step: StepState) -> StepState:
-    """Return the step of the run's own plan below which a step has grown, or itself."""
-    while step.below is not None:
-        step = step.below
-    return step
 
 
 def _extend(run: RunState, plan: Plan, base: int) -> Extend:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -18,7 +18,7 @@ from perdure.engine.state import RunState
 from perdure.engine.takeover import match_donor
 from perdure.executors.process_tree import kill_processes
 from perdure.fingerprint import fingerprints
-from perdure.plan import Function, Plan, decode_plan, placed
+from perdure.plan import Function, Plan, chunk_digest, decode_plan, placed
 from perdure_storage.clock import Clock
 from perdure_storage.lifecycle import RUN_LIVE, RunStatus
 from perdure_storage.protocols import BlobStore, RunStore
@@ -54,6 +54,7 @@ class Past:
         donor_expansions: those of that run's steps.
         donor_graphs: rows of the steps of such graphs of that run, and of the runs that it took
             over from in turn: a map that was taken over whole left its items there.
+        donor_chunks: ``chunk_digest`` of those that are chunks, by run and step id.
         waits: what steps of the run wait or waited for.
     """
 
@@ -65,12 +66,14 @@ class Past:
     expansions: Sequence[ExpansionRecord] = ()
     donor_expansions: Sequence[ExpansionRecord] = ()
     donor_graphs: Sequence[StepRecord] = ()
+    donor_chunks: Mapping[tuple[str, str], str] = field(default_factory=dict)
     waits: Sequence[WaitRecord] = ()
 
 
 def read_past(store: RunStore, record: RunRecord) -> Past:
     """Return what the store has of a run; nothing, if the run is only being thought of."""
     donor = store.find_run(record.reuse_from) if record.reuse_from else None
+    donor_graphs, donor_chunks = _graphs_before(store, donor)
     return Past(
         rows=store.list_steps(record.id, current_only=False),
         attempts=store.list_attempts(record.id),
@@ -79,20 +82,32 @@ def read_past(store: RunStore, record: RunRecord) -> Past:
         donor_functions=functions_of(store, donor.plan_digest) if donor is not None else {},
         expansions=store.list_expansions(record.id) if record.epoch != 1 else (),
         donor_expansions=store.list_expansions(donor.id) if donor is not None else (),
-        donor_graphs=tuple(_rows_of_graphs_before(store, donor)),
+        donor_graphs=donor_graphs,
+        donor_chunks=donor_chunks,
         waits=store.list_waits(record.id) if record.epoch != 1 else (),
     )
 
 
-def _rows_of_graphs_before(store: RunStore, donor: RunRecord | None) -> Iterator[StepRecord]:
+def _graphs_before(
+    store: RunStore, donor: RunRecord | None
+) -> tuple[list[StepRecord], dict[tuple[str, str], str]]:
+    """Return the rows of graphs of a run and of those before it, and what its chunks were."""
+    found: list[StepRecord] = []
+    chunks: dict[tuple[str, str], str] = {}
     for _ in range(MAX_DONORS):
         if donor is None:
-            return
+            break
         if expansions := store.list_expansions(donor.id):
             _, grown = rows_of_graphs(store.list_steps(donor.id), expansions)
             for rows in grown.values():
-                yield from rows
+                found += rows
+            for expansion in expansions:
+                plan = decode_plan(expansion.plan.body)
+                for step in plan.steps:
+                    if step.width:
+                        chunks[donor.id, step.id] = chunk_digest(step, plan.constants)
         donor = store.find_run(donor.reuse_from) if donor.reuse_from else None
+    return found, chunks
 
 
 def state_of(record: RunRecord, plan: Plan, past: Past, now: datetime) -> RunState:
@@ -128,6 +143,7 @@ def state_of(record: RunRecord, plan: Plan, past: Past, now: datetime) -> RunSta
         expansions=past.expansions,
         grown=grown,
         donated_grown=donated_grown,
+        donated_chunks=past.donor_chunks,
         waits=past.waits,
         now=now,
     )

@@ -84,14 +84,18 @@ def match_rows(
     rows = list(rows)
     usable = [row for row in rows if row.status is StepStatus.SUCCEEDED]
     failed = {row.name: row for row in rows if row.status is StepStatus.FAILED}
-    by_id: dict[str, StepRecord] = {row.step_id: row for row in usable if row.current}
+    by_id: dict[str, StepRecord] = {}
+    for row in usable:
+        if row.current:
+            # Of several runs the first one counts: it went on from the others.
+            by_id.setdefault(row.step_id, row)
     kept = {
         step.id: by_id[step.id]
         for step in plan.steps
         if step.id in by_id
         and (keep_changed or by_id[step.id].fingerprint == fingerprints[step.id])
     }
-    left = [row for row in by_id.values() if row.step_id not in kept]
+    left = [row for row in usable if row.current and kept.get(row.step_id) is not row]
     history = [row for row in reversed(usable) if not row.current]
     reasons = _Reasons(plan, old_functions or {}, Roots(inputs))
     return _match_rest(plan, fingerprints, kept, left, history, failed, reasons)

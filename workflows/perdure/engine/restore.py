@@ -41,6 +41,7 @@ from perdure_storage.records import (
 CAREFUL_TAKEOVERS = 3
 """Owners lost in a row without progress, after which a run's suspects start one at a time."""
 _NONE: Mapping[str, list[StepRecord]] = {}
+_NO_CHUNKS: Mapping[tuple[str, str], str] = {}
 MAX_TAKEOVERS = 4
 """... after which the run fails and names them."""
 
@@ -57,6 +58,7 @@ def load_run(
     expansions: Sequence[ExpansionRecord] = (),
     grown: Mapping[str, list[StepRecord]] = _NONE,
     donated_grown: Mapping[str, list[StepRecord]] = _NONE,
+    donated_chunks: Mapping[tuple[str, str], str] = _NO_CHUNKS,
     waits: Sequence[WaitRecord] = (),
     now: datetime,
 ) -> RunState:
@@ -73,6 +75,7 @@ def load_run(
         expansions: the graphs that steps gave, by step, generation and link.
         grown: rows of the steps of such graphs, by the step that waited.
         donated_grown: such rows of ``record.reuse_from``, by their name.
+        donated_chunks: ``chunk_digest`` of those that are chunks, by run and step id.
         waits: what steps wait or waited for.
         now: the time of the load, for the rows that it makes.
     """
@@ -80,6 +83,7 @@ def load_run(
     find_conditional(run, list(run.steps.values()))
     run.grown = dict(grown)
     run.donated = dict(donated_grown)
+    run.donated_chunks = donated_chunks
     _number_generations(run, rows, attempts)
     hold(run, own, now, reason=f"unchanged in {record.id}")
     retire_rows(run, own.obsolete)

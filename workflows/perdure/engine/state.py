@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from perdure.calls import CallId
+from perdure.engine.again import Again
 from perdure.engine.commands import Extend, Kill
 from perdure.engine.placement import Pool, Shape, shape_of
 from perdure.plan import (
@@ -237,7 +238,9 @@ class RunState:
         taken: from then on, the newest that they had begun: what comes into a graph now begins
             another one.
         placed: ids of the graphs that a step gives in its life of now, where older rows are left.
+        again: which steps run again whatever the run that this one was made from had.
         donated: rows of such graphs of the run that this one was made from, by their name.
+        donated_chunks: of those rows that are of chunks, what they were called with.
         dormant: graphs that are recorded and not part of the state, by the step that gave them:
             it is done, and nobody has asked for their steps so far.
         extensions: what executors have to know of graphs that were recorded before.
@@ -262,7 +265,10 @@ class RunState:
         self.begun: dict[str, int] = {}
         self.taken: dict[str, int] = {}
         self.placed: dict[str, set[str]] = {}
+        self.again = Again(plan.takeover)
+        self.again.within(plan)
         self.donated: dict[str, list[StepRecord]] = {}
+        self.donated_chunks: Mapping[tuple[str, str], str] = {}
         self.answered: list[StepState] = []
         self.gone: set[Digest] = set()
         self.extensions: list[Extend] = []

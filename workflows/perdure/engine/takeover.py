@@ -11,8 +11,17 @@ from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
-from perdure.engine.matching import Matching, match_rows
-from perdure.plan import Function, Plan, Takeover, upstream
+from perdure.engine.again import Again, below
+from perdure.engine.matching import Matching, match_name, match_rows
+from perdure.plan import (
+    Function,
+    Plan,
+    StepPlan,
+    Takeover,
+    chunk_digest,
+    own_digest,
+)
+from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import StepRecord, StoredValue
 
 _NOTHING = Takeover()
@@ -44,48 +53,33 @@ def match_donor(
         old_functions=functions,
         inputs=inputs,
     )
-    return hold_back(matching, plan)
+    again = Again(plan.takeover).within(plan)
+    return hold_back(matching, plan, again, given=(plan.takeover or _NOTHING).given)
 
 
-def forced(plan: Plan) -> dict[str, str]:
-    """Return why steps run again though a committed result of them may hold, by step id."""
-    terms = plan.takeover or _NOTHING
-    reasons: dict[str, str] = {}
-    if terms.from_step is not None:
-        cone = below(plan, {terms.from_step})
-        reasons |= dict.fromkeys(cone, f"the fork runs again from {terms.from_step}")
-        reasons[terms.from_step] = "the fork runs again from here"
-    reasons |= dict.fromkeys(terms.force, "the fork was asked to run it again")
-    reasons |= dict.fromkeys(terms.caught, "it had failed, and its error had been caught")
-    return reasons
-
-
-def below(plan: Plan, steps: Collection[str]) -> dict[str, str]:
-    """Return what consumes, directly or not, a value of ``steps``: by id, the first such step."""
-    found: dict[str, str] = {}
-    for step in plan.steps:  # in topological order
-        roots = (dep if dep in steps else found.get(dep) for dep in upstream(step))
-        root = next((root for root in roots if root is not None), None)
-        if root is not None:
-            found[step.id] = root
-    return found
-
-
-def hold_back(matching: Matching, plan: Plan, outside: Collection[str] = ()) -> Matching:
+def hold_back(
+    matching: Matching,
+    plan: Plan,
+    again: Mapping[str, str],
+    *,
+    given: Collection[str] = (),
+    outside: Collection[str] = (),
+) -> Matching:
     """Let nothing hold that is to be fresh, and what is below that only if it consumes the same.
 
     Args:
         matching: how rows of another run match the plan.
         plan: the plan, or a graph that a step gave.
+        again: steps of it that run again, with the reasons.
+        given: steps of it whose values are given.
         outside: steps that a graph refers to: what they come to is not known yet.
     """
-    fresh = _fresh(plan, matching)
+    fresh = {**_volatile(plan, matching), **again, **dict.fromkeys(given, "its value is given")}
     if not (fresh or outside):
         return matching
     roots = {*fresh, *outside}
     doubtful = {s: root for s, root in below(plan, roots).items() if s not in fresh}
     settled = fresh.keys() | doubtful.keys()
-    given = (plan.takeover or _NOTHING).given
     held = {**matching.adopted, **matching.kept}
     candidates = {s: rows for s, rows in matching.candidates.items() if s not in fresh}
     reasons = {**matching.reasons, **{s: reason for s, reason in fresh.items() if reason}}
@@ -104,13 +98,71 @@ def hold_back(matching: Matching, plan: Plan, outside: Collection[str] = ()) -> 
     )
 
 
-def _fresh(plan: Plan, matching: Matching) -> dict[str, str]:
-    """Return the steps that do not take anything over, with the reasons."""
+def keep_edited(
+    plan: Plan,
+    rows: Iterable[StepRecord],
+    matching: Matching,
+    chunks: Mapping[tuple[str, str], str],
+    base: int,
+) -> Matching:
+    """Let rows hold also where only the code of a step of a graph is another today.
+
+    An id says little of an item: what counts is that it was called with the same. Several items
+    may have been, so that each row is used once, for the step of its id if there is one.
+
+    Args:
+        plan: the graph.
+        rows: rows of another run's graphs, by whose names those of the graph are.
+        matching: how they match so far.
+        chunks: ``chunk_digest`` of those that are chunks, by run and step id.
+        base: number of the graph's first constant.
+    """
+    used = {_key(row) for row in (*matching.kept.values(), *matching.adopted.values())}
+    alike: dict[tuple[str, str], dict[str, StepRecord]] = {}
+    codes: dict[str, None] = {}
+    for row in rows:
+        codes[row.code] = None
+        if row.status is StepStatus.SUCCEEDED and _key(row) not in used:
+            called = chunks.get((row.run_id, row.step_id), row.own)
+            alike.setdefault((row.name, called), {}).setdefault(row.step_id, row)
+    settled = matching.kept.keys() | matching.adopted.keys()
+    open_steps = {
+        step.id: [alike[key] for key in _edited(plan, step, codes, base) if key in alike]
+        for step in plan.steps
+        if step.id not in settled
+    }
+    held: dict[str, StepRecord] = {}
+    for step_id, found in open_steps.items():
+        if own := next((each for each in found if step_id in each), None):
+            held[step_id] = own.pop(step_id)
+    for step_id, found in open_steps.items():
+        if step_id not in held and (other := next(filter(None, found), None)):
+            held[step_id] = other.pop(next(iter(other)))
+    return msgspec.structs.replace(
+        matching,
+        adopted={**matching.adopted, **held},
+        candidates={s: each for s, each in matching.candidates.items() if s not in held},
+        reasons={s: reason for s, reason in matching.reasons.items() if s not in held},
+    )
+
+
+def _edited(plan: Plan, step: StepPlan, codes: Iterable[str], base: int) -> list[tuple[str, str]]:
+    """Return the name of a step with its own digest under each of these codes."""
+    options, name = plan.options[step.options], match_name(step)
+    if step.width:
+        return [(name, chunk_digest(step, plan.constants, base))]
+    return [(name, own_digest(code, options.outputs, options.catch, step.given)) for code in codes]
+
+
+def _key(row: StepRecord) -> tuple[str, str, int]:
+    return row.run_id, row.step_id, row.generation
+
+
+def _volatile(plan: Plan, matching: Matching) -> dict[str, str]:
+    """Return the steps that are never taken over, with the reasons."""
     known = matching.kept.keys() | matching.adopted.keys() | matching.candidates.keys()
-    volatile = {
+    return {
         step.id: "it is volatile, and never taken over from another run" if step.id in known else ""
         for step in plan.steps
         if plan.options[step.options].volatile
     }
-    given = dict.fromkeys((plan.takeover or _NOTHING).given, "its value is given")
-    return {**volatile, **forced(plan), **given}

@@ -1,0 +1,284 @@
+"""Forks of runs whose graphs grew: maps, chunks, maps of maps, graphs that steps returned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+
+from perdure.client import Perdure, open_store
+from perdure.errors import DefinitionError, RunFailed
+from perdure.target import load_target
+
+SCRIPT = dedent(
+    """
+    import pathlib
+    from perdure import task, workflow
+
+    GATE = pathlib.Path(__file__).with_name("mended")
+    FACTOR = {factor}
+
+    @task
+    def items(n: int) -> list[int]:
+        return list(range(n))
+
+    @task
+    def square(x: int) -> int:
+        if x in {bad} and not GATE.exists():
+            raise ValueError(f"bad {{x}}")
+        return x * x * FACTOR
+
+    @task
+    def half(x: object) -> object:
+        return x // 2 if isinstance(x, int) else None
+
+    @task
+    def total(xs: list[object]) -> int:
+        return sum(x for x in xs if isinstance(x, int))
+
+    @task
+    def row(n: int) -> list[int]:
+        return square.options(catch=True).map([n * 3, n * 3 + 1, n * 3 + 2])
+
+    @task
+    def flat(rows: list[list[object]]) -> int:
+        return sum(x for row in rows for x in row if isinstance(x, int))
+
+    @task
+    def parts(n: int) -> int:
+        return total.bind([square.bind(1), square.options(name="third").bind(3), square.bind(n)])
+
+    @workflow
+    def caught(n: int = 6) -> int:
+        return total.bind(square.options(catch=True).map(items.bind(n)))
+
+    @workflow
+    def plain(n: int = 6) -> int:
+        return total.bind(square.map(items.bind(n)))
+
+    @workflow
+    def keyed(n: int = 6) -> int:
+        called = square.options(catch=True, key=lambda x: f"n{{x}}")
+        return total.bind(called.map(items.bind(n)))
+
+    @workflow
+    def chunked(n: int = 6) -> int:
+        return total.bind(square.options(catch=True, chunk=2).map(items.bind(n)))
+
+    @workflow
+    def over(n: int = 6) -> int:
+        return total.bind(half.map(square.options(catch=True).map(items.bind(n))))
+
+    @workflow
+    def nested(n: int = 3) -> int:
+        return flat.bind(row.map(items.bind(n)))
+
+    @workflow
+    def given(n: int = 5) -> object:
+        return parts.options(catch=True).bind(n)
+    """
+)
+SUM = 0 + 1 + 4 + 9 + 16 + 25
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[Perdure]:
+    with open_store(str(tmp_path / "store" / "perdure.db"), executor="inline") as opened:
+        yield opened
+
+
+class Project:
+    """A script of the user's that is edited and mended."""
+
+    def __init__(self, folder: Path, client: Perdure) -> None:
+        self.path = folder / "grown.py"
+        self.client = client
+        self.edit()
+
+    def edit(self, factor: int = 1, bad: tuple[int, ...] = (3, 5)) -> None:
+        self.path.write_text(SCRIPT.format(factor=factor, bad=bad))
+
+    def mend(self) -> None:
+        (self.path.parent / "mended").touch()
+
+    def run(self, workflow: str, run_id: str = "a", **options: Any) -> Any:
+        return self.client.run(load_target(f"{self.path}:{workflow}"), run_id=run_id, **options)
+
+    def ran(self, run_id: str) -> set[str]:
+        """Return the steps that ran in a run, or gave a graph; the others were taken over."""
+        tries = self.client.runtime.store.list_attempts(self.client.get_run(run_id).record.id)
+        return {each.step_id for each in tries}
+
+
+@pytest.fixture
+def project(tmp_path: Path, client: Perdure) -> Project:
+    return Project(tmp_path, client)
+
+
+# --- what failed --------------------------------------------------------------------------------
+AROUND = {"square", "square~1", "total"}
+
+
+@pytest.mark.parametrize(
+    ("workflow", "again"),
+    [
+        ("caught", {"square[3]", "square[5]", *AROUND}),
+        ("keyed", {"square[n3]", "square[n5]", *AROUND}),
+        (
+            "over",
+            {"square[3]", "square[5]", "half[3]", "half[5]", "half", "half~1", *AROUND},
+        ),
+        (
+            "nested",
+            {
+                "row[1]",
+                "row[1]~1",
+                "row[1]~2",
+                "row[1]~1[0]",
+                "row[1]~1[2]",
+                "row",
+                "row~1",
+                "flat",
+            },
+        ),
+        ("given", {"parts", "parts~1", "parts/third", "parts/square#2"}),
+    ],
+)
+@pytest.mark.parametrize("edits", [False, True], ids=["as it was", "edited"])
+def test_fork_of_what_failed_redoes_those_items_and_what_needs_them(
+    client: Perdure, project: Project, workflow: str, again: set[str], edits: bool
+) -> None:
+    project.run(workflow)
+    if edits:
+        project.edit(factor=100)
+    project.mend()
+
+    run = client.fork("a", force="failed", on_change="reuse", new_id="b")
+
+    run.result()
+    assert project.ran("b") == again
+
+
+@pytest.mark.parametrize("on_failure", ["stop", "finish"])
+@pytest.mark.parametrize("workflow", ["plain", "chunked"])
+def test_fork_of_a_run_that_failed_keeps_what_was_done_though_the_code_was_mended(
+    client: Perdure, project: Project, on_failure: str, workflow: str
+) -> None:
+    if workflow == "plain":
+        with pytest.raises(RunFailed):
+            project.run("plain", on_failure=on_failure)
+    else:
+        project.run("chunked", on_failure=on_failure)
+    rows = client.runtime.store.list_steps(client.get_run("a").record.id)
+    done = {row.step_id for row in rows if row.status == "SUCCEEDED"}
+    project.edit(factor=1, bad=())
+
+    run = client.fork("a", force="failed", on_change="reuse", new_id="b")
+
+    assert run.result() == SUM
+    assert not {i for i in done if i in ("items", "square[0]", "square[4]", "square[0:2]")} & (
+        project.ran("b")
+    )
+
+
+def test_item_that_was_redone_is_not_failed_in_a_later_fork(
+    client: Perdure, project: Project
+) -> None:
+    project.run("caught")
+    project.mend()
+    client.fork("a", force="failed", new_id="b").wait()
+
+    run = client.fork("b", force=["failed", "square[0]"], new_id="c")
+
+    assert run.result() == SUM
+    assert project.ran("c") == {"square", "square[0]"}
+    assert client.get_run("c")["square[3]"].result() == 9
+
+
+def test_failed_items_of_a_map_that_was_taken_over_whole_are_found(
+    client: Perdure, project: Project
+) -> None:
+    project.run("caught")
+    client.fork("a", new_id="b").wait()
+    project.mend()
+
+    run = client.fork("b", force="failed", new_id="c")
+
+    assert run.result() == SUM
+    assert project.ran("b") == set()
+    assert project.ran("c") == {"square[3]", "square[5]", *AROUND}
+
+
+# --- steps of graphs by name --------------------------------------------------------------------
+def test_forced_item_runs_alone_when_its_value_comes_out_the_same(
+    client: Perdure, project: Project
+) -> None:
+    project.run("caught")
+
+    client.fork("a", force="square[1]", new_id="b").wait()
+
+    assert project.ran("b") == {"square", "square[1]"}
+    assert "asked to run it again" in client.why("b", "square[1]")
+    assert "the graph again that square[1] is in" in client.why("b", "square")
+    assert "unchanged" in client.why("b", "total")
+
+
+def test_pattern_means_all_items_of_a_map_and_nothing_else(
+    client: Perdure, project: Project
+) -> None:
+    project.run("caught")
+
+    client.fork("a", force="square[*]", new_id="b").wait()
+
+    assert project.ran("b") == {"square", *(f"square[{n}]" for n in range(6))}
+
+
+def test_fork_from_an_item_runs_what_follows_from_it_and_no_other_item(
+    client: Perdure, project: Project
+) -> None:
+    project.run("over")
+
+    client.fork("a", from_step="square[1]", new_id="b").wait()
+
+    assert project.ran("b") == {"square[1]", "half[1]", "half", "half~1", *AROUND}
+
+
+def test_fork_from_a_map_runs_all_its_items_and_theirs(client: Perdure, project: Project) -> None:
+    project.run("over")
+
+    client.fork("a", from_step="square", new_id="b").wait()
+
+    items = {f"{name}[{n}]" for n in range(6) for name in ("square", "half")}
+    assert project.ran("b") == {*items, "half", "half~1", *AROUND}
+
+
+def test_step_of_a_returned_graph_is_forced_by_its_id(client: Perdure, project: Project) -> None:
+    project.mend()
+    project.run("given")
+
+    client.fork("a", force="parts/square", new_id="b").wait()
+
+    assert project.ran("b") == {"parts", "parts/square"}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"force": "square[6]"}, r"did you mean 'square\[5\]'"),
+        ({"from_step": "sqare[1]"}, r"did you mean 'square\[1\]'"),
+        ({"overrides": {"square[1]": 2}}, r"--override square=JSON"),
+        ({"overrides": {"square": [2]}, "force": "square[1]"}, "not both"),
+    ],
+)
+def test_what_makes_no_sense_of_an_item_is_refused(
+    client: Perdure, project: Project, options: dict[str, Any], said: str
+) -> None:
+    project.run("caught")
+
+    with pytest.raises(DefinitionError, match=said):
+        client.fork("a", **options)
+
+    assert len(client.list_runs()) == 1
