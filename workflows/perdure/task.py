@@ -102,7 +102,7 @@ class Task(Generic[P, R]):
         options = StepOptions(
             lost_retries=spec.options.lost_retries, volatile=spec.options.volatile
         )
-        of_map = TaskSpec(function=expand, name=spec.name, options=options)
+        of_map = TaskSpec(function=expand, name=spec.name, options=options, maps=True)
         mapping = Task[[Any, Any, Any, Any], list[R]](expand, of_map, self._after)
         counts_as = (spec.options.catch, spec.options.outputs, spec.stop_when)
         return mapping.bind(one, counts_as, columns, constants)

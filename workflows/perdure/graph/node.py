@@ -36,6 +36,8 @@ class TaskSpec:
         is_async: an ``async def``.
         branches: of a step that has the value of one of its branches, what they are called; its
             first argument says which, the others are the branches.
+        maps: its step calls a task for each item; arguments: the task, what of it is code, the
+            iterables, the keyword arguments.
     """
 
     function: Callable[..., Any]
@@ -48,6 +50,7 @@ class TaskSpec:
     chunk: int | None = None
     is_async: bool = False
     branches: tuple[str, ...] = ()
+    maps: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from perdure.graph.arguments import Entries, Fields, Items, leaves, nodes_in
-from perdure.graph.node import Call, Inputs, Node, describe, input_name, path_of, source_of
+from perdure.graph.node import Call, Inputs, Mention, Node, describe, input_name, path_of, source_of
 from perdure.plan import Parameter, path_text
 
 _MAX_WIDTH = 100
@@ -47,7 +47,7 @@ def as_text(dag: Drawn) -> str:
     lines = [f"{dag.name}({', '.join(_parameter_names(dag))})"]
     shown = dag.steps[:_MAX_STEPS]
     for step in shown:
-        lines.append(_clip(f"|- {step.id}({_arguments(step, dag)}){_after(step)}"))
+        lines.append(_clip(f"|- {_call(step, dag)}{_after(step)}"))
     if len(dag.steps) > len(shown):
         lines.append(f"|- ... and {len(dag.steps) - len(shown)} more steps")
     lines.append(_clip(f"`- result: {_template(dag.output, dag)}"))
@@ -63,10 +63,30 @@ def _parameter_names(dag: Drawn) -> list[str]:
     ]
 
 
-def _arguments(step: DrawnStep, dag: Drawn) -> str:
-    parts = [_template(each, dag) for each in step.call.args]
-    parts += [f"{name}={_template(each, dag)}" for name, each in step.call.kwargs.items()]
-    return ", ".join(parts)
+def _call(step: DrawnStep, dag: Drawn) -> str:
+    call = step.call
+    if call.spec.maps:
+        columns, constants = (_parts(each) for each in call.args[2:])
+        return f"{step.id}.map({_listed(dict(columns).values(), dict(constants), dag)})"
+    if call.spec.branches:
+        choice, *branches = (_template(each, dag) for each in call.args)
+        named = (f"{name}={branch}" for name, branch in zip(call.spec.branches, branches))
+        return f"{step.id}({choice}: {', '.join(named)})"
+    return f"{step.id}({_listed(call.args, call.kwargs, dag)})"
+
+
+def _listed(args: Iterable[Any], kwargs: Mapping[str, Any], dag: Drawn) -> str:
+    parts = [_template(each, dag) for each in args]
+    return ", ".join([*parts, *(f"{name}={_template(arg, dag)}" for name, arg in kwargs.items())])
+
+
+def _parts(template: Any) -> Iterable[tuple[Any, Any]]:
+    """Return what is in a list or dict, by place or key, whether there are nodes in it or not."""
+    if type(template) is Items:
+        return enumerate(template.items)
+    if type(template) is Entries:
+        return zip(template.keys, template.values)
+    return template.items() if isinstance(template, dict) else enumerate(template)
 
 
 def _after(step: DrawnStep) -> str:
@@ -74,6 +94,8 @@ def _after(step: DrawnStep) -> str:
 
 
 def _template(template: Any, dag: Drawn) -> str:
+    if type(template) is Mention and type(template.node) is Node:
+        return _node(template.node, dag)
     if type(template) is Node:
         return _node(template, dag)
     if type(template) in (Items, Entries, Fields):
@@ -96,6 +118,10 @@ def _short(value: Any) -> str:
     if isinstance(value, str | int | float | bool | None):
         text = repr(value)
         return text if len(text) <= 30 else f"{text[:27]}..."
+    if isinstance(value, list | tuple) and len(value) <= 8:
+        return f"[{', '.join(map(_short, value))}]"
+    if isinstance(name := getattr(value, "__name__", None), str):
+        return name  # a task, a function, a class
     return f"<{type(value).__qualname__}>"
 
 
@@ -104,20 +130,25 @@ def _clip(line: str) -> str:
 
 
 def as_mermaid(dag: Drawn) -> str:
-    """Return the graph as a mermaid flowchart; dotted arrows are order without data."""
+    """Return the graph as a mermaid flowchart; dotted arrows are order, named ones branches."""
     numbers = {step.id: index for index, step in enumerate(dag.steps)}
     lines = ["flowchart TD"]
     lines += [f'  i{_safe(name)}(["{_quoted(name)}"])' for name in dag.inputs]
     lines += [f'  s{numbers[step.id]}["{_quoted(step.id)}"]' for step in dag.steps]
     for step in dag.steps:
         arrows: dict[str, None] = {}
-        for node in step.call.uses:
+        names = iter(step.call.spec.branches)
+        for number, node in enumerate(step.call.uses):
+            # Of a choice the first is what decides, the others are the branches.
+            arrow = f"-->|{_quoted(next(names))}|" if number and step.call.spec.branches else "-->"
             for leaf in leaves(node):
                 source = source_of(leaf)
                 if isinstance(source, Inputs):
-                    arrows[f"  i{_safe(input_name(path_of(leaf)))} --> s{numbers[step.id]}"] = None
+                    arrows[f"  i{_safe(input_name(path_of(leaf)))} {arrow} s{numbers[step.id]}"] = (
+                        None
+                    )
                 elif isinstance(source, Call):
-                    arrows[f"  s{numbers[dag.ids[source]]} --> s{numbers[step.id]}"] = None
+                    arrows[f"  s{numbers[dag.ids[source]]} {arrow} s{numbers[step.id]}"] = None
         lines += arrows
         lines += [f"  s{numbers[each]} -.-> s{numbers[step.id]}" for each in step.after]
     return "\n".join(lines)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perdure import Dag, Input, execute, task, workflow
+from perdure import Dag, Input, execute, task, when, workflow
 from perdure.errors import DefinitionError
 from perdure.graph.arguments import freeze
 from perdure.graph.dag import MAX_ID_BYTES, make_dag
@@ -319,6 +319,25 @@ def test_a_graph_is_drawn_as_text_and_as_mermaid() -> None:
         "  ik --> s1",
         "  s0 -.-> s1",
         "  s0 --> s2",
+    ]
+
+
+def test_maps_and_branches_are_drawn_as_they_are_written() -> None:
+    inp = Input()
+    lengths = bump.map(load.map(inp.paths))
+    dag = make_dag(when(inp.cond, lengths, bump.bind(0)))
+
+    assert dag.text().splitlines()[1:-1] == [
+        "|- load.map(paths)",
+        "|- bump.map(load)",
+        "|- bump#2(0)",
+        "|- when.choice(cond)",
+        "|- when(when.choice: then=bump, otherwise=bump#2)",
+    ]
+    assert dag.mermaid().splitlines()[-3:] == [
+        "  s3 --> s4",
+        "  s1 -->|then| s4",
+        "  s2 -->|otherwise| s4",
     ]
 
 
