@@ -71,8 +71,10 @@ def test_step_of_a_branch_runs_when_the_choice_is_after_it(
 ) -> None:
     assert client.run(steps.asked_after, cond=cond, folder=str(tmp_path)) == result
 
-    assert ran(tmp_path) == ["asked", "offer", *(["pay"] if cond else [])]
-    assert steps.asked_after(cond=cond) == result
+    expected = ["asked", "offer", *(["pay"] if cond else [])]
+    assert ran(tmp_path) == expected
+    assert steps.asked_after(cond=cond, folder=str(tmp_path)) == result
+    assert ran(tmp_path) == expected
 
 
 @pytest.mark.parametrize("first", [True, False])

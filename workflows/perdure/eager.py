@@ -114,9 +114,8 @@ class _Execution:
         self._has_enough = False
         outputs = _calls_in(nodes_in(dag.output))
         used = {call for step in dag.steps for call in _calls_in(step.call.uses)}
-        self._wanted = wanted_calls(
-            [*outputs, *(step.call for step in dag.steps if step.call not in used)]
-        )
+        self._wanted: set[Call] = set()
+        self._want([*outputs, *(step.call for step in dag.steps if step.call not in used)])
         self._constants: dict[int, tuple[_Kept, Any]] = {}
         self._consumers = Counter(
             call for step in dag.steps for call in _calls_in(step.call.uses)
@@ -140,6 +139,15 @@ class _Execution:
         catches = last.call.spec.options.catch
         return self._without_graph(given, last) if catches and is_graph(given) else given
 
+    def _want(self, calls: Iterable[Call]) -> None:
+        """Want calls, what they need, and steps of branches that a choice is ``after=``."""
+        wanted = wanted_calls(calls)
+        while not wanted <= self._wanted:
+            self._wanted |= wanted
+            selects = (s.call for s in self._dag.steps if s.call.spec.branches)
+            open_ones = [c for c in selects if c in self._wanted and c not in self._done]
+            wanted = wanted_calls(call for select in open_ones for call in _awaited(select))
+
     def _run_all(self, steps: Iterable[Step]) -> None:
         for step in steps:
             if step.call in self._wanted:
@@ -162,8 +170,7 @@ class _Execution:
         """Return the value of the branch that a step chooses, after running what it needs."""
         choice, *branches = step.call.args
         call = _calls_in([branches[self._build(choice, step.id)]])[0]
-        needed = wanted_calls([call])
-        self._wanted |= needed
+        self._want([call])
         self._run_all(self._dag.steps)
         return self._build(Node(call), step.id)
 
@@ -291,6 +298,26 @@ def wanted_calls(roots: Iterable[Call]) -> set[Call]:
             wanted.add(call)
             stack += _calls_in(call.uses[:1] if call.spec.branches else call.uses)
     return wanted
+
+
+def _awaited(select: Call) -> set[Call]:
+    """Return the calls of a select's branches that its choice comes after."""
+    before: set[Call] = set()
+    stack = _calls_in(select.uses[:1])
+    while stack:
+        call = stack.pop()
+        if call not in before:
+            before.add(call)
+            uses = call.uses[:1] if call.spec.branches else call.uses
+            stack += [*_calls_in(uses), *_calls_in(call.after)]
+    lazily: set[Call] = set()
+    stack = _calls_in(select.uses[1:])
+    while stack:
+        call = stack.pop()
+        if call not in lazily:
+            lazily.add(call)
+            stack += _calls_in(call.uses)
+    return lazily & before
 
 
 def call_here(spec: TaskSpec, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
