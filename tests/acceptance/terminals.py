@@ -30,10 +30,13 @@ class Terminal:
         self.sent = b""
         self._fd, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        environ = {**os.environ, "TERM": "xterm-256color", **environment}
+        for name in {"COLUMNS", "LINES"} - environment.keys():  # the size is the terminal's own
+            environ.pop(name, None)
         self.process = subprocess.Popen(
             [sys.executable, *words],
             cwd=folder,
-            env={**os.environ, "TERM": "xterm-256color", **environment},
+            env=environ,
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
