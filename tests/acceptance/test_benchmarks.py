@@ -57,3 +57,10 @@ def test_benchmark_of_the_engine_says_what_part_of_the_rate_by_hand_is_reached()
 
     assert [row[1] for row in rows] == ["by hand", "inline", "processes"]
     assert [row[0] for row in rows] == ["fan_out, 20 steps"] * 3
+
+
+def test_benchmark_of_growing_graphs_says_what_an_item_takes_as_graphs_get_larger() -> None:
+    rows = benchmark("tests.benchmarks.growing", "--scale=0.01", "--rounds=1", "--only=chain")
+
+    assert [row[0] for row in rows] == ["chain of 5", "chain of 50"]
+    assert all(float(cell) > 0 for row in rows for cell in row[1:])
