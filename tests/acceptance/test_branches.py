@@ -93,6 +93,11 @@ def test_branches_may_be_anything(client: Perdure, x: int, result: Any) -> None:
     assert steps.nested(x=x) == result
 
 
+@pytest.mark.parametrize(("cond", "first"), [(True, "a"), (False, "c")])
+def test_value_of_a_branch_reaches_other_steps_without_a_run(cond: bool, first: str) -> None:
+    assert steps.shared(cond=cond) == [first, "b", "a", "late"]
+
+
 def test_workflow_as_a_branch_runs_whole_or_not_at_all(inline: Perdure, tmp_path: Path) -> None:
     inline.run(steps.nested, x=2, folder=str(tmp_path), run_id="r")
     assert ran(tmp_path) == ["pair/beside", "pair/double", "pair/extra"]

@@ -15,6 +15,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from perdure.chunks import unchunked
@@ -171,7 +172,8 @@ class _Execution:
         choice, *branches = step.call.args
         call = _calls_in([branches[self._build(choice, step.id)]])[0]
         self._want([call])
-        self._run_all(self._dag.steps)
+        # Not what comes after this step: that may need the value that is yet to be found.
+        self._run_all(takewhile(lambda each: each is not step, self._dag.steps))
         return self._build(Node(call), step.id)
 
     def _keep(self, value: Any, name: str) -> _Kept:
