@@ -123,9 +123,17 @@ class Life:
 
     def run(self, definition: Any, run_id: str, **options: Any) -> None:
         """Submit or find the run, and drive it to its end in this thread."""
+        self.submit(definition, run_id, **options)
+        self.drive(run_id)
+
+    def submit(self, definition: Any, run_id: str, **options: Any) -> None:
+        """Make the run, or find it."""
         wishes = Wishes.from_options({"run_id": run_id, **options}, find_last=lambda name: None)
         submission = Submission(self.runtime, self.runtime.settings, definition, wishes)
         submission.submit()
+
+    def drive(self, run_id: str) -> None:
+        """Drive the run to its end in this thread."""
         coordinator = Coordinator(
             store=self.runtime.store,
             blobs=self.runtime.blobs,

@@ -47,6 +47,7 @@ class Line:
     nonce: str
     pid: int
     at: float
+    note: str = ""
 
     @property
     def key(self) -> Key:
@@ -107,23 +108,27 @@ class Ledger:
 
 
 @contextmanager
-def executing() -> Iterator[None]:
-    """Note that this step begins and how it ends; in a process without a ledger, do nothing."""
+def executing(note: str = "") -> Iterator[None]:
+    """Note that this step begins and how it ends; in a process without a ledger, do nothing.
+
+    Args:
+        note: what it was given, in a word that the test knows.
+    """
     path = os.environ.get(VARIABLE)
     if path is None:
         yield
         return
     ledger, nonce = Ledger(Path(path)), secrets.token_hex(4)
-    ledger.append(_line("began", nonce))
+    ledger.append(_line("began", nonce, note))
     try:
         yield
     except BaseException:
-        ledger.append(_line("raised", nonce))
+        ledger.append(_line("raised", nonce, note))
         raise
-    ledger.append(_line("ended", nonce))
+    ledger.append(_line("ended", nonce, note))
 
 
-def _line(event: str, nonce: str) -> Line:
+def _line(event: str, nonce: str, note: str) -> Line:
     here = current()
     return Line(
         event=event,
@@ -134,6 +139,7 @@ def _line(event: str, nonce: str) -> Line:
         nonce=nonce,
         pid=os.getpid(),
         at=time.monotonic(),
+        note=note,
     )
 
 

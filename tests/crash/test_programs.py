@@ -1,0 +1,272 @@
+"""Programs by chance, undisturbed and killed: they come to what plain Python says beforehand."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from tests.crash import ledger, steps
+from tests.crash.counting import Life, Tripwire, dead_owner
+from tests.crash.ledger import Ledger
+from tests.crash.programs import (
+    LATE,
+    SENT,
+    Program,
+    World,
+    expectation,
+    programs,
+    with_gates,
+    workflow_of,
+)
+
+import perdure
+from perdure.client import open_store
+from perdure.errors import RunConflict
+from perdure.results import read_result
+from perdure.runtime import Runtime
+from perdure.settings import load_settings
+from perdure.signalling import send_signal
+from perdure_storage.faults import InjectedCrash
+from perdure_storage.lifecycle import RunStatus
+from perdure_storage.records import RunId
+
+NEVER = 1 << 30
+RUN = "victim"
+EXAMPLES = int(os.environ.get("PERDURE_PROGRAMS", "15"))
+"""How many programs each test tries: the same ones always, unless this is given."""
+
+MOST_STEPS = 60
+"""Programs that take more steps than this are not tried: their number is multiplied in places."""
+
+by_chance = settings(
+    max_examples=EXAMPLES,
+    derandomize="PERDURE_PROGRAMS" not in os.environ,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+deaths = st.lists(st.tuples(st.integers(0, 5000), st.sampled_from(["before", "after"])), max_size=3)
+"""Before or after which call, counted from 0; a fourth without a commit is poison."""
+
+
+@dataclass
+class Stage:
+    """A folder with one store and a ledger; coordinators live and die on it."""
+
+    folder: Path
+    owners: Iterator[int] = field(default_factory=lambda: iter(range(NEVER)))
+
+    @property
+    def store(self) -> str:
+        return str(self.folder / "perdure.db")
+
+    @property
+    def gate(self) -> Path:
+        return self.folder / "gate"
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.folder / "ledger.jsonl")
+
+    def live(self, program: Program, wire: Tripwire, run_id: str = RUN, **options: Any) -> int:
+        """Drive the run until it ends, or the wire trips. Return how many calls it took."""
+        runtime = Runtime(load_settings(store=self.store, executor="inline"))
+        life = Life(runtime, wire, dead_owner(next(self.owners)))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("perdure.worker.scope.open_blobs", life.open_worker_blobs)
+            try:
+                life.submit(workflow_of(program), run_id, **options)
+                send_signals(runtime, run_id, program)
+                life.drive(run_id)
+            finally:
+                life.end()
+        return wire.calls
+
+    def die(
+        self,
+        program: Program,
+        deaths: list[tuple[int, str]],
+        calls: int,
+        run_id: str = RUN,
+        **options: Any,
+    ) -> None:
+        """Drive the run to its end with these deaths on the way, of the calls that it takes."""
+        for at, when in deaths:
+            try:
+                self.live(program, Tripwire(at % calls + 1, when), run_id, **options)
+            except InjectedCrash:
+                self.note_committed(run_id)
+            else:
+                return
+        self.live(program, Tripwire(NEVER, "before"), run_id, **options)
+
+    def status(self) -> RunStatus:
+        with open_store(self.store) as client:
+            return client.runtime.store.get_run(RunId(RUN)).status
+
+    def began(self, run: str = RUN) -> Counter[str]:
+        """Return the notes of all steps that began."""
+        lines = self.ledger.lines(run)
+        return Counter(line.note for line in lines if line.event == "began")
+
+    def undisturbed(self) -> ledger.Undisturbed:
+        with open_store(self.store) as client:
+            return ledger.Undisturbed.of(client, RUN)
+
+    def note_committed(self, run_id: str = RUN) -> None:
+        with open_store(self.store) as client:
+            self.ledger.note_committed(client, run_id)
+
+
+def send_signals(runtime: Runtime, run_id: str, program: Program) -> None:
+    """Send what its waits are to be given, as a sender does that may have died before."""
+    for name, count in expectation(program)[1].signals.items():
+        for number in range(count):
+            with suppress(RunConflict):  # it is over: it had them all
+                send_signal(runtime, run_id, name, SENT, dedup_key=str(number))
+
+
+@contextmanager
+def staged() -> Iterator[Stage]:
+    """Give a stage, in memory: the process lives on, so nothing depends on a disk."""
+    memory = Path("/dev/shm")
+    with (
+        TemporaryDirectory(dir=memory if memory.is_dir() else None) as name,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        stage = Stage(Path(name))
+        patch.setenv(ledger.VARIABLE, str(stage.ledger.path))
+        patch.setenv(steps.GATE, str(stage.gate))
+        stage.gate.touch()
+        yield stage
+
+
+def small(program: Program) -> tuple[int, World]:
+    """Return what is expected of a program that is not too large."""
+    value, world = expectation(program)
+    assume((world.certain + world.possible).total() <= MOST_STEPS)
+    return value, world
+
+
+# --- what must hold -----------------------------------------------------------------------------
+def check_notes(began: Counter[str], world: World, *, is_exact: bool) -> None:
+    """Each step saw what it is to see: none a part of a fan-out; and each ran that has to."""
+    known = world.certain + world.possible
+    assert not (missing := world.certain - began), f"never ran: {missing}"
+    strange = began - known if is_exact else began.keys() - known.keys()
+    assert not strange, f"ran, and should not: {strange}"
+
+
+def check_end(stage: Stage, value: int, run_id: str = RUN) -> None:
+    with open_store(stage.store) as client:
+        record = client.runtime.store.get_run(RunId(run_id))
+        assert record.status is RunStatus.SUCCEEDED, f"{record.status}: {record.error}"
+        assert read_result(client.runtime, record) == value
+
+
+def check_ledger(
+    stage: Stage, world: World, undisturbed: ledger.Undisturbed, durability: str
+) -> None:
+    """What holds for every run; and, if no race is in it, each row is the undisturbed one."""
+    lines = stage.ledger.lines(RUN)
+    with open_store(stage.store) as client:
+        rows = client.runtime.store.list_steps(RunId(RUN), current_only=False)
+        if "race" not in world.kinds:
+            ledger.check_rows(client, RUN, rows, undisturbed)
+        ledger.check_end(client, RUN, undisturbed)
+        ledger.check_executions(lines, rows, durability)
+        ledger.check_order(client, RUN, lines, rows, durability)
+        ledger.check_blobs(client, RUN, rows)
+
+
+# --- tests --------------------------------------------------------------------------------------
+@by_chance
+@given(programs())
+def test_program_executed_eagerly_comes_to_what_it_should(program: Program) -> None:
+    small(program)
+    value, world = expectation(program, LATE)
+
+    with staged() as stage:
+        assert perdure.execute(workflow_of(program)) == value
+
+        check_notes(stage.began("eager"), world, is_exact=True)
+
+
+@by_chance
+@given(programs(), st.sampled_from(["step", "group"]))
+def test_undisturbed_program_comes_to_what_it_should(program: Program, durability: str) -> None:
+    value, world = small(program)
+
+    with staged() as stage:
+        stage.live(program, Tripwire(NEVER, "before"), durability=durability)
+
+        check_end(stage, value)
+        check_notes(stage.began(), world, is_exact=True)
+
+
+@by_chance
+@given(programs(), deaths, st.sampled_from(["step", "group"]))
+def test_killed_program_comes_to_what_it_should(
+    program: Program, deaths: list[tuple[int, str]], durability: str
+) -> None:
+    value, world = small(program)
+    with staged() as stage:
+        calls = stage.live(program, Tripwire(NEVER, "before"), durability=durability)
+        undisturbed = stage.undisturbed()
+
+    with staged() as stage:
+        stage.die(program, deaths, calls, durability=durability)
+
+        check_end(stage, value)
+        check_notes(stage.began(), world, is_exact=not deaths)
+        check_ledger(stage, world, undisturbed, durability)
+
+
+@by_chance
+@given(programs(), st.lists(deaths, min_size=2, max_size=2), st.sampled_from(["stop", "finish"]))
+def test_program_that_was_mended_comes_to_what_it_should(
+    program: Program, deaths: list[list[tuple[int, str]]], on_failure: str
+) -> None:
+    program = with_gates(program)
+    value, world = small(program)
+    with staged() as stage:
+        calls = stage.live(program, Tripwire(NEVER, "before"))
+        undisturbed = stage.undisturbed()
+
+    with staged() as stage:
+        stage.gate.unlink()
+        stage.die(program, deaths[0], calls, on_failure=on_failure)
+        is_stopped = any(note.startswith("gated ") for note in world.certain)
+        assert not is_stopped or stage.status() is RunStatus.FAILED
+        stage.note_committed()
+        stage.gate.touch()
+        stage.die(program, deaths[1], calls, on_failure=on_failure)
+
+        check_end(stage, value)
+        again = stage.began() - world.certain - world.possible
+        assert any(deaths) or {note.split()[0] for note in again} <= {"gated", "unkept"}
+        check_notes(stage.began(), world, is_exact=False)
+        check_ledger(stage, world, undisturbed, "step")
+
+
+@by_chance
+@given(programs(), deaths)
+def test_program_that_is_reused_runs_nothing_again(
+    program: Program, deaths: list[tuple[int, str]]
+) -> None:
+    value, world = small(program)
+    with staged() as stage:
+        calls = stage.live(program, Tripwire(NEVER, "before"))
+        stage.die(program, deaths, calls, "second", reuse=RUN)
+
+        check_end(stage, value, "second")
+        ran = {note.split()[0] for note in stage.began("second")}
+        assert "race" in world.kinds or ran <= {"volatile"}
