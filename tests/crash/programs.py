@@ -239,8 +239,8 @@ class Through(Program):
 
     def expect(self, env: Env, world: World) -> Any:
         given = world.call(self.kind, self.parts[0].expect(env, world))
-        if self.kind == "flaky":
-            world.call("flaky", given)
+        if self.kind == "flaky":  # the first attempt raises, if it is not lost before
+            world.possible[note("flaky", given)] += 1
         if self.kind in ("volatile", "hopeless", "unkept", "gated"):
             world.kinds.add(self.kind)
         match self.kind:
