@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from perdure_storage.clock import ManualClock
+from perdure_storage.contract_claims import ManyRunsContract
 from perdure_storage.contract_commits import CommitContract
 from perdure_storage.contract_expansions import ExpansionContract
 from perdure_storage.contract_messages import MessageContract
@@ -588,6 +589,7 @@ class RunStoreContract(
     CreationContract,
     ClaimContract,
     ClaimableContract,
+    ManyRunsContract,
     CommitContract,
     ExpansionContract,
     MessageContract,

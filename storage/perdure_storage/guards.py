@@ -214,12 +214,13 @@ def shows_as(run: RunRecord) -> frozenset[RunStatus]:
 
 def is_held(run: RunRecord, stored: RunRecord) -> bool:
     """Say whether whoever holds ``run`` still holds it, going by the stored row."""
-    return (
-        run.owner is not None
-        and token_of(run) == token_of(stored)
-        and run.epoch == stored.epoch
-        and stored.status not in RUN_TERMINAL
-    )
+    return is_held_as(run, stored.status, token_of(stored), stored.epoch)
+
+
+def is_held_as(run: RunRecord, status: RunStatus, token: str | None, epoch: int) -> bool:
+    """Say whether whoever holds ``run`` still holds it, going by what is stored of it."""
+    held = run.owner is not None and token_of(run) == token and run.epoch == epoch
+    return held and status not in RUN_TERMINAL
 
 
 def status_after_claim(run: RunRecord) -> RunStatus:

@@ -24,12 +24,14 @@ from perdure_storage.records import (
     Digest,
     EventRecord,
     ExpansionRecord,
+    History,
     MessageRecord,
     Owner,
     PinRecord,
     PlanRecord,
     ProcessId,
     Refusal,
+    Release,
     RunCommit,
     RunId,
     RunPolicy,
@@ -196,35 +198,53 @@ class MemoryRunStore:
     def claim_run(
         self, run_id: RunId, owner: Owner, *, seen_dead: str | None = None
     ) -> RunRecord | None:
+        dead = () if seen_dead is None else (seen_dead,)
+        return next(iter(self.claim_runs([run_id], owner, seen_dead=dead)), None)
+
+    def claim_runs(
+        self, run_ids: Collection[RunId], owner: Owner, *, seen_dead: Collection[str] = ()
+    ) -> list[RunRecord]:
         with self._lock:
-            kept = self._runs.get(run_id)
-            if kept is None or not self._may_claim(kept.record, seen_dead):
-                return None
-            old = kept.record
-            self._set(
-                kept,
-                owner=owner,
-                epoch=old.epoch + 1,
-                status=guards.status_after_claim(old),
-                takeovers=old.takeovers + guards.is_takeover(old, owner),
-                started_at=old.started_at or self._clock.now(),
-            )
-            kind, detail = guards.claim_event(old, owner)
-            self._tell(kept, kind, detail)
-            return self._seen(kept)
+            claims = (self._claim(each, owner, seen_dead) for each in sorted(set(run_ids)))
+            return [run for run in claims if run is not None]
+
+    def _claim(self, run_id: RunId, owner: Owner, seen_dead: Collection[str]) -> RunRecord | None:
+        kept = self._runs.get(run_id)
+        if kept is None or not self._may_claim(kept.record, seen_dead):
+            return None
+        old = kept.record
+        self._set(
+            kept,
+            owner=owner,
+            epoch=old.epoch + 1,
+            status=guards.status_after_claim(old),
+            takeovers=old.takeovers + guards.is_takeover(old, owner),
+            started_at=old.started_at or self._clock.now(),
+        )
+        kind, detail = guards.claim_event(old, owner)
+        self._tell(kept, kind, detail)
+        return self._seen(kept)
 
     def release_run(
         self, run: RunRecord, *, to: RunStatus, wake_at: datetime | None = None, heard: int = 0
     ) -> bool:
-        guards.require_releasable(run.id, to)
+        return bool(self.release_runs([Release(run=run, to=to, wake_at=wake_at, heard=heard)]))
+
+    def release_runs(self, releases: Sequence[Release]) -> list[RunId]:
+        for release in releases:
+            guards.require_releasable(release.run.id, release.to)
         with self._lock:
-            kept = self._runs.get(run.id)
-            if kept is None or not guards.is_held(run, kept.record):
-                return False
-            if to is RunStatus.WAITING and self._is_unheard(kept, heard):
-                wake_at = self._clock.now()
-            self._set(kept, owner=None, status=to, wake_at=wake_at)
-            return True
+            return [release.run.id for release in releases if self._release(release)]
+
+    def _release(self, release: Release) -> bool:
+        kept = self._runs.get(release.run.id)
+        if kept is None or not guards.is_held(release.run, kept.record):
+            return False
+        wake_at = release.wake_at
+        if release.to is RunStatus.WAITING and self._is_unheard(kept, release.heard):
+            wake_at = self._clock.now()
+        self._set(kept, owner=None, status=release.to, wake_at=wake_at)
+        return True
 
     def next_wake(self) -> datetime | None:
         with self._lock:
@@ -274,6 +294,19 @@ class MemoryRunStore:
             kept = self._runs.get(run_id)
             events = [] if kept is None else list(kept.events)
         return [event for event in events if event.seq > after]
+
+    def histories(self, run_ids: Collection[RunId]) -> dict[RunId, History]:
+        with self._lock:
+            return {
+                run_id: History(
+                    steps=tuple(self.list_steps(run_id, current_only=False)),
+                    attempts=tuple(self.list_attempts(run_id)),
+                    expansions=tuple(self.list_expansions(run_id)),
+                    waits=tuple(self.list_waits(run_id)),
+                    events=tuple(self.list_events(run_id)),
+                )
+                for run_id in run_ids
+            }
 
     # --- messages ------------------------------------------------------------------------------
     def send(self, message: MessageRecord) -> MessageRecord | None:
@@ -495,10 +528,10 @@ class MemoryRunStore:
             return False
         return run.cancel_requested or guards.is_due(run, now)
 
-    def _may_claim(self, run: RunRecord, seen_dead: str | None) -> bool:
+    def _may_claim(self, run: RunRecord, seen_dead: Collection[str]) -> bool:
         if run.status in RUN_TERMINAL:
             return False
-        return not self._is_driven(run) or guards.token_of(run) == seen_dead
+        return not self._is_driven(run) or guards.token_of(run) in seen_dead
 
     def _is_unheard(self, kept: _Run, heard: int) -> bool:
         """Say whether a message is there for an open wait of the run that is newer."""

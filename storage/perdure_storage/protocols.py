@@ -24,11 +24,13 @@ from perdure_storage.records import (
     Digest,
     EventRecord,
     ExpansionRecord,
+    History,
     MessageRecord,
     Owner,
     PinRecord,
     PlanRecord,
     ProcessId,
+    Release,
     RunCommit,
     RunId,
     RunPolicy,
@@ -134,6 +136,17 @@ class RunStore(Protocol):
         """
         ...
 
+    def claim_runs(
+        self, run_ids: Collection[RunId], owner: Owner, *, seen_dead: Collection[str] = ()
+    ) -> list[RunRecord]:
+        """Take those of these runs that ``claim_run`` would take, in one transaction.
+
+        Returns their rows, by id. A run on which somebody else's transaction works now is left
+        out, not waited for: coordinators that look at the same time share what is there.
+        ``seen_dead`` are the tokens of owners that the caller saw dead on this host.
+        """
+        ...
+
     def release_run(
         self, run: RunRecord, *, to: RunStatus, wake_at: datetime | None = None, heard: int = 0
     ) -> bool:
@@ -142,6 +155,13 @@ class RunStore(Protocol):
         As WAITING it is due at once if a message newer than ``heard``, the newest one that the
         caller has looked at, is there for one of its open waits: nothing is missed in between.
         Guard: owner and epoch of ``run`` stand, not terminal. Returns whether it did.
+        """
+        ...
+
+    def release_runs(self, releases: Sequence[Release]) -> list[RunId]:
+        """Give runs back as ``release_run`` does, each by its own guard, in one transaction.
+
+        Returns the ids of those that it gave back. A run is given at most once.
         """
         ...
 
@@ -192,6 +212,13 @@ class RunStore(Protocol):
 
     def list_events(self, run_id: RunId, *, after: int = 0) -> list[EventRecord]:
         """Return events with a sequence number above ``after``, in order."""
+        ...
+
+    def histories(self, run_ids: Collection[RunId]) -> dict[RunId, History]:
+        """Return what these runs did: what the lists above give for each, in a few queries.
+
+        A run that is not there has an empty one. Signed rows are verified before any is returned.
+        """
         ...
 
     # --- messages ------------------------------------------------------------------------------

@@ -378,6 +378,40 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[StepId, ...] = ()
 
 
+class Release(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that is given back.
+
+    Attributes:
+        run: as it was claimed: its owner and epoch are to stand.
+        to: QUEUED, WAITING or PAUSED.
+        wake_at: when it is due; None: never by itself.
+        heard: number of the newest message that the owner has looked at.
+    """
+
+    run: RunRecord
+    to: RunStatus
+    wake_at: datetime | None = None
+    heard: int = 0
+
+
+class History(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a store has of what a run did: every row, past generations included.
+
+    Attributes:
+        steps: in commit order.
+        attempts: ordered by (step, generation, attempt).
+        expansions: ordered by (step, generation, link).
+        waits: ordered by (step, generation).
+        events: in order.
+    """
+
+    steps: tuple[StepRecord, ...] = ()
+    attempts: tuple[AttemptRecord, ...] = ()
+    expansions: tuple[ExpansionRecord, ...] = ()
+    waits: tuple[WaitRecord, ...] = ()
+    events: tuple[EventRecord, ...] = ()
+
+
 class CommitReport(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a batch, per run."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 
 from perdure_storage import guards
@@ -123,6 +123,22 @@ class Messages:
         """
         if self._statements.hold_messages is not None:
             transaction.row(self._statements.hold_messages)
+
+    def may_be_unheard(
+        self, transaction: Transaction, heard: Mapping[RunId, int]
+    ) -> Collection[RunId]:
+        """Return those of many runs, in one look, that ``is_unheard`` is to be asked about.
+
+        Args:
+            transaction: it holds messages back.
+            heard: number of the newest message that was looked at, by run.
+        """
+        if not heard:
+            return ()
+        listed = self._statements.id_list(list(heard))
+        oldest = min(heard.values())
+        rows = transaction.rows(self._statements.find_maybe_unheard, ids=listed, heard=oldest)
+        return [row[0] for row in rows]
 
     def is_unheard(self, transaction: Transaction, run_id: RunId, heard: int) -> bool:
         """Say whether a message is there for an open wait of the run that is newer than ``heard``.

@@ -19,18 +19,20 @@ from perdure_storage.database import Database, RowRefused, Transaction
 from perdure_storage.errors import BlobsCondemned, PerdureError, RunNotFound, StoreError
 from perdure_storage.faults import crash_point
 from perdure_storage.leases import microseconds
-from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus
+from perdure_storage.lifecycle import RunStatus
 from perdure_storage.records import (
     AttemptRecord,
     CommitReport,
     Digest,
     EventRecord,
     ExpansionRecord,
+    History,
     MessageRecord,
     Owner,
     PinRecord,
     PlanRecord,
     ProcessId,
+    Release,
     RunCommit,
     RunId,
     RunPolicy,
@@ -58,7 +60,9 @@ from perdure_storage.rows import (
     unpack_processes,
 )
 from perdure_storage.signing import Signer
+from perdure_storage.sql_claims import Claims
 from perdure_storage.sql_commits import Commits, find_condemned
+from perdure_storage.sql_histories import Histories
 from perdure_storage.sql_messages import Messages
 from perdure_storage.sql_upkeep import Upkeep
 from perdure_storage.tables import run as run_table
@@ -100,6 +104,8 @@ class SqlRunStore:
         self._plans = PlanRows(signer)
         self._commits = Commits(database, clock, signer)
         self._messages = Messages(database, clock, signer, self._require)
+        self._claims = Claims(database, clock, signer, self._messages)
+        self._histories = Histories(database, signer)
         self._upkeep = Upkeep(database, clock)
         self._own_changes = 0
 
@@ -273,64 +279,23 @@ class SqlRunStore:
     def claim_run(
         self, run_id: RunId, owner: Owner, *, seen_dead: str | None = None
     ) -> RunRecord | None:
-        crash_point("claim.before")
-        run = self._database.write(lambda t: self._claim(t, run_id, owner, seen_dead))
-        crash_point("claim.after")
-        return run
+        dead = () if seen_dead is None else (seen_dead,)
+        return self._claims.claim_run(run_id, owner, dead)
 
-    def _claim(
-        self, transaction: Transaction, run_id: RunId, owner: Owner, seen_dead: str | None
-    ) -> RunRecord | None:
-        old = self._lock(transaction, run_id)
-        if old is None or old.status in RUN_TERMINAL:
-            return None
-        if old.lease_live and guards.token_of(old) != seen_dead:
-            return None
-        started_at = old.started_at or self._clock.now()
-        status = guards.status_after_claim(old)
-        takeovers = old.takeovers + guards.is_takeover(old, owner)
-        transaction.run(
-            self._statements.update_run(*_CLAIMING),
-            run_id=run_id,
-            status=status.value,
-            owner=pack_owner(owner),
-            owner_token=owner.token,
-            epoch=old.epoch + 1,
-            takeovers=takeovers,
-            started_at_us=to_us(started_at),
-            seq=old.seq + 1,
-        )
-        self._tell(transaction, run_id, old.seq + 1, *guards.claim_event(old, owner))
-        return self._lock(transaction, run_id)
+    def claim_runs(
+        self, run_ids: Collection[RunId], owner: Owner, *, seen_dead: Collection[str] = ()
+    ) -> list[RunRecord]:
+        return self._claims.claim_runs(run_ids, owner, seen_dead)
 
     def release_run(
         self, run: RunRecord, *, to: RunStatus, wake_at: datetime | None = None, heard: int = 0
     ) -> bool:
-        guards.require_releasable(run.id, to)
-        crash_point("release.before")
-        done = self._database.write(lambda t: self._release(t, run, to, wake_at, heard))
-        crash_point("release.after")
-        self._own_changes += 1
-        return done
+        return bool(self.release_runs([Release(run=run, to=to, wake_at=wake_at, heard=heard)]))
 
-    def _release(
-        self,
-        transaction: Transaction,
-        run: RunRecord,
-        to: RunStatus,
-        wake_at: datetime | None,
-        heard: int,
-    ) -> bool:
-        if to is RunStatus.WAITING:
-            self._messages.hold(transaction)
-        stored = self._lock(transaction, run.id)
-        if stored is None or not guards.is_held(run, stored):
-            return False
-        if to is RunStatus.WAITING and self._messages.is_unheard(transaction, run.id, heard):
-            wake_at = self._clock.now()
-        self._update(transaction, run.id, status=to.value, wake_at_us=to_us(wake_at), **_NOBODY)
-        self._database.announce(transaction)
-        return True
+    def release_runs(self, releases: Sequence[Release]) -> list[RunId]:
+        released = self._claims.release_runs(releases)
+        self._own_changes += 1
+        return released
 
     def next_wake(self) -> datetime | None:
         row = self._database.read(lambda t: t.row(self._statements.next_wake))
@@ -365,6 +330,9 @@ class SqlRunStore:
         statement = self._statements.list_events
         rows = self._database.read(lambda t: t.rows(statement, run_id=run_id, after=after))
         return [unpack_event(row) for row in rows]
+
+    def histories(self, run_ids: Collection[RunId]) -> dict[RunId, History]:
+        return self._histories.read(run_ids)
 
     # --- messages ------------------------------------------------------------------------------
     def list_waits(self, run_id: RunId) -> list[WaitRecord]:
@@ -615,15 +583,6 @@ class SqlRunStore:
 
 _by_seq = attrgetter("seq")
 _NOBODY: dict[str, object] = {"owner": None, "owner_token": None}
-_CLAIMING = (
-    "status",
-    "owner",
-    "owner_token",
-    "epoch",
-    "takeovers",
-    "started_at_us",
-    "seq",
-)
 _REOPENING = (
     "status",
     "plan_digest",

@@ -194,6 +194,10 @@ class Statements:
         return self.compile(self._runs(*run.c).where(run.c.id == sa.bindparam("run_id")))
 
     @cached_property
+    def find_runs(self) -> Statement:
+        return self.compile(self._runs(*run.c).where(self._among(run.c.id)).order_by(run.c.id))
+
+    @cached_property
     def lock_run(self) -> Statement | None:
         """Lock a run's row, before anything about it is read; SQLite has one writer anyway.
 
@@ -205,6 +209,14 @@ class Statements:
             return None
         chosen = sa.select(run.c.id).where(run.c.id == sa.bindparam("run_id"))
         return self.compile(chosen.with_for_update())
+
+    @cached_property
+    def lock_free_runs(self) -> Statement | None:
+        """Lock those of some runs that no other transaction works on; SQLite has one writer."""
+        if not self._is_postgres:
+            return None
+        chosen = sa.select(run.c.id).where(self._among(run.c.id)).order_by(run.c.id)
+        return self.compile(chosen.with_for_update(skip_locked=True))
 
     @cached_property
     def claimable(self) -> Statement:
@@ -448,17 +460,16 @@ class Statements:
 
     @cached_property
     def list_attempts(self) -> Statement:
-        return self.compile(self._attempts_of_run())
+        return self.compile(self._attempts(attempt.c.run_id == sa.bindparam("run_id")))
 
     @cached_property
     def list_attempts_of_step(self) -> Statement:
-        return self.compile(
-            self._attempts_of_run().where(attempt.c.step_id == sa.bindparam("step_id"))
-        )
+        of_step = attempt.c.step_id == sa.bindparam("step_id")
+        return self.compile(self._attempts(attempt.c.run_id == sa.bindparam("run_id"), of_step))
 
-    def _attempts_of_run(self) -> Any:
-        mine = sa.select(attempt).where(attempt.c.run_id == sa.bindparam("run_id"))
-        return mine.order_by(attempt.c.step_id, attempt.c.generation, attempt.c.attempt)
+    def _attempts(self, *where: Any) -> Any:
+        a = attempt.c
+        return sa.select(attempt).where(*where).order_by(a.step_id, a.generation, a.attempt)
 
     @cached_property
     def insert_expansion(self) -> Statement:
@@ -466,12 +477,35 @@ class Statements:
 
     @cached_property
     def list_expansions(self) -> Statement:
-        mine = sa.select(expansion, plan).where(
-            expansion.c.run_id == sa.bindparam("run_id"),
-            plan.c.digest == expansion.c.plan_digest,
-        )
+        return self.compile(self._expansions(expansion.c.run_id == sa.bindparam("run_id")))
+
+    def _expansions(self, of_runs: Any) -> Any:
         e = expansion.c
-        return self.compile(mine.order_by(e.step_id, e.generation, e.link))
+        found = sa.select(expansion, plan).where(of_runs, plan.c.digest == e.plan_digest)
+        return found.order_by(e.step_id, e.generation, e.link)
+
+    # --- histories of many runs --------------------------------------------------------------
+    # Each row begins with the id of its run; the rows of one run come in the order of its list.
+    @cached_property
+    def steps_of_runs(self) -> Statement:
+        return self.compile(sa.select(step).where(self._among(step.c.run_id)))
+
+    @cached_property
+    def attempts_of_runs(self) -> Statement:
+        return self.compile(self._attempts(self._among(attempt.c.run_id)))
+
+    @cached_property
+    def expansions_of_runs(self) -> Statement:
+        return self.compile(self._expansions(self._among(expansion.c.run_id)))
+
+    @cached_property
+    def waits_of_runs(self) -> Statement:
+        return self.compile(self._waits(self._among(wait.c.run_id)))
+
+    @cached_property
+    def events_of_runs(self) -> Statement:
+        found = sa.select(event).where(self._among(event.c.run_id))
+        return self.compile(found.order_by(event.c.seq))
 
     # --- waits and messages ------------------------------------------------------------------
     @cached_property
@@ -492,8 +526,10 @@ class Statements:
 
     @cached_property
     def list_waits(self) -> Statement:
-        mine = sa.select(wait).where(wait.c.run_id == sa.bindparam("run_id"))
-        return self.compile(mine.order_by(wait.c.step_id, wait.c.generation))
+        return self.compile(self._waits(wait.c.run_id == sa.bindparam("run_id")))
+
+    def _waits(self, of_runs: Any) -> Any:
+        return sa.select(wait).where(of_runs).order_by(wait.c.step_id, wait.c.generation)
 
     @cached_property
     def insert_message(self) -> Statement:
@@ -526,6 +562,17 @@ class Statements:
     def find_message(self) -> Statement:
         number = sa.bindparam("of_id", type_=sa.BigInteger)
         return self.compile(sa.select(message).where(message.c.id == number))
+
+    @cached_property
+    def find_maybe_unheard(self) -> Statement:
+        """Find runs with an open wait of whose name there is a newer message, to whomever."""
+        newer = sa.select(1).where(
+            message.c.receiver.in_([wait.c.run_id, sa.literal_column("''")]),
+            message.c.name == wait.c.name,
+            message.c.id > sa.bindparam("heard", type_=sa.BigInteger),
+        )
+        mine = (self._among(wait.c.run_id), wait.c.message.is_(None), sa.exists(newer))
+        return self.compile(sa.select(wait.c.run_id).where(*mine).distinct())
 
     @cached_property
     def find_unheard(self) -> Statement:

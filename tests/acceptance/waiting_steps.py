@@ -29,6 +29,12 @@ def queue() -> str:
 
 
 @workflow
+def chain() -> str:
+    """Three steps, one after the other."""
+    return told.bind(told.bind(told.bind("busy")))
+
+
+@workflow
 def impatient() -> str:
     return told.bind(perdure.wait_signal("never", timeout=0.05, catch=True))
 

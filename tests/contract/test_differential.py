@@ -49,6 +49,7 @@ from perdure_storage.records import (
     ErrorRecord,
     PinRecord,
     Place,
+    Release,
     RunCommit,
     RunEnd,
     RunId,
@@ -70,6 +71,8 @@ a_name = st.sampled_from(["go", "stop"])
 a_delivery = st.builds(Delivery, st.integers(1, 6), st.sampled_from(STEPS), st.integers(1, 3))
 some_keys = st.lists(a_key, max_size=2).map(tuple)
 a_moment = st.none() | st.integers(-5, 40).map(lambda s: NOW + timedelta(seconds=s))
+a_lag = st.sampled_from([0, 0, 0, 1])
+a_hand_back = st.sampled_from([RunStatus.QUEUED, RunStatus.WAITING, RunStatus.PAUSED])
 a_status = st.sampled_from(
     [StepStatus.SUCCEEDED, StepStatus.FAILED, StepStatus.SKIPPED, StepStatus.CANCELLED]
 )
@@ -202,11 +205,34 @@ class Differential(RuleBasedStateMachine):
     def claim(self, run_id: RunId, token: str, seen_dead: str | None) -> None:
         self.both(lambda store: store.claim_run(run_id, an_owner(token), seen_dead=seen_dead))
 
+    @rule(runs=st.lists(a_run_id, max_size=4), token=a_token, seen_dead=st.lists(a_token))
+    def claim_many(self, runs: list[RunId], token: str, seen_dead: list[str]) -> None:
+        self.both(lambda store: store.claim_runs(runs, an_owner(token), seen_dead=seen_dead))
+
+    @rule(data=st.data(), runs=st.lists(a_run_id, unique=True, max_size=3))
+    def release_many(self, data: st.DataObject, runs: list[RunId]) -> None:
+        found = [self.stores[0].find_run(run_id) for run_id in runs]
+        releases = [
+            Release(
+                run=msgspec.structs.replace(run, epoch=run.epoch - data.draw(a_lag)),
+                to=data.draw(a_hand_back),
+                wake_at=data.draw(a_moment),
+                heard=data.draw(st.integers(0, 4)),
+            )
+            for run in found
+            if run is not None
+        ]
+        self.both(lambda store: store.release_runs(releases))
+
+    @rule(runs=st.lists(a_run_id, unique=True))
+    def look_back(self, runs: list[RunId]) -> None:
+        self.both(lambda store: store.histories(runs))
+
     @rule(
         run_id=a_run_id,
-        to=st.sampled_from([RunStatus.QUEUED, RunStatus.WAITING, RunStatus.PAUSED]),
+        to=a_hand_back,
         wake_at=a_moment,
-        lag=st.sampled_from([0, 0, 0, 1]),
+        lag=a_lag,
         heard=st.integers(0, 4),
     )
     def release(self, run_id: RunId, to: RunStatus, wake_at: Any, lag: int, heard: int) -> None:

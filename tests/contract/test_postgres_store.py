@@ -354,6 +354,49 @@ def _await_waiting(url: str, number: int = 1) -> None:
             pass
 
 
+def test_claim_of_many_leaves_out_a_run_that_somebody_works_on(postgres_url: str) -> None:
+    store = open_run_store(postgres_url)
+    for name in ("a", "b", "c"):
+        created(store, name)
+    ids = [RunId(name) for name in ("a", "b", "c")]
+    store.register(an_owner(), LEASE_S)
+    with psycopg.connect(postgres_url) as holder:
+        holder.execute("SELECT id FROM run WHERE id = 'b' FOR UPDATE")
+
+        runs = store.claim_runs(ids, an_owner())
+
+    assert [run.id for run in runs] == ["a", "c"]
+    assert [run.id for run in store.claim_runs(ids, an_owner())] == ["b"]
+    store.close()
+
+
+def test_coordinators_that_race_for_many_runs_take_each_once(postgres_url: str) -> None:
+    stores = [open_run_store(postgres_url) for _ in range(4)]
+    ids = [RunId(f"run-{number:02}") for number in range(20)]
+    for run_id in ids:
+        created(stores[0], run_id)
+    claims: list[RunId] = []
+    barrier = threading.Barrier(len(stores))
+
+    def claim(number: int, store: SqlRunStore) -> None:
+        me = an_owner(f"c{number}")
+        store.register(me, LEASE_S)
+        barrier.wait()
+        while any(store.get_run(run_id).owner is None for run_id in ids):
+            claims.extend(run.id for run in store.claim_runs(ids, me))
+
+    threads = [threading.Thread(target=claim, args=pair) for pair in enumerate(stores)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(claims) == ids
+    assert {stores[0].get_run(run_id).epoch for run_id in ids} == {1}
+    for store in stores:
+        store.close()
+
+
 def test_coordinators_that_race_for_runs_take_each_once(postgres_url: str) -> None:
     stores = [open_run_store(postgres_url) for _ in range(4)]
     names = [f"run-{number}" for number in range(20)]

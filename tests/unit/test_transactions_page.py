@@ -29,6 +29,7 @@ READS = {
     "list_events",
     "list_expansions",
     "list_waits",
+    "histories",
     "messages",
     "next_wake",
     "list_tombstones",

@@ -23,7 +23,7 @@ from perdure.engine.events import (
 )
 from perdure.engine.fleet import Fleet
 from perdure.engine.heartbeat import Heartbeat
-from perdure.engine.loading import Loader, failed_end
+from perdure.engine.loading import Loader, Reading, failed_end
 from perdure.engine.outages import Outage
 from perdure.engine.ownership import retire
 from perdure.engine.sleepers import Sleepers
@@ -44,6 +44,7 @@ from perdure_storage.records import (
     Owner,
     ProcessId,
     Refusal,
+    Release,
     RunCommit,
     RunEnd,
     RunId,
@@ -224,9 +225,7 @@ class Coordinator:
             self._let_go(run_id)
         for run_id in turn.parked:
             self._park(RunId(run_id))
-        for sleeper in turn.asleep:
-            if sleeper.record.id not in report.refused:
-                self._put_to_sleep(sleeper)
+        self._put_to_sleep([s for s in turn.asleep if s.record.id not in report.refused])
         for run_id in turn.dropped:
             self._let_go(run_id)
 
@@ -248,15 +247,19 @@ class Coordinator:
             self._store.release_run(record, to=RunStatus.PAUSED)
         self._let_go(run_id)
 
-    def _put_to_sleep(self, sleeper: Asleep) -> None:
-        """Give a run back in which everything waits: no owner, worker or memory is held for it."""
-        record = sleeper.record
-        released = self._store.release_run(
-            record, to=RunStatus.WAITING, wake_at=sleeper.wake_at, heard=sleeper.heard
-        )
-        if released:
-            self._sleepers.add(record.id, sleeper.wake_at)
-        self._let_go(record.id)
+    def _put_to_sleep(self, asleep: list[Asleep]) -> None:
+        """Give runs back in which everything waits: no owner, worker or memory is held for them."""
+        if not asleep:
+            return
+        releases = [
+            Release(run=each.record, to=RunStatus.WAITING, wake_at=each.wake_at, heard=each.heard)
+            for each in asleep
+        ]
+        released = set(self._store.release_runs(releases))
+        for sleeper in asleep:
+            if sleeper.record.id in released:
+                self._sleepers.add(sleeper.record.id, sleeper.wake_at)
+            self._let_go(sleeper.record.id)
 
     def _on_refused(self, run_id: RunId, refusal: Refusal) -> None:
         log.warning("commit refused: %s", refusal.message, extra={"run_id": run_id})
@@ -302,7 +305,7 @@ class Coordinator:
 
     def _listen(self) -> None:
         now = self._clock.monotonic()
-        is_time = now - self._last_look >= REQUESTS_EVERY_S
+        is_time = now - self._last_look >= REQUESTS_EVERY_S or self._sleepers.are_due
         unheard = [] if self._deaf.is_on else self._engine.unheard
         if not (is_time or unheard):
             return
@@ -332,11 +335,11 @@ class Coordinator:
 
     def _search(self) -> None:
         """Take on runs that nobody drives: any if this coordinator serves, else its sleepers."""
-        for run_id in self._sleepers.claimable():
-            if run_id not in self._engine.runs:
-                self._sleepers.remove(run_id)
-                self.take_on(run_id)
+        found = [run for run in self._sleepers.claimable() if run.id not in self._engine.runs]
+        taken = self._take_on_all(found)
         self._sleepers.look()
+        if not taken:
+            self._sleepers.postpone(REQUESTS_EVERY_S)
 
     def _hear_messages(self, runs: list[RunState]) -> None:
         for run in runs:
@@ -370,23 +373,49 @@ class Coordinator:
         record = self._loader.claim(RunId(run_id))
         if record is None:
             return False
-        crash_point("claim.after")
-        try:
-            self._load(record)
-        except PerdureError as error:
-            # The run's own data is unusable; other runs of this coordinator go on.
-            kind = f"{type(error).__module__}.{type(error).__qualname__}"
-            self._end(record.id, record.epoch, failed_end(kind, str(error)))
-            self._on_change(run_id)
+        self._load([record])
         return True
 
-    def _load(self, record: RunRecord) -> None:
-        run, damaged = self._loader.load(record)
+    def _take_on_all(self, records: list[RunRecord]) -> list[RunRecord]:
+        """Claim and load those of these runs that nobody alive drives; return them."""
+        free = []
+        for record in records:
+            self._sleepers.remove(record.id)
+            if not self._has_orphans(record.id):
+                free.append(record)
+            elif record.id not in self._again:
+                self._again.append(record.id)
+        if not free:
+            return []
+        self._heartbeat.start()
+        claimed = self._loader.claim_all(free)
+        self._load(claimed)
+        return claimed
+
+    def _load(self, claimed: list[RunRecord]) -> None:
+        if not claimed:
+            return
+        crash_point("claim.after")
+        reading = self._loader.read(claimed)
+        for record in claimed:
+            try:
+                self._begin(record, reading)
+            except PerdureError as error:
+                # The run's own data is unusable; other runs of this coordinator go on.
+                self._end_unusable(record, error)
+
+    def _begin(self, record: RunRecord, reading: Reading) -> None:
+        run, damaged = self._loader.load(record, reading)
         for digest in damaged:
             self._quarantine(digest)
         take_on(self._engine, run, self._clock.now())
         if record.cancel_requested:
             self._events.append(CancelRequested(record.id))
+
+    def _end_unusable(self, record: RunRecord, error: PerdureError) -> None:
+        kind = f"{type(error).__module__}.{type(error).__qualname__}"
+        self._end(record.id, record.epoch, failed_end(kind, str(error)))
+        self._on_change(record.id)
 
     # --- upkeep -------------------------------------------------------------------------------
     def _note_workers(self) -> None:

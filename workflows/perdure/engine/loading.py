@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -20,6 +21,7 @@ from perdure.executors.process_tree import kill_processes
 from perdure.fingerprint import fingerprints
 from perdure.plan import Function, Plan, chunk_digest, decode_plan, placed
 from perdure_storage.clock import Clock
+from perdure_storage.errors import PerdureError, StoreError, StoreUnavailable
 from perdure_storage.lifecycle import RUN_LIVE, RunStatus
 from perdure_storage.protocols import BlobStore, RunStore
 from perdure_storage.records import (
@@ -28,6 +30,7 @@ from perdure_storage.records import (
     Digest,
     ErrorRecord,
     ExpansionRecord,
+    History,
     Owner,
     RunEnd,
     RunId,
@@ -35,6 +38,8 @@ from perdure_storage.records import (
     StepRecord,
     WaitRecord,
 )
+
+log = logging.getLogger(__name__)
 
 MAX_DONORS = 20
 """How many runs back the items of a map are looked for, if it was taken over whole each time."""
@@ -72,19 +77,24 @@ class Past:
 
 def read_past(store: RunStore, record: RunRecord) -> Past:
     """Return what the store has of a run; nothing, if the run is only being thought of."""
+    return past_of(store, record, store.histories([record.id])[record.id])
+
+
+def past_of(store: RunStore, record: RunRecord, history: History) -> Past:
+    """Return what a run goes on from: its history, and what it takes over from another run."""
     donor = store.find_run(record.reuse_from) if record.reuse_from else None
     donor_graphs, donor_chunks = _graphs_before(store, donor)
     return Past(
-        rows=store.list_steps(record.id, current_only=False),
-        attempts=store.list_attempts(record.id),
-        functions=_functions_before(store, record),
+        rows=history.steps,
+        attempts=history.attempts,
+        functions=_functions_before(store, record, history),
         donor_rows=store.list_steps(donor.id) if donor is not None else None,
         donor_functions=functions_of(store, donor.plan_digest) if donor is not None else {},
-        expansions=store.list_expansions(record.id) if record.epoch != 1 else (),
+        expansions=history.expansions,
         donor_expansions=store.list_expansions(donor.id) if donor is not None else (),
         donor_graphs=donor_graphs,
         donor_chunks=donor_chunks,
-        waits=store.list_waits(record.id) if record.epoch != 1 else (),
+        waits=history.waits,
     )
 
 
@@ -163,16 +173,29 @@ def functions_of(store: RunStore, plan_digest: Digest) -> dict[str, Function]:
     return {function.counts_as: function for function in plan.functions.values()}
 
 
-def _functions_before(store: RunStore, record: RunRecord) -> dict[str, Function]:
+def _functions_before(store: RunStore, record: RunRecord, history: History) -> dict[str, Function]:
     if record.epoch == 0 or not record.seq:
         return {}
     before = (
         event.detail["plan_before"]
-        for event in reversed(store.list_events(record.id))
+        for event in reversed(history.events)
         if event.detail.get("plan_before")
     )
     digest = next(before, None)
     return functions_of(store, Digest(digest)) if digest else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read at once of runs that are taken on together.
+
+    Attributes:
+        histories: by run.
+        plans: by digest, each decoded once, however many of the runs share it.
+    """
+
+    histories: Mapping[RunId, History]
+    plans: dict[Digest, Plan] = field(default_factory=dict)
 
 
 class Loader:
@@ -193,6 +216,7 @@ class Loader:
         self._clock = clock
         self._fleet = fleet
         self._default_executor = default_executor
+        self._damaged: set[RunId] = set()
 
     def claim(self, run_id: RunId) -> RunRecord | None:
         """Take the run if nobody alive drives it.
@@ -203,32 +227,79 @@ class Loader:
         record = self._store.find_run(run_id)
         if record is None or record.status not in RUN_LIVE:
             return None
-        owner, seen_dead = record.owner, None
-        if owner is not None:
-            if owner.token == self._owner.token:
-                seen_dead = owner.token  # ours, thrown away in memory: load it again
-            elif is_seen_dead(owner):
-                seen_dead = owner.token
-                kill_processes(self._store.workers_of(seen_dead))
-            elif record.lease_live:
-                return None
-        claimed = self._store.claim_run(run_id, self._owner, seen_dead=seen_dead)
-        if claimed is not None and owner is not None and seen_dead is None and is_neighbour(owner):
-            kill_processes(self._store.workers_of(owner.token))
+        dead = self._end_dead_owners([record])
+        if not _is_free(record, dead):
+            return None
+        claimed = self._store.claim_run(run_id, self._owner, seen_dead=next(iter(dead), None))
+        if claimed is not None:
+            _end_silent_owners(self._store, [record], dead)
         return claimed
 
-    def load(self, record: RunRecord) -> tuple[RunState, list[Digest]]:
+    def claim_all(self, records: Sequence[RunRecord]) -> list[RunRecord]:
+        """Take those of these live runs that nobody alive drives, all in one transaction.
+
+        What becomes of the workers of earlier owners is as with ``claim``. Runs that another
+        coordinator is taking now are left to it.
+        """
+        dead = self._end_dead_owners(records)
+        free = {r.id: r for r in records if _is_free(r, dead) and r.id not in self._damaged}
+        claimed = self._claim_all(list(free), dead) if free else []
+        _end_silent_owners(self._store, [free[record.id] for record in claimed], dead)
+        return claimed
+
+    def _claim_all(self, run_ids: list[RunId], dead: Collection[str]) -> list[RunRecord]:
+        try:
+            return self._store.claim_runs(run_ids, self._owner, seen_dead=dead)
+        except StoreUnavailable:
+            raise
+        except StoreError as error:
+            if len(run_ids) > 1:
+                # The row of one of them is damaged: by themselves the others can be taken.
+                return [run for each in run_ids for run in self._claim_all([each], dead)]
+            self._damaged.update(run_ids)
+            log.error("cannot drive run %s: %s", run_ids[0], error, extra={"run_id": run_ids[0]})
+            return []
+
+    def _end_dead_owners(self, records: Sequence[RunRecord]) -> set[str]:
+        """Return the tokens of owners that are no more, when their workers are gone too."""
+        owners = {record.owner.token: record.owner for record in records if record.owner}
+        # A run of ours was thrown away in memory: it is loaded again.
+        dead = {t for t, owner in owners.items() if t == self._owner.token or is_seen_dead(owner)}
+        for token in dead - {self._owner.token}:
+            kill_processes(self._store.workers_of(token))
+        return dead
+
+    def read(self, records: Sequence[RunRecord]) -> Reading:
+        """Read what claimed runs did, in a few queries for all of them."""
+        try:
+            return Reading(self._store.histories([record.id for record in records]))
+        except PerdureError as error:
+            # Rows of one of them are damaged: each is read by itself, so that the others go on.
+            log.debug("reading runs one by one: %s", error)
+            return Reading({})
+
+    def load(self, record: RunRecord, reading: Reading) -> tuple[RunState, list[Digest]]:
         """Build the state of a claimed run, and make it known to its executor.
 
         Returns:
             The state, and the damaged blobs to quarantine before anything is rebuilt.
         """
-        plan = decode_plan(self._store.get_plan(record.plan_digest).body)
+        plan = self._plan(record.plan_digest, reading.plans)
+        history = reading.histories.get(record.id)
+        if history is None:
+            past = read_past(self._store, record)
+        else:
+            past = past_of(self._store, record, history)
         now = self._clock.now()
-        run = state_of(record, plan, read_past(self._store, record), now)
+        run = state_of(record, plan, past, now)
         run.executor = self._executor_name(record)
         self._open(run)
         return run, lose_what_is_gone(run, record, self._blobs, now)
+
+    def _plan(self, digest: Digest, plans: dict[Digest, Plan]) -> Plan:
+        if digest not in plans:
+            plans[digest] = decode_plan(self._store.get_plan(digest).body)
+        return plans[digest]
 
     def _executor_name(self, record: RunRecord) -> str:
         name = record.policy.executor or self._default_executor
@@ -262,6 +333,18 @@ class Loader:
                 bundle_size=plan.bundle_size,
             )
         )
+
+
+def _is_free(record: RunRecord, dead: Collection[str]) -> bool:
+    return record.owner is None or record.owner.token in dead or not record.lease_live
+
+
+def _end_silent_owners(store: RunStore, before: Sequence[RunRecord], dead: Collection[str]) -> None:
+    """Kill the workers of owners on this host from whom runs were taken though they may live."""
+    owners = {record.owner.token: record.owner for record in before if record.owner}
+    for token, owner in owners.items():
+        if token not in dead and is_neighbour(owner):
+            kill_processes(store.workers_of(token))
 
 
 def failed_end(kind: str, message: str) -> RunEnd:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from itertools import islice
 
 from perdure_storage.clock import Clock
 from perdure_storage.guards import is_due
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.protocols import RunStore
 from perdure_storage.records import Owner, RunId, RunRecord
+
+AT_ONCE = 100
+"""How many runs are taken on in one turn: between turns steps start and results are committed, so
+that a thousand that are due do not hold up those that run; and other coordinators take theirs."""
 
 
 class Sleepers:
@@ -47,19 +52,26 @@ class Sleepers:
         """Forget one that is taken on."""
         self._own.discard(run_id)
 
-    def claimable(self) -> list[RunId]:
-        """Return the runs to take on now.
+    def claimable(self) -> list[RunRecord]:
+        """Return runs to take on now: all of them, or as many as are taken on at once.
 
         One's own are asked for each by itself: among many that nobody drives they may be the last.
         """
         if self._owner.serves:
-            return [run.id for run in self._store.claimable(besides=self._owner.token)]
-        return [run_id for run_id in self._own if self._is_claimable(self._store.find_run(run_id))]
+            return self._store.claimable(AT_ONCE, besides=self._owner.token)
+        found = (self._store.find_run(run_id) for run_id in list(self._own))
+        mine = (record for record in found if record is not None and self._is_claimable(record))
+        return list(islice(mine, AT_ONCE))
 
-    def _is_claimable(self, record: RunRecord | None) -> bool:
-        if record is None or record.owner is not None or record.finished_at is not None:
+    def _is_claimable(self, record: RunRecord) -> bool:
+        if record.owner is not None or record.finished_at is not None:
             return False
         return record.cancel_requested or is_due(record, self._clock.now())
+
+    def postpone(self, seconds: float) -> None:
+        """Leave those alone for a while that are due and cannot be taken on just now."""
+        if self.are_due:
+            self.next_wake = self._clock.now() + timedelta(seconds=seconds)
 
     def look(self) -> None:
         """See when the next one is due, and which are no longer asleep."""

@@ -1,0 +1,159 @@
+"""What every run store must do with many runs at once; part of ``RunStoreContract``."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from perdure_storage.contract_samples import (
+    LEASE_S,
+    NOW,
+    a_message,
+    a_step,
+    a_value,
+    a_wait,
+    an_attempt,
+    an_expansion,
+    an_owner,
+    by,
+    claimed,
+    created,
+    ended,
+    kinds,
+)
+from perdure_storage.errors import InternalError
+from perdure_storage.lifecycle import RunStatus
+from perdure_storage.protocols import RunStore
+from perdure_storage.records import History, Release, RunId
+
+
+class ManyRunsContract:
+    """Taking, giving back and reading many runs at once."""
+
+    def test_claim_of_many_takes_those_that_are_free_and_leaves_the_others(
+        self, store: RunStore
+    ) -> None:
+        held = claimed(store, "held")
+        over = ended(store, "over")
+        for name in ("c", "a", "b"):
+            created(store, name, inputs={"x": a_value()})
+        store.register(an_owner("two"), LEASE_S)
+
+        names = ("c", "a", "held", "over", "none", "a")
+        runs = store.claim_runs([RunId(name) for name in names], an_owner("two"))
+
+        assert [run.id for run in runs] == ["a", "c"]
+        assert runs == [store.get_run(RunId("a")), store.get_run(RunId("c"))]
+        assert {(run.status, run.epoch, run.lease_live) for run in runs} == {
+            (RunStatus.RUNNING, 1, True)
+        }
+        assert {run.owner for run in runs} == {an_owner("two")}
+        assert kinds(store, "a") == ["submitted", "claimed"]
+        assert store.get_run(RunId("b")).owner is None
+        assert (store.get_run(held.id), store.get_run(over.id)) == (held, over)
+
+    def test_claim_of_none_takes_none(self, store: RunStore) -> None:
+        assert store.claim_runs([], an_owner()) == []
+
+    def test_claim_of_many_takes_over_from_owners_that_were_seen_dead(
+        self, store: RunStore
+    ) -> None:
+        for name in ("one", "two", "three"):
+            claimed(store, name, an_owner(name))
+        ids = [RunId(name) for name in ("one", "two", "three")]
+
+        runs = store.claim_runs(ids, an_owner("new"), seen_dead=["one", "two"])
+
+        assert [(run.id, run.takeovers, run.epoch) for run in runs] == [
+            ("one", 1, 2),
+            ("two", 1, 2),
+        ]
+        assert kinds(store, "one")[-1] == "taken over"
+        assert store.get_run(RunId("three")).owner == an_owner("three")
+
+    def test_release_of_many_gives_back_those_that_are_held(self, store: RunStore) -> None:
+        runs = [claimed(store, name) for name in ("a", "b", "c")]
+        taken = store.claim_run(runs[1].id, an_owner("two"), seen_dead="one")
+        wake_at = NOW + timedelta(hours=1)
+        first, lost, last = runs
+
+        given = store.release_runs(
+            [
+                Release(run=last, to=RunStatus.QUEUED),
+                Release(run=lost, to=RunStatus.WAITING),
+                Release(run=first, to=RunStatus.WAITING, wake_at=wake_at),
+            ]
+        )
+
+        assert set(given) == {first.id, last.id}
+        rows = [store.get_run(run.id) for run in (first, last)]
+        assert [(run.status, run.owner, run.wake_at) for run in rows] == [
+            (RunStatus.WAITING, None, wake_at),
+            (RunStatus.QUEUED, None, None),
+        ]
+        assert taken is not None
+        assert store.get_run(lost.id).owner == an_owner("two")
+
+    def test_release_of_none_gives_none_back(self, store: RunStore) -> None:
+        assert store.release_runs([]) == []
+
+    def test_release_of_many_changes_nothing_when_one_status_is_no_hand_back(
+        self, store: RunStore
+    ) -> None:
+        one, two = claimed(store, "one"), claimed(store, "two")
+
+        with pytest.raises(InternalError):
+            store.release_runs(
+                [
+                    Release(run=one, to=RunStatus.QUEUED),
+                    Release(run=two, to=RunStatus.FAILED),
+                ]
+            )
+
+        assert store.get_run(one.id) == one
+
+    def test_histories_give_what_the_lists_of_each_run_give(self, store: RunStore) -> None:
+        for name in ("a", "b"):
+            run = claimed(store, name)
+            steps = (a_step(name, "s"), a_step(name, "r"))
+            waits = (a_wait(name, "w"),)
+            tries = (an_attempt(name, "s"), an_attempt(name, "r"))
+            grown = (an_expansion(name, "g"),)
+            store.commit([by(run, *steps, waits=waits, attempts=tries, expansions=grown)])
+        created(store, "unasked")
+
+        histories = store.histories([RunId("b"), RunId("a"), RunId("none")])
+
+        assert histories == {
+            RunId(name): History(
+                steps=tuple(store.list_steps(RunId(name), current_only=False)),
+                attempts=tuple(store.list_attempts(RunId(name))),
+                expansions=tuple(store.list_expansions(RunId(name))),
+                waits=tuple(store.list_waits(RunId(name))),
+                events=tuple(store.list_events(RunId(name))),
+            )
+            for name in ("a", "b", "none")
+        }
+        assert [step.step_id for step in histories[RunId("a")].steps] == ["s", "r"]
+        assert histories[RunId("none")] == History()
+
+    def test_only_those_of_many_are_due_at_once_that_were_sent_something_meanwhile(
+        self, store: RunStore
+    ) -> None:
+        runs = [claimed(store, name) for name in ("a", "b", "c")]
+        store.commit([by(run, waits=(a_wait(run.id, "w", kind="event"),)) for run in runs])
+        first, second = store.send(a_message(None)), store.send(a_message(None))
+        assert first is not None
+        assert second is not None
+        later = NOW + timedelta(hours=1)
+
+        store.release_runs(
+            [
+                Release(run=run, to=RunStatus.WAITING, wake_at=later, heard=heard)
+                for run, heard in zip(runs, (second.id, first.id, second.id), strict=True)
+            ]
+        )
+
+        assert [run.id for run in store.claimable()] == ["b"]
+        assert store.get_run(RunId("a")).wake_at == later
