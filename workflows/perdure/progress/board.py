@@ -69,7 +69,8 @@ class Glance(msgspec.Struct, frozen=True, kw_only=True):
         done: steps that are committed, or skipped.
         before: those of them that were done when the board was made.
         reused: those that were taken over since, without running.
-        skipped: those that were found since not to be needed: branches that were not chosen.
+        skipped: those that were found since not to be wanted: branches that were not chosen.
+        unneeded: steps that were ended since, or never begun, because others sufficed.
         ran: those that ran since.
         waiting: steps that are neither done, running nor failed.
         asleep: how many of them wait for a time, a message or other steps.
@@ -87,6 +88,7 @@ class Glance(msgspec.Struct, frozen=True, kw_only=True):
     before: int
     reused: int
     skipped: int = 0
+    unneeded: int = 0
     ran: int
     running: int
     failed: int
@@ -127,6 +129,7 @@ class Board:
         self._told: dict[StepId, int] = {}
         self._done: dict[StepId, int] = {}
         self._failed: dict[StepId, int] = {}
+        self._unneeded: dict[StepId, int] = {}
         self._stopped: set[tuple[str, int, int]] = set()
         self._retry_at: dict[StepId, datetime] = {}
         self._finishes: deque[datetime] = deque()
@@ -147,6 +150,7 @@ class Board:
         self._before = self.done
         self._reused = self._skipped = self._ran = self._retries = 0
         self._finishes.clear()
+        self._unneeded.clear()
 
     @property
     def done(self) -> int:
@@ -212,7 +216,7 @@ class Board:
         if key in self._stopped or attempt.cause is Cause.SUCCEEDED or key in final:
             return False
         self._stopped.add(key)
-        self._retries += attempt.cause not in (Cause.CANCELLED, Cause.ABANDONED)
+        self._retries += _is_tried_again(attempt)
         if attempt.not_before is not None:
             self._retry_at[attempt.step_id] = attempt.not_before
         return True
@@ -240,6 +244,8 @@ class Board:
             self._note_done(row)
         elif row.status is StepStatus.FAILED:
             self._failed[step_id] = row.generation
+        elif row.status is StepStatus.CANCELLED:
+            self._unneeded[step_id] = row.generation
         return True
 
     def _note_done(self, row: StepRecord) -> None:
@@ -254,7 +260,7 @@ class Board:
         self._finishes.append(self._last_finish)
 
     def _reopen(self, key: StepKey) -> None:
-        for ended in (self._done, self._failed):
+        for ended in (self._done, self._failed, self._unneeded):
             if ended.get(key.step_id) == key.generation:
                 del ended[key.step_id]
 
@@ -269,10 +275,13 @@ class Board:
             before=self._before,
             reused=self._reused,
             skipped=self._skipped,
+            unneeded=len(self._unneeded),
             ran=self._ran,
             running=len(running),
             failed=self.failed,
-            waiting=max(0, self.total - self.done - self.failed - len(running)),
+            waiting=max(
+                0, self.total - self.done - self.failed - len(self._unneeded) - len(running)
+            ),
             asleep=len(self._waits),
             waits=tuple(nsmallest(_WAITS, self._waits.values(), key=_ends_at)),
             retries=self._retries,
@@ -352,6 +361,13 @@ _Try = tuple[StepId, int, int]
 def _last_tries(commit: RunCommit) -> set[_Try]:
     """Return the attempts that ended their steps, which rows of the same commit tell."""
     return {(row.step_id, row.generation, row.attempt) for row in commit.steps}
+
+
+def _is_tried_again(attempt: AttemptRecord) -> bool:
+    """Say whether another try follows one that was not the last; none does where nobody cares."""
+    if attempt.cause is Cause.USER_ERROR:
+        return attempt.not_before is not None
+    return attempt.cause not in (Cause.CANCELLED, Cause.ABANDONED)
 
 
 def _age(attempt: Running) -> datetime:

@@ -156,6 +156,8 @@ def _what_was_done(glance: Glance) -> str:
         parts.append(f"{words.count_of(glance.reused, 'step')} reused")
     if glance.skipped:
         parts.append(f"{words.count(glance.skipped)} skipped")
+    if glance.unneeded:
+        parts.append(f"{words.count(glance.unneeded)} not needed")
     if glance.before:
         parts.append(f"{words.count(glance.before)} done before")
     if glance.retries:
@@ -180,6 +182,8 @@ def _committed(row: StepRecord) -> str:
     name = words.printable(row.step_id)
     if row.status is StepStatus.FAILED:
         return f"{name}: failed{_after(row)}{_because(row.error)}"
+    if row.status is StepStatus.CANCELLED:
+        return f"{name}: ended ({words.printable(row.reason)})"
     if row.caught and row.attempt:
         return f"{name}: failed{_after(row)}, and that was caught{_because(row.error)}"
     if row.status is StepStatus.SKIPPED:

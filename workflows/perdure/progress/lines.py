@@ -116,6 +116,8 @@ def _counts(glance: Glance) -> list[Span]:
         found.append((f"{words.count(glance.reused)} reused", "dim"))
     if glance.skipped:
         found.append((f"{words.count(glance.skipped)} skipped", "dim"))
+    if glance.unneeded:
+        found.append((f"{words.count(glance.unneeded)} not needed", "dim"))
     return found
 
 

@@ -191,3 +191,19 @@ def test_branch_that_was_not_chosen_is_told_as_skipped_and_the_choice_as_what_it
     ]
     said = summary("r", board.look(at(2)), RunStatus.SUCCEEDED)
     assert said == "run r succeeded in 2.0 s: 1 step ran, 1 skipped"
+
+
+def test_loser_is_told_as_ended_and_counted_as_not_needed() -> None:
+    board = Board(plan_of({"a": [], "b": [], "c": []}), START)
+    why = "not needed: wait had enough"
+    losers = [
+        done("b", status=StepStatus.CANCELLED, attempt=1, caught=True, reason=why),
+        done("c", status=StepStatus.CANCELLED, attempt=0, caught=True, reason=why),
+    ]
+
+    lines = Teller(board, START).tell([commit(done("a", attempt=1), *losers)], at(2))
+
+    assert lines[1:] == [f"[1/3] b: ended ({why})", f"[1/3] c: ended ({why})"]
+    assert board.look(at(2)).waiting == 0
+    said = summary("r", board.look(at(2)), RunStatus.SUCCEEDED)
+    assert said == "run r succeeded in 2.0 s: 1 step ran, 2 not needed"
