@@ -44,7 +44,7 @@ def test_steps_are_counted_where_they_stand(board: Board) -> None:
 def test_facts_that_come_twice_count_once(board: Board) -> None:
     facts = [
         commit(started("a"), started("b")),
-        commit(tried("b", Cause.USER_ERROR, error=NO_ROWS)),
+        commit(tried("b", Cause.USER_ERROR, error=NO_ROWS, not_before=at(1))),
         commit(done("a"), started("b", 1, attempt=2)),
         commit(failed("b", attempt=2)),
     ]
