@@ -45,6 +45,24 @@ RUNS = dedent(
     @workflow
     def wide(count: Static[int] = 60) -> int:
         return gather.bind([item.bind(n) for n in range(count)])
+
+    @task
+    def names(count: int) -> list[str]:
+        return [f"{n}.csv" for n in range(count)]
+
+    @task
+    def parse(name: str) -> int:
+        if name in ("3.csv", "5.csv"):
+            raise ValueError(f"bad {name}")
+        return 1
+
+    @workflow
+    def mapped(count: int = 6) -> int:
+        return gather.bind(parse.options(key=lambda name: name).map(names.bind(count)))
+
+    @workflow
+    def caught(count: int = 6) -> int:
+        return parse.options(catch=True).map(names.bind(count))
     """
 )
 
@@ -57,6 +75,10 @@ def seen(tmp_path_factory: pytest.TempPathFactory, command_line_in: Any) -> Any:
     assert command_line("run", "--id", "one", "runs.py:tries").code == 0
     wide = command_line("run", "--id", "wide", "--executor", "inline", "runs.py:wide")
     assert wide.code == 1
+    ended = command_line("run", "--id", "mapped", "--executor", "inline", "runs.py:mapped")
+    assert ended.code == 1
+    ended = command_line("run", "--id", "caught", "--executor", "inline", "runs.py:caught")
+    assert ended.code == 0
     return command_line
 
 
@@ -132,6 +154,46 @@ def test_who_drives_a_run_and_its_deadline_are_shown(perdure: Any) -> None:
     assert f"process {run.pid}" in text
     assert "0 of 1 done, 1 running" in text
     assert "next" not in shown
+
+
+# --- a map of which items failed -----------------------------------------------------------------
+FAILED_ITEMS = (
+    "2 of 6 items failed, 4 done, 0 not begun: "
+    "parse[3.csv] (item 3, given '3.csv'); parse[5.csv] (item 5, given '5.csv')"
+)
+
+
+def test_failed_map_tells_which_items_failed_with_what_they_were_given(seen: Any) -> None:
+    text = seen("show", "mapped").out
+
+    assert "6 of 10 done" not in text
+    assert "5 of 10 done, 2 failed, 3 not finished" in text
+    assert "ValueError: bad 3.csv (step parse[3.csv], item 3, given '3.csv')" in text
+    assert re.search(rf"^parse +not finished +1 +{re.escape(FAILED_ITEMS)}$", text, re.MULTILINE)
+    assert re.search(r"^parse\[5.csv\] +FAILED .*bad 5.csv \(item 5, given '5.csv'\)", text, re.M)
+    assert re.search(
+        r"^gather +not begun +it takes the value of parse, which has none *$", text, re.M
+    )
+    assert "CANCELLED" not in text
+
+
+def test_why_of_a_failed_map_and_of_what_needs_it(seen: Any) -> None:
+    assert seen("why", "mapped", "parse").out.startswith(f"parse was not finished: {FAILED_ITEMS}")
+    assert "gather did not run: it takes the value of parse" in seen("why", "mapped", "gather").out
+
+
+def test_list_of_runs_says_what_failed(seen: Any) -> None:
+    lines = seen("ls").out.splitlines()
+
+    assert lines[0].split()[-1] == "ERROR"
+    assert any("ValueError: bad 3.csv (step parse[3.csv])" in line for line in lines)
+
+
+def test_caught_failures_are_counted_with_the_command_that_redoes_them(seen: Any) -> None:
+    said = seen("show", "caught").err
+
+    assert "2 failures were caught" in said
+    assert "perdure fork caught --force failed --on-change reuse" in said
 
 
 # --- a step --------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -11,7 +11,17 @@ import msgspec
 from perdure import errors, words
 from perdure.engine.state import output_steps
 from perdure.errors import DefinitionError, RunCancelled, RunFailed, StepFailed
-from perdure.plan import Const, Path, Plan, decode_plan, placed, project
+from perdure.plan import (
+    Const,
+    FromStep,
+    Path,
+    Plan,
+    StepPlan,
+    decode_plan,
+    placed,
+    project,
+    upstream,
+)
 from perdure.remedies import sentence, shell_of
 from perdure.runtime import Runtime
 from perdure.templates import resolve
@@ -155,7 +165,7 @@ def _where(runtime: Runtime, record: RunRecord, error: ErrorRecord) -> str:
     """Return the step, and where its function is if no traceback says so: ``step f (a.py:9): ``."""
     if error.step_id is None:
         return ""
-    if item := _item(runtime, record, error.step_id):
+    if item := find_item(runtime, record, error.step_id):
         return f"step {error.step_id} ({item}): "
     if "  File " in error.traceback:
         return f"step {error.step_id}: "
@@ -164,7 +174,7 @@ def _where(runtime: Runtime, record: RunRecord, error: ErrorRecord) -> str:
     return f"{next(found, f'step {error.step_id}')}: "
 
 
-def _item(runtime: Runtime, record: RunRecord, step_id: str) -> str:
+def find_item(runtime: Runtime, record: RunRecord, step_id: str) -> str:
     """Return which item of a map a step was for, and what it was given; "" for other steps."""
     if "[" not in step_id:
         return ""
@@ -172,10 +182,32 @@ def _item(runtime: Runtime, record: RunRecord, step_id: str) -> str:
         plan = decode_plan(expansion.plan.body)
         for step in plan.steps:
             if step.id == step_id and step.item is not None:
-                given = [plan.constants[a.index].preview for a in step.args if isinstance(a, Const)]
-                shown = ", ".join(_shown(preview) for preview in given if preview)
-                return f"item {step.item}{f', given {shown}' if shown else ''}"
+                above = {StepId(name) for name in upstream(step)}
+                rows = runtime.store.list_steps(record.id) if above else ()
+                values = {row.step_id: row.value for row in rows if row.step_id in above}
+                return item_of(step, plan.constants, values)
     return ""
+
+
+def item_of(
+    step: StepPlan,
+    constants: Sequence[StoredValue],
+    values: Mapping[Any, StoredValue | None],
+) -> str:
+    """Return which item of a map a step is for, and what that looks like; "" for other steps.
+
+    Args:
+        step: the call.
+        constants: those of its graph.
+        values: of the steps whose values it takes, by step id.
+    """
+    if step.item is None or step.width:
+        return ""
+    given = [constants[arg.index] if isinstance(arg, Const) else None for arg in step.args]
+    taken = [values.get(arg.step) if isinstance(arg, FromStep) else None for arg in step.args]
+    found = [one or other for one, other in zip(given, taken)]
+    shown = ", ".join(_shown(value.preview) for value in found if value and value.preview)
+    return f"item {step.item}{f', given {shown}' if shown else ''}"
 
 
 def _shown(preview: str) -> str:

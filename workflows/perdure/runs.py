@@ -137,6 +137,11 @@ class Run:
         return is_driven(self.record)
 
     @property
+    def runtime(self) -> Runtime:
+        """Return the stores that it is in."""
+        return self._client.runtime
+
+    @property
     def workflow(self) -> str:
         """Return the workflow's name."""
         return self.record.workflow
@@ -340,6 +345,11 @@ class Run:
         """Return the command that goes on with it, as a shell takes it."""
         return self._shell.resume(self.id)
 
+    @property
+    def mend_command(self) -> str:
+        """Return the command that redoes what failed, in a new run that keeps the rest."""
+        return self._shell.command("fork", self.id, "--force", "failed", "--on-change", "reuse")
+
     def signal_command(self, name: str) -> str:
         """Return the command that sends it a signal, but for the value."""
         return self._shell.command("signal", self.id, name)
@@ -379,6 +389,7 @@ class Step:
         status: where it stood.
         plan: the call.
         graph: what the call is a part of: the run's DAG, or a graph that another step gave.
+        root: the step that gave the graph that it is in; None: it is in the run's DAG.
         wait: the time or message that it waits for, if it does.
     """
 
@@ -392,6 +403,7 @@ class Step:
         tries: list[AttemptRecord],
         status: StepStatus,
         wait: WaitRecord | None = None,
+        root: str | None = None,
     ) -> None:
         self.run = run
         self.id = plan.id
@@ -399,6 +411,7 @@ class Step:
         self.graph = graph
         self.status = status
         self.row = row
+        self.root = root
         self.wait = wait if status is StepStatus.WAITING else None
         self._client = client
         self._tries = tries
@@ -414,6 +427,11 @@ class Step:
     def inputs(self) -> list[str]:
         """Return the ids of the steps whose values it takes."""
         return upstream(self.plan)
+
+    @property
+    def is_left(self) -> bool:
+        """Say whether its run has ended without an end of the step."""
+        return self.row is None and self.status is StepStatus.CANCELLED
 
     @property
     def children(self) -> list[Step]:
@@ -489,16 +507,20 @@ def _views(run: Run, client: Client) -> list[Step]:
     grown = newest_graphs(store.list_expansions(record.id))
     waits = {each.step_id: each for each in store.list_waits(record.id)}  # the newest of each
     views = []
-    for graph, step in _in_order(run.plan, grown):
+    for root, graph, step in _in_order(run.plan, grown):
         row, own = rows.get(StepId(step.id)), tries.get(step.id, [])
         status = _step_status(record, row, own, waits=step.id in grown or step.id in waits)
         wait = waits.get(StepId(step.id))
-        views.append(Step(run, client, step, graph, row, own, status, wait))
+        views.append(Step(run, client, step, graph, row, own, status, wait, root))
     return views
 
 
-def _in_order(plan: Plan, grown: dict[str, list[Plan]]) -> Iterator[tuple[Plan, StepPlan]]:
+def _in_order(
+    plan: Plan, grown: dict[str, list[Plan]]
+) -> Iterator[tuple[str | None, Plan, StepPlan]]:
     """Yield the steps of a plan, each followed by those of the graphs that it gave.
+
+    With each comes who gave the graph that it is in, and that graph.
 
     Of a chain of tail calls the links in the middle answer for nothing: they are left out.
     """
@@ -508,13 +530,16 @@ def _in_order(plan: Plan, grown: dict[str, list[Plan]]) -> Iterator[tuple[Plan, 
         for link in links[:-1]
         if isinstance(link.output, FromStep)
     }
-    stack = [(plan, step) for step in reversed(plan.steps)]
+    stack: list[tuple[str | None, Plan, StepPlan]]
+    stack = [(None, plan, step) for step in reversed(plan.steps)]
     while stack:
-        graph, step = stack.pop()
+        root, graph, step = stack.pop()
         if step.id not in passed:
-            yield graph, step
+            yield root, graph, step
         stack += [
-            (link, below) for link in reversed(grown.get(step.id, [])) for below in link.steps[::-1]
+            (step.id, link, below)
+            for link in reversed(grown.get(step.id, []))
+            for below in link.steps[::-1]
         ]
 
 
@@ -577,5 +602,5 @@ def _why(step: Step) -> str:
         step.status,
         step.attempts,
         unmet=lambda: [s.id for s in step.run.steps() if s.id in step.inputs and s.row is None],
-        run_status=str(step.run.status),
+        left=lambda: story.of_left(step.run.steps(), str(step.run.status))[step.id],
     )

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from perdure import words
 from perdure.plan import GIVEN
 from perdure.progress.causes import HOW_ENDED, how_long, is_choice
+from perdure.results import item_of
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import AttemptRecord, ErrorRecord, StepRecord
 
+if TYPE_CHECKING:
+    from perdure.runs import Step
+    from perdure_storage.records import StoredValue
+
 _TOLD = 20
 _UNMET = 5
+_NAMED = 3
 
 
 def of_ended(row: StepRecord, attempts: Sequence[AttemptRecord]) -> str:
@@ -41,7 +48,7 @@ def of_unended(
     attempts: Sequence[AttemptRecord],
     *,
     unmet: Callable[[], Sequence[str]],
-    run_status: str,
+    left: Callable[[], str],
 ) -> str:
     """Return the story of a step that has no row yet, or never got one.
 
@@ -50,7 +57,7 @@ def of_unended(
         status: where it stands.
         attempts: its tries so far.
         unmet: finds the steps that it takes values of and that have not ended.
-        run_status: where its run stands.
+        left: finds why it was left when its run ended.
     """
     if status is StepStatus.RUNNING:
         return _with_tries(f"{step_id} runs (attempt {attempts[-1].attempt})", attempts)
@@ -58,7 +65,7 @@ def of_unended(
         return _with_tries(f"{step_id} waits for another attempt{_when(attempts)}", attempts, 1)
     if status is StepStatus.CANCELLED:
         did = "was not finished" if attempts else "did not run"
-        return _with_tries(f"{step_id} {did}: the run ended as {run_status} first", attempts, 1)
+        return _with_tries(f"{step_id} {did}: {left()}", attempts, 1)
     missing = unmet()
     if status is StepStatus.PENDING and missing:
         more = f" and {len(missing) - _UNMET} more" if len(missing) > _UNMET else ""
@@ -66,6 +73,70 @@ def of_unended(
     if status is StepStatus.PENDING:
         return f"{step_id} has not begun: its run is {run_status}"
     return f"{step_id} is {status}"
+
+
+def of_left(steps: Sequence[Step], run_status: str) -> dict[str, str]:
+    """Return why steps have no end though their run has ended, by step id.
+
+    Args:
+        steps: all steps of the run.
+        run_status: how it ended.
+    """
+    by_id = {step.id: step for step in steps}
+    members: dict[str, list[Step]] = {}
+    for step in steps:
+        if step.root is not None:
+            members.setdefault(step.root, []).append(step)
+    values = {step.id: step.row.value for step in steps if step.row is not None}
+    said: dict[str, str] = {}
+    for step in steps:
+        if not step.is_left:
+            continue
+        unmet = [name for name in step.inputs if name in by_id and not _has_value(by_id[name])]
+        if step.id in members:
+            said[step.id] = _of_graph(members[step.id], values)
+        elif unmet:
+            said[step.id] = f"it takes the value of {_some(unmet)}, which {_has_none(by_id, unmet)}"
+        else:
+            said[step.id] = f"the run ended as {run_status} first"
+    return said
+
+
+def _of_graph(members: Sequence[Step], values: Mapping[str, StoredValue | None]) -> str:
+    """Return how far the graph of a step came: which items failed, how many are done."""
+    items = [step for step in members if step.plan.item is not None]
+    counted, what = (items, "item") if items else (members, "step")
+    failed = [step for step in counted if step.status is StepStatus.FAILED]
+    done = sum(_has_value(step) for step in counted)
+    begun = sum(bool(step.is_left and step.attempts) for step in counted)
+    parts = [
+        f"{words.count(len(failed))} of {words.count_of(len(counted), what)} failed",
+        f"{words.count(done)} done",
+        f"{words.count(begun)} not finished" if begun else "",
+        f"{words.count(len(counted) - len(failed) - done - begun)} not begun",
+    ]
+    named = [f"{step.id}{_item(step, values)}" for step in failed[:_NAMED]]
+    more = [f"and {len(failed) - _NAMED} more"] if len(failed) > _NAMED else []
+    return ", ".join(filter(None, parts)) + (f": {'; '.join([*named, *more])}" if named else "")
+
+
+def _item(step: Step, values: Mapping[str, StoredValue | None]) -> str:
+    item = item_of(step.plan, step.graph.constants, values)
+    return f" ({item})" if item else ""
+
+
+def _has_value(step: Step) -> bool:
+    return step.status in (StepStatus.SUCCEEDED, StepStatus.SKIPPED)
+
+
+def _has_none(by_id: Mapping[str, Step], names: Sequence[str]) -> str:
+    failed = any(by_id[name].status is StepStatus.FAILED for name in names)
+    return "failed" if failed else "has none"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _UNMET} more" if len(names) > _UNMET else ""
+    return f"{', '.join(names[:_UNMET])}{more}"
 
 
 def of_attempt(attempt: AttemptRecord) -> str:

@@ -39,7 +39,9 @@ def row(**more: Any) -> StepRecord:
 
 
 def unended(status: StepStatus, *tries: AttemptRecord, unmet: tuple[str, ...] = ()) -> str:
-    return story.of_unended("fit", status, tries, unmet=lambda: unmet, run_status="FAILED")
+    return story.of_unended(
+        "fit", status, tries, unmet=lambda: unmet, left=lambda: "the run ended as FAILED first"
+    )
 
 
 def test_step_that_succeeded_at_once_is_told_in_a_line() -> None:

@@ -51,14 +51,17 @@ def console() -> Console:
 
 def print_runs(runs: list[RunView], now: datetime) -> None:
     """Print one line a run, newest first."""
-    table = columns("ID", "WORKFLOW", "STATUS", "CREATED", "TOOK")
+    failed = ["ERROR"] if any(run.error for run in runs) and not _is_narrow() else []
+    table = columns("ID", "WORKFLOW", "STATUS", "CREATED", "TOOK", *failed)
     for run in runs:
+        error = words.one_line(describe(run.error), _text_width()) if run.error else ""
         table.add_row(
             plain(run.id),
             plain(run.workflow),
             status(run.status),
             words.age(run.created_at, now),
             words.duration(_took(run)),
+            *(plain(error) for _ in failed),
         )
     console().print(table)
 
@@ -96,7 +99,8 @@ def status(text: str) -> str:
 
 def describe(error: ErrorView) -> str:
     """Return an error as Python would print its last line, with the step that raised it."""
-    where = f" (step {error.step})" if error.step else ""
+    at = [f"step {error.step}" if error.step else "", error.item]
+    where = f" ({', '.join(filter(None, at))})" if any(at) else ""
     return f"{words.failure(error.type, error.message, error.step)}{where}"
 
 
@@ -143,7 +147,11 @@ def _facts(run: RunView, now: datetime) -> Table:
 def _count_steps(run: RunView) -> str:
     more = [
         f"{number:,} {what}"
-        for number, what in ((run.failed, "failed"), (run.running, "running"))
+        for number, what in (
+            (run.failed, "failed"),
+            (run.running, "running"),
+            (sum(step.left for step in run.steps), "not finished"),
+        )
         if number
     ]
     return ", ".join([f"{run.done:,} of {run.total:,} done", *more])
@@ -167,13 +175,13 @@ def _steps(steps: list[StepView]) -> Table:
     table = columns("STEP", "STATUS", "ATTEMPTS", "TOOK", "VALUE", "WHY")
     for step in steps:
         value = (
-            words.one_line(describe(step.error), _text_width())
+            words.one_line(_describe_own(step.error), _text_width())
             if step.error
             else show_preview(step.preview)
         )
         table.add_row(
             plain(step.id),
-            status(step.status),
+            _step_status(step),
             str(step.attempts or ""),
             words.duration(step.duration_s),
             plain(value),
@@ -185,8 +193,21 @@ def _steps(steps: list[StepView]) -> Table:
 def _steps_in_brief(steps: list[StepView]) -> Table:
     table = columns("STEP", "STATUS", "TOOK")
     for step in steps:
-        table.add_row(plain(step.id), status(step.status), words.duration(step.duration_s))
+        table.add_row(plain(step.id), _step_status(step), words.duration(step.duration_s))
     return table
+
+
+def _step_status(step: StepView) -> str:
+    """Return where a step stands; nobody cancelled what was left when its run ended."""
+    if step.left:
+        return "not finished" if step.attempts else "not begun"
+    return status(step.status)
+
+
+def _describe_own(error: ErrorView) -> str:
+    """Return an error of a step beside the step's id."""
+    item = f" ({error.item})" if error.item else ""
+    return f"{words.failure(error.type, error.message, error.step)}{item}"
 
 
 def facts_table() -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from perdure_storage.shapes import readable
 
 if TYPE_CHECKING:
     from perdure.runs import Run, Step
-    from perdure_storage.records import AttemptRecord, ErrorRecord, RunRecord
+    from perdure_storage.records import AttemptRecord, ErrorRecord, RunRecord, StoredValue
 
 
 Preview = dict[str, Any]
@@ -22,12 +22,16 @@ Preview = dict[str, Any]
 
 
 class ErrorView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An error as it was recorded; nothing is unpickled to show it."""
+    """An error as it was recorded; nothing is unpickled to show it.
+
+    ``item`` says of which item of a map: its index, and what it looked like.
+    """
 
     type: str
     message: str
     cause: str = ""
     step: str | None = None
+    item: str = ""
     traceback: str = ""
 
 
@@ -49,7 +53,7 @@ class StepView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One step; ``preview`` is what its value looked like when it was committed.
 
     ``name`` is what many calls of one task have in common, ``peak_memory_bytes`` what its last
-    attempt held at most.
+    attempt held at most, ``left`` whether its run has ended without an end of it.
     """
 
     id: str
@@ -60,6 +64,7 @@ class StepView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     peak_memory_bytes: int | None = None
     preview: Preview | None = None
     reason: str = ""
+    left: bool = False
     error: ErrorView | None = None
 
 
@@ -133,20 +138,41 @@ def view_run(run: Run, *, steps: bool = False) -> RunView:
 
 
 def _with_steps(view: RunView, run: Run, record: RunRecord) -> RunView:
-    steps = [view_step(step) for step in run.steps()]
+    from perdure.results import find_item
+    from perdure.story import of_left
+
+    there = run.steps()
+    left = of_left(there, view.status)
+    values = {step.id: step.row.value for step in there if step.row is not None}
+    steps = [view_step(step, values, left.get(step.id, "")) for step in there]
+    failed = record.error.step_id if record.error is not None else None
+    if failed is not None:
+        item = find_item(run.runtime, record, failed)
+        view = msgspec.structs.replace(view, error=view_error(record.error, item))
     whole = group_steps([msgspec.structs.replace(step, name="") for step in steps])
     counts = whole[0] if whole else None
     return msgspec.structs.replace(
         view,
         steps=steps,
         driver=_driver(run, record),
-        next=run.next_command if view.status in _STOPPED else "",
+        next=_next(run, view, there),
         done=counts.done if counts else 0,
         running=counts.running if counts else 0,
         failed=counts.failed if counts else 0,
         waiting=counts.waiting if counts else 0,
         total=len(steps),
     )
+
+
+def _next(run: Run, view: RunView, steps: list[Step]) -> str:
+    """Return what to type: to go on with a run, or to redo what failed of it and was caught."""
+    if view.status in _STOPPED:
+        return run.next_command
+    caught = sum(step.row.caught for step in steps if step.row is not None)
+    if view.status != "SUCCEEDED" or not caught:
+        return ""
+    failures = "1 failure was" if caught == 1 else f"{caught:,} failures were"
+    return f"{failures} caught; redo what failed, and keep the rest: {run.mend_command}"
 
 
 def _driver(run: Run, record: RunRecord) -> str | None:
@@ -182,9 +208,16 @@ _DONE = ("SUCCEEDED", "SKIPPED")
 _STOPPED = ("FAILED", "CANCELLED", "INTERRUPTED", "PAUSED")
 
 
-def view_step(step: Step) -> StepView:
-    """Return a step as it stood when it was asked for."""
+def view_step(step: Step, values: Mapping[str, StoredValue | None], left: str) -> StepView:
+    """Return a step as it stood when it was asked for.
+
+    Args:
+        step: the step.
+        values: of all steps of its run, by step id.
+        left: why it has no end though its run has ended.
+    """
     from perdure.engine.matching import family_of
+    from perdure.results import item_of
 
     return StepView(
         id=step.id,
@@ -194,8 +227,9 @@ def view_step(step: Step) -> StepView:
         duration_s=_seconds(step.duration),
         peak_memory_bytes=step.row.peak_memory_bytes if step.row is not None else None,
         preview=step.preview,
-        reason=_reason(step),
-        error=view_error(step.error),
+        reason=left or _reason(step),
+        left=step.is_left,
+        error=view_error(step.error, item_of(step.plan, step.graph.constants, values)),
     )
 
 
@@ -236,8 +270,8 @@ def value_to_json(value: Any) -> Any:
         return readable(repr(value))
 
 
-def view_error(error: ErrorRecord | None) -> ErrorView | None:
-    """Return an error as data; nothing is unpickled."""
+def view_error(error: ErrorRecord | None, item: str = "") -> ErrorView | None:
+    """Return an error as data, with the item of a map that it is of; nothing is unpickled."""
     if error is None:
         return None
     return ErrorView(
@@ -245,6 +279,7 @@ def view_error(error: ErrorRecord | None) -> ErrorView | None:
         message=error.message,
         cause=error.cause.value,
         step=error.step_id,
+        item=item,
         traceback=error.traceback,
     )
 

@@ -40,8 +40,9 @@ def test_runs_are_listed_one_a_line_with_progress_and_age(
     tables.print_runs([RUN], NOW)
 
     header, line = capsys.readouterr().out.splitlines()
-    assert header.split() == ["ID", "WORKFLOW", "STATUS", "CREATED", "TOOK"]
-    assert line.split() == ["iris-1", "iris", "FAILED", "5", "min", "ago", "1", "min"]
+    assert header.split() == ["ID", "WORKFLOW", "STATUS", "CREATED", "TOOK", "ERROR"]
+    assert line.split()[:8] == ["iris-1", "iris", "FAILED", "5", "min", "ago", "1", "min"]
+    assert line.rstrip().endswith("ValueError: no rows (step fit)")
 
 
 def test_run_is_shown_with_inputs_error_and_steps(capsys: pytest.CaptureFixture[str]) -> None:
