@@ -283,6 +283,15 @@ def test_submitted_run_that_nobody_drives_is_said_so(client: Perdure, tmp_path: 
         run.result()
 
 
+def test_that_nobody_drives_the_store_is_said_once(
+    client: Perdure, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for n in range(3):
+        client.submit(doubled, n=n, folder=str(tmp_path), run_id=f"s-{n}")
+
+    assert [record.args[1] for record in caplog.records if "nobody drives" in record.msg] == ["s-0"]
+
+
 def test_submitted_run_is_driven_by_a_serving_process(processes: Perdure, tmp_path: Path) -> None:
     stop = threading.Event()
     serving = threading.Thread(target=processes.serve, args=(stop,))

@@ -69,6 +69,7 @@ class Perdure:
         self._say = say or say_on_a_terminal
         self._runtime: Runtime | None = None
         self._watching = Watching(self._say, find_medium)
+        self._told_unserved = False
         self._driving = Driving(self._coordinator)
         self._lock = threading.Lock()
         self._stack = ExitStack()
@@ -127,12 +128,14 @@ class Perdure:
         return self._submit(dag, options, say=False)
 
     def submit(self, dag: Any, **options: Any) -> Run:
-        """Record the run for some ``perdure up`` to drive; warns when none is alive."""
+        """Record the run for some ``perdure up`` to drive; warns, once, while none is alive."""
         run = self._submit(dag, options, say=False)
-        serving = (alive for owner, alive in self.runtime.store.coordinators() if owner.serves)
-        if run.record.status in RUN_LIVE and not any(serving):
+        coordinators = self.runtime.store.coordinators()
+        is_served = any(alive for owner, alive in coordinators if owner.serves)
+        if run.record.status in RUN_LIVE and not is_served and not self._told_unserved:
             up = shell_of(self.settings).command("up")
             log.warning("nobody drives this store now: start `%s` to run %s", up, run.id)
+        self._told_unserved = not is_served
         return run
 
     def execute(self, dag: Any, *, inputs: Mapping[str, Any] | None = None, **more: Any) -> Any:
