@@ -603,4 +603,5 @@ def _why(step: Step) -> str:
         step.attempts,
         unmet=lambda: [s.id for s in step.run.steps() if s.id in step.inputs and s.row is None],
         left=lambda: story.of_left(step.run.steps(), str(step.run.status))[step.id],
+        run_status=str(step.run.status),
     )

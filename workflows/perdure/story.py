@@ -49,6 +49,7 @@ def of_unended(
     *,
     unmet: Callable[[], Sequence[str]],
     left: Callable[[], str],
+    run_status: str,
 ) -> str:
     """Return the story of a step that has no row yet, or never got one.
 
@@ -58,6 +59,7 @@ def of_unended(
         attempts: its tries so far.
         unmet: finds the steps that it takes values of and that have not ended.
         left: finds why it was left when its run ended.
+        run_status: where its run stands.
     """
     if status is StepStatus.RUNNING:
         return _with_tries(f"{step_id} runs (attempt {attempts[-1].attempt})", attempts)

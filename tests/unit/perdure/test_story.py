@@ -40,7 +40,12 @@ def row(**more: Any) -> StepRecord:
 
 def unended(status: StepStatus, *tries: AttemptRecord, unmet: tuple[str, ...] = ()) -> str:
     return story.of_unended(
-        "fit", status, tries, unmet=lambda: unmet, left=lambda: "the run ended as FAILED first"
+        "fit",
+        status,
+        tries,
+        unmet=lambda: unmet,
+        left=lambda: "the run ended as FAILED first",
+        run_status="FAILED",
     )
 
 
