@@ -91,7 +91,7 @@ def test_changed_step_is_reused_on_demand(client: Perdure, failed: World) -> Non
 def test_change_is_refused_on_demand_and_the_run_stays_as_it_is(
     client: Perdure, failed: World
 ) -> None:
-    with pytest.raises(RunConflict, match=r"times runs: its arguments changed.*on_change='fail'"):
+    with pytest.raises(RunConflict, match=r"times: its arguments changed.*on_change='fail'"):
         client.run(dag(2, failed.folder), run_id="r", on_change="fail")
 
     assert client.get_run("r").status is RunStatus.FAILED

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from perdure.errors import DefinitionError
+from perdure.fingerprint import is_code
 from perdure.graph.arguments import Entries, Fields, Items, find_path, resolve
 from perdure.graph.node import (
     Call,
@@ -112,7 +113,7 @@ class ArgumentWriter:
     """Turns templates into a plan's arguments, and says in text what does not come from upstream.
 
     The text is what a step's own digest is made of: constants by value digest, structure, and
-    where an upstream value comes in, but not from which step.
+    where an upstream value or code comes in, but not from which step, and not which code.
     """
 
     def __init__(
@@ -151,6 +152,9 @@ class ArgumentWriter:
         if kind is Fields:
             return self._fields(template, where, text)
         constant = self._constants.add(template, where)
+        if is_code(template):
+            text.append("code")
+            return Const(constant.index, is_code=True)
         text.append(self._constants.digest(constant))
         return constant
 

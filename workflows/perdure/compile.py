@@ -27,6 +27,8 @@ from perdure.plan import (
     encode_plan,
     given_digest,
     own_digest,
+    passed_digest,
+    step_code,
 )
 from perdure.secret import SecretRef
 from perdure.sources import is_local_name
@@ -215,12 +217,15 @@ class _Compiler:
             error.add_note(f"  in a call of {found.qualname}, {found.file}:{found.line}")
             raise
         given = given_digest(text)
+        passed = passed_digest((*args, *kwargs.values()), self._constants.digest)
+        own = step_code(code, passed)
         return StepPlan(
             id=step.id,
             name=step.name,
             function=function,
             given=given,
-            own=own_digest(code, spec.options.outputs, spec.options.catch, given),
+            own=own_digest(own, spec.options.outputs, spec.options.catch, given),
+            passed=passed,
             scope=step.scope,
             args=tuple(args),
             kwargs=kwargs,

@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
+from perdure.changes import refuse_changes
 from perdure.compile import compile_dag, plan_record
 from perdure.current_code import Today, find_definition, prepare_today
 from perdure.engine.growth import rows_of_graphs
-from perdure.engine.matching import match_name, match_rows
 from perdure.engine.takeover import match_donor
 from perdure.errors import DefinitionError, RunConflict, known_names
 from perdure.fingerprint import fingerprints
@@ -30,7 +30,7 @@ from perdure.submission import (
 )
 from perdure_storage.errors import BlobsCondemned
 from perdure_storage.faults import crash_point
-from perdure_storage.lifecycle import RunStatus, StepStatus
+from perdure_storage.lifecycle import RunStatus
 from perdure_storage.records import RunId, RunRecord, StoredValue
 from perdure_storage.values import Values
 
@@ -168,7 +168,7 @@ def derive_fork(
     given = store_given(source.plan, grown, overrides or {}, values)
     _refuse_both(terms, given)
     if on_change == "fail":
-        source.refuse_change()
+        source.refuse_changes()
     plan = with_takeover(source.plan, terms, given)
     record = source.record(new_id, plan)
     policy = msgspec.structs.replace(record.policy, on_change=on_change)
@@ -255,24 +255,9 @@ class _Source:
         outer = {root for step_id in found for root in self.grown.around(step_id)}
         return tuple(step_id for step_id in found if step_id not in outer)
 
-    def refuse_change(self) -> None:
+    def refuse_changes(self) -> None:
         """Raise RunConflict if a committed step would not hold today."""
-        matching = match_rows(
-            self.plan,
-            fingerprints(self.plan, self._today.stored),
-            self._rows,
-            old_functions=self._functions(),
-            inputs=self._today.stored,
-        )
-        committed = {row.name for row in self._rows if row.status is StepStatus.SUCCEEDED}
-        names = {step.id: match_name(step) for step in self.plan.steps}
-        changed = [f"{s}: {r}" for s, r in matching.reasons.items() if names[s] in committed]
-        if changed:
-            raise RunConflict(
-                f"run {self._record.id!r} has changed ({'; '.join(changed[:3])}), and "
-                "on_change='fail'. Say on_change='recompute' (runs what changed) or 'reuse' "
-                "(keeps results)"
-            )
+        refuse_changes(self._runtime.store, self._record, self.plan, self._today.stored)
 
     def summary(self, plan: Plan) -> str:
         """Say in one line what a fork takes over and why the rest runs."""

@@ -85,6 +85,13 @@ def code_digest(obj: Any) -> CodeDigest:
     return _Reach(obj).result()
 
 
+def is_code(obj: Any) -> bool:
+    """Say whether a value is code itself: a function, a class, a task or a workflow."""
+    # Asked of every constant: isinstance with a protocol would take a hundred times as long.
+    is_registered = hasattr(type(obj), "__perdure_code__")
+    return isinstance(obj, types.FunctionType | type) or is_registered
+
+
 def plain_digest(obj: Any) -> str:
     """Return the digest that is the same in every process: for workers and for ``Codecs``."""
     return code_digest(obj).stable

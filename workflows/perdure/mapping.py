@@ -52,10 +52,6 @@ class Children:
     widths: Sequence[int]
 
 
-MAPPED = 2
-"""How many of ``expand``'s arguments say what is mapped: they are code rather than data."""
-
-
 class Bindable(Protocol):
     """What is mapped: a task."""
 

@@ -6,7 +6,7 @@ definition gives the same plan in every process.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -31,10 +31,15 @@ class Attr(msgspec.Struct, frozen=True, tag="attr", tag_field="t"):
 Path = tuple[Item | Attr, ...]
 
 
-class Const(msgspec.Struct, frozen=True, tag="const", tag_field="t"):
-    """A constant: an index into ``Plan.constants``."""
+class Const(msgspec.Struct, frozen=True, tag="const", tag_field="t", omit_defaults=True):
+    """A constant: an index into ``Plan.constants``.
+
+    Attributes:
+        is_code: it is a function, a class or a task: what it does counts as code of the step.
+    """
 
     index: int
+    is_code: bool = False
 
 
 class FromStep(msgspec.Struct, frozen=True, tag="step", tag_field="t"):
@@ -185,7 +190,9 @@ class StepPlan(msgspec.Struct, frozen=True, kw_only=True):
         branches: of a step that has the value of one of its branches, by the engine's doing, what
             they are called: its first argument says which, the others are the branches.
         after: ids of steps that must end before it, without giving it data.
-        given: digest over the shape of the arguments and the value digests of constants in them.
+        given: digest over the shape of the arguments and the value digests of constants in them,
+            but for those that are code.
+        passed: digest over the constants that are code; "" if there are none.
         own: digest over the code, ``given``, ``outputs`` and ``catch``; over nothing upstream.
     """
 
@@ -194,6 +201,7 @@ class StepPlan(msgspec.Struct, frozen=True, kw_only=True):
     function: str
     given: str
     own: str
+    passed: str = ""
     scope: str = ""
     args: tuple[Arg, ...] = ()
     kwargs: dict[str, Arg] = {}
@@ -218,6 +226,9 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
     static: bool = False
     value: int | None = None
 
+
+MAPPED = 2
+"""Of a map's step, how many arguments say what is mapped, and so are code; then come iterables."""
 
 GIVEN = "given:"
 """Prefix of ``StepPlan.own`` where the step's value is given and its code is not run."""
@@ -288,43 +299,32 @@ def given_digest(text: list[str]) -> str:
     return blake3("\0".join(text).encode(errors="surrogatepass")).hexdigest(16)
 
 
+def passed_digest(args: Iterable[Arg], digest_of: Callable[[Const], str]) -> str:
+    """Return the digest over the constants in ``args`` that are code, or "" if there are none."""
+    found = [digest_of(constant) for arg in args for constant in _code_in(arg)]
+    return blake3("\0".join(found).encode()).hexdigest(16) if found else ""
+
+
+def _code_in(arg: Arg) -> Iterator[Const]:
+    match arg:
+        case Const(_, True):
+            yield arg
+        case ListArg(items) | DictArg(_, items):
+            for item in items:
+                yield from _code_in(item)
+        case ObjectArg(_, fields):
+            for item in fields.values():
+                yield from _code_in(item)
+
+
+def step_code(counts_as: str, passed: str) -> str:
+    """Return what a step's code counts as: that of its function, and what it is passed."""
+    return f"{counts_as}+{passed}" if passed else counts_as
+
+
 def own_digest(code: str, outputs: int, catch: bool, given: str) -> str:
     """Return the digest over all of a step that is its own, nothing upstream."""
     return "own:" + blake3(f"{code}\0{outputs}\0{catch}\0{given}".encode()).hexdigest(16)
-
-
-def chunk_digest(step: StepPlan, constants: Sequence[StoredValue], base: int = 0) -> str:
-    """Return a digest over what a chunk of a map takes besides the task, which is its code.
-
-    Args:
-        step: the chunk.
-        constants: those of its plan.
-        base: number of the first of them.
-    """
-    text: list[str] = []
-    for arg in step.args[1:]:
-        _write(arg, constants, base, text)
-    return "chunk:" + given_digest(text)
-
-
-def _write(arg: Arg, constants: Sequence[StoredValue], base: int, text: list[str]) -> None:
-    match arg:
-        case Const(index):
-            text.append(constants[index - base].value_digest)
-        case ListArg(items, kind):
-            text.append(f"{kind}({len(items)}")
-            for item in items:
-                _write(item, constants, base, text)
-        case DictArg(keys, values):
-            text.append(f"dict({len(keys)}")
-            for item in (*keys, *values):
-                _write(item, constants, base, text)
-        case ObjectArg(cls, fields):
-            text.append(f"object({','.join(fields)}")
-            for item in (cls, *fields.values()):
-                _write(item, constants, base, text)
-        case _:
-            text.append(repr(arg))
 
 
 def references(step: StepPlan) -> list[Reference]:
@@ -386,8 +386,8 @@ def rebase(plan: Plan, base: int) -> Plan:
 
 def _rebased(arg: Arg, base: int) -> Arg:
     match arg:
-        case Const(index):
-            return Const(index + base)
+        case Const(index, is_code):
+            return Const(index + base, is_code)
         case ListArg(items, kind):
             return ListArg(tuple(_rebased(item, base) for item in items), kind)
         case DictArg(keys, values):

@@ -6,14 +6,19 @@ from typing import Any
 
 import msgspec
 
+from perdure.changes import refuse_changed_steps
 from perdure.compile import compile_dag, plan_record
 from perdure.current_code import find_definition, prepare_today
 from perdure.engine.ownership import driver_of, is_driven
 from perdure.errors import DefinitionError, RunConflict, known_names
-from perdure.mapping import MAPPED, is_map
+from perdure.mapping import is_map
 from perdure.plan import (
+    MAPPED,
     Arg,
     Const,
+    DictArg,
+    ListArg,
+    ObjectArg,
     Plan,
     StepOptions,
     StepPlan,
@@ -21,6 +26,8 @@ from perdure.plan import (
     decode_plan,
     given_digest,
     own_digest,
+    passed_digest,
+    step_code,
 )
 from perdure.remedies import shell_of
 from perdure.runtime import Runtime
@@ -81,7 +88,8 @@ def intend_resume(
         values: where today's constants are stored; those of the runtime by default.
 
     Raises:
-        RunConflict: today's definition has another graph.
+        RunConflict: today's definition has another graph; or something committed would change
+            under ``on_change="fail"``.
     """
     if code not in ("recorded", "current"):
         raise DefinitionError(f"code={code!r}{known_names(code, ('recorded', 'current'))}")
@@ -104,6 +112,8 @@ def intend_resume(
     body = None
     if code == "current":
         plan = _plan_of_today(runtime, record, dag, values or runtime.values)
+        if on_change == "fail":
+            refuse_changed_steps(runtime.store, record, plan)
         body = plan_record(plan, {})
     return Intent(
         action=Action.REOPEN,
@@ -152,34 +162,61 @@ class _Bodies:
         self._constants = list(recorded.constants)
 
     def renew(self, step: StepPlan, other: StepPlan) -> StepPlan:
-        """Return the recorded step with the body and the options that it has today."""
+        """Return the recorded step with the code and the options that it has today."""
         function = self._today.functions[other.function]
         self._functions[function.id] = function
-        if is_map(function):
-            step = self._renewed_map(step, other)
         options = self._renewed(step, self._today.options[other.options])
         if options not in self._options:
             self._options.append(options)
-        own = own_digest(function.counts_as, options.outputs, options.catch, step.given)
+        step = self._with_arguments(step, other, is_map=is_map(function))
+        code = step_code(function.counts_as, step.passed)
+        own = own_digest(code, options.outputs, options.catch, step.given)
         return msgspec.structs.replace(
             step, function=function.id, own=own, options=self._options.index(options)
         )
 
-    def _renewed_map(self, step: StepPlan, other: StepPlan) -> StepPlan:
-        """Return the step of a map over today's task: that is an argument of it, and is code."""
-        mapped = tuple(self._constant(arg) for arg in other.args[:MAPPED])
-        before = tuple(self._constants[arg.index] for arg in step.args[:MAPPED])  # type: ignore[union-attr]
-        now = tuple(self._constants[arg.index] for arg in mapped)
-        given = step.given
-        if [value.value_digest for value in before] != [value.value_digest for value in now]:
-            given = given_digest([given, *(value.value_digest for value in now)])
-        return msgspec.structs.replace(step, args=(*mapped, *step.args[MAPPED:]), given=given)
+    def _with_arguments(self, step: StepPlan, other: StepPlan, *, is_map: bool) -> StepPlan:
+        """Return the recorded step with today's code among its arguments.
 
-    def _constant(self, arg: Arg) -> Const:
+        What is mapped, a loop's body: code too. The data stay as they were recorded.
+        """
+        if len(step.args) != len(other.args) or step.kwargs.keys() != other.kwargs.keys():
+            return step
+        args = tuple(
+            # What else of a mapped task enters its results lies beside it.
+            self._of_today(theirs) if is_map and place < MAPPED else self._argument(ours, theirs)
+            for place, (ours, theirs) in enumerate(zip(step.args, other.args))
+        )
+        kwargs = {
+            name: self._argument(arg, other.kwargs[name]) for name, arg in step.kwargs.items()
+        }
+        passed = passed_digest((*args, *kwargs.values()), self._digest)
+        given = step.given
+        if is_map and self._digest(args[1]) != self._digest(step.args[1]):
+            given = given_digest([given, self._digest(args[1])])
+        return msgspec.structs.replace(step, args=args, kwargs=kwargs, passed=passed, given=given)
+
+    def _argument(self, ours: Arg, theirs: Arg) -> Arg:
+        match ours, theirs:
+            case Const(_, True), Const(_, True):
+                return self._of_today(theirs)
+            case ListArg(items, kind), ListArg(others, _) if len(items) == len(others):
+                return ListArg(tuple(map(self._argument, items, others)), kind)
+            case DictArg(keys, items), DictArg(_, others) if len(items) == len(others):
+                return DictArg(keys, tuple(map(self._argument, items, others)))
+            case ObjectArg(cls, fields), ObjectArg(_, others) if fields.keys() == others.keys():
+                return ObjectArg(cls, {n: self._argument(fields[n], others[n]) for n in fields})
+        return ours
+
+    def _of_today(self, arg: Arg) -> Const:
         assert isinstance(arg, Const)
         index = self._taken_along(arg.index)
         assert index is not None
-        return Const(index)
+        return Const(index, arg.is_code)
+
+    def _digest(self, arg: Arg) -> str:
+        assert isinstance(arg, Const)
+        return self._constants[arg.index].value_digest
 
     def _renewed(self, step: StepPlan, options: StepOptions) -> StepOptions:
         # The number of outputs is the graph's, which consumers were bound to.

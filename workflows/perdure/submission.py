@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from perdure.changes import refuse_changes
 from perdure.compile import Prepared, compile_dag, plan_record, prepare
 from perdure.engine.matching import Matching, match_rows
 from perdure.engine.ownership import driver_of, is_driven, is_seen_dead
@@ -21,8 +22,8 @@ from perdure.errors import DefinitionError, RunConflict, RunNotFound, did_you_me
 from perdure.executors.capacity import detect_capacity
 from perdure.executors.process_tree import kill_processes
 from perdure.fingerprint import fingerprints
-from perdure.fork_plan import carried_over
-from perdure.plan import Function, Plan, decode_plan, placed
+from perdure.fork_plan import carried_over, with_takeover
+from perdure.plan import Function, Plan, Takeover, decode_plan, placed
 from perdure.remedies import Shell, shell_of
 from perdure.resources import parse_duration
 from perdure.runtime import Runtime
@@ -248,14 +249,25 @@ class Submission:
         existing = self.store.find_run(RunId(known)) if known is not None else None
         if existing is not None:
             return self._existing(existing)
-        record = self._record()
+        reuse = self._reused()
+        if reuse is not None:
+            self._apply_on_change(reuse)
+        record = self._record(reuse)
         return Intent(
             action=Action.MAKE, record=record, plan=self.plan, note=self._note_reuse(record)
         )
 
-    def _record(self) -> RunRecord:
+    def _apply_on_change(self, reuse: RunId) -> None:
+        """Let ``on_change=`` hold for what is taken over from another run too."""
+        donor = self.store.get_run(reuse)
+        if self.wishes.on_change == "fail":
+            refuse_changes(self.store, donor, self.plan, self.inputs)
+        elif self.wishes.on_change == "reuse":
+            self.plan = with_takeover(self.plan, Takeover(keep_changed=True), {})
+            self.body = plan_record(self.plan, self.inputs)
+
+    def _record(self, reuse: RunId | None) -> RunRecord:
         wishes, now = self.wishes, self.runtime.clock.now()
-        reuse = self._reused()
         return RunRecord(
             id=RunId(wishes.run_id or make_run_id(self.plan.workflow, now)),
             workflow=self.plan.workflow,
@@ -402,12 +414,8 @@ class Submission:
     def _reopened(self, record: RunRecord, equal: bool) -> Intent:
         rows = self.store.list_steps(record.id, current_only=False)
         matching = self._match(record, rows, keep_changed=self.wishes.on_change == "reuse")
-        if self.wishes.on_change == "fail" and matching.obsolete:
-            changed = summary(matching, self.plan)
-            raise RunConflict(
-                f"run {record.id!r} has changed: {changed}, and on_change='fail'. Put the code "
-                "back, or say on_change='recompute' (runs what changed) or 'reuse' (keeps results)"
-            )
+        if self.wishes.on_change == "fail":
+            refuse_changes(self.store, record, self.plan, self.inputs)
         opened = reopened(record, self._other_body(record), self.wishes.policy())
         if not equal:
             opened = msgspec.structs.replace(

@@ -19,15 +19,30 @@ from perdure.calls import Growth
 from perdure.engine.advance import hold, pend
 from perdure.engine.branching import find_conditional, settle_selects
 from perdure.engine.commands import Extend
+from perdure.engine.items import match_by_items
 from perdure.engine.matching import Matching, match_name, match_rows
 from perdure.engine.state import RunState, StepState, add_steps, starts_chain
 from perdure.engine.takeover import hold_back, keep_edited
 from perdure.fingerprint import fingerprints
 from perdure.graph.growth import link_of
-from perdure.plan import FromStep, ItemsOf, Plan, decode_plan, own_digest, rebase, upstream
+from perdure.plan import (
+    FromStep,
+    ItemsOf,
+    Plan,
+    decode_plan,
+    rebase,
+    upstream,
+)
 from perdure.reference import StepRef
 from perdure_storage.lifecycle import StepStatus
-from perdure_storage.records import ExpansionRecord, Place, StepId, StepKey, StepRecord
+from perdure_storage.records import (
+    ExpansionRecord,
+    Place,
+    StepId,
+    StepKey,
+    StepRecord,
+    StoredValue,
+)
 
 
 class Graft(msgspec.Struct, frozen=True):
@@ -123,9 +138,9 @@ def graft(run: RunState, root: StepState, expansion: ExpansionRecord, plan: Plan
     if expansion.kind == "map":
         root.items = _items(run, run.steps[plan.output.step])
     own = _match_own(run, root, plan, prints, is_first=not expansion.link)
-    base = _base_of(expansion)
-    donated = _match_donated(run, root, plan, prints, base)
-    return Graft(root, own, donated, _extend(run, plan, base))
+    extend = _extend(run, plan, _base_of(expansion))
+    donated = _match_donated(run, root, plan, prints, extend.constants)
+    return Graft(root, own, donated, extend)
 
 
 def _items(run: RunState, answer: StepState) -> tuple[StepRef, ...]:
@@ -148,13 +163,18 @@ def reach(run: RunState, step_id: str, now: datetime) -> bool:
     found = next((root for root, each in run.dormant.items() if step_id in _ids_of(each)), None)
     if found is None or not reach(run, found, now):
         return False
-    root, expansion = run.steps[found], run.dormant[found]
-    if root.is_done and expansion.generation == root.generation:
+    recall(run, run.steps[found], now)
+    return step_id in run.steps
+
+
+def recall(run: RunState, root: StepState, now: datetime) -> None:
+    """Bring the graph back of a step that is done, if this run has it."""
+    expansion = run.dormant.get(root.id)
+    if expansion is not None and root.is_done and expansion.generation == root.generation:
         plan = plan_of(expansion)
         if is_rooted(run, plan, now):
             leave_ended(run, root)
             settle_graft(run, graft(run, root, expansion, plan), now)
-    return step_id in run.steps
 
 
 def _ids_of(expansion: ExpansionRecord) -> set[str]:
@@ -204,8 +224,8 @@ def _match_own(
     placed.update(root.members)
     reuses = run.record.policy.on_change == "reuse"
     matching = match_rows(plan, prints, rows, keep_changed=reuses)
-    if run.record.policy.code == "current":
-        matching = _with_committed(plan, rows, matching)
+    if reuses or run.record.policy.code == "current":
+        matching = keep_edited(plan, rows, matching)
     used = {_key(row) for row in (*matching.kept.values(), *matching.adopted.values())}
     kept = {_key(row) for row in matching.kept.values()}
     retire_rows(
@@ -220,25 +240,6 @@ def _match_own(
         row for row in rows if _key(row) not in used and row.step_id not in root.members
     ]
     return matching
-
-
-def _with_committed(plan: Plan, rows: Iterable[StepRecord], matching: Matching) -> Matching:
-    """Let rows hold of which only the code is another today, should they consume the same.
-
-    A run that goes on with today's code runs what has not committed, and nothing else.
-    """
-    steps = {step.id: step for step in plan.steps}
-    candidates = dict(matching.candidates)
-    for row in rows:
-        step = steps.get(row.step_id)
-        if step is None or row.status is not StepStatus.SUCCEEDED or not row.current:
-            continue
-        options = plan.options[step.options]
-        if row.own == own_digest(row.code, options.outputs, options.catch, step.given):
-            candidates[step.id] = (row, *candidates.get(step.id, ()))
-    settled = matching.kept.keys() | matching.adopted.keys()
-    kept = {step_id: found for step_id, found in candidates.items() if step_id not in settled}
-    return msgspec.structs.replace(matching, candidates=kept)
 
 
 def _key(row: StepRecord) -> tuple[str, int]:
@@ -258,15 +259,23 @@ def retire_leftovers(run: RunState, root: StepState) -> None:
 
 
 def _match_donated(
-    run: RunState, root: StepState, plan: Plan, prints: Mapping[str, str], base: int
+    run: RunState,
+    root: StepState,
+    plan: Plan,
+    prints: Mapping[str, str],
+    constants: Mapping[int, StoredValue],
 ) -> Matching:
     """Match rows of the run that this one was made from; they are adopted, never kept."""
     again = run.again.within(plan, root.id)
     names = dict.fromkeys(match_name(step) for step in plan.steps) if run.donated else ()
     rows = [row for name in names for row in run.donated.get(name, ())]
+    keeps_changed = run.plan.takeover is not None and run.plan.takeover.keep_changed
     matching = match_rows(plan, prints, rows)
-    if run.plan.takeover is not None and run.plan.takeover.keep_changed:
-        matching = keep_edited(plan, rows, matching, run.donated_chunks, base)
+    if keeps_changed:
+        matching = keep_edited(plan, rows, matching)
+    matching = match_by_items(
+        run, root, plan, constants, rows, matching, keep_changed=keeps_changed
+    )
     matching = hold_back(matching, plan, again, outside=outside(plan))
     taken = {**matching.adopted, **matching.kept}
     return msgspec.structs.replace(matching, kept={}, adopted=taken, obsolete=())

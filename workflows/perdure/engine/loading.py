@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -19,7 +19,7 @@ from perdure.engine.state import RunState
 from perdure.engine.takeover import match_donor
 from perdure.executors.process_tree import kill_processes
 from perdure.fingerprint import fingerprints
-from perdure.plan import Function, Plan, chunk_digest, decode_plan, placed
+from perdure.plan import Function, Plan, decode_plan, placed
 from perdure_storage.clock import Clock
 from perdure_storage.errors import PerdureError, StoreError, StoreUnavailable
 from perdure_storage.lifecycle import RUN_LIVE, RunStatus
@@ -59,7 +59,6 @@ class Past:
         donor_expansions: those of that run's steps.
         donor_graphs: rows of the steps of such graphs of that run, and of the runs that it took
             over from in turn: a map that was taken over whole left its items there.
-        donor_chunks: ``chunk_digest`` of those that are chunks, by run and step id.
         waits: what steps of the run wait or waited for.
     """
 
@@ -71,7 +70,6 @@ class Past:
     expansions: Sequence[ExpansionRecord] = ()
     donor_expansions: Sequence[ExpansionRecord] = ()
     donor_graphs: Sequence[StepRecord] = ()
-    donor_chunks: Mapping[tuple[str, str], str] = field(default_factory=dict)
     waits: Sequence[WaitRecord] = ()
 
 
@@ -83,7 +81,6 @@ def read_past(store: RunStore, record: RunRecord) -> Past:
 def past_of(store: RunStore, record: RunRecord, history: History) -> Past:
     """Return what a run goes on from: its history, and what it takes over from another run."""
     donor = store.find_run(record.reuse_from) if record.reuse_from else None
-    donor_graphs, donor_chunks = _graphs_before(store, donor)
     return Past(
         rows=history.steps,
         attempts=history.attempts,
@@ -92,32 +89,20 @@ def past_of(store: RunStore, record: RunRecord, history: History) -> Past:
         donor_functions=functions_of(store, donor.plan_digest) if donor is not None else {},
         expansions=history.expansions,
         donor_expansions=store.list_expansions(donor.id) if donor is not None else (),
-        donor_graphs=donor_graphs,
-        donor_chunks=donor_chunks,
+        donor_graphs=tuple(_rows_of_graphs_before(store, donor)),
         waits=history.waits,
     )
 
 
-def _graphs_before(
-    store: RunStore, donor: RunRecord | None
-) -> tuple[list[StepRecord], dict[tuple[str, str], str]]:
-    """Return the rows of graphs of a run and of those before it, and what its chunks were."""
-    found: list[StepRecord] = []
-    chunks: dict[tuple[str, str], str] = {}
+def _rows_of_graphs_before(store: RunStore, donor: RunRecord | None) -> Iterator[StepRecord]:
     for _ in range(MAX_DONORS):
         if donor is None:
-            break
+            return
         if expansions := store.list_expansions(donor.id):
             _, grown = rows_of_graphs(store.list_steps(donor.id), expansions)
             for rows in grown.values():
-                found += rows
-            for expansion in expansions:
-                plan = decode_plan(expansion.plan.body)
-                for step in plan.steps:
-                    if step.width:
-                        chunks[donor.id, step.id] = chunk_digest(step, plan.constants)
+                yield from rows
         donor = store.find_run(donor.reuse_from) if donor.reuse_from else None
-    return found, chunks
 
 
 def state_of(record: RunRecord, plan: Plan, past: Past, now: datetime) -> RunState:
@@ -153,7 +138,6 @@ def state_of(record: RunRecord, plan: Plan, past: Past, now: datetime) -> RunSta
         expansions=past.expansions,
         grown=grown,
         donated_grown=donated_grown,
-        donated_chunks=past.donor_chunks,
         waits=past.waits,
         now=now,
     )

@@ -16,7 +16,7 @@ import msgspec
 
 from perdure.engine.roots import Roots
 from perdure.graph.dag import MAX_ID_BYTES
-from perdure.plan import GIVEN, Function, Plan, StepPlan
+from perdure.plan import GIVEN, Function, Plan, StepPlan, step_code
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import StepRecord, StoredValue
 
@@ -76,7 +76,8 @@ def match_rows(
         plan: today's plan.
         fingerprints: of the plan's steps, by step id.
         rows: all rows of a run.
-        keep_changed: ``on_change="reuse"``: a row under the same id holds whatever has changed.
+        keep_changed: ``on_change="reuse"``: a row under the same id holds whatever has changed,
+            but for children of a map.
         old_functions: functions of the older plan by code digest, for reasons that name the
             helper that changed.
         inputs: the run's inputs today, for reasons that name the parameter that changed.
@@ -93,7 +94,11 @@ def match_rows(
         step.id: by_id[step.id]
         for step in plan.steps
         if step.id in by_id
-        and (keep_changed or by_id[step.id].fingerprint == fingerprints[step.id])
+        # A child of a map is known by its item: its place may be another's today.
+        and (
+            (keep_changed and step.item is None)
+            or by_id[step.id].fingerprint == fingerprints[step.id]
+        )
     }
     left = [row for row in usable if row.current and kept.get(row.step_id) is not row]
     history = [row for row in reversed(usable) if not row.current]
@@ -172,7 +177,7 @@ class _Reasons:
 
     def _own_change(self, step: StepPlan, row: StepRecord) -> str:
         function = self._plan.functions[step.function]
-        if row.code == function.counts_as:
+        if row.code == step_code(function.counts_as, step.passed):
             self.roots.note(step, f"the arguments of {step.id}")
             return "its arguments changed"
         self.roots.note(step, f"the code of {step.id}")

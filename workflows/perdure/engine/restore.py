@@ -17,6 +17,7 @@ from perdure.engine.growth import (
     leave_ended,
     newest_links,
     plan_of,
+    recall,
     retire_rows,
     settle_graft,
     source_of,
@@ -41,7 +42,6 @@ from perdure_storage.records import (
 CAREFUL_TAKEOVERS = 3
 """Owners lost in a row without progress, after which a run's suspects start one at a time."""
 _NONE: Mapping[str, list[StepRecord]] = {}
-_NO_CHUNKS: Mapping[tuple[str, str], str] = {}
 MAX_TAKEOVERS = 4
 """... after which the run fails and names them."""
 
@@ -58,7 +58,6 @@ def load_run(
     expansions: Sequence[ExpansionRecord] = (),
     grown: Mapping[str, list[StepRecord]] = _NONE,
     donated_grown: Mapping[str, list[StepRecord]] = _NONE,
-    donated_chunks: Mapping[tuple[str, str], str] = _NO_CHUNKS,
     waits: Sequence[WaitRecord] = (),
     now: datetime,
 ) -> RunState:
@@ -75,7 +74,6 @@ def load_run(
         expansions: the graphs that steps gave, by step, generation and link.
         grown: rows of the steps of such graphs, by the step that waited.
         donated_grown: such rows of ``record.reuse_from``, by their name.
-        donated_chunks: ``chunk_digest`` of those that are chunks, by run and step id.
         waits: what steps wait or waited for.
         now: the time of the load, for the rows that it makes.
     """
@@ -83,7 +81,6 @@ def load_run(
     find_conditional(run, list(run.steps.values()))
     run.grown = dict(grown)
     run.donated = dict(donated_grown)
-    run.donated_chunks = donated_chunks
     _number_generations(run, rows, attempts)
     hold(run, own, now, reason=f"unchanged in {record.id}")
     retire_rows(run, own.obsolete)
@@ -148,6 +145,9 @@ def _graft_again(
     if expansion.source != source_of(run, root) or not is_rooted(run, plan, now):
         # Its code, or what it consumes, is another: it gives a graph again, under a new number.
         root.generation += 1
+        # From the same items as before, not from the value of them all: what it gave then may hold.
+        for opened in root.opens:
+            recall(run, run.steps[opened], now)
         return
     run.placed[root.id] = ids_of_life(expansions, root.id, root.generation)
     leave_ended(run, root)

@@ -27,6 +27,7 @@ from perdure.plan import (
     collect,
     path_text,
     references,
+    step_code,
 )
 from perdure.reference import StepRef
 from perdure_storage.lifecycle import StepStatus
@@ -240,7 +241,6 @@ class RunState:
         placed: ids of the graphs that a step gives in its life of now, where older rows are left.
         again: which steps run again whatever the run that this one was made from had.
         donated: rows of such graphs of the run that this one was made from, by their name.
-        donated_chunks: of those rows that are of chunks, what they were called with.
         dormant: graphs that are recorded and not part of the state, by the step that gave them:
             it is done, and nobody has asked for their steps so far.
         extensions: what executors have to know of graphs that were recorded before.
@@ -268,7 +268,6 @@ class RunState:
         self.again = Again(plan.takeover)
         self.again.within(plan)
         self.donated: dict[str, list[StepRecord]] = {}
-        self.donated_chunks: Mapping[tuple[str, str], str] = {}
         self.answered: list[StepState] = []
         self.gone: set[Digest] = set()
         self.extensions: list[Extend] = []
@@ -500,7 +499,8 @@ def add_steps(
         function = plan.functions[step.function]
         shape = shapes[step.options, function.is_async]
         options = plan.options[step.options]
-        state = StepState(step, options, run.positions, shape, function.counts_as)
+        code = step_code(function.counts_as, step.passed)
+        state = StepState(step, options, run.positions, shape, code)
         run.positions += 1
         run.steps[step.id] = state
         added.append(state)

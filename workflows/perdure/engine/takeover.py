@@ -18,8 +18,8 @@ from perdure.plan import (
     Plan,
     StepPlan,
     Takeover,
-    chunk_digest,
     own_digest,
+    references,
 )
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import StepRecord, StoredValue
@@ -98,59 +98,57 @@ def hold_back(
     )
 
 
-def keep_edited(
-    plan: Plan,
-    rows: Iterable[StepRecord],
-    matching: Matching,
-    chunks: Mapping[tuple[str, str], str],
-    base: int,
-) -> Matching:
+def keep_edited(plan: Plan, rows: Iterable[StepRecord], matching: Matching) -> Matching:
     """Let rows hold also where only the code of a step of a graph is another today.
 
     An id says little of an item: what counts is that it was called with the same. Several items
-    may have been, so that each row is used once, for the step of its id if there is one.
+    may have been, so that each row is used once, for the step of its id if there is one. What a
+    step consumes of others is not known yet: the row of its id is a candidate.
 
     Args:
         plan: the graph.
-        rows: rows of another run's graphs, by whose names those of the graph are.
+        rows: rows of graphs, by whose names those of the graph are.
         matching: how they match so far.
-        chunks: ``chunk_digest`` of those that are chunks, by run and step id.
-        base: number of the graph's first constant.
     """
     used = {_key(row) for row in (*matching.kept.values(), *matching.adopted.values())}
     alike: dict[tuple[str, str], dict[str, StepRecord]] = {}
     codes: dict[str, None] = {}
     for row in rows:
         codes[row.code] = None
-        if row.status is StepStatus.SUCCEEDED and _key(row) not in used:
-            called = chunks.get((row.run_id, row.step_id), row.own)
-            alike.setdefault((row.name, called), {}).setdefault(row.step_id, row)
+        if row.current and row.status is StepStatus.SUCCEEDED and _key(row) not in used:
+            alike.setdefault((row.name, row.own), {}).setdefault(row.step_id, row)
     settled = matching.kept.keys() | matching.adopted.keys()
     open_steps = {
-        step.id: [alike[key] for key in _edited(plan, step, codes, base) if key in alike]
+        step.id: [alike[key] for key in _edited(plan, step, codes) if key in alike]
         for step in plan.steps
         if step.id not in settled
     }
     held: dict[str, StepRecord] = {}
+    candidates = dict(matching.candidates)
+    consuming = {step.id for step in plan.steps if references(step)}
     for step_id, found in open_steps.items():
         if own := next((each for each in found if step_id in each), None):
-            held[step_id] = own.pop(step_id)
+            row = own.pop(step_id)
+            if step_id in consuming:
+                candidates[step_id] = (row, *candidates.get(step_id, ()))
+            else:
+                held[step_id] = row
     for step_id, found in open_steps.items():
-        if step_id not in held and (other := next(filter(None, found), None)):
+        if step_id in consuming or step_id in held:
+            continue
+        if (other := next(filter(None, found), None)) is not None:
             held[step_id] = other.pop(next(iter(other)))
     return msgspec.structs.replace(
         matching,
         adopted={**matching.adopted, **held},
-        candidates={s: each for s, each in matching.candidates.items() if s not in held},
+        candidates={s: each for s, each in candidates.items() if s not in held},
         reasons={s: reason for s, reason in matching.reasons.items() if s not in held},
     )
 
 
-def _edited(plan: Plan, step: StepPlan, codes: Iterable[str], base: int) -> list[tuple[str, str]]:
+def _edited(plan: Plan, step: StepPlan, codes: Iterable[str]) -> list[tuple[str, str]]:
     """Return the name of a step with its own digest under each of these codes."""
     options, name = plan.options[step.options], match_name(step)
-    if step.width:
-        return [(name, chunk_digest(step, plan.constants, base))]
     return [(name, own_digest(code, options.outputs, options.catch, step.given)) for code in codes]
 
 
