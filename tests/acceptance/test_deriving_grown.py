@@ -282,3 +282,43 @@ def test_what_makes_no_sense_of_an_item_is_refused(
         client.fork("a", **options)
 
     assert len(client.list_runs()) == 1
+
+
+# --- spin ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("workflow", "step", "value"),
+    [
+        ("caught", "square[4]", 1600),
+        ("caught", "square~1", [0, 1, 4]),
+        ("over", "half[4]", 8),
+        ("chunked", "square[0:2]", [0, 100]),
+        ("nested", "row[0]~1[2]", 400),
+        ("given", "parts/square", 100),
+    ],
+)
+def test_spin_runs_a_step_of_a_graph_with_todays_code(
+    client: Perdure, project: Project, workflow: str, step: str, value: Any
+) -> None:
+    project.run(workflow)
+    project.edit(factor=100)
+
+    spun = client.spin("a", step)
+
+    assert (spun[: len(value)] if isinstance(value, list) else spun) == value
+
+
+def test_spin_raises_what_an_item_raises(client: Perdure, project: Project) -> None:
+    project.run("caught")
+
+    with pytest.raises(ValueError, match="bad 3"):
+        client.spin("a", "square[3]")
+
+
+def test_spin_of_an_item_that_was_taken_over_with_its_map_names_the_run_that_has_it(
+    client: Perdure, project: Project
+) -> None:
+    project.run("caught")
+    client.fork("a", new_id="b").wait()
+
+    with pytest.raises(DefinitionError, match=r"taken over whole from a: `perdure spin a 'square"):
+        client.spin("b", "square[4]")
