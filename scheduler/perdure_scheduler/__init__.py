@@ -1,4 +1,4 @@
 """When runs start: the floor of time tables and events.
 
-Nothing lives here yet. Its only output will be rows in a store.
+Its only output is rows in a store. What is here decides and computes: no clock, no I/O.
 """

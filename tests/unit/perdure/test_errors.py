@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 import perdure
+import perdure_scheduler
 import perdure_storage
 from perdure import errors
 from perdure.cli.endings import UsageError
@@ -36,7 +37,7 @@ def _below(cls: type[PerdureError]) -> Iterator[type[PerdureError]]:
         yield from _below(each)
 
 
-for package in (perdure, perdure_storage):
+for package in (perdure, perdure_scheduler, perdure_storage):
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         if ".migrations" not in module.name and not module.name.endswith("__main__"):
             importlib.import_module(module.name)

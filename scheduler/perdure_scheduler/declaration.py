@@ -1,0 +1,176 @@
+"""From what people write to a ``Schedule``: texts, naive times, dates, one way to say when.
+
+The door of this floor: what it lets in is a whole value, or is refused with what to write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+from perdure_scheduler.calendars import Calendar
+from perdure_scheduler.cron import Cron
+from perdure_scheduler.durations import Duration, duration
+from perdure_scheduler.errors import ScheduleError
+from perdure_scheduler.policies import (
+    Catchup,
+    OnFailure,
+    Overlap,
+    catchup_of,
+    dst_of,
+    on_failure_of,
+    overlap_of,
+)
+from perdure_scheduler.schedule import Schedule
+from perdure_scheduler.triggers import EPOCH, At, Interval, Trigger
+from perdure_scheduler.zones import NAMED, Dst, instants, zone
+
+Instant = datetime | date | str
+"""An instant as people write it: aware, or as the clock on the wall of the schedule's zone shows
+it; a date is its midnight; text is ISO 8601."""
+
+_DAY = timedelta(days=1)
+_INSTANT = timedelta(microseconds=1)
+
+
+def declared(
+    name: str,
+    *,
+    cron: str | None = None,
+    interval: Duration | None = None,
+    calendar: Calendar | None = None,
+    at: Instant | Iterable[Instant] | None = None,
+    tz: str = "UTC",
+    start: Instant | None = None,
+    end: Instant | None = None,
+    max_runs: int | None = None,
+    overlap: Overlap | str = "queue",
+    catchup: Catchup | str = "latest",
+    grace: Duration | None = None,
+    dst: Dst | str | None = None,
+    jitter: Duration = 0,
+    on_failure: OnFailure | str = "continue",
+) -> Schedule:
+    """Return the schedule that a declaration means.
+
+    Args:
+        name: names the schedule and its runs.
+        cron: five fields, ``"0 2 * * mon-fri"``, or ``"@daily"``.
+        interval: elapsed time between two ticks, counted from ``start``, else from 1970 in UTC.
+        calendar: days that a rule names.
+        at: one instant or several.
+        tz: the time zone in which all of them are read, an IANA name.
+        start: no tick before it.
+        end: no tick after it; a date is the whole of that day.
+        max_runs: it ends after so many runs.
+        overlap: ``"skip"``, ``"queue(max=1)"``, ``"queue_all(max=N)"``, ``"cancel_running"``,
+            ``"allow(max=N)"``.
+        catchup: ``"none"``, ``"latest"``, ``"all(max=N, window=7d)"``.
+        grace: how late a tick is still on time.
+        dst: ``"gap=shift"`` or ``skip``, ``"fold=first"``, ``last`` or ``both``.
+        jitter: the most by which ticks are delayed, each by a share of its own.
+        on_failure: ``"continue"``, ``"pause_after(N)"``.
+
+    Raises:
+        ScheduleError: something is no such thing, or contradicts another; says what to write.
+    """
+    try:
+        where = zone(tz)
+        meaning = None if dst is None else dst_of(dst)
+        named = meaning or NAMED
+        begin = None if start is None else _instant(start, where, named, "start")
+        return Schedule(
+            name=name,
+            trigger=_trigger(cron, interval, calendar, _all_of(at), begin, where, named),
+            tz=tz,
+            overlap=overlap_of(overlap),
+            catchup=catchup_of(catchup),
+            grace=None if grace is None else duration(grace, what="grace"),
+            # at= has made use of it: its instants are fixed from here on.
+            dst=None if at is not None else meaning,
+            jitter=duration(jitter, what="jitter"),
+            start=begin,
+            end=None if end is None else _end(end, where, named),
+            max_runs=max_runs,
+            on_failure=on_failure_of(on_failure),
+        )
+    except ScheduleError as error:
+        told = str(error).removeprefix(f"schedule {name!r}: ")
+        raise ScheduleError(f"schedule {name!r}: {told}") from None
+
+
+def _all_of(at: Instant | Iterable[Instant] | None) -> tuple[Instant, ...] | None:
+    if at is None:
+        return None
+    return tuple(at) if isinstance(at, Iterable) and not isinstance(at, str) else (at,)
+
+
+def _trigger(
+    cron: str | None,
+    interval: Duration | None,
+    calendar: Calendar | None,
+    at: tuple[Instant, ...] | None,
+    start: datetime | None,
+    tz: ZoneInfo,
+    dst: Dst,
+) -> Trigger:
+    given = {"cron": cron, "interval": interval, "calendar": calendar, "at": at}
+    names = [f"{name}=" for name, value in given.items() if value is not None]
+    if len(names) != 1:
+        said = f"{' and '.join(names)} say twice when" if names else "nothing says when"
+        raise ScheduleError(f"{said}: write one of cron=, interval=, calendar= and at=")
+    if cron is not None:
+        return Cron(expression=cron)
+    if interval is not None:
+        return Interval(every=duration(interval, what="interval"), anchor=start or EPOCH)
+    if calendar is not None:
+        if not isinstance(calendar, Calendar):
+            raise ScheduleError(
+                f"calendar={calendar!r}: write a Calendar, such as "
+                "Calendar(day=BusinessDay(n=-1), at=(time(18),))"
+            )
+        return calendar
+    return At(instants=tuple(each for one in at or () for each in _instants(one, tz, dst, "at")))
+
+
+def _end(value: Instant, tz: ZoneInfo, dst: Dst) -> datetime:
+    read = _read(value, "end")
+    if isinstance(read, datetime):
+        return _instant(read, tz, dst, "end")
+    return _instant(read + _DAY, tz, dst, "end") - _INSTANT
+
+
+def _instant(value: Instant, tz: ZoneInfo, dst: Dst, what: str) -> datetime:
+    return _instants(value, tz, dst, what)[0]
+
+
+def _instants(value: Instant, tz: ZoneInfo, dst: Dst, what: str) -> tuple[datetime, ...]:
+    read = _read(value, what)
+    if not isinstance(read, datetime):
+        return instants(datetime.combine(read, time()), tz, NAMED)
+    if read.tzinfo is not None:
+        return (read.astimezone(UTC),)
+    found = instants(read, tz, dst)
+    if not found:
+        raise ScheduleError(
+            f"{what}={value!r} does not exist in {tz.key}: the clocks go forward over it; write "
+            "another time, or dst='gap=shift'"
+        )
+    return found
+
+
+def _read(value: Instant, what: str) -> datetime | date:
+    if not isinstance(value, str):
+        if isinstance(value, date):
+            return value
+    else:
+        for read in (date.fromisoformat, datetime.fromisoformat):
+            try:
+                return read(value.strip())
+            except ValueError:
+                continue
+    raise ScheduleError(
+        f"{what}={value!r} is no time: write a datetime, a date, or text such as "
+        "'2026-03-01T09:30' or '2026-03-01'"
+    )
