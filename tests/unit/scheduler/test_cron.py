@@ -17,7 +17,12 @@ from perdure_scheduler.errors import ScheduleError
 from perdure_scheduler.zones import Dst, Fold, Gap
 
 NIGHTS = [(key, at) for key in SIX_ZONES for at in changes(key, 2026, 1)]
-NIGHTS_OF_AN_HOUR = [(key, at) for key, at in NIGHTS if key != "Australia/Lord_Howe"]
+# cronsim errs where a clock changes by half an hour, and says 01:00 where midnight does not exist.
+NIGHTS_OF_CRONSIM = [
+    (key, at)
+    for key, at in NIGHTS
+    if key in ("Europe/Berlin", "America/New_York", "America/St_Johns")
+]
 
 
 def cron_times(
@@ -38,7 +43,7 @@ def between(
 
 
 @given(expressions(), st.sampled_from(NIGHTS), st.sampled_from(Gap), st.sampled_from(Fold))
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_times_on_nights_of_change_are_those_found_by_walking_through_the_minutes(
     drawn: Drawn, night: tuple[str, datetime], gap: Gap, fold: Fold
 ) -> None:
@@ -55,7 +60,7 @@ def test_times_on_nights_of_change_are_those_found_by_walking_through_the_minute
     st.sampled_from(SIX_ZONES),
     st.datetimes(datetime(2020, 1, 1), datetime(2035, 1, 1)),
 )
-@settings(max_examples=30)
+@settings(max_examples=40)
 def test_times_anywhere_are_those_found_by_walking_through_the_minutes(
     drawn: Drawn, key: str, around: datetime
 ) -> None:
@@ -69,7 +74,7 @@ def test_times_anywhere_are_those_found_by_walking_through_the_minutes(
 
 
 @given(expressions(), st.datetimes(datetime(2000, 1, 1), datetime(2060, 1, 1)))
-@settings(max_examples=150)
+@settings(max_examples=60)
 @example(
     Drawn("0 0 29 2 *", *map(frozenset, ([0], [0], [29], [2], range(7)))), datetime(2097, 1, 1)
 )
@@ -80,8 +85,8 @@ def test_times_are_those_of_cronsim_where_no_clock_changes(drawn: Drawn, start: 
     assert cron_times(drawn.text, "UTC", start, 20) == list(islice(CronSim(drawn.text, start), 20))
 
 
-@given(expressions(), st.sampled_from(NIGHTS_OF_AN_HOUR))
-@settings(max_examples=100)
+@given(expressions(), st.sampled_from(NIGHTS_OF_CRONSIM))
+@settings(max_examples=60)
 def test_by_default_the_nights_of_change_are_as_in_debians_cron(
     drawn: Drawn, night: tuple[str, datetime]
 ) -> None:
@@ -103,7 +108,7 @@ def test_by_default_the_nights_of_change_are_as_in_debians_cron(
     st.sampled_from(SIX_ZONES),
     st.datetimes(datetime(2020, 1, 1), datetime(2030, 1, 1)),
 )
-@settings(max_examples=50)
+@settings(max_examples=60)
 def test_the_time_before_the_next_but_one_is_the_next(
     drawn: Drawn, key: str, start: datetime
 ) -> None:
