@@ -8,7 +8,8 @@ from datetime import datetime
 from heapq import heappush
 
 from perdure.engine.branching import CHOSE, choose, chosen_branch, has_changed_its_mind
-from perdure.engine.matching import Matching, match_name
+from perdure.engine.endings import count_ended, row_of
+from perdure.engine.matching import Matching
 from perdure.engine.state import RunState, StepState
 from perdure.plan import FromStep, ItemsOf
 from perdure_storage.lifecycle import StepStatus
@@ -71,23 +72,8 @@ def _take_branch(run: RunState, select: StepState, now: datetime) -> list[StepSt
     select.status = StepStatus.SUCCEEDED
     select.value, select.inputs = branch.value, run.input_digests(select)
     select.reason = f"{CHOSE}{branch.id}: {select.branches[select.chosen or 0]!r} was chosen"
-    run.outbox.steps.append(
-        StepRecord(
-            run_id=run.id,
-            step_id=StepId(select.id),
-            generation=select.generation,
-            status=StepStatus.SUCCEEDED,
-            attempt=0,
-            name=match_name(select.plan),
-            own=select.plan.own,
-            code=select.code,
-            fingerprint=run.fingerprints[select.id],
-            inputs=select.inputs,
-            value=branch.value,
-            finished_at=now,
-            reason=select.reason,
-        )
-    )
+    row = row_of(run, select, StepStatus.SUCCEEDED, now, inputs=select.inputs, value=branch.value)
+    run.outbox.steps.append(row)
     return mark_done(run, select)
 
 
@@ -106,23 +92,17 @@ def adopt(run: RunState, step: StepState, row: StepRecord, reason: str, now: dat
     step.status = StepStatus.SUCCEEDED
     step.value, step.inputs, step.reason = row.value, row.inputs, reason
     run.outbox.steps.append(
-        StepRecord(
-            run_id=run.id,
-            step_id=StepId(step.id),
-            generation=step.generation,
-            status=StepStatus.SUCCEEDED,
-            attempt=0,
-            name=match_name(step.plan),
-            own=step.plan.own,
+        row_of(
+            run,
+            step,
+            StepStatus.SUCCEEDED,
+            row.finished_at or now,
             code=row.code,
-            fingerprint=run.fingerprints[step.id],
             inputs=row.inputs,
             value=row.value,
             caught=row.caught,
             started_at=row.started_at,
-            finished_at=row.finished_at or now,
             worker=row.worker,
-            reason=reason,
         )
     )
 
@@ -154,21 +134,7 @@ def take_given(run: RunState, step: StepState, value: StoredValue, now: datetime
     step.status = StepStatus.SUCCEEDED
     step.value = value
     step.reason = f"its value was given when the run was forked from {run.record.forked_from}"
-    run.outbox.steps.append(
-        StepRecord(
-            run_id=run.id,
-            step_id=StepId(step.id),
-            generation=step.generation,
-            status=StepStatus.SUCCEEDED,
-            attempt=0,
-            name=match_name(step.plan),
-            own=step.plan.own,
-            fingerprint=run.fingerprints[step.id],
-            value=value,
-            finished_at=now,
-            reason=step.reason,
-        )
-    )
+    run.outbox.steps.append(row_of(run, step, StepStatus.SUCCEEDED, now, code="", value=value))
 
 
 def mark_done(run: RunState, step: StepState) -> list[StepState]:
@@ -176,17 +142,9 @@ def mark_done(run: RunState, step: StepState) -> list[StepState]:
 
     Who takes its items has had them since it expanded, if it did; but its value only now.
     """
-    run.unfinished -= 1
-    run.arrive(step)
-    for dep in step.deps:
-        run.steps[dep].open_consumers -= 1
-    freed = []
+    freed = count_ended(run, step)
     for consumer in step.consumers:
-        if consumer.status is StepStatus.PENDING:
-            consumer.missing -= 1
-            if not consumer.missing:
-                freed.append(consumer)
-        elif consumer.answer == step.id and consumer.status is StepStatus.WAITING:
+        if consumer.answer == step.id and consumer.status is StepStatus.WAITING:
             run.answered.append(consumer)
     for follower in step.followers:
         if follower.status is StepStatus.WAITING and follower.answer:

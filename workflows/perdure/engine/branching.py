@@ -11,7 +11,7 @@ from datetime import datetime
 
 import msgspec
 
-from perdure.engine.matching import match_name
+from perdure.engine.endings import count_ended, row_of
 from perdure.engine.state import RunState, StepState
 from perdure.plan import FromInput, FromStep, upstream
 from perdure_storage.lifecycle import StepStatus
@@ -205,7 +205,7 @@ def _skip(run: RunState, first: StepState, reason: str, now: datetime) -> list[S
         step.status = StepStatus.SKIPPED
         step.reason = reason
         _record(run, step, now)
-        freed += _done(run, step)
+        freed += count_ended(run, step)  # those that are after it without taking its value
         stack += [run.steps[name] for name in upstream(step.plan)]
     return freed
 
@@ -231,35 +231,7 @@ def _record(run: RunState, step: StepState, now: datetime) -> None:
     ended = run.ended.pop(step.id, None)
     if ended is not None:  # nobody needed it before
         run.outbox.supersede(StepKey(ended.step_id, ended.generation))
-    run.outbox.steps.append(
-        StepRecord(
-            run_id=run.id,
-            step_id=StepId(step.id),
-            generation=step.generation,
-            status=StepStatus.SKIPPED,
-            attempt=0,
-            name=match_name(step.plan),
-            own=step.plan.own,
-            fingerprint=run.fingerprints[step.id],
-            finished_at=now,
-            reason=step.reason,
-        )
-    )
-
-
-def _done(run: RunState, step: StepState) -> list[StepState]:
-    """Count a skipped step as done: for those that are after it without taking its value."""
-    run.unfinished -= 1
-    run.arrive(step)
-    for dep in step.deps:
-        run.steps[dep].open_consumers -= 1
-    freed = []
-    for consumer in step.consumers:
-        if consumer.status is StepStatus.PENDING:
-            consumer.missing -= 1
-            if not consumer.missing:
-                freed.append(consumer)
-    return freed
+    run.outbox.steps.append(row_of(run, step, StepStatus.SKIPPED, now, code=""))
 
 
 def choose_again(run: RunState, rows: Iterable[StepRecord], now: datetime) -> None:

@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 from perdure.engine.branching import forget_skipped
 from perdure.engine.commands import Kill
-from perdure.engine.matching import match_name
+from perdure.engine.endings import count_ended, row_of
 from perdure.engine.racing import STEPS, standing
 from perdure.engine.state import EngineState, RunState, StepState
 from perdure.plan import RefTo, upstream
 from perdure_storage.lifecycle import StepStatus
-from perdure_storage.records import Cause, StepId, StepKey, StepRecord, WaitRecord
+from perdure_storage.records import Cause, StepKey, StepRecord, WaitRecord
 
 
 class Losers(NamedTuple):
@@ -132,41 +132,16 @@ def _is_taken_outside(step: StepState, named: Collection[str]) -> bool:
 def _end(run: RunState, step: StepState, reason: str, now: datetime) -> list[StepState]:
     """End a step; return those that do without it and miss nothing now."""
     run.end_wait(step)
-    run.unfinished -= 1
-    run.arrive(step)
     step.status, step.unneeded, step.reason = StepStatus.CANCELLED, True, reason
     forget_skipped(run, step)
     row = run.ended.pop(step.id, None)
     if row is None:
-        run.outbox.steps.append(_row(run, step, now))
+        # Settled, as a failure that was caught is: a resume does not begin it again.
+        row = row_of(run, step, StepStatus.CANCELLED, now, attempt=step.attempt, caught=True)
+        run.outbox.steps.append(row)
     else:  # it was ended in an earlier life of the run
         step.generation = row.generation
-    for dep in step.deps:
-        run.steps[dep].open_consumers -= 1
-    freed = []
-    for consumer in step.consumers:
-        if consumer.status is StepStatus.PENDING:
-            consumer.missing -= 1
-            if not consumer.missing:
-                freed.append(consumer)
-    return freed
-
-
-def _row(run: RunState, step: StepState, now: datetime) -> StepRecord:
-    return StepRecord(
-        run_id=run.id,
-        step_id=StepId(step.id),
-        generation=step.generation,
-        status=StepStatus.CANCELLED,
-        attempt=step.attempt,
-        name=match_name(step.plan),
-        own=step.plan.own,
-        code=step.code,
-        fingerprint=run.fingerprints[step.id],
-        caught=True,  # settled: a resume does not begin it again
-        finished_at=now,
-        reason=step.reason,
-    )
+    return count_ended(run, step)
 
 
 # --- when a run is loaded -----------------------------------------------------------------------

@@ -11,6 +11,7 @@ import msgspec
 from perdure.calls import CallId, FirstTry, Growth, Outcome, Wait
 from perdure.engine.advance import begin_again, mark_done, open_items, pend, reopen, settle
 from perdure.engine.commands import Kill
+from perdure.engine.endings import row_of
 from perdure.engine.events import Ended
 from perdure.engine.growth import (
     descendants,
@@ -23,7 +24,6 @@ from perdure.engine.growth import (
     root_of,
     settle_graft,
 )
-from perdure.engine.matching import match_name
 from perdure.engine.needs import end_unneeded, kill
 from perdure.engine.placement import shortage
 from perdure.engine.racing import targets_of
@@ -160,21 +160,15 @@ def _without_bytes(value: StoredValue) -> StoredValue:
 def _row(
     run: RunState, step: StepState, outcome: Outcome, status: StepStatus, now: datetime
 ) -> StepRecord:
-    return StepRecord(
-        run_id=run.id,
-        step_id=StepId(step.id),
-        generation=step.generation,
-        status=status,
+    return row_of(
+        run,
+        step,
+        status,
+        outcome.finished_at or now,
         attempt=outcome.id.attempt,
-        name=match_name(step.plan),
-        own=step.plan.own,
-        code=step.code,
-        fingerprint=run.fingerprints[step.id],
         inputs=step.inputs,
         started_at=outcome.started_at,
-        finished_at=outcome.finished_at or now,
         worker=outcome.worker,
-        reason=step.reason,
         peak_memory_bytes=outcome.peak_memory_bytes,
     )
 
