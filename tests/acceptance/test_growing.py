@@ -54,7 +54,8 @@ def test_steps_of_a_map_are_named_by_their_place(inline: Perdure) -> None:
 def test_steps_of_a_map_are_summed_up_by_their_ids(inline: Perdure) -> None:
     inline.run(steps.scale.map(steps.numbers.bind(3)), run_id="m")
 
-    groups = group_steps(map(view_step, inline.get_run("m").steps()))
+    views = (view_step(step, {}, "") for step in inline.get_run("m").steps())
+    groups = group_steps(views)
 
     assert [(group.name, group.total) for group in groups] == [
         ("numbers", 1), ("scale", 1), ("scale[*]", 3), ("scale~", 1),

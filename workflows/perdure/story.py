@@ -73,7 +73,7 @@ def of_unended(
         more = f" and {len(missing) - _UNMET} more" if len(missing) > _UNMET else ""
         return f"{step_id} waits for {', '.join(missing[:_UNMET])}{more}"
     if status is StepStatus.PENDING:
-        return f"{step_id} has not begun"
+        return f"{step_id} has not begun: its run is {run_status}"
     return f"{step_id} is {status}"
 
 
