@@ -139,7 +139,9 @@ def count(trigger: Trigger, tz: ZoneInfo, dst: Dst, after_: datetime, upto: date
     """Return how many times of a trigger are later than ``after_`` and not later than ``upto``."""
     if isinstance(trigger, Interval):
         return trigger.count(after_, upto)
-    return sum(1 for _ in takewhile(lambda each: each <= upto, after(trigger, tz, dst, after_)))
+    if isinstance(trigger, At):
+        return sum(after_ < each <= upto for each in trigger.instants)
+    return wall.count(trigger, tz, dst, after_, upto)
 
 
 def shortest_period(trigger: Trigger) -> timedelta | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from datetime import MAXYEAR, UTC, date, datetime, time, timedelta
+from itertools import takewhile
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
@@ -50,6 +51,23 @@ def after(daily: Daily, tz: ZoneInfo, dst: Dst, instant: datetime) -> Iterator[d
             flush_after = day + 2 * _REACH
 
 
+def count(daily: Daily, tz: ZoneInfo, dst: Dst, low: datetime, high: datetime) -> int:
+    """Return how many instants are later than ``low`` and not later than ``high``.
+
+    An outage of years is counted by whole days, as it is one row of a ledger.
+    """
+    total, around_change = 0, set[datetime]()
+    last = wall_of(high, tz).date() + _REACH
+    for day in takewhile(lambda each: each <= last, _days(daily, _first_day(tz, low))):
+        offset = plain_offset(day, tz)
+        if offset is None:
+            around_change.update(_instants_of(daily, day, tz, dst))
+        else:
+            times = daily.times
+            total += max(_passed(times, day, offset, high) - _passed(times, day, offset, low), 0)
+    return total + sum(low < each <= high for each in around_change)
+
+
 def _first_day(tz: ZoneInfo, instant: datetime) -> date:
     day = wall_of(instant, tz).date()
     return day if plain_offset(day, tz) is not None else day - _REACH
@@ -66,16 +84,19 @@ def _days(daily: Daily, first: date) -> Iterator[date]:
 def _plain(
     times: tuple[time, ...], day: date, offset: timedelta, instant: datetime
 ) -> Iterator[datetime]:
-    midnight = datetime.combine(day, time(), tzinfo=UTC) - offset
-    since = instant - midnight
-    if since < timedelta(0):
-        begin = 0
-    elif since >= _DAY:
-        return
-    else:
-        begin = bisect_right(times, (datetime.min + since).time())
-    for each in times[begin:]:
+    """Yield the instants of a plain day that are later than ``instant``."""
+    for each in times[_passed(times, day, offset, instant) :]:
         yield datetime.combine(day, each, tzinfo=UTC) - offset
+
+
+def _passed(times: tuple[time, ...], day: date, offset: timedelta, instant: datetime) -> int:
+    """Return how many times of a plain day are not later than ``instant``."""
+    since = instant - (datetime.combine(day, time(), tzinfo=UTC) - offset)
+    if since < timedelta(0):
+        return 0
+    if since >= _DAY:
+        return len(times)
+    return bisect_right(times, (datetime.min + since).time())
 
 
 def _instants_of(daily: Daily, day: date, tz: ZoneInfo, dst: Dst) -> Iterator[datetime]:

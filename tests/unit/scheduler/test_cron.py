@@ -17,11 +17,12 @@ from perdure_scheduler.errors import ScheduleError
 from perdure_scheduler.zones import Dst, Fold, Gap
 
 NIGHTS = [(key, at) for key in SIX_ZONES for at in changes(key, 2026, 1)]
+NIGHTS += [("America/St_Johns", at) for at in changes("America/St_Johns", 2010, 1)]  # at 00:01
 # cronsim errs where a clock changes by half an hour, and says 01:00 where midnight does not exist.
 NIGHTS_OF_CRONSIM = [
     (key, at)
     for key, at in NIGHTS
-    if key in ("Europe/Berlin", "America/New_York", "America/St_Johns")
+    if key in ("Europe/Berlin", "America/New_York", "America/St_Johns") and at.year == 2026
 ]
 
 
@@ -119,6 +120,26 @@ def test_the_time_before_the_next_but_one_is_the_next(
     first, second = cron_times(drawn.text, key, start.replace(tzinfo=UTC), 2)
 
     assert triggers.before(trigger, tz, dst, second) == first
+
+
+@given(
+    expressions(),
+    st.sampled_from(NIGHTS),
+    st.timedeltas(timedelta(days=-4), timedelta(days=4)),
+    st.timedeltas(timedelta(0), timedelta(days=6)),
+)
+@settings(max_examples=60)
+def test_times_are_counted_as_they_are_found(
+    drawn: Drawn, night: tuple[str, datetime], begin: timedelta, length: timedelta
+) -> None:
+    assume(drawn.comes)
+    key, around = night
+    low, high = around + begin, around + begin + length
+    trigger = Cron(expression=drawn.text)
+
+    counted = triggers.count(trigger, ZoneInfo(key), triggers.default_dst(trigger), low, high)
+
+    assert counted == len(between(drawn, key, low, high))
 
 
 def weekdays_of(expression: str) -> set[str]:
@@ -291,6 +312,15 @@ def test_a_day_that_a_zone_skipped_is_moved_to_the_next() -> None:
     found = cron_times("30 8 30 12 *", "Pacific/Apia", start, 1)
 
     assert found[0].astimezone(ZoneInfo("Pacific/Apia")).isoformat() == "2011-12-31T00:00:00+14:00"
+
+
+def test_yesterdays_second_time_is_found_from_within_todays_first_minute() -> None:
+    tz = ZoneInfo("America/St_Johns")
+    asked = datetime(2010, 11, 7, 0, 0, 30, tzinfo=tz).astimezone(UTC)
+
+    found = cron_times("30 23 * * *", "America/St_Johns", asked, 1, Dst(fold=Fold.LAST))
+
+    assert found[0].astimezone(tz).isoformat() == "2010-11-06T23:30:00-03:30"
 
 
 def test_a_time_that_only_ever_falls_into_the_gap_is_found_each_year() -> None:

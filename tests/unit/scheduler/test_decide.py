@@ -240,6 +240,15 @@ def test_an_outage_of_years_is_one_row_and_takes_no_time() -> None:
     )
 
 
+def test_an_outage_of_years_is_one_row_for_a_cron_of_each_minute_too() -> None:
+    schedule = declared("m", cron="* * * * *", tz="Europe/Berlin")
+
+    outcome = decide(schedule, registered(schedule, NOON), NOON + 3650 * DAY, IDLE)
+
+    missed, *fired = outcome.decisions
+    assert missed.count + len(fired) == 3650 * 1440
+
+
 def test_ticks_on_time_that_are_skipped_for_one_reason_are_one_row() -> None:
     schedule = declared("s", interval="10s", grace="1h", overlap="skip")
 
