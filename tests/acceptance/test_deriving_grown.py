@@ -322,3 +322,46 @@ def test_spin_of_an_item_that_was_taken_over_with_its_map_names_the_run_that_has
 
     with pytest.raises(DefinitionError, match=r"taken over whole from a: `perdure spin a 'square"):
         client.spin("b", "square[4]")
+
+
+# --- diff ---------------------------------------------------------------------------------------
+def test_diff_of_runs_with_maps_names_the_function_and_stacks_many_items(
+    client: Perdure, project: Project
+) -> None:
+    project.mend()
+    project.run("plain", n=12)
+    project.edit(factor=100)
+    client.fork("a", new_id="b").wait()
+
+    difference = client.diff("a", "b")
+
+    (code,) = [each for each in difference.code if each.function == "square"]
+    assert len(code.steps) == 12
+    assert any("FACTOR" in part or "square" in part for part in code.parts)
+    lines = str(difference).splitlines()
+    assert sum(line.startswith("square[") for line in lines) == 4
+    assert any("1" in line and "100" in line for line in lines if line.startswith("square[1]"))
+    assert any(
+        line.startswith("square[*]") and "and 8 more" in line and "8 with another value" in line
+        for line in lines
+    )
+
+
+def test_items_of_a_map_that_was_taken_over_whole_do_not_differ(
+    client: Perdure, project: Project
+) -> None:
+    project.run("caught")
+    client.fork("a", new_id="b").wait()
+
+    assert str(client.diff("a", "b")) == "a and b: 0 of 10 steps differ, same result"
+
+
+def test_items_that_only_one_run_has_are_told(client: Perdure, project: Project) -> None:
+    project.mend()
+    project.run("caught", n=6)
+    client.fork("a", inputs={"n": 7}, new_id="b").wait()
+
+    difference = client.diff("a", "b")
+
+    assert [step.id for step in difference.steps if step.a is None] == ["square[6]"]
+    assert "square[6]" in str(difference)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -11,9 +12,10 @@ import msgspec
 
 from perdure.columns import columns
 from perdure.current_code import recorded_inputs
-from perdure.engine.matching import changed_parts
+from perdure.engine.matching import changed_parts, family_of
 from perdure.engine.state import OPAQUE, output_steps
-from perdure.plan import Function, Plan
+from perdure.grown import grown_steps
+from perdure.plan import Function, StepPlan
 from perdure.runs import Run
 from perdure.runtime import Runtime
 from perdure.words import count, count_of, duration, one_line
@@ -21,6 +23,9 @@ from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import StepId, StepRecord, StoredValue
 
 _WIDTH = 32
+_EACH_UP_TO = 8
+"""Alike steps that are listed one by one; of more the first ones, and how many more there are."""
+_FIRST = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +75,7 @@ class StepPair:
     Attributes:
         value: the values; None if neither side has one.
         is_output: the run's result is made of it.
+        name: what its id has in common with those of alike steps: ``square[*]``.
     """
 
     id: str
@@ -77,6 +83,7 @@ class StepPair:
     b: StepSide | None
     value: Pair | None
     is_output: bool = False
+    name: str = ""
 
     @property
     def is_same(self) -> bool:
@@ -125,7 +132,18 @@ class Difference:
         return columns(("CODE", "CHANGED"), rows) if rows else ""
 
     def _steps(self) -> str:
-        rows = [
+        families: dict[str, list[StepPair]] = {}
+        for step in self.steps:
+            if not step.is_same:
+                families.setdefault(step.name or step.id, []).append(step)
+        rows = [row for name, steps in families.items() for row in self._family(name, steps)]
+        header = ("STEP", "STATUS", self.a, self.b, "TOOK", f"WHY ({self.b})")
+        return columns(header, rows) if rows else ""
+
+    def _family(self, name: str, steps: list[StepPair]) -> list[tuple[str, ...]]:
+        """Return the rows of alike steps: of very many the first ones, and what the others are."""
+        shown = steps if len(steps) <= _EACH_UP_TO else steps[:_FIRST]
+        rows: list[tuple[str, ...]] = [
             (
                 step.id,
                 _both(step, lambda side: side.status),
@@ -133,11 +151,23 @@ class Difference:
                 _both(step, lambda side: duration(side.duration_s)),
                 step.b.reason if step.b is not None else "",
             )
-            for step in self.steps
-            if not step.is_same
+            for step in shown
         ]
-        header = ("STEP", "STATUS", self.a, self.b, "TOOK", f"WHY ({self.b})")
-        return columns(header, rows) if rows else ""
+        if rest := steps[len(shown) :]:
+            kinds = Counter(self._kind(step) for step in rest)
+            text = ", ".join(f"{count(number)} {kind}" for kind, number in kinds.items())
+            rows.append((name, f"and {count(len(rest))} more", "", "", "", text))
+        return rows
+
+    def _kind(self, step: StepPair) -> str:
+        if step.a is None:
+            return f"only in {self.b}"
+        if step.b is None:
+            return f"only in {self.a}"
+        if step.a.status != step.b.status:
+            return _both(step, lambda side: side.status)
+        is_unknown = step.value is not None and step.value.same is None
+        return "cannot be compared" if is_unknown else "with another value"
 
 
 def _both(step: StepPair, tell: Callable[[StepSide], str]) -> str:
@@ -163,12 +193,13 @@ def diff_runs(runtime: Runtime, a: Run, b: Run) -> Difference:
     """
     if a.id == b.id:
         return _diff_generations(runtime, a)
+    ours, theirs = _found(runtime, a), _found(runtime, b)
     return Difference(
         a=a.id,
         b=b.id,
         parameters=_parameters(runtime, a, b),
-        code=_code(a.plan, b.plan),
-        steps=_steps(a, b),
+        code=_code(ours, theirs),
+        steps=_steps(ours, theirs, output_steps(a.plan) | output_steps(b.plan)),
     )
 
 
@@ -179,46 +210,71 @@ def _parameters(runtime: Runtime, a: Run, b: Run) -> tuple[Pair, ...]:
     )
 
 
-def _code(a: Plan, b: Plan) -> tuple[CodePair, ...]:
-    before = {step.id: a.functions[step.function] for step in a.steps}
+def _code(a: Mapping[str, _Found], b: Mapping[str, _Found]) -> tuple[CodePair, ...]:
     changed: dict[str, list[str]] = {}
-    found: dict[str, tuple[Function, Function]] = {}
-    for step in b.steps:
-        old, new = before.get(step.id), b.functions[step.function]
-        if old is not None and old.counts_as != new.counts_as:
-            found[new.id] = (old, new)
-            changed.setdefault(new.id, []).append(step.id)
+    pairs: dict[str, tuple[Function, Function]] = {}
+    for step_id, found in b.items():
+        old, new = a[step_id].function if step_id in a else None, found.function
+        if old is not None and new is not None and old.counts_as != new.counts_as:
+            pairs[new.id] = (old, new)
+            changed.setdefault(new.id, []).append(step_id)
     return tuple(
         CodePair(
             function=new.qualname.rpartition("<locals>.")[2],
             steps=tuple(changed[key]),
             parts=tuple(changed_parts(old, new)),
         )
-        for key, (old, new) in found.items()
+        for key, (old, new) in pairs.items()
     )
 
 
-def _steps(a: Run, b: Run) -> tuple[StepPair, ...]:
-    ours, theirs = ({step.id: step for step in run.steps()} for run in (a, b))
-    outputs = output_steps(a.plan) | output_steps(b.plan)
+def _steps(
+    a: Mapping[str, _Found], b: Mapping[str, _Found], outputs: Collection[str]
+) -> tuple[StepPair, ...]:
     return tuple(
-        _step_pair(name, *_sides(ours.get(name), theirs.get(name)), is_output=name in outputs)
-        for name in dict.fromkeys([*theirs, *ours])
+        _step_pair(
+            step_id,
+            a[step_id].side if step_id in a else None,
+            b[step_id].side if step_id in b else None,
+            is_output=step_id in outputs,
+            name=family_of((b.get(step_id) or a[step_id]).plan),
+        )
+        for step_id in dict.fromkeys([*b, *a])
     )
 
 
 Side = tuple[StepSide, StoredValue | None]
 
 
-def _sides(a: Any, b: Any) -> tuple[Side | None, Side | None]:
-    def side(step: Any) -> Side | None:
-        if step is None:
-            return None
-        if step.row is not None:
-            return _side_of(step.row)
-        return StepSide(status=str(step.status)), None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """A step of a run: its call, its function where that is known, what became of it."""
 
-    return side(a), side(b)
+    plan: StepPlan
+    function: Function | None
+    side: Side
+
+
+def _found(runtime: Runtime, run: Run) -> dict[str, _Found]:
+    """Return the steps of a run, those of maps that it took over whole too, by id."""
+    found = {
+        step.id: _Found(
+            plan=step.plan,
+            function=step.graph.functions[step.plan.function],
+            side=(StepSide(status=str(step.status)), None)
+            if step.row is None
+            else _side_of(step.row),
+        )
+        for step in run.steps()
+    }
+    grown = grown_steps(runtime.store, run.record)
+    for step_id, plan in grown.steps.items():
+        if step_id not in found and step_id in grown.rows:
+            side, value = _side_of(grown.rows[step_id])
+            reason = f"taken over with {grown.roots[step_id]}"
+            side = StepSide(status=side.status, reason=reason)
+            found[step_id] = _Found(plan=plan, function=None, side=(side, value))
+    return found
 
 
 # --- two generations --------------------------------------------------------------------------
@@ -227,8 +283,15 @@ def _diff_generations(runtime: Runtime, run: Run) -> Difference:
     for row in runtime.store.list_steps(run.record.id, current_only=False):
         rows.setdefault(row.step_id, []).append(row)
     outputs = output_steps(run.plan)
+    names = {step.id: family_of(step.plan) for step in run.steps()}
     steps = tuple(
-        _step_pair(step_id, _side_of(before), _side_of(now), is_output=step_id in outputs)
+        _step_pair(
+            step_id,
+            _side_of(before),
+            _side_of(now),
+            is_output=step_id in outputs,
+            name=names.get(step_id, ""),
+        )
         for step_id, (before, now) in _newest_two(rows)
     )
     return Difference(a=f"{run.id} before", b=f"{run.id} now", steps=steps)
@@ -255,13 +318,16 @@ def _side_of(row: StepRecord) -> Side:
     return side, row.value
 
 
-def _step_pair(name: str, a: Side | None, b: Side | None, *, is_output: bool) -> StepPair:
+def _step_pair(
+    step_id: str, a: Side | None, b: Side | None, *, is_output: bool, name: str = ""
+) -> StepPair:
     ours, theirs = (side[1] if side is not None else None for side in (a, b))
     return StepPair(
-        id=name,
+        id=step_id,
+        name=name,
         a=a[0] if a is not None else None,
         b=b[0] if b is not None else None,
-        value=_pair(name, ours, theirs) if ours is not None or theirs is not None else None,
+        value=_pair(step_id, ours, theirs) if ours is not None or theirs is not None else None,
         is_output=is_output,
     )
 
