@@ -503,3 +503,26 @@ def then(x: int, folder: str) -> int:
     if not (Path(folder) / "gate").exists():
         raise ValueError("closed")
     return x
+
+
+def test_lives_of_a_result_are_seen_side_by_side_with_their_reasons(
+    client: Perdure, tmp_path: Path
+) -> None:
+    def edited(version: str, value: int) -> Any:
+        return then.bind(steady.options(name="steady", version=version).bind(value), str(tmp_path))
+
+    with pytest.raises(RunFailed):
+        client.run(edited("1", 1), run_id="g")
+    (tmp_path / "gate").touch()
+    client.run(edited("2", 2), run_id="g")
+
+    step = client.get_run("g")["steady"]
+
+    assert [life.number for life in step.generations] == [1, 2]
+    assert [life.result() for life in step.generations] == [1, 2]
+    assert [life.is_current for life in step.generations] == [False, True]
+    assert step.generations[1].reason.startswith("its code changed")
+    assert step.why().splitlines()[-2:] == [
+        "  generation 1 ended as SUCCEEDED with 1: it had not run before",
+        f"  generation 2 ended as SUCCEEDED with 2, which counts: {step.generations[1].reason}",
+    ]

@@ -267,3 +267,42 @@ def test_nothing_is_wider_than_a_terminal_of_40_columns(seen: Any, words: list[s
     assert len(tables) > 5
     assert [line for line in tables if len(line) > 40] == []
     assert not re.search(rb"\x1b\[3\dm", terminal.sent)
+
+
+LIVES = dedent(
+    """
+    from perdure import task, workflow
+
+    @task
+    def load() -> list[int]:
+        return {rows}
+
+    @task
+    def fit(rows: list[int]) -> int:
+        return {left}
+
+    @workflow
+    def lives() -> int:
+        return fit.bind(load.bind())
+    """
+)
+
+
+def test_lives_of_a_result_are_shown_one_below_the_other(
+    command_line_in: Any, tmp_path: Any
+) -> None:
+    command_line = command_line_in(tmp_path)
+    words = ("run", "--id", "one", "--executor", "inline", "lives.py")
+    command_line.write("lives.py", LIVES.format(rows=[1], left="fails"))
+    command_line(*words)
+    command_line.write("lives.py", LIVES.format(rows=[2], left="1"))
+    ended = command_line(*words)
+
+    text = command_line("show", "one", "load").out
+    lives = json.loads(command_line("show", "--json", "one", "load").out)["generations"]
+
+    assert ended.code == 0, ended.err
+    assert re.search(r"^1 +SUCCEEDED +\[1\] +it had not run before *$", text, re.MULTILINE)
+    assert re.search(r"^2 \(counts\) +SUCCEEDED +\[2\] +its code changed", text, re.MULTILINE)
+    assert re.search(r"^1/1 +succeeded", text, re.MULTILINE), "it does not run any more"
+    assert [life["preview"]["repr"] for life in lives] == ["[1]", "[2]"]

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 import msgspec
 
@@ -18,7 +17,7 @@ from perdure.grown import grown_steps
 from perdure.plan import Function, StepPlan
 from perdure.runs import Run
 from perdure.runtime import Runtime
-from perdure.words import count, count_of, duration, one_line
+from perdure.words import count, count_of, duration, shown
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import StepId, StepRecord, StoredValue
 
@@ -349,5 +348,4 @@ def _is_same(a: StoredValue | None, b: StoredValue | None) -> bool | None:
 def _shown(value: StoredValue | None) -> str:
     if value is None or not value.preview:
         return ""
-    preview: dict[str, Any] = msgspec.json.decode(value.preview)
-    return one_line(str(preview.get("repr", "")), _WIDTH)
+    return shown(msgspec.json.decode(value.preview), _WIDTH)

@@ -206,14 +206,12 @@ def item_of(
     given = [constants[arg.index] if isinstance(arg, Const) else None for arg in step.args]
     taken = [values.get(arg.step) if isinstance(arg, FromStep) else None for arg in step.args]
     found = [one or other for one, other in zip(given, taken)]
-    shown = ", ".join(_shown(value.preview) for value in found if value and value.preview)
+    shown = ", ".join(
+        words.shown(msgspec.json.decode(value.preview))
+        for value in found
+        if value and value.preview
+    )
     return f"item {step.item}{f', given {shown}' if shown else ''}"
-
-
-def _shown(preview: str) -> str:
-    """Return the beginning of what a value looked like, from what was noted with it."""
-    found: dict[str, Any] = msgspec.json.decode(preview)
-    return str(found.get("repr", "?"))[:60]
 
 
 def _own_error(runtime: Runtime, record: RunRecord, error: ErrorRecord) -> PerdureError | None:

@@ -399,7 +399,7 @@ class Step:
         client: Client,
         plan: StepPlan,
         graph: Plan,
-        row: StepRecord | None,
+        lives: list[StepRecord],
         tries: list[AttemptRecord],
         status: StepStatus,
         wait: WaitRecord | None = None,
@@ -410,11 +410,12 @@ class Step:
         self.plan = plan
         self.graph = graph
         self.status = status
-        self.row = row
+        self.row = next((row for row in lives if row.current), None)
         self.root = root
         self.wait = wait if status is StepStatus.WAITING else None
         self._client = client
         self._tries = tries
+        self._lives = lives
 
     @property
     def generation(self) -> int:
@@ -422,6 +423,15 @@ class Step:
         if self.row is not None:
             return self.row.generation
         return max((attempt.generation for attempt in self._tries), default=1)
+
+    @property
+    def generations(self) -> list[Generation]:
+        """Return every life of its result that ended, oldest first, to look at side by side.
+
+        A value that was computed again (its code or what it consumes changed, or it was lost) is
+        a later life; the last one counts.
+        """
+        return [Generation(row, self.run) for row in self._lives]
 
     @property
     def inputs(self) -> list[str]:
@@ -441,10 +451,7 @@ class Step:
     @property
     def preview(self) -> dict[str, Any] | None:
         """Return what the value looks like, made when it was stored; decodes nothing."""
-        if self.row is None or self.row.value is None or not self.row.value.preview:
-            return None
-        preview: dict[str, Any] = msgspec.json.decode(self.row.value.preview)
-        return preview
+        return _preview(self.row)
 
     @property
     def duration(self) -> timedelta | None:
@@ -464,7 +471,7 @@ class Step:
     @property
     def attempts(self) -> list[AttemptRecord]:
         """Return every try, the one that succeeded included, oldest first."""
-        return list(_completed(self._tries, self.row))
+        return list(_completed(self._tries, self._lives))
 
     def result(self) -> Any:
         """Return the step's value. Raises ValueDamaged if it is not, or no longer, stored."""
@@ -491,6 +498,49 @@ class Step:
         return f"<Step {self.id} {self.status} of {self.run.id}>"
 
 
+class Generation:
+    """One life of a step's result, as it was recorded.
+
+    Attributes:
+        number: which life, from 1.
+        status: how it ended; LOST: its value was missing or damaged, and was made again.
+        is_current: whether this is the one that counts.
+        reason: why it ran, or was taken over; "" where it had not run before.
+    """
+
+    def __init__(self, row: StepRecord, run: Run) -> None:
+        self._row = row
+        self._run = run
+        self.number = row.generation
+        self.status = row.status
+        self.is_current = row.current
+        self.reason = row.reason
+
+    @property
+    def preview(self) -> dict[str, Any] | None:
+        """Return what the value looked like, made when it was stored; decodes nothing."""
+        return _preview(self._row)
+
+    def result(self) -> Any:
+        """Return the value. Raises ValueDamaged if it is not, or no longer, stored."""
+        if self._row.value is None:
+            raise DefinitionError(
+                f"generation {self.number} of step {self._row.step_id} of run {self._run.id} is "
+                f"{self.status} and has no result"
+            )
+        return load_value(self._run.runtime, self._row.value, self._run.id, self._row.step_id)
+
+    def __repr__(self) -> str:
+        return f"<Generation {self.number} of {self._row.step_id}, {self.status}>"
+
+
+def _preview(row: StepRecord | None) -> dict[str, Any] | None:
+    if row is None or row.value is None or not row.value.preview:
+        return None
+    preview: dict[str, Any] = msgspec.json.decode(row.value.preview)
+    return preview
+
+
 def _some(names: Collection[str]) -> str:
     """Return the first names of several, for a message."""
     shown = ", ".join(list(names)[:_SHOWN])
@@ -500,7 +550,9 @@ def _some(names: Collection[str]) -> str:
 def _views(run: Run, client: Client) -> list[Step]:
     store = client.runtime.store
     record = run.record
-    rows = {row.step_id: row for row in store.list_steps(record.id)}
+    lives: dict[str, list[StepRecord]] = {}
+    for life in store.list_steps(record.id, current_only=False):
+        lives.setdefault(life.step_id, []).append(life)
     tries: dict[str, list[AttemptRecord]] = {}
     for attempt in store.list_attempts(record.id):
         tries.setdefault(attempt.step_id, []).append(attempt)
@@ -508,10 +560,12 @@ def _views(run: Run, client: Client) -> list[Step]:
     waits = {each.step_id: each for each in store.list_waits(record.id)}  # the newest of each
     views = []
     for root, graph, step in _in_order(run.plan, grown):
-        row, own = rows.get(StepId(step.id)), tries.get(step.id, [])
+        ended = sorted(lives.get(step.id, []), key=lambda row: row.generation)
+        row = next((row for row in ended if row.current), None)
+        own = tries.get(step.id, [])
         status = _step_status(record, row, own, waits=step.id in grown or step.id in waits)
         wait = waits.get(StepId(step.id))
-        views.append(Step(run, client, step, graph, row, own, status, wait, root))
+        views.append(Step(run, client, step, graph, ended, own, status, wait, root))
     return views
 
 
@@ -560,22 +614,19 @@ def _step_status(
     return StepStatus.CANCELLED if last.cause is Cause.CANCELLED else StepStatus.READY
 
 
-def _completed(tries: list[AttemptRecord], row: StepRecord | None) -> Iterator[AttemptRecord]:
-    """Yield the tries; the one that succeeded is told by the step's row, not by one of its own."""
-    success = row if row is not None and row.status is StepStatus.SUCCEEDED else None
-    seen = False
+def _completed(tries: list[AttemptRecord], lives: list[StepRecord]) -> Iterator[AttemptRecord]:
+    """Yield the tries; one that succeeded is told by the step's row, not by one of its own."""
+    untold = {
+        (row.generation, row.attempt): row
+        for row in lives
+        if row.status in (StepStatus.SUCCEEDED, StepStatus.LOST) and row.attempt
+    }
+    told = []
     for attempt in tries:
-        if success is not None and _is_of(attempt, success):
-            seen = True
-            if attempt.cause is None:
-                attempt = _successful(success)
-        yield attempt
-    if success is not None and success.attempt and not seen:
-        yield _successful(success)
-
-
-def _is_of(attempt: AttemptRecord, row: StepRecord) -> bool:
-    return (attempt.generation, attempt.attempt) == (row.generation, row.attempt)
+        row = untold.pop((attempt.generation, attempt.attempt), None)
+        told.append(_successful(row) if row is not None and attempt.cause is None else attempt)
+    told += map(_successful, untold.values())
+    yield from sorted(told, key=lambda attempt: (attempt.generation, attempt.attempt))
 
 
 def _successful(row: StepRecord) -> AttemptRecord:
@@ -594,7 +645,10 @@ def _successful(row: StepRecord) -> AttemptRecord:
 
 def _why(step: Step) -> str:
     if step.row is not None:
-        return story.of_ended(step.row, step.attempts)
+        told = story.of_ended(step.row, step.attempts)
+        if step.row.generation == 1:
+            return told
+        return "\n".join([told, *map(story.of_generation, step.generations)])
     if step.wait is not None:
         return f"{step.id} waits for {of_wait(step.wait, step.run.signal_command)}"
     return story.of_unended(

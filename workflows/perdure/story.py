@@ -13,7 +13,7 @@ from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import AttemptRecord, ErrorRecord, StepRecord
 
 if TYPE_CHECKING:
-    from perdure.runs import Step
+    from perdure.runs import Generation, Step
     from perdure_storage.records import StoredValue
 
 _TOLD = 20
@@ -139,6 +139,17 @@ def _has_none(by_id: Mapping[str, Step], names: Sequence[str]) -> str:
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - _UNMET} more" if len(names) > _UNMET else ""
     return f"{', '.join(names[:_UNMET])}{more}"
+
+
+def of_generation(life: Generation) -> str:
+    """Return what one life of a step's result came to, in a line."""
+    seen = words.shown(life.preview)
+    value = f" with {seen}" if seen else ""
+    counts = ", which counts" if life.is_current else ""
+    reason = life.reason or "it had not run before"
+    return words.printable(
+        f"  generation {life.number} ended as {life.status}{value}{counts}: {reason}"
+    )
 
 
 def of_attempt(attempt: AttemptRecord) -> str:

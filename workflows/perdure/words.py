@@ -1,9 +1,11 @@
-"""Durations, ages and sizes in words short enough for a column."""
+"""Durations, ages, sizes and values in words short enough for a column."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?)")
@@ -100,3 +102,14 @@ def printable(text: str) -> str:
     """Return ``text`` without what a terminal would obey: its colours go, the rest is marked."""
     text = _ESCAPES.sub("", text).replace("\t", "    ")
     return text if text.isprintable() else "".join(c if c.isprintable() else "�" for c in text)
+
+
+def shown(preview: Mapping[str, Any] | None, width: int = 60) -> str:
+    """Return what a value looked like in one line; that was noted when it was stored."""
+    if not preview:
+        return ""
+    if "repr" in preview:
+        return one_line(str(preview["repr"]), width)
+    shape = " x ".join(str(length) for length in preview.get("shape", ()))  # arrays and tables
+    facts = (preview.get("type"), shape, preview.get("dtype"))
+    return one_line(" ".join(str(fact) for fact in facts if fact), width)

@@ -70,12 +70,23 @@ class AskedView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     retries: int = 0
 
 
+class GenerationView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One life of a step's result; ``current`` is the one that counts."""
+
+    generation: int
+    status: str
+    current: bool
+    reason: str = ""
+    preview: Preview | None = None
+
+
 class DetailView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One step.
 
     Attributes:
         task: its function, ``module.name``, and ``where`` that was written.
         asked: what it asks for; ``peak_memory_bytes`` is what it held at most, over all attempts.
+        generations: every life of its result, if there were several.
         fingerprint: equal ones mean equal results; ``code`` is the digest of the code it ran.
     """
 
@@ -93,6 +104,7 @@ class DetailView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     fingerprint: str = ""
     inputs: list[InputView] = []
     preview: Preview | None = None
+    generations: list[GenerationView] = []
     attempts: list[AttemptView] = []
     error: ErrorView | None = None
 
@@ -118,9 +130,23 @@ def view_detail(step: Step) -> DetailView:
         fingerprint=row.fingerprint if row is not None else "",
         inputs=_inputs(step),
         preview=step.preview,
+        generations=_generations(step) if step.generation > 1 else [],
         attempts=attempts,
         error=view_error(step.error),
     )
+
+
+def _generations(step: Step) -> list[GenerationView]:
+    return [
+        GenerationView(
+            generation=life.number,
+            status=str(life.status),
+            current=life.is_current,
+            reason=life.reason,
+            preview=life.preview,
+        )
+        for life in step.generations
+    ]
 
 
 def _asked(plan: Plan, step: StepPlan) -> AskedView:
@@ -187,6 +213,9 @@ def print_detail(detail: DetailView) -> None:
 
     out = console()
     out.print(_facts(detail))
+    if detail.generations:
+        out.print()
+        out.print(_lives(detail.generations))
     if detail.attempts:
         out.print()
         out.print(_attempts(detail.attempts))
@@ -196,7 +225,7 @@ def print_detail(detail: DetailView) -> None:
 
 
 def _facts(detail: DetailView) -> Table:
-    from perdure.cli.tables import facts_table, plain, show_preview, status
+    from perdure.cli.tables import facts_table, plain, status
 
     table = facts_table()
     table.add_row("step", plain(f"{detail.id} of run {detail.run}"))
@@ -211,12 +240,12 @@ def _facts(detail: DetailView) -> Table:
     if detail.fingerprint:
         table.add_row("fingerprint", f"{_short(detail.fingerprint)}, code {_short(detail.code)}")
     for taken in detail.inputs[:_SHOWN]:
-        seen = f" = {show_preview(taken.preview)}" if taken.preview else ""
+        seen = f" = {words.shown(taken.preview)}" if taken.preview else ""
         table.add_row("takes", plain(f"{taken.name}: {taken.of}{taken.part}{seen}"))
     if len(detail.inputs) > _SHOWN:
         table.add_row("", f"and {len(detail.inputs) - _SHOWN:,} more: --json lists all")
     if detail.preview is not None:
-        table.add_row("value", plain(show_preview(detail.preview)))
+        table.add_row("value", plain(words.shown(detail.preview)))
     return table
 
 
@@ -239,6 +268,20 @@ def _asked_text(asked: AskedView) -> Iterator[tuple[str, str]]:
         yield "timeout", words.duration(asked.timeout_s)
     if asked.retries:
         yield "retries", str(asked.retries)
+
+
+def _lives(lives: list[GenerationView]) -> Table:
+    from perdure.cli.tables import columns, plain, status
+
+    table = columns("GENERATION", "STATUS", "VALUE", "WHY")
+    for life in lives:
+        table.add_row(
+            f"{life.generation}{' (counts)' if life.current else ''}",
+            status(life.status),
+            plain(words.shown(life.preview)),
+            plain(words.one_line(life.reason or "it had not run before", 120)),
+        )
+    return table
 
 
 def _attempts(attempts: list[AttemptView]) -> Table:

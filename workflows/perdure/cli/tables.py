@@ -11,7 +11,6 @@ from perdure import words
 from perdure.cli.views import (
     ErrorView,
     GroupView,
-    Preview,
     RunView,
     StepView,
     group_steps,
@@ -104,17 +103,6 @@ def describe(error: ErrorView) -> str:
     return f"{words.failure(error.type, error.message, error.step)}{where}"
 
 
-def show_preview(preview: Preview | None, width: int = 60) -> str:
-    """Return a preview in one line; it was made when the value was stored."""
-    if not preview:
-        return ""
-    if "repr" in preview:
-        return words.one_line(str(preview["repr"]), width)
-    shape = " x ".join(str(length) for length in preview.get("shape", ()))  # arrays and tables
-    facts = (preview.get("type"), shape, preview.get("dtype"))
-    return words.one_line(" ".join(str(fact) for fact in facts if fact), width)
-
-
 def _facts(run: RunView, now: datetime) -> Table:
     table = facts_table()
     table.add_row("run", plain(run.id))
@@ -134,7 +122,7 @@ def _facts(run: RunView, now: datetime) -> Table:
     if _took(run) is not None:
         table.add_row("took", words.duration(_took(run)))
     for name, preview in run.inputs.items():
-        table.add_row("input", plain(f"{name} = {show_preview(preview)}"))
+        table.add_row("input", plain(f"{name} = {words.shown(preview)}"))
     for name, tag in run.tags.items():
         table.add_row("tag", plain(f"{name}={tag}"))
     if run.forked_from:
@@ -177,7 +165,7 @@ def _steps(steps: list[StepView]) -> Table:
         value = (
             words.one_line(_describe_own(step.error), _text_width())
             if step.error
-            else show_preview(step.preview)
+            else words.shown(step.preview)
         )
         table.add_row(
             plain(step.id),
