@@ -1,18 +1,21 @@
 """Runs that sleep in one ``perdure up``: memory, CPU, and how late those wake that are due at once.
 
-``python -m tests.benchmarks.sleepers [RUNS] [DUE]``: records RUNS runs that sleep for an hour, but
-DUE of them until one and the same time, lets one ``perdure up`` drive them, and looks at the
-process while nothing is due and at the rows afterwards. Standard error says of each that it is
-recorded.
+``python -m tests.benchmarks.sleepers [RUNS] [DUE] [STORE]``: records RUNS runs, lets one ``perdure
+up`` (inline) drive them until all sleep, DUE of them until one and the same time, the others for an
+hour, and looks at the process while nothing is due and at the rows afterwards. When a run wakes, a
+step of it runs, and then it ends. STORE is a PostgreSQL URL, or by default a new SQLite file.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -21,17 +24,21 @@ import psutil
 import perdure
 from perdure import workflow
 from perdure.client import Perdure, open_store
-from perdure_storage.lifecycle import RunStatus
-from perdure_storage.records import RunQuery
+from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus
+from perdure_storage.records import RunId, RunQuery, StepRecord
 
-LOOK_S = 5.0
+LOOK_S = 10.0
 """How long the process is looked at while nothing is due."""
+HEAD_START_S = 15.0
+"""How long before their time the runs that are due together are to sleep: at least, and"""
+HEAD_START_EACH_S = 0.03
+"""more for each of them, as they have to be recorded and to fall asleep before."""
 
 
 @workflow
-def sleeps(until: datetime) -> None:
-    """Sleep until a time."""
-    perdure.sleep(left.bind(until))
+def sleeps(until: datetime) -> str:
+    """Sleep until a time, then run a step."""
+    return woke.options(after=perdure.sleep(left.bind(until))).bind()
 
 
 @perdure.task(cpus=0)
@@ -40,48 +47,93 @@ def left(until: datetime) -> float:
     return max(0.0, (until - datetime.now(until.tzinfo)).total_seconds())  # noqa: TID251
 
 
-def main(runs: int, due: int) -> None:
+@perdure.task(cpus=0)
+def woke() -> str:
+    """Run after the sleep."""
+    return "awake"
+
+
+def main(runs: int, due: int, store: str = "") -> None:
     """Measure, and print a line a figure."""
+    logging.disable(logging.WARNING)  # of each run: that nobody drives it yet
     with tempfile.TemporaryDirectory() as folder:
-        store = str(Path(folder) / "perdure.db")
-        with open_store(store, executor="inline") as client:
-            measure(client, store, runs, due)
+        where = store or str(Path(folder) / "perdure.db")
+        blobs = str(Path(folder) / "blobs")
+        with open_store(where, blobs=blobs, executor="inline") as client:
+            measure(client, {"PERDURE_STORE": where, "PERDURE_BLOBS": blobs}, runs, due)
 
 
-def measure(client: Perdure, store: str, runs: int, due: int) -> None:
+def measure(client: Perdure, place: dict[str, str], runs: int, due: int) -> None:
     """Record runs, serve them from another process, look."""
-    now = client.runtime.clock.now()
-    late = now + timedelta(hours=1)
-    # Long enough that all of them sleep by then, on a busy machine too.
-    together = now + timedelta(seconds=20 + runs * 0.03)
-    for number in range(runs):
-        until = together if number < due else late
-        client.submit(sleeps, until=until, run_id=f"run-{number:06}")
-    command = [sys.executable, "-m", "perdure", "up", "--executor", "inline", "--store", store]
-    server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    now = client.runtime.clock.now
+    late = now() + timedelta(hours=1)
+    record(client, [(f"late-{number:06}", late) for number in range(runs - due)])
+    command = [sys.executable, "-m", "perdure", "up", "--executor", "inline"]
+    server = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, **place})
     try:
         process = psutil.Process(server.pid)
         began = time.perf_counter()
-        while count(client, RunStatus.WAITING) < runs:
-            threading.Event().wait(0.5)
-        print(f"{runs} runs sleep after {time.perf_counter() - began:.1f} s")
+        wait_until_asleep(client, server)
+        print(f"{runs - due} runs sleep after {time.perf_counter() - began:.1f} s")
+        together = now() + timedelta(seconds=LOOK_S + HEAD_START_S + due * HEAD_START_EACH_S)
+        names = [f"due-{number:06}" for number in range(due)]
+        record(client, [(name, together) for name in names])
+        wait_until_asleep(client, server)
+        if now() > together - timedelta(seconds=LOOK_S):
+            print("not all slept in time: the figures say too much")
         used = cpu_s(process)
         threading.Event().wait(LOOK_S)
         print(f"memory of perdure up: {process.memory_info().rss / 2**20:.0f} MB")
         print(f"CPU while nothing is due: {(cpu_s(process) - used) / LOOK_S:.1%} of a core")
-        while count(client, RunStatus.SUCCEEDED) < due:
+        while any(client.get_run(name).status not in RUN_TERMINAL for name in reversed(names)):
             threading.Event().wait(0.5)
+        print(f"memory of perdure up after that: {process.memory_info().rss / 2**20:.0f} MB")
     finally:
         server.terminate()
         server.wait()
-    ended = [client.get_run(f"run-{number:06}").record.finished_at or late for number in range(due)]
-    lateness = sorted((at - together).total_seconds() for at in ended)
-    print(f"{due} due at once: {lateness[0]:.2f} s late at best, {lateness[-1]:.2f} s at worst")
+    report(client, names)
 
 
-def count(client: Perdure, status: RunStatus) -> int:
-    """Count the runs of a status."""
-    return len(client.runtime.store.list_runs(RunQuery(status=(status,), limit=1_000_000)))
+def record(client: Perdure, runs: Sequence[tuple[str, datetime]]) -> None:
+    """Submit runs under their ids."""
+    began = time.perf_counter()
+    for name, until in runs:
+        client.submit(sleeps, until=until, run_id=name)
+    print(f"{len(runs)} runs recorded in {time.perf_counter() - began:.1f} s")
+
+
+def wait_until_asleep(client: Perdure, server: subprocess.Popen[bytes]) -> None:
+    """Return when no run is queued or runs."""
+    awake = RunQuery(status=(RunStatus.QUEUED, RunStatus.RUNNING), limit=1)
+    while client.runtime.store.list_runs(awake):
+        assert server.poll() is None, "`perdure up` is gone"
+        threading.Event().wait(0.2)
+
+
+def report(client: Perdure, names: Sequence[str]) -> None:
+    """Print how late each part of a wake-up was, counted from the deadline of that very sleep."""
+    store = client.runtime.store
+    spans: dict[str, list[float]] = {"decided to wake": [], "next step begun": [], "ended": []}
+    deadlines = []
+    for name in names:
+        [wait] = store.list_waits(RunId(name))
+        steps: dict[str, StepRecord] = {row.step_id: row for row in store.list_steps(RunId(name))}
+        times = (
+            steps["sleep"].finished_at,
+            steps["woke"].started_at,
+            store.get_run(RunId(name)).finished_at,
+        )
+        assert wait.deadline is not None
+        deadlines.append(wait.deadline)
+        for span, at in zip(spans.values(), times, strict=True):
+            assert at is not None
+            span.append((at - wait.deadline).total_seconds())
+    spread = (max(deadlines) - min(deadlines)).total_seconds()
+    print(f"{len(names)} due within {spread:.2f} s, seconds late:")
+    for what, seconds in spans.items():
+        seconds.sort()
+        median, nearly = seconds[len(seconds) // 2], seconds[len(seconds) * 99 // 100]
+        print(f"  {what}: median {median:.2f}, 99 % {nearly:.2f}, last {seconds[-1]:.2f}")
 
 
 def cpu_s(process: psutil.Process) -> float:
@@ -91,4 +143,5 @@ def cpu_s(process: psutil.Process) -> float:
 
 
 if __name__ == "__main__":
-    main(*(int(word) for word in [*sys.argv[1:], "10000", "1000"][:2]))
+    runs, due, *store = [*sys.argv[1:], *("10000", "1000")[len(sys.argv) - 1 :]]
+    main(int(runs), int(due), *store)

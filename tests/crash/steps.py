@@ -147,6 +147,11 @@ def mending(text: str = "x") -> str:
     return measure_text.bind(gated.bind(measure_text.bind(text)))
 
 
+@workflow
+def sleeping(seconds: float) -> str:
+    return measure_text.options(after=perdure.sleep(seconds)).bind("awake")
+
+
 # --- random graphs ------------------------------------------------------------------------------
 @task(lost_retries=-1)
 def mix(number: int, inputs: list[Any]) -> str:
