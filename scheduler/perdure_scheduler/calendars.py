@@ -1,12 +1,16 @@
 """Days that people name: the second Tuesday, the last business day, the 15th or the day after.
 
 A ``Calendar`` joins a rule for days with times of day and, if need be, with ``Holidays``: a value
-that holds the dates itself, so that what it says is what is stored.
+that holds the dates itself, so that what it says is what is stored. Its text form has no holidays:
+
+    second tuesday at 09:30 | last business day of mar, jun at 18:00 | each business day at 9:00
+    15th day | last day | 2nd to last friday
 """
 
 from __future__ import annotations
 
 import calendar
+import re
 from datetime import date, time, timedelta
 from enum import StrEnum
 from functools import lru_cache
@@ -17,6 +21,17 @@ from perdure_scheduler.errors import ScheduleError
 
 _DAY = timedelta(days=1)
 _ORDINALS = {1: "first", 2: "second", 3: "third", 4: "fourth", 5: "fifth", -1: "last"}
+_MONTHS = (
+    "january", "february", "march", "april", "may", "june",
+    "july", "august", "september", "october", "november", "december",
+)  # fmt: skip
+_WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_TEXT = re.compile(
+    r"(?P<which>each|every|[a-z]+|\d+(?:st|nd|rd|th))(?P<to_last> to last)? "
+    r"(?P<what>business day|[a-z]+)"
+    r"(?: of (?P<months>[a-z]+(?:, ?[a-z]+)*))?(?: at (?P<at>[0-9:, ]+))?",
+    re.ASCII,
+)
 _WHOLE_YEAR = tuple(range(1, 13))
 _CYCLE = range(2001, 2029)
 """Years after which weekdays and dates meet again as before."""
@@ -95,7 +110,7 @@ class NthWeekday(msgspec.Struct, frozen=True, kw_only=True, tag="nth weekday"):
         _check_n(self.n, 5, f"NthWeekday(n={self.n})")
 
     def __str__(self) -> str:
-        return f"{_ordinal(self.n)} {self.weekday}"
+        return f"{_ordinal(self.n)} {_WEEKDAYS[self.weekday.number]}"
 
     def days_of(self, year: int, month: int, holidays: Holidays) -> tuple[date, ...]:
         """Return its days of a month."""
@@ -161,6 +176,7 @@ class Calendar(msgspec.Struct, frozen=True, kw_only=True, tag="calendar"):
                 "the zone is the schedule's tz="
             )
         msgspec.structs.force_setattr(self, "at", tuple(sorted(set(self.at))))
+        msgspec.structs.force_setattr(self, "months", tuple(sorted(set(self.months))))
         if not self.months or not set(self.months) <= set(_WHOLE_YEAR):
             raise ScheduleError(f"Calendar(months={self.months}): write numbers from 1 to 12")
         if isinstance(self.day, BusinessDay) and self.on_holiday is not OnHoliday.KEEP:
@@ -175,10 +191,9 @@ class Calendar(msgspec.Struct, frozen=True, kw_only=True, tag="calendar"):
             )
 
     def __str__(self) -> str:
-        words = [str(self.day), "at", ", ".join(f"{each:%H:%M}" for each in self.at)]
-        if self.months != _WHOLE_YEAR:
-            words += ["of month", ", ".join(map(str, self.months))]
-        return f"calendar {' '.join(words)}"
+        of = ", ".join(_MONTHS[month - 1][:3] for month in self.months)
+        months = "" if self.months == _WHOLE_YEAR else f" of {of}"
+        return f"{self.day}{months} at {', '.join(_shown(each) for each in self.at)}"
 
     @property
     def times(self) -> tuple[time, ...]:
@@ -206,6 +221,65 @@ class Calendar(msgspec.Struct, frozen=True, kw_only=True, tag="calendar"):
             for day in self._named(*_month_beside(year, month, near))
         }
         return tuple(sorted(day for day in moved if (day.year, day.month) == (year, month)))
+
+
+def calendar_of(text: object) -> Calendar:
+    """Return the calendar of a text such as ``"last business day at 18:00"``.
+
+    Raises:
+        ScheduleError: it is none; says what one looks like.
+    """
+    match = _TEXT.fullmatch(" ".join(text.lower().split())) if isinstance(text, str) else None
+    day = _rule(match) if match else None
+    if match is None or day is None:
+        raise ScheduleError(
+            f"calendar={text!r}: write which day and when, such as 'second tuesday at 09:30', "
+            "'last business day of mar, jun at 18:00', 'each business day at 9:00', '15th day'"
+        )
+    try:
+        at = tuple(_time(each) for each in _listed(match["at"])) or (time(0),)
+        months = tuple(_named(each, _MONTHS) + 1 for each in _listed(match["months"]))
+    except ValueError:
+        raise ScheduleError(
+            f"calendar={text!r}: write months such as 'of mar, jun' and times such as 'at 18:00'"
+        ) from None
+    return Calendar(day=day, at=at, months=months or _WHOLE_YEAR)
+
+
+def _rule(match: re.Match[str]) -> NthWeekday | DayOfMonth | BusinessDay | None:
+    which, what = match["which"], match["what"]
+    if which in ("each", "every"):
+        return BusinessDay() if what == "business day" and not match["to_last"] else None
+    numbers = {word: number for number, word in _ORDINALS.items()}
+    n = int(which[:-2]) if which[0].isdigit() else numbers.get(which)
+    if n is None or (n < 0 and match["to_last"]):
+        return None
+    n = -n if match["to_last"] else n
+    if what == "business day":
+        return BusinessDay(n=n)
+    if what == "day":
+        return DayOfMonth(n=n)
+    try:
+        return NthWeekday(n=n, weekday=list(Weekday)[_named(what, _WEEKDAYS)])
+    except ValueError:
+        return None
+
+
+def _named(text: str, names: tuple[str, ...]) -> int:
+    """Return the position of a name that is written in full or by its first three letters."""
+    return [text in (name, name[:3]) for name in names].index(True)
+
+
+def _listed(text: str | None) -> list[str]:
+    return [] if text is None else [each.strip() for each in text.split(",")]
+
+
+def _time(text: str) -> time:
+    return time.fromisoformat(text.zfill(5))
+
+
+def _shown(at: time) -> str:
+    return at.isoformat("seconds" if at.second else "minutes")
 
 
 @lru_cache(maxsize=256)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from perdure_scheduler.calendars import Calendar
+from perdure_scheduler.calendars import Calendar, calendar_of
 from perdure_scheduler.cron import Cron
 from perdure_scheduler.durations import Duration, duration
 from perdure_scheduler.errors import ScheduleError
@@ -39,7 +39,7 @@ def declared(
     *,
     cron: str | None = None,
     interval: Duration | None = None,
-    calendar: Calendar | None = None,
+    calendar: Calendar | str | None = None,
     at: Instant | Iterable[Instant] | None = None,
     tz: str = "UTC",
     start: Instant | None = None,
@@ -58,7 +58,8 @@ def declared(
         name: names the schedule and its runs.
         cron: five fields, ``"0 2 * * mon-fri"``, or ``"@daily"``.
         interval: elapsed time between two ticks, counted from ``start``, else from 1970 in UTC.
-        calendar: days that a rule names.
+        calendar: days that a rule names, ``"last business day at 18:00"``; a ``Calendar`` where
+            holidays matter.
         at: one instant or several.
         tz: the time zone in which all of them are read, an IANA name.
         start: no tick before it.
@@ -109,7 +110,7 @@ def _all_of(at: Instant | Iterable[Instant] | None) -> tuple[Instant, ...] | Non
 def _trigger(
     cron: str | None,
     interval: Duration | None,
-    calendar: Calendar | None,
+    calendar: Calendar | str | None,
     at: tuple[Instant, ...] | None,
     start: datetime | None,
     tz: ZoneInfo,
@@ -125,12 +126,7 @@ def _trigger(
     if interval is not None:
         return Interval(every=duration(interval, what="interval"), anchor=start or EPOCH)
     if calendar is not None:
-        if not isinstance(calendar, Calendar):
-            raise ScheduleError(
-                f"calendar={calendar!r}: write a Calendar, such as "
-                "Calendar(day=BusinessDay(n=-1), at=(time(18),))"
-            )
-        return calendar
+        return calendar if isinstance(calendar, Calendar) else calendar_of(calendar)
     return At(instants=tuple(each for one in at or () for each in _instants(one, tz, dst, "at")))
 
 

@@ -256,9 +256,9 @@ def _check_delays(schedule: Schedule) -> None:
             "grace=0s misses every tick: write a duration such as '5m', or leave it out for one "
             "period and at most 1h"
         )
-    period = triggers.shortest_period(schedule.trigger)
     if schedule.jitter < timedelta(0):
         raise ScheduleError("jitter is negative: write a duration such as '30s'")
+    period = triggers.shortest_period(schedule.trigger) if schedule.jitter else None
     if period is not None and schedule.jitter >= period:
         raise ScheduleError(
             f"jitter={text_of(schedule.jitter)!r} is not shorter than the time between two ticks, "

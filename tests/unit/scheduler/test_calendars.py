@@ -14,6 +14,7 @@ from perdure_scheduler.calendars import (
     NthWeekday,
     OnHoliday,
     Weekday,
+    calendar_of,
 )
 from perdure_scheduler.errors import ScheduleError
 
@@ -129,10 +130,55 @@ def test_what_makes_no_sense_is_refused(make: object, message: str) -> None:
         make()
 
 
-def test_a_calendar_says_in_words_what_it_means() -> None:
-    calendar = Calendar(day=BusinessDay(n=-1), at=(time(18), time(9, 30)), months=(3, 6))
+@pytest.mark.parametrize(
+    ("text", "calendar"),
+    [
+        ("second tuesday at 00:00", Calendar(day=NthWeekday(n=2, weekday=Weekday.TUE))),
+        ("last business day at 18:00", Calendar(day=BusinessDay(n=-1), at=(time(18),))),
+        ("last day of mar, jun at 09:30, 18:00:05", Calendar(
+            day=DayOfMonth(n=-1), at=(time(18, 0, 5), time(9, 30)), months=(6, 3)
+        )),
+        ("each business day at 00:00", Calendar(day=BusinessDay())),
+        ("22nd day at 00:00", Calendar(day=DayOfMonth(n=22))),
+        ("3rd to last day at 00:00", Calendar(day=DayOfMonth(n=-3))),
+        ("2nd to last sunday at 00:00", Calendar(day=NthWeekday(n=-2, weekday=Weekday.SUN))),
+    ],
+)  # fmt: skip
+def test_a_calendar_is_read_from_the_text_that_it_writes(text: str, calendar: Calendar) -> None:
+    assert calendar_of(text) == calendar
+    assert str(calendar) == text
 
-    assert str(calendar) == "calendar last business day at 09:30, 18:00 of month 3, 6"
-    assert str(NthWeekday(n=3, weekday=Weekday.WED)) == "third wed"
-    assert str(DayOfMonth(n=22)) == "22nd day"
-    assert str(DayOfMonth(n=-3)) == "3rd to last day"
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("Last  Friday", "last friday at 00:00"),
+        ("5th fri at 9:00", "fifth friday at 09:00"),
+        ("every business day of january at 7:05", "each business day of jan at 07:05"),
+        ("1st day", "first day at 00:00"),
+    ],
+)
+def test_a_calendar_is_read_as_people_write_it(text: str, same: str) -> None:
+    assert str(calendar_of(text)) == same
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "friday",
+        "each friday",
+        "zeroth day",
+        "0th day",
+        "first noday",
+        "last to last day",
+        "last day of smarch",
+        "last day at 25:00",
+        "last day at noon",
+        "last day at 9",
+        "each to last business day",
+    ],
+)
+def test_what_is_no_calendar_is_refused_with_what_to_write(text: str) -> None:
+    with pytest.raises(ScheduleError, match="write"):
+        calendar_of(text)
