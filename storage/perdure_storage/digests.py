@@ -1,8 +1,9 @@
 """The value digest: compares values over processes, hash seeds and encodings.
 
 ``v1:<hex>`` is canonical over exact types: ``1``, ``1.0`` and ``True`` differ, the order of a set
-or a dict does not matter, a data class counts by its type's name and its fields, an array by dtype,
-shape and items, a frame by schema and data, a function or class by its code digest. A value that
+or a dict does not matter, a data class counts by its type's name, its type's code (whoever gets one
+may call its methods) and its fields, an array by dtype, shape and items, a frame by schema and
+data, a function or class by its code digest. A value that
 is, or holds, anything else is *opaque*: ``opaque:<hex>`` of its encoded bytes, of which equality
 proves sameness and difference proves nothing.
 """
@@ -10,6 +11,7 @@ proves sameness and difference proves nothing.
 from __future__ import annotations
 
 import collections
+import contextlib
 import decimal
 import functools
 import math
@@ -74,12 +76,24 @@ def value_digest(
     return opaque_digest(integrity or digest_of(_pickled(value)))
 
 
-def canonical_digest(value: Any, code_digest: CodeDigest | None = None) -> str | None:
-    """Return ``v1:<hex>``, or None if the value is opaque."""
+def canonical_digest(
+    value: Any,
+    code_digest: CodeDigest | None = None,
+    *,
+    class_digest: CodeDigest | None = None,
+) -> str | None:
+    """Return ``v1:<hex>``, or None if the value is opaque.
+
+    Args:
+        value: what to compare by.
+        code_digest: names functions and classes that are values; without it they are opaque.
+        class_digest: names the classes that values are of, by their code; without it an object
+            counts by its class's name.
+    """
     if type(value) in _JSON_ATOMS:
         return "v1:" + _atom(value).hex()
     try:
-        return "v1:" + _Canon(code_digest).digest(value).hex()
+        return "v1:" + _Canon(code_digest, class_digest).digest(value).hex()
     except (Opaque, RecursionError):
         return None
 
@@ -184,8 +198,10 @@ def _all_finite(items: Sequence[Any], kinds: set[type]) -> bool:
 class _Canon:
     """One computation of a value digest. Raises Opaque."""
 
-    def __init__(self, code_digest: CodeDigest | None) -> None:
+    def __init__(self, code_digest: CodeDigest | None, class_digest: CodeDigest | None) -> None:
         self.code_digest = code_digest
+        self._class_digest = class_digest
+        self._classes: dict[type, bytes] = {}
         self._scan = PlainScan()
         self._done: dict[int, bytes] = {}
         self._inside: set[int] = set()
@@ -221,7 +237,18 @@ class _Canon:
         """Digest named parts of an object of class ``cls``."""
         self._alive.append(fields)
         pairs = [_atom(name) + self.digest(fields[name]) for name in sorted(fields)]
-        return combine(kind, _atom(type_name(cls)), *pairs)
+        return combine(kind, _atom(type_name(cls)), self._class_of(cls), *pairs)
+
+    def _class_of(self, cls: type) -> bytes:
+        """Digest what a class does, as far as that is known."""
+        known = self._classes.get(cls)
+        if known is None:
+            code = ""
+            if self._class_digest is not None:
+                with contextlib.suppress(Exception):  # it looks into user code: by name, then
+                    code = self._class_digest(cls)
+            known = self._classes[cls] = _atom(code)
+        return known
 
     def _compose(self, cls: type, value: Any) -> bytes:
         rule = _RULES.get(cls)

@@ -45,9 +45,16 @@ class Codecs:
             read. Reading a pickle runs the code in it.
     """
 
-    def __init__(self, *, code_digest: CodeDigest | None = None, allow_pickle: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        code_digest: CodeDigest | None = None,
+        class_digest: CodeDigest | None = None,
+        allow_pickle: bool = True,
+    ) -> None:
         self.allow_pickle = allow_pickle
         self._code_digest = code_digest
+        self._class_digest = class_digest or code_digest
 
     def encode(self, value: Any, *, name: str = "result") -> Encoded:
         """Return the value's bytes, referring to its memory where that is possible.
@@ -119,7 +126,7 @@ class Codecs:
             encoded = self.encode(value)
         if encoded is not None and encoded.canonical:
             return derived_digest(encoded.canonical, integrity or integrity_digest(encoded.buffers))
-        canonical = canonical_digest(value, self._code_digest)
+        canonical = canonical_digest(value, self._code_digest, class_digest=self._class_digest)
         if canonical is not None:
             return canonical
         encoded = encoded or self.encode(value)

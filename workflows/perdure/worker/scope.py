@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from perdure.calls import CallContext
@@ -37,7 +38,9 @@ class RunScope:
         self.redactor = Redactor()
         blobs = LateBlobs(context.blobs_url, context.store_id)
         self.spool = LateSpool(blobs, context.run_id)
-        self.values = Values(Codecs(code_digest=plain_digest), blobs, self.spool)
+        # Of each value that is an object: a run's classes do not change, so once is enough.
+        codecs = Codecs(code_digest=plain_digest, class_digest=cache(plain_digest))
+        self.values = Values(codecs, blobs, self.spool)
         self.logs: LogStore = LateLogs(context.blobs_url, context.store_id)
         self._functions: dict[str, Function] = dict(context.functions)
         self._constants: dict[int, StoredValue] = dict(context.constants)
