@@ -178,7 +178,7 @@ def resume(schedule: Schedule, state: ScheduleState, now: datetime, runs: Runs) 
     if state.paused is None:
         return decide(schedule, state, now, runs)
     settled = decide(schedule, state, now, runs)
-    resumed = msgspec.structs.replace(settled.state, paused=None, resumed_at=now, held=None)
+    resumed = msgspec.structs.replace(settled.state, paused=None, resumed_at=now)
     ahead = decide(schedule, resumed, now, msgspec.structs.replace(runs, failed_in_a_row=0))
     return msgspec.structs.replace(ahead, decisions=settled.decisions + ahead.decisions)
 
@@ -308,11 +308,11 @@ class _Deciding:
     # What is due
 
     def _newest_due(self) -> datetime | None:
-        """Return the last nominal time that is due and not decided."""
+        """Return the last nominal time that is due, or one that is decided if none is."""
         at = self._schedule.before(self._now + _INSTANT)
         while at is not None and at > self._through and self._schedule.due(at) > self._now:
             at = self._schedule.before(at)
-        return at if at is not None and at > self._through else None
+        return at
 
     def _on_time(self) -> list[datetime]:
         """Return the ticks that are due and within their grace, in order."""

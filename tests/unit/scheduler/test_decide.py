@@ -125,6 +125,16 @@ def test_a_waiting_tick_fires_when_the_run_has_ended() -> None:
     assert outcome.state.waiting == ()
 
 
+def test_waiting_ticks_take_their_turns_in_order() -> None:
+    schedule = hourly(overlap="queue(2)")
+    state = ask(schedule, 2, ask(schedule, 1, runs=busy(0)).state, busy(0)).state
+
+    outcome = ask(schedule, 2.5, state)
+
+    assert told(outcome.decisions) == ["1 fire: turn came"]
+    assert outcome.state.waiting == (at(2),)
+
+
 def test_a_full_queue_skips() -> None:
     waiting = ask(hourly(), 1, runs=busy(0))
 
@@ -336,6 +346,7 @@ def test_it_ends_after_max_runs_and_counts_those_that_wait() -> None:
     fourth = ask(schedule, 4, third.state)
 
     assert told(second.decisions) == ["2 defer: waits"]
+    assert ask(schedule, 3, second.state, busy(1)).decisions == ()
     assert second.state.ended == "max_runs=2 is reached"
     assert second.wake_at is None
     assert told(third.decisions) == ["2 fire: turn came"]
@@ -401,6 +412,15 @@ def test_a_changed_schedule_is_followed_from_now_and_doubles_nothing() -> None:
     assert outcome.decisions == ()
     assert outcome.wake_at == at(2)
     assert told(after.decisions) == ["2 fire: on time"]
+
+
+def test_a_change_after_the_clock_went_back_doubles_nothing() -> None:
+    ahead = ask(hourly(), 5).state
+
+    outcome = register_again(hourly(), hourly(tz="Europe/Berlin"), ahead, at(1.5), IDLE)
+
+    assert outcome.decisions == ()
+    assert outcome.wake_at == at(6)
 
 
 def test_what_was_due_before_a_change_is_decided_as_it_was() -> None:

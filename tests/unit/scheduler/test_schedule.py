@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -113,11 +114,12 @@ def test_jitter_spreads_over_its_whole_length_and_differs_by_schedule() -> None:
 
 
 def test_jitter_keeps_the_order_where_the_clocks_push_ticks_together() -> None:
-    schedule = declared("x", cron="30 2 * * *", tz="Europe/Berlin", jitter="23h")
+    times = "last sunday of mar at 02:30, 03:10"  # on that night 03:00 and 03:10
+    schedule = declared("x", calendar=times, tz="Europe/Berlin", jitter="39m")
+    nominal = list(schedule.between(utc(2026, 1, 1), utc(2046, 1, 1)))
 
-    due = [schedule.due(at) for at in schedule.between(utc(2026, 1, 1), utc(2027, 1, 1))]
-
-    assert due == sorted(due)
+    assert {b - a for a, b in zip(nominal[::2], nominal[1::2])} == {10 * MINUTE}
+    assert all(schedule.due(a) < b for a, b in pairwise(nominal))
 
 
 def test_grace_is_one_period_and_at_most_an_hour_unless_given() -> None:
