@@ -463,12 +463,13 @@ def test_other_policies_leave_waiting_ticks_and_times_as_they_are() -> None:
     assert outcome.state == state
 
 
-def test_what_a_full_queue_held_is_told_when_the_times_change() -> None:
+@pytest.mark.parametrize("cron", ["@daily", "*/15 * * * *"])
+def test_what_a_full_queue_held_is_told_when_the_times_change(cron: str) -> None:
     old = hourly(overlap="queue_all(1)")
     state = ask(old, 2, ask(old, 1, runs=busy(0)).state, busy(0)).state
-    daily = declared("h", cron="@daily", overlap="queue_all(1)")
+    new = declared("h", cron=cron, overlap="queue_all(1)")
 
-    outcome = register_again(old, daily, state, at(5.5), busy(0))
+    outcome = register_again(old, new, state, at(5.5), busy(0))
 
     assert told(outcome.decisions) == ["2 skip: changed x4"]
     assert outcome.state.held is None
