@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -11,6 +12,7 @@ import pytest
 
 from perdure.client import Perdure, open_store
 from perdure.errors import DefinitionError, RunFailed
+from perdure.explaining import Explanation, Verdict
 from perdure.target import load_target
 
 SCRIPT = dedent(
@@ -365,3 +367,79 @@ def test_items_that_only_one_run_has_are_told(client: Perdure, project: Project)
 
     assert [step.id for step in difference.steps if step.a is None] == ["square[6]"]
     assert "square[6]" in str(difference)
+
+
+# --- explain ------------------------------------------------------------------------------------
+def foretold_and_happened(
+    client: Perdure, foretold: Explanation, run_id: str, ran: set[str]
+) -> None:
+    there = {step.id for step in client.get_run(run_id).steps()}
+    for step in foretold.steps:
+        said = f"{step.id} was to {step.verdict}: {step.reason}"
+        if step.verdict is Verdict.RUN:
+            assert step.id in ran, said
+        elif step.verdict is Verdict.REUSE:
+            assert step.id in there - ran, said
+    listed = {step.id for step in foretold.steps}
+    said_open = tuple(step.id for step in foretold.steps if "known only then" in step.reason)
+    untold = {step_id for step_id in ran - listed if not step_id.startswith(said_open)}
+    chain_links = untold & {"row[1]~1"}  # gave the next link, and is no step any more
+    assert untold == chain_links
+
+
+@pytest.mark.parametrize("edits", [False, True], ids=["as it was", "edited"])
+@pytest.mark.parametrize(
+    ("workflow", "options"),
+    [
+        ("caught", {"force": "failed", "on_change": "reuse"}),
+        ("caught", {"force": "square[1]"}),
+        ("caught", {"inputs": {"n": 8}}),
+        ("caught", {"from_step": "square[4]"}),
+        ("keyed", {"force": "square[n2]"}),
+        ("over", {"force": "failed", "on_change": "reuse"}),
+        ("over", {"from_step": "square[1]"}),
+        ("chunked", {"force": "failed", "on_change": "reuse"}),
+        ("nested", {"force": "failed", "on_change": "reuse"}),
+        ("given", {"force": "failed", "on_change": "reuse"}),
+        ("plain", {"force": "failed", "on_change": "reuse"}),
+        ("plain", {}),
+    ],
+)
+def test_fork_of_a_run_that_grew_does_what_was_explained(
+    client: Perdure, project: Project, workflow: str, options: dict[str, Any], edits: bool
+) -> None:
+    with contextlib.suppress(RunFailed):
+        project.run(workflow)
+    if edits:
+        project.edit(factor=100)
+    project.mend()
+
+    foretold = client.explain("a", verb="fork", **options)
+    client.fork("a", new_id="b", **options).wait()
+
+    foretold_and_happened(client, foretold, "b", project.ran("b"))
+
+
+def test_resume_of_a_failed_map_does_what_was_explained(client: Perdure, project: Project) -> None:
+    with pytest.raises(RunFailed):
+        project.run("plain")
+    before = project.ran("a")
+    project.mend()
+
+    foretold = client.explain("a")
+    client.resume("a").wait()
+
+    assert foretold.ids("run") == ["square[3]", "square[5]", "square~1", "total"]
+    assert foretold["square[3]"].reason == "it had failed"
+    assert project.ran("a") - before == {"square~1", "total"}
+
+
+def test_many_items_are_one_row_with_their_number(client: Perdure, project: Project) -> None:
+    project.run("caught", n=50)
+
+    lines = str(client.explain("a", force="failed")).splitlines()
+
+    assert lines[0].startswith("fork of a, 54 steps: 49 reused, 3 run, 2 run if")
+    assert any(line.split()[:3] == ["square[*]", "48", "reuse"] for line in lines)
+    assert any(line.split()[:2] == ["square[3]", "run"] for line in lines)
+    assert len(lines) < 10

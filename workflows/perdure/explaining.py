@@ -6,7 +6,8 @@ a coordinator builds it, and the engine's own moves are played through with pret
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -15,13 +16,17 @@ import msgspec
 
 from perdure.columns import columns
 from perdure.deriving import Derived, derive_fork, derive_rerun
-from perdure.engine.foresight import play
+from perdure.engine.foresight import is_pretended, play
 from perdure.engine.loading import Past, functions_of, lose_what_is_gone, read_past, state_of
+from perdure.engine.matching import family_of
 from perdure.engine.state import RunState, StepState
 from perdure.errors import DefinitionError, did_you_mean, known_names
+from perdure.foreseen import Foreseen
+from perdure.plan import FromStep, upstream
 from perdure.resumption import intend_resume
 from perdure.runtime import Runtime
 from perdure.submission import Action, Intent, Submission, Wishes
+from perdure.words import count
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.protocols import BlobStore
 from perdure_storage.records import RunId
@@ -37,17 +42,19 @@ class Verdict(StrEnum):
     RUN = "run"
     REUSE = "reuse"
     GIVEN = "given"
+    SKIP = "skip"  # a branch that is not chosen
     DEPENDS = "depends"  # it runs, unless what it consumes comes out as it was
     NOT_REACHED = "not reached"  # it waits for a step that has failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepExplanation:
-    """What becomes of one step, and why."""
+    """What becomes of one step, and why; ``name`` is what ids of alike steps have in common."""
 
     id: str
     verdict: Verdict
     reason: str
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +85,7 @@ class Explanation:
         return [step.id for step in self.steps if step.verdict == verdict]
 
     def __str__(self) -> str:
-        rows = [(step.id, step.verdict.value, step.reason) for step in self.steps]
+        rows = list(_stacked(self.steps))
         note = f" ({self.note})" if self.note else ""
         return f"{self.title}{note}\n{columns(('STEP', 'WOULD', 'WHY'), rows)}"
 
@@ -94,10 +101,30 @@ class Explanation:
         return f"{self.verb}{subject}, {total}: {', '.join(parts) or 'nothing to do'}"
 
 
+def _stacked(steps: Sequence[StepExplanation]) -> Iterator[tuple[str, str, str]]:
+    """Yield the rows of a table: of very many alike steps of which the same becomes, one."""
+    groups: dict[tuple[str, Verdict], list[StepExplanation]] = {}
+    for step in steps:
+        groups.setdefault((step.name or step.id, step.verdict), []).append(step)
+    for (name, verdict), alike in groups.items():
+        if len(alike) <= _EACH_UP_TO:
+            yield from ((step.id, verdict.value, step.reason) for step in alike)
+            continue
+        reasons = Counter(step.reason for step in alike)
+        why = "; ".join(
+            reason if number == len(alike) else f"{count(number)}: {reason}"
+            for reason, number in reasons.most_common(_EACH_UP_TO)
+        )
+        yield name, f"{count(len(alike))} {verdict.value}", why
+
+
+_EACH_UP_TO = 5
+"""Alike steps that are listed one by one."""
 _TITLES = {
     Verdict.REUSE: "reused",
     Verdict.GIVEN: "given",
     Verdict.RUN: "run",
+    Verdict.SKIP: "skipped",
     Verdict.DEPENDS: "run if what they consume changes",
     Verdict.NOT_REACHED: "not reached",
 }
@@ -111,7 +138,7 @@ def explain_run(runtime: Runtime, dag: Any, wishes: Wishes) -> Explanation:
     """
     values, blobs = _scratch(runtime)
     intent = Submission(runtime, runtime.settings, dag, wishes, values).intend()
-    return _explained(runtime, "run", wishes.run_id or "", intent, blobs)
+    return _explained(runtime, "run", wishes.run_id or "", intent, values, blobs)
 
 
 def explain_id(
@@ -139,7 +166,7 @@ def explain_id(
         )
     values, blobs = _scratch(runtime)
     intent = _INTENT_OF[verb](runtime, run_id, values=values, **options)
-    return _explained(runtime, verb, run_id, intent, blobs)
+    return _explained(runtime, verb, run_id, intent, values, blobs)
 
 
 def _intend_rerun(runtime: Runtime, run_id: RunId, **options: Any) -> Intent:
@@ -175,7 +202,7 @@ def _scratch(runtime: Runtime) -> tuple[Values, BlobStore]:
 
 # --- the run as it would begin ----------------------------------------------------------------
 def _explained(
-    runtime: Runtime, verb: str, run_id: str, intent: Intent, blobs: BlobStore
+    runtime: Runtime, verb: str, run_id: str, intent: Intent, values: Values, blobs: BlobStore
 ) -> Explanation:
     past, now = _past(runtime, intent), runtime.clock.now()
     record = msgspec.structs.replace(intent.record, epoch=intent.record.epoch + 1)
@@ -187,11 +214,44 @@ def _explained(
         return run
 
     run = begun()
-    worst, best = play(run, now, as_before=False), play(begun(), now, as_before=True)
+    conditional = {step.id for step in run.steps.values() if not step.wanted}
+    grow = Foreseen(values, [*past.donor_expansions, *past.expansions])
+    worst = play(run, now, grow, as_before=False)
+    best = play(begun(), now, grow, as_before=True)
     kept = {row.step_id for row in past.rows if row.current}
-    steps = tuple(_step(step, worst, best, kept) for step in run.steps.values())
+    open_choices = _open_choices(run, conditional)
+    steps = tuple(_step(step, worst, best, kept, open_choices) for step in _in_order(run))
+    steps = tuple(_with_open_graph(step) if step.id in grow.open else step for step in steps)
     note = intent.note if intent.action is Action.KEEP else ""
     return Explanation(verb=verb, run_id=run_id, note=note, steps=steps)
+
+
+def _open_choices(run: RunState, conditional: Collection[str]) -> dict[str, str]:
+    """Return under which condition steps of branches run whose choice nobody knows before."""
+    found: dict[str, str] = {}
+    for select in [step for step in run.steps.values() if step.branches]:
+        choice, *branches = [ref.step for ref in select.refs if isinstance(ref, FromStep)]
+        value = run.steps[choice].value
+        if value is not None and not is_pretended(value):
+            continue
+        for name, branch in zip(select.branches, branches):
+            stack = [branch]
+            while stack:
+                step_id = stack.pop()
+                if step_id in conditional and step_id not in found:
+                    found[step_id] = f"{choice} comes out so that {name!r} is chosen"
+                    stack += upstream(run.steps[step_id].plan)
+    return found
+
+
+def _in_order(run: RunState) -> Iterator[StepState]:
+    """Yield the steps of the run's plan, each followed by those of the graph that it gives."""
+    stack = [step.id for step in reversed(run.plan.steps)]
+    while stack:
+        step = run.steps.get(stack.pop())  # None: the link of a chain that gave the next one
+        if step is not None:
+            yield step
+            stack += reversed(step.members)
 
 
 def _past(runtime: Runtime, intent: Intent) -> Past:
@@ -210,19 +270,47 @@ def _past(runtime: Runtime, intent: Intent) -> Past:
     return replace(past, rows=tuple(closed), functions=functions)
 
 
+def _with_open_graph(step: StepExplanation) -> StepExplanation:
+    """Say of a step that steps follow from it which nobody knows yet."""
+    if step.verdict not in (Verdict.RUN, Verdict.DEPENDS):
+        return step
+    return replace(step, reason=f"{step.reason}; the steps that it gives are known only then")
+
+
 def _step(
-    step: StepState, worst: Mapping[str, str], best: Mapping[str, str], kept: Collection[str]
+    step: StepState,
+    worst: Mapping[str, str],
+    best: Mapping[str, str],
+    kept: Collection[str],
+    open_choices: Mapping[str, str],
 ) -> StepExplanation:
+    verdict, reason = _verdict(step, worst, best, kept, open_choices)
+    return StepExplanation(id=step.id, verdict=verdict, reason=reason, name=family_of(step.plan))
+
+
+def _verdict(
+    step: StepState,
+    worst: Mapping[str, str],
+    best: Mapping[str, str],
+    kept: Collection[str],
+    open_choices: Mapping[str, str],
+) -> tuple[Verdict, str]:
+    if step.id in worst and step.id in open_choices:
+        return Verdict.DEPENDS, f"it runs only if {open_choices[step.id]}"
+    if step.status is StepStatus.SKIPPED:
+        return Verdict.SKIP, step.reason or "it is not needed"
     if step.id in best:
-        reason = worst.get(step.id) or "it has not run"
-        return StepExplanation(id=step.id, verdict=Verdict.RUN, reason=reason)
+        return Verdict.RUN, worst.get(step.id) or "it has not run"
     if step.id in worst:
-        reason = f"{worst[step.id] or 'it has not run'}; reused if what it consumes comes out alike"
-        return StepExplanation(id=step.id, verdict=Verdict.DEPENDS, reason=reason)
+        why = worst[step.id] or "it has not run"
+        return Verdict.DEPENDS, f"{why}; reused if what it consumes comes out alike"
     if not step.is_done:
-        reason = "it failed" if step.status is StepStatus.FAILED else "it waits for what failed"
-        return StepExplanation(id=step.id, verdict=Verdict.NOT_REACHED, reason=reason)
+        failed = step.status is StepStatus.FAILED
+        return Verdict.NOT_REACHED, "it failed" if failed else "it waits for what failed"
     if step.given is not None:
-        return StepExplanation(id=step.id, verdict=Verdict.GIVEN, reason="its value is given")
-    reason = "committed in this run" if step.id in kept else step.reason
-    return StepExplanation(id=step.id, verdict=Verdict.REUSE, reason=reason)
+        return Verdict.GIVEN, "its value is given"
+    if step.id in kept:
+        return Verdict.REUSE, "committed in this run"
+    if step.value is not None and is_pretended(step.value) and step.branches:
+        return Verdict.DEPENDS, "it has the value of the branch that is chosen"
+    return Verdict.REUSE, step.reason or "its graph is there"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -84,7 +84,10 @@ def match_rows(
     """
     rows = list(rows)
     usable = [row for row in rows if row.status is StepStatus.SUCCEEDED]
-    failed = {row.name: row for row in rows if row.status is StepStatus.FAILED}
+    failed: dict[str, list[StepRecord]] = defaultdict(list)
+    for row in rows:
+        if row.status is StepStatus.FAILED:
+            failed[row.name].append(row)
     by_id: dict[str, StepRecord] = {}
     for row in usable:
         if row.current:
@@ -112,7 +115,7 @@ def _match_rest(
     kept: dict[str, StepRecord],
     left: list[StepRecord],
     history: list[StepRecord],
-    failed: Mapping[str, StepRecord],
+    failed: Mapping[str, list[StepRecord]],
     why: _Reasons,
 ) -> Matching:
     same: dict[tuple[str, str], deque[StepRecord]] = defaultdict(deque)
@@ -137,8 +140,8 @@ def _match_rest(
             if alike:
                 candidates[step.id] = alike
             reasons[step.id] = why.changed(step, others)
-        elif name in failed:
-            reasons[step.id] = why.again(step, failed[name])
+        elif failure := _failure_of(step, failed.get(name, ())):
+            reasons[step.id] = why.again(step, failure)
         else:
             why.roots.note(step, f"{step.id} is new")
     return Matching(
@@ -148,6 +151,13 @@ def _match_rest(
         reasons=reasons,
         obsolete=tuple(left),
     )
+
+
+def _failure_of(step: StepPlan, rows: Sequence[StepRecord]) -> StepRecord | None:
+    """Return the row by which a step failed; of an item of a map not that of another item."""
+    own = next((row for row in rows if row.step_id == step.id), None)
+    alike = own or next((row for row in rows if row.own == step.own), None)
+    return alike or (rows[-1] if rows and step.item is None else None)
 
 
 class _Reasons:
