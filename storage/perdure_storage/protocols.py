@@ -401,8 +401,9 @@ class BlobStore(Protocol):
 
         One pass, in chunks, holding no second copy. Order: temporary name, flush, fsync, rename,
         fsync of the folder. If the name is there already, file and folder are still fsynced
-        before it returns. A crash leaves at most a temporary file. ``digest``, if the caller
-        knows it, is trusted and saves the hashing pass.
+        before it returns, unless this very store object has done so and the file is the same. A
+        crash leaves at most a temporary file. ``digest``, if the caller knows it, is trusted and
+        saves the hashing pass.
         """
         ...
 

@@ -31,13 +31,13 @@ class Verified:
         """Remember that the file's bytes are those of its name."""
         if len(self._known) >= _REMEMBERED:
             self._known.clear()
-        self._known[name] = _identity(found)
+        self._known[name] = identity(found)
         if found.st_size >= _SHARED_FROM_BYTES:
             _share(name, found)
 
     def holds(self, name: str, found: os.stat_result) -> bool:
         """Say whether the file has been verified, and stands as it was then."""
-        if self._known.get(name) == _identity(found):
+        if self._known.get(name) == identity(found):
             return True
         return found.st_size >= _SHARED_FROM_BYTES and _is_shared(name, found)
 
@@ -65,12 +65,13 @@ def _sweep_folder(folder: Path, before: float) -> None:
     folder.rmdir()  # refused, and that is an OSError, while a record is left
 
 
-def _identity(found: os.stat_result) -> tuple[int, ...]:
+def identity(found: os.stat_result) -> tuple[int, ...]:
+    """Return what changes with a file's bytes, as far as its host tells."""
     return (found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns)
 
 
 def _text(found: os.stat_result) -> str:
-    return " ".join(map(str, _identity(found))) + "\n"
+    return " ".join(map(str, identity(found))) + "\n"
 
 
 # A record that cannot be written or read costs a hash, never an error.

@@ -83,10 +83,10 @@ def _script_imports(name: str) -> list[str]:
 def _imports(filename: str, package: str) -> list[str]:
     source = source_file(filename)
     found: list[str] = []
-    for node in ast.walk(source.tree) if source else ():
+    for node in source.imports if source else ():
         if isinstance(node, ast.Import):
             found.extend(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
+        else:
             base = absolute_import(node, package)
             found.append(base)
             found.extend(f"{base}.{alias.name}" for alias in node.names)

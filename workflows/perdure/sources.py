@@ -92,6 +92,7 @@ class SourceFile:
         codes: what the interpreter makes of them, by (first line, name).
         bindings: the top-level statements that bind a name.
         state: module-level names that functions of the file assign or mutate.
+        imports: the import statements of the file, wherever they stand.
     """
 
     text: str
@@ -100,6 +101,7 @@ class SourceFile:
     codes: dict[tuple[int, str], list[types.CodeType]] = field(default_factory=dict)
     bindings: dict[str, list[ast.stmt]] = field(default_factory=dict)
     state: frozenset[str] = frozenset()
+    imports: list[ast.Import | ast.ImportFrom] = field(default_factory=list)
 
 
 _files: dict[str, tuple[int, SourceFile | None]] = {}
@@ -124,11 +126,14 @@ def _parse(text: str, filename: str) -> SourceFile | None:
     except (SyntaxError, ValueError):  # a cell with magics, or a file that is being edited
         return None
     functions: dict[int, list[Definition]] = defaultdict(list)
+    imports: list[ast.Import | ast.ImportFrom] = []
     for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            imports.append(node)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             decorators = [] if isinstance(node, ast.Lambda) else node.decorator_list
             functions[min([node.lineno, *(each.lineno for each in decorators)])].append(node)
-    return SourceFile(text, tree, functions, _codes(code), _bindings(tree), _state(tree))
+    return SourceFile(text, tree, functions, _codes(code), _bindings(tree), _state(tree), imports)
 
 
 def _codes(code: types.CodeType) -> dict[tuple[int, str], list[types.CodeType]]:
