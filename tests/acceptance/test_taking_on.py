@@ -11,7 +11,7 @@ from tests.acceptance import waiting_steps as steps
 from tests.crash.ledger import wait_until
 
 from perdure.client import Perdure, open_store
-from perdure.engine import sleepers
+from perdure.engine import coordinator, sleepers
 from perdure.engine.coordinator import Coordinator
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.records import RunQuery
@@ -27,28 +27,28 @@ def client(tmp_path: Path) -> Iterator[Perdure]:
 
 @pytest.fixture
 def serving(client: Perdure) -> Iterator[Coordinator]:
-    coordinator = client.runtime.coordinator(serves=True)
-    yield coordinator
-    coordinator.close()
+    made = client.runtime.coordinator(serves=True)
+    yield made
+    made.close()
 
 
 def with_status(client: Perdure, *statuses: RunStatus) -> set[str]:
     return {run.id for run in client.runtime.store.list_runs(RunQuery(status=statuses))}
 
 
-def drive(coordinator: Coordinator, until: Callable[[], bool]) -> None:
+def drive(serving: Coordinator, until: Callable[[], bool]) -> None:
     def turned() -> bool:
-        coordinator.turn(0.05)
+        serving.turn(0.05)
         return until()
 
     wait_until(turned, 20, "it does not come to pass")
 
 
-def let_sleep(client: Perdure, coordinator: Coordinator, *names: str) -> None:
+def let_sleep(client: Perdure, serving: Coordinator, *names: str) -> None:
     """Record runs that wait for a signal, and drive them until all of them sleep."""
     for name in names:
         client.submit(steps.approval, run_id=name, timeout=600.0)
-    drive(coordinator, lambda: with_status(client, RunStatus.WAITING) >= set(names))
+    drive(serving, lambda: with_status(client, RunStatus.WAITING) >= set(names))
 
 
 def tamper(tmp_path: Path, sql: str) -> None:
@@ -105,6 +105,25 @@ def test_runs_that_run_go_on_while_many_are_due(
 
     assert with_status(client, RunStatus.WAITING), "all that were due came first"
     drive(serving, lambda: not with_status(client, *LIVE))
+
+
+def test_runs_stay_with_the_store_while_many_are_driven(
+    client: Perdure, serving: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sleepers, "AT_ONCE", 2)
+    monkeypatch.setattr(coordinator, "CROWD", 3)
+    monkeypatch.setattr(coordinator, "REQUESTS_EVERY_S", 0.0)
+    for number in range(20):
+        client.submit(steps.chain, run_id=f"queued-{number:02}")
+    driven: set[int] = set()
+
+    def all_ended() -> bool:
+        driven.add(len(with_status(client, RunStatus.RUNNING)))
+        return not with_status(client, *LIVE)
+
+    drive(serving, all_ended)
+
+    assert max(driven) <= 4
 
 
 def test_coordinators_share_what_is_due(

@@ -18,6 +18,7 @@ from perdure_storage.blobs import BlobRoot, LocalBlobStore, open_blobs
 from perdure_storage.clock import ManualClock, SystemClock
 from perdure_storage.contract_blobs import BlobArea, BlobStoreContract
 from perdure_storage.contract_retention import BlobUpkeepContract, RootArea
+from perdure_storage.durable_files import DiskSync
 from perdure_storage.errors import (
     StoreError,
     StoreUnavailable,
@@ -29,6 +30,23 @@ from perdure_storage.records import Digest
 from perdure_storage.wrappers import Fault, FaultyFS
 
 _STORE = "store-1"
+
+
+class CountingSync(DiskSync):
+    """Counts what it pushes down."""
+
+    def __init__(self) -> None:
+        self.files = self.folders = 0
+
+    def file(self, fd: int) -> None:
+        self.files += 1
+        super().file(fd)
+
+    def folder(self, path: Path) -> None:
+        self.folders += 1
+        super().folder(path)
+
+
 _LARGE = bytes(range(256)) * 80_000
 
 
@@ -480,6 +498,25 @@ def test_blob_that_reads_wrong_once_is_read_again(
     faulty.inject(Fault(kind=kind, at=7, other=b"other object"), times=1)
 
     assert bytes(blobs.open(digest, len(_LARGE))) == _LARGE
+
+
+def test_value_that_is_put_again_and_again_is_synced_once(tmp_path: Path) -> None:
+    first = open_blobs(tmp_path, _STORE, bind=True)
+    assert isinstance(first, LocalBlobStore)
+    digest = first.put([b"sources"])
+    sync = CountingSync()
+    store = LocalBlobStore(first.root, sync=sync)
+
+    for _ in range(3):
+        store.put([b"sources"])
+    once = sync.files
+    path = LocalArea(tmp_path).path(digest)
+    path.unlink()
+    first.put([b"sources"])
+    store.put([b"sources"])
+
+    assert once == 1
+    assert sync.files == 2, "it is another file now"
 
 
 def test_stale_listing_is_looked_at_again(

@@ -59,6 +59,10 @@ REQUESTS_EVERY_S = 0.1
 LOOK_FOR_WORK_EVERY_S = 1.0
 """How often a serving coordinator looks for runs that nobody drives, though nothing changed."""
 
+CROWD = 500
+"""While this many runs are driven others are looked for at that pace only: runs are memory, and
+what is recorded faster than it is worked off stays with the store, and with other coordinators."""
+
 
 class Coordinator:
     """Drives runs over one store.
@@ -327,9 +331,10 @@ class Coordinator:
             self._hear_requests()
             self._hear_messages([run for run in self._engine.runs.values() if run.waits])
         serves = self._owner.serves
-        has_news = changed and (serves or bool(self._sleepers))
+        is_crowded = len(self._engine.runs) >= CROWD
+        has_news = (changed and (serves or bool(self._sleepers))) or self._sleepers.are_more
         is_time = serves and now - self._last_search > LOOK_FOR_WORK_EVERY_S
-        if has_news or is_time or self._sleepers.are_due:
+        if (has_news and not is_crowded) or is_time or self._sleepers.are_due:
             self._last_search = now
             self._search()
 

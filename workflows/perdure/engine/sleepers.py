@@ -21,6 +21,10 @@ class Sleepers:
 
     One that serves looks after every run of the store, and asks it when the next is due. Any
     other one remembers those that it gave back itself: somebody in its process waits for them.
+
+    Attributes:
+        next_wake: when the next one is due, as far as is known.
+        are_more: whether the last answer of ``claimable`` may not have been all.
     """
 
     def __init__(self, store: RunStore, clock: Clock, owner: Owner) -> None:
@@ -29,6 +33,7 @@ class Sleepers:
         self._owner = owner
         self._own: set[RunId] = set()
         self.next_wake: datetime | None = None
+        self.are_more = False
 
     def __contains__(self, run_id: object) -> bool:
         return run_id in self._own
@@ -57,8 +62,14 @@ class Sleepers:
 
         One's own are asked for each by itself: among many that nobody drives they may be the last.
         """
-        if self._owner.serves:
-            return self._store.claimable(AT_ONCE, besides=self._owner.token)
+        found = self._of_the_store() if self._owner.serves else self._of_its_own()
+        self.are_more = len(found) >= AT_ONCE
+        return found
+
+    def _of_the_store(self) -> list[RunRecord]:
+        return self._store.claimable(AT_ONCE, besides=self._owner.token)
+
+    def _of_its_own(self) -> list[RunRecord]:
         found = (self._store.find_run(run_id) for run_id in list(self._own))
         mine = (record for record in found if record is not None and self._is_claimable(record))
         return list(islice(mine, AT_ONCE))
