@@ -151,3 +151,62 @@ def test_mix_of_values_is_kept_on_demand_and_recorded(client: Perdure, diverging
     assert diverging.runs_of("reads") == 1
     (event,) = (event for event in run.events() if event.kind == "diverged")
     assert event.detail == {"consumers": ["reads"], "policy": "keep"}
+
+
+# --- on_divergence where steps made graphs --------------------------------------------------------
+@task
+def inside(folder: str) -> Any:
+    first = counts.bind(folder)
+    return joins.bind(reads.bind(first, folder), first, folder)
+
+
+def of_a_graph(folder: str) -> Any:
+    return inside.bind(folder)
+
+
+DIVERGING = {of_a_graph: "inside/counts.*inside/reads"}
+"""What the message names."""
+
+
+@pytest.fixture(params=DIVERGING)
+def grown(request: pytest.FixtureRequest, client: Perdure, world: World) -> Any:
+    """A run "r" of which an item, or a step of a returned graph, gives another value each time."""
+    with pytest.raises(RunFailed):
+        client.run(request.param(str(world.folder)), run_id="r", on_failure="finish")
+    world.open_gate()
+    return request.param
+
+
+def flat(result: Any) -> list[int]:
+    return [each[0] if isinstance(each, list) else each for each in result]
+
+
+def test_item_that_differs_fails_the_run_and_names_who_read_the_other(
+    client: Perdure, grown: Any
+) -> None:
+    with pytest.raises(NondeterminismError, match=DIVERGING[grown]):
+        client.resume("r").result(30)
+
+
+def test_readers_of_an_item_are_recomputed_on_demand(
+    client: Perdure, grown: Any, world: World
+) -> None:
+    assert flat(client.resume("r", on_divergence="recompute").result(30)) == [2, 2]
+
+    assert world.runs_of("reads") == 2
+
+
+def test_mix_of_items_is_kept_on_demand(client: Perdure, grown: Any, world: World) -> None:
+    assert flat(client.resume("r", on_divergence="keep").result(30)) == [1, 2]
+
+    assert world.runs_of("reads") == 1
+
+
+def test_policy_on_divergence_may_be_given_when_the_id_is_run_again(
+    client: Perdure, diverging: World
+) -> None:
+    folder = str(diverging.folder)
+    first = counts.bind(folder)
+    again = joins.bind(reads.bind(first, folder), first, folder)
+
+    assert client.run(again, run_id="r", on_divergence="recompute") == (2, 2)

@@ -78,6 +78,14 @@ def run(
             autocompletion=choices("on_change"),
         ),
     ] = None,
+    on_divergence: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHAT",
+            help="For rebuilt values that differ: fail, recompute, keep.",
+            autocompletion=choices("on_divergence"),
+        ),
+    ] = None,
     on_failure: Annotated[
         str | None,
         typer.Option(
@@ -130,6 +138,7 @@ def run(
         "executor": executor,
         "durability": durability,
         "on_change": on_change,
+        "on_divergence": on_divergence,
         "on_failure": on_failure,
         "deadline": deadline,
         "if_exists": if_exists,
