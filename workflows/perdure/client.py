@@ -306,7 +306,7 @@ class Perdure:
             run_id: the run to fork.
             from_step: id of a step that runs again together with everything downstream of it.
             inputs: other values, by parameter name; all else is as it was.
-            force: ids, names or patterns (``"parse*"``) of steps that run again whatever was
+            force: ids, names or patterns (``"parse[*]"``) of steps that run again whatever was
                 committed; ``"failed"`` means those that failed, caught errors included.
             overrides: values in place of steps, by id: the step does not run, what consumes it
                 sees the value.

@@ -39,7 +39,7 @@ class Foreseen:
         self._before: dict[tuple[str, int, str], ExpansionRecord] = {
             (each.step_id, each.link, each.source): each for each in before
         }
-        self._gave = {step_id for step_id, _, _ in self._before}
+        self._gave = {(step_id, link) for step_id, link, _ in self._before}
         self.open: dict[str, None] = {}
         self._maps: dict[tuple[str, str], Growth | None] = {}
 
@@ -50,13 +50,12 @@ class Foreseen:
         root, function = root_of(step), _function(run, step)
         is_over_items = function is not None and is_map(function)
         found = self._map(run, step) if is_over_items else self._as_before(run, step, root)
-        if found is None and (is_over_items or root.id in self._gave):
+        if found is None and (is_over_items or (root.id, _link(step, root)) in self._gave):
             self.open[root.id] = None
         return found
 
     def _as_before(self, run: RunState, step: StepState, root: StepState) -> ExpansionRecord | None:
-        number = link_of(step.id)[1] if root is not step else 0
-        return self._before.get((root.id, number, source_of(run, root)))
+        return self._before.get((root.id, _link(step, root), source_of(run, root)))
 
     def _map(self, run: RunState, step: StepState) -> ExpansionRecord | None:
         key = step.id, source_of(run, step)
@@ -122,3 +121,8 @@ def _function(run: RunState, step: StepState) -> Function | None:
     found = run.plan.functions.get(step.plan.function)
     graphs = (each.functions.get(step.plan.function) for each in run.extensions)
     return found or next(filter(None, graphs), None)
+
+
+def _link(step: StepState, root: StepState) -> int:
+    """Return the number of the graph that a step would give, in its chain."""
+    return link_of(step.id)[1] if root is not step else 0

@@ -51,7 +51,8 @@ ForceOption = Annotated[
     typer.Option(
         metavar="STEP",
         help="That step runs again whatever was committed; 'failed': those that failed, caught "
-        "errors included. A pattern or a name may mean many; may be repeated.",
+        "errors included. A pattern or a name may mean many, as 'parse[*]' all items of a map; "
+        "may be repeated.",
         autocompletion=step_ids,
     ),
 ]

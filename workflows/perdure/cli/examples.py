@@ -27,9 +27,13 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         ("perdure fork iris-1", "a new run: only what your edits reach runs"),
         ("perdure fork iris-1 --from train", "that step and all that follows from it"),
         ("perdure fork iris-1 --force failed --on-change reuse", "only what failed"),
+        ("perdure fork iris-1 --force 'parse[a.csv]' --force 'fit[*]'", "items of maps"),
         ("perdure fork iris-1 --override train=0.5 --input k=4", "a value in place of a step"),
     ),
-    "spin": (("perdure spin iris-1 train", "that step alone, with what it took; nothing is kept"),),
+    "spin": (
+        ("perdure spin iris-1 train", "that step alone, with what it took; nothing is kept"),
+        ("perdure spin iris-1 'parse[3]'", "one item of a map"),
+    ),
     "up": (
         ("perdure up", "drive what `--detach` recorded and what others left behind"),
         ("perdure up --workers 4", "with four CPUs"),
@@ -52,12 +56,16 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         ("perdure logs iris-1", "what all steps printed"),
         ("perdure logs iris-1 train -f", "one step, while it goes on"),
     ),
-    "why": (("perdure why iris-1 train", "why that step ran, was taken over or waits"),),
+    "why": (
+        ("perdure why iris-1 train", "why that step ran, was taken over or waits"),
+        ("perdure why iris-1 parse --json", "of a map, for a program: which items failed"),
+    ),
     "explain": (
         ("perdure explain pipeline.py --reuse last", "what that run would take over"),
         ("perdure explain pipeline.py --reuse last --k 5", "with a parameter of the workflow"),
         ("perdure explain iris-1", "what a resume would run"),
         ("perdure explain iris-1 --from train", "what a fork would run, and why"),
+        ("perdure explain iris-1 --force failed --on-change reuse", "which items it would redo"),
         ("perdure explain iris-1 --verb rerun --json", "for a program"),
     ),
     "plan": (("perdure plan iris-1 --verb fork", "the same as `perdure explain`"),),
