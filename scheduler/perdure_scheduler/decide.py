@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from enum import StrEnum
-from itertools import takewhile
 
 import msgspec
 
@@ -294,18 +293,26 @@ class _Deciding:
     def decide_due(self) -> None:
         if self._is_spent():
             return
-        if self._state.held is not None:
-            # It stood still for its own queue: nothing of what came due meanwhile is late.
-            on_time = self._schedule.between(self._through, self._now)
-            self._admit_all(takewhile(lambda at: self._schedule.due(at) <= self._now, on_time))
-            return
-        on_time_ticks = self._on_time()
-        for at in self._settle_late(on_time_ticks):
-            late = _span(self._now - self._schedule.due(at))
-            self._admit(at, Why.CAUGHT_UP, f"{late} late: catchup={self._schedule.catchup}")
-        self._admit_all(iter(on_time_ticks))
+        for at, why, reason in self._due():
+            if not self._admit(at, why, reason):
+                return
 
     # What is due
+
+    def _due(self) -> Iterator[tuple[datetime, Why, str]]:
+        """Yield the ticks that may fire, in order, with why and the reason for people."""
+        if self._state.held is not None:
+            # It stood still for its own queue: nothing of what came due meanwhile is late.
+            for at in self._schedule.between(self._through, self._now):
+                if self._schedule.due(at) <= self._now:
+                    yield at, Why.ON_TIME, "on time"
+            return
+        on_time = self._on_time()
+        for at in self._settle_late(on_time):
+            late = _span(self._now - self._schedule.due(at))
+            yield at, Why.CAUGHT_UP, f"{late} late: catchup={self._schedule.catchup}"
+        for at in on_time:
+            yield at, Why.ON_TIME, "on time"
 
     def _newest_due(self) -> datetime | None:
         """Return the last nominal time that is due, or one that is decided if none is."""
@@ -362,11 +369,6 @@ class _Deciding:
         return caught[::-1]
 
     # What becomes of it
-
-    def _admit_all(self, ticks: Iterator[datetime]) -> None:
-        for at in ticks:
-            if not self._admit(at, Why.ON_TIME, "on time"):
-                return
 
     def _admit(self, at: datetime, why: Why, reason: str) -> bool:
         """Fire a tick or do with it what the overlap policy says; False stops at this tick."""

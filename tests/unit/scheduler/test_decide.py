@@ -237,6 +237,17 @@ def test_a_tick_within_its_grace_is_on_time() -> None:
     assert late.decisions[0].reason == "1h late: catchup=latest"
 
 
+def test_a_catch_up_that_fills_the_queue_stops_at_the_first_tick_without_a_place() -> None:
+    schedule = hourly(catchup="all(4)", overlap="queue_all(1)")
+
+    outcome = ask(schedule, 5.5, runs=busy(0))
+    freed = ask(schedule, 5.6, outcome.state)
+
+    assert told(outcome.decisions) == ["1 defer: waits", "2 defer: queue full"]
+    assert outcome.state.held == at(2)
+    assert told(freed.decisions) == ["1 fire: turn came", "2 defer: waits", "3 defer: queue full"]
+
+
 def test_an_outage_of_years_is_one_row_and_takes_no_time() -> None:
     schedule = declared("s", interval="1s")
 
