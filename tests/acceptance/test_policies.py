@@ -155,16 +155,28 @@ def test_mix_of_values_is_kept_on_demand_and_recorded(client: Perdure, diverging
 
 # --- on_divergence where steps made graphs --------------------------------------------------------
 @task
+def gated(x: int, folder: str) -> int:
+    if not (Path(folder) / "gate").exists():
+        raise ValueError("closed")
+    return x
+
+
+@task
 def inside(folder: str) -> Any:
     first = counts.bind(folder)
     return joins.bind(reads.bind(first, folder), first, folder)
+
+
+def of_items(folder: str) -> Any:
+    counted = counts.map([folder])
+    return [reads.map(counted, folder=folder), gated.map(counted, folder=folder)]
 
 
 def of_a_graph(folder: str) -> Any:
     return inside.bind(folder)
 
 
-DIVERGING = {of_a_graph: "inside/counts.*inside/reads"}
+DIVERGING = {of_items: r"counts\[0\].*reads\[0\]", of_a_graph: "inside/counts.*inside/reads"}
 """What the message names."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
@@ -27,8 +27,9 @@ from perdure.engine.growth import (
 from perdure.engine.needs import end_unneeded, kill
 from perdure.engine.placement import shortage
 from perdure.engine.racing import targets_of
+from perdure.engine.readers import differs, find_readers, let_go
 from perdure.engine.restore import count_cause
-from perdure.engine.state import OPAQUE, EngineState, RunState, StepState, part_digest
+from perdure.engine.state import EngineState, RunState, StepState
 from perdure.engine.waits import begin_wait
 from perdure.errors import Failure
 from perdure.plan import Backoff, FromStep
@@ -129,10 +130,15 @@ def _conclude(
     step.value = value
     run.gone.discard(value.integrity)
     # Whoever rebuilds it may not be the one that missed it: that owner may have died meanwhile.
-    diverged = _diverged_consumers(run, step)
-    if diverged and not _may_diverge(run, step, diverged, now):
-        _fail_diverged(run, step, outcome, diverged, now)
+    diverged, away = _diverged_consumers(run, step), find_readers(run, step)
+    names = [each.id for each in diverged] + [row.step_id for rows in away.values() for row in rows]
+    if names and not _may_diverge(run, step, names, now):
+        _fail_diverged(run, step, outcome, names, now)
         return []
+    again: list[StepState] = []
+    if names and run.record.policy.on_divergence == "recompute":
+        for each in (*diverged, *let_go(run, away)):
+            again += _recompute(run, each, f"{step.id} was rebuilt with another value")
     step.status = StepStatus.SUCCEEDED
     run.outbox.attempts.pop(outcome.id, None)
     row = _row(run, step, outcome, StepStatus.SUCCEEDED, now)
@@ -140,7 +146,7 @@ def _conclude(
     run.outbox.steps.append(
         msgspec.structs.replace(row, value=stored, error=error, caught=error is not None)
     )
-    freed = mark_done(run, step)
+    freed = [*mark_done(run, step), *(each for each in again if not each.missing)]
     for dep in step.deps:
         _forget_spooled(engine, run, run.steps[dep])
     return freed
@@ -533,19 +539,14 @@ def _diverged_consumers(run: RunState, step: StepState) -> list[StepState]:
         if consumer.status is not StepStatus.SUCCEEDED:
             continue
         for ref, old in zip(consumer.refs, consumer.inputs, strict=True):
-            if isinstance(ref, FromStep) and ref.step == step.id:
-                new = part_digest(step.value, ref.path)
-                if new != old and not new.startswith(OPAQUE) and not old.startswith(OPAQUE):
-                    diverged.append(consumer)
-                    break
+            if isinstance(ref, FromStep) and ref.step == step.id and differs(step.value, ref, old):
+                diverged.append(consumer)
+                break
     return diverged
 
 
-def _may_diverge(
-    run: RunState, step: StepState, diverged: Sequence[StepState], now: datetime
-) -> bool:
+def _may_diverge(run: RunState, step: StepState, names: Sequence[str], now: datetime) -> bool:
     policy = run.record.policy.on_divergence
-    names = [consumer.id for consumer in diverged]
     if policy == "fail":
         return False
     run.outbox.events.append(
@@ -553,29 +554,31 @@ def _may_diverge(
             kind="diverged",
             at=now,
             step_id=StepId(step.id),
-            detail={"consumers": names, "policy": policy},
+            detail={"consumers": list(names), "policy": policy},
         )
     )
-    if policy == "recompute":
-        for consumer in diverged:
-            _recompute(run, consumer, f"{step.id} was rebuilt with another value")
     return True
 
 
-def _recompute(run: RunState, step: StepState, reason: str) -> None:
-    run.outbox.lose(StepKey(StepId(step.id), step.generation))
-    begin_again(run, step, reason)
+def _recompute(run: RunState, step: StepState, reason: str) -> Iterator[StepState]:
+    """Begin a step again, and those that have its value in place of their own; yield them."""
+    each: StepState | None = step
+    while each is not None and each.is_done:
+        run.outbox.lose(StepKey(StepId(each.id), each.generation))
+        begin_again(run, each, reason)
+        yield each
+        each = each.answers
 
 
 def _fail_diverged(
-    run: RunState, step: StepState, outcome: Outcome, diverged: Sequence[StepState], now: datetime
+    run: RunState, step: StepState, outcome: Outcome, names: Sequence[str], now: datetime
 ) -> None:
-    names = ", ".join(consumer.id for consumer in diverged)
     step.value = None
     error = ErrorRecord(
         type="perdure.errors.NondeterminismError",
         message=(
-            f"step {step.id} was rebuilt and gave another value than the one that {names} "
+            f"step {step.id} was rebuilt and gave another value than the one that "
+            f"{', '.join(names)} "
             "consumed. Make it deterministic or checkpoint it, or resume with "
             'on_divergence="recompute" (runs them again) or "keep" (accepts the mix)'
         ),

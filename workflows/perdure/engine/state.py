@@ -243,6 +243,7 @@ class RunState:
         donated: rows of such graphs of the run that this one was made from, by their name.
         dormant: graphs that are recorded and not part of the state, by the step that gave them:
             it is done, and nobody has asked for their steps so far.
+        readers: who reads what in those graphs from outside of them, once somebody has asked.
         extensions: what executors have to know of graphs that were recorded before.
         answered: steps that wait for another one's value, which has come.
         gone: bytes that were found missing or damaged, and have not been made again.
@@ -270,6 +271,7 @@ class RunState:
         self.donated: dict[str, list[StepRecord]] = {}
         self.answered: list[StepState] = []
         self.gone: set[Digest] = set()
+        self.readers: dict[str, list[tuple[str, StepPlan]]] | None = None
         self.extensions: list[Extend] = []
         self.dormant: dict[str, ExpansionRecord] = {}
         self.ready: dict[Shape, list[tuple[int, int, str]]] = {}
