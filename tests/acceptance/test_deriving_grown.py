@@ -316,6 +316,13 @@ def test_spin_raises_what_an_item_raises(client: Perdure, project: Project) -> N
         client.spin("a", "square[3]")
 
 
+def test_spin_of_an_item_in_a_chunk_names_the_chunk(client: Perdure, project: Project) -> None:
+    project.run("chunked")
+
+    with pytest.raises(DefinitionError, match=r"Item 1 is in the chunk square\[0:2\]"):
+        client.spin("a", "square[1]")
+
+
 def test_spin_of_an_item_that_was_taken_over_with_its_map_names_the_run_that_has_it(
     client: Perdure, project: Project
 ) -> None:

@@ -13,7 +13,7 @@ from perdure.columns import columns
 from perdure.current_code import recorded_inputs
 from perdure.engine.matching import changed_parts, family_of
 from perdure.engine.state import OPAQUE, output_steps
-from perdure.grown import grown_steps
+from perdure.grown import Grown, grown_steps
 from perdure.plan import Function, StepPlan
 from perdure.runs import Run
 from perdure.runtime import Runtime
@@ -266,7 +266,8 @@ def _found(runtime: Runtime, run: Run) -> dict[str, _Found]:
         )
         for step in run.steps()
     }
-    grown = grown_steps(runtime.store, run.record)
+    record = run.record
+    grown = grown_steps(runtime.store, record) if record.reuse_from is not None else Grown()
     for step_id, plan in grown.steps.items():
         if step_id not in found and step_id in grown.rows:
             side, value = _side_of(grown.rows[step_id])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextvars
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from perdure.chunks import map_of
 from perdure.compile import function_name
 from perdure.current_code import find_definition, prepare_today
 from perdure.eager import call_here, context_of, run_graphs
@@ -89,7 +90,8 @@ def _step_of(
         show = shell_of(runtime.settings).command("show", record.id)
         raise DefinitionError(
             f"run {record.id} has no step {step_id!r}{did_you_mean(step_id, found) or '.'} "
-            f"{_taken_over(runtime, record, step_id)}All of them: `{show}`"
+            f"{_chunk_of(found, step_id) or _taken_over(runtime, record, step_id)}"
+            f"All of them: `{show}`"
         )
     if step_id in (plan.takeover or Takeover()).given:
         raise DefinitionError(
@@ -97,6 +99,19 @@ def _step_of(
             f"in the run that this one was forked from, {record.forked_from}"
         )
     return found[step_id]
+
+
+def _chunk_of(found: Mapping[str, tuple[Plan, StepPlan]], step_id: str) -> str:
+    """Say which chunk has the item that is meant, if it is one of several in a step."""
+    name, _, label = step_id.rpartition("[")
+    if not label.removesuffix("]").isdecimal():
+        return ""
+    item = int(label.removesuffix("]"))
+    for _, step in found.values():
+        first = step.item or 0
+        if map_of(step.id) == name and first <= item < first + step.width:
+            return f"Item {item} is in the chunk {step.id}: spin that. "
+    return ""
 
 
 def _taken_over(runtime: Runtime, record: RunRecord, step_id: str) -> str:

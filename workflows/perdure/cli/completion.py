@@ -76,11 +76,15 @@ def step_ids(context: typer.Context, incomplete: str) -> Words:
 
     def read(store: RunStore) -> Words:
         from perdure.cli.naming import find_id
+        from perdure.grown import newest_graphs
         from perdure.plan import decode_plan
 
         run = store.get_run(find_id(store, str(context.params["run_id"])))
         plan = decode_plan(store.get_plan(run.plan_digest).body)
-        found = [step.id for step in plan.steps if step.id.startswith(incomplete)]
+        graphs = newest_graphs(store.list_expansions(run.id)).values()
+        plans = [plan, *(link for links in graphs for link in links)]
+        found = [step.id for each in plans for step in each.steps]
+        found = [step_id for step_id in found if step_id.startswith(incomplete)]
         return [(step_id, f"step of {run.id}") for step_id in found[:_LIMIT]]
 
     return _ask_store(context, read)
