@@ -14,6 +14,8 @@ from random import Random  # noqa: TID251 - by seed
 from typing import Any
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from tests.unit.scheduler.brute_force import SIX_ZONES
 
 from perdure_scheduler.decide import (
@@ -29,6 +31,7 @@ from perdure_scheduler.decide import (
     resume,
 )
 from perdure_scheduler.declaration import declared
+from perdure_scheduler.errors import ScheduleError
 from perdure_scheduler.schedule import Schedule
 
 YEARS = int(os.environ.get("PERDURE_TEST_YEARS", "10"))
@@ -141,9 +144,9 @@ class World:
             self.keep(decide(self.schedule, self.state, self.now, self.runs))
 
 
-def run(schedule: Schedule, seed: int) -> World:
+def run(schedule: Schedule, seed: int, until: datetime = END) -> World:
     world = World(schedule, Random(seed))
-    while world.real < END:
+    while world.real < until:
         world.step()
         world.act()
     return world
@@ -164,6 +167,19 @@ def explained(world: World) -> Iterator[tuple[datetime, TickDecision]]:
             yield at, decision
 
 
+def check(world: World) -> None:
+    """Check that each nominal time has one decision, and that runs and state agree with them."""
+    ticks = list(explained(world))
+    single = [at for at, decision in ticks if decision.count == 1]
+    assert set(single) | {row.at for row in world.rows} == set(world.ledger) - {world.state.held}
+    assert len(ticks) == len(single) + sum(row.count for row in world.rows)
+    fires = [at for at, decision in ticks if decision.verdict is Verdict.FIRE]
+    assert sorted(world.fired) == [world.schedule.run_id(at) for at in fires]
+    assert len(fires) == world.state.fired
+    deferred = [at for at, decision in ticks if decision.verdict is Verdict.DEFER]
+    assert tuple(deferred) == world.state.waiting
+
+
 @pytest.mark.parametrize("seed", range(SEEDS))
 @pytest.mark.parametrize("zone", SIX_ZONES)
 def test_each_tick_of_ten_years_is_decided_once_and_explained(zone: str, seed: int) -> None:
@@ -173,17 +189,35 @@ def test_each_tick_of_ten_years_is_decided_once_and_explained(zone: str, seed: i
 
     world = run(schedule, seed)
 
-    ticks = list(explained(world))
-    single = [at for at, decision in ticks if decision.count == 1]
-    assert set(single) | {row.at for row in world.rows} == set(world.ledger) - {world.state.held}
-    assert len(ticks) == len(single) + sum(row.count for row in world.rows)
-    fires = [at for at, decision in ticks if decision.verdict is Verdict.FIRE]
-    assert sorted(world.fired) == [schedule.run_id(at) for at in fires]
-    assert len(fires) == world.state.fired
-    deferred = [at for at, decision in ticks if decision.verdict is Verdict.DEFER]
-    assert tuple(deferred) == world.state.waiting
+    check(world)
     assert world.most_at_once <= (2 if kind == "last friday" else 1)
-    assert len(fires) > 20 * min(YEARS, 3)
+    assert world.state.fired > 20 * min(YEARS, 3)
+
+
+@given(
+    when=st.sampled_from([{"cron": "0 */2 * * *"}, {"interval": "5h"}, {"cron": "30 1,2,3 * * *"}]),
+    overlap=st.sampled_from(
+        ["skip", "queue", "queue(3)", "queue_all(9)", "cancel_running", "allow(9)"]
+    ),
+    catchup=st.sampled_from(["none", "latest", "all(1)", "all(3)", "all(9, window=1d)"]),
+    grace=st.sampled_from([None, "1m", "1h", "1d"]),
+    jitter=st.sampled_from([0, "5m", "59m"]),
+    max_runs=st.sampled_from([None, 30]),
+    seed=st.integers(0, 2**32),
+)
+@settings(max_examples=int(os.environ.get("PERDURE_TEST_POLICIES", "40")))
+def test_each_tick_is_decided_once_and_explained_under_any_policies(
+    when: dict[str, str], catchup: str, seed: int, **policies: Any
+) -> None:
+    try:
+        schedule = declared("any", **when, catchup=catchup, tz="Europe/Berlin", **policies)
+    except ScheduleError:  # a catch-up that the overlap policy would drop
+        assume(False)
+
+    world = run(schedule, seed, BEGIN + 120 * DAY)
+
+    check(world)
+    assert schedule.max_runs is None or world.state.fired <= schedule.max_runs
 
 
 @pytest.mark.parametrize(
