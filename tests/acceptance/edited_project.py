@@ -1,9 +1,9 @@
 """Runs a project again and again, edited otherwise each time, each time in a process of its own.
 
 Run as a script in an empty folder. It reads JSON, ``{"files": {name: text}, "edits": [[row, file,
-old, new], ...]}``, and prints JSON by row: what ran and what came of it when a finished run was
-taken over, and when one that had failed at its last step was run again by its id; and the result
-of a run that takes nothing over. The processes are forked from one that has imported perdure.
+old, new, inputs], ...]}``, and prints JSON by row: what ran and what came of it when a finished run
+was taken over, and when one that had failed at its last step was run again by its id; and the
+result of a run that takes nothing over. The processes are forked from one that imported perdure.
 """
 
 import json
@@ -67,16 +67,16 @@ def main() -> None:
     Path("fail").unlink()
     in_a_process(run_id="whole")
     shutil.copytree(".perdure", "kept")
-    for row, file, old, new in asked["edits"]:
+    for row, file, old, new, inputs in asked["edits"]:
         text = asked["files"].get(file, "")
         assert old in text, row
         write({**asked["files"], file: text.replace(old, new, 1)} if file else asked["files"])
         shutil.rmtree(".perdure")
         shutil.copytree("kept", ".perdure")
         what_ran()
-        reused = in_a_process(reuse="whole"), what_ran()
-        again = in_a_process(run_id="failed"), what_ran()
-        found[row] = {"reuse": reused, "same id": again, "afresh": in_a_process()}
+        reused = in_a_process(reuse="whole", **inputs), what_ran()
+        again = in_a_process(run_id="failed", **inputs), what_ran()
+        found[row] = {"reuse": reused, "same id": again, "afresh": in_a_process(**inputs)}
     print("FOUND" + json.dumps(found))
 
 

@@ -1,23 +1,26 @@
 """What runs again after an edit, row by row of the table in ``docs/howto/what-runs-again.md``.
 
-A small project is run once. For each row it is copied with its store, edited, and run again in a
-new process, taking over what has not changed. What ran is counted outside of perdure, and the
-result is compared with that of the edited project run afresh.
+A small project is run twice: once to its end, once until its last step fails. For each row it is
+edited, and run again in a new process, taking over what has not changed: of the one run into a new
+one, of the other under its id. What ran is counted outside of perdure, and the result is compared
+with that of the edited project run afresh.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "what-runs-again.md"
+DRIVER = Path(__file__).parent / "edited_project.py"
 
 FLOW = '''\
 import os
@@ -52,7 +55,7 @@ class Model(Base):
 
 
 def ran(name):
-    with open(os.environ["RAN"], "a") as file:
+    with open("ran", "a") as file:
         file.write(name + "\\n")
 
 
@@ -151,6 +154,8 @@ def item(x, k=10):
 @task
 def total(*parts):
     ran("total")
+    if os.path.exists("fail"):
+        raise ValueError("fail")
     return repr(parts)
 
 
@@ -193,7 +198,7 @@ class Edit:
     old: str = ""
     new: str = ""
     file: str = "flow.py"
-    words: list[str] = field(default_factory=list)
+    inputs: dict[str, int] = field(default_factory=dict)
 
 
 EDITS = [
@@ -261,7 +266,7 @@ EDITS = [
     Edit(
         "an input, with one more item at the end",
         ["load", *OF_LIST, "item 3", "total"],
-        words=["--n", "4"],
+        inputs={"n": 4},
     ),
     Edit(
         "items inserted at the front of a map",
@@ -269,7 +274,7 @@ EDITS = [
         "list(range(n))",
         "list(range(-1, n))",
     ),
-    Edit("a `Static` parameter that nothing uses", [], words=["--times", "2"]),
+    Edit("a `Static` parameter that nothing uses", [], inputs={"times": 2}),
     Edit(
         "a call that is inserted",
         ["helped", "total"],
@@ -290,56 +295,45 @@ UNSEEN = {"a data file that a step reads"}
 """Rows in which perdure cannot see that the result is another: the page says so."""
 
 
-def perdure(folder: Path, *words: str) -> str:
-    """Run the project and return its result."""
-    command = [sys.executable, "-m", "perdure", "run", "--executor", "inline"]
-    flags = [word for word in words if word.startswith(("--id=", "--reuse="))]
-    rest = [word for word in words if word not in flags]
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("project")
+    (folder / ".perdure").mkdir()
+    files = {"flow.py": FLOW, "prep.py": PREP, "data.txt": "one"}
+    edits = [[e.row, e.file if e.old else "", e.old, e.new, e.inputs] for e in EDITS]
     done = subprocess.run(
-        [*command, *flags, "flow.py:flow", *rest],
+        [sys.executable, "-B", DRIVER],
         cwd=folder,
-        env={**os.environ, "RAN": str(folder / "ran")},
+        env={**os.environ, "PERDURE_EXECUTOR": "inline"},
+        input=json.dumps({"files": files, "edits": edits}),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=115,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def what_ran(folder: Path) -> list[str]:
-    path = folder / "ran"
-    return sorted(path.read_text().splitlines()) if path.exists() else []
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a project that has run once, as ``one``."""
-    folder = tmp_path_factory.mktemp("project")
-    (folder / "flow.py").write_text(FLOW)
-    (folder / "prep.py").write_text(PREP)
-    (folder / "data.txt").write_text("one")
-    perdure(folder, "--id=one")
-    assert len(what_ran(folder)) == 15
-    (folder / "ran").unlink()
-    return folder
+    assert "FOUND" in done.stdout, done.stdout + done.stderr
+    rows: dict[str, Any] = json.loads(done.stdout.rpartition("FOUND")[2])
+    return rows
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=[edit.row for edit in EDITS])
 def test_after_an_edit_runs_what_it_reaches_and_nothing_else(
-    edit: Edit, project: Path, tmp_path: Path
+    edit: Edit, found: dict[str, Any]
 ) -> None:
-    folder = shutil.copytree(project, tmp_path / "edited")
-    path = folder / edit.file
-    assert edit.old in path.read_text()
-    path.write_text(path.read_text().replace(edit.old, edit.new, 1))
+    result, ran = found[edit.row]["reuse"]
 
-    result = perdure(folder, "--id=two", "--reuse=one", *edit.words)
+    assert ran == sorted(edit.ran)
+    assert result == found[edit.row]["afresh"] or edit.row in UNSEEN, "silent reuse"
 
-    assert what_ran(folder) == sorted(edit.ran)
-    if edit.ran and edit.row not in UNSEEN:
-        assert result == perdure(folder, "--id=afresh", *edit.words), "silent reuse"
+
+@pytest.mark.parametrize("edit", EDITS, ids=[edit.row for edit in EDITS])
+def test_under_the_id_of_a_failed_run_the_same_runs_and_what_had_failed(
+    edit: Edit, found: dict[str, Any]
+) -> None:
+    result, ran = found[edit.row]["same id"]
+
+    assert ran == sorted({*edit.ran, "total"})
+    assert result == found[edit.row]["afresh"] or edit.row in UNSEEN, "silent reuse"
 
 
 def test_page_has_a_row_for_each_edit() -> None:

@@ -228,7 +228,7 @@ EDITS = [
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("project")
     (folder / ".perdure").mkdir()
-    edits = [[e.row, e.file if e.old else "", e.old, e.new] for e in EDITS]
+    edits = [[e.row, e.file if e.old else "", e.old, e.new, {}] for e in EDITS]
     done = subprocess.run(
         [sys.executable, "-B", DRIVER],
         cwd=folder,
