@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import perdure
 from perdure.client import Perdure, open_store
 from perdure.errors import DefinitionError, RunFailed
 from perdure.explaining import Explanation, Verdict
@@ -450,3 +451,11 @@ def test_many_items_are_one_row_with_their_number(client: Perdure, project: Proj
     assert any(line.split()[:3] == ["square[*]", "48", "reuse"] for line in lines)
     assert any(line.split()[:2] == ["square[3]", "run"] for line in lines)
     assert len(lines) < 10
+
+
+def test_step_that_waits_is_explained_as_one(client: Perdure) -> None:
+    client.run(perdure.sleep("1ms"), run_id="slept")
+
+    foretold = client.explain("slept", verb="rerun", dag=perdure.sleep("1ms"))
+
+    assert foretold["sleep"].reason.endswith("; the run waits there")

@@ -33,6 +33,8 @@ from perdure_storage.records import RunId
 from perdure_storage.scratch import ScratchBlobs
 from perdure_storage.values import Values
 
+_WAITS = "perdure.waits:"
+"""What ids of functions begin with whose steps wait for a time, a message or other steps."""
 _HISTORY = (StepStatus.FAILED, StepStatus.CANCELLED)
 
 
@@ -285,6 +287,8 @@ def _step(
     open_choices: Mapping[str, str],
 ) -> StepExplanation:
     verdict, reason = _verdict(step, worst, best, kept, open_choices)
+    if verdict in (Verdict.RUN, Verdict.DEPENDS) and step.plan.function.startswith(_WAITS):
+        reason += "; the run waits there"
     return StepExplanation(id=step.id, verdict=verdict, reason=reason, name=family_of(step.plan))
 
 
