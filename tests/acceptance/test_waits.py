@@ -169,6 +169,21 @@ def test_deadline_of_a_sleep_is_kept_over_an_owner_that_is_lost(tmp_path: Path) 
         assert row.finished_at >= deadline
 
 
+def test_each_round_of_a_chain_is_told_something_though_its_owner_is_lost(tmp_path: Path) -> None:
+    path = str(tmp_path / "s.db")
+    with open_store(path, executor="inline") as first:
+        run = first.start(steps.hear.bind(2, []), run_id="r")
+        run.signal("word", 1)
+        wait_until(lambda: len(first.runtime.store.list_waits(RunId("r"))) == 2, 20, "no round")
+        asleep(run)
+
+    with open_store(path, executor="inline") as second:
+        run = second.resume("r")
+        run.signal("word", 2)
+
+        assert run.result() == [1, 2]
+
+
 def test_event_reaches_every_run_whose_match_it_fits(inline: Perdure) -> None:
     runs = [inline.start(steps.landing, file=file) for file in "aab"]
     for run in runs:

@@ -76,3 +76,16 @@ def orders(more: perdure.Static[int] = 5) -> str:
     for number in range(more):
         link = told.options(after=link).bind(number)
     return told.options(after=link).bind(first, second)
+
+
+@task
+def hear(rounds: int, heard: list[Any]) -> Any:
+    """Hear one word after the other, each in a round of its own."""
+    if len(heard) == rounds:
+        return heard
+    return hear.bind(rounds, with_last.bind(heard, perdure.wait_signal("word")))
+
+
+@task
+def with_last(heard: list[Any], word: Any) -> list[Any]:
+    return [*heard, word]

@@ -124,7 +124,7 @@ def graft(run: RunState, root: StepState, expansion: ExpansionRecord, plan: Plan
     prints = fingerprints(plan, {}, run.fingerprints)
     standing = {step.id for step in plan.steps if _stands(run, step.id, prints)}
     replaced = [run.steps[step.id] for step in plan.steps if step.id in run.steps.keys() - standing]
-    find_conditional(run, add_steps(run, plan, prints, besides=standing))
+    added = add_steps(run, plan, prints, besides=standing)
     for old in replaced:
         _replace(run, old, run.steps[old.id])
     root.members = tuple(step.id for step in plan.steps)
@@ -135,6 +135,8 @@ def graft(run: RunState, root: StepState, expansion: ExpansionRecord, plan: Plan
             begun, taken = run.begun.get(step.id, 0), run.taken.get(step.id, 0)
             member.generation = max(member.generation, root.generation, begun, taken + 1)
     _wait_for(root, run.steps[plan.output.step])
+    # Not before: what a choice comes after is found along the chains, to who answers now.
+    find_conditional(run, added)
     if expansion.kind == "map":
         root.items = _items(run, run.steps[plan.output.step])
     own = _match_own(run, root, plan, prints, is_first=not expansion.link)
@@ -209,7 +211,8 @@ def _match_own(
     """Match rows of the graphs that the step gave in earlier lives; what has no place is retired.
 
     A chain gives its graphs one after the other: rows that this one does not match are kept for
-    the next, until the chain has its value.
+    the next, until the chain has its value. Those of the graphs that it has given before in this
+    life are no leftovers: what a round of a loop was told is nothing to the next one.
     """
     rows = run.grown.get(root.id)
     if rows is None:
@@ -221,11 +224,13 @@ def _match_own(
     placed = run.placed.setdefault(root.id, set())
     if is_first:
         placed.clear()
+    before = placed.difference(root.members)
     placed.update(root.members)
     reuses = run.record.policy.on_change == "reuse"
-    matching = match_rows(plan, prints, rows, keep_changed=reuses)
+    free = [row for row in rows if row.step_id not in before]
+    matching = match_rows(plan, prints, free, keep_changed=reuses)
     if reuses or run.record.policy.code == "current":
-        matching = keep_edited(plan, rows, matching)
+        matching = keep_edited(plan, free, matching)
     used = {_key(row) for row in (*matching.kept.values(), *matching.adopted.values())}
     kept = {_key(row) for row in matching.kept.values()}
     retire_rows(
