@@ -430,6 +430,8 @@ class Onward(Program):
         return BY_KIND[self.kind].options(**self.options).map(items)
 
     def expect(self, env: Env, world: World) -> Any:
+        if self.kind in ("flaky", "hopeless", "gated") and "chunk" in self.options:
+            world.kinds.add("taken apart")
         source = self.parts[0].expect(env, world)
         items = source if self.parts[0].is_map else [source, self.number]
         through = [Through((Known(each),), KINDS.index(self.kind)) for each in items]
@@ -605,7 +607,35 @@ def programs(draw: st.DrawFn, depth: int = 4, names: tuple[int, ...] = ()) -> Pr
 
 
 def with_gates(program: Program) -> Program:
-    """Return the program with a step that fails until it is mended after each simple step."""
+    """Return the program with a step after each simple one that fails until it is mended."""
+    return _with("gated", program)
+
+
+def with_blobs(program: Program) -> Program:
+    """Return the program with a step after each simple one whose value is a blob."""
+    return _with("large", program)
+
+
+def _with(kind: str, program: Program) -> Program:
     if isinstance(program, Number):
-        return Through((program,), KINDS.index("gated"))
-    return replace(program, parts=tuple(map(with_gates, program.parts)))
+        return Through((program,), KINDS.index(kind))
+    return replace(program, parts=tuple(_with(kind, part) for part in program.parts))
+
+
+@st.composite
+def edits(draw: st.DrawFn, program: Program, names: tuple[int, ...] = ()) -> Program:
+    """Draw the program with one place of it changed."""
+    if not program.parts or draw(st.integers(0, 3)) == 0:
+        return draw(programs(depth=2, names=names))
+    at = draw(st.integers(0, len(program.parts) - 1))
+    inner = (*names, program.number) if isinstance(program, Let) and at == 1 else names
+    parts = list(program.parts)
+    parts[at] = draw(edits(parts[at], inner))
+    return replace(program, parts=tuple(parts))
+
+
+@st.composite
+def edited(draw: st.DrawFn) -> tuple[Program, Program]:
+    """Draw a program, and the same after an edit."""
+    program = draw(programs())
+    return program, draw(edits(program))
