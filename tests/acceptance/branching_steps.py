@@ -114,3 +114,20 @@ def plus_one(x: int) -> int:
 @workflow
 def long_loop(rounds: perdure.Static[int]) -> int:
     return perdure.loop(plus_one, 0, until=lambda x: x >= rounds, max_iterations=rounds)
+
+
+@task
+def chain(x: int) -> Any:
+    """Return a call that returns a branch with an order in it, in place of a value."""
+    return linked.bind(x)
+
+
+@task
+def linked(x: int) -> Any:
+    late = value.options(name="late", after=value.options(name="first").bind(x)).bind(x)
+    return perdure.when(x, "linked", late)
+
+
+@workflow
+def chosen_by_a_chain(x: int) -> Any:
+    return perdure.when(chain.bind(x), "yes", "no")

@@ -112,6 +112,13 @@ def test_branches_within_maps_and_returned_graphs(client: Perdure) -> None:
     assert steps.within() == [["small", 4, 6], "small"]
 
 
+@pytest.mark.parametrize(("x", "result"), [(1, "yes"), (0, "no")])
+def test_choice_waits_for_a_chain_of_returned_graphs_with_an_order_in_them(
+    inline: Perdure, x: int, result: str
+) -> None:
+    assert inline.run(steps.chosen_by_a_chain, x=x) == result
+
+
 def test_key_that_is_no_case_fails_with_the_cases(inline: Perdure) -> None:
     key = steps.value.bind("reed")
 
