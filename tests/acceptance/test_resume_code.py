@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from tests.acceptance.conftest import CommandLine
 
 HELPER = """
@@ -129,3 +130,61 @@ def test_change_in_a_helper_of_another_file_runs_the_step_that_uses_it(
     assert "6 it is" in mended.out
     assert ledger(perdure) == ["load", "check", "load", "check", "report"]
     assert "FACTOR" in perdure("why", "r", "load").out or "scale" in perdure("why", "r", "load").out
+
+
+# --- the recorded sources -------------------------------------------------------------------------
+PACKAGE = {
+    "pkg/__init__.py": "RATE = 2\n",
+    "pkg/calc.py": "from pkg import RATE\nfrom . import deep\n\n\n"
+    "def scale(x):\n    return deep.add(x) * RATE\n",
+    "pkg/deep.py": "def add(x):\n    return x + 1\n",
+    "bill.py": """
+import os
+
+from perdure import task, workflow
+from pkg.calc import scale
+
+
+@task
+def first(n: int) -> int:
+    return scale(n)
+
+
+@task
+def last(n: int) -> int:
+    if not os.path.exists(os.environ["GATE"]):
+        raise ValueError("closed")
+    import pkg.deep
+
+    return pkg.deep.add(scale(n))
+
+
+@workflow
+def bill(n: int = 3) -> int:
+    return last.bind(first.bind(n))
+""",
+}
+
+
+@pytest.mark.parametrize("target", ["bill.py", "bill:bill"])
+@pytest.mark.parametrize("checkout", ["edited", "without its files"])
+def test_recorded_sources_of_a_package_go_on_in_a_checkout_that_is(
+    checkout: str, target: str, perdure: CommandLine
+) -> None:
+    gate = perdure.folder / "gate"
+    (perdure.folder / "pkg").mkdir()
+    for name, text in PACKAGE.items():
+        perdure.write(name, text)
+    assert perdure("run", "--id", "r", target, GATE=str(gate)).code == 1
+    gate.touch()
+    if checkout == "edited":
+        edit(perdure.folder / "pkg" / "deep.py", "x + 1", "x + 1000")
+        edit(perdure.folder / "pkg" / "__init__.py", "2", "3")
+    else:
+        for name in PACKAGE:
+            (perdure.folder / name).unlink()
+
+    resumed = perdure("resume", "r", GATE=str(gate))
+
+    assert resumed.code == 0, resumed.err
+    assert resumed.out.strip() == "19"

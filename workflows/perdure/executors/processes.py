@@ -74,6 +74,7 @@ class ProcessExecutor:
     # --- the contract ---------------------------------------------------------------------------
     def open_run(self, context: CallContext) -> None:
         self._contexts[context.run_id] = context
+        self._sources.use_where_they_differ(context)
         drop_leftovers(context)
 
     def extend_run(

@@ -15,6 +15,7 @@ from pathlib import Path
 from perdure.bundle import unpack_bundle
 from perdure.calls import CallContext
 from perdure.errors import PerdureError
+from perdure.sources import find_module_file
 from perdure_storage.records import Digest
 
 _log = logging.getLogger(__name__)
@@ -43,6 +44,17 @@ class RecordedSources:
                 return False
         return True
 
+    def use_where_they_differ(self, context: CallContext) -> None:
+        """Turn a run to its recorded sources if it needs them and today's files are others.
+
+        Functions that travel by value import what they use by name, and nobody compares that: a
+        function that is imported itself is compared by the worker.
+        """
+        if context.bundle is None or all(f.value is None for f in context.functions.values()):
+            return
+        if self.use_for(context) and _is_todays(Path(self._folders[context.run_id])):
+            self.forget(context.run_id)
+
     def forget(self, run_id: str) -> None:
         """Let go of a run; its folder stays for others with the same sources."""
         self._folders.pop(run_id, None)
@@ -63,3 +75,17 @@ class RecordedSources:
             blobs = open_blobs(context.blobs_url, context.store_id)
             unpack_bundle(blobs.open(bundle, context.bundle_size), folder)
         return folder
+
+
+def _is_todays(folder: Path) -> bool:
+    """Say whether each module in a folder of recorded sources is the one that is imported here."""
+    for recorded in folder.rglob("*.py"):
+        parts = recorded.relative_to(folder).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found = find_module_file(name)
+        try:
+            if found is None or Path(found).read_bytes() != recorded.read_bytes():
+                return False
+        except OSError:
+            return False
+    return True
