@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+import msgspec
 import sqlalchemy as sa
 
 from perdure_storage.blobs import BlobRoot
@@ -13,6 +14,7 @@ from perdure_storage.database import Database, Row
 from perdure_storage.errors import RunNotFound, StoreError, StoreUnavailable, ValueDamaged
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import Digest, Place, RunId, StoredValue
+from perdure_storage.schedule_records import TickQuery
 from perdure_storage.sql_runs import SqlRunStore
 from perdure_storage.sqlite_database import SqliteDatabase
 from perdure_storage.statements import Statement
@@ -20,8 +22,10 @@ from perdure_storage.tables import blob_ref
 from perdure_storage.tables import message as message_table
 from perdure_storage.tables import plan as plan_table
 from perdure_storage.tables import run as run_table
+from perdure_storage.tables import schedule as schedule_table
 
 T = TypeVar("T")
+_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +99,8 @@ def check_store(store: SqlRunStore, blobs: BlobRoot, *, deep: bool = False) -> C
         problems += _asked(None, _read_plan, store, digest, known)
     for number in _values(store.database, message_table.c.id):
         problems += _asked(None, _read_message, store, number, known)
+    for name in _values(store.database, schedule_table.c.name):
+        problems += _asked(None, _read_schedule, store, name, known)
     # Rows before blobs: a row that was read has its blob, whoever works meanwhile.
     there = {blob.digest: blob.size_bytes for blob in blobs.survey()}
     referenced = set(map(Digest, _values(store.database, blob_ref.c.digest)))
@@ -169,6 +175,18 @@ def _read_message(store: SqlRunStore, number: int, known: _Known) -> None:
         known.note(message.value, message.run_id, f"message {number}, {message.name!r}")
 
 
+def _read_schedule(store: SqlRunStore, name: str, known: _Known) -> None:
+    schedule = store.schedules.find_schedule(name)
+    if schedule is None:  # removed since it was listed
+        return
+    for blob in schedule.blobs:
+        known.named.add(blob)
+        known.users.setdefault(blob, f"definition of schedule {name!r}")
+    query = TickQuery(schedule=name, limit=_PAGE)
+    while page := store.schedules.list_ticks(query):
+        query = msgspec.structs.replace(query, before=page[-1].at)
+
+
 def _read_plan(store: SqlRunStore, digest: Digest, known: _Known) -> None:
     try:
         plan = store.get_plan(digest)
@@ -201,6 +219,8 @@ def _still_named(store: SqlRunStore, known: _Known) -> set[Digest]:
         list(_asked(None, _read_plan, store, digest, again))
     for number in _values(store.database, message_table.c.id):
         list(_asked(None, _read_message, store, number, again))
+    for name in _values(store.database, schedule_table.c.name):
+        list(_asked(None, _read_schedule, store, name, again))
     return again.named
 
 

@@ -36,6 +36,7 @@ from perdure_storage.contract_samples import (
     ended,
     kinds,
 )
+from perdure_storage.contract_schedules import ScheduleContract, UnplannedContract
 from perdure_storage.errors import BlobsCondemned, InternalError, RunNotFound, StoreError
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.protocols import RunStore
@@ -95,9 +96,9 @@ class CreationContract:
     def test_create_run_gives_none_and_changes_nothing_when_the_id_is_taken(
         self, store: RunStore
     ) -> None:
-        first = created(store)
+        first, other = created(store), a_plan("other plan")
 
-        assert store.create_run(a_run(workflow="another"), a_plan("other plan")) is None
+        assert store.create_run(a_run(workflow="another", plan=other), other) is None
 
         assert store.get_run(_RUN) == first
         with pytest.raises(StoreError):
@@ -595,9 +596,11 @@ class RunStoreContract(
     MessageContract,
     RequestContract,
     RetentionContract,
+    ScheduleContract,
+    UnplannedContract,
     UpkeepContract,
 ):
-    """All that ``RunStore`` promises."""
+    """All that ``RunStore`` and its ``ScheduleStore`` promise."""
 
     @pytest.fixture
     def clock(self) -> ManualClock:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
+
+import msgspec
 
 from perdure_storage.boots import boot_id
 from perdure_storage.lifecycle import RunStatus, StepStatus
 from perdure_storage.protocols import RunStore
 from perdure_storage.records import (
     AttemptRecord,
+    BuiltPlan,
     Digest,
     EventRecord,
     ExpansionRecord,
@@ -26,6 +29,7 @@ from perdure_storage.records import (
     StoredValue,
     WaitRecord,
 )
+from perdure_storage.schedule_records import ScheduleChange, ScheduleRecord, TickRecord
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LEASE_S = 10.0
@@ -130,6 +134,46 @@ def a_message(run: str | None = "run", **more: Any) -> MessageRecord:
     """Return the signal ``go`` to a run, or, to none, an event of that name."""
     to = None if run is None else RunId(run)
     return MessageRecord(**{"run_id": to, "name": "go", "value": a_value(), "at": NOW, **more})
+
+
+def a_schedule(name: str = "nightly", **more: Any) -> ScheduleRecord:
+    """Return a schedule that was never stored, due at ``NOW``."""
+    facts = {"name": name, "definition": "{}", "digest": "v1:d", "state": "{}", "next_at": NOW}
+    return ScheduleRecord(**{**facts, **more})
+
+
+def a_tick(schedule: str = "nightly", at: datetime = NOW, **more: Any) -> TickRecord:
+    """Return the row of a tick that was skipped."""
+    facts = {"schedule": schedule, "at": at, "decision": "skip", "decided_at": NOW}
+    return TickRecord(**{**facts, **more})
+
+
+def an_unplanned_run(name: str = "run", **more: Any) -> RunRecord:
+    """Return a run whose plan is to be built by who claims it."""
+    return msgspec.structs.replace(a_run(name, origin="package:flow", **more), plan_digest=None)
+
+
+def built(name: str = "plan", *blobs: str, **inputs: StoredValue) -> BuiltPlan:
+    """Return what who claims a run without a plan has built for it."""
+    return BuiltPlan(plan=a_plan(name, *blobs), inputs=inputs, inputs_digest="v1:built")
+
+
+def fired(schedule: ScheduleRecord, *runs: RunRecord, **more: Any) -> ScheduleChange:
+    """Return the change of a tick at ``NOW`` that makes runs."""
+    ticks = tuple(
+        a_tick(schedule.name, NOW + timedelta(seconds=n), decision="fire", run_id=run.id)
+        for n, run in enumerate(runs)
+    )
+    mine = tuple(msgspec.structs.replace(run, schedule=schedule.name) for run in runs)
+    return ScheduleChange(**{"schedule": schedule, "ticks": ticks, "runs": mine, **more})
+
+
+def registered(store: RunStore, name: str = "nightly", **more: Any) -> ScheduleRecord:
+    """Return a schedule that was just registered."""
+    change = ScheduleChange(schedule=a_schedule(name, **more))
+    schedule = store.schedules.register(change)
+    assert schedule is not None
+    return schedule
 
 
 def by(run: RunRecord, *steps: StepRecord, **more: Any) -> RunCommit:

@@ -6,6 +6,7 @@ PerdureError
 |  |- StoreUnavailable   it does not answer now; the same call may go through later
 |  `- KeyMissing         rows are signed and the key is not there
 |- RunNotFound
+|- ScheduleNotFound
 |- RunConflict           the run is in a state in which the request makes no sense
 |- ValueDamaged          stored bytes are missing or are not the bytes that were committed
 |- ValueUnavailable      stored bytes cannot be reached now; never treated as lost
@@ -115,6 +116,23 @@ class RunNotFound(PerdureError):
         self.run_id = run_id
         self.store = store
         super().__init__(f"no run {run_id!r} in {store}{hint and '. ' + hint}")
+
+
+class ScheduleNotFound(PerdureError):
+    """No schedule of that name in the store that was asked (named in the message).
+
+    Likely:
+        It is in another store: you are in another folder, or ``--store`` is missing. Or it is
+        misspelt, or was removed.
+
+    Type:
+        ``perdure schedule ls`` lists the schedules of the store that was asked.
+    """
+
+    def __init__(self, name: str, store: str) -> None:
+        self.name = name
+        self.store = store
+        super().__init__(f"no schedule {name!r} in {store}")
 
 
 class RunConflict(PerdureError):

@@ -78,6 +78,16 @@ CRASH_POINTS: Mapping[str, str] = {
     "deliver.after": "a message is delivered, the step has its value",
     "terminal.before": "before the commit that ends a run",
     "terminal.after": "the run has ended, nobody has been told",
+    # schedules
+    "schedule.before-register": "before a schedule and its definition are written",
+    "schedule.after-register": "a schedule is registered, nobody has been told",
+    "fire.before": "what was decided about schedules is not written",
+    "fire.in-transaction": "ticks, runs and states are written, not committed",
+    "fire.after": "the runs of ticks exist, their dispatcher has not been told",
+    "schedule.before-remove": "before a schedule and its ticks are removed",
+    "schedule.after-remove": "a schedule and its ticks are gone",
+    "tick.before-forget": "before old ticks are removed",
+    "tick.after-forget": "old ticks are removed, gc has not gone on",
     # requests and upkeep
     "reset.before": "before a finished run is opened again",
     "reset.after": "a finished run is open again and has no owner",

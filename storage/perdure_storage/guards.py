@@ -6,7 +6,7 @@ then the same in memory, on SQLite and on PostgreSQL.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -14,6 +14,7 @@ import msgspec
 from perdure_storage.errors import InternalError, RunConflict, StoreError
 from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus, StepStatus, may_become
 from perdure_storage.records import (
+    BuiltPlan,
     Digest,
     MessageRecord,
     Owner,
@@ -130,7 +131,11 @@ def blobs_of_commit(commit: RunCommit) -> set[Digest]:
 
 def blobs_of_inputs(run: RunRecord) -> tuple[Digest, ...]:
     """Return the blobs that a run's inputs refer to."""
-    return tuple(v.integrity for v in run.inputs.values() if v.place is Place.BLOB)
+    return _blobs_of(run.inputs)
+
+
+def _blobs_of(inputs: Mapping[str, StoredValue]) -> tuple[Digest, ...]:
+    return tuple(v.integrity for v in inputs.values() if v.place is Place.BLOB)
 
 
 def fresh(run: RunRecord) -> RunRecord:
@@ -149,6 +154,40 @@ def fresh(run: RunRecord) -> RunRecord:
         cancel_requested=False,
         pause_requested=False,
     )
+
+
+def require_plan(run: RunRecord, plan: PlanRecord | None) -> None:
+    """Raise InternalError unless the plan is the one that the run names."""
+    require_own_plan(f"run {run.id!r}", run.plan_digest, plan)
+
+
+def require_own_plan(what: str, digest: Digest | None, plan: PlanRecord | None) -> None:
+    """Raise InternalError unless ``plan`` is the one of that digest, and None that of none."""
+    if (None if plan is None else plan.digest) != digest:
+        raise InternalError(f"{what} was to be stored with another plan than it names")
+
+
+def no_plan_yet(store: str) -> StoreError:
+    """Return the error for who asks for the plan of a run that has none."""
+    return StoreError(
+        f"that run has no plan yet in {store}: whoever drives it first builds it from its code."
+        " Start `perdure up`"
+    )
+
+
+def with_plan(run: RunRecord, built: BuiltPlan) -> RunRecord:
+    """Return a run that was made without a plan with the one that was built for it."""
+    return _replace(
+        run,
+        plan_digest=built.plan.digest,
+        inputs=built.inputs,
+        inputs_digest=built.inputs_digest,
+    )
+
+
+def blobs_of_built(built: BuiltPlan) -> tuple[Digest, ...]:
+    """Return the blobs that a built plan and its inputs refer to."""
+    return (*built.plan.blobs, *_blobs_of(built.inputs))
 
 
 def reopened(run: RunRecord, plan: PlanRecord | None, policy: RunPolicy | None) -> RunRecord:

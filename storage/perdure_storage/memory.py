@@ -18,8 +18,11 @@ from perdure_storage import guards
 from perdure_storage.clock import Clock, SystemClock
 from perdure_storage.errors import BlobsCondemned, RunNotFound, StoreError
 from perdure_storage.lifecycle import RUN_LIVE, RUN_TERMINAL, RunStatus, StepStatus
+from perdure_storage.memory_schedules import MemoryScheduleStore, Neighbours
 from perdure_storage.records import (
+    NOTHING_BUILT,
     AttemptRecord,
+    BuiltPlan,
     CommitReport,
     Digest,
     EventRecord,
@@ -101,6 +104,20 @@ class MemoryRunStore:
         self._pins: dict[str, tuple[PinRecord, frozenset[Digest]]] = {}
         self._blobs_url: str | None = None
         self._version = 0
+        self._schedules = MemoryScheduleStore(
+            self._clock,
+            Neighbours(
+                lock=self._lock,
+                url=self.url,
+                create=lambda run: self._create(run, None) is not None,
+                cancel=self._cancel_if_live,
+                runs=lambda: [kept.record for kept in self._runs.values()],
+                condemned=lambda: self._condemned,
+                plans=self._plans,
+                drop_plan=lambda digest: self._drop_plans({digest}),
+                changed=self._change,
+            ),
+        )
 
     @property
     def store_id(self) -> str:
@@ -110,18 +127,29 @@ class MemoryRunStore:
     def url(self) -> str:
         return f"memory://{self._store_id}"
 
+    @property
+    def schedules(self) -> MemoryScheduleStore:
+        return self._schedules
+
     # --- runs -------------------------------------------------------------------------------
-    def create_run(self, run: RunRecord, plan: PlanRecord) -> RunRecord | None:
+    def create_run(self, run: RunRecord, plan: PlanRecord | None) -> RunRecord | None:
+        guards.require_plan(run, plan)
         with self._lock:
-            if run.id in self._runs or run.id in self._tombstones:
-                return None
-            blobs = set(guards.blobs_of_inputs(run))
-            self._refuse_condemned(run.id, blobs | set(plan.blobs))
-            kept = _Run(record=guards.fresh(run), plans={plan.digest}, blobs=blobs)
+            return self._create(run, plan)
+
+    def _create(self, run: RunRecord, plan: PlanRecord | None) -> RunRecord | None:
+        """Make a run whose plan is given, is there, or is to be built."""
+        if run.id in self._runs or run.id in self._tombstones:
+            return None
+        blobs = set(guards.blobs_of_inputs(run))
+        self._refuse_condemned(run.id, blobs | set(() if plan is None else plan.blobs))
+        if plan is not None:
             self._plans.setdefault(plan.digest, plan)
-            self._runs[run.id] = kept
-            self._tell(kept, "submitted")
-            return self._seen(kept)
+        plans = set() if run.plan_digest is None else {run.plan_digest}
+        kept = _Run(record=guards.fresh(run), plans=plans, blobs=blobs)
+        self._runs[run.id] = kept
+        self._tell(kept, "submitted")
+        return self._seen(kept)
 
     def find_run(self, run_id: RunId) -> RunRecord | None:
         with self._lock:
@@ -141,7 +169,9 @@ class MemoryRunStore:
         chosen = sorted((r for r in found if _matches(query, r)), key=_newness, reverse=True)
         return [_replace(run, inputs={}) for run in chosen[: query.limit]]
 
-    def get_plan(self, digest: Digest) -> PlanRecord:
+    def get_plan(self, digest: Digest | None) -> PlanRecord:
+        if digest is None:
+            raise guards.no_plan_yet(self.url)
         with self._lock:
             plan = self._plans.get(digest)
         if plan is None:
@@ -196,22 +226,43 @@ class MemoryRunStore:
             return () if heartbeat is None else heartbeat.workers
 
     def claim_run(
-        self, run_id: RunId, owner: Owner, *, seen_dead: str | None = None
+        self,
+        run_id: RunId,
+        owner: Owner,
+        *,
+        seen_dead: str | None = None,
+        built: BuiltPlan | None = None,
     ) -> RunRecord | None:
         dead = () if seen_dead is None else (seen_dead,)
-        return next(iter(self.claim_runs([run_id], owner, seen_dead=dead)), None)
+        plans = {} if built is None else {run_id: built}
+        return next(iter(self.claim_runs([run_id], owner, seen_dead=dead, built=plans)), None)
 
     def claim_runs(
-        self, run_ids: Collection[RunId], owner: Owner, *, seen_dead: Collection[str] = ()
+        self,
+        run_ids: Collection[RunId],
+        owner: Owner,
+        *,
+        seen_dead: Collection[str] = (),
+        built: Mapping[RunId, BuiltPlan] = NOTHING_BUILT,
     ) -> list[RunRecord]:
         with self._lock:
-            claims = (self._claim(each, owner, seen_dead) for each in sorted(set(run_ids)))
-            return [run for run in claims if run is not None]
+            free = [each for each in sorted(set(run_ids)) if self._may_claim(each, seen_dead)]
+            unplanned = [each for each in free if self._runs[each].record.plan_digest is None]
+            to_build = [each for each in unplanned if each in built]
+            for each in to_build:
+                self._refuse_condemned(each, set(guards.blobs_of_built(built[each])))
+            for each in to_build:
+                self._build(self._runs[each], built[each])
+            waiting = set(unplanned) - set(to_build)
+            return [self._claim(self._runs[each], owner) for each in free if each not in waiting]
 
-    def _claim(self, run_id: RunId, owner: Owner, seen_dead: Collection[str]) -> RunRecord | None:
-        kept = self._runs.get(run_id)
-        if kept is None or not self._may_claim(kept.record, seen_dead):
-            return None
+    def _build(self, kept: _Run, built: BuiltPlan) -> None:
+        self._plans.setdefault(built.plan.digest, built.plan)
+        kept.plans.add(built.plan.digest)
+        kept.record = guards.with_plan(kept.record, built)
+        kept.blobs.update(guards.blobs_of_inputs(kept.record))
+
+    def _claim(self, kept: _Run, owner: Owner) -> RunRecord:
         old = kept.record
         self._set(
             kept,
@@ -361,7 +412,16 @@ class MemoryRunStore:
             if not kept.record.cancel_requested:
                 self._set(kept, cancel_requested=True)
                 self._tell(kept, "cancel requested")
+                if kept.record.plan_digest is None:
+                    now = self._clock.now()
+                    self._set(kept, status=RunStatus.CANCELLED, finished_at=now)
+                    self._tell(kept, "cancelled")
             return self._seen(kept)
+
+    def _cancel_if_live(self, run_id: RunId) -> None:
+        kept = self._runs.get(run_id)
+        if kept is not None and kept.record.status in RUN_LIVE:
+            self.request_cancel(run_id)
 
     def request_pause(self, run_id: RunId, paused: bool) -> RunRecord:
         with self._lock:
@@ -500,6 +560,9 @@ class MemoryRunStore:
 
     def _set(self, kept: _Run, **changes: object) -> None:
         kept.record = _replace(kept.record, **changes)
+        self._change()
+
+    def _change(self) -> None:
         self._version += 1
 
     def _tell(self, kept: _Run, kind: str, detail: dict[str, object] | None = None) -> None:
@@ -528,9 +591,11 @@ class MemoryRunStore:
             return False
         return run.cancel_requested or guards.is_due(run, now)
 
-    def _may_claim(self, run: RunRecord, seen_dead: Collection[str]) -> bool:
-        if run.status in RUN_TERMINAL:
+    def _may_claim(self, run_id: RunId, seen_dead: Collection[str]) -> bool:
+        kept = self._runs.get(run_id)
+        if kept is None or kept.record.status in RUN_TERMINAL:
             return False
+        run = kept.record
         return not self._is_driven(run) or guards.token_of(run) in seen_dead
 
     def _is_unheard(self, kept: _Run, heard: int) -> bool:
@@ -614,7 +679,8 @@ class MemoryRunStore:
 
     def _drop_plans(self, plans: set[Digest]) -> None:
         for digest in plans:
-            if not any(digest in kept.plans for kept in self._runs.values()):
+            is_of_run = any(digest in kept.plans for kept in self._runs.values())
+            if not is_of_run and not self._schedules.holds_plan(digest):
                 del self._plans[digest]
 
     def _takers(self, run_id: RunId) -> list[RunId]:
@@ -637,6 +703,7 @@ class MemoryRunStore:
                 yield from guards.blobs_of_value(message.value)
         for digest in {digest for kept in staying for digest in kept.plans}:
             yield from self._plans[digest].blobs
+        yield from self._schedules.held()
 
 
 def _newness(run: RunRecord) -> tuple[datetime, RunId]:
@@ -647,6 +714,7 @@ def _matches(query: RunQuery, run: RunRecord) -> bool:
     return (
         (not query.status or guards.shows_as(run) & set(query.status) != set())
         and (query.workflow is None or run.workflow == query.workflow)
+        and (query.schedule is None or run.schedule == query.schedule)
         and query.tags.items() <= run.tags.items()
         and (query.since is None or run.created_at >= query.since)
         and run.id.startswith(query.id_prefix)

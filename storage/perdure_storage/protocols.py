@@ -18,8 +18,10 @@ from typing import Protocol
 
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.records import (
+    NOTHING_BUILT,
     AttemptRecord,
     Buffer,
+    BuiltPlan,
     CommitReport,
     Digest,
     EventRecord,
@@ -41,6 +43,7 @@ from perdure_storage.records import (
     StoredValue,
     WaitRecord,
 )
+from perdure_storage.schedule_protocol import ScheduleStore
 
 
 class RunStore(Protocol):
@@ -56,16 +59,22 @@ class RunStore(Protocol):
         """Return where the store is, without credentials, for messages."""
         ...
 
+    @property
+    def schedules(self) -> ScheduleStore:
+        """Return the schedules of the same database."""
+        ...
+
     # --- runs -------------------------------------------------------------------------------
-    def create_run(self, run: RunRecord, plan: PlanRecord) -> RunRecord | None:
-        """Insert a QUEUED run with its plan and blob references.
+    def create_run(self, run: RunRecord, plan: PlanRecord | None) -> RunRecord | None:
+        """Insert a QUEUED run with its plan, if it has one yet, and blob references.
 
         Guard: no run, and no tombstone, has this id. Returns the row, or None if the id is
         taken (the caller then reads the run and applies the rules for existing ids; if there is
         none to read, the id was deleted and what it left is not all gone yet).
         After it returned the run exists, whatever dies. Ownership, epoch, sequence and requests
         start from nothing, whatever ``run`` says. Raises BlobsCondemned if inputs or plan name
-        blobs that gc is taking: nothing was made, put them again.
+        blobs that gc is taking: nothing was made, put them again; InternalError if ``plan`` is not
+        the one that the run names.
         """
         ...
 
@@ -81,8 +90,11 @@ class RunStore(Protocol):
         """Return a page of runs, newest first, by (created_at, id). ``inputs`` are left empty."""
         ...
 
-    def get_plan(self, digest: Digest) -> PlanRecord:
-        """Return the plan. Raises StoreError if it is not there."""
+    def get_plan(self, digest: Digest | None) -> PlanRecord:
+        """Return the plan. Raises StoreError if it is not there.
+
+        None, which a run without a plan has, is of no plan that is there.
+        """
         ...
 
     def claimable(self, limit: int = 100, *, besides: str | None = None) -> list[RunRecord]:
@@ -123,9 +135,17 @@ class RunStore(Protocol):
         ...
 
     def claim_run(
-        self, run_id: RunId, owner: Owner, *, seen_dead: str | None = None
+        self,
+        run_id: RunId,
+        owner: Owner,
+        *,
+        seen_dead: str | None = None,
+        built: BuiltPlan | None = None,
     ) -> RunRecord | None:
         """Take a live, unowned run: set the owner, epoch + 1, RUNNING.
+
+        A run without a plan gets that of ``built``, with its inputs, in the same transaction; it
+        is not to be had without. One that has a plan keeps it. Raises BlobsCondemned.
 
         A PAUSED run stays PAUSED while its pause request stands (it is taken to be cancelled).
 
@@ -137,7 +157,12 @@ class RunStore(Protocol):
         ...
 
     def claim_runs(
-        self, run_ids: Collection[RunId], owner: Owner, *, seen_dead: Collection[str] = ()
+        self,
+        run_ids: Collection[RunId],
+        owner: Owner,
+        *,
+        seen_dead: Collection[str] = (),
+        built: Mapping[RunId, BuiltPlan] = NOTHING_BUILT,
     ) -> list[RunRecord]:
         """Take those of these runs that ``claim_run`` would take, in one transaction.
 
@@ -247,6 +272,8 @@ class RunStore(Protocol):
     # --- requests from anyone ----------------------------------------------------------------
     def request_cancel(self, run_id: RunId) -> RunRecord:
         """Mark the intent; the owner, or the next claimer, ends the run.
+
+        A run without a plan has nothing under way: it is CANCELLED at once.
 
         Raises RunNotFound; RunConflict if the run is terminal (it says as what).
         """

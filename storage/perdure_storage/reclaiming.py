@@ -11,6 +11,8 @@ from perdure_storage.collection import reclaim
 from perdure_storage.errors import BlobsCondemned, PerdureError
 from perdure_storage.protocols import RunStore
 from perdure_storage.records import CommitReport, Digest, MessageRecord, RunCommit
+from perdure_storage.schedule_protocol import ScheduleStore
+from perdure_storage.schedule_records import FireReport, ScheduleChange
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -30,7 +32,7 @@ def reclaiming(store: RunStore, blobs: BlobRoot) -> RunStore:
 
 
 class _Reclaiming:
-    """Everything that the store below does; four methods try twice."""
+    """Everything that the store below does; what names blobs tries twice."""
 
     def __init__(self, below: RunStore, blobs: BlobRoot) -> None:
         self._below = below
@@ -41,6 +43,16 @@ class _Reclaiming:
 
     def create_run(self, *args: Any, **kwargs: Any) -> Any:
         return self._twice(lambda: self._below.create_run(*args, **kwargs))
+
+    def claim_run(self, *args: Any, **kwargs: Any) -> Any:
+        return self._twice(lambda: self._below.claim_run(*args, **kwargs))
+
+    def claim_runs(self, *args: Any, **kwargs: Any) -> Any:
+        return self._twice(lambda: self._below.claim_runs(*args, **kwargs))
+
+    @property
+    def schedules(self) -> ScheduleStore:
+        return cast(ScheduleStore, _ReclaimingSchedules(self._below, self._blobs))
 
     def reset_run(self, *args: Any, **kwargs: Any) -> Any:
         return self._twice(lambda: self._below.reset_run(*args, **kwargs))
@@ -65,17 +77,57 @@ class _Reclaiming:
         )
 
     def _twice(self, ask: Callable[[], T]) -> T:
-        try:
-            return ask()
-        except BlobsCondemned as error:
-            if not self._reclaim(error.digests):
-                raise
-        return ask()
+        return _twice(ask, self._below, self._blobs)
 
     def _reclaim(self, digests: Iterable[str]) -> bool:
-        try:
-            return reclaim(self._below, self._blobs, map(Digest, digests))
-        except PerdureError as error:
-            # The refusal stands, and says what is to be done; this is only why.
-            logger.warning("could not take condemned blobs back: %s", error)
-            return False
+        return _take_back(self._below, self._blobs, digests)
+
+
+class _ReclaimingSchedules:
+    """Everything that the schedules below do; what names blobs tries twice."""
+
+    def __init__(self, runs: RunStore, blobs: BlobRoot) -> None:
+        self._runs = runs
+        self._below = runs.schedules
+        self._blobs = blobs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._below, name)
+
+    def register(self, *args: Any, **kwargs: Any) -> Any:
+        return _twice(lambda: self._below.register(*args, **kwargs), self._runs, self._blobs)
+
+    def fire(self, batch: Sequence[ScheduleChange]) -> FireReport:
+        report = self._below.fire(batch)
+        mine = {
+            name
+            for name, refusal in report.refused.items()
+            if refusal.kind == "condemned" and _take_back(self._runs, self._blobs, refusal.digests)
+        }
+        if not mine:
+            return report
+        again = self._below.fire([change for change in batch if change.schedule.name in mine])
+        others = {name: r for name, r in report.refused.items() if name not in mine}
+        return FireReport(
+            fired={**report.fired, **again.fired},
+            refused={**others, **again.refused},
+            made=(*report.made, *again.made),
+        )
+
+
+def _twice(ask: Callable[[], T], store: RunStore, blobs: BlobRoot) -> T:
+    try:
+        return ask()
+    except BlobsCondemned as error:
+        if not _take_back(store, blobs, error.digests):
+            raise
+    return ask()
+
+
+def _take_back(store: RunStore, blobs: BlobRoot, digests: Iterable[str]) -> bool:
+    try:
+        return reclaim(store, blobs, map(Digest, digests))
+    except PerdureError as error:
+        # The refusal stands, and says what is to be done; this is only why.
+        logger.warning("could not take condemned blobs back: %s", error)
+        return False

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, NewType
 
 import msgspec
@@ -127,6 +128,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One durable execution of a plan.
 
     Attributes:
+        plan_digest: names its plan; None until who claims it has built that from ``origin``.
         origin: entry point that can make the plan again, ``"package.module:workflow"`` or
             ``"/path/file.py:workflow"``; None if nothing can.
         inputs: the workflow's arguments by parameter name, defaults included.
@@ -139,12 +141,13 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
         takeovers: claims in a row that followed a dead owner without a new commit since.
         seq: commit sequence number of the newest step row or event.
         wake_at: when a WAITING run has something to do.
+        schedule: whose tick made it.
     """
 
     id: RunId
     workflow: str
     status: RunStatus
-    plan_digest: Digest
+    plan_digest: Digest | None
     origin: str | None = None
     inputs: dict[str, StoredValue] = {}
     inputs_digest: str = ""
@@ -170,6 +173,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     wake_at: datetime | None = None
     cancel_requested: bool = False
     pause_requested: bool = False
+    schedule: str | None = None
 
 
 class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -243,6 +247,24 @@ class PlanRecord(msgspec.Struct, frozen=True, kw_only=True):
     digest: Digest
     body: bytes
     blobs: tuple[Digest, ...] = ()
+
+
+class BuiltPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run that was made without a plan gets with its first claim.
+
+    Attributes:
+        plan: built from the run's ``origin`` as it is today.
+        inputs: the run's own, checked against that code, defaults included.
+        inputs_digest: digest over their value digests.
+    """
+
+    plan: PlanRecord
+    inputs: dict[str, StoredValue]
+    inputs_digest: str
+
+
+NOTHING_BUILT: Mapping[RunId, BuiltPlan] = MappingProxyType({})
+"""For who claims runs that all have their plans."""
 
 
 class ExpansionRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -465,6 +487,7 @@ class RunQuery(msgspec.Struct, frozen=True, kw_only=True):
 
     status: tuple[RunStatus, ...] = ()
     workflow: str | None = None
+    schedule: str | None = None
     tags: dict[str, str] = {}
     since: datetime | None = None
     id_prefix: str = ""

@@ -120,6 +120,7 @@ class RunRows:
             to_us(run.wake_at),
             run.cancel_requested,
             run.pause_requested,
+            run.schedule,
             inputs,
             self._sign(run.id, run.plan_digest, run.origin, run.inputs_digest, inputs),
         ]
@@ -178,6 +179,7 @@ class RunRows:
             wake_at=from_us(row[26]),
             cancel_requested=bool(row[27]),
             pause_requested=bool(row[28]),
+            schedule=row[29],
         )
 
     def _unpack_error(
@@ -193,7 +195,7 @@ class RunRows:
     def _sign(
         self,
         run_id: RunId,
-        plan_digest: Digest,
+        plan_digest: Digest | None,
         origin: str | None,
         inputs_digest: str,
         inputs: bytes,

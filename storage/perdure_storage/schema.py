@@ -54,7 +54,9 @@ class Schema:
         return self.revisions[self.revisions.index(revision) + 1 :]
 
 
-CURRENT = Schema(Path(__file__).parent / "migrations", ("0001", "0002", "0003", "0004", "0005"))
+CURRENT = Schema(
+    Path(__file__).parent / "migrations", ("0001", "0002", "0003", "0004", "0005", "0006")
+)
 
 _VERSION = sa.Table(
     "alembic_version",

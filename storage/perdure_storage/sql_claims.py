@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from perdure_storage import guards
 from perdure_storage.clock import Clock
 from perdure_storage.database import Database, Transaction
 from perdure_storage.faults import crash_point
 from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus
-from perdure_storage.records import EventRecord, Owner, Release, RunId, RunRecord
+from perdure_storage.records import BuiltPlan, EventRecord, Owner, Release, RunId, RunRecord
 from perdure_storage.rows import RunRows, pack_event, pack_owner, to_us
 from perdure_storage.signing import Signer
+from perdure_storage.sql_creation import RUN_COLUMNS, Creation
 from perdure_storage.sql_messages import Messages
 from perdure_storage.statements import Statement
 
@@ -24,41 +25,58 @@ class Claims:
         clock: wall time.
         signer: checks rows, or None.
         messages: of the same database.
+        creation: writes plans that are built with a claim.
     """
 
     def __init__(
-        self, database: Database, clock: Clock, signer: Signer | None, messages: Messages
+        self,
+        database: Database,
+        clock: Clock,
+        signer: Signer | None,
+        messages: Messages,
+        creation: Creation,
     ) -> None:
         self._database = database
         self._statements = database.statements
         self._clock = clock
         self._runs = RunRows(signer)
         self._messages = messages
+        self._creation = creation
 
     def claim_run(
-        self, run_id: RunId, owner: Owner, seen_dead: Collection[str]
+        self, run_id: RunId, owner: Owner, seen_dead: Collection[str], built: BuiltPlan | None
     ) -> RunRecord | None:
         """Take one run, as ``RunStore.claim_run`` says."""
+        plans = {} if built is None else {run_id: built}
         crash_point("claim.before")
-        runs = self._database.write(lambda t: self._claim_run(t, run_id, owner, seen_dead))
+        runs = self._database.write(lambda t: self._claim_run(t, run_id, owner, seen_dead, plans))
         crash_point("claim.after")
         return runs[0] if runs else None
 
     def claim_runs(
-        self, run_ids: Collection[RunId], owner: Owner, seen_dead: Collection[str]
+        self,
+        run_ids: Collection[RunId],
+        owner: Owner,
+        seen_dead: Collection[str],
+        built: Mapping[RunId, BuiltPlan],
     ) -> list[RunRecord]:
         """Take runs, as ``RunStore.claim_runs`` says."""
         crash_point("claim.before")
-        runs = self._database.write(lambda t: self._claim_runs(t, run_ids, owner, seen_dead))
+        runs = self._database.write(lambda t: self._claim_runs(t, run_ids, owner, seen_dead, built))
         crash_point("claim.after")
         return runs
 
     def _claim_run(
-        self, transaction: Transaction, run_id: RunId, owner: Owner, seen_dead: Collection[str]
+        self,
+        transaction: Transaction,
+        run_id: RunId,
+        owner: Owner,
+        seen_dead: Collection[str],
+        built: Mapping[RunId, BuiltPlan],
     ) -> list[RunRecord]:
         if self._statements.lock_run is not None:
             transaction.row(self._statements.lock_run, run_id=run_id)
-        return self._claim_locked(transaction, [run_id], owner, seen_dead)
+        return self._claim_locked(transaction, [run_id], owner, seen_dead, built)
 
     def _claim_runs(
         self,
@@ -66,12 +84,13 @@ class Claims:
         run_ids: Collection[RunId],
         owner: Owner,
         seen_dead: Collection[str],
+        built: Mapping[RunId, BuiltPlan],
     ) -> list[RunRecord]:
         lock = self._statements.lock_free_runs
         if lock is not None:
             listed = self._statements.id_list(list(run_ids))
             run_ids = [row[0] for row in transaction.rows(lock, ids=listed)]
-        return self._claim_locked(transaction, run_ids, owner, seen_dead)
+        return self._claim_locked(transaction, run_ids, owner, seen_dead, built)
 
     def _claim_locked(
         self,
@@ -79,14 +98,30 @@ class Claims:
         run_ids: Collection[RunId],
         owner: Owner,
         seen_dead: Collection[str],
+        built: Mapping[RunId, BuiltPlan],
     ) -> list[RunRecord]:
         found = self._find(transaction, run_ids)
-        free = [run for run in found if _is_free(run, seen_dead)]
+        free = [run for run in found if _is_free(run, seen_dead) and _has_plan(run, built)]
+        for run in free:
+            if run.plan_digest is None:
+                self._build(transaction, run, built[run.id])
         claim = self._statements.update_run(*_CLAIMING)
         transaction.insert(claim, [self._claimed(claim, run, owner) for run in free])
         transaction.insert(self._statements.insert_event, [self._told(run, owner) for run in free])
         # Read again, because the database judges whether the lease of the new owner stands.
         return self._find(transaction, [run.id for run in free])
+
+    def _build(self, transaction: Transaction, run: RunRecord, built: BuiltPlan) -> None:
+        """Give a run the plan that was built for it, and the inputs that come with that."""
+        self._creation.refuse_condemned(transaction, run.id, guards.blobs_of_built(built))
+        self._creation.put_plan(transaction, built.plan)
+        transaction.insert(self._statements.insert_plan_ref, [(run.id, built.plan.digest)])
+        planned = guards.with_plan(run, built)
+        self._creation.refer(transaction, "run", run.id, guards.blobs_of_inputs(planned))
+        # Plan and inputs are under the run's signature.
+        row = dict(zip(RUN_COLUMNS, self._runs.pack(planned), strict=True))
+        given = {name: row[name] for name in _BUILDING}
+        transaction.run(self._statements.update_run(*_BUILDING), run_id=run.id, **given)
 
     def _find(self, transaction: Transaction, run_ids: Collection[RunId]) -> list[RunRecord]:
         listed = self._statements.id_list(list(run_ids))
@@ -169,6 +204,11 @@ def _is_free(run: RunRecord, seen_dead: Collection[str]) -> bool:
     return not run.lease_live or guards.token_of(run) in seen_dead
 
 
+def _has_plan(run: RunRecord, built: Mapping[RunId, BuiltPlan]) -> bool:
+    """Say whether a run has its plan, or gets it with this claim."""
+    return run.plan_digest is not None or run.id in built
+
+
 def _is_held(run: RunRecord, state: tuple[str, str | None, int] | None) -> bool:
     if state is None:
         return False
@@ -177,4 +217,5 @@ def _is_held(run: RunRecord, state: tuple[str, str | None, int] | None) -> bool:
 
 
 _CLAIMING = ("status", "owner", "owner_token", "epoch", "takeovers", "started_at_us", "seq")
+_BUILDING = ("plan_digest", "inputs", "inputs_digest", "mac")
 _RELEASING = ("status", "wake_at_us", "owner", "owner_token")

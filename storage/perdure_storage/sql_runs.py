@@ -9,19 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from operator import attrgetter
-from typing import Any
 
 import msgspec
 
 from perdure_storage import guards
 from perdure_storage.clock import Clock
 from perdure_storage.database import Database, RowRefused, Transaction
-from perdure_storage.errors import BlobsCondemned, PerdureError, RunNotFound, StoreError
+from perdure_storage.errors import PerdureError, RunNotFound, StoreError
 from perdure_storage.faults import crash_point
 from perdure_storage.leases import microseconds
-from perdure_storage.lifecycle import RunStatus
+from perdure_storage.lifecycle import RunStatus, is_terminal
 from perdure_storage.records import (
+    NOTHING_BUILT,
     AttemptRecord,
+    BuiltPlan,
     CommitReport,
     Digest,
     EventRecord,
@@ -51,7 +52,6 @@ from perdure_storage.rows import (
     RunRows,
     StepRows,
     from_us,
-    pack_event,
     pack_owner,
     pack_processes,
     to_us,
@@ -61,11 +61,12 @@ from perdure_storage.rows import (
 )
 from perdure_storage.signing import Signer
 from perdure_storage.sql_claims import Claims
-from perdure_storage.sql_commits import Commits, find_condemned
+from perdure_storage.sql_commits import Commits
+from perdure_storage.sql_creation import RUN_COLUMNS, Creation
 from perdure_storage.sql_histories import Histories
 from perdure_storage.sql_messages import Messages
+from perdure_storage.sql_schedules import SqlScheduleStore
 from perdure_storage.sql_upkeep import Upkeep
-from perdure_storage.tables import run as run_table
 
 _replace = msgspec.structs.replace
 
@@ -73,7 +74,6 @@ DEAD_KEPT_S = 86_400.0
 """How long the row of a dead coordinator that owns nothing stays, for whoever looks for it."""
 
 _LAST = "\U0010ffff"
-_RUN_COLUMNS = tuple(column.name for column in run_table.c)
 
 
 class _IdTaken(PerdureError):
@@ -102,11 +102,15 @@ class SqlRunStore:
         self._attempts = AttemptRows(signer)
         self._expansions = ExpansionRows(signer)
         self._plans = PlanRows(signer)
+        self._creation = Creation(database, clock, signer)
         self._commits = Commits(database, clock, signer)
         self._messages = Messages(database, clock, signer, self._require)
-        self._claims = Claims(database, clock, signer, self._messages)
+        self._claims = Claims(database, clock, signer, self._messages, self._creation)
         self._histories = Histories(database, signer)
         self._upkeep = Upkeep(database, clock)
+        self._schedules = SqlScheduleStore(
+            database, clock, signer, self._creation, self._cancel_if_live, self._changed
+        )
         self._own_changes = 0
 
     @property
@@ -118,20 +122,25 @@ class SqlRunStore:
         return self._database.url
 
     @property
+    def schedules(self) -> SqlScheduleStore:
+        return self._schedules
+
+    @property
     def database(self) -> Database:
         """Return the database, for who looks after it: checks and backups."""
         return self._database
 
     # --- runs --------------------------------------------------------------------------------
-    def create_run(self, run: RunRecord, plan: PlanRecord) -> RunRecord | None:
+    def create_run(self, run: RunRecord, plan: PlanRecord | None) -> RunRecord | None:
+        guards.require_plan(run, plan)
         made = _replace(guards.fresh(run), seq=1)
         try:
-            row, plan_row = self._runs.pack(made), self._plans.pack(plan)
+            self._runs.pack(made)
         except (UnicodeEncodeError, OverflowError, TypeError) as error:
             raise StoreError(f"run {run.id!r} cannot be stored: {error}") from error
         crash_point("run.before-insert")
         try:
-            self._database.write(lambda t: self._create(t, made, row, plan, plan_row))
+            self._database.write(lambda t: self._create(t, made, plan))
         except _IdTaken:
             return None
         except RowRefused as error:
@@ -140,39 +149,10 @@ class SqlRunStore:
         self._own_changes += 1
         return made
 
-    def _create(
-        self,
-        transaction: Transaction,
-        run: RunRecord,
-        row: list[Any],
-        plan: PlanRecord,
-        plan_row: list[Any],
-    ) -> None:
-        self._require_free(transaction, run.id)
-        others = [other for other in (run.parent, run.reuse_from) if other is not None]
-        if others:
-            ids = self._statements.id_list(others)
-            transaction.rows(self._statements.share_runs, ids=ids)
-        blobs = guards.blobs_of_inputs(run)
-        self._refuse_condemned(transaction, run.id, (*plan.blobs, *blobs))
-        self._put_plan(transaction, plan, plan_row)
-        columns = dict(zip(_RUN_COLUMNS, row, strict=True))
-        if transaction.row(self._statements.insert_run, **columns) is None:
-            # Somebody was faster, between the look and the insert.
+    def _create(self, transaction: Transaction, run: RunRecord, plan: PlanRecord | None) -> None:
+        if not self._creation.create(transaction, run, plan):
             raise _IdTaken(run.id)
-        self._refer(transaction, "run", run.id, blobs)
-        transaction.insert(self._statements.insert_plan_ref, [(run.id, plan.digest)])
-        self._tell(transaction, run.id, run.seq, "submitted")
         self._database.announce(transaction)
-
-    def _require_free(self, transaction: Transaction, run_id: RunId) -> None:
-        looks = (self._statements.find_tombstone, self._statements.find_run)
-        if any(transaction.row(look, run_id=run_id) is not None for look in looks):
-            raise _IdTaken(run_id)
-
-    def _put_plan(self, transaction: Transaction, plan: PlanRecord, row: list[Any]) -> None:
-        transaction.insert(self._statements.insert_plan, [row])
-        self._refer(transaction, "plan", plan.digest, plan.blobs)
 
     def find_run(self, run_id: RunId) -> RunRecord | None:
         row = self._database.read(lambda t: t.row(self._statements.find_run, run_id=run_id))
@@ -203,6 +183,7 @@ class SqlRunStore:
     def _filters(self, query: RunQuery) -> dict[str, object]:
         given: dict[str, object] = {
             "workflow": query.workflow,
+            "schedule": query.schedule,
             "since_us": to_us(query.since),
             "prefix": query.id_prefix,
             "prefix_end": query.id_prefix + _LAST,
@@ -211,7 +192,9 @@ class SqlRunStore:
             given |= {f"tag{number}_name": name, f"tag{number}_value": value}
         return given
 
-    def get_plan(self, digest: Digest) -> PlanRecord:
+    def get_plan(self, digest: Digest | None) -> PlanRecord:
+        if digest is None:
+            raise guards.no_plan_yet(self.url)
         row = self._database.read(lambda t: t.row(self._statements.get_plan, digest=digest))
         if row is None:
             raise StoreError(
@@ -277,15 +260,25 @@ class SqlRunStore:
         return () if row is None else unpack_processes(row[0])
 
     def claim_run(
-        self, run_id: RunId, owner: Owner, *, seen_dead: str | None = None
+        self,
+        run_id: RunId,
+        owner: Owner,
+        *,
+        seen_dead: str | None = None,
+        built: BuiltPlan | None = None,
     ) -> RunRecord | None:
         dead = () if seen_dead is None else (seen_dead,)
-        return self._claims.claim_run(run_id, owner, dead)
+        return self._claims.claim_run(run_id, owner, dead, built)
 
     def claim_runs(
-        self, run_ids: Collection[RunId], owner: Owner, *, seen_dead: Collection[str] = ()
+        self,
+        run_ids: Collection[RunId],
+        owner: Owner,
+        *,
+        seen_dead: Collection[str] = (),
+        built: Mapping[RunId, BuiltPlan] = NOTHING_BUILT,
     ) -> list[RunRecord]:
-        return self._claims.claim_runs(run_ids, owner, seen_dead)
+        return self._claims.claim_runs(run_ids, owner, seen_dead, built)
 
     def release_run(
         self, run: RunRecord, *, to: RunStatus, wake_at: datetime | None = None, heard: int = 0
@@ -366,10 +359,33 @@ class SqlRunStore:
         guards.require_live(run_id, old.status, "cancel")
         if old.cancel_requested:
             return old
-        self._update(transaction, run_id, cancel_requested=True, seq=old.seq + 1)
-        self._tell(transaction, run_id, old.seq + 1, "cancel requested")
+        asked = _replace(old, cancel_requested=True, seq=old.seq + 1)
+        self._update(transaction, run_id, cancel_requested=True, seq=asked.seq)
+        self._creation.tell(transaction, run_id, asked.seq, "cancel requested")
         self._database.announce(transaction)
-        return _replace(old, cancel_requested=True, seq=old.seq + 1)
+        return asked if asked.plan_digest is not None else self._end_unplanned(transaction, asked)
+
+    def _end_unplanned(self, transaction: Transaction, run: RunRecord) -> RunRecord:
+        ended = _replace(
+            run,
+            status=RunStatus.CANCELLED,
+            finished_at=self._clock.now(),
+            seq=run.seq + 1,
+        )
+        self._update(
+            transaction,
+            run.id,
+            status=ended.status.value,
+            finished_at_us=to_us(ended.finished_at),
+            seq=ended.seq,
+        )
+        self._creation.tell(transaction, run.id, ended.seq, "cancelled")
+        return ended
+
+    def _cancel_if_live(self, transaction: Transaction, run_id: RunId) -> None:
+        run = self._lock(transaction, run_id)
+        if run is not None and not is_terminal(run.status):
+            self._cancel(transaction, run_id)
 
     def request_pause(self, run_id: RunId, paused: bool) -> RunRecord:
         crash_point("pause.before")
@@ -387,7 +403,7 @@ class SqlRunStore:
         if old.pause_requested != paused:
             self._update(transaction, run_id, pause_requested=paused, seq=old.seq + 1)
             kind = "pause requested" if paused else "pause cleared"
-            self._tell(transaction, run_id, old.seq + 1, kind)
+            self._creation.tell(transaction, run_id, old.seq + 1, kind)
         self._database.announce(transaction)
         return self._require(transaction, run_id)
 
@@ -430,16 +446,18 @@ class SqlRunStore:
         new = _replace(reopen(old), seq=old.seq + 1)
         blobs = guards.blobs_of_inputs(new)
         of_plan = () if plan is None else plan.blobs
-        self._refuse_condemned(transaction, run_id, (*of_plan, *blobs))
+        self._creation.refuse_condemned(transaction, run_id, (*of_plan, *blobs))
         if plan is not None:
-            self._put_plan(transaction, plan, self._plans.pack(plan))
+            self._creation.put_plan(transaction, plan)
             transaction.insert(self._statements.insert_plan_ref, [(run_id, plan.digest)])
-        self._refer(transaction, "run", run_id, blobs)
+        self._creation.refer(transaction, "run", run_id, blobs)
         # The whole row, because the plan is under the run's signature.
-        changed = dict(zip(_RUN_COLUMNS, self._runs.pack(new), strict=True))
+        changed = dict(zip(RUN_COLUMNS, self._runs.pack(new), strict=True))
         self._update(transaction, run_id, **{name: changed[name] for name in _REOPENING})
         transaction.run(self._statements.close_failures, of_run=run_id)
-        self._tell(transaction, run_id, new.seq, "reset", guards.reset_detail(old, plan, reason))
+        self._creation.tell(
+            transaction, run_id, new.seq, "reset", guards.reset_detail(old, plan, reason)
+        )
         self._database.announce(transaction)
         return _replace(new, lease_live=False)
 
@@ -461,17 +479,7 @@ class SqlRunStore:
         for statement in statements.delete_of_run:
             transaction.run(statement, run_id=run_id)
         transaction.insert(statements.insert_tombstone, [(run_id, to_us(self._clock.now()))])
-        self._drop_unused(transaction, plans)
-
-    def _drop_unused(self, transaction: Transaction, plans: list[Digest]) -> None:
-        """Remove the plans that no run has; they are locked first, and only then looked at."""
-        statements = self._statements
-        listed = statements.id_list(plans)
-        transaction.rows(statements.lock_plans, ids=listed)
-        used = {row[0] for row in transaction.rows(statements.plans_in_use, ids=listed)}
-        unused = statements.id_list([digest for digest in plans if digest not in used])
-        transaction.run(statements.delete_plan_blobs, ids=unused)
-        transaction.run(statements.delete_plans, ids=unused)
+        self._creation.drop_unused(transaction, plans)
 
     # --- upkeep ------------------------------------------------------------------------------
     def free_id(self, run_id: RunId) -> None:
@@ -535,6 +543,9 @@ class SqlRunStore:
         # Other threads of this process write through this very object: those writes count too.
         return (self._database.changes(), self._own_changes)
 
+    def _changed(self) -> None:
+        self._own_changes += 1
+
     def close(self) -> None:
         self._database.close()
 
@@ -554,31 +565,6 @@ class SqlRunStore:
 
     def _update(self, transaction: Transaction, run_id: RunId, **columns: object) -> None:
         transaction.run(self._statements.update_run(*columns), run_id=run_id, **columns)
-
-    def _tell(
-        self,
-        transaction: Transaction,
-        run_id: RunId,
-        seq: int,
-        kind: str,
-        detail: dict[str, object] | None = None,
-    ) -> None:
-        event = EventRecord(kind=kind, at=self._clock.now(), detail=detail or {})
-        transaction.insert(self._statements.insert_event, [pack_event(run_id, seq, event)])
-
-    def _refer(
-        self, transaction: Transaction, holder: str, holder_id: str, blobs: Iterable[Digest]
-    ) -> None:
-        rows = [(holder, holder_id, "", 0, digest) for digest in dict.fromkeys(blobs)]
-        transaction.insert(self._statements.insert_blob_ref, rows)
-
-    def _refuse_condemned(
-        self, transaction: Transaction, run_id: RunId, blobs: Sequence[Digest]
-    ) -> None:
-        taken = find_condemned(self._database, transaction, set(blobs))
-        if taken:
-            refusal = guards.condemned(run_id, taken)
-            raise BlobsCondemned(refusal.message, digests=refusal.digests)
 
 
 _by_seq = attrgetter("seq")
@@ -607,6 +593,7 @@ _REOPENING = (
 def _filter_names(query: RunQuery) -> frozenset[str]:
     in_use = {
         "workflow": query.workflow is not None,
+        "schedule": query.schedule is not None,
         "since": query.since is not None,
         "prefix": bool(query.id_prefix),
         "after": query.after is not None,

@@ -33,6 +33,7 @@ from perdure_storage.tables import (
     plan,
     plan_ref,
     run,
+    schedule,
     setting,
     step,
     tombstone,
@@ -111,7 +112,7 @@ class Statements:
 
     @cached_property
     def insert_setting(self) -> Statement:
-        return self.compile(self._insert_or_keep(setting))
+        return self.compile(self.insert_or_keep(setting))
 
     @cached_property
     def get_plan(self) -> Statement:
@@ -120,7 +121,7 @@ class Statements:
     @cached_property
     def insert_plan(self) -> Statement:
         if not self._is_postgres:
-            return self.compile(self._insert_or_keep(plan))
+            return self.compile(self.insert_or_keep(plan))
         # Touching the row locks it: whoever deletes unused plans waits, and then sees it used.
         insert = postgresql.insert(plan)
         return self.compile(
@@ -131,7 +132,7 @@ class Statements:
 
     @cached_property
     def insert_plan_ref(self) -> Statement:
-        return self.compile(self._insert_or_keep(plan_ref))
+        return self.compile(self.insert_or_keep(plan_ref))
 
     @cached_property
     def plans_of_run(self) -> Statement:
@@ -146,8 +147,10 @@ class Statements:
     @cached_property
     def plans_in_use(self) -> Statement:
         # One look a plan: a hundred thousand runs may have the same.
-        is_used = sa.exists(sa.select(1).where(plan_ref.c.plan_digest == plan.c.digest))
-        return self.compile(sa.select(plan.c.digest).where(self._among(plan.c.digest), is_used))
+        by_run = sa.exists(sa.select(1).where(plan_ref.c.plan_digest == plan.c.digest))
+        by_schedule = sa.exists(sa.select(1).where(schedule.c.plan_digest == plan.c.digest))
+        wanted = sa.select(plan.c.digest).where(self._among(plan.c.digest))
+        return self.compile(wanted.where(by_run | by_schedule))
 
     @cached_property
     def delete_plans(self) -> Statement:
@@ -165,7 +168,7 @@ class Statements:
 
     @cached_property
     def insert_tombstone(self) -> Statement:
-        return self.compile(self._insert_or_keep(tombstone))
+        return self.compile(self.insert_or_keep(tombstone))
 
     @cached_property
     def delete_tombstone(self) -> Statement:
@@ -181,7 +184,7 @@ class Statements:
     # --- runs --------------------------------------------------------------------------------
     @cached_property
     def insert_run(self) -> Statement:
-        return self.compile(self._insert_or_keep(run).returning(run.c.id))
+        return self.compile(self.insert_or_keep(run).returning(run.c.id))
 
     @cached_property
     def share_runs(self) -> Statement:
@@ -263,6 +266,8 @@ class Statements:
             query = query.where(self._shows_as(statuses, "interrupted" in filters))
         if "workflow" in filters:
             query = query.where(run.c.workflow == sa.bindparam("workflow"))
+        if "schedule" in filters:
+            query = query.where(run.c.schedule == sa.bindparam("schedule"))
         if "since" in filters:
             query = query.where(run.c.created_at_us >= sa.bindparam("since_us"))
         if "prefix" in filters:
@@ -343,7 +348,7 @@ class Statements:
     # --- coordinators ------------------------------------------------------------------------
     @cached_property
     def put_heartbeat(self) -> Statement:
-        insert = self._insert(coordinator).values(
+        insert = self.insert(coordinator).values(
             token=sa.bindparam("token"),
             owner=sa.bindparam("owner"),
             boot_id=sa.bindparam("boot_id"),
@@ -438,7 +443,7 @@ class Statements:
 
     @cached_property
     def put_attempt(self) -> Statement:
-        insert = self._insert(attempt)
+        insert = self.insert(attempt)
         keys = list(attempt.primary_key.columns)
         rest = {c.name: insert.excluded[c.name] for c in attempt.c if c not in keys}
         return self.compile(insert.on_conflict_do_update(index_elements=keys, set_=rest))
@@ -674,7 +679,7 @@ class Statements:
     # --- blobs -------------------------------------------------------------------------------
     @cached_property
     def insert_blob_ref(self) -> Statement:
-        return self.compile(self._insert_or_keep(blob_ref))
+        return self.compile(self.insert_or_keep(blob_ref))
 
     @cached_property
     def refer_to_blobs(self) -> Statement | None:
@@ -711,7 +716,12 @@ class Statements:
         )
         of_messages = sa.text("holder = 'message'") & blob_ref.c.holder_id.in_(numbers)
         of_runs = sa.text("holder IN ('run', 'step')") & leaving
-        of_plans = sa.text("holder = 'plan'") & ~sa.exists(sa.select(1).where(stays))
+        of_schedule = sa.select(1).where(schedule.c.plan_digest == blob_ref.c.holder_id)
+        of_plans = (
+            sa.text("holder = 'plan'")
+            & ~sa.exists(sa.select(1).where(stays))
+            & ~sa.exists(of_schedule)
+        )
         found = sa.select(blob_ref.c.digest).where(
             self._among(blob_ref.c.digest), ~(of_runs | of_plans | of_messages)
         )
@@ -719,7 +729,7 @@ class Statements:
 
     @cached_property
     def insert_condemned(self) -> Statement:
-        insert = self._insert(condemned)
+        insert = self.insert(condemned)
         return self.compile(
             insert.on_conflict_do_update(
                 index_elements=[condemned.c.digest], set_={"at_us": insert.excluded.at_us}
@@ -746,7 +756,7 @@ class Statements:
     # --- pins --------------------------------------------------------------------------------
     @cached_property
     def insert_pin(self) -> Statement:
-        return self.compile(self._insert_or_keep(pin).returning(pin.c.id))
+        return self.compile(self.insert_or_keep(pin).returning(pin.c.id))
 
     @cached_property
     def insert_pinned(self) -> Statement:
@@ -776,11 +786,13 @@ class Statements:
         return self.compile(sa.select(pin).order_by(pin.c.at_us, pin.c.id))
 
     # --- parts of statements -----------------------------------------------------------------
-    def _insert(self, table: sa.Table) -> Any:
+    def insert(self, table: sa.Table) -> Any:
+        """Return an INSERT of the dialect, which knows conflicts."""
         return postgresql.insert(table) if self._is_postgres else sqlite.insert(table)
 
-    def _insert_or_keep(self, table: sa.Table) -> Any:
-        return self._insert(table).on_conflict_do_nothing()
+    def insert_or_keep(self, table: sa.Table) -> Any:
+        """Return an INSERT that leaves a row of the same key as it is."""
+        return self.insert(table).on_conflict_do_nothing()
 
     def _runs(self, *columns: sa.Column[Any]) -> Any:
         joined = run.outerjoin(coordinator, coordinator.c.token == run.c.owner_token)

@@ -84,7 +84,7 @@ run = Table(
     _id("id"),
     _text("workflow"),
     _text("status"),
-    _id("plan_digest", ForeignKey("plan.digest")),
+    _id("plan_digest", ForeignKey("plan.digest"), nullable=True),
     _text("origin", nullable=True),
     _text("inputs_digest"),
     _text("policy"),
@@ -110,6 +110,7 @@ run = Table(
     _at("wake_at"),
     _flag("cancel_requested"),
     _flag("pause_requested"),
+    _id("schedule", nullable=True),
     _bytes("inputs", nullable=False),
     _bytes("mac"),
     PrimaryKeyConstraint("id"),
@@ -142,6 +143,20 @@ _partial("ix_run_driven", run.c.owner_token, where=IS_DRIVEN)
 _partial("ix_run_cancelling", run.c.id, where=IS_CANCELLING)
 _partial("ix_run_parent", run.c.parent, where="parent IS NOT NULL")
 _partial("ix_run_reuse_from", run.c.reuse_from, where="reuse_from IS NOT NULL")
+_partial(
+    "ix_run_of_schedule",
+    run.c.schedule,
+    run.c.status,
+    run.c.finished_at_us,
+    where="schedule IS NOT NULL",
+)
+_partial(
+    "ix_run_by_schedule",
+    run.c.schedule,
+    run.c.created_at_us,
+    run.c.id,
+    where="schedule IS NOT NULL",
+)
 
 plan_ref = Table(
     "plan_ref",
@@ -295,6 +310,57 @@ Index(
     sqlite_where=text(HAS_KEY),
 )
 
+schedule = Table(
+    "schedule",
+    metadata,
+    _id("name"),
+    _id("module", nullable=True),
+    _text("definition"),
+    _text("digest"),
+    _id("plan_digest", ForeignKey("plan.digest"), nullable=True),
+    _text("blobs"),
+    _bytes("mac"),
+    _text("state"),
+    _at("next_at"),
+    Column("wakes_below", BigInteger, nullable=True),
+    _flag("paused"),
+    _flag("ended"),
+    _int("version"),
+    _bytes("state_mac"),
+    _at("created_at", nullable=False),
+    _at("updated_at", nullable=False),
+    PrimaryKeyConstraint("name"),
+    # Hot rows: each tick rewrites the state.
+    postgresql_with={"fillfactor": "70"},
+)
+"""Schedules. What they mean is in ``definition`` and ``state``, which the store does not read."""
+
+WAKES_BY_TIME = "next_at_us IS NOT NULL"
+WAKES_BY_RUN = "wakes_below IS NOT NULL"
+_partial("ix_schedule_next", schedule.c.next_at_us, where=WAKES_BY_TIME)
+_partial("ix_schedule_waiting", schedule.c.name, where=WAKES_BY_RUN)
+_partial("ix_schedule_plan_digest", schedule.c.plan_digest, where="plan_digest IS NOT NULL")
+
+tick = Table(
+    "tick",
+    metadata,
+    _id("schedule", ForeignKey("schedule.name")),
+    _at("at", nullable=False),
+    _at("last"),
+    _int("count"),
+    _text("decision"),
+    _text("why"),
+    _text("reason"),
+    _at("decided_at", nullable=False),
+    _id("run_id", nullable=True),
+    _text("code"),
+    _bytes("mac"),
+    # Read by schedule, newest first; and swept by schedule, oldest first: no other index.
+    PrimaryKeyConstraint("schedule", "at_us"),
+    sqlite_with_rowid=False,
+)
+"""What became of the nominal times of schedules. A run that a tick made may be long gone."""
+
 event = Table(
     "event",
     metadata,
@@ -320,7 +386,8 @@ blob_ref = Table(
     Index("ix_blob_ref_digest", "digest"),
     sqlite_with_rowid=False,
 )
-"""Who refers to which blob: ``holder`` is "run" (inputs), "plan", "step", "message" or "pin"."""
+"""Who refers to which blob: ``holder`` is "run" (inputs), "plan", "step", "message",
+"schedule" or "pin"."""
 
 condemned = Table(
     "condemned",

@@ -14,22 +14,30 @@ import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from tests.crash import steps
 from tests.crash.ledger import VARIABLE, wait_until
 
 from perdure.client import Perdure, open_store
 from perdure.errors import RunCancelled, RunConflict, RunFailed, RunNotDriven
 from perdure.runs import Run
+from perdure.submission import Submission, Wishes
 from perdure_storage.backups import back_up
 from perdure_storage.clock import ManualClock, SystemClock
 from perdure_storage.collection import MARKS_KEPT
 from perdure_storage.connect import upgrade
 from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus
 from perdure_storage.records import RunId
+from perdure_storage.schedule_records import (
+    ScheduleChange,
+    ScheduleRecord,
+    TickQuery,
+    TickRecord,
+)
 from perdure_storage.schema import CURRENT, Schema
 
 RUN = RunId("victim")
@@ -57,6 +65,44 @@ class Scenario:
     points: tuple[str, ...]
     executor: str = "inline"
     worker_dies: bool = False
+
+
+# --- schedules ----------------------------------------------------------------------------------
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def run_by_schedule(client: Perdure) -> None:
+    """Do what dispatcher, coordinator and gc do about one tick of a schedule."""
+    dispatch(client)
+    client.resume(RUN).result()
+    schedules = client.runtime.store.schedules
+    schedules.forget_ticks(NOON + timedelta(days=1))
+    schedules.remove("daily")
+
+
+def dispatch(client: Perdure) -> None:
+    """Fire what is due; another may have done it, or died over it."""
+    wishes = Wishes.from_options({"run_id": RUN}, find_last=lambda workflow: None)
+    submission = Submission(client.runtime, client.settings, steps.everything, wishes)
+    schedules = client.runtime.store.schedules
+    if schedules.find_schedule("daily") is None:
+        new = ScheduleRecord(
+            name="daily",
+            definition="{}",
+            digest="v1:daily",
+            plan_digest=submission.body.digest,
+            state="due",
+            next_at=NOON,
+        )
+        assert schedules.register(ScheduleChange(schedule=new), submission.body) is not None
+    run = msgspec.structs.replace(submission.intend().record, schedule="daily")
+    tick = TickRecord(schedule="daily", at=NOON, decision="fire", decided_at=NOON, run_id=RUN)
+    for read in schedules.due(NOON):
+        done = msgspec.structs.replace(read, state="done", next_at=None)
+        change = ScheduleChange(schedule=done, ticks=(tick,), runs=(run,))
+        assert schedules.fire([change]).refused == {}
+    assert client.runtime.store.find_run(RUN) is not None, "a tick that was decided has no run"
+    assert len(schedules.list_ticks(TickQuery(schedule="daily"))) <= 1
 
 
 # --- one run ------------------------------------------------------------------------------------
@@ -297,6 +343,16 @@ SCENARIOS = {
             *("blob.after-fsync", "blob.after-rename", "blob.after-folder-fsync"),
             *("blob.already-there", "commit.before", "commit.in-transaction", "commit.after"),
             *("commit.before-telling", "terminal.before", "terminal.after"),
+        ),
+    ),
+    "scheduled": Scenario(
+        act=run_by_schedule,
+        recover=run_by_schedule,
+        points=(
+            *("schedule.before-register", "schedule.after-register"),
+            *("fire.before", "fire.in-transaction", "fire.after"),
+            *("tick.before-forget", "tick.after-forget"),
+            *("schedule.before-remove", "schedule.after-remove"),
         ),
     ),
     "growing": Scenario(

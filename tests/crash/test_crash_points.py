@@ -17,7 +17,9 @@ from perdure_storage.faults import CRASH_POINTS
 HITS = int(os.environ.get("PERDURE_CRASH_HITS", "1"))
 SCENARIO_OF = {point: name for name, each in SCENARIOS.items() for point in each.points}
 COMMITS = [
-    point for point in CRASH_POINTS if point.startswith(("run.", "claim.", "commit.", "terminal."))
+    point
+    for point in CRASH_POINTS
+    if point.startswith(("run.", "claim.", "commit.", "terminal.", "fire."))
 ]
 GC = ["condemn.after", "blob.after-delete", "free.before", "absolve.after"]
 KILLED = -signal.SIGKILL

@@ -22,7 +22,16 @@ from perdure_storage.connect import (
     upgrade,
     upgrade_sql,
 )
-from perdure_storage.contract_samples import a_step, by, claimed
+from perdure_storage.contract_samples import (
+    a_message,
+    a_plan,
+    a_step,
+    an_unplanned_run,
+    by,
+    claimed,
+    fired,
+    registered,
+)
 from perdure_storage.errors import SchemaMismatch, StoreError
 from perdure_storage.postgres_database import postgres_engine
 from perdure_storage.records import RunId
@@ -85,7 +94,10 @@ def _columns(engine: sa.Engine) -> set[str]:
 def _shape(connection: sa.Connection) -> dict[str, object]:
     """Return all that the database itself says of its tables and indexes."""
     if connection.dialect.name == "sqlite":
-        rows = connection.exec_driver_sql("SELECT name, sql FROM sqlite_master").all()
+        # SQLite quotes the name of a table that a migration copied, which means nothing either.
+        rows = connection.exec_driver_sql(
+            "SELECT name, replace(sql, '\"', '') FROM sqlite_master"
+        ).all()
     else:
         rows = connection.exec_driver_sql(
             "SELECT c.relname, coalesce(pg_get_indexdef(c.oid), '') || c.reloptions::text"
@@ -208,6 +220,51 @@ def test_older_code_refuses_a_newer_store(url: str, tmp_path: Path) -> None:
     for attempt in (open_run_store, pending_revisions, upgrade):
         with pytest.raises(SchemaMismatch, match="pip install -U perdure"):
             attempt(url)
+
+
+def _older(engine: sa.Engine, revision: str, rows_of: Path) -> None:
+    """Make the tables of a revision, and fill them with the rows of a store of today."""
+    until = CURRENT.revisions.index(revision) + 1
+    source = sqlite_engine(rows_of)
+    with source.connect() as today, engine.begin() as older:
+        migrate(older, Schema(CURRENT.location, CURRENT.revisions[:until]))
+        known = {name: _names(older, name) for name in sa.inspect(older).get_table_names()}
+        for table in metadata.sorted_tables:
+            columns = [column for column in table.c if column.name in known.get(table.name, ())]
+            if columns and (rows := today.execute(sa.select(*columns)).mappings().all()):
+                older.execute(sa.insert(table), [dict(row) for row in rows])
+    source.dispose()
+
+
+def _names(connection: sa.Connection, table: str) -> set[str]:
+    return {column["name"] for column in sa.inspect(connection).get_columns(table)}
+
+
+def test_runs_of_a_store_without_schedules_go_on_in_one_that_has_them(
+    url: str, engine: sa.Engine, tmp_path: Path
+) -> None:
+    today = tmp_path / "today.db"
+    store = open_run_store(today, key=b"k" * 32)
+    run = claimed(store, plan=a_plan("plan", "code"), tags={"a": "b"})
+    store.commit([by(run, a_step("run", "s"))])
+    store.send(a_message())
+    store.close()
+    _older(engine, "0005", today)
+
+    printed = upgrade_sql(url)
+    assert upgrade(url) == ("0006",)
+
+    assert "CREATE TABLE schedule" in printed
+    assert _differences(engine) == []
+    store = open_run_store(url, key=b"k" * 32)
+    assert store.get_run(run.id).tags == run.tags
+    assert [step.step_id for step in store.list_steps(run.id)] == ["s"]
+    assert [event.kind for event in store.list_events(run.id)][:2] == ["submitted", "claimed"]
+    assert store.get_plan(run.plan_digest).blobs == ("blake3:code",)
+    assert run.id in store.commit([by(run, a_step("run", "t"))]).committed
+    made = store.schedules.fire([fired(registered(store), an_unplanned_run("by schedule"))]).made
+    assert made == ("by schedule",)
+    store.close()
 
 
 def test_upgrade_refuses_a_place_without_a_store(tmp_path: Path) -> None:

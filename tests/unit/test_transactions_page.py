@@ -10,6 +10,7 @@ import pytest
 from perdure_storage import connect
 from perdure_storage.faults import CRASH_POINTS
 from perdure_storage.protocols import RunStore
+from perdure_storage.schedule_protocol import ScheduleStore
 
 PAGE = Path(__file__).parents[2] / "docs" / "transactions.md"
 
@@ -38,6 +39,14 @@ READS = {
     "list_pins",
     "changes",
     "close",
+    "schedules",
+    "find_schedule",
+    "get_schedule",
+    "list_schedules",
+    "due",
+    "next_due",
+    "runs_of",
+    "list_ticks",
 }
 """Methods that change nothing durable; every other one has its row on the page."""
 
@@ -56,8 +65,10 @@ STORE_POINTS = (
     "deliver.",
     "send.",
 )
+SCHEDULE_POINTS = ("schedule.", "fire.", "tick.")
 MORE_POINTS = ("reset.", "send.", "cancel.", "pause.", "delete.", "migration.", "store.")
 GC_POINTS = ("free.", "condemn.", "absolve.", "forget.", "expire.", "pin.", "unpin.")
+ALL_POINTS = STORE_POINTS + SCHEDULE_POINTS + MORE_POINTS + GC_POINTS
 ELSEWHERE = {"commit.before-telling": "the coordinator's: it follows the store's commit"}
 
 
@@ -67,11 +78,12 @@ def _rows() -> list[list[str]]:
 
 
 def _methods() -> set[str]:
-    return {name for name in vars(RunStore) if not name.startswith("_")}
+    named = {**vars(RunStore), **vars(ScheduleStore)}
+    return {name for name in named if not name.startswith("_")}
 
 
 def test_every_method_named_on_the_page_exists() -> None:
-    named = {name for row in _rows() for name in re.findall(r"`(\w+)`", row[1])}
+    named = {name for row in _rows() for name in re.findall(r"`([a-z]\w+)`", row[1])}
 
     assert named
     for name in named:
@@ -91,7 +103,7 @@ def test_every_crash_point_on_the_page_is_registered() -> None:
 
 def test_every_crash_point_of_a_transaction_is_on_the_page() -> None:
     text = PAGE.read_text()
-    points = [p for p in CRASH_POINTS if p.startswith(STORE_POINTS + MORE_POINTS + GC_POINTS)]
+    points = [p for p in CRASH_POINTS if p.startswith(ALL_POINTS)]
 
     assert [p for p in points if f"`{p}`" not in text] == list(ELSEWHERE)
 

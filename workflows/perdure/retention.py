@@ -29,6 +29,9 @@ from perdure_storage.records import Leftover, RunId, RunQuery, RunRecord
 from perdure_storage.roots import folder_of
 
 _PAGE = 1000
+TICKS_KEPT = timedelta(days=90)
+"""How long the ledger says what became of a tick, if no rule says how long runs are kept: for a
+schedule of each ten seconds that is 800,000 rows."""
 _FILES = ("incoming", "quarantine")
 
 
@@ -149,6 +152,7 @@ class _Collection:
             self.remove(leftover)
         self.finish_deletions()
         self.forget_events()
+        self.forget_ticks()
         blobs = self.collect_blobs(runs)
         self.kept["pins"] = len(self.store.list_pins())
         self.kept["blobs younger than the grace"] = blobs.young
@@ -213,6 +217,12 @@ class _Collection:
         if self.policy.keep is not None and not self.policy.tags:
             self.store.forget_events(self.now - self.policy.keep)
 
+    def forget_ticks(self) -> None:
+        """Forget what became of old ticks of schedules, a portion at a time."""
+        before = self.now - (self.policy.keep or TICKS_KEPT)
+        while not self.policy.tags and self.store.schedules.forget_ticks(before):
+            pass
+
     # --- beside the rows ----------------------------------------------------------------------
     def stale_leftovers(self) -> Iterator[Leftover]:
         """Yield old files, logs of runs that are gone, and spools of runs that do not go on."""
@@ -254,6 +264,8 @@ class _Rehearsal(_Collection):
     def finish_deletions(self) -> None: ...
 
     def forget_events(self) -> None: ...
+
+    def forget_ticks(self) -> None: ...
 
     def delete(self, run_id: RunId) -> bool:
         return True

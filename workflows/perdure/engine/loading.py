@@ -151,7 +151,7 @@ def lose_what_is_gone(
     return [] if is_fresh else lose_damaged_values(run, blobs, now)
 
 
-def functions_of(store: RunStore, plan_digest: Digest) -> dict[str, Function]:
+def functions_of(store: RunStore, plan_digest: Digest | None) -> dict[str, Function]:
     """Return the functions of a stored plan by the digest by which reuse compares them."""
     plan = decode_plan(store.get_plan(plan_digest).body)
     return {function.counts_as: function for function in plan.functions.values()}
@@ -179,7 +179,7 @@ class Reading:
     """
 
     histories: Mapping[RunId, History]
-    plans: dict[Digest, Plan] = field(default_factory=dict)
+    plans: dict[Digest | None, Plan] = field(default_factory=dict)
 
 
 class Loader:
@@ -280,7 +280,7 @@ class Loader:
         self._open(run)
         return run, lose_what_is_gone(run, record, self._blobs, now)
 
-    def _plan(self, digest: Digest, plans: dict[Digest, Plan]) -> Plan:
+    def _plan(self, digest: Digest | None, plans: dict[Digest | None, Plan]) -> Plan:
         if digest not in plans:
             plans[digest] = decode_plan(self._store.get_plan(digest).body)
         return plans[digest]

@@ -1,0 +1,712 @@
+"""What every store does with schedules: kept, found when they are due, fired once, their runs made.
+
+And with the runs that they make, whose plan is built by who claims them.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import msgspec
+import pytest
+
+from perdure_storage.clock import ManualClock
+from perdure_storage.contract_samples import (
+    LEASE_S,
+    NOW,
+    a_plan,
+    a_schedule,
+    a_tick,
+    a_value,
+    an_owner,
+    an_unplanned_run,
+    built,
+    by,
+    claimed,
+    created,
+    digest,
+    fired,
+    kinds,
+    registered,
+)
+from perdure_storage.errors import (
+    BlobsCondemned,
+    InternalError,
+    ScheduleNotFound,
+    StoreError,
+)
+from perdure_storage.lifecycle import RunStatus
+from perdure_storage.protocols import RunStore
+from perdure_storage.records import Place, PlanRecord, RunEnd, RunId, RunQuery
+from perdure_storage.schedule_records import (
+    ScheduleChange,
+    ScheduleQuery,
+    ScheduleRecord,
+    ScheduleRuns,
+    TickQuery,
+)
+
+_replace = msgspec.structs.replace
+
+_RUN = RunId("run")
+_SECOND = timedelta(seconds=1)
+_OF_NIGHTLY = TickQuery(schedule="nightly")
+
+
+class ScheduleContract:
+    """Schedules, their ticks and their runs."""
+
+    # --- registering -----------------------------------------------------------------------------
+    def test_schedule_is_kept_with_every_field(self, store: RunStore, clock: ManualClock) -> None:
+        plan = a_plan("pinned", "code")
+        full = a_schedule(
+            definition='{"cron":"0 2 * * *"}',
+            digest="v1:full",
+            module="package.module",
+            plan_digest=plan.digest,
+            blobs=(digest("bundle"),),
+            state='{"fired":3}',
+            next_at=NOW + timedelta(microseconds=1),
+            wakes_below=2,
+            paused=True,
+            ended=True,
+        )
+
+        made = store.schedules.register(ScheduleChange(schedule=full), plan)
+
+        at = clock.now()
+        assert made == _replace(full, version=1, created_at=at, updated_at=at)
+        assert store.schedules.get_schedule("nightly") == made
+        assert store.schedules.find_schedule("nightly") == made
+        assert store.get_plan(plan.digest) == plan
+
+    def test_schedule_of_a_name_that_is_taken_is_not_registered_as_new(
+        self, store: RunStore
+    ) -> None:
+        first = registered(store)
+
+        again = ScheduleChange(schedule=a_schedule(definition="another"), ticks=(a_tick(),))
+
+        assert store.schedules.register(again) is None
+        assert store.schedules.get_schedule("nightly") == first
+        assert store.schedules.list_ticks(_OF_NIGHTLY) == []
+
+    def test_register_replaces_the_definition_of_the_version_that_was_read(
+        self, store: RunStore, clock: ManualClock
+    ) -> None:
+        first = registered(store)
+        clock.advance(5)
+
+        new = _replace(first, definition="new", digest="v1:new", module="m", state="moved")
+        second = store.schedules.register(ScheduleChange(schedule=new, ticks=(a_tick(),)))
+
+        assert second == _replace(new, version=2, updated_at=clock.now())
+        assert store.schedules.get_schedule("nightly") == second
+        assert store.schedules.list_ticks(_OF_NIGHTLY) == [a_tick()]
+        assert store.schedules.register(ScheduleChange(schedule=new)) is None
+
+    def test_registering_what_was_removed_meanwhile_changes_nothing(self, store: RunStore) -> None:
+        read = registered(store)
+        store.schedules.remove("nightly")
+
+        assert store.schedules.register(ScheduleChange(schedule=read)) is None
+        assert store.schedules.find_schedule("nightly") is None
+
+    def test_register_makes_runs_as_fire_does(self, store: RunStore) -> None:
+        schedule = registered(store)
+
+        store.schedules.register(fired(schedule, an_unplanned_run()))
+
+        assert store.get_run(_RUN).schedule == "nightly"
+
+    def test_plan_goes_when_another_takes_its_place_and_no_run_has_it(
+        self, store: RunStore
+    ) -> None:
+        old, new = a_plan("old", "old code"), a_plan("new", "new code")
+        first = _registered_with(store, old)
+
+        pinned = _replace(first, plan_digest=new.digest)
+        second = store.schedules.register(ScheduleChange(schedule=pinned), new)
+
+        assert second is not None
+        assert store.get_plan(new.digest) == new
+        with pytest.raises(StoreError):
+            store.get_plan(old.digest)
+        assert store.unreferenced([digest("old code"), digest("new code")]) == [digest("old code")]
+
+    def test_plan_of_a_schedule_stays_while_a_run_has_it(self, store: RunStore) -> None:
+        plan = a_plan("pinned", "code")
+        schedule = _registered_with(store, plan)
+        run = _replace(an_unplanned_run(), plan_digest=plan.digest)
+        assert store.schedules.fire([fired(schedule, run)]).made == (_RUN,)
+
+        store.schedules.remove("nightly")
+
+        assert store.get_plan(plan.digest) == plan
+        assert store.unreferenced([digest("code")]) == []
+
+    def test_plan_of_a_schedule_outlives_its_runs(self, store: RunStore) -> None:
+        plan = a_plan("pinned", "code")
+        schedule = _registered_with(store, plan)
+        run = _replace(an_unplanned_run(), plan_digest=plan.digest)
+        store.schedules.fire([fired(schedule, run)])
+        _end(store, "run", RunStatus.SUCCEEDED)
+        assert store.unreferenced([digest("code")], besides=[_RUN]) == []
+
+        store.delete_run(_RUN)
+
+        assert store.get_plan(plan.digest) == plan
+        assert store.unreferenced([digest("code")]) == []
+
+    def test_register_takes_no_other_plan_than_the_schedule_names(self, store: RunStore) -> None:
+        for schedule, plan in (
+            (a_schedule(), a_plan()),
+            (a_schedule(plan_digest=digest("pinned")), None),
+            (a_schedule(plan_digest=digest("pinned")), a_plan("other")),
+        ):
+            with pytest.raises(InternalError):
+                store.schedules.register(ScheduleChange(schedule=schedule), plan)
+
+    def test_blobs_of_a_schedule_are_kept_as_long_as_it_names_them(self, store: RunStore) -> None:
+        schedule = registered(store, blobs=(digest("a"), digest("b")))
+        both = [digest("a"), digest("b")]
+        assert store.unreferenced(both) == []
+
+        second = store.schedules.register(
+            ScheduleChange(schedule=_replace(schedule, blobs=(digest("b"),)))
+        )
+        assert second is not None
+        assert store.unreferenced(both) == [digest("a")]
+        store.schedules.remove("nightly")
+
+        assert store.unreferenced(both) == both
+
+    def test_register_refuses_blobs_that_are_being_collected(self, store: RunStore) -> None:
+        store.condemn([digest("taken")])
+        by_name = ScheduleChange(schedule=a_schedule(blobs=(digest("taken"),)))
+        plan = a_plan("pinned", "taken")
+        by_plan = ScheduleChange(schedule=a_schedule(plan_digest=plan.digest))
+
+        for change, its_plan in ((by_name, None), (by_plan, plan)):
+            with pytest.raises(BlobsCondemned) as refused:
+                store.schedules.register(change, its_plan)
+            assert refused.value.digests == (digest("taken"),)
+
+        assert store.schedules.find_schedule("nightly") is None
+
+    @pytest.mark.parametrize("field", ["name", "definition", "state", "module", "digest"])
+    @pytest.mark.parametrize("text", ["nul \0", "lone \ud800"])
+    def test_schedule_that_no_database_could_keep_is_refused(
+        self, store: RunStore, field: str, text: str
+    ) -> None:
+        change = ScheduleChange(schedule=a_schedule(**{field: text}))
+
+        with pytest.raises(StoreError, match="cannot be stored"):
+            store.schedules.register(change)
+
+        assert store.schedules.list_schedules(ScheduleQuery()) == []
+
+    # --- firing ----------------------------------------------------------------------------------
+    def test_fire_writes_state_tick_and_run_together(
+        self, store: RunStore, clock: ManualClock
+    ) -> None:
+        read = registered(store)
+        clock.advance(1)
+        new = _replace(read, state="1", next_at=None, wakes_below=1, paused=True, ended=True)
+        run = an_unplanned_run(inputs={"day": a_value("1")}, tags={"by": "nightly"})
+
+        report = store.schedules.fire([fired(new, run)])
+
+        assert report.made == (_RUN,)
+        assert report.refused == {}
+        stored = store.schedules.get_schedule("nightly")
+        assert stored == _replace(new, version=2, updated_at=clock.now())
+        assert report.fired == {"nightly": stored}
+        tick = a_tick(decision="fire", run_id=_RUN)
+        assert store.schedules.list_ticks(_OF_NIGHTLY) == [tick]
+        assert store.get_run(_RUN) == _replace(run, schedule="nightly", seq=1)
+        assert kinds(store) == ["submitted"]
+
+    def test_fire_changes_nothing_of_the_definition(self, store: RunStore) -> None:
+        read = registered(store, definition="as registered")
+
+        store.schedules.fire([ScheduleChange(schedule=_replace(read, state="1"))])
+
+        stored = store.schedules.get_schedule("nightly")
+        assert (stored.definition, stored.state) == ("as registered", "1")
+
+    def test_second_dispatcher_changes_nothing_and_hears_what_is_there(
+        self, store: RunStore
+    ) -> None:
+        read = registered(store)
+        store.schedules.fire([fired(_replace(read, state="first"), an_unplanned_run())])
+        first = store.schedules.get_schedule("nightly")
+
+        late = fired(_replace(read, state="second"), an_unplanned_run("other"))
+        report = store.schedules.fire([late])
+
+        assert report.fired == {}
+        assert report.made == ()
+        assert report.refused["nightly"].kind == "stale"
+        assert "version 2" in report.refused["nightly"].message
+        assert store.schedules.get_schedule("nightly") == first
+        assert store.find_run(RunId("other")) is None
+        assert len(store.schedules.list_ticks(_OF_NIGHTLY)) == 1
+
+    def test_fire_of_a_schedule_that_was_removed_changes_nothing(self, store: RunStore) -> None:
+        read = registered(store)
+        store.schedules.remove("nightly")
+
+        report = store.schedules.fire([fired(read, an_unplanned_run())])
+
+        assert report.refused["nightly"].kind == "gone"
+        assert store.find_run(_RUN) is None
+
+    def test_one_schedule_of_a_batch_that_moved_leaves_the_others_be(self, store: RunStore) -> None:
+        reads = {name: registered(store, name) for name in ("a", "b", "c")}
+        store.schedules.fire([ScheduleChange(schedule=reads["b"])])
+
+        batch = [fired(reads[name], an_unplanned_run(f"of {name}")) for name in ("c", "a", "b")]
+        report = store.schedules.fire(batch)
+
+        assert set(report.fired) == {"a", "c"}
+        assert set(report.refused) == {"b"}
+        assert report.made == ("of a", "of c")
+        assert [run.id for run in store.list_runs(RunQuery())] == ["of c", "of a"]
+
+    def test_run_whose_id_is_taken_is_not_made_again(self, store: RunStore) -> None:
+        there = created(store)
+        read = registered(store)
+
+        report = store.schedules.fire([fired(read, an_unplanned_run())])
+
+        assert report.made == ()
+        assert set(report.fired) == {"nightly"}
+        assert store.get_run(_RUN) == there
+        assert [tick.run_id for tick in store.schedules.list_ticks(_OF_NIGHTLY)] == [_RUN]
+
+    def test_run_that_was_deleted_is_not_made_again_while_it_leaves_anything(
+        self, store: RunStore
+    ) -> None:
+        claimed(store)
+        _end(store, "run", RunStatus.SUCCEEDED, is_claimed=True)
+        store.delete_run(_RUN)
+
+        report = store.schedules.fire([fired(registered(store), an_unplanned_run())])
+
+        assert report.made == ()
+        assert store.find_run(_RUN) is None
+
+    def test_removed_schedule_that_is_registered_again_doubles_no_run(
+        self, store: RunStore
+    ) -> None:
+        store.schedules.fire([fired(registered(store), an_unplanned_run())])
+        store.schedules.remove("nightly")
+
+        report = store.schedules.fire([fired(registered(store), an_unplanned_run())])
+
+        assert report.made == ()
+        assert kinds(store) == ["submitted"]
+
+    def test_fire_cancels_runs_that_are_live_and_leaves_the_others(self, store: RunStore) -> None:
+        claimed(store, "live")
+        claimed(store, "over")
+        _end(store, "over", RunStatus.SUCCEEDED, is_claimed=True)
+        cancels = (RunId("over"), RunId("live"), RunId("never there"))
+
+        store.schedules.fire([ScheduleChange(schedule=registered(store), cancels=cancels)])
+
+        assert store.get_run(RunId("live")).cancel_requested
+        assert kinds(store, "live")[-1] == "cancel requested"
+        assert not store.get_run(RunId("over")).cancel_requested
+
+    def test_stale_fire_cancels_nothing(self, store: RunStore) -> None:
+        read = registered(store)
+        claimed(store)
+        store.schedules.fire([ScheduleChange(schedule=read)])
+
+        store.schedules.fire([ScheduleChange(schedule=read, cancels=(_RUN,))])
+
+        assert not store.get_run(_RUN).cancel_requested
+
+    def test_fire_refuses_blobs_that_are_being_collected(self, store: RunStore) -> None:
+        store.condemn([digest("taken")])
+        run = an_unplanned_run(inputs={"x": a_value(place=Place.BLOB, name="taken")})
+        reads = [registered(store, "a"), registered(store, "b")]
+
+        report = store.schedules.fire(
+            [fired(reads[0], run), fired(reads[1], an_unplanned_run("b-run"))]
+        )
+
+        assert report.refused["a"].kind == "condemned"
+        assert report.refused["a"].digests == (digest("taken"),)
+        assert store.schedules.get_schedule("a") == reads[0]
+        assert report.made == ("b-run",)
+
+    def test_inputs_of_a_run_that_fire_made_are_referred_to(self, store: RunStore) -> None:
+        run = an_unplanned_run(inputs={"x": a_value(place=Place.BLOB, name="input")})
+
+        store.schedules.fire([fired(registered(store), run)])
+
+        assert store.unreferenced([digest("input")]) == []
+
+    @pytest.mark.parametrize("reason", ["nul \0", "lone \ud800"])
+    def test_row_that_no_database_could_keep_costs_its_own_schedule_only(
+        self, store: RunStore, reason: str
+    ) -> None:
+        reads = {name: registered(store, name) for name in ("a", "b")}
+        bad = ScheduleChange(schedule=reads["a"], ticks=(a_tick("a", reason=reason),))
+
+        report = store.schedules.fire([bad, fired(reads["b"], an_unplanned_run())])
+
+        assert report.refused["a"].kind == "rejected"
+        assert store.schedules.get_schedule("a") == reads["a"]
+        assert report.made == (_RUN,)
+
+    def test_run_of_a_plan_that_is_not_there_costs_its_own_schedule_only(
+        self, store: RunStore
+    ) -> None:
+        reads = {name: registered(store, name) for name in ("a", "b", "c")}
+        homeless = _replace(an_unplanned_run("homeless"), plan_digest=digest("nowhere"))
+
+        batch = [fired(reads[name], an_unplanned_run(name)) for name in ("a", "c")]
+        report = store.schedules.fire([*batch, fired(reads["b"], homeless)])
+
+        assert report.refused["b"].kind == "rejected"
+        assert store.schedules.get_schedule("b") == reads["b"]
+        assert report.made == ("a", "c")
+        assert store.find_run(RunId("homeless")) is None
+
+    def test_batch_holds_a_schedule_once_and_its_own_rows(self, store: RunStore) -> None:
+        read = registered(store)
+        twice = [ScheduleChange(schedule=read)] * 2
+        others_tick = [ScheduleChange(schedule=read, ticks=(a_tick("other"),))]
+        nobodys_run = [ScheduleChange(schedule=read, runs=(an_unplanned_run(),))]
+
+        for batch in (twice, others_tick, nobodys_run):
+            with pytest.raises(InternalError):
+                store.schedules.fire(batch)
+        assert store.schedules.fire([]).fired == {}
+
+    def test_what_was_fired_is_seen_as_a_change(self, store: RunStore) -> None:
+        read = registered(store)
+        before = store.changes()
+
+        store.schedules.fire([fired(read, an_unplanned_run())])
+
+        assert store.changes() != before
+
+    # --- ticks -----------------------------------------------------------------------------------
+    def test_ticks_are_kept_with_every_field_newest_first(self, store: RunStore) -> None:
+        row = a_tick(
+            at=NOW,
+            last=NOW + 3 * _SECOND,
+            count=4,
+            decision="miss",
+            why="late",
+            reason="nobody decided it in time: ünï",
+            decided_at=NOW + timedelta(hours=1),
+        )
+        one = a_tick(at=NOW + 4 * _SECOND, decision="fire", run_id=RunId("r"), code="package:flow")
+
+        store.schedules.fire([ScheduleChange(schedule=registered(store), ticks=(row, one))])
+
+        assert store.schedules.list_ticks(_OF_NIGHTLY) == [one, row]
+        assert store.schedules.list_ticks(TickQuery(schedule="other")) == []
+
+    def test_ticks_are_listed_by_pages_and_by_time(self, store: RunStore) -> None:
+        ticks = [a_tick(at=NOW + n * _SECOND) for n in range(5)]
+        store.schedules.fire([ScheduleChange(schedule=registered(store), ticks=tuple(ticks))])
+
+        def page(**more: object) -> list[int]:
+            query = TickQuery(schedule="nightly", **more)  # type: ignore[arg-type]
+            return [(tick.at - NOW).seconds for tick in store.schedules.list_ticks(query)]
+
+        assert page(limit=2) == [4, 3]
+        assert page(limit=2, before=NOW + 3 * _SECOND) == [2, 1]
+        assert page(since=NOW + _SECOND, before=NOW + 3 * _SECOND) == [2, 1]
+
+    def test_later_decision_about_a_tick_stands(self, store: RunStore) -> None:
+        schedule = registered(store)
+        deferred = a_tick(decision="defer", reason="waits")
+        report = store.schedules.fire([ScheduleChange(schedule=schedule, ticks=(deferred,))])
+
+        made = a_tick(decision="fire", run_id=_RUN)
+        twice = ScheduleChange(schedule=report.fired["nightly"], ticks=(deferred, made))
+        store.schedules.fire([twice])
+
+        assert store.schedules.list_ticks(_OF_NIGHTLY) == [made]
+
+    def test_tick_that_has_made_a_run_keeps_its_row(self, store: RunStore) -> None:
+        made = a_tick(decision="fire", run_id=_RUN)
+        change = ScheduleChange(schedule=registered(store), ticks=(made,))
+        report = store.schedules.fire([change])
+
+        again = ScheduleChange(schedule=report.fired["nightly"], ticks=(a_tick(),))
+        store.schedules.fire([again])
+
+        assert store.schedules.list_ticks(_OF_NIGHTLY) == [made]
+
+    def test_forget_ticks_removes_the_old_ones_a_portion_at_a_time(self, store: RunStore) -> None:
+        for name in ("a", "b"):
+            ticks = [a_tick(name, NOW + n * _SECOND) for n in range(4)]
+            row = a_tick(name, NOW - _SECOND, last=NOW + 9 * _SECOND, count=2)
+            change = ScheduleChange(schedule=registered(store, name), ticks=(row, *ticks))
+            store.schedules.fire([change])
+        before = NOW + 2 * _SECOND
+
+        told = [store.schedules.forget_ticks(before, limit=3) for _ in range(3)]
+
+        assert told == [3, 1, 0]
+        for name in ("a", "b"):
+            ticks = store.schedules.list_ticks(TickQuery(schedule=name))
+            # A row of ticks is forgotten when its last one is old.
+            assert [(tick.at - NOW) // _SECOND for tick in ticks] == [3, 2, -1]
+
+    # --- removing --------------------------------------------------------------------------------
+    def test_remove_takes_the_schedule_and_its_ticks_and_leaves_its_runs(
+        self, store: RunStore
+    ) -> None:
+        store.schedules.fire([fired(registered(store), an_unplanned_run())])
+
+        assert store.schedules.remove("nightly")
+
+        assert not store.schedules.remove("nightly")
+        with pytest.raises(ScheduleNotFound, match="nightly"):
+            store.schedules.get_schedule("nightly")
+        assert store.schedules.list_ticks(_OF_NIGHTLY) == []
+        assert store.get_run(_RUN).schedule == "nightly"
+
+    # --- lists -----------------------------------------------------------------------------------
+    def test_schedules_are_listed_by_name_by_pages_and_by_what_is_asked(
+        self, store: RunStore
+    ) -> None:
+        registered(store, "b", module="m", paused=True)
+        registered(store, "a", module="m")
+        registered(store, "ä", ended=True)
+        registered(store, "a-2")
+
+        def names(**more: object) -> list[str]:
+            query = ScheduleQuery(**more)  # type: ignore[arg-type]
+            return [schedule.name for schedule in store.schedules.list_schedules(query)]
+
+        assert names() == ["a", "a-2", "b", "ä"]
+        assert names(limit=2) == ["a", "a-2"]
+        assert names(limit=2, after="a-2") == ["b", "ä"]
+        assert names(module="m") == ["a", "b"]
+        assert names(paused=True) == ["b"]
+        assert names(paused=False, ended=False) == ["a", "a-2"]
+        assert names(name_prefix="a") == ["a", "a-2"]
+
+    # --- due -------------------------------------------------------------------------------------
+    def test_due_are_those_whose_time_has_come_the_longest_due_first(self, store: RunStore) -> None:
+        registered(store, "later", next_at=NOW + _SECOND)
+        registered(store, "now", next_at=NOW)
+        registered(store, "also now", next_at=NOW)
+        registered(store, "long ago", next_at=NOW - timedelta(days=1))
+        registered(store, "never", next_at=None)
+
+        assert _names(store.schedules.due(NOW)) == ["long ago", "also now", "now"]
+        assert _names(store.schedules.due(NOW, limit=1)) == ["long ago"]
+        assert store.schedules.next_due() == NOW - timedelta(days=1)
+
+    def test_nothing_is_due_where_there_is_no_schedule(self, store: RunStore) -> None:
+        assert store.schedules.due(NOW) == []
+        assert store.schedules.next_due() is None
+        registered(store, next_at=None)
+        assert store.schedules.next_due() is None
+
+    def test_schedule_is_due_when_fewer_of_its_runs_are_live(self, store: RunStore) -> None:
+        schedule = registered(store, "a", next_at=None, wakes_below=2)
+        registered(store, "timed", next_at=NOW)
+        runs = (an_unplanned_run("one"), an_unplanned_run("two"))
+        created(store, "of nobody")
+        assert _names(store.schedules.due(NOW)) == ["timed", "a"]
+        store.schedules.fire([fired(schedule, *runs)])
+        assert _names(store.schedules.due(NOW)) == ["timed"]
+
+        store.request_cancel(RunId("one"))
+
+        assert _names(store.schedules.due(NOW)) == ["timed", "a"]
+
+    # --- runs ------------------------------------------------------------------------------------
+    def test_live_runs_of_a_schedule_are_those_that_it_made_the_oldest_first(
+        self, store: RunStore
+    ) -> None:
+        runs = [
+            an_unplanned_run("new", created_at=NOW + _SECOND),
+            an_unplanned_run("old", created_at=NOW),
+            an_unplanned_run("over", created_at=NOW),
+        ]
+        store.schedules.fire([fired(registered(store), *runs)])
+        created(store, "by hand")
+        store.schedules.fire([fired(registered(store, "b"), an_unplanned_run("of b"))])
+        store.request_cancel(RunId("over"))
+        store.request_pause(RunId("new"), True)
+
+        assert store.schedules.runs_of("nightly").live == ("old", "new")
+        assert store.schedules.runs_of("nobody") == ScheduleRuns()
+
+    def test_failures_count_since_the_last_success_by_when_they_ended(
+        self, store: RunStore, clock: ManualClock
+    ) -> None:
+        store.register(an_owner(), LEASE_S * 100)
+        names = ["f1", "s1", "f2", "f3", "c1"]
+        runs = [an_unplanned_run(name, created_at=NOW) for name in names]
+        store.schedules.fire([fired(registered(store), *runs)])
+        counts = []
+        resumed_at = None
+
+        for name in names:
+            clock.advance(1)
+            status = {"f": RunStatus.FAILED, "s": RunStatus.SUCCEEDED, "c": RunStatus.CANCELLED}
+            _end(store, name, status[name[0]])
+            counts.append(store.schedules.runs_of("nightly").failed_in_a_row)
+            resumed_at = clock.now() if name == "f2" else resumed_at
+
+        assert counts == [1, 0, 1, 2, 2]
+        assert store.schedules.runs_of("nightly", since=resumed_at).failed_in_a_row == 1
+        assert store.schedules.runs_of("nightly", since=clock.now()).failed_in_a_row == 0
+
+    def test_runs_of_a_schedule_are_listed(self, store: RunStore) -> None:
+        store.schedules.fire([fired(registered(store), an_unplanned_run())])
+        created(store, "by hand")
+
+        found = store.list_runs(RunQuery(schedule="nightly"))
+
+        assert [run.id for run in found] == [_RUN]
+        assert found[0].plan_digest is None
+
+
+class UnplannedContract:
+    """Runs that are made without a plan."""
+
+    def test_run_without_a_plan_is_kept_and_claimable(self, store: RunStore) -> None:
+        run = store.create_run(an_unplanned_run(), None)
+
+        assert run is not None
+        assert run.plan_digest is None
+        assert store.get_run(_RUN) == run
+        assert [each.plan_digest for each in store.claimable()] == [None]
+        with pytest.raises(StoreError, match="no plan yet"):
+            store.get_plan(run.plan_digest)
+
+    def test_run_is_made_with_the_plan_that_it_names(self, store: RunStore) -> None:
+        for plan in (a_plan(), None):
+            run = _replace(an_unplanned_run(), plan_digest=digest("another"))
+            with pytest.raises(InternalError):
+                store.create_run(run, plan)
+        with pytest.raises(InternalError):
+            store.create_run(an_unplanned_run(), a_plan())
+
+    def test_run_without_a_plan_is_not_to_be_had_without_one(self, store: RunStore) -> None:
+        store.create_run(an_unplanned_run(), None)
+        store.register(an_owner(), LEASE_S)
+
+        assert store.claim_run(_RUN, an_owner()) is None
+        assert store.claim_runs([_RUN], an_owner()) == []
+        assert store.get_run(_RUN).status is RunStatus.QUEUED
+
+    def test_claim_writes_the_plan_that_was_built_with_its_inputs(self, store: RunStore) -> None:
+        store.create_run(an_unplanned_run(inputs={"x": a_value("1")}), None)
+        store.register(an_owner(), LEASE_S)
+        large = a_value("large", place=Place.BLOB, name="large")
+
+        run = store.claim_run(_RUN, an_owner(), built=built("built", "code", x=large))
+
+        assert run is not None
+        assert (run.plan_digest, run.inputs_digest) == (digest("built"), "v1:built")
+        assert run.inputs == {"x": large}
+        assert run.status is RunStatus.RUNNING
+        assert store.get_run(_RUN) == run
+        assert store.get_plan(run.plan_digest) == a_plan("built", "code")
+        assert store.unreferenced([digest("code"), digest("large")]) == []
+        assert kinds(store) == ["submitted", "claimed"]
+
+    def test_many_get_their_plans_in_one_claim_and_the_others_wait(self, store: RunStore) -> None:
+        for name in ("a", "b"):
+            store.create_run(an_unplanned_run(name), None)
+        created(store, "planned")
+        store.register(an_owner(), LEASE_S)
+        ids = [RunId(name) for name in ("a", "b", "planned")]
+
+        claimed_now = store.claim_runs(ids, an_owner(), built={RunId("b"): built()})
+
+        assert [run.id for run in claimed_now] == ["b", "planned"]
+
+    def test_run_that_has_a_plan_keeps_it(self, store: RunStore) -> None:
+        created(store, plan=a_plan("first"))
+        store.register(an_owner(), LEASE_S)
+
+        run = store.claim_run(_RUN, an_owner(), built=built("second"))
+
+        assert run is not None
+        assert run.plan_digest == digest("first")
+        with pytest.raises(StoreError):
+            store.get_plan(digest("second"))
+
+    def test_claim_refuses_a_plan_whose_blobs_are_being_collected(self, store: RunStore) -> None:
+        store.create_run(an_unplanned_run(), None)
+        store.condemn([digest("taken")])
+        store.register(an_owner(), LEASE_S)
+
+        with pytest.raises(BlobsCondemned):
+            store.claim_run(_RUN, an_owner(), built=built("built", "taken"))
+
+        assert store.get_run(_RUN).status is RunStatus.QUEUED
+        with pytest.raises(StoreError):
+            store.get_plan(digest("built"))
+
+    def test_plan_that_was_built_goes_with_its_run(self, store: RunStore) -> None:
+        store.create_run(an_unplanned_run(), None)
+        _end(store, "run", RunStatus.SUCCEEDED, plan="built")
+
+        store.delete_run(_RUN)
+
+        with pytest.raises(StoreError):
+            store.get_plan(digest("built"))
+
+    def test_run_without_a_plan_is_cancelled_at_once(
+        self, store: RunStore, clock: ManualClock
+    ) -> None:
+        store.create_run(an_unplanned_run(), None)
+
+        run = store.request_cancel(_RUN)
+
+        assert (run.status, run.finished_at) == (RunStatus.CANCELLED, clock.now())
+        assert store.get_run(_RUN) == run
+        assert kinds(store) == ["submitted", "cancel requested", "cancelled"]
+        assert store.claimable() == []
+
+    def test_cancelled_run_without_a_plan_can_be_opened_again(self, store: RunStore) -> None:
+        store.create_run(an_unplanned_run(), None)
+        store.request_cancel(_RUN)
+
+        run = store.reset_run(_RUN)
+
+        assert (run.status, run.plan_digest) == (RunStatus.QUEUED, None)
+        assert [each.id for each in store.claimable()] == [_RUN]
+
+
+def _registered_with(store: RunStore, plan: PlanRecord) -> ScheduleRecord:
+    change = ScheduleChange(schedule=a_schedule(plan_digest=plan.digest))
+    schedule = store.schedules.register(change, plan)
+    assert schedule is not None
+    return schedule
+
+
+def _end(
+    store: RunStore, name: str, status: RunStatus, *, plan: str = "plan", is_claimed: bool = False
+) -> None:
+    """Let a run go to its end."""
+    store.register(an_owner(), LEASE_S * 100)
+    run = store.get_run(RunId(name))
+    if not is_claimed:
+        taken = store.claim_run(run.id, an_owner(), built=built(plan))
+        assert taken is not None
+        run = taken
+    assert run.id in store.commit([by(run, end=RunEnd(status=status))]).committed
+
+
+def _names(schedules: list[ScheduleRecord]) -> list[str]:
+    return [schedule.name for schedule in schedules]

@@ -1,0 +1,121 @@
+"""The contract of stores of schedules: docstrings that are law. ``contract_schedules.py`` tests it.
+
+A schedule lives in the database of the runs that it makes, so that a tick, its run and the next
+due time are one transaction. Any number of dispatchers may work at once: each reads a schedule,
+decides, and writes under the guard of the version that it read. Who is second changes nothing.
+
+Locks are taken in the order run rows by id, then schedules by name, then others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+from perdure_storage.records import PlanRecord
+from perdure_storage.schedule_records import (
+    FireReport,
+    ScheduleChange,
+    ScheduleQuery,
+    ScheduleRecord,
+    ScheduleRuns,
+    TickQuery,
+    TickRecord,
+)
+
+
+class ScheduleStore(Protocol):
+    """Schedules, their ticks, and the making of their runs."""
+
+    # --- changes -----------------------------------------------------------------------------
+    def register(
+        self, change: ScheduleChange, plan: PlanRecord | None = None
+    ) -> ScheduleRecord | None:
+        """Insert a schedule, or replace the definition of one, together with what was decided.
+
+        Guard: the version of ``change.schedule`` is the stored one; 0: no schedule has the name.
+        Returns the row as it is now, or None if the guard failed: nothing was written, read it
+        again. The state is the one that the caller gives, who read the old one: what was decided
+        stays decided. Writes the schedule, its references to ``blobs`` and to ``plan``, and
+        ticks, runs and cancel requests as ``fire`` does. A plan that was its own before goes if
+        nothing else has it. Raises BlobsCondemned (put them again), StoreError if a row cannot be
+        stored, InternalError if ``plan`` is not the one that the row names.
+        """
+        ...
+
+    def fire(self, batch: Sequence[ScheduleChange]) -> FireReport:
+        """Write what was decided about schedules: one transaction, guarded per schedule.
+
+        Guard, per schedule: its version is the one that was read. No named blob is condemned.
+        A change whose guard fails is left out and reported, the rest lands; so is one with a row
+        that the database refuses, as ``rejected``. A batch holds a schedule at most once.
+        Writes: state, ``next_at``, ``wakes_below``, ``paused``, ``ended``, version + 1 (nothing of
+        the definition); tick rows; runs, as ``create_run`` makes them; cancel requests for those
+        of ``cancels`` that are live. Pausing and resuming are this transaction too.
+
+        A run whose id is taken, or has a tombstone, is there or was: it is not made again, and is
+        no error. A tick that has made a run keeps its row for ever. If the process dies after it,
+        the next reader finds the new state and decides nothing of it again.
+        """
+        ...
+
+    def remove(self, name: str) -> bool:
+        """Remove a schedule, its ticks and its references; return whether it was there.
+
+        Its runs stay, and so do their ids: a schedule of the same name makes none of them again.
+        """
+        ...
+
+    def forget_ticks(self, before: datetime, *, limit: int = 10_000) -> int:
+        """Remove ticks whose nominal times are all before a time; return how many.
+
+        At most ``limit`` of them, so that nobody waits long for the lock: ask again while as many
+        were removed.
+        """
+        ...
+
+    # --- questions ---------------------------------------------------------------------------
+    def find_schedule(self, name: str) -> ScheduleRecord | None:
+        """Return the schedule, or None. Signed rows are verified before they are returned."""
+        ...
+
+    def get_schedule(self, name: str) -> ScheduleRecord:
+        """Return the schedule. Raises ScheduleNotFound, naming the store that was asked."""
+        ...
+
+    def list_schedules(self, query: ScheduleQuery) -> list[ScheduleRecord]:
+        """Return a page of schedules, by name."""
+        ...
+
+    def due(self, now: datetime, limit: int = 100) -> list[ScheduleRecord]:
+        """Return schedules about which something is to be decided.
+
+        Their ``next_at`` has come, or fewer of their runs than ``wakes_below`` are live. The
+        longest due first, those without ``next_at`` last, then by name. Read by indexes.
+        """
+        ...
+
+    def next_due(self) -> datetime | None:
+        """Return the earliest ``next_at``, or None. One look into an index.
+
+        Ends of runs, for which ``wakes_below`` waits, are not in it: look when ``changes`` says so.
+        """
+        ...
+
+    def runs_of(self, name: str, *, since: datetime | None = None) -> ScheduleRuns:
+        """Return what policies ask about the runs of a schedule.
+
+        Args:
+            name: of the schedule.
+            since: failures that ended by then do not count.
+
+        Only ``fire`` and ``register`` make such runs, so while a schedule's version stands no
+        more of them appear than were read after it; they may end meanwhile, and a person may open
+        one again.
+        """
+        ...
+
+    def list_ticks(self, query: TickQuery) -> list[TickRecord]:
+        """Return a page of ticks, newest first. Signed rows are verified."""
+        ...

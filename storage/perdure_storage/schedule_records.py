@@ -1,0 +1,144 @@
+"""Frozen rows of schedules: what is due, and what became of it.
+
+A store does not know what a schedule means. Its definition and its state are JSON texts that come
+from the caller and go back to it; only what a store has to ask about is kept apart.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from perdure_storage.records import Digest, Refusal, RunId, RunRecord
+
+
+class ScheduleRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A schedule: a definition, and how far it has come.
+
+    Attributes:
+        name: names it; its ticks and its runs refer to it by that.
+        definition: JSON text; opaque.
+        digest: of the definition, so that another one is seen without being read.
+        module: which declares it; None if a person registered it.
+        plan_digest: of the plan that its runs have; None: who claims a run builds its plan.
+        blobs: which the definition names, kept from gc while the schedule is there.
+        state: JSON text; opaque.
+        next_at: when time alone brings the next decision; None: it brings none.
+        wakes_below: a decision is also due while fewer of its runs than this are live; None: the
+            end of a run brings none.
+        paused, ended: for lists; whether it is due is said by ``next_at`` and ``wakes_below``.
+        version: grows by one with each change; 0 for one that was never stored.
+        created_at, updated_at: given by the store.
+    """
+
+    name: str
+    definition: str
+    digest: str
+    module: str | None = None
+    plan_digest: Digest | None = None
+    blobs: tuple[Digest, ...] = ()
+    state: str
+    next_at: datetime | None = None
+    wakes_below: int | None = None
+    paused: bool = False
+    ended: bool = False
+    version: int = 0
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+
+class TickRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a nominal time of a schedule, or of a row of them. Key: (schedule, at).
+
+    Attributes:
+        at: the nominal time, in UTC; the first of a row.
+        last: the last of a row; None if it is one alone.
+        count: how many there are.
+        decision: what became of it, in the words of the caller.
+        why: the reason for programs, in the words of the caller.
+        reason: the reason for people.
+        decided_at: when that was decided; when it fired, if it did.
+        run_id: the run that it made.
+        code: the code of that run, as far as it is known: an entry point, or a digest.
+    """
+
+    schedule: str
+    at: datetime
+    last: datetime | None = None
+    count: int = 1
+    decision: str
+    why: str = ""
+    reason: str = ""
+    decided_at: datetime
+    run_id: RunId | None = None
+    code: str = ""
+
+
+class ScheduleChange(msgspec.Struct, frozen=True, kw_only=True):
+    """What changes with a schedule, together.
+
+    Attributes:
+        schedule: the row as it was read, its ``version`` included, with what is new in it.
+        ticks: in the order in which they were decided; of two for one time the later one stands,
+            but for one that has made a run, which stays.
+        runs: to be made, QUEUED: without a plan, or with one that is there.
+        cancels: runs that are asked to end, if they are live.
+    """
+
+    schedule: ScheduleRecord
+    ticks: tuple[TickRecord, ...] = ()
+    runs: tuple[RunRecord, ...] = ()
+    cancels: tuple[RunId, ...] = ()
+
+
+class FireReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a batch of changes.
+
+    Attributes:
+        fired: the rows after the change, by name.
+        refused: why a change did not land, by name: ``"stale"``, ``"gone"``, ``"condemned"`` or
+            ``"rejected"``.
+        made: the runs that did not exist before, in the order of the changes.
+    """
+
+    fired: dict[str, ScheduleRecord] = {}
+    refused: dict[str, Refusal] = {}
+    made: tuple[RunId, ...] = ()
+
+
+class ScheduleRuns(msgspec.Struct, frozen=True, kw_only=True):
+    """What overlap and failure policies ask about the runs of a schedule.
+
+    Attributes:
+        live: ids of those that are not over, the oldest first.
+        failed_in_a_row: how many FAILED since the last that SUCCEEDED, by when they ended.
+    """
+
+    live: tuple[RunId, ...] = ()
+    failed_in_a_row: int = 0
+
+
+class ScheduleQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of schedules by name. ``after`` is the name of the last one of the page before."""
+
+    module: str | None = None
+    paused: bool | None = None
+    ended: bool | None = None
+    name_prefix: str = ""
+    limit: int = 100
+    after: str | None = None
+
+
+class TickQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of ticks of a schedule, newest nominal time first.
+
+    Attributes:
+        since: not those of earlier nominal times.
+        before: only those of earlier nominal times: the last one of the page before.
+    """
+
+    schedule: str
+    since: datetime | None = None
+    before: datetime | None = None
+    limit: int = 100

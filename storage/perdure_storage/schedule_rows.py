@@ -1,0 +1,131 @@
+"""Schedules and ticks as rows and back. No SQL and no I/O.
+
+Who could write a schedule's row could have any code run: definition and state are signed, each on
+its own, as a tick rewrites the state alone. A tick that has made a run is as powerful as the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from perdure_storage.records import Digest
+from perdure_storage.rows import from_us, required_time, to_us
+from perdure_storage.schedule_records import ScheduleRecord, TickRecord
+from perdure_storage.signing import Signer
+
+Row = Sequence[Any]
+
+_parse_texts = msgspec.json.Decoder(tuple[str, ...]).decode
+
+STATE = ("state", "next_at_us", "wakes_below", "paused", "ended", "version", "state_mac")
+"""The columns that a tick rewrites."""
+
+_DEFINITION = slice(0, 6)
+_STATE_FACTS = slice(7, 13)
+
+
+class ScheduleRows:
+    """Rows of ``schedule``."""
+
+    def __init__(self, signer: Signer | None) -> None:
+        self._signer = signer
+
+    def pack(self, schedule: ScheduleRecord) -> list[Any]:
+        """Return the row of a schedule, in the order of the table."""
+        row: list[Any] = [
+            schedule.name,
+            schedule.module,
+            schedule.definition,
+            schedule.digest,
+            schedule.plan_digest,
+            msgspec.json.encode(schedule.blobs).decode(),
+            None,
+            schedule.state,
+            to_us(schedule.next_at),
+            schedule.wakes_below,
+            schedule.paused,
+            schedule.ended,
+            schedule.version,
+            None,
+            to_us(schedule.created_at),
+            to_us(schedule.updated_at),
+        ]
+        if self._signer is not None:
+            row[6] = self._signer.sign("schedule", tuple(row[_DEFINITION]))
+            row[13] = self._signer.sign("schedule state", _state_facts(row))
+        return row
+
+    def unpack(self, row: Row) -> ScheduleRecord:
+        """Return the schedule of a row. Raises StoreError if a signature does not fit."""
+        if self._signer is not None:
+            named = f"schedule {row[0]!r}"
+            self._signer.require("schedule", tuple(row[_DEFINITION]), row[6], named)
+            state = f"the state of {named}"
+            self._signer.require("schedule state", _state_facts(row), row[13], state)
+        return ScheduleRecord(
+            name=row[0],
+            module=row[1],
+            definition=row[2],
+            digest=row[3],
+            plan_digest=row[4],
+            blobs=tuple(map(Digest, _parse_texts(row[5]))),
+            state=row[7],
+            next_at=from_us(row[8]),
+            wakes_below=row[9],
+            paused=bool(row[10]),
+            ended=bool(row[11]),
+            version=row[12],
+            created_at=from_us(row[14]),
+            updated_at=from_us(row[15]),
+        )
+
+
+def _state_facts(row: Row) -> tuple[object, ...]:
+    state, next_at, wakes_below, paused, ended, version = row[_STATE_FACTS]
+    return (row[0], state, next_at, wakes_below, bool(paused), bool(ended), version)
+
+
+class TickRows:
+    """Rows of ``tick``; all of a row is signed."""
+
+    def __init__(self, signer: Signer | None) -> None:
+        self._signer = signer
+
+    def pack(self, tick: TickRecord) -> list[Any]:
+        """Return the row of a tick, in the order of the table."""
+        row: list[Any] = [
+            tick.schedule,
+            to_us(tick.at),
+            to_us(tick.last),
+            tick.count,
+            tick.decision,
+            tick.why,
+            tick.reason,
+            to_us(tick.decided_at),
+            tick.run_id,
+            tick.code,
+        ]
+        return [*row, None if self._signer is None else self._signer.sign("tick", tuple(row))]
+
+    def unpack(self, row: Row) -> TickRecord:
+        """Return the tick of a row. Raises StoreError if its signature does not fit."""
+        at: datetime = required_time(row[1])
+        if self._signer is not None:
+            named = f"the tick of {at:%Y-%m-%d %H:%M:%S} UTC of schedule {row[0]!r}"
+            self._signer.require("tick", tuple(row[:10]), row[10], named)
+        return TickRecord(
+            schedule=row[0],
+            at=at,
+            last=from_us(row[2]),
+            count=row[3],
+            decision=row[4],
+            why=row[5],
+            reason=row[6],
+            decided_at=required_time(row[7]),
+            run_id=row[8],
+            code=row[9],
+        )
