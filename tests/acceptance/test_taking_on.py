@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.acceptance import waiting_steps as steps
@@ -13,6 +14,7 @@ from tests.crash.ledger import wait_until
 from perdure.client import Perdure, open_store
 from perdure.engine import coordinator, sleepers
 from perdure.engine.coordinator import Coordinator
+from perdure_storage.errors import StoreUnavailable
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.records import RunQuery
 
@@ -148,3 +150,27 @@ def test_coordinators_share_what_is_due(
     claims = [[each.detail["owner"] for each in s if each.kind == "claimed"] for s in stories]
     assert {len(owners) for owners in claims} == {2}, "to sleep, and to end"
     assert len({last for _, last in claims}) == 2
+
+
+def test_run_whose_rows_cannot_be_read_for_a_moment_is_loaded_again(
+    client: Perdure, serving: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_sleep(client, serving, "a")
+    store = type(client.runtime.rows)
+    away = iter(range(2))
+
+    def once_away(read: Callable[..., Any]) -> Callable[..., Any]:
+        def reading(*args: Any, **options: Any) -> Any:
+            if next(away, None) is not None:
+                raise StoreUnavailable("the store is away")
+            return read(*args, **options)
+
+        return reading
+
+    for name in ("histories", "list_steps"):
+        monkeypatch.setattr(store, name, once_away(getattr(store, name)))
+    client.signal("a", "approve", True)
+
+    drive(serving, lambda: not with_status(client, *LIVE))
+
+    assert with_status(client, RunStatus.SUCCEEDED) == {"a"}

@@ -405,6 +405,10 @@ class Coordinator:
         for record in claimed:
             try:
                 self._begin(record, reading)
+            except StoreUnavailable as error:
+                # The store is away, the run is as it was: it is loaded again once it is back.
+                log.warning("loading is put off: %s", error, extra={"run_id": record.id})
+                self._again.append(record.id)
             except PerdureError as error:
                 # The run's own data is unusable; other runs of this coordinator go on.
                 self._end_unusable(record, error)
