@@ -144,6 +144,11 @@ def registered(schedule: Schedule, now: datetime) -> ScheduleState:
     return _closed(schedule, ScheduleState(decided_through=now))
 
 
+def outcome_of(schedule: Schedule, state: ScheduleState) -> Outcome:
+    """Return a state of which nothing is to be decided now, as it is to be written."""
+    return Outcome(decisions=(), state=state, wake_at=_wake_at(schedule, state))
+
+
 def decide(schedule: Schedule, state: ScheduleState, now: datetime, runs: Runs) -> Outcome:
     """Decide all ticks that are due.
 

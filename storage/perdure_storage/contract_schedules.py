@@ -666,6 +666,20 @@ class UnplannedContract:
         with pytest.raises(StoreError):
             store.get_plan(digest("built"))
 
+    def test_reason_why_a_run_has_no_plan_is_noted_once(self, store: RunStore) -> None:
+        store.create_run(an_unplanned_run(), None)
+
+        noted = [store.note_unplanned(_RUN, why) for why in ("gone", "gone", "worse")]
+
+        assert noted == [True, False, True]
+        told = [each for each in store.list_events(_RUN) if each.kind == "unplanned"]
+        assert [each.detail["why"] for each in told] == ["gone", "worse"]
+
+    def test_run_that_has_a_plan_is_not_said_to_have_none(self, store: RunStore) -> None:
+        created(store)
+
+        assert not store.note_unplanned(_RUN, "gone")
+
     def test_run_without_a_plan_is_cancelled_at_once(
         self, store: RunStore, clock: ManualClock
     ) -> None:

@@ -16,6 +16,7 @@ from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus, StepStatus, may_b
 from perdure_storage.records import (
     BuiltPlan,
     Digest,
+    EventRecord,
     MessageRecord,
     Owner,
     Place,
@@ -360,3 +361,15 @@ def require_deletable(
             f"cannot delete run {run_id!r}: {taker!r} takes its results over and is live. Wait for"
             f" it, or type `perdure cancel {taker}` first"
         )
+
+
+UNPLANNED = "unplanned"
+"""Kind of the event that says why a run has no plan yet."""
+
+
+def may_note_unplanned(run: RunRecord, events: Sequence[EventRecord], why: str) -> bool:
+    """Say whether it is news why a run has no plan: it waits for one, and nobody said so last."""
+    if run.status is not RunStatus.QUEUED or run.plan_digest is not None:
+        return False
+    last = events[-1] if events else None
+    return last is None or last.kind != UNPLANNED or last.detail.get("why") != why

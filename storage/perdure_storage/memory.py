@@ -436,6 +436,14 @@ class MemoryRunStore:
                 self._tell(kept, "pause requested" if paused else "pause cleared")
             return self._seen(kept)
 
+    def note_unplanned(self, run_id: RunId, why: str) -> bool:
+        with self._lock:
+            kept = self._kept(run_id)
+            if not guards.may_note_unplanned(kept.record, kept.events, why):
+                return False
+            self._tell(kept, guards.UNPLANNED, {"why": why})
+            return True
+
     def reset_run(
         self,
         run_id: RunId,

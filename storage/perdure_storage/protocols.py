@@ -287,6 +287,14 @@ class RunStore(Protocol):
         """
         ...
 
+    def note_unplanned(self, run_id: RunId, why: str) -> bool:
+        """Note why a run that was made without a plan has none yet, as an event.
+
+        Guard: it is QUEUED and has no plan, and its newest event does not say the same. Returns
+        whether it was noted. Raises RunNotFound.
+        """
+        ...
+
     def reset_run(
         self,
         run_id: RunId,

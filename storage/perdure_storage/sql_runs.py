@@ -407,6 +407,18 @@ class SqlRunStore:
         self._database.announce(transaction)
         return self._require(transaction, run_id)
 
+    def note_unplanned(self, run_id: RunId, why: str) -> bool:
+        return self._database.write(lambda t: self._note_unplanned(t, run_id, why))
+
+    def _note_unplanned(self, transaction: Transaction, run_id: RunId, why: str) -> bool:
+        old = self._require(transaction, run_id)
+        rows = transaction.rows(self._statements.list_events, run_id=run_id, after=0)
+        if not guards.may_note_unplanned(old, [unpack_event(row) for row in rows], why):
+            return False
+        self._update(transaction, run_id, seq=old.seq + 1)
+        self._creation.tell(transaction, run_id, old.seq + 1, guards.UNPLANNED, {"why": why})
+        return True
+
     def requests(self, token: str) -> list[RunRecord]:
         rows = self._database.read(lambda t: t.rows(self._statements.runs_of_owner, token=token))
         return [self._runs.unpack_listed(row) for row in rows]

@@ -7,7 +7,7 @@ from typing import Any
 
 from perdure_storage.codecs import Codecs, Encoded
 from perdure_storage.errors import ValueDamaged
-from perdure_storage.hashing import digest_of
+from perdure_storage.hashing import digest_of, integrity_digest
 from perdure_storage.previews import preview
 from perdure_storage.protocols import BlobStore
 from perdure_storage.records import Digest, Place, StoredValue
@@ -116,3 +116,9 @@ def _inline_bytes(stored: StoredValue) -> memoryview:
     # JSON is read, never kept; of anything else the value may keep, and change, its bytes.
     keeps = not stored.codec.startswith(("json", "bytes"))
     return memoryview(bytearray(stored.data) if keeps else stored.data)
+
+
+def inputs_digest(inputs: Mapping[str, StoredValue]) -> str:
+    """Return one digest over the value digests of all inputs."""
+    lines = "\n".join(f"{name}={inputs[name].value_digest}" for name in sorted(inputs))
+    return integrity_digest([lines.encode()])

@@ -48,6 +48,7 @@ from perdure.workflow import Workflow, workflow
 if TYPE_CHECKING:
     from perdure.client import Perdure
     from perdure.runs import Run, Step
+    from perdure.schedules import Schedule, fire_time, interval_end, interval_start
     from perdure.verbs import (
         cancel,
         delete,
@@ -57,13 +58,16 @@ if TYPE_CHECKING:
         explain,
         fork,
         get_run,
+        get_schedule,
         list_runs,
+        list_schedules,
         open,
         pause,
         rerun,
         resume,
         resume_all,
         run,
+        schedule,
         signal,
         spin,
         start,
@@ -71,6 +75,7 @@ if TYPE_CHECKING:
         why,
     )
     from perdure.worker.context import current
+    from perdure_scheduler.errors import ScheduleError
 
 __all__ = [
     "Backoff",
@@ -91,6 +96,8 @@ __all__ = [
     "RunFailed",
     "RunNotDriven",
     "RunNotFound",
+    "Schedule",
+    "ScheduleError",
     "Secret",
     "Static",
     "Step",
@@ -111,10 +118,15 @@ __all__ = [
     "emit",
     "execute",
     "explain",
+    "fire_time",
     "fork",
     "get",
     "get_run",
+    "get_schedule",
+    "interval_end",
+    "interval_start",
     "list_runs",
+    "list_schedules",
     "loop",
     "open",
     "pause",
@@ -123,6 +135,7 @@ __all__ = [
     "resume",
     "resume_all",
     "run",
+    "schedule",
     "signal",
     "sleep",
     "spin",
@@ -140,13 +153,16 @@ __all__ = [
 
 # What needs the engine or a store is imported when it is first asked for.
 _VERBS = (
-    "cancel", "delete", "diff", "emit", "execute", "explain", "fork", "get_run", "list_runs",
-    "open", "pause", "rerun", "resume", "resume_all", "run", "signal", "spin", "start", "submit",
-    "why",
+    "cancel", "delete", "diff", "emit", "execute", "explain", "fork", "get_run", "get_schedule",
+    "list_runs", "list_schedules", "open", "pause", "rerun", "resume", "resume_all", "run",
+    "schedule", "signal", "spin", "start", "submit", "why",
 )  # fmt: skip
-_LATE = dict.fromkeys(_VERBS, "perdure.verbs") | {
+_OF_SCHEDULES = ("Schedule", "fire_time", "interval_end", "interval_start")
+_LATE = dict.fromkeys(_VERBS, "perdure.verbs") | dict.fromkeys(_OF_SCHEDULES, "perdure.schedules")
+_LATE |= {
     "Perdure": "perdure.client",
     "Run": "perdure.runs",
+    "ScheduleError": "perdure_scheduler.errors",
     "Step": "perdure.runs",
     "current": "perdure.worker.context",
 }

@@ -10,7 +10,7 @@ from perdure.engine.loading import functions_of
 from perdure.engine.matching import match_name, match_rows
 from perdure.errors import RunConflict
 from perdure.fingerprint import fingerprints
-from perdure.plan import Plan, decode_plan
+from perdure.plan import Plan, recorded_plan
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.protocols import RunStore
 from perdure_storage.records import RunRecord, StepRecord, StoredValue
@@ -64,7 +64,7 @@ class _Look:
         plan: Plan,
         inputs: Mapping[str, StoredValue],
     ) -> None:
-        recorded = decode_plan(store.get_plan(record.plan_digest).body)
+        recorded = recorded_plan(store, record)
         rows, self._grown = rows_of_graphs(
             store.list_steps(record.id), store.list_expansions(record.id)
         )

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from perdure.engine.coordinator import Coordinator
     from perdure.explaining import Explanation
     from perdure.retention import GcReport
+    from perdure.scheduling import ScheduleHandle
     from perdure.submission import Wishes
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,13 @@ class Perdure:
             return self._runtime
 
     def _coordinator(self, on_change: Callable[[str], None]) -> Coordinator:
-        return self.runtime.coordinator(on_change=on_change, on_commit=self._watching.overhear)
+        from perdure.planning import build
+
+        return self.runtime.coordinator(
+            plan_for=lambda record: build(self.runtime, record),
+            on_change=on_change,
+            on_commit=self._watching.overhear,
+        )
 
     def __enter__(self) -> Perdure:
         self._stack.enter_context(use_driver(self))
@@ -577,15 +584,48 @@ class Perdure:
         policy = parse_policy(keep, keep_last, tags)
         return collect(self.runtime, policy, grace=grace, dry_run=dry_run)
 
+    # --- schedules ------------------------------------------------------------------------------
+    def schedule(self, name: str, workflow: Any, **options: Any) -> ScheduleHandle:
+        """Register a schedule at once; options as of ``perdure.Schedule``."""
+        from perdure.schedules import Schedule
+        from perdure.scheduling import ScheduleHandle, register
+
+        register(self.runtime, Schedule(name, workflow, **options))
+        return ScheduleHandle(self.runtime, name)
+
+    def get_schedule(self, name: str) -> ScheduleHandle:
+        """Return the schedule of that name. Raises ScheduleNotFound."""
+        from perdure.scheduling import ScheduleHandle
+
+        return ScheduleHandle(self.runtime, self.runtime.store.schedules.get_schedule(name).name)
+
+    def list_schedules(self, *, paused: bool | None = None) -> list[ScheduleHandle]:
+        """Return the schedules of the store by name."""
+        from perdure.scheduling import ScheduleHandle, registry_of
+        from perdure_storage.schedule_records import ScheduleQuery
+
+        found = registry_of(self.runtime).all(ScheduleQuery(paused=paused))
+        return [ScheduleHandle(self.runtime, record.name) for record in found]
+
+    def register_schedules(self, module: Any, name: str) -> dict[str, str]:
+        """Register what a module declares and pause what it does not declare any more.
+
+        Args:
+            module: the imported module.
+            name: under which it was asked for.
+
+        Returns:
+            What became of each schedule: new, changed, unchanged, resumed or paused.
+        """
+        from perdure.scheduling import register_all
+
+        return register_all(self.runtime, module, name)
+
     def serve(self, stop: threading.Event) -> None:
-        """Drive whatever run of the store nobody drives, until ``stop`` is set: ``perdure up``."""
-        served = Driving(
-            lambda on_change: self.runtime.coordinator(serves=True, on_change=on_change)
-        )
-        try:
-            served.serve(stop)
-        finally:
-            served.stop()
+        """Drive what nobody drives and make the runs of schedules, until ``stop`` is set."""
+        from perdure.serving import serve
+
+        serve(self.runtime, stop)
 
 
 def say_on_a_terminal(line: str) -> None:

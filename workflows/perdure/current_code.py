@@ -10,7 +10,7 @@ from typing import Any
 from perdure.compile import Prepared, prepare
 from perdure.errors import DefinitionError
 from perdure.graph.dag import Dag, make_dag
-from perdure.plan import Plan, decode_plan
+from perdure.plan import Plan, recorded_plan
 from perdure.runtime import Runtime
 from perdure.target import load_target
 from perdure.task import Task
@@ -109,7 +109,7 @@ def prepare_today(
 
 def recorded_inputs(runtime: Runtime, record: RunRecord) -> dict[str, StoredValue]:
     """Return all that a run was given by name, static parameters included."""
-    plan = decode_plan(runtime.store.get_plan(record.plan_digest).body)
+    plan = recorded_plan(runtime.store, record)
     return {**_statics(plan), **record.inputs}
 
 

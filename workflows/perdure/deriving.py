@@ -18,12 +18,11 @@ from perdure.errors import DefinitionError, RunConflict, known_names
 from perdure.fingerprint import fingerprints
 from perdure.fork_plan import around, step_of, steps_of, store_given, with_takeover
 from perdure.grown import Grown, grown_steps
-from perdure.plan import Function, Plan, Takeover, decode_plan
+from perdure.plan import Function, Plan, Takeover, recorded_plan
 from perdure.remedies import shell_of
 from perdure.runtime import Runtime
 from perdure.submission import (
     check_run_id,
-    inputs_digest,
     make_run_id,
     refuse_unenforceable,
     summary,
@@ -32,7 +31,7 @@ from perdure_storage.errors import BlobsCondemned
 from perdure_storage.faults import crash_point
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.records import RunId, RunRecord, StoredValue
-from perdure_storage.values import Values
+from perdure_storage.values import Values, inputs_digest
 
 FAILED = "failed"
 """What ``force=`` takes for every step that failed, caught or not."""
@@ -268,5 +267,5 @@ class _Source:
         return summary(matching, plan)
 
     def _functions(self) -> dict[str, Function]:
-        plan = decode_plan(self._runtime.store.get_plan(self._record.plan_digest).body)
+        plan = recorded_plan(self._runtime.store, self._record)
         return {function.counts_as: function for function in plan.functions.values()}

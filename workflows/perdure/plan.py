@@ -7,13 +7,16 @@ definition gives the same plan in every process.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from blake3 import blake3
 
 from perdure.errors import DefinitionError
-from perdure_storage.records import StoredValue
+from perdure_storage.records import RunRecord, StoredValue
+
+if TYPE_CHECKING:
+    from perdure_storage.protocols import RunStore
 
 
 class Item(msgspec.Struct, frozen=True, tag="item", tag_field="t"):
@@ -442,3 +445,10 @@ def decode_plan(body: bytes) -> Plan:
     if _decoder is None:
         _decoder = msgspec.json.Decoder(Plan)
     return _decoder.decode(body)
+
+
+def recorded_plan(store: RunStore, record: RunRecord) -> Plan:
+    """Return the plan that a run was made with; without a step while nobody has built it yet."""
+    if record.plan_digest is None:
+        return Plan(workflow=record.workflow, steps=(), output=ListArg(()), origin=record.origin)
+    return decode_plan(store.get_plan(record.plan_digest).body)

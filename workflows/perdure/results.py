@@ -20,6 +20,7 @@ from perdure.plan import (
     decode_plan,
     placed,
     project,
+    recorded_plan,
     upstream,
 )
 from perdure.remedies import sentence, shell_of
@@ -44,7 +45,7 @@ def read_result(runtime: Runtime, record: RunRecord) -> Any:
         ValueDamaged: a value of the result is missing or damaged; names the step and the command
             that rebuilds it.
     """
-    plan = decode_plan(runtime.store.get_plan(record.plan_digest).body)
+    plan = recorded_plan(runtime.store, record)
     needed = output_steps(plan)
     rows = {
         row.step_id: row
@@ -169,7 +170,7 @@ def _where(runtime: Runtime, record: RunRecord, error: ErrorRecord) -> str:
         return f"step {error.step_id} ({item}): "
     if "  File " in error.traceback:
         return f"step {error.step_id}: "
-    plan = decode_plan(runtime.store.get_plan(record.plan_digest).body)
+    plan = recorded_plan(runtime.store, record)
     found = (placed(step, plan.functions) for step in plan.steps if step.id == error.step_id)
     return f"{next(found, f'step {error.step_id}')}: "
 

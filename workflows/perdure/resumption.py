@@ -23,10 +23,10 @@ from perdure.plan import (
     StepOptions,
     StepPlan,
     Takeover,
-    decode_plan,
     given_digest,
     own_digest,
     passed_digest,
+    recorded_plan,
     step_code,
 )
 from perdure.remedies import shell_of
@@ -95,7 +95,7 @@ def intend_resume(
         raise DefinitionError(f"code={code!r}{known_names(code, ('recorded', 'current'))}")
     Wishes(given={}, executor=executor, on_change=on_change, on_divergence=on_divergence).check()
     record = runtime.store.get_run(run_id)
-    plan = decode_plan(runtime.store.get_plan(record.plan_digest).body)
+    plan = recorded_plan(runtime.store, record)
     if is_driven(record):
         note = f"{run_id} is {record.status} and driven by {driver_of(record)}: attached"
         return Intent(action=Action.KEEP, record=record, plan=plan, note=note)
@@ -128,7 +128,7 @@ def _plan_of_today(runtime: Runtime, record: RunRecord, dag: Any, values: Values
 
     The graph stays as it was recorded: today's definition must have the same step ids.
     """
-    recorded = decode_plan(runtime.store.get_plan(record.plan_digest).body)
+    recorded = recorded_plan(runtime.store, record)
     today = _compile_today(runtime, record, dag, values)
     ours, theirs = {s.id: s for s in recorded.steps}, {s.id: s for s in today.steps}
     if ours.keys() != theirs.keys():

@@ -17,7 +17,7 @@ from perdure import story
 from perdure.engine.ownership import is_driven, is_seen_dead
 from perdure.errors import DefinitionError, RunNotDriven, WaitTimeout, did_you_mean
 from perdure.grown import newest_graphs
-from perdure.plan import FromStep, Plan, StepPlan, decode_plan, upstream
+from perdure.plan import FromStep, Plan, StepPlan, recorded_plan, upstream
 from perdure.progress.causes import of_wait
 from perdure.remedies import Shell, shell_of
 from perdure.results import error_of, inputs_of, load_value, read_result, what_to_type
@@ -187,7 +187,7 @@ class Run:
         """Return its DAG as data."""
         if self._plan is None:
             store = self._client.runtime.store
-            self._plan = decode_plan(store.get_plan(self.record.plan_digest).body)
+            self._plan = recorded_plan(store, self.record)
         return self._plan
 
     @property

@@ -23,6 +23,7 @@ from perdure_storage.values import Values
 
 if TYPE_CHECKING:
     from perdure.engine.coordinator import Coordinator
+    from perdure.engine.loading import PlanFor
     from perdure.executors.protocol import Executor
 
 
@@ -44,6 +45,7 @@ class Runtime:
         self,
         *,
         serves: bool = False,
+        plan_for: PlanFor = lambda record: None,
         on_change: Callable[[str], None] = lambda run_id: None,
         on_commit: Callable[[RunCommit], None] = lambda commit: None,
     ) -> Coordinator:
@@ -59,6 +61,7 @@ class Runtime:
             owner=this_owner(serves=serves),
             clock=self.clock,
             default_executor=self.settings.executor,
+            plan_for=plan_for,
             on_change=on_change,
             on_commit=on_commit,
         )

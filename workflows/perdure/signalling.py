@@ -7,7 +7,7 @@ from typing import Any
 
 from perdure.conform import check_value
 from perdure.errors import DefinitionError
-from perdure.plan import Arg, Const, FromInput, Plan, StepPlan, decode_plan
+from perdure.plan import Arg, Const, FromInput, Plan, StepPlan, decode_plan, recorded_plan
 from perdure.runtime import Runtime
 from perdure.waits import type_of
 from perdure_storage.records import MessageRecord, RunId, StoredValue
@@ -135,7 +135,7 @@ def _waits(runtime: Runtime, run_id: RunId, name: str) -> Iterator[tuple[Plan, S
         if wait.kind == "signal" and wait.name == name and wait.message is None
     }
     inputs = store.get_run(run_id).inputs
-    plans = [decode_plan(store.get_plan(store.get_run(run_id).plan_digest).body)]
+    plans = [recorded_plan(store, store.get_run(run_id))]
     plans += [decode_plan(each.plan.body) for each in store.list_expansions(run_id)]
     for plan in plans:
         for step in plan.steps:

@@ -16,7 +16,7 @@ from perdure.errors import DefinitionError, SecretMissing, did_you_mean
 from perdure.graph.dag import Dag
 from perdure.graph.node import TaskSpec
 from perdure.grown import grown_steps, newest_graphs
-from perdure.plan import FromStep, ItemsOf, Plan, StepPlan, Takeover, decode_plan, references
+from perdure.plan import FromStep, ItemsOf, Plan, StepPlan, Takeover, recorded_plan, references
 from perdure.remedies import shell_of
 from perdure.results import Recorded
 from perdure.runtime import Runtime
@@ -49,7 +49,7 @@ def spin(runtime: Runtime, run_id: RunId, step_id: str, *, dag: Any = None) -> A
         Exception: whatever the step's function raises.
     """
     record = runtime.store.get_run(run_id)
-    plan = decode_plan(runtime.store.get_plan(record.plan_digest).body)
+    plan = recorded_plan(runtime.store, record)
     graph, step = _step_of(runtime, record, plan, step_id)
     inputs = _Inputs(runtime, record, graph, _rows_for(runtime, record, step))
     today = _today(runtime, record, step, dag)

@@ -23,7 +23,7 @@ from perdure.executors.capacity import detect_capacity
 from perdure.executors.process_tree import kill_processes
 from perdure.fingerprint import fingerprints
 from perdure.fork_plan import carried_over, with_takeover
-from perdure.plan import Function, Plan, Takeover, decode_plan, placed
+from perdure.plan import Function, Plan, Takeover, placed, recorded_plan
 from perdure.remedies import Shell, shell_of
 from perdure.resources import parse_duration
 from perdure.runtime import Runtime
@@ -31,7 +31,6 @@ from perdure.settings import EXECUTORS, Settings
 from perdure_storage.errors import BlobsCondemned, ValueDamaged
 from perdure_storage.faults import crash_point
 from perdure_storage.guards import reopened
-from perdure_storage.hashing import integrity_digest
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.protocols import RunStore
 from perdure_storage.records import (
@@ -44,7 +43,7 @@ from perdure_storage.records import (
     StepRecord,
     StoredValue,
 )
-from perdure_storage.values import Values
+from perdure_storage.values import Values, inputs_digest
 
 MAX_RUN_ID = 200
 _CHOICES = {
@@ -213,7 +212,7 @@ class Submission:
         """Store what the plan and the inputs are made of; no row names it yet."""
         self.plan = compile_dag(self.prepared.dag, self._values, origin=self.prepared.origin)
         refuse_unenforceable(self.plan, self.settings, self.wishes.executor)
-        self.inputs = _store_inputs(self.prepared, self._values)
+        self.inputs = store_inputs(self.prepared.inputs, self._values)
         self.body = plan_record(self.plan, self.inputs)
 
     def submit(self) -> tuple[RunRecord, str]:
@@ -325,7 +324,7 @@ class Submission:
         )
 
     def _plan_of(self, record: RunRecord) -> Plan:
-        return decode_plan(self.store.get_plan(record.plan_digest).body)
+        return recorded_plan(self.store, record)
 
     # --- an id that exists --------------------------------------------------------------------
     def _existing(self, record: RunRecord) -> Intent:
@@ -474,14 +473,9 @@ def _or_say_so(resource: str) -> str:
     return f", or say how much there is: PERDURE_RESOURCES={resource}=AMOUNT, a setting too"
 
 
-def _store_inputs(prepared: Prepared, values: Values) -> dict[str, StoredValue]:
-    return {name: values.store(value) for name, value in prepared.inputs.items()}
-
-
-def inputs_digest(inputs: Mapping[str, StoredValue]) -> str:
-    """Return one digest over the value digests of all inputs."""
-    lines = "\n".join(f"{name}={inputs[name].value_digest}" for name in sorted(inputs))
-    return integrity_digest([lines.encode()])
+def store_inputs(inputs: Mapping[str, Any], values: Values) -> dict[str, StoredValue]:
+    """Return the inputs of a run as they are stored, by parameter name."""
+    return {name: values.store(value) for name, value in inputs.items()}
 
 
 def summary(matching: Matching, plan: Plan) -> str:

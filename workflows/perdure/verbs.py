@@ -17,6 +17,7 @@ from perdure.workflow import Workflow
 if TYPE_CHECKING:
     from perdure.comparing import Difference
     from perdure.explaining import Explanation
+    from perdure.scheduling import ScheduleHandle
 
 R = TypeVar("R")
 Duration = float | timedelta | str
@@ -398,6 +399,38 @@ def emit(
         Whether it was kept; False if one of this key was sent before.
     """
     return _client().emit(name, payload, match=match, dedup_key=dedup_key)
+
+
+def schedule(name: str, workflow: Workflow[..., Any], **options: Any) -> ScheduleHandle:
+    """Have a workflow run by itself from now on; register at once what ``Schedule`` declares.
+
+    The same name again lets the schedule be as it is given now. Some ``perdure up`` has to be
+    there to make its runs.
+
+    Args:
+        name: names it and its runs.
+        workflow: what runs.
+        **options: as of ``Schedule``: ``cron="0 2 * * *"``, ``tz=``, ``inputs=``, ``overlap=``.
+
+    Raises:
+        ScheduleError: something about the times is no such thing, or contradicts another.
+        DefinitionError: an input does not fit the workflow, or its code cannot be found again.
+    """
+    return _client().schedule(name, workflow, **options)
+
+
+def get_schedule(name: str) -> ScheduleHandle:
+    """Return the schedule of that name.
+
+    Raises:
+        ScheduleNotFound: there is none; the error names the store that was asked.
+    """
+    return _client().get_schedule(name)
+
+
+def list_schedules(*, paused: bool | None = None) -> list[ScheduleHandle]:
+    """Return the schedules of the store by name; only paused ones, or none of them, if asked."""
+    return _client().list_schedules(paused=paused)
 
 
 def delete(run_id: str) -> None:

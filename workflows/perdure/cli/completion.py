@@ -77,10 +77,10 @@ def step_ids(context: typer.Context, incomplete: str) -> Words:
     def read(store: RunStore) -> Words:
         from perdure.cli.naming import find_id
         from perdure.grown import newest_graphs
-        from perdure.plan import decode_plan
+        from perdure.plan import recorded_plan
 
         run = store.get_run(find_id(store, str(context.params["run_id"])))
-        plan = decode_plan(store.get_plan(run.plan_digest).body)
+        plan = recorded_plan(store, run)
         graphs = newest_graphs(store.list_expansions(run.id)).values()
         plans = [plan, *(link for links in graphs for link in links)]
         found = [step.id for each in plans for step in each.steps]

@@ -23,7 +23,7 @@ from perdure.engine.events import (
 )
 from perdure.engine.fleet import Fleet
 from perdure.engine.heartbeat import Heartbeat
-from perdure.engine.loading import Loader, Reading, failed_end
+from perdure.engine.loading import Loader, PlanFor, Reading, failed_end
 from perdure.engine.outages import Outage
 from perdure.engine.ownership import retire
 from perdure.engine.sleepers import Sleepers
@@ -76,6 +76,7 @@ class Coordinator:
             looked for, as ``perdure up`` does.
         clock: wall and monotonic time.
         default_executor: for runs that name none.
+        plan_for: finds the plan of a run that was made without one; in the driving thread.
         heartbeat: renews the lease; made here by default.
         on_change: called with a run's id when it has ended, was parked or was lost to another
             owner; in the driving thread.
@@ -93,6 +94,7 @@ class Coordinator:
         owner: Owner,
         clock: Clock,
         default_executor: str = "processes",
+        plan_for: PlanFor = lambda record: None,
         heartbeat: Heartbeat | None = None,
         on_change: Callable[[str], None] = lambda run_id: None,
         on_commit: Callable[[RunCommit], None] = lambda commit: None,
@@ -105,7 +107,9 @@ class Coordinator:
         self._on_commit = on_commit
         self._fleet = Fleet(executors)
         self._engine = EngineState(self._fleet.pools, values.store)
-        self._loader = Loader(store, self._blobs, owner, clock, self._fleet, default_executor)
+        self._loader = Loader(
+            store, self._blobs, owner, clock, self._fleet, default_executor, plan_for
+        )
         self._commits = Commits(store, clock, self._fleet.pause)
         self._heartbeat = heartbeat or Heartbeat(store, owner, clock)
         self._deaf = Outage(

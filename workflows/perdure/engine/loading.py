@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -21,11 +21,12 @@ from perdure.executors.process_tree import kill_processes
 from perdure.fingerprint import fingerprints
 from perdure.plan import Function, Plan, decode_plan, placed
 from perdure_storage.clock import Clock
-from perdure_storage.errors import PerdureError, StoreError, StoreUnavailable
+from perdure_storage.errors import BlobsCondemned, PerdureError, StoreError, StoreUnavailable
 from perdure_storage.lifecycle import RUN_LIVE, RunStatus
 from perdure_storage.protocols import BlobStore, RunStore
 from perdure_storage.records import (
     AttemptRecord,
+    BuiltPlan,
     Cause,
     Digest,
     ErrorRecord,
@@ -182,6 +183,10 @@ class Reading:
     plans: dict[Digest | None, Plan] = field(default_factory=dict)
 
 
+PlanFor = Callable[[RunRecord], BuiltPlan | None]
+"""Returns the plan of a run that was made without one; None: it is not built yet."""
+
+
 class Loader:
     """Claims runs for one coordinator and builds their states."""
 
@@ -193,7 +198,9 @@ class Loader:
         clock: Clock,
         fleet: Fleet,
         default_executor: str,
+        plan_for: PlanFor,
     ) -> None:
+        self._plan_for = plan_for
         self._store = store
         self._blobs = blobs
         self._owner = owner
@@ -212,9 +219,13 @@ class Loader:
         if record is None or record.status not in RUN_LIVE:
             return None
         dead = self._end_dead_owners([record])
+        built = None
+        if record.plan_digest is None and (built := self._plan_for(record)) is None:
+            return None
         if not _is_free(record, dead):
             return None
-        claimed = self._store.claim_run(run_id, self._owner, seen_dead=next(iter(dead), None))
+        token = next(iter(dead), None)
+        claimed = self._store.claim_run(run_id, self._owner, seen_dead=token, built=built)
         if claimed is not None:
             _end_silent_owners(self._store, [record], dead)
         return claimed
@@ -227,19 +238,32 @@ class Loader:
         """
         dead = self._end_dead_owners(records)
         free = {r.id: r for r in records if _is_free(r, dead) and r.id not in self._damaged}
-        claimed = self._claim_all(list(free), dead) if free else []
+        built: dict[RunId, BuiltPlan] = {}
+        for record in [record for record in free.values() if record.plan_digest is None]:
+            if (plan := self._plan_for(record)) is None:
+                del free[record.id]
+            else:
+                built[record.id] = plan
+        claimed = self._claim_all(list(free), dead, built) if free else []
         _end_silent_owners(self._store, [free[record.id] for record in claimed], dead)
         return claimed
 
-    def _claim_all(self, run_ids: list[RunId], dead: Collection[str]) -> list[RunRecord]:
+    def _claim_all(
+        self, run_ids: list[RunId], dead: Collection[str], built: Mapping[RunId, BuiltPlan]
+    ) -> list[RunRecord]:
+        mine = {run_id: plan for run_id, plan in built.items() if run_id in run_ids}
         try:
-            return self._store.claim_runs(run_ids, self._owner, seen_dead=dead)
+            return self._store.claim_runs(run_ids, self._owner, seen_dead=dead, built=mine)
         except StoreUnavailable:
             raise
+        except BlobsCondemned:
+            # gc is taking what a plan names: without it the others go on, and it is built again.
+            rest = [run_id for run_id in run_ids if run_id not in mine]
+            return self._claim_all(rest, dead, {}) if rest else []
         except StoreError as error:
             if len(run_ids) > 1:
                 # The row of one of them is damaged: by themselves the others can be taken.
-                return [run for each in run_ids for run in self._claim_all([each], dead)]
+                return [run for each in run_ids for run in self._claim_all([each], dead, mine)]
             self._damaged.update(run_ids)
             log.error("cannot drive run %s: %s", run_ids[0], error, extra={"run_id": run_ids[0]})
             return []

@@ -1,0 +1,95 @@
+"""From what was decided about a schedule to the rows that say so, in one change."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from perdure_scheduler.decide import Outcome, Runs, ScheduleState, TickDecision, Verdict
+from perdure_scheduler.definition import Definition
+from perdure_scheduler.errors import ScheduleError
+from perdure_storage.records import RunId
+from perdure_storage.schedule_records import (
+    ScheduleChange,
+    ScheduleRecord,
+    ScheduleRuns,
+    TickRecord,
+)
+from perdure_storage.values import Values
+
+
+def state_of(record: ScheduleRecord) -> ScheduleState:
+    """Return how far a schedule has come.
+
+    Raises:
+        ScheduleError: its state cannot be read.
+    """
+    try:
+        return msgspec.json.decode(record.state, type=ScheduleState)
+    except msgspec.MsgspecError as error:
+        raise ScheduleError(
+            f"the state of schedule {record.name!r} cannot be read ({error}): was it written by "
+            "a newer perdure?"
+        ) from None
+
+
+def runs_for(runs: ScheduleRuns) -> Runs:
+    """Return what the store knows of a schedule's runs as policies ask for it."""
+    return Runs(live=tuple(runs.live), failed_in_a_row=runs.failed_in_a_row)
+
+
+def change_of(
+    record: ScheduleRecord,
+    definition: Definition,
+    outcome: Outcome,
+    now: datetime,
+    values: Values,
+) -> ScheduleChange:
+    """Return the change that writes an outcome.
+
+    Args:
+        record: the schedule as it was read, with whatever else is new in it.
+        definition: by which runs are made.
+        outcome: what was decided.
+        now: the time of the decision.
+        values: where inputs go that only the tick knows.
+    """
+    state = outcome.state
+    fires = [each for each in outcome.decisions if each.verdict is Verdict.FIRE]
+    return ScheduleChange(
+        schedule=msgspec.structs.replace(
+            record,
+            state=msgspec.json.encode(state).decode(),
+            next_at=outcome.wake_at,
+            wakes_below=_wakes_below(state),
+            paused=state.paused is not None,
+            ended=bool(state.ended) and not state.waiting,
+        ),
+        ticks=tuple(_tick(definition, decision, now) for decision in outcome.decisions),
+        runs=tuple(definition.run_of(each.at, now, values) for each in fires),
+        cancels=tuple(RunId(name) for each in outcome.decisions for name in each.cancels),
+    )
+
+
+def _wakes_below(state: ScheduleState) -> int | None:
+    """Return below how many live runs there is something to decide: ticks wait for an end."""
+    if state.paused is not None or not (state.waiting or state.held):
+        return None
+    return 1
+
+
+def _tick(definition: Definition, decision: TickDecision, now: datetime) -> TickRecord:
+    fires = decision.verdict is Verdict.FIRE
+    return TickRecord(
+        schedule=definition.schedule.name,
+        at=decision.at,
+        last=decision.last if decision.last != decision.at else None,
+        count=decision.count,
+        decision=str(decision.verdict),
+        why=str(decision.why),
+        reason=decision.reason,
+        decided_at=now,
+        run_id=RunId(decision.run_id) if decision.run_id is not None else None,
+        code=definition.run.code if fires else "",
+    )

@@ -1,0 +1,126 @@
+"""Makes the runs that are due. Any number of dispatchers may work on one store at once.
+
+It reads which schedules are due, decides (``decide``: pure), and writes ticks, runs and the new
+state in one transaction, guarded by what it read. It keeps nothing that could be lost, imports
+nothing of the user's, and runs nothing: its only output is rows.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from datetime import datetime
+
+import msgspec
+
+from perdure_scheduler.changes import change_of, runs_for, state_of
+from perdure_scheduler.decide import decide
+from perdure_scheduler.definition import Definition
+from perdure_scheduler.errors import ScheduleError
+from perdure_storage.clock import Clock
+from perdure_storage.errors import StoreUnavailable
+from perdure_storage.protocols import RunStore
+from perdure_storage.records import RunId
+from perdure_storage.schedule_records import ScheduleChange, ScheduleRecord
+from perdure_storage.values import Values
+
+log = logging.getLogger(__name__)
+
+BATCH = 100
+"""Schedules decided in one transaction: nobody waits long for its lock."""
+LOOK_EVERY_S = 0.2
+"""How soon the end of a run, or a schedule that was just registered, is seen."""
+AGAIN_S = 1.0
+
+
+class Dispatched(msgspec.Struct, frozen=True, kw_only=True):
+    """What one look came to.
+
+    Attributes:
+        made: the runs that did not exist before.
+        ticks: how many rows tell of ticks.
+        landed: how many schedules went on.
+        left: schedules that others changed meanwhile, or that could not be written.
+    """
+
+    made: tuple[RunId, ...] = ()
+    ticks: int = 0
+    landed: int = 0
+    left: int = 0
+
+
+class Dispatcher:
+    """Decides what is due and has it written.
+
+    Args:
+        store: runs and schedules.
+        values: where inputs go that only a tick knows.
+        clock: wall time.
+    """
+
+    def __init__(self, store: RunStore, values: Values, clock: Clock) -> None:
+        self._store = store
+        self._schedules = store.schedules
+        self._values = values
+        self._clock = clock
+        self._definitions: dict[str, Definition] = {}
+        self._unreadable: dict[str, int] = {}
+
+    def dispatch(self) -> Dispatched:
+        """Decide up to ``BATCH`` schedules that are due now; returns what came of it."""
+        now = self._clock.now()
+        due = self._schedules.due(now, BATCH)
+        changes = [change for record in due if (change := self._change(record, now)) is not None]
+        if not changes:
+            return Dispatched()
+        report = self._schedules.fire(changes)
+        for name, refusal in report.refused.items():
+            # Another dispatcher was first, or the next look finds it again.
+            level = logging.DEBUG if refusal.kind == "stale" else logging.WARNING
+            log.log(level, "schedule %s was not taken on: %s", name, refusal.message)
+        for run_id in report.made:
+            log.info("run %s was made by its schedule", run_id, extra={"run_id": run_id})
+        ticks = sum(len(each.ticks) for each in changes if each.schedule.name in report.fired)
+        return Dispatched(
+            made=report.made, ticks=ticks, landed=len(report.fired), left=len(report.refused)
+        )
+
+    def _change(self, record: ScheduleRecord, now: datetime) -> ScheduleChange | None:
+        """Return what is to be written about a schedule; None if there is nothing to be said."""
+        try:
+            definition, state = self._definition(record), state_of(record)
+        except ScheduleError as error:
+            if self._unreadable.get(record.name) != record.version:
+                self._unreadable[record.name] = record.version
+                log.error("schedule %s stands still: %s", record.name, error)
+            return None
+        runs = self._schedules.runs_of(record.name, since=state.resumed_at)
+        outcome = decide(definition.schedule, state, now, runs_for(runs))
+        change = change_of(record, definition, outcome, now, self._values)
+        return None if change.schedule == record and not change.ticks else change
+
+    def _definition(self, record: ScheduleRecord) -> Definition:
+        found = self._definitions.get(record.digest)
+        if found is None:
+            found = self._definitions[record.digest] = Definition.from_json(record.definition)
+        return found
+
+    def serve(self, stop: threading.Event) -> None:
+        """Dispatch until ``stop`` is set; a store that is away is waited for."""
+        seen: object = None
+        while not stop.is_set():
+            try:
+                changes = self._store.changes()
+                if changes != seen or self._is_time():
+                    while not stop.is_set() and self.dispatch().landed:
+                        pass
+                    seen = changes
+                wait_s = LOOK_EVERY_S
+            except StoreUnavailable as error:
+                log.error("the store is away, trying again: %s", error)
+                wait_s = AGAIN_S
+            stop.wait(wait_s)
+
+    def _is_time(self) -> bool:
+        at = self._schedules.next_due()
+        return at is not None and at <= self._clock.now()

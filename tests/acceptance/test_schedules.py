@@ -1,0 +1,190 @@
+"""Schedules end to end: declared, registered, made due by a real `perdure up`, of today's code."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from tests.acceptance.conftest import CommandLine
+from tests.crash.ledger import wait_until
+
+import perdure
+from perdure.client import Perdure, open_store
+from perdure.errors import DefinitionError
+from perdure_storage.lifecycle import RunStatus
+from perdure_storage.records import RunQuery
+
+SOURCE = """
+from datetime import date, datetime
+from perdure import Schedule, fire_time, interval_start, task, workflow
+
+@task
+def note(at: datetime, day: date, k: int) -> str:
+    return f"{at.year} {k} %s"
+
+@workflow
+def flow(at: datetime, day: date, k: int = 3) -> str:
+    return note.bind(at, day, k)
+
+soon = Schedule("soon", flow, interval="1s", inputs={"at": fire_time, "day": interval_start})
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of its own with a module that declares a schedule, and the folder on the path."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "flows.py").write_text(SOURCE % "first")
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    yield folder
+    sys.modules.pop("flows", None)
+
+
+@pytest.fixture
+def client(project: Path) -> Iterator[Perdure]:
+    with open_store(str(project / ".perdure" / "perdure.db"), executor="inline") as opened:
+        yield opened
+
+
+def flows() -> ModuleType:
+    return importlib.import_module("flows")
+
+
+def succeeded(client: Perdure) -> list[str]:
+    query = RunQuery(status=(RunStatus.SUCCEEDED,))
+    return [run.id for run in client.runtime.store.list_runs(query)]
+
+
+@pytest.fixture
+def serving(client: Perdure, project: Path) -> Iterator[CommandLine]:
+    command_line = CommandLine(project)
+    command_line.start("up", "--executor", "processes")
+    yield command_line
+    command_line.end()
+
+
+def test_declared_schedule_has_no_effect_until_it_is_registered(client: Perdure) -> None:
+    flows()
+
+    assert client.list_schedules() == []
+    assert client.register_schedules(flows(), "flows") == {"soon": "new"}
+    assert client.register_schedules(flows(), "flows") == {"soon": "unchanged"}
+    assert client.get_schedule("soon").standing.startswith("next ")
+
+
+def test_runs_are_made_by_up_with_the_times_of_their_ticks(
+    client: Perdure, serving: CommandLine
+) -> None:
+    client.register_schedules(flows(), "flows")
+
+    wait_until(lambda: len(succeeded(client)) >= 2, 30, "no runs came")
+
+    run = client.get_run(succeeded(client)[-1])
+    tick = client.get_schedule("soon").ticks()[-1]
+    assert (tick.run_id, tick.decision, tick.code) == (run.id, "fire", "flows:flow")
+    assert run.inputs["at"] == tick.at
+    assert run.inputs["day"] == (tick.at - timedelta(seconds=1)).date()
+    assert run.inputs["k"] == 3, "the default of the code is filled in"
+    assert run.result() == f"{tick.at.year} 3 first"
+
+
+def test_each_run_is_of_the_code_as_it_is_then(
+    client: Perdure, serving: CommandLine, project: Path
+) -> None:
+    client.register_schedules(flows(), "flows")
+    wait_until(lambda: bool(succeeded(client)), 30, "no run came")
+
+    (project / "flows.py").write_text(SOURCE % "second")
+
+    def is_new() -> bool:
+        return client.get_run(succeeded(client)[0]).result().endswith("second")
+
+    wait_until(is_new, 30, "the edit is not seen")
+
+
+def test_run_whose_code_is_gone_waits_and_says_why(
+    client: Perdure, serving: CommandLine, project: Path
+) -> None:
+    client.register_schedules(flows(), "flows")
+    (project / "flows.py").write_text("flow = None\n")
+
+    def told() -> list[str]:
+        runs = client.runtime.store.list_runs(RunQuery(status=(RunStatus.QUEUED,)))
+        events = [e for run in runs for e in client.runtime.store.list_events(run.id)]
+        return [e.detail["why"] for e in events if e.kind == "unplanned"]
+
+    wait_until(lambda: bool(told()), 30, "nobody says why")
+    (project / "flows.py").write_text(SOURCE % "mended")
+
+    assert "no workflow 'flow'" in told()[0]
+    wait_until(lambda: bool(succeeded(client)), 40, "it does not go on")
+
+
+def test_pinned_schedule_runs_the_code_that_was_registered(
+    client: Perdure, serving: CommandLine, project: Path
+) -> None:
+    module = flows()
+    inputs = {"at": perdure.fire_time, "day": date(2026, 1, 2)}
+    client.schedule("kept", module.flow, interval="1s", inputs=inputs, code="pinned")
+
+    (project / "flows.py").write_text(SOURCE % "second")
+    wait_until(lambda: bool(succeeded(client)), 30, "no run came")
+
+    assert client.get_run(succeeded(client)[-1]).result().endswith(" 3 first")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cron": "0 2 * *"}, "write five"),
+        ({"cron": "@daily", "interval": "1h"}, "cron= and interval= say twice when"),
+        ({"cron": "@daily", "inputs": {"at": perdure.fire_time, "day": 3}}, "expected date"),
+        ({"cron": "@daily", "inputs": {"att": perdure.fire_time}}, "did you mean 'at'"),
+        ({"cron": "@daily", "inputs": {"at": perdure.fire_time}}, "parameter 'day'.* is missing"),
+        (
+            {"cron": "@daily", "inputs": {"at": perdure.fire_time, "day": date(2026, 1, 1),
+             "k": perdure.fire_time}},
+            "write datetime, date or str there",
+        ),
+        ({"cron": "@daily", "tz": "Europe/Berlinn"}, "Europe/Berlin"),
+    ],
+)  # fmt: skip
+def test_schedule_that_makes_no_sense_is_refused_where_it_is_written(
+    client: Perdure, options: dict[str, Any], message: str
+) -> None:
+    inputs = {"at": perdure.fire_time, "day": perdure.interval_start}
+
+    with pytest.raises((DefinitionError, perdure.ScheduleError), match=message):
+        perdure.Schedule("x", flows().flow, **{"inputs": inputs, **options})
+
+
+def test_workflow_of_no_file_is_refused_unless_it_is_pinned(client: Perdure) -> None:
+    @perdure.workflow
+    def local() -> int:
+        return perdure.task(lambda: 1).bind()
+
+    with pytest.raises(DefinitionError, match="code='pinned'"):
+        client.schedule("x", local, cron="@daily")
+
+
+def test_schedule_is_paused_resumed_and_removed_by_its_name(client: Perdure) -> None:
+    client.register_schedules(flows(), "flows")
+    handle = client.get_schedule("soon")
+
+    handle.pause("the source is down")
+    paused = handle.standing
+    handle.resume()
+
+    assert "the source is down" in paused
+    assert handle.standing.startswith("next ")
+    assert [each.at > datetime.now(UTC) for each in handle.next(3)] == [True] * 3  # noqa: TID251
+    assert handle.remove()
+    assert client.list_schedules() == []

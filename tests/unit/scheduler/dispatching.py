@@ -1,0 +1,81 @@
+"""A store in memory with a clock by hand, and dispatchers on it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from perdure_scheduler.declaration import declared
+from perdure_scheduler.definition import Definition, RunTemplate
+from perdure_scheduler.dispatcher import Dispatcher
+from perdure_scheduler.registry import Registry
+from perdure_storage.clock import ManualClock
+from perdure_storage.codecs import Codecs
+from perdure_storage.contract_samples import an_owner, built, by
+from perdure_storage.lifecycle import RunStatus
+from perdure_storage.memory import MemoryRunStore
+from perdure_storage.protocols import RunStore
+from perdure_storage.records import RunEnd, RunId, RunQuery
+from perdure_storage.schedule_records import ScheduleRecord, TickQuery, TickRecord
+from perdure_storage.values import Values
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+NO_BLOBS: Any = None
+"""All values here are small."""
+
+
+class World:
+    """One store, and who works on it."""
+
+    def __init__(self, start: datetime = NOON) -> None:
+        self.clock = ManualClock(start)
+        self.store: RunStore = MemoryRunStore(self.clock)
+        self.values = Values(Codecs(), NO_BLOBS)
+        self.registry = Registry(self.store.schedules, self.values, self.clock)
+        self.dispatcher = self.another_dispatcher()
+
+    def another_dispatcher(self) -> Dispatcher:
+        return Dispatcher(self.store, self.values, self.clock)
+
+    def at(self, when: datetime) -> None:
+        """Let it be that time, and dispatch until nothing is due."""
+        self.clock.jump((when - self.clock.now()).total_seconds())
+        while self.dispatcher.dispatch().landed:
+            pass
+
+    @property
+    def runs(self) -> list[str]:
+        """The ids of all runs, the oldest first."""
+        return [run.id for run in self.store.list_runs(RunQuery(limit=100_000))][::-1]
+
+    def schedule(self, name: str = "h") -> ScheduleRecord:
+        return self.store.schedules.get_schedule(name)
+
+    def ticks(self, name: str = "h") -> list[TickRecord]:
+        return self.store.schedules.list_ticks(TickQuery(schedule=name, limit=100_000))[::-1]
+
+    def told(self, name: str = "h") -> list[str]:
+        """Return the ledger in short: time, decision and reason for programs."""
+        return [
+            f"{tick.at:%H:%M} {tick.decision}: {tick.why}"
+            + (f" x{tick.count}" if tick.count > 1 else "")
+            for tick in self.ticks(name)
+        ]
+
+    def end(self, run_id: str, status: RunStatus = RunStatus.SUCCEEDED) -> None:
+        """Let a run end, as who drives it would."""
+        run = self.store.claim_run(RunId(run_id), an_owner(), built=built())
+        assert run is not None
+        self.store.commit([by(run, end=RunEnd(status=status))])
+
+
+def template(**more: Any) -> RunTemplate:
+    return RunTemplate(**{"workflow": "iris", "origin": "flows:iris", **more})
+
+
+def definition(name: str = "h", run: RunTemplate | None = None, **options: Any) -> Definition:
+    """Return an hourly schedule, if nothing else is said."""
+    options = {"cron": "0 * * * *", **options} if "interval" not in options else options
+    return Definition(schedule=declared(name, **options), run=run or template())

@@ -1,0 +1,30 @@
+"""What ``perdure up`` does in one process: drive runs, make those that are due, plan them."""
+
+from __future__ import annotations
+
+import threading
+
+from perdure.driving import Driving
+from perdure.planning import Planner, PlanningChild
+from perdure.runtime import Runtime
+from perdure_scheduler.dispatcher import Dispatcher
+
+
+def serve(runtime: Runtime, stop: threading.Event) -> None:
+    """Serve a store until ``stop`` is set. Any number of processes may serve one store."""
+    planner = Planner(PlanningChild(runtime.settings), runtime.clock, runtime.store.note_unplanned)
+    served = Driving(
+        lambda on_change: runtime.coordinator(
+            serves=True, plan_for=planner.plan_for, on_change=on_change
+        )
+    )
+    dispatcher = Dispatcher(runtime.store, runtime.values, runtime.clock)
+    dispatching = threading.Thread(target=dispatcher.serve, args=(stop,), name="perdure-dispatcher")
+    dispatching.start()
+    try:
+        served.serve(stop)
+    finally:
+        stop.set()
+        served.stop()
+        dispatching.join()
+        planner.close()
