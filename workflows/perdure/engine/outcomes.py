@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
 
 from perdure.calls import CallId, FirstTry, Growth, Outcome, Wait
-from perdure.engine.advance import begin_again, mark_done, open_items, pend, reopen, settle
+from perdure.engine.advance import mark_done, open_items, pend, reopen, settle
 from perdure.engine.commands import Kill
+from perdure.engine.divergence import (
+    diverged_consumers,
+    error_of_divergence,
+    may_diverge,
+    recompute,
+)
 from perdure.engine.endings import row_of
 from perdure.engine.events import Ended
 from perdure.engine.growth import (
@@ -27,21 +33,19 @@ from perdure.engine.growth import (
 from perdure.engine.needs import end_unneeded, kill
 from perdure.engine.placement import shortage
 from perdure.engine.racing import targets_of
-from perdure.engine.readers import differs, find_readers, let_go
+from perdure.engine.readers import find_readers, let_go
 from perdure.engine.restore import count_cause
 from perdure.engine.state import EngineState, RunState, StepState
 from perdure.engine.waits import begin_wait
 from perdure.errors import Failure
-from perdure.plan import Backoff, FromStep
+from perdure.plan import Backoff
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import (
     AttemptRecord,
     Cause,
     ErrorRecord,
-    EventRecord,
     Place,
     StepId,
-    StepKey,
     StepRecord,
     StoredValue,
 )
@@ -130,15 +134,15 @@ def _conclude(
     step.value = value
     run.gone.discard(value.integrity)
     # Whoever rebuilds it may not be the one that missed it: that owner may have died meanwhile.
-    diverged, away = _diverged_consumers(run, step), find_readers(run, step)
+    diverged, away = diverged_consumers(run, step), find_readers(run, step)
     names = [each.id for each in diverged] + [row.step_id for rows in away.values() for row in rows]
-    if names and not _may_diverge(run, step, names, now):
+    if names and not may_diverge(run, step, names, now):
         _fail_diverged(run, step, outcome, names, now)
         return []
     again: list[StepState] = []
     if names and run.record.policy.on_divergence == "recompute":
         for each in (*diverged, *let_go(run, away)):
-            again += _recompute(run, each, f"{step.id} was rebuilt with another value")
+            again += recompute(run, each, f"{step.id} was rebuilt with another value")
     step.status = StepStatus.SUCCEEDED
     run.outbox.attempts.pop(outcome.id, None)
     row = _row(run, step, outcome, StepStatus.SUCCEEDED, now)
@@ -530,61 +534,11 @@ def _failed_row(
     return msgspec.structs.replace(_row(run, step, outcome, StepStatus.FAILED, now), error=error)
 
 
-# --- divergence -------------------------------------------------------------------------------
-def _diverged_consumers(run: RunState, step: StepState) -> list[StepState]:
-    """Return committed consumers that provably consumed another value than the rebuilt one."""
-    assert step.value is not None
-    diverged = []
-    for consumer in step.consumers:
-        if consumer.status is not StepStatus.SUCCEEDED:
-            continue
-        for ref, old in zip(consumer.refs, consumer.inputs, strict=True):
-            if isinstance(ref, FromStep) and ref.step == step.id and differs(step.value, ref, old):
-                diverged.append(consumer)
-                break
-    return diverged
-
-
-def _may_diverge(run: RunState, step: StepState, names: Sequence[str], now: datetime) -> bool:
-    policy = run.record.policy.on_divergence
-    if policy == "fail":
-        return False
-    run.outbox.events.append(
-        EventRecord(
-            kind="diverged",
-            at=now,
-            step_id=StepId(step.id),
-            detail={"consumers": list(names), "policy": policy},
-        )
-    )
-    return True
-
-
-def _recompute(run: RunState, step: StepState, reason: str) -> Iterator[StepState]:
-    """Begin a step again, and those that have its value in place of their own; yield them."""
-    each: StepState | None = step
-    while each is not None and each.is_done:
-        run.outbox.lose(StepKey(StepId(each.id), each.generation))
-        begin_again(run, each, reason)
-        yield each
-        each = each.answers
-
-
 def _fail_diverged(
     run: RunState, step: StepState, outcome: Outcome, names: Sequence[str], now: datetime
 ) -> None:
     step.value = None
-    error = ErrorRecord(
-        type="perdure.errors.NondeterminismError",
-        message=(
-            f"step {step.id} was rebuilt and gave another value than the one that "
-            f"{', '.join(names)} "
-            "consumed. Make it deterministic or checkpoint it, or resume with "
-            'on_divergence="recompute" (runs them again) or "keep" (accepts the mix)'
-        ),
-        cause=Cause.ENGINE_ERROR,
-        step_id=step.id,
-    )
+    error = error_of_divergence(step, names)
     run.outbox.steps.append(_failed_row(run, step, outcome, error, now))
     step.status = StepStatus.FAILED
     run.failure = run.failure or error
