@@ -109,6 +109,7 @@ class MemoryRunStore:
             Neighbours(
                 lock=self._lock,
                 url=self.url,
+                is_taken=self._is_taken,
                 create=lambda run: self._create(run, None) is not None,
                 cancel=self._cancel_if_live,
                 runs=lambda: [kept.record for kept in self._runs.values()],
@@ -139,7 +140,7 @@ class MemoryRunStore:
 
     def _create(self, run: RunRecord, plan: PlanRecord | None) -> RunRecord | None:
         """Make a run whose plan is given, is there, or is to be built."""
-        if run.id in self._runs or run.id in self._tombstones:
+        if self._is_taken(run.id):
             return None
         blobs = set(guards.blobs_of_inputs(run))
         self._refuse_condemned(run.id, blobs | set(() if plan is None else plan.blobs))
@@ -150,6 +151,9 @@ class MemoryRunStore:
         self._runs[run.id] = kept
         self._tell(kept, "submitted")
         return self._seen(kept)
+
+    def _is_taken(self, run_id: RunId) -> bool:
+        return run_id in self._runs or run_id in self._tombstones
 
     def find_run(self, run_id: RunId) -> RunRecord | None:
         with self._lock:

@@ -33,6 +33,7 @@ class Neighbours:
 
     lock: AbstractContextManager[object]
     url: str
+    is_taken: Callable[[RunId], bool]
     create: Callable[[RunRecord], bool]
     cancel: Callable[[RunId], None]
     runs: Callable[[], Iterable[RunRecord]]
@@ -75,7 +76,7 @@ class MemoryScheduleStore:
                 refusal = schedule_guards.condemned(change, taken)
                 raise BlobsCondemned(refusal.message, digests=refusal.digests)
             plans = {*self._beside.plans, *(() if plan is None else (plan.digest,))}
-            if why := _missing_plan(change, plans):
+            if why := self._missing_plan(change, plans):
                 raise StoreError(f"schedule {given.name!r} cannot be stored: {why}")
             if plan is not None:
                 self._beside.plans.setdefault(plan.digest, plan)
@@ -116,8 +117,18 @@ class MemoryScheduleStore:
         stored = self._schedules.get(change.schedule.name)
         if stored is None or stored.version != change.schedule.version:
             return schedule_guards.stale(change, None if stored is None else stored.version)
-        why = _missing_plan(change, self._beside.plans)
+        why = self._missing_plan(change, self._beside.plans)
         return schedule_guards.rejected(change, why) if why else None
+
+    def _missing_plan(self, change: ScheduleChange, plans: Collection[Digest]) -> str:
+        """Return why a database would refuse a run of the change, if it would."""
+        taken: set[RunId] = set()
+        for run in change.runs:
+            is_new = run.id not in taken and not self._beside.is_taken(run.id)
+            if is_new and run.plan_digest is not None and run.plan_digest not in plans:
+                return f"its plan {run.plan_digest} is not there"
+            taken.add(run.id)
+        return ""
 
     def _next(self, schedule: ScheduleRecord) -> ScheduleRecord:
         now = self._clock.now()
@@ -242,13 +253,6 @@ class MemoryScheduleStore:
     def _by_name(self) -> list[ScheduleRecord]:
         with self._lock:
             return [self._schedules[name] for name in sorted(self._schedules)]
-
-
-def _missing_plan(change: ScheduleChange, plans: Collection[Digest]) -> str:
-    """Return why a database would refuse a run of the change, if it would."""
-    wanted = [run.plan_digest for run in change.runs if run.plan_digest is not None]
-    missing = [digest for digest in wanted if digest not in plans]
-    return f"its plan {missing[0]} is not there" if missing else ""
 
 
 def _matches(query: ScheduleQuery, schedule: ScheduleRecord) -> bool:

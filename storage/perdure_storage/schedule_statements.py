@@ -91,9 +91,12 @@ class ScheduleStatements:
         before = sa.bindparam("before_us", type_=sa.BigInteger)
         old = (
             sa.select(tick.c.schedule, tick.c.at_us)
-            .select_from(schedule.join(tick, tick.c.schedule == schedule.c.name))
-            .where(tick.c.at_us < before, sa.func.coalesce(tick.c.last_us, tick.c.at_us) < before)
-            .limit(sa.bindparam("limit", type_=sa.Integer))
+            .where(
+                tick.c.schedule.in_(sa.select(schedule.c.name)),
+                tick.c.at_us < before,
+                sa.func.coalesce(tick.c.last_us, tick.c.at_us) < before,
+            )
+            .limit(_limit())
         )
         key = sa.tuple_(tick.c.schedule, tick.c.at_us)
         return self._compile(sa.delete(tick).where(key.in_(old)).returning(tick.c.at_us))
@@ -146,11 +149,12 @@ class ScheduleStatements:
 
     @cached_property
     def live_runs(self) -> Statement:
-        mine = sa.select(run.c.id).where(
+        # Sorted by who reads them: for an order SQLite would walk through all that ever ran.
+        mine = sa.select(run.c.created_at_us, run.c.id).where(
             run.c.schedule == sa.bindparam("of_name"),
             run.c.status.in_(map(sa.literal_column, _quoted())),
         )
-        return self._compile(mine.order_by(run.c.created_at_us, run.c.id))
+        return self._compile(mine)
 
     @cached_property
     def failed_runs(self) -> Statement:

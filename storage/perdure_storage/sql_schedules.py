@@ -304,11 +304,11 @@ class SqlScheduleStore:
         statements = self._statements
 
         def look(transaction: Transaction) -> ScheduleRuns:
-            live = transaction.rows(statements.live_runs, of_name=name)
+            live = sorted(transaction.rows(statements.live_runs, of_name=name))
             failed = transaction.row(statements.failed_runs, of_name=name, since_us=since_us)
             assert failed is not None
             return ScheduleRuns(
-                live=tuple(RunId(row[0]) for row in live), failed_in_a_row=failed[0]
+                live=tuple(RunId(row[1]) for row in live), failed_in_a_row=failed[0]
             )
 
         return self._database.read(look)

@@ -16,13 +16,16 @@ from perdure_storage.contract_samples import (
     NOW,
     a_message,
     a_step,
+    a_tick,
     a_value,
     a_wait,
     by,
     claimed,
+    registered,
 )
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.records import Digest, PinRecord, Place, RunEnd, StepId, StepKey, StoredValue
+from perdure_storage.schedule_records import ScheduleChange
 from perdure_storage.sql_runs import SqlRunStore
 
 
@@ -119,3 +122,38 @@ def test_what_nothing_refers_to_is_none(store: SqlRunStore, blobs: BlobRoot) -> 
     report = check_store(store, blobs, deep=True)
 
     assert (report.runs, report.blobs, report.problems) == (1, 0, ())
+
+
+def test_blobs_of_schedules_are_looked_at(store: SqlRunStore, blobs: BlobRoot) -> None:
+    there = stored(blobs, b"there").integrity
+    registered(store, blobs=(there,))
+    assert check_store(store, blobs, deep=True).problems == ()
+    blobs.delete(there)
+
+    (problem,) = check_store(store, blobs).problems
+
+    assert "definition of schedule 'nightly'" in problem.message
+    assert "is missing" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("schedule SET definition = 'evil'", "schedule 'nightly'"),
+        ("schedule SET state = 'evil'", "the state of schedule 'nightly'"),
+        ("tick SET run_id = 'evil'", "the tick of 2026-01-01 00:00:00 UTC of schedule 'nightly'"),
+    ],
+)
+def test_rows_of_schedules_that_were_changed_are_problems(
+    store: SqlRunStore, blobs: BlobRoot, tmp_path: Path, change: str, named: str
+) -> None:
+    schedule = registered(store)
+    store.schedules.fire([ScheduleChange(schedule=schedule, ticks=(a_tick(),))])
+    with sqlite3.connect(tmp_path / "perdure.db") as connection:
+        connection.execute(f"UPDATE {change}")
+    connection.close()
+
+    (problem,) = check_store(store, blobs).problems
+
+    assert problem.kind == "row"
+    assert named in problem.message

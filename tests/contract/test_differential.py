@@ -30,12 +30,16 @@ from perdure_storage.contract_samples import (
     a_message,
     a_plan,
     a_run,
+    a_schedule,
     a_step,
+    a_tick,
     a_value,
     a_wait,
     an_attempt,
     an_event,
     an_owner,
+    an_unplanned_run,
+    built,
     by,
     digest,
 )
@@ -57,13 +61,23 @@ from perdure_storage.records import (
     RunQuery,
     StepKey,
 )
+from perdure_storage.schedule_records import (
+    FireReport,
+    ScheduleChange,
+    ScheduleQuery,
+    ScheduleRecord,
+    TickQuery,
+)
 
 RUNS = ["a", "b", "c"]
 TOKENS = ["one", "two"]
 BLOBS = ["x", "y", "z"]
 STEPS = ["s", "t"]
+SCHEDULES = ["n", "m"]
+FIRED = ["c", "d", "e"]
 
 a_run_id = st.sampled_from(RUNS).map(RunId)
+a_schedule_name = st.sampled_from(SCHEDULES)
 a_token = st.sampled_from(TOKENS)
 some_blobs = st.lists(st.sampled_from(BLOBS), unique=True, max_size=2)
 a_key = st.builds(StepKey, st.sampled_from(STEPS), st.integers(1, 3))
@@ -111,6 +125,32 @@ def wait_facts(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+@st.composite
+def schedule_facts(draw: st.DrawFn) -> dict[str, Any]:
+    """Draw what a tick changes of a schedule."""
+    return {
+        "state": draw(st.sampled_from(["1", "1", "2", "2", "2", "nul \0"])),
+        "next_at": draw(a_moment),
+        "wakes_below": draw(st.none() | st.integers(0, 2)),
+        "paused": draw(st.booleans()),
+    }
+
+
+@st.composite
+def decisions(draw: st.DrawFn) -> dict[str, Any]:
+    """Draw what is decided about a schedule: runs, ticks, and runs that are to end."""
+    a_plan_name = st.sampled_from([None, None, None, "p", "q"])
+    a_run_of_it = st.tuples(st.sampled_from(FIRED), a_plan_name, st.just([]) | some_blobs)
+    a_decision = st.tuples(
+        st.integers(0, 5), st.sampled_from(["a", "b"]), st.none() | st.none() | a_run_id
+    )
+    return {
+        "runs": draw(st.lists(a_run_of_it, max_size=2)),
+        "ticks": draw(st.lists(a_decision, max_size=3)),
+        "cancels": draw(st.lists(a_run_id, max_size=2)),
+    }
+
+
 class Differential(RuleBasedStateMachine):
     """The stores, and what the coordinators of the story believe of the runs that they took."""
 
@@ -138,6 +178,9 @@ class Differential(RuleBasedStateMachine):
         self.both(lambda store: store.register(an_owner("one"), LEASE_S))
         for run_id in map(RunId, RUNS[:2]):
             self.both(lambda store, run_id=run_id: store.create_run(a_run(run_id), a_plan()))
+        for name in SCHEDULES:
+            change = ScheduleChange(schedule=a_schedule(name))
+            self.both(lambda store, change=change: store.schedules.register(change))
 
     # --- what people and clients do -----------------------------------------------------------
     @rule(
@@ -298,6 +341,79 @@ class Differential(RuleBasedStateMachine):
         step = a_step(run_id, wait.step_id, wait.generation)
         self.both(lambda store: store.commit([by(run, step, deliveries=(delivery,))]))
 
+    # --- what dispatchers do ------------------------------------------------------------------
+    @rule(
+        name=a_schedule_name,
+        lag=st.sampled_from([0, 0, 0, 1]),
+        plan=st.none() | st.sampled_from("pq"),
+        blobs=st.just([]) | some_blobs,
+        facts=schedule_facts(),
+        decided=decisions(),
+    )
+    def register_schedule(
+        self, name: str, lag: int, plan: str | None, blobs: list[str], facts: Any, decided: Any
+    ) -> None:
+        read = self.both(lambda store: store.schedules.find_schedule(name)) or a_schedule(name)
+        pinned = None if plan is None else a_plan(plan, "x") if plan == "q" else a_plan(plan)
+        new = msgspec.structs.replace(
+            read,
+            version=max(0, read.version - lag),
+            plan_digest=None if pinned is None else pinned.digest,
+            blobs=tuple(map(digest, blobs)),
+            **facts,
+        )
+        change = self._change(new, **decided)
+        self.both(lambda store: store.schedules.register(change, pinned))
+
+    @rule(
+        names=st.lists(a_schedule_name, unique=True, min_size=1, max_size=2),
+        data=st.data(),
+    )
+    def fire(self, names: list[str], data: st.DataObject) -> None:
+        batch = []
+        for name in names:
+            read = self.stores[0].schedules.find_schedule(name) or a_schedule(name)
+            lag = data.draw(st.sampled_from([0, 0, 0, 1]))
+            facts = data.draw(schedule_facts())
+            new = msgspec.structs.replace(read, version=read.version - lag, **facts)
+            batch.append(self._change(new, **data.draw(decisions())))
+        self.both(lambda store: store.schedules.fire(batch))
+
+    def _change(
+        self, new: ScheduleRecord, runs: list[Any], ticks: list[Any], cancels: list[RunId]
+    ) -> ScheduleChange:
+        made = tuple(
+            msgspec.structs.replace(
+                an_unplanned_run(run_id, schedule=new.name, created_at=self.clock.now()),
+                plan_digest=None if plan is None else digest(plan),
+                inputs={name: a_value(place=Place.BLOB, name=name) for name in blobs},
+            )
+            for run_id, plan, blobs in runs
+        )
+        decided = tuple(
+            a_tick(new.name, NOW + timedelta(seconds=n), reason=reason, run_id=run_id)
+            for n, reason, run_id in ticks
+        )
+        return ScheduleChange(schedule=new, ticks=decided, runs=made, cancels=tuple(cancels))
+
+    @rule(name=a_schedule_name)
+    def remove_schedule(self, name: str) -> None:
+        self.both(lambda store: store.schedules.remove(name))
+
+    @rule(seconds=st.integers(0, 9), limit=st.sampled_from([1, 100]))
+    def forget_ticks(self, seconds: int, limit: int) -> None:
+        before = NOW + timedelta(seconds=seconds)
+        # Which of them go first is left to the store.
+        told = self.both(lambda store: bool(store.schedules.forget_ticks(before, limit=100)))
+        if told and limit == 1:
+            self.both(lambda store: store.schedules.forget_ticks(before, limit=1))
+
+    @rule(run_id=a_run_id, token=a_token, plan=st.sampled_from("pq"), blobs=some_blobs)
+    def claim_and_build(self, run_id: RunId, token: str, plan: str, blobs: list[str]) -> None:
+        inputs = {name: a_value(place=Place.BLOB, name=name) for name in blobs}
+        with_it = built(plan, *(["x"] if plan == "q" else []), **inputs)
+        self.both(lambda store: store.claim_run(run_id, an_owner(token), built=with_it))
+
     # --- what gc and time do ------------------------------------------------------------------
     @rule(blobs=some_blobs)
     def condemn(self, blobs: list[str]) -> None:
@@ -334,7 +450,7 @@ class Differential(RuleBasedStateMachine):
     # --- what anyone can see ------------------------------------------------------------------
     @invariant()
     def all_runs_look_alike(self) -> None:
-        for run_id in map(RunId, RUNS):
+        for run_id in map(RunId, dict.fromkeys([*RUNS, *FIRED])):
             self.compare_run(run_id)
 
     def compare_run(self, run_id: RunId) -> None:
@@ -344,8 +460,21 @@ class Differential(RuleBasedStateMachine):
         self.both(lambda store: store.list_waits(run_id))
         self.both(lambda store: store.messages(run_id, ["go", "stop"]))
         self.both(lambda store: store.list_events(run_id))
-        if run is not None:
+        if run is not None and run.plan_digest is not None:
             self.both(lambda store: store.get_plan(run.plan_digest))
+
+    @invariant()
+    def all_schedules_look_alike(self) -> None:
+        now = self.clock.now()
+        self.both(lambda store: store.schedules.list_schedules(ScheduleQuery()))
+        self.both(lambda store: store.schedules.list_schedules(ScheduleQuery(paused=True)))
+        self.both(lambda store: store.schedules.due(now))
+        self.both(lambda store: store.schedules.next_due())
+        for name in SCHEDULES:
+            self.both(lambda store, name=name: store.schedules.runs_of(name))
+            self.both(lambda store, name=name: store.schedules.runs_of(name, since=now))
+            query = TickQuery(schedule=name, limit=3)
+            self.both(lambda store, query=query: store.schedules.list_ticks(query))
 
     @invariant()
     def all_lists_look_alike(self) -> None:
@@ -382,6 +511,9 @@ def _answer(ask: Callable[[RunStore], Any], store: RunStore) -> Any:
         answer = ask(store)
     except PerdureError as error:
         return (type(error), getattr(error, "digests", ()))
+    if isinstance(answer, FireReport):
+        kinds = {name: (r.kind, r.digests) for name, r in answer.refused.items()}
+        return (answer.fired, kinds, answer.made)
     if isinstance(answer, CommitReport):
         refused = {
             run_id: (refusal.kind, refusal.digests, sorted(refusal.steps))

@@ -12,6 +12,7 @@ import pytest
 
 from perdure_storage.connect import open_run_store
 from perdure_storage.contract_samples import (
+    NOW,
     a_message,
     a_plan,
     a_step,
@@ -19,21 +20,36 @@ from perdure_storage.contract_samples import (
     a_wait,
     an_attempt,
     an_expansion,
+    an_unplanned_run,
     by,
     claimed,
     created,
     digest,
+    fired,
+    registered,
 )
 from perdure_storage.errors import KeyMissing, StoreError
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.protocols import RunStore
 from perdure_storage.records import Cause, ErrorRecord, Place, RunEnd, RunId, RunQuery, StepKey
+from perdure_storage.schedule_records import ScheduleQuery, TickQuery
 from perdure_storage.signing import KeyFile, load_or_create_key
 
 KEY = bytes(range(32))
 ERROR = ErrorRecord(type="E", message="m", cause=Cause.USER_ERROR, pickled=b"pickle")
 _RUN = RunId("run")
 _WAITER = "step 'w' of run 'run'"
+_NIGHTLY = "schedule 'nightly'"
+
+
+def _from_other(*columns: str) -> str:
+    """Return the setting of columns to what another schedule's row has."""
+    other = "(SELECT {0} FROM schedule AS o WHERE o.name = 'other')"
+    return ", ".join(f"{column} = {other.format(column)}" for column in columns)
+
+
+_SWAPPED_DEFINITION = _from_other("definition", "mac")
+_SWAPPED_STATE = _from_other("state", "state_mac")
 _FIRST = r"message 1 \('go'\)"
 
 
@@ -62,6 +78,9 @@ def path(tmp_path: Path) -> Path:
     end = RunEnd(status=RunStatus.FAILED, error=ERROR)
     lost = (StepKey("lost", 1),)  # type: ignore[arg-type]
     store.commit([by(run, lost=lost, end=end)])
+    for name in ("nightly", "other"):
+        schedule = registered(store, name, definition=f'{{"run":"{name}"}}', state=f'"{name}"')
+        store.schedules.fire([fired(schedule, an_unplanned_run(f"of {name}"))])
     store.close()
     return path
 
@@ -144,6 +163,26 @@ def _list_messages(store: RunStore) -> object:
     return store.messages(_RUN, ["go", "evil"])
 
 
+def _get_schedule(store: RunStore) -> object:
+    return store.schedules.get_schedule("nightly")
+
+
+def _list_schedules(store: RunStore) -> object:
+    return store.schedules.list_schedules(ScheduleQuery())
+
+
+def _due(store: RunStore) -> object:
+    return store.schedules.due(NOW)
+
+
+def _list_ticks(store: RunStore) -> object:
+    return store.schedules.list_ticks(TickQuery(schedule="nightly"))
+
+
+def _get_unplanned(store: RunStore) -> object:
+    return store.get_run(RunId("of nightly"))
+
+
 def _list_runs(store: RunStore) -> object:
     return store.list_runs(RunQuery())
 
@@ -183,6 +222,27 @@ def _list_attempts(store: RunStore) -> object:
         ("message SET name = 'evil' WHERE id = 1", _list_messages, r"message 1 \('evil'\)"),
         ("message SET mac = NULL WHERE id = 1", _list_messages, _FIRST),
         ("plan SET blobs = '[]'", _get_plan, "plan blake3:plan"),
+        ("schedule SET definition = '{}'", _get_schedule, _NIGHTLY),
+        ("schedule SET digest = 'v1:evil'", _list_schedules, _NIGHTLY),
+        ("schedule SET plan_digest = 'blake3:plan'", _due, _NIGHTLY),
+        ("schedule SET blobs = '[\"blake3:evil\"]'", _due, _NIGHTLY),
+        ("schedule SET module = 'evil'", _due, _NIGHTLY),
+        ("schedule SET mac = NULL", _due, _NIGHTLY),
+        (f"schedule SET {_SWAPPED_DEFINITION} WHERE name = 'nightly'", _get_schedule, _NIGHTLY),
+        ("schedule SET state = '{}'", _due, f"the state of {_NIGHTLY}"),
+        ("schedule SET next_at_us = 1", _due, f"the state of {_NIGHTLY}"),
+        ("schedule SET wakes_below = 1", _due, f"the state of {_NIGHTLY}"),
+        ("schedule SET paused = true", _due, f"the state of {_NIGHTLY}"),
+        ("schedule SET version = 9", _due, f"the state of {_NIGHTLY}"),
+        (f"schedule SET {_SWAPPED_STATE} WHERE name = 'nightly'", _due, f"the state of {_NIGHTLY}"),
+        ("tick SET run_id = 'evil'", _list_ticks, f"the tick of .* UTC of {_NIGHTLY}"),
+        ("tick SET decision = 'evil'", _list_ticks, f"the tick of .* UTC of {_NIGHTLY}"),
+        ("run SET origin = 'evil:flow' WHERE id = 'of nightly'", _get_unplanned, "'of nightly'"),
+        (
+            "run SET plan_digest = 'blake3:plan' WHERE id = 'of nightly'",
+            _get_unplanned,
+            "'of nightly'",
+        ),
         ("attempt SET error = x'80'", _list_attempts, "attempt 1 of step 'b' of run 'run'"),
     ],
 )
