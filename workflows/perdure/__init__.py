@@ -158,8 +158,9 @@ _VERBS = (
     "schedule", "signal", "spin", "start", "submit", "why",
 )  # fmt: skip
 _OF_SCHEDULES = ("Schedule", "fire_time", "interval_end", "interval_start")
-_LATE = dict.fromkeys(_VERBS, "perdure.verbs") | dict.fromkeys(_OF_SCHEDULES, "perdure.schedules")
-_LATE |= {
+_LATE: dict[str, str] = {
+    **dict.fromkeys(_VERBS, "perdure.verbs"),
+    **dict.fromkeys(_OF_SCHEDULES, "perdure.schedules"),
     "Perdure": "perdure.client",
     "Run": "perdure.runs",
     "ScheduleError": "perdure_scheduler.errors",

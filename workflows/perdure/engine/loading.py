@@ -254,12 +254,12 @@ class Loader:
         mine = {run_id: plan for run_id, plan in built.items() if run_id in run_ids}
         try:
             return self._store.claim_runs(run_ids, self._owner, seen_dead=dead, built=mine)
-        except StoreUnavailable:
-            raise
         except BlobsCondemned:
             # gc is taking what a plan names: without it the others go on, and it is built again.
             rest = [run_id for run_id in run_ids if run_id not in mine]
             return self._claim_all(rest, dead, {}) if rest else []
+        except StoreUnavailable:
+            raise
         except StoreError as error:
             if len(run_ids) > 1:
                 # The row of one of them is damaged: by themselves the others can be taken.
