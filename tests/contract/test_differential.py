@@ -414,6 +414,11 @@ class Differential(RuleBasedStateMachine):
         with_it = built(plan, *(["x"] if plan == "q" else []), **inputs)
         self.both(lambda store: store.claim_run(run_id, an_owner(token), built=with_it))
 
+    @rule(run_id=st.sampled_from(FIRED).map(RunId), reason=st.sampled_from("ab"))
+    def put_off(self, run_id: RunId, reason: str) -> None:
+        until = self.clock.now() + timedelta(seconds=3)
+        self.both(lambda store: store.put_off(run_id, until, reason))
+
     # --- what gc and time do ------------------------------------------------------------------
     @rule(blobs=some_blobs)
     def condemn(self, blobs: list[str]) -> None:
