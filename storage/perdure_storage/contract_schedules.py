@@ -680,33 +680,6 @@ class UnplannedContract:
 
         assert not store.note_unplanned(_RUN, "gone")
 
-    def test_run_that_gets_no_plan_now_is_put_off_and_tells_why_once(
-        self, store: RunStore, clock: ManualClock
-    ) -> None:
-        store.create_run(an_unplanned_run(), None)
-
-        for reason in ("no module 'package'", "no module 'package'", "no workflow 'flow'"):
-            assert store.put_off(_RUN, clock.now() + 5 * _SECOND, reason)
-
-        assert store.claimable() == []
-        assert kinds(store) == ["submitted", "put off", "put off"]
-        assert store.list_events(_RUN)[-1].detail == {"reason": "no workflow 'flow'"}
-        assert store.get_run(_RUN).seq == 3
-        clock.advance(5)
-        assert [run.id for run in store.claimable()] == [_RUN]
-
-    def test_only_a_queued_run_without_a_plan_is_put_off(
-        self, store: RunStore, clock: ManualClock
-    ) -> None:
-        created(store, "planned")
-        store.create_run(an_unplanned_run(), None)
-        store.request_cancel(_RUN)
-
-        for name in ("planned", "run", "nobody"):
-            assert not store.put_off(RunId(name), clock.now(), "reason")
-
-        assert kinds(store, "planned") == ["submitted"]
-
     def test_run_without_a_plan_is_cancelled_at_once(
         self, store: RunStore, clock: ManualClock
     ) -> None:

@@ -78,8 +78,6 @@ CRASH_POINTS: Mapping[str, str] = {
     "deliver.after": "a message is delivered, the step has its value",
     "terminal.before": "before the commit that ends a run",
     "terminal.after": "the run has ended, nobody has been told",
-    "put-off.before": "no plan can be built for a run, and no row says why",
-    "put-off.after": "why no plan can be built for a run is recorded",
     # schedules
     "schedule.before-register": "before a schedule and its definition are written",
     "schedule.after-register": "a schedule is registered, nobody has been told",

@@ -34,7 +34,6 @@ from perdure_storage.records import (
 
 _replace = msgspec.structs.replace
 
-PUT_OFF = "put off"
 RELEASABLE = frozenset({RunStatus.QUEUED, RunStatus.WAITING, RunStatus.PAUSED})
 REOPENED = frozenset({StepStatus.FAILED, StepStatus.CANCELLED})
 """Statuses of step rows that become history when their run is opened again."""
@@ -175,16 +174,6 @@ def no_plan_yet(store: str) -> StoreError:
         f"that run has no plan yet in {store}: whoever drives it first builds it from its code."
         " Start `perdure up`"
     )
-
-
-def may_be_put_off(run: RunRecord) -> bool:
-    """Say whether a run waits for its plan."""
-    return run.status is RunStatus.QUEUED and run.plan_digest is None
-
-
-def tells_anew(last: EventRecord | None, reason: str) -> bool:
-    """Say whether a run that is put off has not just told the same."""
-    return last is None or last.kind != PUT_OFF or last.detail.get("reason") != reason
 
 
 def with_plan(run: RunRecord, built: BuiltPlan) -> RunRecord:

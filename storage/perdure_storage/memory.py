@@ -280,16 +280,6 @@ class MemoryRunStore:
         self._tell(kept, kind, detail)
         return self._seen(kept)
 
-    def put_off(self, run_id: RunId, until: datetime, reason: str) -> bool:
-        with self._lock:
-            kept = self._runs.get(run_id)
-            if kept is None or not guards.may_be_put_off(kept.record):
-                return False
-            self._set(kept, not_before=until)
-            if guards.tells_anew(kept.events[-1] if kept.events else None, reason):
-                self._tell(kept, guards.PUT_OFF, {"reason": reason})
-            return True
-
     def release_run(
         self, run: RunRecord, *, to: RunStatus, wake_at: datetime | None = None, heard: int = 0
     ) -> bool:

@@ -5,7 +5,7 @@ process dies inside. A guard that fails changes nothing and says what it saw. Lo
 the order run rows by id, then steps, then others.
 
 Events that the store itself writes, in the transaction of the change they tell of, each with the
-next sequence number: ``submitted``, ``claimed``, ``taken over``, ``put off``, ``cancel requested``,
+next sequence number: ``submitted``, ``claimed``, ``taken over``, ``cancel requested``,
 ``pause requested``, ``pause cleared``, ``reset``, and the terminal ``succeeded``, ``failed``,
 ``cancelled``. All others come in with ``RunCommit.events``.
 """
@@ -169,14 +169,6 @@ class RunStore(Protocol):
         Returns their rows, by id. A run on which somebody else's transaction works now is left
         out, not waited for: coordinators that look at the same time share what is there.
         ``seen_dead`` are the tokens of owners that the caller saw dead on this host.
-        """
-        ...
-
-    def put_off(self, run_id: RunId, until: datetime, reason: str) -> bool:
-        """Leave a run without a plan for later: none can be built for it now.
-
-        Guard: QUEUED, without a plan. Sets ``not_before``; its story tells ``put off`` with the
-        reason, unless that is what it told last. Returns whether the guard stood.
         """
         ...
 

@@ -280,26 +280,6 @@ class SqlRunStore:
     ) -> list[RunRecord]:
         return self._claims.claim_runs(run_ids, owner, seen_dead, built)
 
-    def put_off(self, run_id: RunId, until: datetime, reason: str) -> bool:
-        crash_point("put-off.before")
-        done = self._database.write(lambda t: self._put_off(t, run_id, until, reason))
-        crash_point("put-off.after")
-        return done
-
-    def _put_off(
-        self, transaction: Transaction, run_id: RunId, until: datetime, reason: str
-    ) -> bool:
-        run = self._lock(transaction, run_id)
-        if run is None or not guards.may_be_put_off(run):
-            return False
-        self._update(transaction, run_id, not_before_us=to_us(until))
-        last = transaction.row(self._statements.list_events, run_id=run_id, after=run.seq - 1)
-        if guards.tells_anew(None if last is None else unpack_event(last), reason):
-            self._update(transaction, run_id, seq=run.seq + 1)
-            detail: dict[str, object] = {"reason": reason}
-            self._creation.tell(transaction, run_id, run.seq + 1, guards.PUT_OFF, detail)
-        return True
-
     def release_run(
         self, run: RunRecord, *, to: RunStatus, wake_at: datetime | None = None, heard: int = 0
     ) -> bool:

@@ -414,10 +414,9 @@ class Differential(RuleBasedStateMachine):
         with_it = built(plan, *(["x"] if plan == "q" else []), **inputs)
         self.both(lambda store: store.claim_run(run_id, an_owner(token), built=with_it))
 
-    @rule(run_id=st.sampled_from(FIRED).map(RunId), reason=st.sampled_from("ab"))
-    def put_off(self, run_id: RunId, reason: str) -> None:
-        until = self.clock.now() + timedelta(seconds=3)
-        self.both(lambda store: store.put_off(run_id, until, reason))
+    @rule(run_id=st.sampled_from(FIRED).map(RunId), why=st.sampled_from("ab"))
+    def note_unplanned(self, run_id: RunId, why: str) -> None:
+        self.both(lambda store: store.note_unplanned(run_id, why))
 
     # --- what gc and time do ------------------------------------------------------------------
     @rule(blobs=some_blobs)

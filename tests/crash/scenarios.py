@@ -68,16 +68,12 @@ class Scenario:
 
 
 # --- schedules ----------------------------------------------------------------------------------
-HOMELESS = RunId("homeless")
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 def run_by_schedule(client: Perdure) -> None:
     """Do what dispatcher, coordinator and gc do about one tick of a schedule."""
     dispatch(client)
-    client.runtime.store.put_off(HOMELESS, NOON, "its code is nowhere")
-    with suppress(RunConflict):  # it is cancelled already
-        client.runtime.store.request_cancel(HOMELESS)
     client.resume(RUN).result()
     schedules = client.runtime.store.schedules
     schedules.forget_ticks(NOON + timedelta(days=1))
@@ -100,11 +96,10 @@ def dispatch(client: Perdure) -> None:
         )
         assert schedules.register(ScheduleChange(schedule=new), submission.body) is not None
     run = msgspec.structs.replace(submission.intend().record, schedule="daily")
-    homeless = msgspec.structs.replace(run, id=HOMELESS, plan_digest=None, inputs={})
     tick = TickRecord(schedule="daily", at=NOON, decision="fire", decided_at=NOON, run_id=RUN)
     for read in schedules.due(NOON):
         done = msgspec.structs.replace(read, state="done", next_at=None)
-        change = ScheduleChange(schedule=done, ticks=(tick,), runs=(run, homeless))
+        change = ScheduleChange(schedule=done, ticks=(tick,), runs=(run,))
         assert schedules.fire([change]).refused == {}
     assert client.runtime.store.find_run(RUN) is not None, "a tick that was decided has no run"
     assert len(schedules.list_ticks(TickQuery(schedule="daily"))) <= 1
@@ -355,7 +350,6 @@ SCENARIOS = {
         recover=run_by_schedule,
         points=(
             *("schedule.before-register", "schedule.after-register"),
-            *("put-off.before", "put-off.after"),
             *("fire.before", "fire.in-transaction", "fire.after"),
             *("tick.before-forget", "tick.after-forget"),
             *("schedule.before-remove", "schedule.after-remove"),
