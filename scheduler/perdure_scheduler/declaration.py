@@ -92,13 +92,51 @@ def declared(
             dst=None if at is not None else meaning,
             jitter=duration(jitter, what="jitter"),
             start=begin,
-            end=None if end is None else _end(end, where, named),
+            end=None if end is None else _end(end, where, named, "end"),
             max_runs=max_runs,
             on_failure=on_failure_of(on_failure),
         )
     except ScheduleError as error:
         told = str(error).removeprefix(f"schedule {name!r}: ")
         raise ScheduleError(f"schedule {name!r}: {told}") from None
+
+
+def expressed(text: str, *, tz: str = "UTC") -> Schedule:
+    """Return a schedule of an expression alone: of cron, ``"90m"``, or a calendar's rule.
+
+    Raises:
+        ScheduleError: it is none of them; says what to write in place of what it looks like.
+    """
+    words = text.split()
+    looks_like = "interval" if len(words) == 1 else "calendar"
+    if text[:1] == "@" or (len(words) > 1 and not any(map(str.isalpha, words[0]))):
+        looks_like = "cron"
+    refused: dict[str, ScheduleError] = {}
+    for kind in ("cron", "interval", "calendar"):
+        try:
+            return declared("test", tz=tz, **{kind: text})  # type: ignore[arg-type]
+        except ScheduleError as error:
+            refused[kind] = error
+    told = str(refused[looks_like]).removeprefix("schedule 'test': ")
+    raise ScheduleError(told)
+
+
+def instant_of(value: Instant, tz: ZoneInfo, *, what: str) -> datetime:
+    """Return an instant as somebody wrote it; a date is its midnight.
+
+    Raises:
+        ScheduleError: it is none.
+    """
+    return _instant(value, tz, NAMED, what)
+
+
+def end_of(value: Instant, tz: ZoneInfo, *, what: str) -> datetime:
+    """Return the last instant that is meant; of a date that is the end of its day.
+
+    Raises:
+        ScheduleError: it is none.
+    """
+    return _end(value, tz, NAMED, what)
 
 
 def _all_of(at: Instant | Iterable[Instant] | None) -> tuple[Instant, ...] | None:
@@ -130,11 +168,11 @@ def _trigger(
     return At(instants=tuple(each for one in at or () for each in _instants(one, tz, dst, "at")))
 
 
-def _end(value: Instant, tz: ZoneInfo, dst: Dst) -> datetime:
-    read = _read(value, "end")
+def _end(value: Instant, tz: ZoneInfo, dst: Dst, what: str) -> datetime:
+    read = _read(value, what)
     if isinstance(read, datetime):
-        return _instant(read, tz, dst, "end")
-    return _instant(read + _DAY, tz, dst, "end") - _INSTANT
+        return _instant(read, tz, dst, what)
+    return _instant(read + _DAY, tz, dst, what) - _INSTANT
 
 
 def _instant(value: Instant, tz: ZoneInfo, dst: Dst, what: str) -> datetime:

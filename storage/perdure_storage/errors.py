@@ -129,10 +129,10 @@ class ScheduleNotFound(PerdureError):
         ``perdure schedule ls`` lists the schedules of the store that was asked.
     """
 
-    def __init__(self, name: str, store: str) -> None:
+    def __init__(self, name: str, store: str, hint: str = "") -> None:
         self.name = name
         self.store = store
-        super().__init__(f"no schedule {name!r} in {store}")
+        super().__init__(f"no schedule {name!r} in {store}{hint}")
 
 
 class RunConflict(PerdureError):

@@ -31,7 +31,7 @@ W = dedent(
     '''
     from dataclasses import dataclass
     from datetime import timedelta
-    from perdure import task, workflow
+    from perdure import Schedule, task, workflow
 
     @task
     def double(n: int) -> int:
@@ -41,6 +41,8 @@ W = dedent(
     @workflow
     def doubles(k: int = 3) -> int:
         return double.bind(k)
+
+    weekly = Schedule("weekly", doubles, cron="0 9 * * mon", tz="Europe/Berlin")
 
     @dataclass
     class Rates:
@@ -73,6 +75,9 @@ PREPARE = dedent(
             store.cancel(run_id)
         for run_id in ("to-cancel", "to-pause"):
             doubles.submit(run_id=run_id)
+        for name in ("nightly", "to-keep", "to-pause", "to-remove"):
+            store.schedule(name, doubles, cron="0 2 * * *", tz="Europe/Berlin")
+        store.get_schedule("to-pause").pause("the source moves")
     """
 )
 
@@ -95,6 +100,17 @@ GOOD = {
     "explain": Case("explain one --from double", "the fork runs again from here"),
     "plan": Case("plan w.py:doubles --reuse one", "taken over from one"),
     "diff": Case("diff one one", "0 of 0 steps differ"),
+    "schedule ls": Case("schedule ls", "paused: the source moves"),
+    "schedule show": Case("schedule show nightly", "queue(max=1)"),
+    "schedule ticks": Case("schedule ticks nightly", "no tick of nightly has come yet"),
+    "schedule next": Case("schedule next nig --at 2026-03-28 -n 2", "03:00 CEST (01:00 UTC)"),
+    "schedule test": Case(
+        "schedule test '30 2 * * *' --tz Europe/Berlin --at 2026-03-29 -n 1", "did not exist"
+    ),
+    "schedule register": Case("schedule register w.py", "new       weekly: next Mon"),
+    "schedule pause": Case("schedule pause to-pa --reason x", "to-pause: paused since"),
+    "schedule resume": Case("schedule resume to-pause", "to-pause: next"),
+    "schedule rm": Case("schedule rm to-remove --yes", "to-remove is removed"),
     "ls": Case("ls --status succeeded", "one"),
     "show": Case("show one", "double"),
     "logs": Case("logs one double", "doubling 3"),
@@ -124,6 +140,15 @@ BAD = {
     "diff": Case("diff one oen", "Did you mean 'one'", 2),
     "up": Case("up --workers 0", "workers", 2),
     "demo": Case("demo --flder x", "did you mean '--folder'", 2),
+    "schedule ls": Case("schedule ls --pausd", "did you mean '--paused'", 2),
+    "schedule show": Case("schedule show nghtly", "did you mean 'nightly'", 2),
+    "schedule ticks": Case("schedule ticks nightly --limit 0", "--limit 0 is less than 1", 2),
+    "schedule next": Case("schedule next nightly --at noon", "--at='noon' is no time", 2),
+    "schedule test": Case("schedule test '0 2 * *'", "write five", 2),
+    "schedule register": Case("schedule register ww.py", "did you mean 'w.py'", 2),
+    "schedule pause": Case("schedule pause to-", "several schedules begin with 'to-'", 2),
+    "schedule resume": Case("schedule resume weakly", "next: perdure schedule ls", 2),
+    "schedule rm": Case("schedule rm nightly", "--yes", 2),
     "ls": Case("ls --status DONE", "SUCCEEDED", 2),
     "show": Case("show nowhere", "no run 'nowhere'", 2),
     "logs": Case("logs one dobule", "did you mean 'double'", 2),
@@ -211,7 +236,9 @@ READS = (
     "ls", "show one", "show one double", "logs one", "why one double", "cat one", "cat one double",
     "explain one", "plan one --verb rerun", "diff one one", "spin one double",
     "config show", "db check", "db upgrade", "db upgrade --check", "db backup --list",
-    "gc --dry-run", "doctor",
+    "gc --dry-run", "doctor", "schedule ls", "schedule show nightly", "schedule ticks nightly",
+    "schedule next nightly", "schedule test @daily", "schedule test", "schedule register w.py",
+    "schedule pause nightly", "schedule resume nightly",
 )  # fmt: skip
 
 

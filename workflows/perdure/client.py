@@ -29,6 +29,7 @@ from perdure.session import use_driver
 from perdure.settings import Settings, load_settings
 from perdure.watching import Watching
 from perdure.workflow import Workflow
+from perdure_storage.errors import ScheduleNotFound
 from perdure_storage.lifecycle import RUN_LIVE, RunStatus
 from perdure_storage.records import RunId, RunQuery, RunRecord
 
@@ -594,10 +595,14 @@ class Perdure:
         return ScheduleHandle(self.runtime, name)
 
     def get_schedule(self, name: str) -> ScheduleHandle:
-        """Return the schedule of that name. Raises ScheduleNotFound."""
+        """Return the schedule of that name. Raises ScheduleNotFound, which names a similar one."""
         from perdure.scheduling import ScheduleHandle
 
-        return ScheduleHandle(self.runtime, self.runtime.store.schedules.get_schedule(name).name)
+        schedules = self.runtime.store.schedules
+        if schedules.find_schedule(name) is None:
+            known = [each.name for each in self.list_schedules()]
+            raise ScheduleNotFound(name, self.runtime.store.url, did_you_mean(name, known))
+        return ScheduleHandle(self.runtime, name)
 
     def list_schedules(self, *, paused: bool | None = None) -> list[ScheduleHandle]:
         """Return the schedules of the store by name."""

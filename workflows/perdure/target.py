@@ -38,8 +38,21 @@ def load_target(target: str) -> Workflow[Any, Any]:
     place, _, name = target.partition(":")
     if not place or "\0" in target:
         raise DefinitionError(f"target {target!r}: write FILE.py[:workflow] or package.module:name")
-    module = _load_file(place) if _is_file_name(place) else _load_module(place)
-    return _workflow_in(module, name, place)
+    return _workflow_in(load_module(place), name, place)
+
+
+def load_module(place: str) -> types.ModuleType:
+    """Return the module of ``"FILE.py"`` or ``"package.module"``, as ``load_target`` does.
+
+    Raises:
+        DefinitionError: there is none, or importing it fails.
+    """
+    return _load_file(place) if _is_file_name(place) else _load_module(place)
+
+
+def name_of_place(place: str) -> str:
+    """Return a module's name, or the path in full of a file: the same wherever somebody stands."""
+    return str(_resolved(place)) if _is_file_name(place) else place
 
 
 def _is_file_name(place: str) -> bool:

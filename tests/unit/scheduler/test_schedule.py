@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perdure_scheduler.calendars import BusinessDay, Calendar, Holidays, NthWeekday, Weekday
-from perdure_scheduler.declaration import declared
+from perdure_scheduler.declaration import declared, expressed
 from perdure_scheduler.errors import ScheduleError
 from perdure_scheduler.policies import CatchupAll, Queue, QueueAll
 from perdure_scheduler.schedule import Schedule
@@ -281,3 +281,32 @@ def test_a_catch_up_that_the_overlap_policy_can_hold_is_let_in(overlap: str) -> 
 def test_a_name_that_cannot_be_part_of_a_run_id_is_refused(name: str) -> None:
     with pytest.raises(ScheduleError, match="a name is made of"):
         declared(name, cron="@daily")
+
+
+@pytest.mark.parametrize(
+    ("text", "trigger"),
+    [
+        ("0 2 * * mon-fri", "cron '0 2 * * mon-fri'"),
+        ("@daily", "cron '@daily'"),
+        ("90m", "every 1h30m"),
+        ("last business day at 18:00", "last business day at 18:00"),
+    ],
+)
+def test_expression_alone_says_which_kind_it_is(text: str, trigger: str) -> None:
+    assert str(expressed(text).trigger) == trigger
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("0 2 * *", "write five"),
+        ("@dayly", "@daily"),
+        ("90x", "is not a duration"),
+        ("lst business day", "last business day"),
+    ],
+)
+def test_expression_that_is_none_is_answered_as_the_kind_it_looks_like(
+    text: str, told: str
+) -> None:
+    with pytest.raises(ScheduleError, match=told):
+        expressed(text)

@@ -20,6 +20,7 @@ from perdure.cli import (
     looking,
     reading,
     running,
+    scheduling,
 )
 from perdure.cli.endings import ExitCode, report
 from perdure.cli.examples import epilog
@@ -67,6 +68,7 @@ _add(deriving.fork, RUN)
 _add(deriving.spin, RUN)
 _add(running.up, RUN)
 _add(demo.demo, RUN)
+app.add_typer(scheduling.schedule, name="schedule", rich_help_panel=RUN)
 _add(looking.ls, LOOK)
 _add(looking.show, LOOK)
 _add(looking.logs, LOOK)

@@ -102,6 +102,18 @@ def workflows(context: typer.Context, incomplete: str) -> Words:
     return _ask_store(context, read)
 
 
+def schedule_names(context: typer.Context, incomplete: str) -> Words:
+    """Complete the name of a schedule."""
+
+    def read(store: RunStore) -> Words:
+        from perdure_storage.schedule_records import ScheduleQuery
+
+        found = store.schedules.list_schedules(ScheduleQuery(name_prefix=incomplete, limit=_LIMIT))
+        return [(each.name, "paused" if each.paused else "schedule") for each in found]
+
+    return _ask_store(context, read)
+
+
 def _ask_store(context: typer.Context, read: Callable[[RunStore], Words]) -> Words:
     """Return what ``read`` finds in the store that the words so far mean, or nothing."""
     logging.disable()

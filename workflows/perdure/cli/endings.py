@@ -25,7 +25,13 @@ from perdure.errors import (
     ValueDamaged,
     ValueUnavailable,
 )
-from perdure_storage.errors import KeyMissing, SchemaMismatch, StoreUnavailable
+from perdure_scheduler.errors import ScheduleError
+from perdure_storage.errors import (
+    KeyMissing,
+    ScheduleNotFound,
+    SchemaMismatch,
+    StoreUnavailable,
+)
 
 
 class ExitCode(IntEnum):
@@ -74,7 +80,16 @@ _GOES_ON = Interrupted | NondeterminismError | StoreUnavailable | ValueDamaged |
 _PLACES = StoreError | ValueDamaged | ValueUnavailable
 """What the store and the blobs may have, without a run: `perdure doctor` looks at both."""
 _UNTIL_MENDED = SchemaMismatch | KeyMissing
-_USAGE = (UsageError, DefinitionError, NotSerializable, RunConflict, RunNotFound, StoreError)
+_USAGE = (
+    UsageError,
+    DefinitionError,
+    NotSerializable,
+    RunConflict,
+    RunNotFound,
+    ScheduleError,
+    ScheduleNotFound,
+    StoreError,
+)
 """What somebody can mend by typing something else; a store that does not answer is not of it."""
 
 
@@ -127,7 +142,7 @@ def _place(error: Exception) -> list[str]:
 
 _COMMAND = re.compile(
     r"perdure (?:resume|rerun|fork|spin|explain|diff|cancel|pause|signal|emit|delete|show|logs|why"
-    r"|get|cat|ls|gc|up|doctor|db \w+)\b[^`\n]*"
+    r"|get|cat|ls|gc|up|doctor|db \w+|schedule \w+)\b[^`\n]*"
 )
 
 
@@ -161,6 +176,8 @@ def next_command(error: Exception, run_id: str | None) -> str | None:
     run_id = getattr(error, "run_id", None) or run_id
     if isinstance(error, RunNotFound):
         return "perdure ls"
+    if isinstance(error, ScheduleNotFound):
+        return "perdure schedule ls"
     if isinstance(error, _ENDED | UsageError | InternalError | RunConflict):
         return None
     if isinstance(error, _UNTIL_MENDED) or (isinstance(error, StoreUnavailable) and error.is_gone):

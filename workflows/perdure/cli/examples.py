@@ -38,6 +38,38 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         ("perdure up", "drive what `--detach` recorded and what others left behind"),
         ("perdure up --workers 4", "with four CPUs"),
     ),
+    "schedule ls": (
+        ("perdure schedule ls", "when each is due next, and how its last run went"),
+        ("perdure schedule ls --paused --json", "those that are paused, for a program"),
+    ),
+    "schedule show": (("perdure schedule show nightly", "policies, next times, last ticks"),),
+    "schedule ticks": (
+        ("perdure schedule ticks nightly --limit 10", "what became of its last times, and why"),
+    ),
+    "schedule next": (
+        ("perdure schedule next nightly -n 3", "its next three times"),
+        ("perdure schedule next nightly --at 2026-03-28", "from that day on"),
+    ),
+    "schedule test": (
+        (
+            "perdure schedule test '0 2 * * mon-fri' --tz Europe/Berlin --at 2026-03-27",
+            "over the night on which the clocks go forward",
+        ),
+        ("perdure schedule test 'last business day at 18:00' -n 12", "a year of month's ends"),
+        ("perdure schedule test --at 2026-12-24 -n 20", "all that is due from that day on"),
+    ),
+    "schedule register": (
+        ("perdure schedule register package.flows", "what that module declares"),
+        ("perdure schedule register flows.py", "what a file declares"),
+    ),
+    "schedule pause": (
+        ("perdure schedule pause nightly --reason 'the source moves'", "until it is resumed"),
+    ),
+    "schedule resume": (("perdure schedule resume nightly", "from now on"),),
+    "schedule rm": (
+        ("perdure schedule rm nightly", "asks first"),
+        ("perdure schedule rm nightly --yes", "where nobody can answer"),
+    ),
     "doctor": (
         ("perdure doctor", "what is wrong here, and how to mend it"),
         ("perdure doctor --store /data/perdure.db --json", "another store, for a program"),

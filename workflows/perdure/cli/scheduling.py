@@ -1,0 +1,373 @@
+"""``perdure schedule ...``: what runs by itself, when, and what became of each time."""
+
+from __future__ import annotations
+
+import heapq
+import sys
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from perdure.cli.completion import schedule_names
+from perdure.cli.endings import ExitCode, UsageError, say
+from perdure.cli.examples import epilog
+from perdure.cli.flags import Verb, Verbs
+from perdure.cli.session import JsonOption, StoreOption, TracebackOption
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from zoneinfo import ZoneInfo
+
+    from perdure.client import Perdure
+    from perdure.scheduling import ScheduleHandle
+    from perdure_scheduler.schedule import NominalTime, Schedule
+
+schedule = typer.Typer(
+    cls=Verbs,
+    help="Runs that begin by themselves: `perdure schedule ls`, `show NAME`, `ticks NAME`;"
+    " `perdure up` makes them.",
+    no_args_is_help=True,
+)
+
+NameArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="A schedule's name, or a unique prefix of it.",
+        autocompletion=schedule_names,
+    ),
+]
+CountOption = Annotated[int, typer.Option("--count", "-n", metavar="N", min=1, help="How many.")]
+AtOption = Annotated[
+    str | None,
+    typer.Option(
+        "--at", metavar="DATE", help="From then on, as the zone's clock shows it; default: now."
+    ),
+]
+_INSTANT = timedelta(microseconds=1)
+_SHOWN = 5
+
+
+class Became(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a schedule: ``new``, ``changed``, ``unchanged``, ``resumed``, ``paused``."""
+
+    name: str
+    became: str
+    module: str
+    standing: str
+
+
+# --- look -----------------------------------------------------------------------------------------
+@schedule.command("ls", cls=Verb, epilog=epilog("schedule ls"))
+def list_schedules(
+    paused: Annotated[
+        bool | None, typer.Option("--paused/--not-paused", help="Only those that are, or are not.")
+    ] = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+    traceback: TracebackOption = False,
+) -> int:
+    """List schedules: when each is due next, in its zone and in UTC, and how its last run went."""
+    from perdure.cli.opening import NoStoreYet, open_existing
+    from perdure.cli.schedule_views import print_schedules, view_schedule
+    from perdure.cli.views import to_json
+
+    try:
+        perdure = open_existing(store)
+    except NoStoreYet as nothing:
+        print("[]") if as_json else say(f"no schedules: {nothing}")
+        return ExitCode.OK
+    with perdure:
+        handles = perdure.list_schedules(paused=paused)
+        views = [view_schedule(perdure.runtime, each.record) for each in handles]
+        if as_json:
+            print(to_json(views))
+        elif views:
+            print_schedules(views, perdure.runtime.clock.now())
+        else:
+            say(f"no such schedules in {perdure.runtime.store.url}")
+    return ExitCode.OK
+
+
+@schedule.command("show", cls=Verb, epilog=epilog("schedule show"))
+def show(
+    name: NameArgument,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+    traceback: TracebackOption = False,
+) -> int:
+    """Show a schedule: what it runs, its policies, its next times and its last ticks."""
+    from perdure.cli.opening import open_existing
+    from perdure.cli.schedule_views import print_detail, view_detail
+    from perdure.cli.views import to_json
+
+    with open_existing(store) as perdure:
+        view = view_detail(perdure.runtime, _find(perdure, name).record)
+        if as_json:
+            print(to_json(view))
+        else:
+            print_detail(view, perdure.runtime.clock.now())
+    return ExitCode.OK
+
+
+@schedule.command("ticks", cls=Verb, epilog=epilog("schedule ticks"))
+def ticks(
+    name: NameArgument,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most so many.")] = 100,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+    traceback: TracebackOption = False,
+) -> int:
+    """Print the ledger: each nominal time, newest first, what became of it, why, and its run."""
+    from perdure.cli.opening import open_existing
+    from perdure.cli.schedule_views import print_ticks, view_ticks
+    from perdure.cli.views import to_json
+
+    with open_existing(store) as perdure:
+        handle = _find(perdure, name)
+        zone = handle.definition.schedule.zone
+        views = view_ticks(perdure.runtime, handle.name, zone, limit=limit)
+        if as_json:
+            print(to_json(views))
+        elif views:
+            print_ticks(views, perdure.runtime.clock.now())
+        else:
+            say(f"no tick of {handle.name} has come yet: {handle.standing}")
+    return ExitCode.OK
+
+
+@schedule.command("next", cls=Verb, epilog=epilog("schedule next"))
+def next_times(
+    name: NameArgument,
+    count: CountOption = 5,
+    at: AtOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+    traceback: TracebackOption = False,
+) -> int:
+    """Print the next times of a schedule, as its zone shows them and in UTC."""
+    from perdure.cli.opening import open_existing
+    from perdure.cli.schedule_views import view_time
+
+    with open_existing(store) as perdure:
+        handle = _find(perdure, name)
+        times = handle.definition.schedule
+        found = handle.next(count) if at is None else times.upcoming(_from(at, times.zone), count)
+        _print_times([view_time(each) for each in found], as_json=as_json)
+        if not found or (at is None and handle.record.paused):
+            say(f"{handle.name}: {handle.standing}")
+    return ExitCode.OK
+
+
+@schedule.command("test", cls=Verb, epilog=epilog("schedule test"))
+def foresee(
+    expression: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[EXPRESSION]",
+            help="Cron ('0 2 * * mon-fri', '@daily'), an interval ('90m') or a calendar's rule "
+            "('last business day at 18:00'); without it all schedules of the store.",
+        ),
+    ] = None,
+    tz: Annotated[str, typer.Option("--tz", metavar="ZONE", help="An IANA time zone.")] = "UTC",
+    at: AtOption = None,
+    count: CountOption = 5,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+    traceback: TracebackOption = False,
+) -> int:
+    """Print when something would be due: an expression, or all schedules of the store together.
+
+    An expression needs no store. Nights on which the clocks change are remarked on.
+    """
+    from perdure.cli.opening import open_existing
+    from perdure.cli.schedule_views import view_time
+    from perdure_scheduler.declaration import expressed
+    from perdure_scheduler.zones import zone
+
+    if expression is not None:
+        times = expressed(expression, tz=tz)
+        found = times.upcoming(_from(at, times.zone), count)
+        _print_times([view_time(each) for each in found], as_json=as_json)
+        return ExitCode.OK
+    with open_existing(store) as perdure:
+        all_of = [each.definition.schedule for each in perdure.list_schedules(paused=False)]
+        since = _from(at, zone(tz))
+        merged = heapq.merge(*(_named(each, since) for each in all_of), key=lambda pair: pair[0].at)
+        views = [view_time(nominal, name) for nominal, name in islice(merged, count)]
+        _print_times(views, as_json=as_json)
+    return ExitCode.OK
+
+
+def _named(times: Schedule, since: datetime) -> Iterator[tuple[NominalTime, str]]:
+    return ((times.nominal(at), times.name) for at in times.after(since))
+
+
+def _from(at: str | None, zone: ZoneInfo) -> datetime:
+    """Return the instant after which times are looked for, so that ``at`` itself is one."""
+    from perdure_scheduler.declaration import instant_of
+    from perdure_storage.clock import SystemClock
+
+    return SystemClock().now() if at is None else instant_of(at, zone, what="--at") - _INSTANT
+
+
+def _print_times(views: list[Any], *, as_json: bool) -> None:
+    from perdure.cli.schedule_views import print_times
+    from perdure.cli.views import to_json
+
+    if as_json:
+        print(to_json(views))
+    elif views:
+        print_times(views)
+    else:
+        say("no time is left")
+
+
+# --- change ---------------------------------------------------------------------------------------
+@schedule.command("register", cls=Verb, epilog=epilog("schedule register"))
+def register(
+    modules: Annotated[
+        list[str],
+        typer.Argument(metavar="MODULE...", help="FILE.py or package.module, one or several."),
+    ],
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+    traceback: TracebackOption = False,
+) -> int:
+    """Register what modules declare, and pause what they no longer declare.
+
+    Imports them. To register again what is there changes nothing. `perdure up MODULE...` does it
+    before it serves.
+    """
+    from perdure.cli.opening import open_store
+    from perdure.cli.views import to_json
+    from perdure.target import load_module, name_of_place
+
+    imported = {name_of_place(place): load_module(place) for place in modules}
+    with open_store(store) as perdure:
+        told = [
+            Became(
+                name=name,
+                became=became,
+                module=module,
+                standing=perdure.get_schedule(name).standing,
+            )
+            for module, loaded in imported.items()
+            for name, became in perdure.register_schedules(loaded, module).items()
+        ]
+    if as_json:
+        print(to_json(told))
+        return ExitCode.OK
+    for each in told:
+        say(told_line(each))
+    for module in sorted(imported.keys() - {each.module for each in told}):
+        say(f"{module} declares no schedule: write NAME = perdure.Schedule(...) in it")
+    return ExitCode.OK
+
+
+def told_line(became: Became) -> str:
+    """Return in a line what became of a schedule."""
+    return f"{became.became:<9} {became.name}: {became.standing}"
+
+
+@schedule.command("pause", cls=Verb, epilog=epilog("schedule pause"))
+def pause(
+    name: NameArgument,
+    reason: Annotated[
+        str, typer.Option(metavar="TEXT", help="Why; it stands in the ledger.")
+    ] = "by hand",
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+    traceback: TracebackOption = False,
+) -> int:
+    """Let no tick of a schedule fire until it is resumed; its runs go on."""
+    from perdure.cli.opening import open_existing
+
+    with open_existing(store) as perdure:
+        handle = _find(perdure, name)
+        handle.pause(reason)
+        _tell(perdure, handle, as_json=as_json)
+    return ExitCode.OK
+
+
+@schedule.command("resume", cls=Verb, epilog=epilog("schedule resume"))
+def resume(
+    name: NameArgument,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+    traceback: TracebackOption = False,
+) -> int:
+    """Let a paused schedule go on from now; what was due meanwhile is skipped, and noted so."""
+    from perdure.cli.opening import open_existing
+
+    with open_existing(store) as perdure:
+        handle = _find(perdure, name)
+        handle.resume()
+        _tell(perdure, handle, as_json=as_json)
+    return ExitCode.OK
+
+
+@schedule.command("rm", cls=Verb, epilog=epilog("schedule rm"))
+def remove(
+    name: NameArgument,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+    traceback: TracebackOption = False,
+) -> int:
+    """Remove a schedule with its ledger; its runs stay. There is no way back.
+
+    What a module declares comes back when that module is registered again.
+    """
+    from perdure.cli.opening import open_existing
+    from perdure.cli.views import to_json
+
+    with open_existing(store) as perdure:
+        handle = _find(perdure, name)
+        if not yes:
+            if not sys.stdin.isatty():
+                raise UsageError("nobody can be asked here: say --yes to remove the schedule")
+            if not typer.confirm(f"Remove schedule {handle.name} and its ledger?", err=True):
+                return ExitCode.FAILED
+        handle.remove()
+    if as_json:
+        print(to_json({"name": handle.name, "removed": True}))
+    else:
+        say(f"schedule {handle.name} is removed; its runs stay")
+    return ExitCode.OK
+
+
+def _tell(perdure: Perdure, handle: ScheduleHandle, *, as_json: bool) -> None:
+    """Say how a schedule stands now."""
+    from perdure.cli.schedule_views import view_schedule
+    from perdure.cli.views import to_json
+
+    if as_json:
+        print(to_json(view_schedule(perdure.runtime, handle.record)))
+    else:
+        say(f"{handle.name}: {handle.standing}")
+
+
+def _find(perdure: Perdure, text: str) -> ScheduleHandle:
+    """Return the schedule that ``text`` names: by its name, or a unique prefix of it.
+
+    Raises:
+        ScheduleNotFound: there is none.
+        UsageError: several begin with it.
+    """
+    from perdure_storage.schedule_records import ScheduleQuery
+
+    schedules = perdure.runtime.store.schedules
+    if text and text.isprintable() and schedules.find_schedule(text) is None:
+        near = schedules.list_schedules(ScheduleQuery(name_prefix=text, limit=_SHOWN + 1))
+        if len(near) > 1:
+            names = ", ".join(each.name for each in near[:_SHOWN])
+            more = ", ..." if len(near) > _SHOWN else ""
+            raise UsageError(
+                f"several schedules begin with {text!r}: {names}{more}", "type more of the name"
+            )
+        text = near[0].name if near else text
+    return perdure.get_schedule(text)
