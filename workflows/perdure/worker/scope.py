@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -103,6 +104,24 @@ class RunScope:
             raise Refusal(Cause.SETUP_ERROR, error) from error
 
 
+_STANDS_S = 1.0
+_looked_at: dict[tuple[str, str], tuple[Any, str, float]] = {}
+
+
+def _digest_of(found: Any, function: Function) -> str:
+    """Return the code digest of what was imported; a look at it stands for a second.
+
+    Else a thousand runs that wake together would digest one function a thousand times. What was
+    reloaded is another object, and looked at anew; what a function reaches may change under it
+    only in the process that runs steps inline, whose own submissions digest it each time.
+    """
+    name, now = (function.module, function.qualname), time.monotonic()
+    known = _looked_at.get(name)
+    if known is None or known[0] is not found or now - known[2] > _STANDS_S:
+        known = _looked_at[name] = (found, plain_digest(found), now)
+    return known[1]
+
+
 def import_function(function: Function) -> Callable[..., Any]:
     """Import a function by reference and see that it is the code that was recorded.
 
@@ -113,7 +132,7 @@ def import_function(function: Function) -> Callable[..., Any]:
         found: Any = importlib.import_module(function.module)
         for name in function.qualname.split("."):
             found = getattr(found, name)
-        found_code = plain_digest(found)
+        found_code = _digest_of(found, function)
     except Exception as error:
         error.add_note(f"while importing {function.module}:{function.qualname}")
         raise Refusal(Cause.SETUP_ERROR, error) from error
