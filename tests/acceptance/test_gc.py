@@ -17,8 +17,10 @@ from perdure.client import Perdure
 from perdure.errors import DefinitionError
 from perdure_storage.checking import check_store
 from perdure_storage.clock import ManualClock, SystemClock
+from perdure_storage.contract_samples import a_schedule, a_tick
 from perdure_storage.records import PinRecord, Place
 from perdure_storage.roots import folder_of
+from perdure_storage.schedule_records import ScheduleChange, TickQuery
 
 SIZE = 50_000
 
@@ -366,3 +368,29 @@ def test_gc_deletes_by_policy_when_told_to(perdure: Any) -> None:
     assert (ended.code, ended.out.splitlines()[0]) == (0, "run one")
     assert "1 run" in ended.out
     assert perdure("show", "one").code == 2
+
+
+@pytest.mark.parametrize(
+    ("rules", "left"),
+    [
+        ({}, ["of a week ago", "of 80 days ago"]),
+        ({"keep": "30d"}, ["of a week ago"]),
+        ({"keep": "30d", "dry_run": True}, ["of a week ago", "of 80 days ago", "of 100 days ago"]),
+        (
+            {"keep": "1d", "tags": {"team": "a"}},
+            ["of a week ago", "of 80 days ago", "of 100 days ago"],
+        ),
+    ],
+)
+def test_ticks_go_with_the_runs_of_their_time(
+    client: Perdure, rules: dict[str, Any], left: list[str]
+) -> None:
+    now, schedules = client.runtime.clock.now(), client.runtime.store.schedules
+    ages = {"of a week ago": 7, "of 80 days ago": 80, "of 100 days ago": 100}
+    ticks = tuple(a_tick(at=now - timedelta(days=days), reason=name) for name, days in ages.items())
+    schedules.register(ScheduleChange(schedule=a_schedule(), ticks=ticks))
+
+    client.gc(**rules)
+
+    found = schedules.list_ticks(TickQuery(schedule="nightly"))
+    assert [tick.reason for tick in found] == left
