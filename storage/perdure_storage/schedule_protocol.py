@@ -92,7 +92,9 @@ class ScheduleStore(Protocol):
         """Return schedules about which something is to be decided.
 
         Their ``next_at`` has come, or fewer of their runs than ``wakes_below`` are live. The
-        longest due first, those without ``next_at`` last, then by name. Read by indexes.
+        longest due first, those without ``next_at`` last, then by name. Read by indexes. One whose
+        signature does not fit is left out, which is logged once: it stops no other. Whoever gets
+        it by name is told.
         """
         ...
 

@@ -6,6 +6,7 @@ and whatever follows in the transaction is ours alone.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,12 +29,14 @@ from perdure_storage.schedule_records import (
     TickQuery,
     TickRecord,
 )
-from perdure_storage.schedule_rows import STATE, ScheduleRows, TickRows
+from perdure_storage.schedule_rows import STATE, Row, ScheduleRows, TickRows
 from perdure_storage.schedule_statements import ScheduleStatements
 from perdure_storage.signing import Signer
 from perdure_storage.sql_commits import find_condemned
 from perdure_storage.sql_creation import Creation
 from perdure_storage.tables import schedule as schedule_table
+
+log = logging.getLogger(__name__)
 
 _replace = msgspec.structs.replace
 
@@ -84,6 +87,7 @@ class SqlScheduleStore:
         self._creation = creation
         self._cancel = cancel
         self._changed = changed
+        self._distrusted: set[str] = set()
 
     # --- changes -----------------------------------------------------------------------------
     def register(
@@ -291,9 +295,20 @@ class SqlScheduleStore:
         return [self._rows.unpack(row) for row in rows]
 
     def due(self, now: datetime, limit: int = 100) -> list[ScheduleRecord]:
-        given = {"now_us": to_us(now), "limit": limit}
+        given = {"now_us": to_us(now), "limit": limit + len(self._distrusted)}
         rows = self._database.read(lambda t: t.rows(self._statements.due, **given))
-        return [self._rows.unpack(row) for row in rows]
+        trusted = (self._trusted(row) for row in rows)
+        return [schedule for schedule in trusted if schedule is not None][:limit]
+
+    def _trusted(self, row: Row) -> ScheduleRecord | None:
+        """Return the schedule of a row, or None: one that was tampered with stops no other."""
+        try:
+            return self._rows.unpack(row)
+        except StoreError as error:
+            if row[0] not in self._distrusted:
+                self._distrusted.add(row[0])
+                log.error("schedule %s stands still: %s", row[0], error)
+            return None
 
     def next_due(self) -> datetime | None:
         row = self._database.read(lambda t: t.row(self._statements.next_due))

@@ -171,10 +171,6 @@ def _list_schedules(store: RunStore) -> object:
     return store.schedules.list_schedules(ScheduleQuery())
 
 
-def _due(store: RunStore) -> object:
-    return store.schedules.due(NOW)
-
-
 def _list_ticks(store: RunStore) -> object:
     return store.schedules.list_ticks(TickQuery(schedule="nightly"))
 
@@ -224,17 +220,21 @@ def _list_attempts(store: RunStore) -> object:
         ("plan SET blobs = '[]'", _get_plan, "plan blake3:plan"),
         ("schedule SET definition = '{}'", _get_schedule, _NIGHTLY),
         ("schedule SET digest = 'v1:evil'", _list_schedules, _NIGHTLY),
-        ("schedule SET plan_digest = 'blake3:plan'", _due, _NIGHTLY),
-        ("schedule SET blobs = '[\"blake3:evil\"]'", _due, _NIGHTLY),
-        ("schedule SET module = 'evil'", _due, _NIGHTLY),
-        ("schedule SET mac = NULL", _due, _NIGHTLY),
+        ("schedule SET plan_digest = 'blake3:plan'", _get_schedule, _NIGHTLY),
+        ("schedule SET blobs = '[\"blake3:evil\"]'", _get_schedule, _NIGHTLY),
+        ("schedule SET module = 'evil'", _get_schedule, _NIGHTLY),
+        ("schedule SET mac = NULL", _get_schedule, _NIGHTLY),
         (f"schedule SET {_SWAPPED_DEFINITION} WHERE name = 'nightly'", _get_schedule, _NIGHTLY),
-        ("schedule SET state = '{}'", _due, f"the state of {_NIGHTLY}"),
-        ("schedule SET next_at_us = 1", _due, f"the state of {_NIGHTLY}"),
-        ("schedule SET wakes_below = 1", _due, f"the state of {_NIGHTLY}"),
-        ("schedule SET paused = true", _due, f"the state of {_NIGHTLY}"),
-        ("schedule SET version = 9", _due, f"the state of {_NIGHTLY}"),
-        (f"schedule SET {_SWAPPED_STATE} WHERE name = 'nightly'", _due, f"the state of {_NIGHTLY}"),
+        ("schedule SET state = '{}'", _get_schedule, f"the state of {_NIGHTLY}"),
+        ("schedule SET next_at_us = 1", _get_schedule, f"the state of {_NIGHTLY}"),
+        ("schedule SET wakes_below = 1", _get_schedule, f"the state of {_NIGHTLY}"),
+        ("schedule SET paused = true", _get_schedule, f"the state of {_NIGHTLY}"),
+        ("schedule SET version = 9", _get_schedule, f"the state of {_NIGHTLY}"),
+        (
+            f"schedule SET {_SWAPPED_STATE} WHERE name = 'nightly'",
+            _get_schedule,
+            f"the state of {_NIGHTLY}",
+        ),
         ("tick SET run_id = 'evil'", _list_ticks, f"the tick of .* UTC of {_NIGHTLY}"),
         ("tick SET decision = 'evil'", _list_ticks, f"the tick of .* UTC of {_NIGHTLY}"),
         ("run SET origin = 'evil:flow' WHERE id = 'of nightly'", _get_unplanned, "'of nightly'"),
@@ -254,6 +254,20 @@ def test_a_row_that_was_changed_is_named_and_refused(
 
     with pytest.raises(StoreError, match=f"{named} was tampered with"):
         read(store)
+    store.close()
+
+
+def test_a_schedule_that_was_changed_stops_no_other(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _tamper(path, "UPDATE schedule SET definition = '{}' WHERE name = 'nightly'")
+    store = open_run_store(path, key=KEY)
+
+    due = [store.schedules.due(NOW, limit=1) for _ in range(3)]
+
+    # Where it takes a place of the first page, it takes none of the next.
+    assert [[each.name for each in page] for page in due] == [[], ["other"], ["other"]]
+    assert len([each for each in caplog.records if "tampered" in each.message]) == 1
     store.close()
 
 
