@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
+from perdure_scheduler.adoption import adopted
 from perdure_scheduler.calendars import Calendar, calendar_of
 from perdure_scheduler.cron import Cron
 from perdure_scheduler.durations import Duration, duration
@@ -41,6 +43,7 @@ def declared(
     interval: Duration | None = None,
     calendar: Calendar | str | None = None,
     at: Instant | Iterable[Instant] | None = None,
+    trigger: Any = None,
     tz: str = "UTC",
     start: Instant | None = None,
     end: Instant | None = None,
@@ -61,6 +64,7 @@ def declared(
         calendar: days that a rule names, ``"last business day at 18:00"``; a ``Calendar`` where
             holidays matter.
         at: one instant or several.
+        trigger: one of APScheduler 3, in place of all of the above, ``start`` and ``end``.
         tz: the time zone in which all of them are read, an IANA name.
         start: no tick before it.
         end: no tick after it; a date is the whole of that day.
@@ -76,6 +80,20 @@ def declared(
     Raises:
         ScheduleError: something is no such thing, or contradicts another; says what to write.
     """
+    if trigger is not None:
+        if any(each is not None for each in (cron, interval, calendar, at, start, end)):
+            raise ScheduleError(f"schedule {name!r}: trigger= says when: give nothing beside it")
+        more = {"tz": tz, "jitter": jitter, **adopted(trigger)}
+        return declared(
+            name,
+            **more,
+            max_runs=max_runs,
+            overlap=overlap,
+            catchup=catchup,
+            grace=grace,
+            dst=dst,
+            on_failure=on_failure,
+        )
     try:
         where = zone(tz)
         meaning = None if dst is None else dst_of(dst)

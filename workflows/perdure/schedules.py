@@ -39,6 +39,7 @@ class Schedule:
             ``start``, else from 1970.
         calendar: days that a rule names.
         at: one instant or several.
+        trigger: one of APScheduler 3, in place of all of the above, ``start`` and ``end``.
         tz: the time zone in which all of them are read, an IANA name.
         inputs: arguments by name; ``perdure.fire_time``, ``interval_start`` and ``interval_end``
             stand for the times of each tick, as datetime, date or ISO text, by the parameter's
@@ -71,6 +72,7 @@ class Schedule:
         interval: Duration | None = None,
         calendar: Calendar | None = None,
         at: Instant | Iterable[Instant] | None = None,
+        trigger: Any = None,
         tz: str = "UTC",
         inputs: Mapping[str, Any] | None = None,
         start: Instant | None = None,
@@ -90,6 +92,7 @@ class Schedule:
             interval=interval,
             calendar=calendar,
             at=at,
+            trigger=trigger,
             tz=tz,
             start=start,
             end=end,
