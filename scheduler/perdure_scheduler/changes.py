@@ -45,6 +45,7 @@ def change_of(
     outcome: Outcome,
     now: datetime,
     values: Values,
+    rewritten: tuple[TickRecord, ...] = (),
 ) -> ScheduleChange:
     """Return the change that writes an outcome.
 
@@ -54,9 +55,10 @@ def change_of(
         outcome: what was decided.
         now: the time of the decision.
         values: where inputs go that only the tick knows.
+        rewritten: older rows of the ledger as they are from now on.
     """
     state = outcome.state
-    fires = [each for each in outcome.decisions if each.verdict is Verdict.FIRE]
+    fires = [(each.run_id, each.at) for each in outcome.decisions if each.run_id is not None]
     return ScheduleChange(
         schedule=msgspec.structs.replace(
             record,
@@ -66,17 +68,20 @@ def change_of(
             paused=state.paused is not None,
             ended=bool(state.ended) and not state.waiting,
         ),
-        ticks=tuple(_tick(definition, decision, now) for decision in outcome.decisions),
-        runs=tuple(definition.run_of(each.at, now, values) for each in fires),
+        ticks=(*rewritten, *(_tick(definition, each, now) for each in outcome.decisions)),
+        runs=tuple(definition.run_of(run_id, at, now, values) for run_id, at in fires),
         cancels=tuple(RunId(name) for each in outcome.decisions for name in each.cancels),
     )
 
 
 def _wakes_below(state: ScheduleState) -> int | None:
-    """Return below how many live runs there is something to decide: ticks wait for an end."""
+    """Return below how many live runs there is something to decide: ticks wait for an end.
+
+    The end of a run that stands apart is one of them too, so that this number follows it.
+    """
     if state.paused is not None or not (state.waiting or state.held):
         return None
-    return 1
+    return 1 + len(state.apart)
 
 
 def _tick(definition: Definition, decision: TickDecision, now: datetime) -> TickRecord:

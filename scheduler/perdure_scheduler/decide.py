@@ -56,6 +56,9 @@ class Why(StrEnum):
     LATE = "late"
     SUPERSEDED = "superseded"  # late, and a newer tick fires
     WAITS = "waits"
+    TRIGGERED = "triggered"  # by hand, at a time that is none of the schedule's
+    BY_HAND = "by hand"
+    BACKFILL = "backfill"
 
 
 class TickDecision(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +103,7 @@ class ScheduleState(msgspec.Struct, frozen=True, kw_only=True):
         paused: since when and why, if it is.
         resumed_at: when it was resumed last; failures before that do not count.
         ended: why no tick will come any more, if so.
+        apart: runs that were asked for by hand and were not over; ticks do not wait for them.
     """
 
     decided_through: datetime
@@ -109,6 +113,7 @@ class ScheduleState(msgspec.Struct, frozen=True, kw_only=True):
     paused: Pause | None = None
     resumed_at: datetime | None = None
     ended: str = ""
+    apart: tuple[str, ...] = ()
 
 
 class Runs(msgspec.Struct, frozen=True, kw_only=True):
@@ -264,7 +269,8 @@ class _Deciding:
         self._schedule = schedule
         self._state = state
         self._now = now
-        self._live = list(runs.live)
+        self._apart = tuple(each for each in state.apart if each in runs.live)
+        self._live = [each for each in runs.live if each not in self._apart]
         self._through = state.decided_through
         self._waiting = list(state.waiting)
         self._fired = state.fired
@@ -278,6 +284,7 @@ class _Deciding:
             waiting=tuple(self._waiting),
             fired=self._fired,
             held=self._held,
+            apart=self._apart,
         )
         state = _closed(self._schedule, state)
         return Outcome(

@@ -75,14 +75,14 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
         """Return a digest by which another definition is told apart."""
         return integrity_digest([self.to_json().encode()])
 
-    def run_of(self, at: datetime, now: datetime, values: Values) -> RunRecord:
-        """Return the run of a nominal time, as it is made at ``now``."""
+    def run_of(self, run_id: str, at: datetime, now: datetime, values: Values) -> RunRecord:
+        """Return a run of a nominal time, as it is made at ``now``."""
         template, nominal = self.run, self.schedule.nominal(at)
         inputs = dict(template.inputs)
         for name, placeholder in template.placeholders.items():
             inputs[name] = values.store(placeholder.value(nominal), name=name)
         return RunRecord(
-            id=RunId(self.schedule.run_id(at)),
+            id=RunId(run_id),
             workflow=template.workflow,
             status=RunStatus.QUEUED,
             plan_digest=template.plan_digest,

@@ -20,14 +20,15 @@ from perdure_storage.clock import Clock
 from perdure_storage.errors import StoreError
 from perdure_storage.records import Digest, PlanRecord
 from perdure_storage.schedule_protocol import ScheduleStore
-from perdure_storage.schedule_records import ScheduleQuery, ScheduleRecord
+from perdure_storage.schedule_records import ScheduleQuery, ScheduleRecord, TickRecord
 from perdure_storage.values import Values
 
 TRIES = 20
 """How often a verb begins again because others were first; they are dispatchers, and few."""
 NOT_DECLARED = "its module does not declare it any more"
 _PAGE = 500
-_Step = Callable[[Definition, ScheduleState, datetime, Runs], Outcome]
+Step = Callable[[Definition, ScheduleState, datetime, Runs], Outcome]
+Rewrite = Callable[[Definition], tuple[TickRecord, ...]]
 
 
 class Registered(StrEnum):
@@ -126,11 +127,11 @@ class Registry:
             after = deciding.outcome_of(definition.schedule, paused)
             return msgspec.structs.replace(after, decisions=settled.decisions)
 
-        return self._change(name, step)
+        return self.change(name, step)
 
     def resume(self, name: str) -> ScheduleRecord:
         """Let a paused schedule go on from now; what was due meanwhile was skipped."""
-        return self._change(
+        return self.change(
             name,
             lambda definition, state, now, runs: deciding.resume(
                 definition.schedule, state, now, runs
@@ -157,14 +158,22 @@ class Registry:
             if len(page) < _PAGE:
                 return found
 
-    def _change(self, name: str, step: _Step) -> ScheduleRecord:
+    def change(self, name: str, step: Step, rewrite: Rewrite | None = None) -> ScheduleRecord:
+        """Change a schedule by what ``step`` decides, and return it as it is then.
+
+        Args:
+            name: of the schedule.
+            step: decides, on what was read; called again where others were first.
+            rewrite: gives older rows of the ledger as they are from now on.
+        """
         for _ in range(TRIES):
             record, now = self._schedules.get_schedule(name), self._clock.now()
             definition, state = Definition.from_json(record.definition), state_of(record)
             outcome = step(definition, state, now, self._runs(name, state))
             if outcome.state == state and not outcome.decisions:
                 return record
-            change = change_of(record, definition, outcome, now, self._values)
+            rewritten = rewrite(definition) if rewrite is not None else ()
+            change = change_of(record, definition, outcome, now, self._values, rewritten)
             fired = self._schedules.fire([change]).fired
             if name in fired:
                 return fired[name]

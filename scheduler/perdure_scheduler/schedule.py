@@ -183,8 +183,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
 
     def run_id(self, at: datetime) -> str:
         """Return the id of the run of a nominal time: the same whoever asks, and whenever."""
-        micro = f".{at.microsecond:06}" if at.microsecond else ""
-        return f"{self.name}-{at:%Y%m%dT%H%M%S}{micro}Z"
+        return f"{self.name}-{stamp(at)}"
 
     def to_json(self) -> bytes:
         """Return the schedule as JSON, equal for equal schedules."""
@@ -218,6 +217,12 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     def _period(self, at: datetime) -> timedelta | None:
         following = next(triggers.after(self.trigger, self.zone, self.meaning, at), None)
         return None if following is None else following - at
+
+
+def stamp(at: datetime) -> str:
+    """Return an instant in UTC as ids have it: ``20260105T010000Z``."""
+    micro = f".{at.microsecond:06}" if at.microsecond else ""
+    return f"{at:%Y%m%dT%H%M%S}{micro}Z"
 
 
 def _check(schedule: Schedule) -> None:

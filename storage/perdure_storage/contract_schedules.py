@@ -447,6 +447,18 @@ class ScheduleContract:
 
         assert store.schedules.list_ticks(_OF_NIGHTLY) == [made]
 
+    def test_tick_that_makes_another_run_names_that_one(self, store: RunStore) -> None:
+        change = ScheduleChange(
+            schedule=registered(store), ticks=(a_tick(decision="fire", run_id=_RUN),)
+        )
+        report = store.schedules.fire([change])
+        other = a_tick(decision="fire", run_id=RunId("another"))
+
+        again = ScheduleChange(schedule=report.fired["nightly"], ticks=(other,))
+        store.schedules.fire([again])
+
+        assert store.schedules.list_ticks(_OF_NIGHTLY) == [other]
+
     def test_forget_ticks_removes_the_old_ones_a_portion_at_a_time(self, store: RunStore) -> None:
         for name in ("a", "b"):
             ticks = [a_tick(name, NOW + n * _SECOND) for n in range(4)]

@@ -155,7 +155,7 @@ class MemoryScheduleStore:
         for tick in change.ticks:
             key = (tick.schedule, tick.at)
             there = self._ticks.get(key)
-            if there is None or there.run_id is None:
+            if there is None or there.run_id is None or tick.run_id not in (None, there.run_id):
                 self._ticks[key] = tick
         made = [run.id for run in change.runs if self._beside.create(run)]
         for run_id in sorted(change.cancels):

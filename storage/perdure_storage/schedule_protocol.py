@@ -55,8 +55,8 @@ class ScheduleStore(Protocol):
         of ``cancels`` that are live. Pausing and resuming are this transaction too.
 
         A run whose id is taken, or has a tombstone, is there or was: it is not made again, and is
-        no error. A tick that has made a run keeps its row for ever. If the process dies after it,
-        the next reader finds the new state and decides nothing of it again.
+        no error. A tick that has made a run keeps its row until it makes another one. If the
+        process dies after it, the next reader finds the new state and decides nothing of it again.
         """
         ...
 

@@ -81,7 +81,7 @@ class ScheduleChange(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         schedule: the row as it was read, its ``version`` included, with what is new in it.
         ticks: in the order in which they were decided; of two for one time the later one stands,
-            but for one that has made a run, which stays.
+            but one that has made a run gives way only to one that has made another.
         runs: to be made, QUEUED: without a plan, or with one that is there.
         cancels: runs that are asked to end, if they are live.
     """

@@ -60,14 +60,13 @@ class ScheduleStatements:
 
     @cached_property
     def put_tick(self) -> Statement:
-        """Write a tick; one that is there gives way, unless it has made a run."""
+        """Write a tick; one that has made a run gives way to another run of that time only."""
         insert = self._statements.insert(tick)
         keys = list(tick.primary_key.columns)
         rest = {c.name: insert.excluded[c.name] for c in tick.c if c not in keys}
+        gives_way = tick.c.run_id.is_(None) | (tick.c.run_id != insert.excluded.run_id)
         return self._compile(
-            insert.on_conflict_do_update(
-                index_elements=keys, set_=rest, where=tick.c.run_id.is_(None)
-            )
+            insert.on_conflict_do_update(index_elements=keys, set_=rest, where=gives_way)
         )
 
     @cached_property

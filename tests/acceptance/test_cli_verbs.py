@@ -110,6 +110,11 @@ GOOD = {
     "schedule register": Case("schedule register w.py", "new       weekly: next Mon"),
     "schedule pause": Case("schedule pause to-pa --reason x", "to-pause: paused since"),
     "schedule resume": Case("schedule resume to-pause", "to-pause: next"),
+    "schedule trigger": Case("schedule trigger nightly", "run nightly-manual-2"),
+    "schedule backfill": Case(
+        "schedule backfill nightly --from 2026-03-28 --to 2026-03-29 --reprocess failed",
+        "run nightly-20260329T010000Z is made: it had no run",
+    ),
     "schedule rm": Case("schedule rm to-remove --yes", "to-remove is removed"),
     "ls": Case("ls --status succeeded", "one"),
     "show": Case("show one", "double"),
@@ -148,6 +153,10 @@ BAD = {
     "schedule register": Case("schedule register ww.py", "did you mean 'w.py'", 2),
     "schedule pause": Case("schedule pause to-", "several schedules begin with 'to-'", 2),
     "schedule resume": Case("schedule resume weakly", "next: perdure schedule ls", 2),
+    "schedule trigger": Case("schedule trigger nightly --day 2026-02-30", "is no time", 2),
+    "schedule backfill": Case(
+        "schedule backfill nightly --from 2026-01-01 --reprocess faild", "none | failed | all", 2
+    ),
     "schedule rm": Case("schedule rm nightly", "--yes", 2),
     "ls": Case("ls --status DONE", "SUCCEEDED", 2),
     "show": Case("show nowhere", "no run 'nowhere'", 2),
@@ -238,7 +247,8 @@ READS = (
     "config show", "db check", "db upgrade", "db upgrade --check", "db backup --list",
     "gc --dry-run", "doctor", "schedule ls", "schedule show nightly", "schedule ticks nightly",
     "schedule next nightly", "schedule test @daily", "schedule test", "schedule register w.py",
-    "schedule pause nightly", "schedule resume nightly",
+    "schedule pause nightly", "schedule resume nightly", "schedule trigger nightly",
+    "schedule backfill nightly --from 2026-01-01 --to 2026-01-02 --dry-run",
 )  # fmt: skip
 
 

@@ -138,13 +138,18 @@ class Perdure:
     def submit(self, dag: Any, **options: Any) -> Run:
         """Record the run for some ``perdure up`` to drive; warns, once, while none is alive."""
         run = self._submit(dag, options, say=False)
+        if run.record.status in RUN_LIVE:
+            self.tell_if_unserved(run.id)
+        return run
+
+    def tell_if_unserved(self, run_id: str) -> None:
+        """Warn that a run waits, once, while no ``perdure up`` is alive."""
         coordinators = self.runtime.store.coordinators()
         is_served = any(alive for owner, alive in coordinators if owner.serves)
-        if run.record.status in RUN_LIVE and not is_served and not self._told_unserved:
+        if not is_served and not self._told_unserved:
             up = shell_of(self.settings).command("up")
-            log.warning("nobody drives this store now: start `%s` to run %s", up, run.id)
+            log.warning("nobody drives this store now: start `%s` to run %s", up, run_id)
         self._told_unserved = not is_served
-        return run
 
     def execute(self, dag: Any, *, inputs: Mapping[str, Any] | None = None, **more: Any) -> Any:
         """Run eagerly in this process; nothing is stored."""
@@ -592,7 +597,7 @@ class Perdure:
         from perdure.scheduling import ScheduleHandle, register
 
         register(self.runtime, Schedule(name, workflow, **options))
-        return ScheduleHandle(self.runtime, name)
+        return ScheduleHandle(self, name)
 
     def get_schedule(self, name: str) -> ScheduleHandle:
         """Return the schedule of that name. Raises ScheduleNotFound, which names a similar one."""
@@ -602,7 +607,7 @@ class Perdure:
         if schedules.find_schedule(name) is None:
             known = [each.name for each in self.list_schedules()]
             raise ScheduleNotFound(name, self.runtime.store.url, did_you_mean(name, known))
-        return ScheduleHandle(self.runtime, name)
+        return ScheduleHandle(self, name)
 
     def list_schedules(self, *, paused: bool | None = None) -> list[ScheduleHandle]:
         """Return the schedules of the store by name."""
@@ -610,7 +615,7 @@ class Perdure:
         from perdure_storage.schedule_records import ScheduleQuery
 
         found = registry_of(self.runtime).all(ScheduleQuery(paused=paused))
-        return [ScheduleHandle(self.runtime, record.name) for record in found]
+        return [ScheduleHandle(self, record.name) for record in found]
 
     def register_schedules(self, module: Any, name: str) -> dict[str, str]:
         """Register what a module declares and pause what it does not declare any more.

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perdure.compile import compile_dag, plan_record
 from perdure.errors import DefinitionError
 from perdure.resources import parse_duration
+from perdure.runs import Run
 from perdure.runtime import Runtime
 from perdure.schedules import Schedule
 from perdure.submission import Wishes, refuse_unenforceable, store_inputs
 from perdure.target import origin_of
+from perdure_scheduler.by_hand import ByHand, Reprocess, Wish, reprocess_of, times_within
 from perdure_scheduler.changes import state_of
-from perdure_scheduler.decide import standing
+from perdure_scheduler.decide import Why, standing
+from perdure_scheduler.declaration import Instant, end_of, instant_of
 from perdure_scheduler.definition import Definition, RunTemplate
+from perdure_scheduler.errors import ScheduleError
 from perdure_scheduler.moments import Moment, Placeholder
 from perdure_scheduler.registry import Registered, Registry
-from perdure_scheduler.schedule import NominalTime
-from perdure_storage.records import Digest, Place, PlanRecord, StoredValue
+from perdure_scheduler.schedule import NominalTime, stamp
+from perdure_storage.lifecycle import RUN_LIVE
+from perdure_storage.records import Digest, Place, PlanRecord, RunId, StoredValue
 from perdure_storage.schedule_records import ScheduleRecord, TickQuery, TickRecord
+
+if TYPE_CHECKING:
+    from perdure.client import Perdure
+
+_LOOK_EVERY_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +146,10 @@ def register(runtime: Runtime, schedule: Schedule, *, module: str | None = None)
 class ScheduleHandle:
     """A schedule in a store: how it stands, what became of its ticks, and verbs."""
 
-    def __init__(self, runtime: Runtime, name: str) -> None:
-        self._runtime = runtime
-        self._schedules = runtime.store.schedules
+    def __init__(self, client: Perdure, name: str) -> None:
+        self._client = client
+        self._runtime = client.runtime
+        self._schedules = client.runtime.store.schedules
         self.name = name
 
     def __repr__(self) -> str:
@@ -183,9 +195,116 @@ class ScheduleHandle:
         """Remove it with its ticks; its runs stay. Returns whether it was there."""
         return self._schedules.remove(self.name)
 
+    # --- runs by hand -------------------------------------------------------------------------
+    def trigger(self) -> Run:
+        """Make a run now, whatever the policies say, and whether or not it is paused.
+
+        Its ``fire_time`` is now, its id ``NAME-manual-<UTC time>``. Like all runs by hand it
+        waits for no run of the schedule, and no tick waits for it.
+        """
+        run_id = self._by_hand.trigger(self.name)
+        self._client.tell_if_unserved(run_id)
+        return Run(run_id, self._client)
+
+    def run_at(self, day: Instant) -> list[Run]:
+        """Make the run of each nominal time of a day now, whatever the policies say.
+
+        They have the ids that the ticks give: a time that has a run keeps it, and one that has
+        yet to come makes no other then.
+
+        Args:
+            day: a date, or one instant; naive ones and text are read in the schedule's zone.
+
+        Returns:
+            The runs of these times, made now or there before.
+
+        Raises:
+            ScheduleError: no time of the schedule is there; the error names the nearest.
+        """
+        schedule = self.definition.schedule
+        first = instant_of(day, schedule.zone, what="day")
+        times = times_within(schedule, first, end_of(day, schedule.zone, what="day"))
+        wishes = self._by_hand.wishes(schedule, times, Reprocess.NONE, "")
+        for wish in wishes:
+            if wish.is_made:
+                self._by_hand.grant(self.name, wish, Why.BY_HAND)
+        self._client.tell_if_unserved(wishes[0].run_id)
+        return [Run(RunId(wish.run_id), self._client) for wish in wishes]
+
+    def backfill(
+        self,
+        start: Instant,
+        end: Instant | None = None,
+        *,
+        reprocess: Reprocess | str = "none",
+        max_active: int | None = 4,
+        dry_run: bool = False,
+        id: str | None = None,
+        tell: Callable[[Wish], object] = lambda wish: None,
+    ) -> list[Wish]:
+        """Make the runs that the times of a range have not had; returns when all of them are made.
+
+        To interrupt it and to begin it again is safe: what is made is not made again. Each run is
+        noted in the ledger.
+
+        Args:
+            start: first instant; naive ones and text are read in the schedule's zone.
+            end: last instant, of a date the end of its day; never later than now.
+            reprocess: which times get another run though theirs is over: ``"none"``, ``"failed"``
+                or ``"all"``. These have ids of their own, ``...-again-ID``.
+            max_active: at most so many of its runs go on at one time; None: any number.
+            dry_run: only say what would be made.
+            id: names the backfill, where ``reprocess`` is not ``"none"``: an interrupted one is
+                begun again by its id. By default the time, in UTC.
+            tell: called with each wish when its run has been made.
+
+        Returns:
+            Of each time what becomes of it, and why; in the order of the times.
+
+        Raises:
+            ScheduleError: there is no time in the range, or there are too many.
+        """
+        schedule, now = self.definition.schedule, self._runtime.clock.now()
+        if max_active is not None and max_active < 1:
+            raise ScheduleError(f"max_active={max_active} makes no run: write at least 1, or None")
+        first = instant_of(start, schedule.zone, what="start")
+        last = now if end is None else min(now, end_of(end, schedule.zone, what="end"))
+        times = times_within(schedule, first, last)
+        name = id if id is not None else stamp(now.replace(microsecond=0))
+        wishes = self._by_hand.wishes(schedule, times, reprocess_of(reprocess), name)
+        if not dry_run:
+            self._fulfil(wishes, max_active, tell)
+        return wishes
+
+    def _fulfil(
+        self, wishes: list[Wish], max_active: int | None, tell: Callable[[Wish], object]
+    ) -> None:
+        """Make the runs of wishes, in order, as those that go on leave room."""
+        active = {wish.run_id for wish in wishes if wish.goes_on}
+        for wish in wishes:
+            if not wish.is_made:
+                continue
+            while max_active is not None and len(active) >= max_active:
+                self._client.tell_if_unserved(min(active))
+                self._client.wait_a_moment(_LOOK_EVERY_S)
+                active = {each for each in active if self._is_live(each)}
+            self._by_hand.grant(self.name, wish, Why.BACKFILL)
+            active.add(wish.run_id)
+            tell(wish)
+        if active:
+            self._client.tell_if_unserved(min(active))
+
+    def _is_live(self, run_id: str) -> bool:
+        record = self._runtime.store.find_run(RunId(run_id))
+        return record is not None and record.status in RUN_LIVE
+
     @property
     def _registry(self) -> Registry:
         return registry_of(self._runtime)
+
+    @property
+    def _by_hand(self) -> ByHand:
+        return ByHand(self._runtime.store, self._registry)
 
 
 def registry_of(runtime: Runtime) -> Registry:

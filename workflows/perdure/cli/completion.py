@@ -29,6 +29,7 @@ CHOICES = {
     "on_divergence": ("fail", "recompute", "keep"),
     "if_exists": ("resume", "fail"),
     "code": ("recorded", "current"),
+    "reprocess": ("none", "failed", "all"),
     "verb": ("resume", "rerun", "fork"),
 }
 """The words that an option knows. The verbs themselves refuse others; here they are offered."""

@@ -66,6 +66,21 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         ("perdure schedule pause nightly --reason 'the source moves'", "until it is resumed"),
     ),
     "schedule resume": (("perdure schedule resume nightly", "from now on"),),
+    "schedule trigger": (
+        ("perdure schedule trigger nightly", "a run now; it does not move the next tick"),
+        ("perdure schedule trigger nightly --day 2026-03-01", "the runs of that day, now"),
+    ),
+    "schedule backfill": (
+        ("perdure schedule backfill nightly --from 2026-01-01 --dry-run", "what it would make"),
+        (
+            "perdure schedule backfill nightly --from 2026-01-01 --to 2026-01-31 --max-active 2",
+            "a month, two runs at a time",
+        ),
+        (
+            "perdure schedule backfill nightly --from 2026-01-01 --reprocess failed",
+            "another run for each that failed",
+        ),
+    ),
     "schedule rm": (
         ("perdure schedule rm nightly", "asks first"),
         ("perdure schedule rm nightly --yes", "where nobody can answer"),

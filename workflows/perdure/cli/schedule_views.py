@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from perdure.runtime import Runtime
+    from perdure_scheduler.by_hand import Wish
 
 ACTIVE, PAUSED, ENDED = "active", "paused", "ended"
 NEXT, LATELY = 5, 10
@@ -300,3 +301,15 @@ def print_ticks(views: Sequence[TickView], now: datetime) -> None:
             run,
         )
     console().print(table)
+
+
+def print_wishes(wishes: Sequence[Wish], zone: ZoneInfo, *, dry_run: bool) -> None:
+    """Print what became of each time of a backfill, and the sum of it."""
+    table = columns("TIME", "RUN", "REASON")
+    made = "would be made" if dry_run else "made"
+    for wish in wishes:
+        reason = f"{made}: {wish.reason}" if wish.is_made else f"left: {wish.reason}"
+        table.add_row(*map(plain, (rendered(wish.at, zone), wish.run_id, reason)))
+    console().print(table)
+    number = sum(wish.is_made for wish in wishes)
+    print(f"{words.count_of(number, 'run')} {made}, {words.count(len(wishes) - number)} left")

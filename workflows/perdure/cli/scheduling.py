@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from perdure.cli.completion import schedule_names
+from perdure.cli.completion import choices, schedule_names
 from perdure.cli.endings import ExitCode, UsageError, say
 from perdure.cli.examples import epilog
 from perdure.cli.flags import Verb, Verbs
@@ -307,6 +307,110 @@ def resume(
         handle = _find(perdure, name)
         handle.resume()
         _tell(perdure, handle, as_json=as_json)
+    return ExitCode.OK
+
+
+@schedule.command("trigger", cls=Verb, epilog=epilog("schedule trigger"))
+def trigger(
+    name: NameArgument,
+    day: Annotated[
+        str | None,
+        typer.Option(
+            "--day",
+            metavar="DATE",
+            help="Not now's, but the nominal times of that day; each has at most one run.",
+        ),
+    ] = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+    traceback: TracebackOption = False,
+) -> int:
+    """Make a run of a schedule now, whatever its policies say and whether or not it is paused.
+
+    Its fire_time is now. It waits for no run of the schedule, and no tick waits for it; the ledger
+    notes it as by hand.
+    """
+    from perdure.cli.opening import open_existing
+    from perdure.cli.views import to_json, view_run
+
+    with open_existing(store) as perdure:
+        handle = _find(perdure, name)
+        runs = [handle.trigger()] if day is None else handle.run_at(day)
+        if as_json:
+            print(to_json([view_run(run) for run in runs]))
+        else:
+            for run in runs:
+                say(f"run {run.id} is {run.status}: `perdure show {run.id}`")
+    return ExitCode.OK
+
+
+@schedule.command("backfill", cls=Verb, epilog=epilog("schedule backfill"))
+def backfill(
+    name: NameArgument,
+    start: Annotated[
+        str, typer.Option("--from", metavar="DATE", help="First time, as the zone's clock has it.")
+    ],
+    end: Annotated[
+        str | None,
+        typer.Option("--to", metavar="DATE", help="Last time, that day included; default: now."),
+    ] = None,
+    reprocess: Annotated[
+        str,
+        typer.Option(
+            metavar="WHICH",
+            help="Times that had a run get another one: none, failed or all.",
+            autocompletion=choices("reprocess"),
+        ),
+    ] = "none",
+    max_active: Annotated[
+        int, typer.Option(metavar="N", min=1, help="At most so many of its runs at one time.")
+    ] = 4,
+    backfill_id: Annotated[
+        str | None,
+        typer.Option(
+            "--id", metavar="ID", help="With --reprocess: go on with an interrupted backfill."
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be made; make nothing.")
+    ] = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+    traceback: TracebackOption = False,
+) -> int:
+    """Make the runs that the times of a range have not had: `perdure up` runs them.
+
+    Ends when all of them are made, which takes as long as --max-active lets it. It may be
+    interrupted and begun again: a run that is made is not made again.
+    """
+    from perdure.cli.opening import open_existing
+    from perdure.cli.schedule_views import print_wishes
+    from perdure.cli.views import to_json
+    from perdure_scheduler.schedule import stamp
+
+    with open_existing(store) as perdure:
+        handle = _find(perdure, name)
+        name_of_it = backfill_id or stamp(perdure.runtime.clock.now().replace(microsecond=0))
+        if reprocess != "none" and not dry_run:
+            say(f"backfill {name_of_it}: if it is interrupted, --id {name_of_it} goes on with it")
+        try:
+            wishes = handle.backfill(
+                start,
+                end,
+                reprocess=reprocess,
+                max_active=max_active,
+                dry_run=dry_run,
+                id=name_of_it,
+                tell=lambda wish: say(f"run {wish.run_id} is made: {wish.reason}"),
+            )
+        except KeyboardInterrupt:
+            say("interrupted: the same command goes on where it stopped")
+            return ExitCode.CANCELLED
+        zone = handle.definition.schedule.zone
+    if as_json:
+        print(to_json(wishes))
+    else:
+        print_wishes(wishes, zone, dry_run=dry_run)
     return ExitCode.OK
 
 
