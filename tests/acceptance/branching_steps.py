@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from tests.acceptance.growing_steps import note_run
@@ -49,6 +50,27 @@ def simple(cond: bool, folder: str = "") -> Any:
         value.options(name="only_no").bind(5, folder=folder), folder=folder
     )
     return perdure.when(cond, yes, no)
+
+
+@workflow
+def read_later(cond: bool, folder: str) -> Any:
+    """The value of the branch is taken by a step that fails until a file is there."""
+    large = repeat.options(name="large").bind("x", 40_000, folder=folder)
+    small = value.options(name="small").bind("", folder=folder)
+    return length_if_open.bind(perdure.when(cond, large, small), folder=folder)
+
+
+@task
+def repeat(text: str, times: int, folder: str = "") -> str:
+    note_run(folder)
+    return text * times
+
+
+@task
+def length_if_open(text: str, folder: str) -> int:
+    if not (Path(folder) / "gate").exists():
+        raise ValueError("not open yet")
+    return len(text)
 
 
 @workflow

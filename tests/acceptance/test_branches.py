@@ -54,6 +54,21 @@ def test_skipped_step_says_which_branch_was_chosen(inline: Perdure) -> None:
     assert inline.why("r", "when") == "when has the value of yes: 'then' was chosen"
 
 
+def test_lost_value_of_a_select_is_rebuilt_by_its_branch(inline: Perdure, tmp_path: Path) -> None:
+    with pytest.raises(RunFailed):
+        inline.run(steps.read_later, cond=True, folder=str(tmp_path), run_id="r")
+    row = inline.get_run("r")["when"].row
+    assert row is not None
+    assert row.value is not None
+    (blob,) = Path(inline.settings.blobs).rglob(row.value.integrity.replace(":", "-"))
+    blob.unlink()
+    (tmp_path / "gate").touch()
+
+    assert inline.resume("r").result() == 40_000
+
+    assert ran(tmp_path) == ["large", "large"]
+
+
 def test_branch_that_others_need_runs_and_after_a_skipped_step_is_after_it(
     client: Perdure, tmp_path: Path
 ) -> None:

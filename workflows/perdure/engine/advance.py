@@ -65,14 +65,18 @@ def settle(run: RunState, steps: Iterable[StepState], now: datetime) -> None:
 
 
 def _take_branch(run: RunState, select: StepState, now: datetime) -> list[StepState]:
-    """Give a select the value of its branch; return what may move on now."""
+    """Give a select the value of its branch; return what may move on now.
+
+    Where the select's own value was lost it was that of the branch, whose bytes are gone as well.
+    """
     branch = chosen_branch(run, select)
-    if branch.value is None or branch.value.place in (Place.NONE, Place.SPOOL):
+    value = branch.value
+    if value is None or value.place in (Place.NONE, Place.SPOOL) or value.integrity in run.gone:
         return [reopen(run, branch, f"its value is that of {select.id}", now)]
     select.status = StepStatus.SUCCEEDED
-    select.value, select.inputs = branch.value, run.input_digests(select)
+    select.value, select.inputs = value, run.input_digests(select)
     select.reason = f"{CHOSE}{branch.id}: {select.branches[select.chosen or 0]!r} was chosen"
-    row = row_of(run, select, StepStatus.SUCCEEDED, now, inputs=select.inputs, value=branch.value)
+    row = row_of(run, select, StepStatus.SUCCEEDED, now, inputs=select.inputs, value=value)
     run.outbox.steps.append(row)
     return mark_done(run, select)
 
