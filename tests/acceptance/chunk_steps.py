@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from typing import Any
 
 from tests.acceptance.growing_steps import note_run
 
 import perdure
-from perdure import Failure, task, workflow
+from perdure import Backoff, Failure, task, workflow
 from perdure.worker.context import current
 
 
@@ -48,6 +49,20 @@ def second_time(x: int, folder: str) -> int:
         open(path, "w").close()
         raise RuntimeError(f"{x} fails at first")
     return x
+
+
+@task(lost_retries=1, retries=1, backoff=Backoff(0))
+def number_of_try(x: int, folder: str) -> int:
+    """Kill the process at the first try of the last item, and fail at its second one."""
+    path = os.path.join(folder, f"tried-{x}")
+    tries = 1 + (os.path.getsize(path) if os.path.exists(path) else 0)
+    with open(path, "a") as file:
+        file.write(".")
+    if x == 2 and tries == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if x == 2 and tries == 2:
+        raise RuntimeError(f"{x} fails")
+    return current().attempt
 
 
 @task

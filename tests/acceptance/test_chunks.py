@@ -76,6 +76,19 @@ def test_item_that_fails_is_retried_alone_and_its_first_try_counts(
     assert [attempt.cause for attempt in step.attempts] == [Cause.USER_ERROR, Cause.SUCCEEDED]
 
 
+def test_item_that_fails_after_its_chunk_died_counts_on_from_that_try(tmp_path: Path) -> None:
+    dag = steps.number_of_try.options(chunk=10).map([0, 1, 2], folder=str(tmp_path))
+
+    with open_store(str(tmp_path / "store" / "perdure.db"), executor="processes") as client:
+        assert client.run(dag, run_id="r") == [2, 2, 3]
+
+        tries = client.get_run("r")["number_of_try[2]"].attempts
+    assert [(each.attempt, each.cause) for each in tries] == [
+        (2, Cause.USER_ERROR),
+        (3, Cause.SUCCEEDED),
+    ]
+
+
 def test_item_that_fails_for_good_fails_the_run_and_is_run_alone_again(
     client: Perdure, tmp_path: Path
 ) -> None:

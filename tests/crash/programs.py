@@ -430,7 +430,7 @@ class Onward(Program):
         return BY_KIND[self.kind].options(**self.options).map(items)
 
     def expect(self, env: Env, world: World) -> Any:
-        if self.kind in ("flaky", "hopeless", "gated") and "chunk" in self.options:
+        if self.kind in ("flaky", "gated") and "chunk" in self.options:
             world.kinds.add("taken apart")
         source = self.parts[0].expect(env, world)
         items = source if self.parts[0].is_map else [source, self.number]

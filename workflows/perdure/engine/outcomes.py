@@ -241,11 +241,14 @@ def _had_a_try(
     first: FirstTry,
     now: datetime,
 ) -> None:
-    """Let what an item raised in a chunk be the first try of the step that it has become."""
+    """Let what an item raised in a chunk be the first try of the step that it has become.
+
+    It has the number that the item was told: earlier tries of the chunk were cut off.
+    """
     if step.status is not StepStatus.PENDING:
         return  # an older row stands for it
     step.status = StepStatus.RUNNING
-    step.attempt += 1
+    step.attempt = max(step.attempt + 1, chunk.id.attempt)
     step.inputs = run.input_digests(step)
     error = msgspec.structs.replace(first.error, step_id=step.id)
     outcome = msgspec.structs.replace(
