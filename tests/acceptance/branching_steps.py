@@ -53,6 +53,12 @@ def simple(cond: bool, folder: str = "") -> Any:
 
 
 @workflow
+def simple_as_a_branch(cond: bool, folder: str = "") -> Any:
+    """The branch is a workflow with branches of its own."""
+    return perdure.when(True, simple.bind(cond, folder), "no workflow")
+
+
+@workflow
 def read_later(cond: bool, folder: str) -> Any:
     """The value of the branch is taken by a step that fails until a file is there."""
     large = repeat.options(name="large").bind("x", 40_000, folder=folder)

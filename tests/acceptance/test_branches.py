@@ -46,6 +46,20 @@ def test_only_the_chosen_branch_runs(
     assert client.get_run("r").status is RunStatus.SUCCEEDED
 
 
+def test_only_the_chosen_branch_runs_of_a_workflow_that_is_a_branch(
+    inline: Perdure, tmp_path: Path
+) -> None:
+    chosen = ["simple/above", "simple/yes"]
+
+    assert inline.run(steps.simple_as_a_branch, cond=True, folder=str(tmp_path), run_id="r") == 6
+    assert ran(tmp_path) == chosen
+    assert statuses(inline, "r")["simple/no"] is StepStatus.SKIPPED
+    assert statuses(inline, "r")["simple/only_no"] is StepStatus.SKIPPED
+
+    assert steps.simple_as_a_branch.execute(cond=True, folder=str(tmp_path)) == 6
+    assert ran(tmp_path) == chosen
+
+
 def test_skipped_step_says_which_branch_was_chosen(inline: Perdure) -> None:
     inline.run(steps.simple, cond=True, run_id="r")
 

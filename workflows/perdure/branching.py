@@ -7,10 +7,11 @@ there. Steps that only other branches need are skipped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast, overload
 
 from perdure.errors import DefinitionError, LoopLimit, did_you_mean
+from perdure.graph.arguments import leaves
 from perdure.graph.node import Alias, Call, Mention, Node, TaskSpec, path_of, source_of
 from perdure.plan import StepOptions
 from perdure.task import Task, task
@@ -107,8 +108,18 @@ def _as_step(branch: Any) -> Any:
     if isinstance(source, Call) and not path_of(branch):
         return branch
     if isinstance(source, Alias) and source.members:
-        return _branch.bind(branch, [Mention(Node(member)) for member in source.members])
+        return _branch.bind(branch, [Mention(Node(end)) for end in _ends_of(source.members)])
     return _branch.bind(branch)
+
+
+def _ends_of(members: Sequence[Call]) -> list[Call]:
+    """Return the calls of a sub-workflow that no other one of it takes.
+
+    All of it belongs to these. To name each call would be to want it, also one that is in a branch
+    within the sub-workflow and is not chosen there.
+    """
+    taken = {source_of(leaf) for member in members for use in member.uses for leaf in leaves(use)}
+    return [member for member in members if member not in taken]
 
 
 # --- loops --------------------------------------------------------------------------------------
