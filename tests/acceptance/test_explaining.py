@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import perdure
@@ -36,6 +37,33 @@ def mix(seed: int, parts: list[int], gate: str) -> int:
     if Path(gate).exists():
         raise ValueError("closed")
     return (seed + sum(parts)) % VALUES
+
+
+@task
+def by_library(n: int) -> int:
+    return int(psutil.__name__ == "psutil") + n
+
+
+@pytest.mark.parametrize("options", [{"reuse": "r"}, {"run_id": "r"}])
+def test_reused_step_says_which_noted_version_of_a_package_differs(
+    options: dict[str, str], client: Perdure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dag = mix.bind(0, [by_library.bind(1)], str(tmp_path / "gate"))
+    (tmp_path / "gate").touch()
+    monkeypatch.setattr(psutil, "__version__", "1.0")
+    with pytest.raises(RunFailed):
+        client.run(dag, run_id="r")
+    (tmp_path / "gate").unlink()
+    monkeypatch.setattr(psutil, "__version__", "2.0")
+
+    told = client.explain(dag, **options)["by_library"]
+
+    assert told.verdict is Verdict.REUSE
+    assert told.reason.endswith("; noted: psutil 1.0 then, 2.0 now")
+    if "reuse" in options:
+        client.run(dag, run_id="again", **options)
+        why = client.why("again", "by_library")
+        assert why == "by_library was taken over from r; noted: psutil 1.0 then, 2.0 now"
 
 
 # --- graphs and edits ---------------------------------------------------------------------------

@@ -220,7 +220,12 @@ def _explained(
     grow = Foreseen(values, [*past.donor_expansions, *past.expansions])
     worst = play(run, now, grow, as_before=False)
     best = play(begun(), now, grow, as_before=True)
-    kept = {row.step_id for row in past.rows if row.current}
+    current = {row.step_id for row in past.rows if row.current}
+    kept = {
+        step.id: f"committed in this run{run.noted.get(step.plan.function, '')}"
+        for step in run.steps.values()
+        if step.id in current
+    }
     open_choices = _open_choices(run, conditional)
     steps = tuple(_step(step, worst, best, kept, open_choices) for step in _in_order(run))
     steps = tuple(_with_open_graph(step) if step.id in grow.open else step for step in steps)
@@ -283,7 +288,7 @@ def _step(
     step: StepState,
     worst: Mapping[str, str],
     best: Mapping[str, str],
-    kept: Collection[str],
+    kept: Mapping[str, str],
     open_choices: Mapping[str, str],
 ) -> StepExplanation:
     verdict, reason = _verdict(step, worst, best, kept, open_choices)
@@ -296,7 +301,7 @@ def _verdict(
     step: StepState,
     worst: Mapping[str, str],
     best: Mapping[str, str],
-    kept: Collection[str],
+    kept: Mapping[str, str],
     open_choices: Mapping[str, str],
 ) -> tuple[Verdict, str]:
     if step.id in worst and step.id in open_choices:
@@ -314,7 +319,7 @@ def _verdict(
     if step.given is not None:
         return Verdict.GIVEN, "its value is given"
     if step.id in kept:
-        return Verdict.REUSE, "committed in this run"
+        return Verdict.REUSE, kept[step.id]
     if step.value is not None and is_pretended(step.value) and step.branches:
         return Verdict.DEPENDS, "it has the value of the branch that is chosen"
     return Verdict.REUSE, step.reason or "its graph is there"

@@ -39,6 +39,8 @@ from perdure_storage.digests import canonical_digest, value_digest
 from perdure_storage.records import StoredValue
 
 _UNIT = re.compile(r"unit:\d+")
+_NOTED = "noted"
+"""What a manifest has in place of a digest for a package, which is not compared."""
 _OWN_DECORATORS = frozenset({"task", "workflow", "actor", "method"})
 
 
@@ -83,6 +85,12 @@ def code_digest(obj: Any) -> CodeDigest:
     if version is not None:
         return CodeDigest(digest=version, stable=version, manifest={})
     return _Reach(obj).result()
+
+
+def noted_versions(manifest: Mapping[str, str]) -> dict[str, str]:
+    """Return the versions of installed packages that a manifest notes, by package."""
+    noted = (part.rpartition(" ") for part, digest in manifest.items() if digest == _NOTED)
+    return {package: version for package, _, version in noted}
 
 
 def is_code(obj: Any) -> bool:
@@ -288,7 +296,7 @@ class _Reach:
         top = (module or "").partition(".")[0]
         version = getattr(sys.modules.get(top), "__version__", None)
         if isinstance(version, str):
-            self._noted[f"{top} {version}"] = "noted"
+            self._noted[f"{top} {version}"] = _NOTED
 
     # --- units ------------------------------------------------------------------------------
     def _fill(self, unit: _Unit) -> None:

@@ -94,7 +94,8 @@ def make_ready(run: RunState, step: StepState, now: datetime) -> None:
 def adopt(run: RunState, step: StepState, row: StepRecord, reason: str, now: datetime) -> None:
     """Take over a committed result as this step's, without running it. Does not wake consumers."""
     step.status = StepStatus.SUCCEEDED
-    step.value, step.inputs, step.reason = row.value, row.inputs, reason
+    step.value, step.inputs = row.value, row.inputs
+    step.reason = reason + run.noted.get(step.plan.function, "")
     run.outbox.steps.append(
         row_of(
             run,

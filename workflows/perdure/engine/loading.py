@@ -10,7 +10,7 @@ from datetime import datetime
 from perdure.calls import CallContext
 from perdure.engine.fleet import Fleet
 from perdure.engine.growth import rows_of_graphs
-from perdure.engine.matching import match_rows
+from perdure.engine.matching import match_rows, noted_changes
 from perdure.engine.ownership import is_neighbour, is_seen_dead
 from perdure.engine.placement import shortage
 from perdure.engine.restore import CAREFUL_TAKEOVERS, load_run
@@ -140,6 +140,7 @@ def state_of(record: RunRecord, plan: Plan, past: Past, now: datetime) -> RunSta
         grown=grown,
         donated_grown=donated_grown,
         waits=past.waits,
+        noted=noted_changes({**past.functions, **past.donor_functions}, plan.functions),
         now=now,
     )
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from perdure.engine.roots import Roots
+from perdure.fingerprint import noted_versions
 from perdure.graph.dag import MAX_ID_BYTES
 from perdure.plan import GIVEN, Function, Plan, StepPlan, step_code
 from perdure_storage.lifecycle import StepStatus
@@ -198,6 +199,27 @@ def code_difference(old: Function | None, new: Function) -> str:
     """Say which parts of a function's code changed, or "" if that is not known."""
     parts = changed_parts(old, new) if old is not None else []
     return f" ({', '.join(parts[:3])}{', ...' if len(parts) > 3 else ''})" if parts else ""
+
+
+def noted_changes(old: Mapping[str, Function], new: Mapping[str, Function]) -> dict[str, str]:
+    """Return which noted versions differ of functions that count as the same, for reasons.
+
+    Args:
+        old: functions of an older plan by the digest that they count as.
+        new: functions of today's plan by id; the answer is by this id too.
+    """
+    found: dict[str, str] = {}
+    for function_id, function in new.items():
+        before = old.get(function.counts_as)
+        then = noted_versions(before.manifest) if before is not None else {}
+        changes = [
+            f"{package} {then[package]} then, {now} now"
+            for package, now in noted_versions(function.manifest).items()
+            if then.get(package, now) != now
+        ]
+        if changes:
+            found[function_id] = f"; noted: {', '.join(changes)}"
+    return found
 
 
 def changed_parts(old: Function, new: Function) -> list[str]:

@@ -42,6 +42,7 @@ from perdure_storage.records import (
 CAREFUL_TAKEOVERS = 3
 """Owners lost in a row without progress, after which a run's suspects start one at a time."""
 _NONE: Mapping[str, list[StepRecord]] = {}
+_NOTHING: Mapping[str, str] = {}
 MAX_TAKEOVERS = 4
 """... after which the run fails and names them."""
 
@@ -59,6 +60,7 @@ def load_run(
     grown: Mapping[str, list[StepRecord]] = _NONE,
     donated_grown: Mapping[str, list[StepRecord]] = _NONE,
     waits: Sequence[WaitRecord] = (),
+    noted: Mapping[str, str] = _NOTHING,
     now: datetime,
 ) -> RunState:
     """Build the state of a run from its rows: the one constructor, for fresh and resumed runs.
@@ -75,10 +77,12 @@ def load_run(
         grown: rows of the steps of such graphs, by the step that waited.
         donated_grown: such rows of ``record.reuse_from``, by their name.
         waits: what steps wait or waited for.
+        noted: how noted versions of packages differ, by function: for reasons.
         now: the time of the load, for the rows that it makes.
     """
     run = RunState(record, plan, fingerprints)
     find_conditional(run, list(run.steps.values()))
+    run.noted = noted
     run.grown = dict(grown)
     run.donated = dict(donated_grown)
     _number_generations(run, rows, attempts)

@@ -246,6 +246,8 @@ class RunState:
         readers: who reads what in those graphs from outside of them, once somebody has asked.
         extensions: what executors have to know of graphs that were recorded before.
         answered: steps that wait for another one's value, which has come.
+        noted: by function, how the versions of installed packages differ that were noted when
+            what may be reused ran.
         gone: bytes that were found missing or damaged, and have not been made again.
     """
 
@@ -270,6 +272,7 @@ class RunState:
         self.again.within(plan)
         self.donated: dict[str, list[StepRecord]] = {}
         self.answered: list[StepState] = []
+        self.noted: Mapping[str, str] = {}
         self.gone: set[Digest] = set()
         self.readers: dict[str, list[tuple[str, StepPlan]]] | None = None
         self.extensions: list[Extend] = []
