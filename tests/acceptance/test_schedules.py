@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import json
+import signal
 import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -75,21 +77,21 @@ def test_declared_schedule_has_no_effect_until_it_is_registered(client: Perdure)
     flows()
 
     assert client.list_schedules() == []
-    assert client.register_schedules(flows(), "flows") == {"soon": "new"}
-    assert client.register_schedules(flows(), "flows") == {"soon": "unchanged"}
+    assert client.register_schedules({"flows": flows()}) == {"flows": {"soon": "new"}}
+    assert client.register_schedules({"flows": flows()}) == {"flows": {"soon": "unchanged"}}
     assert client.get_schedule("soon").standing.startswith("next ")
 
 
 def test_runs_are_made_by_up_with_the_times_of_their_ticks(
     client: Perdure, serving: CommandLine
 ) -> None:
-    client.register_schedules(flows(), "flows")
+    client.register_schedules({"flows": flows()})
 
     wait_until(lambda: len(succeeded(client)) >= 2, 30, "no runs came")
 
     run = client.get_run(succeeded(client)[-1])
-    tick = client.get_schedule("soon").ticks()[-1]
-    assert (tick.run_id, tick.decision, tick.code) == (run.id, "fire", "flows:flow")
+    (tick,) = [each for each in client.get_schedule("soon").ticks() if each.run_id == run.id]
+    assert (tick.decision, tick.code) == ("fire", "flows:flow")
     assert run.inputs["at"] == tick.at
     assert run.inputs["day"] == (tick.at - timedelta(seconds=1)).date()
     assert run.inputs["k"] == 3, "the default of the code is filled in"
@@ -99,7 +101,7 @@ def test_runs_are_made_by_up_with_the_times_of_their_ticks(
 def test_each_run_is_of_the_code_as_it_is_then(
     client: Perdure, serving: CommandLine, project: Path
 ) -> None:
-    client.register_schedules(flows(), "flows")
+    client.register_schedules({"flows": flows()})
     wait_until(lambda: bool(succeeded(client)), 30, "no run came")
 
     (project / "flows.py").write_text(SOURCE % "second")
@@ -113,7 +115,7 @@ def test_each_run_is_of_the_code_as_it_is_then(
 def test_run_whose_code_is_gone_waits_and_says_why(
     client: Perdure, serving: CommandLine, project: Path
 ) -> None:
-    client.register_schedules(flows(), "flows")
+    client.register_schedules({"flows": flows()})
     (project / "flows.py").write_text("flow = None\n")
 
     def told() -> list[str]:
@@ -176,7 +178,7 @@ def test_workflow_of_no_file_is_refused_unless_it_is_pinned(client: Perdure) -> 
 
 
 def test_schedule_is_paused_resumed_and_removed_by_its_name(client: Perdure) -> None:
-    client.register_schedules(flows(), "flows")
+    client.register_schedules({"flows": flows()})
     handle = client.get_schedule("soon")
 
     handle.pause("the source is down")
@@ -188,3 +190,82 @@ def test_schedule_is_paused_resumed_and_removed_by_its_name(client: Perdure) -> 
     assert [each.at > datetime.now(UTC) for each in handle.next(3)] == [True] * 3  # noqa: TID251
     assert handle.remove()
     assert client.list_schedules() == []
+
+
+# --- `perdure up MODULE...` ----------------------------------------------------------------------
+def serve(project: Path, *words: str) -> tuple[int, list[dict[str, Any]], str]:
+    """Let `perdure up` come to where it serves, end it; return its code, its events, its errors."""
+    command_line = CommandLine(project)
+    process = command_line.start("up", "--json", *words)
+    assert process.stdout is not None
+    events = []
+    for line in process.stdout:
+        events.append(json.loads(line))
+        if events[-1]["event"] == "serving":
+            process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    return process.returncode, events, errors
+
+
+def test_up_registers_what_modules_declare_and_pauses_what_they_declare_no_more(
+    client: Perdure, project: Path
+) -> None:
+    (project / "pyproject.toml").write_text('[tool.perdure]\nmodules = ["flows"]\n')
+    (project / "more.py").write_text("from flows import flow, soon")
+
+    first = serve(project, "more.py")
+    second = serve(project, "more.py")
+    (project / "flows.py").write_text("")
+    third = serve(project)
+
+    told = [
+        [(each["became"], each["name"]) for each in events if each["event"] == "registered"]
+        for _, events, _ in (first, second, third)
+    ]
+    assert told == [[("new", "soon")], [("unchanged", "soon")], [("paused", "soon")]]
+    assert {code for code, _, _ in (first, second, third)} == {0}
+    assert client.get_schedule("soon").standing.endswith("does not declare it any more")
+
+
+def test_up_ends_before_it_serves_if_a_module_cannot_be_imported(project: Path) -> None:
+    (project / "broken.py").write_text("import nowhere_to_be_found")
+
+    code, events, errors = serve(project, "flows", "broken")
+
+    assert (code, events) == (2, [])
+    assert "importing broken failed" in errors
+    assert "nowhere_to_be_found" in errors
+    assert "Traceback" not in errors
+
+
+def test_backfill_goes_on_where_it_was_interrupted(client: Perdure, serving: CommandLine) -> None:
+    inputs = {"at": perdure.fire_time, "day": perdure.interval_start}
+    handle = client.schedule("daily", flows().flow, cron="@daily", inputs=inputs)
+
+    def interrupt(wish: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        handle.backfill("2026-01-01", "2026-01-05", max_active=2, tell=interrupt)
+    wishes = handle.backfill("2026-01-01", "2026-01-05", max_active=2)
+
+    assert [wish.is_made for wish in wishes] == [False, True, True, True, True]
+    wait_until(lambda: len(succeeded(client)) == 5, 30, "they do not end")
+    assert {tick.why for tick in handle.ticks()} == {"backfill"}
+    (run,) = handle.run_at("2026-01-03")
+    assert run.result() == "2026 3 first"
+    assert len(succeeded(client)) == 5
+
+
+def test_triggered_run_is_of_now_whatever_its_schedule_does(
+    client: Perdure, serving: CommandLine
+) -> None:
+    inputs = {"at": perdure.fire_time, "day": perdure.interval_start}
+    handle = client.schedule("daily", flows().flow, cron="@daily", inputs=inputs)
+    handle.pause()
+
+    run = handle.trigger()
+
+    wait_until(lambda: succeeded(client) == [run.id], 30, "it does not end")
+    assert run.id.startswith("daily-manual-")
+    assert handle.ticks()[0].at == run.inputs["at"]

@@ -617,19 +617,19 @@ class Perdure:
         found = registry_of(self.runtime).all(ScheduleQuery(paused=paused))
         return [ScheduleHandle(self, record.name) for record in found]
 
-    def register_schedules(self, module: Any, name: str) -> dict[str, str]:
-        """Register what a module declares and pause what it does not declare any more.
+    def register_schedules(self, modules: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+        """Register what modules declare and pause what they do not declare any more.
 
         Args:
-            module: the imported module.
-            name: under which it was asked for.
+            modules: the imported modules, by the names under which they were asked for.
 
         Returns:
-            What became of each schedule: new, changed, unchanged, resumed or paused.
+            What became of each schedule, by module and name: new, changed, unchanged, resumed or
+            paused.
         """
         from perdure.scheduling import register_all
 
-        return register_all(self.runtime, module, name)
+        return register_all(self.runtime, modules)
 
     def serve(self, stop: threading.Event) -> None:
         """Drive what nobody drives and make the runs of schedules, until ``stop`` is set."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -312,28 +312,41 @@ def registry_of(runtime: Runtime) -> Registry:
     return Registry(runtime.store.schedules, runtime.values, runtime.clock)
 
 
-def schedules_in(module: Any) -> list[Schedule]:
-    """Return the schedules that a module holds in its globals, by name.
+def schedules_in(modules: Mapping[str, Any]) -> dict[str, list[Schedule]]:
+    """Return the schedules that modules hold in their globals: each once, in the first that has it.
+
+    Args:
+        modules: the imported modules, by the names under which they were asked for.
 
     Raises:
         DefinitionError: two of them have one name.
     """
-    found: dict[str, Schedule] = {}
-    for value in vars(module).values():
-        if isinstance(value, Schedule) and found.setdefault(value.name, value) is not value:
-            raise DefinitionError(
-                f"{module.__name__} declares two schedules that are called {value.name!r}"
-            )
-    return [found[name] for name in sorted(found)]
+    found: dict[str, tuple[str, Schedule]] = {}
+    for name, module in modules.items():
+        for value in vars(module).values():
+            if not isinstance(value, Schedule):
+                continue
+            first, there = found.setdefault(value.name, (name, value))
+            if there is not value:
+                where = name if first == name else f"{first} and {name}"
+                raise DefinitionError(f"{where}: two schedules are called {value.name!r}")
+    return {
+        name: [found[each][1] for each in sorted(found) if found[each][0] == name]
+        for name in modules
+    }
 
 
-def register_all(runtime: Runtime, module: Any, name: str) -> dict[str, str]:
-    """Register what a module declares and pause what it does not declare any more.
+def register_all(runtime: Runtime, modules: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Register what modules declare and pause what they do not declare any more.
 
     Returns:
-        What became of each schedule, by name.
+        What became of each schedule, by module and name.
     """
-    declared = schedules_in(module)
-    told = {each.name: str(register(runtime, each, module=name)) for each in declared}
-    left = registry_of(runtime).pause_left(name, told.keys())
-    return told | dict.fromkeys(left, "paused")
+    told: dict[str, dict[str, str]] = {}
+    for name, schedules in schedules_in(modules).items():
+        told[name] = {each.name: str(register(runtime, each, module=name)) for each in schedules}
+    declared = {each for names in told.values() for each in names}
+    for name, names in told.items():
+        left = registry_of(runtime).pause_left(name, declared)
+        names.update(dict.fromkeys(left, "paused"))
+    return told

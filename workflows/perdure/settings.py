@@ -39,6 +39,7 @@ class Settings:
         workers: CPUs that steps may use at one time. None: what this machine has.
         resources: what else steps may ask for by ``resources=`` and how much of it there is here:
             a table such as ``{license = 2}``, in the environment ``license=2,slot=1``.
+        modules: whose schedules ``perdure up`` registers: ``FILE.py`` or ``package.module``.
         origin: where each value came from, by name.
     """
 
@@ -48,6 +49,7 @@ class Settings:
     executor: str = "processes"
     workers: int | None = None
     resources: Mapping[str, float] = field(default_factory=dict)
+    modules: tuple[str, ...] = ()
     origin: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -116,6 +118,12 @@ SETTINGS = (
     Setting(name="workers", kinds=(int,), unit="CPUs", default="those of this machine"),
     Setting(
         name="resources", kinds=(str, dict), unit="NAME=AMOUNT,... or a TOML table", default="none"
+    ),
+    Setting(
+        name="modules",
+        kinds=(str, list),
+        unit="FILE.py or package.module, between commas or a TOML list",
+        default="none",
     ),
 )
 KEYS = tuple(each.name for each in SETTINGS)
@@ -263,7 +271,20 @@ def _placed(name: str, value: Any, source: _Source) -> Any:
         return _store_url(str(value), source)
     if name == "blobs":
         return _blobs_url(str(value), source)
+    if name == "modules":
+        return tuple(_module(str(each), source) for each in _listed(value))
     return value
+
+
+def _listed(value: Any) -> list[Any]:
+    """Return what a TOML list holds, or a text between its commas."""
+    if not isinstance(value, str):
+        return list(value)
+    return [each.strip() for each in value.split(",") if each.strip()]
+
+
+def _module(text: str, source: _Source) -> str:
+    return str(_in_full(text, source)) if text.endswith(".py") else text
 
 
 def _store_url(text: str, source: _Source) -> str:

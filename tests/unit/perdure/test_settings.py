@@ -234,3 +234,12 @@ def test_each_setting_is_a_field_with_a_meaning() -> None:
     assert list(KEYS) == names
     for name in names:
         assert f"        {name}: " in (Settings.__doc__ or "")
+
+
+def test_modules_are_a_list_in_a_file_and_a_file_among_them_starts_there(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('[tool.perdure]\nmodules = ["a.flows", "b.py"]\n')
+    inner = tmp_path / "src"
+    inner.mkdir()
+
+    assert load(inner).modules == ("a.flows", str(tmp_path / "b.py"))
+    assert load(inner, {"PERDURE_MODULES": "a, c.flows"}).modules == ("a", "c.flows")

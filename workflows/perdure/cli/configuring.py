@@ -80,6 +80,8 @@ def _shown(name: str, value: Any) -> Any:
         return "(set, not shown)"
     if isinstance(value, Mapping):
         return dict(cast("Mapping[str, float]", value))
+    if isinstance(value, tuple):
+        return list(cast("tuple[str, ...]", value))
     return _PASSWORD.sub(r"\1:***@", value) if isinstance(value, str) else value
 
 
@@ -96,4 +98,6 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         amounts = cast("dict[str, float]", value)
         return ",".join(f"{name}={amount:g}" for name, amount in amounts.items()) or "-"
+    if isinstance(value, list):
+        return ",".join(cast("list[str]", value)) or "-"
     return "-" if value is None else str(value)

@@ -37,6 +37,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     "up": (
         ("perdure up", "drive what `--detach` recorded and what others left behind"),
         ("perdure up --workers 4", "with four CPUs"),
+        ("perdure up package.flows", "and the schedules that this module declares"),
     ),
     "schedule ls": (
         ("perdure schedule ls", "when each is due next, and how its last run went"),

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import pprint
 import signal
+import subprocess
+import sys
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
@@ -214,16 +217,27 @@ def resume(
 
 
 def up(
+    modules: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODULE]...",
+            help="FILE.py or package.module: register the schedules that they declare first.",
+            show_default=False,
+        ),
+    ] = None,
     executor: ExecutorOption = None,
     workers: WorkersOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
     traceback: TracebackOption = False,
 ) -> int:
-    """Drive the store's runs that nobody drives, until Ctrl-C or SIGTERM.
+    """Drive the store's runs that nobody drives, and make those of schedules, until Ctrl-C.
 
-    It takes on what `perdure run --detach` and `submit` recorded, and what drivers that died left
-    behind. With --json it prints one line an event.
+    It takes on what `perdure run --detach` and `submit` recorded, what drivers that died left
+    behind, and what schedules make when they are due. It registers what modules declare before it
+    serves, those that are named here and those of the setting `modules`, and pauses what they no
+    longer declare; it ends if one of them cannot be imported. SIGTERM ends it too. With --json it
+    prints one line an event.
     """
     from perdure.cli.opening import open_store
 
@@ -238,22 +252,49 @@ def up(
     signal.signal(signal.SIGINT, on_signal)
     tell = _tell_json if as_json else _tell_text
     with open_store(store, executor=executor, workers=workers) as perdure:
-        tell("serving", perdure.runtime.store.url)
+        url = perdure.runtime.store.url
+        declared = dict.fromkeys([*perdure.settings.modules, *(modules or ())])
+        if declared and (failed := _register(list(declared), perdure, tell)):
+            return failed
+        tell("serving", store=url)
         perdure.serve(stop)
-        tell("stopped", perdure.runtime.store.url)
+        tell("stopped", store=url)
     return ExitCode.CANCELLED if signal.SIGINT in received else ExitCode.OK
 
 
-def _tell_json(event: str, store: str) -> None:
+def _register(modules: list[str], perdure: Perdure, tell: Callable[..., None]) -> int:
+    """Register what modules declare; return how that failed, 0 if it did not.
+
+    In a child process: who serves for weeks imports nothing of the user's, so that each run is of
+    the code as it is then, and no import can take the server down.
+    """
     from msgspec import json
 
-    line = {"event": event, "store": store, "pid": os.getpid()}
-    print(json.encode(line).decode(), flush=True)
+    words = ["schedule", "register", "--json", "--store", perdure.settings.store, *modules]
+    child = subprocess.run(
+        [sys.executable, "-m", "perdure", *words],
+        env={**os.environ, "PERDURE_BLOBS": perdure.settings.blobs},
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    if child.returncode == 0:
+        for each in json.decode(child.stdout):
+            tell("registered", **each)
+    # Killed by a signal: -n. Otherwise it has said why.
+    return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
-def _tell_text(event: str, store: str) -> None:
+def _tell_json(event: str, **more: str) -> None:
+    from msgspec import json
+
+    print(json.encode({"event": event, **more, "pid": os.getpid()}).decode(), flush=True)
+
+
+def _tell_text(event: str, **more: str) -> None:
     if event == "serving":
-        say(f"driving the runs of {store}; Ctrl-C stops, runs stay resumable")
+        say(f"driving the runs of {more['store']}; Ctrl-C stops, runs stay resumable")
+    elif event == "registered":
+        say(f"{more['became']:<9} {more['name']}: {more['standing']}")
     else:
         say(event)
 

@@ -255,8 +255,8 @@ def register(
                 module=module,
                 standing=perdure.get_schedule(name).standing,
             )
-            for module, loaded in imported.items()
-            for name, became in perdure.register_schedules(loaded, module).items()
+            for module, names in perdure.register_schedules(imported).items()
+            for name, became in names.items()
         ]
     if as_json:
         print(to_json(told))
