@@ -39,10 +39,11 @@ def processes(tmp_path: Path) -> Iterator[Perdure]:
 
 def test_map_stops_when_a_value_is_good_enough(inline: Perdure, tmp_path: Path) -> None:
     folder = str(tmp_path)
-    assert inline.run(steps.quick_sweep, n=100, folder=folder, run_id="s") == "[0, 1]"
+    assert inline.run(steps.quick_sweep, n=400, folder=folder, run_id="s") == "[0, 1]"
 
-    assert len(ran(tmp_path)) < 100  # some were under way
-    assert len(inline.get_run("s").steps(status=StepStatus.CANCELLED)) == 98
+    # Some were under way: as many as the executor calls in a turn.
+    assert len(ran(tmp_path)) < 400
+    assert len(inline.get_run("s").steps(status=StepStatus.CANCELLED)) == 398
     assert "not needed: stop_when held for quick[1]" in inline.why("s", "quick[99]")
     assert steps.quick_sweep(n=100) == "[0, 1]"
 
