@@ -59,6 +59,12 @@ def simple_as_a_branch(cond: bool, folder: str = "") -> Any:
 
 
 @workflow
+def pairs(cond: bool, folder: str = "") -> Any:
+    """The branch is a list with the result of a workflow inside."""
+    return perdure.when(cond, [pair.bind(1, folder)], [])
+
+
+@workflow
 def read_later(cond: bool, folder: str) -> Any:
     """The value of the branch is taken by a step that fails until a file is there."""
     large = repeat.options(name="large").bind("x", 40_000, folder=folder)

@@ -136,6 +136,17 @@ def test_workflow_as_a_branch_runs_whole_or_not_at_all(inline: Perdure, tmp_path
     assert statuses(inline, "s")["pair/beside"] is StepStatus.SKIPPED
 
 
+def test_workflow_within_a_branch_that_is_a_list_runs_whole_or_not_at_all(
+    inline: Perdure, tmp_path: Path
+) -> None:
+    assert inline.run(steps.pairs, cond=True, folder=str(tmp_path)) == [{"x": 2}]
+    assert ran(tmp_path) == ["pair/beside", "pair/double", "pair/extra"]
+
+    assert inline.run(steps.pairs, cond=False, folder=str(tmp_path)) == []
+    assert steps.pairs.execute(cond=False, folder=str(tmp_path)) == []
+    assert ran(tmp_path) == []
+
+
 def test_branches_within_maps_and_returned_graphs(client: Perdure) -> None:
     assert client.run(steps.within) == [["small", 4, 6], "small"]
     assert steps.within() == [["small", 4, 6], "small"]

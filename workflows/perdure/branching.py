@@ -7,11 +7,11 @@ there. Steps that only other branches need are skipped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar, cast, overload
 
 from perdure.errors import DefinitionError, LoopLimit, did_you_mean
-from perdure.graph.arguments import leaves
+from perdure.graph.arguments import freeze, leaves
 from perdure.graph.node import Alias, Call, Mention, Node, TaskSpec, path_of, source_of
 from perdure.plan import StepOptions
 from perdure.task import Task, task
@@ -101,25 +101,26 @@ def _select(name: str, choice: Any, branches: Mapping[str, Any]) -> Any:
 
 
 def _as_step(branch: Any) -> Any:
-    """Return a branch as the node of one step."""
-    if type(branch) is not Node:
-        return _branch.bind(branch)
-    source = source_of(branch)
-    if isinstance(source, Call) and not path_of(branch):
+    """Return a branch as the node of one step: with a workflow in it, all that it is to run."""
+    if type(branch) is Node and isinstance(source_of(branch), Call) and not path_of(branch):
         return branch
-    if isinstance(source, Alias) and source.members:
-        return _branch.bind(branch, [Mention(Node(end)) for end in _ends_of(source.members)])
-    return _branch.bind(branch)
+    inside: list[Node] = []
+    freeze(branch, "a branch", inside)
+    aliases = [source for node in inside if isinstance(source := source_of(node), Alias)]
+    ends = _ends_of([call for alias in aliases for call in alias.members])
+    if not ends:
+        return _branch.bind(branch)
+    return _branch.bind(branch, [Mention(Node(end)) for end in ends])
 
 
-def _ends_of(members: Sequence[Call]) -> list[Call]:
-    """Return the calls of a sub-workflow that no other one of it takes.
+def _ends_of(members: Sequence[Call]) -> Collection[Call]:
+    """Return the calls of sub-workflows that no other one of these takes.
 
-    All of it belongs to these. To name each call would be to want it, also one that is in a branch
+    All of them belong to these. To name each call would be to want it, also one that is in a branch
     within the sub-workflow and is not chosen there.
     """
     taken = {source_of(leaf) for member in members for use in member.uses for leaf in leaves(use)}
-    return [member for member in members if member not in taken]
+    return dict.fromkeys(member for member in members if member not in taken)
 
 
 # --- loops --------------------------------------------------------------------------------------
