@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
+from tests.crash.ledger import wait_until
 
 import perdure
 from perdure.client import Perdure, open_store
@@ -18,6 +19,7 @@ from perdure.errors import DefinitionError, PerdureError, RunConflict, RunFailed
 from perdure.explaining import Explanation, Verdict
 from perdure.graph.node import Node
 from perdure.task import task
+from perdure_storage.lifecycle import RunStatus
 from perdure_storage.records import RunId, StepRecord
 
 SEEDS = int(os.environ.get("PERDURE_EXPLAIN_SEEDS", "25"))
@@ -311,3 +313,39 @@ def test_value_that_is_gone_is_foretold_to_be_rebuilt(client: Perdure, tmp_path:
 @task
 def large(x: int) -> list[int]:
     return [x] * 30_000
+
+
+@task
+def listed(x: bool) -> list[int]:
+    return [x] * 3
+
+
+def test_run_that_waits_is_foretold_to_go_on(client: Perdure) -> None:
+    run = client.start(listed.bind(perdure.wait_signal("go")), run_id="w")
+    wait_until(lambda: run.record.status is RunStatus.WAITING, 20, "it does not wait")
+
+    foretold = client.explain("w")
+
+    assert foretold.ids("not reached") == []
+    assert foretold["wait_signal"].reason == "it has been waiting; the run waits there"
+    assert foretold["listed"].verdict is Verdict.RUN
+
+
+def test_item_that_is_new_is_not_said_to_have_changed(client: Perdure) -> None:
+    client.run(listed.map([True]), run_id="one")
+
+    foretold = client.explain(listed.map([True, False]), reuse="one")
+
+    assert foretold["listed[1]"].reason == "it has not run"
+
+
+@task(retries=1, backoff=perdure.Backoff("10m"))
+def refused(x: int) -> int:
+    raise ValueError("not yet")
+
+
+def test_step_between_two_tries_is_said_to_have_begun(client: Perdure) -> None:
+    run = client.start(refused.bind(1), run_id="r")
+    wait_until(lambda: len(run["refused"].attempts) == 1, 20, "it was not tried")
+
+    assert client.explain("r")["refused"].reason.startswith("it began")

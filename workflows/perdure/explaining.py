@@ -309,9 +309,9 @@ def _verdict(
     if step.status is StepStatus.SKIPPED:
         return Verdict.SKIP, step.reason or "it is not needed"
     if step.id in best:
-        return Verdict.RUN, worst.get(step.id) or "it has not run"
+        return Verdict.RUN, worst.get(step.id) or _unfinished(step)
     if step.id in worst:
-        why = worst[step.id] or "it has not run"
+        why = worst[step.id] or _unfinished(step)
         return Verdict.DEPENDS, f"{why}; reused if what it consumes comes out alike"
     if not step.is_done:
         failed = step.status is StepStatus.FAILED
@@ -323,3 +323,8 @@ def _verdict(
     if step.value is not None and is_pretended(step.value) and step.branches:
         return Verdict.DEPENDS, "it has the value of the branch that is chosen"
     return Verdict.REUSE, step.reason or "its graph is there"
+
+
+def _unfinished(step: StepState) -> str:
+    """Return why a step runs of which there is no result and no error."""
+    return "it began and has not ended" if step.attempt else "it has not run"

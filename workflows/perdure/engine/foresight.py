@@ -48,7 +48,7 @@ def play(run: RunState, now: datetime, grow: Grow, *, as_before: bool) -> dict[s
     ran: dict[str, str] = {}
     settle(run, run.steps.values(), now)
     _take_answers(run, now)
-    while ready := list(_take_ready(run)):
+    while ready := list(_take_ready(run)) or list(_take_waits(run)):
         for step in ready:
             if step.status is not StepStatus.READY:
                 continue  # sent back meanwhile: an input of it has to be rebuilt first
@@ -103,6 +103,14 @@ def _take_ready(run: RunState) -> Iterator[StepState]:
         step = run.steps[heappop(run.delayed)[2]]
         if step.status is StepStatus.READY:
             yield step
+
+
+def _take_waits(run: RunState) -> Iterator[StepState]:
+    """End what was waited for before and is still, as if the message or the time had come."""
+    for step in list(run.waits.values()):
+        run.end_wait(step)
+        step.status, step.reason = StepStatus.READY, "it has been waiting"
+        yield step
 
 
 def _pretended(step: StepState, digest: str) -> StoredValue:

@@ -170,7 +170,7 @@ class _Reasons:
         self.roots = roots
 
     def changed(self, step: StepPlan, rows: list[StepRecord]) -> str:
-        """Return why a step does not take over one of ``rows``, which succeeded."""
+        """Return why a step does not take over one of ``rows``, which succeeded; "": it is new."""
         row = next((row for row in rows if row.step_id == step.id), rows[0])
         if row.own == step.own:
             return self.roots.why(step, row)
@@ -181,14 +181,17 @@ class _Reasons:
 
     def again(self, step: StepPlan, row: StepRecord) -> str:
         """Return why a step that had failed runs."""
-        if row.own != step.own:
-            return f"it had failed, and {self._own_change(step, row)}"
+        if row.own != step.own and (change := self._own_change(step, row)):
+            return f"it had failed, and {change}"
         self.roots.why(step, row)
         return "it had failed"
 
     def _own_change(self, step: StepPlan, row: StepRecord) -> str:
         function = self._plan.functions[step.function]
         if row.code == step_code(function.counts_as, step.passed):
+            if row.step_id != step.id:  # an item or a call more, or one that was cut off
+                self.roots.note(step, f"{step.id} is new")
+                return ""
             self.roots.note(step, f"the arguments of {step.id}")
             return "its arguments changed"
         self.roots.note(step, f"the code of {step.id}")
