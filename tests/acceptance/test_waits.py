@@ -14,12 +14,13 @@ from tests.acceptance import waiting_steps as steps
 from tests.crash.ledger import wait_until
 
 from perdure.client import Perdure, open_store
-from perdure.engine import commits
+from perdure.engine import commits, coordinator
 from perdure.errors import DefinitionError, RunConflict, RunFailed, RunNotFound
 from perdure.runs import Run
+from perdure_storage.clock import SystemClock
 from perdure_storage.contract_samples import a_wait, an_owner, by
 from perdure_storage.lifecycle import RunStatus, StepStatus
-from perdure_storage.records import RunId
+from perdure_storage.records import MessageRecord, RunId
 
 
 @pytest.fixture(params=["inline", "processes"])
@@ -167,6 +168,44 @@ def test_deadline_of_a_sleep_is_kept_over_an_owner_that_is_lost(tmp_path: Path) 
         assert row.finished_at is not None
         assert deadline is not None
         assert row.finished_at >= deadline
+
+
+def test_signal_that_was_sent_since_the_last_look_comes_before_the_time_out(
+    inline: Perdure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coordinator, "REQUESTS_EVERY_S", 60.0)
+    run = inline.submit(steps.approval, timeout=0.9, run_id="soon")
+    driver = inline.runtime.coordinator()
+    driver.submit(run.id)
+    while not inline.runtime.store.list_waits(RunId("soon")):
+        driver.turn(0.0)
+    driver.turn(0.0)
+    inline.signal(run.id, "approve", True)
+
+    while not driver.is_idle:
+        driver.turn()
+
+    driver.close()
+    assert run.result() == "True"
+
+
+@pytest.mark.parametrize(("after_s", "result"), [(-0.001, "True"), (0.001, "False")])
+def test_signal_counts_if_it_was_sent_before_the_deadline_though_nobody_drove_the_run_then(
+    tmp_path: Path, after_s: float, result: str
+) -> None:
+    path = str(tmp_path / "s.db")
+    with open_store(path, executor="inline") as first:
+        deadline = asleep(first.start(steps.approval, timeout=1.5, run_id="late")).record.wake_at
+        assert deadline is not None
+        yes = first.runtime.values.store(True, name="yes")
+    wait_until(lambda: SystemClock().now() > deadline, 20, "the deadline is not over")
+    with open_store(path, executor="inline") as second:
+        at = deadline + timedelta(seconds=after_s)
+        message = MessageRecord(run_id=RunId("late"), name="approve", value=yes, at=at)
+
+        second.runtime.store.send(message)
+
+        assert second.resume("late").result() == result
 
 
 def test_each_round_of_a_chain_is_told_something_though_its_owner_is_lost(tmp_path: Path) -> None:

@@ -166,6 +166,7 @@ class Coordinator:
         wait = 0.0 if self._events or self._engine.touched else self._wait_s(max_wait_s)
         self._events += [Ended(outcome) for outcome in self._fleet.poll(wait)]
         self._note_workers()
+        self._hear_the_last()
         self._advance()
 
     def _advance(self) -> None:
@@ -357,6 +358,18 @@ class Coordinator:
                 self._events.append(Heard(run.id, tuple(messages)))
             else:
                 run.unheard = False
+
+    def _hear_the_last(self) -> None:
+        """Look once more before a time-out: what was sent in time since the last look wins."""
+        now = self._clock.now()
+        timers = self._engine.timers
+        if not timers or timers[0][0] > now or self._deaf.is_on:
+            return
+        due = {run_id for at, run_id in timers if at <= now} & self._engine.runs.keys()
+        try:
+            self._hear_messages([run for i in due if (run := self._engine.runs[i]).waits])
+        except StoreUnavailable as error:
+            self._deaf.note(error)
 
     def _hear_requests(self) -> None:
         records = self._store.requests(self._owner.token)

@@ -45,6 +45,13 @@ def _deliver(engine: EngineState, run: RunState, message: MessageRecord, now: da
 
 
 def _is_for(wait: WaitRecord, message: MessageRecord) -> bool:
+    """Say whether a message ends a wait.
+
+    One that was sent when its time was over does not, though nobody drove the run then and the
+    wait still stands: who answers too late must not win by an outage.
+    """
+    if wait.deadline is not None and message.at > wait.deadline:
+        return False
     return hears(wait, message) and all(
         name in message.match and message.match[name] == value for name, value in wait.match.items()
     )
