@@ -19,6 +19,7 @@ from perdure.target import load_target
 SCRIPT = dedent(
     """
     import pathlib
+    import perdure
     from perdure import task, workflow
 
     GATE = pathlib.Path(__file__).with_name("mended")
@@ -57,6 +58,19 @@ SCRIPT = dedent(
     @workflow
     def caught(n: int = 6) -> int:
         return total.bind(square.options(catch=True).map(items.bind(n)))
+
+    def is_sixteen(x: int) -> bool:
+        return x == 16 * FACTOR
+
+    @workflow
+    def enough(n: int = 6) -> int:
+        return total.bind(square.options(catch=True, stop_when=is_sixteen).map(items.bind(n)))
+
+    @workflow
+    def raced() -> int:
+        late = half.options(name="late", after=perdure.sleep(60)).bind(6)
+        done, _ = perdure.wait([half.bind(10), late], cancel_rest=True)
+        return total.bind(perdure.get(done))
 
     @workflow
     def plain(n: int = 6) -> int:
@@ -163,6 +177,43 @@ def test_fork_of_what_failed_redoes_those_items_and_what_needs_them(
 
     run.result()
     assert project.ran("b") == again
+
+
+def test_what_stop_when_ended_is_no_failure_that_a_fork_redoes(
+    client: Perdure, project: Project
+) -> None:
+    project.run("enough")
+    project.mend()
+
+    run = client.fork("a", force="failed", on_change="reuse", new_id="b")
+
+    assert run.result() == 0 + 1 + 4 + 9 + 16
+    assert project.ran("b") == {"square[3]", *AROUND}
+    assert "not needed: stop_when held for square[4]" in client.why("b", "square[5]")
+
+
+def test_what_stop_when_ended_runs_where_the_child_that_was_enough_runs_again(
+    client: Perdure, project: Project
+) -> None:
+    project.run("enough")
+    project.edit(factor=1, bad=(3, 4))
+
+    run = client.fork("a", force="square[4]", on_change="reuse", new_id="b")
+
+    assert run.result() == 0 + 1 + 4 + 25
+    assert {"square[4]", "square[5]"} <= project.ran("b")
+
+
+def test_what_a_wait_ended_is_no_failure_that_a_fork_redoes(
+    client: Perdure, project: Project
+) -> None:
+    assert project.run("raced") == 5
+
+    run = client.fork("a", force="failed", new_id="b")
+
+    assert run.result() == 5
+    assert run["late"].status == "CANCELLED"
+    assert project.ran("b") == {"sleep", "wait"}
 
 
 @pytest.mark.parametrize("on_failure", ["stop", "finish"])

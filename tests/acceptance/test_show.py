@@ -63,6 +63,21 @@ RUNS = dedent(
     @workflow
     def caught(count: int = 6) -> int:
         return parse.options(catch=True).map(names.bind(count))
+
+    def is_two(n: int) -> bool:
+        return n == 2
+
+    @workflow
+    def enough() -> list[int]:
+        return item.options(stop_when=is_two).map([1, 2, 3])
+
+    @task
+    def outer() -> int:
+        return item.bind(41)
+
+    @workflow
+    def guarded() -> int:
+        return outer.options(catch=True).bind()
     """
 )
 
@@ -79,6 +94,9 @@ def seen(tmp_path_factory: pytest.TempPathFactory, command_line_in: Any) -> Any:
     assert ended.code == 1
     ended = command_line("run", "--id", "caught", "--executor", "inline", "runs.py:caught")
     assert ended.code == 0
+    for name in ("enough", "guarded"):
+        ended = command_line("run", "--id", name, "--executor", "inline", f"runs.py:{name}")
+        assert ended.code == 0
     return command_line
 
 
@@ -194,6 +212,15 @@ def test_caught_failures_are_counted_with_the_command_that_redoes_them(seen: Any
 
     assert "2 failures were caught" in said
     assert "perdure fork caught --force failed --on-change reuse" in said
+
+
+def test_what_stop_when_ended_is_not_counted_as_failed(seen: Any) -> None:
+    assert "CANCELLED" in seen("show", "enough").out
+    assert "caught" not in seen("show", "enough").err
+
+
+def test_failure_that_a_step_around_it_caught_is_counted_once(seen: Any) -> None:
+    assert "1 failure was caught; redo" in seen("show", "guarded").err
 
 
 # --- a step --------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from perdure.engine.takeover import match_donor
 from perdure.errors import DefinitionError, RunConflict, known_names
 from perdure.fingerprint import fingerprints
 from perdure.fork_plan import around, step_of, steps_of, store_given, with_takeover
-from perdure.grown import Grown, grown_steps
+from perdure.grown import Grown, caught_failures, grown_steps
 from perdure.plan import Function, Plan, Takeover, recorded_plan
 from perdure.remedies import shell_of
 from perdure.runtime import Runtime
@@ -244,15 +244,11 @@ class _Source:
         return grown_steps(self._runtime.store, self._record)
 
     def caught(self) -> tuple[str, ...]:
-        """Return the steps whose final failure was caught: by themselves, or around them.
-
-        Of one that took the failure of a step of its graph as its value, that step.
-        """
+        """Return the steps whose final failure was caught, but for those that today's plan lost."""
         top = {step.id for step in self.plan.steps}
         rows = [*self._rows, *self.grown.rows.values()]
-        found = [r.step_id for r in rows if r.caught and self.grown.top(r.step_id) in top]
-        outer = {root for step_id in found for root in self.grown.around(step_id)}
-        return tuple(step_id for step_id in found if step_id not in outer)
+        found = [row for row in rows if self.grown.top(row.step_id) in top]
+        return caught_failures(found, self.grown.around)
 
     def refuse_changes(self) -> None:
         """Raise RunConflict if a committed step would not hold today."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from perdure.engine.loading import MAX_DONORS
@@ -35,6 +35,23 @@ class Grown:
     def top(self, step_id: str) -> str:
         """Return the step of the run's own plan below which a step has grown, or itself."""
         return next(reversed([step_id, *self.around(step_id)]))
+
+
+def caught_failures(
+    rows: Iterable[StepRecord], around: Callable[[str], Iterable[str]]
+) -> tuple[str, ...]:
+    """Return the steps whose final failure was caught: by themselves, or around them.
+
+    Of one that took the failure of a step of its graph as its value, that step. What was ended as
+    nobody needed it any more has not failed.
+
+    Args:
+        rows: the steps' rows.
+        around: finds the steps in whose graphs a step is.
+    """
+    found = [r.step_id for r in rows if r.caught and r.status is not StepStatus.CANCELLED]
+    outer = {root for step_id in found for root in around(step_id)}
+    return tuple(step_id for step_id in found if step_id not in outer)
 
 
 def newest_graphs(expansions: Iterable[ExpansionRecord]) -> dict[str, list[Plan]]:

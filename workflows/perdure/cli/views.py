@@ -168,11 +168,19 @@ def _next(run: Run, view: RunView, steps: list[Step]) -> str:
     """Return what to type: to go on with a run, or to redo what failed of it and was caught."""
     if view.status in _STOPPED:
         return run.next_command
-    caught = sum(step.row.caught for step in steps if step.row is not None)
+    caught = _count_caught(steps)
     if view.status != "SUCCEEDED" or not caught:
         return ""
     failures = "1 failure was" if caught == 1 else f"{caught:,} failures were"
     return f"{failures} caught; redo what failed, and keep the rest: {run.mend_command}"
+
+
+def _count_caught(steps: list[Step]) -> int:
+    from perdure.grown import Grown, caught_failures
+
+    grown = Grown(roots={step.id: step.root for step in steps if step.root is not None})
+    rows = [step.row for step in steps if step.row is not None]
+    return len(caught_failures(rows, grown.around))
 
 
 def _driver(run: Run, record: RunRecord) -> str | None:

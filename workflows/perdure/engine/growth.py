@@ -8,7 +8,7 @@ any length holds the state of one link.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from hashlib import blake2b
 from itertools import chain
@@ -21,6 +21,7 @@ from perdure.engine.branching import find_conditional, settle_selects
 from perdure.engine.commands import Extend
 from perdure.engine.items import match_by_items
 from perdure.engine.matching import Matching, match_name, match_rows
+from perdure.engine.needs import STOPPED, end_unneeded
 from perdure.engine.state import RunState, StepState, add_steps, starts_chain
 from perdure.engine.takeover import hold_back, keep_edited
 from perdure.fingerprint import fingerprints
@@ -30,6 +31,7 @@ from perdure.plan import (
     ItemsOf,
     Plan,
     decode_plan,
+    own_digest,
     rebase,
     upstream,
 )
@@ -51,12 +53,14 @@ class Graft(msgspec.Struct, frozen=True):
     Attributes:
         root: the step that waits for its value.
         own, donated: which older rows of the run, and of the one it was made from, hold.
+        losers: rows by which that one ended children of a map as it had enough without them.
         extend: what executors have to know of it.
     """
 
     root: StepState
     own: Matching
     donated: Matching
+    losers: tuple[StepRecord, ...]
     extend: Extend
 
 
@@ -141,8 +145,11 @@ def graft(run: RunState, root: StepState, expansion: ExpansionRecord, plan: Plan
         root.items = _items(run, run.steps[plan.output.step])
     own = _match_own(run, root, plan, prints, is_first=not expansion.link)
     extend = _extend(run, plan, _base_of(expansion))
-    donated = _match_donated(run, root, plan, prints, extend.constants)
-    return Graft(root, own, donated, extend)
+    again = run.again.within(plan, root.id)
+    rows = _donor_rows(run, plan)
+    donated = _match_donated(run, root, plan, prints, extend.constants, rows, again)
+    losers = _losers_before(run, plan, prints, rows, again)
+    return Graft(root, own, donated, losers, extend)
 
 
 def _items(run: RunState, answer: StepState) -> tuple[StepRef, ...]:
@@ -201,6 +208,7 @@ def settle_graft(run: RunState, grafted: Graft, now: datetime) -> None:
     settle_selects(run, members, now)
     above = {dep for member in root.members for dep in run.steps[member].deps}
     run.count_missing({*root.members, *above})
+    _end_losers(run, grafted, now)
     if run.steps[root.answer].is_done:
         run.answered.append(root)
 
@@ -263,18 +271,59 @@ def retire_leftovers(run: RunState, root: StepState) -> None:
         run.grown[root.id] = [row for row in rows if row.step_id in placed]
 
 
+def _donor_rows(run: RunState, plan: Plan) -> list[StepRecord]:
+    """Return the rows of the run that this one was made from that are of the names of a graph."""
+    names = dict.fromkeys(match_name(step) for step in plan.steps) if run.donated else ()
+    return [row for name in names for row in run.donated.get(name, ())]
+
+
+def _keeps_changed(run: RunState) -> bool:
+    return run.plan.takeover is not None and run.plan.takeover.keep_changed
+
+
+def _losers_before(
+    run: RunState,
+    plan: Plan,
+    prints: Mapping[str, str],
+    rows: Iterable[StepRecord],
+    again: Collection[str],
+) -> tuple[StepRecord, ...]:
+    """Return the rows by which ``stop_when`` ended steps that are in the graph as they were."""
+    ended: dict[str, StepRecord] = {
+        r.step_id: r for r in rows if r.current and r.reason.startswith(STOPPED)
+    }
+    found: list[StepRecord] = []
+    for step in plan.steps if ended else ():
+        row = ended.get(step.id)
+        if row is None or row.status is not StepStatus.CANCELLED or step.id in again:
+            continue
+        options = plan.options[step.options]
+        own = own_digest(row.code, options.outputs, options.catch, step.given)
+        if row.fingerprint == prints[step.id] or (_keeps_changed(run) and row.own == own):
+            found.append(row)
+    return tuple(found)
+
+
+def _end_losers(run: RunState, grafted: Graft, now: datetime) -> None:
+    """End what the other run ended, where the child stands of whose value it had enough."""
+    answer = run.steps[grafted.root.answer]
+    for row in grafted.losers:
+        enough = run.steps.get(row.reason.removeprefix(STOPPED))
+        if enough is not None and enough.status is StepStatus.SUCCEEDED:
+            end_unneeded(run, [run.steps[row.step_id]], row.reason, now, besides=answer)
+
+
 def _match_donated(
     run: RunState,
     root: StepState,
     plan: Plan,
     prints: Mapping[str, str],
     constants: Mapping[int, StoredValue],
+    rows: Sequence[StepRecord],
+    again: Mapping[str, str],
 ) -> Matching:
     """Match rows of the run that this one was made from; they are adopted, never kept."""
-    again = run.again.within(plan, root.id)
-    names = dict.fromkeys(match_name(step) for step in plan.steps) if run.donated else ()
-    rows = [row for name in names for row in run.donated.get(name, ())]
-    keeps_changed = run.plan.takeover is not None and run.plan.takeover.keep_changed
+    keeps_changed = _keeps_changed(run)
     matching = match_rows(plan, prints, rows)
     if keeps_changed:
         matching = keep_edited(plan, rows, matching)

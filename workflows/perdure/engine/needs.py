@@ -19,6 +19,9 @@ from perdure.plan import RefTo, upstream
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import Cause, StepKey, StepRecord, WaitRecord
 
+STOPPED = "not needed: stop_when held for "
+"""Before the id of the child of a map whose value was enough: why the others were ended."""
+
 
 class Losers(NamedTuple):
     """What was ended because nobody needs it, and who may move on now."""

@@ -30,7 +30,7 @@ from perdure.engine.growth import (
     root_of,
     settle_graft,
 )
-from perdure.engine.needs import end_unneeded, kill
+from perdure.engine.needs import STOPPED, end_unneeded, kill
 from perdure.engine.placement import shortage
 from perdure.engine.racing import targets_of
 from perdure.engine.readers import find_readers, let_go
@@ -191,7 +191,7 @@ def _stop_map(engine: EngineState, run: RunState, child: StepState, now: datetim
         return
     answer = run.steps[root.answer]
     others = [run.steps[name] for name in root.members if name != answer.id]
-    reason = f"not needed: stop_when held for {child.id}"
+    reason = f"{STOPPED}{child.id}"
     losers = end_unneeded(run, others, reason, now, besides=answer)
     kill(engine, run, losers)
     progress(engine, run, losers.freed, now)
