@@ -106,6 +106,81 @@ def test_resume_with_current_code_runs_only_what_has_not_committed(perdure: Comm
     assert re.search("its code changed", perdure("why", "r", "check").out)
 
 
+def test_resume_with_current_code_takes_todays_arguments_too(perdure: CommandLine) -> None:
+    path = project(perdure)
+    perdure("run", "--id", "r", path)
+    edit(path, "load.bind(n), 20)", "load.bind(n), limit=50)")
+
+    mended = perdure("resume", "r", "--code", "current")
+
+    assert mended.code == 0, mended.err
+    assert "30 it is" in mended.out
+    assert ledger(perdure) == ["load", "check", "check", "report"]
+    assert "its arguments changed" in perdure("why", "r", "check").out
+
+
+@pytest.mark.parametrize(
+    ("call", "mended", "result"),
+    [
+        ("wait_signal('x', timeout='0.1s')", "wait_signal('x', timeout='0.1s', default=7)", "7"),
+        ("loop(more, 0, until=is_enough, max_iterations=2)", "loop(more, 0, until=is_enough, "
+         "max_iterations=9)", "5"),
+        ("sum_up.bind(more.map([1, 'two']))", "sum_up.bind(more.map([1, 2]))", "5"),
+    ],
+    ids=["a wait", "a loop", "items of a map"],
+)  # fmt: skip
+def test_call_that_is_mended_goes_on_as_the_message_says(
+    perdure: CommandLine, call: str, mended: str, result: str
+) -> None:
+    path = perdure.write(
+        "calls.py",
+        f"""
+import perdure
+from perdure import task, workflow
+
+@task
+def more(x: int) -> int:
+    return x + 1
+
+@task
+def sum_up(xs: list[int]) -> int:
+    return sum(xs)
+
+def is_enough(x: int) -> bool:
+    return x >= 5
+
+@workflow
+def flow() -> int:
+    return {"" if call.startswith("sum") else "perdure."}{call}
+""",
+    )
+    failed = perdure("run", "--id", "r", path)
+    assert "perdure resume r --code current" in failed.err, failed.err
+    edit(path, call, mended)
+
+    again = perdure("resume", "r", "--code", "current")
+
+    assert again.out.strip() == result, again.err
+
+
+def test_resume_with_current_code_refuses_other_ways_between_the_same_steps(
+    perdure: CommandLine,
+) -> None:
+    path = project(perdure)
+    perdure("run", "--id", "r", path)
+    edit(
+        path,
+        "report.bind(check.bind(load.bind(n), 20))",
+        "report.bind(check.bind(n, load.bind(n)))",
+    )
+
+    refused = perdure("resume", "r", "--code", "current")
+
+    assert refused.code == 2
+    assert "today check takes the values of other steps" in refused.err
+    assert "perdure fork r" in refused.err
+
+
 def test_resume_with_current_code_refuses_another_graph(perdure: CommandLine) -> None:
     path = project(perdure)
     perdure("run", "--id", "r", path)

@@ -11,9 +11,7 @@ from perdure.compile import compile_dag, plan_record
 from perdure.current_code import find_definition, prepare_today
 from perdure.engine.ownership import driver_of, is_driven
 from perdure.errors import DefinitionError, RunConflict, known_names
-from perdure.mapping import is_map
 from perdure.plan import (
-    MAPPED,
     Arg,
     Const,
     DictArg,
@@ -23,10 +21,9 @@ from perdure.plan import (
     StepOptions,
     StepPlan,
     Takeover,
-    given_digest,
     own_digest,
-    passed_digest,
     recorded_plan,
+    references,
     step_code,
 )
 from perdure.remedies import shell_of
@@ -124,9 +121,10 @@ def intend_resume(
 
 
 def _plan_of_today(runtime: Runtime, record: RunRecord, dag: Any, values: Values) -> Plan:
-    """Return the recorded plan with today's code for the steps that have not committed.
+    """Return the recorded plan with today's code and arguments for what has not committed.
 
-    The graph stays as it was recorded: today's definition must have the same step ids.
+    The graph stays as it was recorded: today's definition must have the same steps, which take
+    the same values of each other.
     """
     recorded = recorded_plan(runtime.store, record)
     today = _compile_today(runtime, record, dag, values)
@@ -138,6 +136,13 @@ def _plan_of_today(runtime: Runtime, record: RunRecord, dag: Any, values: Values
             "new run that takes over what has not changed: "
             f"`{shell_of(runtime.settings).command('fork', record.id)}`"
         )
+    for step_id, step in ours.items():
+        if references(step) != references(theirs[step_id]):
+            raise RunConflict(
+                f"a resume never changes the graph, and today {step_id} takes the values of other "
+                "steps, or in another way. Make a new run that takes over what has not changed: "
+                f"`{shell_of(runtime.settings).command('fork', record.id)}`"
+            )
     done = {row.step_id for row in runtime.store.list_steps(record.id) if row.value is not None}
     fixed = done | (recorded.takeover or Takeover()).given.keys()
     bodies = _Bodies(recorded, today)
@@ -162,61 +167,45 @@ class _Bodies:
         self._constants = list(recorded.constants)
 
     def renew(self, step: StepPlan, other: StepPlan) -> StepPlan:
-        """Return the recorded step with the code and the options that it has today."""
+        """Return the recorded step with the code, the options and the arguments of today.
+
+        What it refers to is the graph's, and is the same in both.
+        """
         function = self._today.functions[other.function]
         self._functions[function.id] = function
         options = self._renewed(step, self._today.options[other.options])
         if options not in self._options:
             self._options.append(options)
-        step = self._with_arguments(step, other, is_map=is_map(function))
-        code = step_code(function.counts_as, step.passed)
-        own = own_digest(code, options.outputs, options.catch, step.given)
+        code = step_code(function.counts_as, other.passed)
         return msgspec.structs.replace(
-            step, function=function.id, own=own, options=self._options.index(options)
+            step,
+            function=function.id,
+            args=tuple(map(self._argument, other.args)),
+            kwargs={name: self._argument(arg) for name, arg in other.kwargs.items()},
+            given=other.given,
+            passed=other.passed,
+            own=own_digest(code, options.outputs, options.catch, other.given),
+            options=self._options.index(options),
         )
 
-    def _with_arguments(self, step: StepPlan, other: StepPlan, *, is_map: bool) -> StepPlan:
-        """Return the recorded step with today's code among its arguments.
+    def _argument(self, arg: Arg) -> Arg:
+        """Return one of today's arguments, its constants numbered as here."""
+        match arg:
+            case Const():
+                return self._constant(arg)
+            case ListArg(items, kind):
+                return ListArg(tuple(map(self._argument, items)), kind)
+            case DictArg(keys, values):
+                return DictArg(tuple(map(self._constant, keys)), tuple(map(self._argument, values)))
+            case ObjectArg(cls, fields):
+                fields = {name: self._argument(value) for name, value in fields.items()}
+                return ObjectArg(self._constant(cls), fields)
+        return arg
 
-        What is mapped, a loop's body: code too. The data stay as they were recorded.
-        """
-        if len(step.args) != len(other.args) or step.kwargs.keys() != other.kwargs.keys():
-            return step
-        args = tuple(
-            # What else of a mapped task enters its results lies beside it.
-            self._of_today(theirs) if is_map and place < MAPPED else self._argument(ours, theirs)
-            for place, (ours, theirs) in enumerate(zip(step.args, other.args))
-        )
-        kwargs = {
-            name: self._argument(arg, other.kwargs[name]) for name, arg in step.kwargs.items()
-        }
-        passed = passed_digest((*args, *kwargs.values()), self._digest)
-        given = step.given
-        if is_map and self._digest(args[1]) != self._digest(step.args[1]):
-            given = given_digest([given, self._digest(args[1])])
-        return msgspec.structs.replace(step, args=args, kwargs=kwargs, passed=passed, given=given)
-
-    def _argument(self, ours: Arg, theirs: Arg) -> Arg:
-        match ours, theirs:
-            case Const(_, True), Const(_, True):
-                return self._of_today(theirs)
-            case ListArg(items, kind), ListArg(others, _) if len(items) == len(others):
-                return ListArg(tuple(map(self._argument, items, others)), kind)
-            case DictArg(keys, items), DictArg(_, others) if len(items) == len(others):
-                return DictArg(keys, tuple(map(self._argument, items, others)))
-            case ObjectArg(cls, fields), ObjectArg(_, others) if fields.keys() == others.keys():
-                return ObjectArg(cls, {n: self._argument(fields[n], others[n]) for n in fields})
-        return ours
-
-    def _of_today(self, arg: Arg) -> Const:
-        assert isinstance(arg, Const)
-        index = self._taken_along(arg.index)
+    def _constant(self, constant: Const) -> Const:
+        index = self._taken_along(constant.index)
         assert index is not None
-        return Const(index, arg.is_code)
-
-    def _digest(self, arg: Arg) -> str:
-        assert isinstance(arg, Const)
-        return self._constants[arg.index].value_digest
+        return Const(index, constant.is_code)
 
     def _renewed(self, step: StepPlan, options: StepOptions) -> StepOptions:
         # The number of outputs is the graph's, which consumers were bound to.
