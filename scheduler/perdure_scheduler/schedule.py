@@ -36,6 +36,7 @@ from perdure_storage.hashing import combine
 LONGEST_DEFAULT_GRACE = timedelta(hours=1)
 _INSTANT = timedelta(microseconds=1)
 _LONG_AGO = datetime(1, 1, 2, tzinfo=UTC)
+_STAMP = re.compile(r"(\d{8}T\d{6})(?:\.(\d{6}))?Z", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 
 
@@ -223,6 +224,16 @@ def stamp(at: datetime) -> str:
     """Return an instant in UTC as ids have it: ``20260105T010000Z``."""
     micro = f".{at.microsecond:06}" if at.microsecond else ""
     return f"{at:%Y%m%dT%H%M%S}{micro}Z"
+
+
+def nominal_of(name: str, run_id: str) -> datetime | None:
+    """Return the time that a run of a schedule is for, by its id; None if the id says none."""
+    found = _STAMP.match(run_id.removeprefix(f"{name}-").removeprefix("manual-"))
+    if found is None:
+        return None
+    whole, micro = found.groups()
+    at = datetime.strptime(whole, "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+    return at.replace(microsecond=int(micro or 0))
 
 
 def _check(schedule: Schedule) -> None:

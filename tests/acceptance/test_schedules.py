@@ -124,9 +124,17 @@ def test_run_whose_code_is_gone_waits_and_says_why(
         return [e.detail["why"] for e in events if e.kind == "unplanned"]
 
     wait_until(lambda: bool(told()), 30, "nobody says why")
+    command_line = CommandLine(project)
+    run_id = client.runtime.store.list_runs(RunQuery(status=(RunStatus.QUEUED,)))[-1].id
+    shown, why = command_line("show", run_id), command_line("why", run_id, "note")
     (project / "flows.py").write_text(SOURCE % "mended")
 
-    assert "no workflow 'flow'" in told()[0]
+    assert "no workflow 'flow'" in shown.out
+    assert f"soon, for {run_id[5:9]}-" in shown.out
+    assert "Mend flows:flow: `perdure up` tries again" in shown.err
+    assert why.code == 2
+    assert "has no plan yet, and so no steps: " in why.err
+    assert "no workflow 'flow'" in why.err
     wait_until(lambda: bool(succeeded(client)), 40, "it does not go on")
 
 

@@ -184,11 +184,23 @@ class Run:
 
     @property
     def plan(self) -> Plan:
-        """Return its DAG as data."""
+        """Return its DAG as data; without a step while it has none, see ``unplanned``."""
         if self._plan is None:
-            store = self._client.runtime.store
-            self._plan = recorded_plan(store, self.record)
+            record = self.record
+            plan = recorded_plan(self._client.runtime.store, record)
+            if record.plan_digest is None:  # who takes it on builds it
+                return plan
+            self._plan = plan
         return self._plan
+
+    @property
+    def unplanned(self) -> str:
+        """Return why it has no plan yet; "" where it has one, or needs none any more."""
+        record = self.record
+        if record.plan_digest is not None or record.status in RUN_TERMINAL:
+            return ""
+        told = [event.detail["why"] for event in self.events() if event.kind == "unplanned"]
+        return told[-1] if told else "who takes it on builds it, of the code as it is then"
 
     @property
     def progress(self) -> Progress:
@@ -301,6 +313,8 @@ class Run:
     def __getitem__(self, step_id: str) -> Step:
         """Return a step by its id. Raises DefinitionError with similar ids."""
         steps = {step.id: step for step in _views(self, self._client)}
+        if not steps and (why := self.unplanned):
+            raise DefinitionError(f"run {self.id} has no plan yet, and so no steps: {why}")
         if step_id not in steps:
             near = did_you_mean(step_id, steps)
             raise DefinitionError(
@@ -339,6 +353,14 @@ class Run:
     def next_command(self) -> str:
         """Return a sentence with the command that goes on with it."""
         return what_to_type(self._client.runtime, self.record)
+
+    @property
+    def plan_command(self) -> str:
+        """Return a sentence with the command that lets it have a plan."""
+        up = self._shell.command("up")
+        if any(event.kind == "unplanned" for event in self.events()):
+            return f"Mend {self.record.origin}: `{up}` tries again every few seconds"
+        return f"Let it be driven: {up}"
 
     @property
     def resume_command(self) -> str:

@@ -12,7 +12,7 @@ from perdure_scheduler.calendars import BusinessDay, Calendar, Holidays, NthWeek
 from perdure_scheduler.declaration import declared, expressed
 from perdure_scheduler.errors import ScheduleError
 from perdure_scheduler.policies import CatchupAll, Queue, QueueAll
-from perdure_scheduler.schedule import Schedule
+from perdure_scheduler.schedule import Schedule, nominal_of
 from perdure_scheduler.triggers import At, Interval
 from perdure_scheduler.zones import Dst, Fold
 
@@ -310,3 +310,13 @@ def test_expression_that_is_none_is_answered_as_the_kind_it_looks_like(
 ) -> None:
     with pytest.raises(ScheduleError, match=told):
         expressed(text)
+
+
+@pytest.mark.parametrize("at", [utc(2026, 1, 5, 1), utc(2026, 1, 5, 1, 2, 3, 40)])
+def test_time_of_a_run_is_read_from_its_id(at: datetime) -> None:
+    run_id = NIGHTLY.run_id(at)
+
+    assert nominal_of("nightly", run_id) == at
+    assert nominal_of("nightly", f"{run_id}-again-b") == at
+    assert nominal_of("nightly", run_id.replace("nightly-", "nightly-manual-")) == at
+    assert nominal_of("nightly", "another") is None

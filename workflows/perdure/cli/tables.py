@@ -113,6 +113,10 @@ def _facts(run: RunView, now: datetime) -> Table:
     table.add_row(
         "created", f"{run.created_at:%Y-%m-%d %H:%M:%S} UTC ({words.age(run.created_at, now)})"
     )
+    if run.schedule is not None:
+        table.add_row("schedule", plain(_scheduled(run)))
+    if run.unplanned:
+        table.add_row("no plan yet", plain(run.unplanned))
     if run.driver is not None:
         table.add_row("driven by", plain(run.driver))
     if run.deadline is not None:
@@ -130,6 +134,13 @@ def _facts(run: RunView, now: datetime) -> Table:
     if run.parent:
         table.add_row("parent", plain(run.parent))
     return table
+
+
+def _scheduled(run: RunView) -> str:
+    if run.nominal is None:
+        return run.schedule or ""
+    at = f"{run.nominal:%Y-%m-%d %H:%M:%S} UTC"
+    return f"{run.schedule}, by hand at {at}" if run.by_hand else f"{run.schedule}, for {at}"
 
 
 def _count_steps(run: RunView) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from perdure.progress.causes import how_long
+from perdure_scheduler.schedule import nominal_of
 from perdure_storage.shapes import readable
 
 if TYPE_CHECKING:
@@ -84,6 +85,9 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One run; ``result`` comes with ``run``, ``steps`` and what is about them with ``show``.
 
     Attributes:
+        schedule: which made it, and ``nominal`` for which time.
+        by_hand: whether that was asked for, and is no time of the schedule.
+        unplanned: why it has no plan yet.
         driver: who drives it now: process and host; None if nobody does.
         next: what to type to go on with it, where nobody drives it.
     """
@@ -100,6 +104,10 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     metadata: dict[str, Any] = {}
     parent: str | None = None
     forked_from: str | None = None
+    schedule: str | None = None
+    nominal: datetime | None = None
+    by_hand: bool = False
+    unplanned: str = ""
     deadline: datetime | None = None
     driver: str | None = None
     next: str = ""
@@ -131,6 +139,9 @@ def view_run(run: Run, *, steps: bool = False) -> RunView:
         metadata=record.metadata,
         parent=record.parent,
         forked_from=record.forked_from,
+        schedule=record.schedule,
+        nominal=nominal_of(record.schedule, record.id) if record.schedule is not None else None,
+        by_hand=record.id.startswith(f"{record.schedule}-manual-"),
         deadline=record.deadline,
         error=view_error(record.error),
     )
@@ -155,6 +166,7 @@ def _with_steps(view: RunView, run: Run, record: RunRecord) -> RunView:
         view,
         steps=steps,
         driver=_driver(run, record),
+        unplanned=run.unplanned,
         next=_next(run, view, there),
         done=counts.done if counts else 0,
         running=counts.running if counts else 0,
@@ -168,6 +180,8 @@ def _next(run: Run, view: RunView, steps: list[Step]) -> str:
     """Return what to type: to go on with a run, or to redo what failed of it and was caught."""
     if view.status in _STOPPED:
         return run.next_command
+    if run.unplanned:
+        return run.plan_command
     caught = _count_caught(steps)
     if view.status != "SUCCEEDED" or not caught:
         return ""
