@@ -90,6 +90,10 @@ SCRIPT = dedent(
         return total.bind(half.map(square.options(catch=True).map(items.bind(n))))
 
     @workflow
+    def stages(xs: list[int]) -> list[object]:
+        return half.map(square.map(xs))
+
+    @workflow
     def nested(n: int = 3) -> int:
         return flat.bind(row.map(items.bind(n)))
 
@@ -267,6 +271,23 @@ def test_failed_items_of_a_map_that_was_taken_over_whole_are_found(
 
 
 # --- steps of graphs by name --------------------------------------------------------------------
+@pytest.mark.parametrize("row", [0, 6], ids=["in front", "at the end"])
+def test_new_item_runs_alone_in_each_stage_after_the_first_stage_was_taken_over_whole(
+    client: Perdure, project: Project, row: int
+) -> None:
+    numbers = [0, 1, 2, 4, 6, 7]
+    project.run("stages", xs=numbers)
+    project.path.write_text(project.path.read_text().replace("x // 2", "x // (1 + 1)"))
+    project.run("stages", "b", xs=numbers, reuse="a")
+    numbers.insert(row, 9)
+
+    result = project.run("stages", "c", xs=numbers, reuse="b")
+
+    assert result == [x * x // 2 for x in numbers]
+    stages = {"square", "square~1", "half", "half~1"}
+    assert project.ran("c") == {*stages, f"square[{row}]", f"half[{row}]"}
+
+
 def test_forced_item_runs_alone_when_its_value_comes_out_the_same(
     client: Perdure, project: Project
 ) -> None:

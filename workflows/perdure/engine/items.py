@@ -13,7 +13,17 @@ import msgspec
 
 from perdure.engine.matching import Matching, match_name
 from perdure.engine.state import RunState, StepState
-from perdure.plan import MAPPED, Const, ItemsOf, ListArg, Plan, StepPlan, given_digest, own_digest
+from perdure.plan import (
+    MAPPED,
+    Const,
+    FromStep,
+    ItemsOf,
+    ListArg,
+    Plan,
+    StepPlan,
+    given_digest,
+    own_digest,
+)
 from perdure_storage.records import StepRecord, StoredValue
 
 
@@ -27,7 +37,9 @@ def match_by_items(
     *,
     keep_changed: bool,
 ) -> Matching:
-    """Let rows of another run hold for children of a map which have as constants what it consumed.
+    """Let rows of another run hold for children of a map that were given the same there.
+
+    Also where the items were the values of steps there and are constants here, or the other way.
 
     Args:
         run: the run.
@@ -38,50 +50,84 @@ def match_by_items(
         matching: what is known of them.
         keep_changed: rows hold whatever the code was.
     """
-    places = _places_of_values(run, root)
-    if not places:
-        return matching
-    consumed = {(row.name, row.own, row.inputs): row for row in rows if row.inputs}
+    places = _places_of_items(root)
+    consumed = {(row.name, row.own, row.inputs): row for row in rows} if places else {}
     codes = dict.fromkeys(row.code for row in consumed.values() if keep_changed)
     adopted = dict(matching.adopted)
-    for step in plan.steps:
-        if step.item is None or step.id in adopted or step.id in matching.kept:
+    for step in plan.steps if consumed else ():
+        here = run.steps[step.id]
+        is_settled = step.id in adopted or step.id in matching.kept
+        if step.item is None or is_settled or not all(run.steps[d].is_done for d in here.deps):
             continue
-        text, inputs = _text(step, constants, places)
-        options, given = plan.options[step.options], given_digest(text)
-        for code in (run.steps[step.id].code, *codes):
-            own = own_digest(code, options.outputs, options.catch, given)
-            row = consumed.get((match_name(step), own, inputs))
-            if row is not None:
-                adopted[step.id] = msgspec.structs.replace(row, inputs=())
-                break
+        digests = run.input_digests(here)
+        forms = _forms(step, constants, digests, places)
+        row = _find(plan, step, forms, (here.code, *codes), consumed)
+        if row is not None:
+            adopted[step.id] = msgspec.structs.replace(row, inputs=digests)
     return msgspec.structs.replace(matching, adopted=adopted)
 
 
-def _places_of_values(run: RunState, root: StepState) -> set[int]:
-    """Return which of the iterables are maps that have a value here, and no items."""
+def _find(
+    plan: Plan,
+    step: StepPlan,
+    forms: Iterable[_Form],
+    codes: Iterable[str],
+    consumed: Mapping[tuple[str, str, tuple[str, ...]], StepRecord],
+) -> StepRecord | None:
+    options, name = plan.options[step.options], match_name(step)
+    for text, inputs in forms:
+        given = given_digest(text)
+        for code in codes:
+            own = own_digest(code, options.outputs, options.catch, given)
+            if (row := consumed.get((name, own, inputs))) is not None:
+                return row
+    return None
+
+
+def _places_of_items(root: StepState) -> set[int]:
+    """Return which of the iterables are maps, of whose items one each is taken."""
     if not root.opens:
         return set()
     return {
         place
         for columns in root.plan.args[MAPPED : MAPPED + 1]
         for place, column in enumerate(columns.items if isinstance(columns, ListArg) else ())
-        if isinstance(column, ItemsOf) and run.steps[column.step].items is None
+        if isinstance(column, ItemsOf)
     }
 
 
-def _text(
-    step: StepPlan, constants: Mapping[int, StoredValue], places: Collection[int]
-) -> tuple[list[str], tuple[str, ...]]:
-    """Return what the arguments say with steps at these places, and the digests that are there."""
+_Form = tuple[list[str], tuple[str, ...]]
+"""What the arguments of a child say, and the digests of what it consumes."""
+
+
+def _forms(
+    step: StepPlan,
+    constants: Mapping[int, StoredValue],
+    digests: Iterable[str],
+    places: Collection[int],
+) -> list[_Form]:
+    """Return what the same call says with its items as values of steps, and as constants."""
+    consumed = iter(digests)
+    told: list[tuple[str, str, str]] = []
+    for name, arg in (
+        *((f"#{place}", arg) for place, arg in enumerate(step.args)),
+        *((f"{name}=", step.kwargs[name]) for name in sorted(step.kwargs)),
+    ):
+        if isinstance(arg, FromStep):
+            told.append((name, "step", next(consumed)))
+        elif isinstance(arg, Const):
+            told.append((name, "code" if arg.is_code else "", constants[arg.index].value_digest))
+        else:  # what it says is not known here: no row is found
+            told.append((name, "", ""))
+    return [_form(told, places, kind) for kind in ("step", "")]
+
+
+def _form(told: Iterable[tuple[str, str, str]], places: Collection[int], of_items: str) -> _Form:
     text: list[str] = []
     inputs: list[str] = []
-    named = [*((f"#{place}", arg) for place, arg in enumerate(step.args))]
-    named += [(f"{name}=", step.kwargs[name]) for name in sorted(step.kwargs)]
-    for place, (name, arg) in enumerate(named):
-        digest = "" if not isinstance(arg, Const) else constants[arg.index].value_digest
-        if place in places:
+    for place, (name, as_told, digest) in enumerate(told):
+        kind = of_items if place in places else as_told
+        text += (name, kind or digest)
+        if kind == "step":
             inputs.append(digest)
-        told = "code" if isinstance(arg, Const) and arg.is_code else digest
-        text += (name, "step" if place in places else told)
     return text, tuple(inputs)
