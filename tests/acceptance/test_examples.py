@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -89,3 +90,37 @@ def test_killed_pipeline_as_a_script_does_both_and_ends_well(tmp_path: Path) -> 
 
     assert "142913828922 (right)" in ended.stdout
     assert count(ended.stdout, "committed steps that ran twice") == 0
+
+
+# --- triggers ------------------------------------------------------------------------------------
+NIGHTLY = EXAMPLES / "triggers" / "nightly.py"
+
+
+def test_nightly_schedule_makes_its_runs_while_perdure_up_serves(perdure: Any) -> None:
+    serving = perdure.start("up", "--json", NIGHTLY, EVERY="1s")
+    perdure.wait_for_file("summaries", serving)
+    told = [json.loads(serving.stdout.readline()) for _ in range(2)]
+
+    runs: list[Any] = []
+    while len(runs) < 2:
+        assert serving.poll() is None
+        runs = json.loads(perdure("ls", "--status", "succeeded", "--json").out)
+    ticks = json.loads(perdure("schedule", "ticks", "nightly", "--json").out)
+
+    assert [each["event"] for each in told] == ["registered", "serving"]
+    assert {run["id"] for run in runs} <= {tick.get("run") for tick in ticks}
+    assert runs[0]["tags"] == {"team": "climate"}
+    assert next((perdure.folder / "summaries").iterdir()).read_text().endswith("degrees\n")
+
+
+def test_nightly_schedule_of_the_night_on_which_the_clocks_change(perdure: Any) -> None:
+    perdure("schedule", "register", NIGHTLY)
+
+    ended = perdure("schedule", "next", "nightly", "--at", "2026-03-28", "-n", "3", "--json")
+
+    times = [(each["local"][:16], each["utc"][:16]) for each in json.loads(ended.out)]
+    assert times == [
+        ("2026-03-28T02:00", "2026-03-28T01:00"),
+        ("2026-03-29T03:00", "2026-03-29T01:00"),
+        ("2026-03-30T02:00", "2026-03-30T00:00"),
+    ]
