@@ -90,6 +90,10 @@ SCRIPT = dedent(
         return total.bind(half.map(square.options(catch=True).map(items.bind(n))))
 
     @workflow
+    def strict(n: int = 6) -> int:
+        return total.bind(square.options(chunk=2).map(items.bind(n)))
+
+    @workflow
     def stages(xs: list[int]) -> list[object]:
         return half.map(square.map(xs))
 
@@ -240,6 +244,27 @@ def test_fork_of_a_run_that_failed_keeps_what_was_done_though_the_code_was_mende
     assert not {i for i in done if i in ("items", "square[0]", "square[4]", "square[0:2]")} & (
         project.ran("b")
     )
+
+
+@pytest.mark.parametrize("before", [[], ["good"]], ids=["alone", "from another run"])
+def test_run_that_succeeded_shows_nothing_of_what_the_failed_code_had_given(
+    client: Perdure, project: Project, before: list[str]
+) -> None:
+    project.edit(bad=())
+    for run_id in before:
+        project.run("strict", run_id)
+    project.edit()
+    with pytest.raises(RunFailed):
+        project.run("strict", "a", reuse=before[0] if before else None)
+    if before:
+        with pytest.raises(RunFailed):
+            client.resume("a").result()
+    project.edit(bad=())
+
+    run = client.resume("a", code="current")
+
+    assert run.result() == SUM
+    assert {step.status for step in run.steps()} == {"SUCCEEDED"}
 
 
 def test_item_that_was_redone_is_not_failed_in_a_later_fork(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -580,10 +580,12 @@ def _views(run: Run, client: Client) -> list[Step]:
         tries.setdefault(attempt.step_id, []).append(attempt)
     grown = newest_graphs(store.list_expansions(record.id))
     waits = {each.step_id: each for each in store.list_waits(record.id)}  # the newest of each
-    views = []
-    for root, graph, step in _in_order(run.plan, grown):
+    views: list[Step] = []
+    rows = {i: row for i, each in lives.items() for row in each if row.current}
+    gone = _leftovers(record, grown, rows)
+    for root, graph, step in _in_order(run.plan, grown, gone):
         ended = sorted(lives.get(step.id, []), key=lambda row: row.generation)
-        row = next((row for row in ended if row.current), None)
+        row = rows.get(step.id)
         own = tries.get(step.id, [])
         status = _step_status(record, row, own, waits=step.id in grown or step.id in waits)
         wait = waits.get(StepId(step.id))
@@ -591,14 +593,35 @@ def _views(run: Run, client: Client) -> list[Step]:
     return views
 
 
+def _leftovers(
+    record: RunRecord, grown: dict[str, list[Plan]], rows: Mapping[str, StepRecord]
+) -> set[str]:
+    """Return the steps of graphs that their steps' values are not from, as far as they never ended.
+
+    All of a graph has ended when the run succeeded, unless a failure in it was caught. What has
+    not is of a graph of earlier code: the step has its value without one, or from another run.
+    """
+    if record.status is not RunStatus.SUCCEEDED:
+        return set()
+    return {
+        step.id
+        for root, links in grown.items()
+        if root in rows and not rows[root].caught
+        for link in links
+        for step in link.steps
+        if step.id not in rows
+    }
+
+
 def _in_order(
-    plan: Plan, grown: dict[str, list[Plan]]
+    plan: Plan, grown: dict[str, list[Plan]], gone: Collection[str]
 ) -> Iterator[tuple[str | None, Plan, StepPlan]]:
     """Yield the steps of a plan, each followed by those of the graphs that it gave.
 
     With each comes who gave the graph that it is in, and that graph.
 
-    Of a chain of tail calls the links in the middle answer for nothing: they are left out.
+    What is ``gone`` is left out, with all below it. Of a chain of tail calls the links in the
+    middle answer for nothing: they are left out.
     """
     passed = {
         link.output.step
@@ -610,6 +633,8 @@ def _in_order(
     stack = [(None, plan, step) for step in reversed(plan.steps)]
     while stack:
         root, graph, step = stack.pop()
+        if step.id in gone:
+            continue
         if step.id not in passed:
             yield root, graph, step
         stack += [
