@@ -11,6 +11,7 @@ from tests.acceptance import branching_steps as steps
 from tests.acceptance.growing_steps import ran
 
 import perdure
+from perdure import task
 from perdure.client import Perdure, open_store
 from perdure.errors import DefinitionError, LoopLimit, RunFailed
 from perdure_storage.lifecycle import RunStatus, StepStatus
@@ -164,6 +165,26 @@ def test_key_that_is_no_case_fails_with_the_cases(inline: Perdure) -> None:
 
     with pytest.raises(RunFailed, match=r"no case 'reed'; did you mean 'red'\? \(cases: 'red',"):
         inline.run(perdure.switch(key, {"red": 1, "blue": 2}))
+
+
+@task
+def checked() -> bool:
+    raise ValueError("out of reach")
+
+
+def test_caught_failure_decides_nothing(inline: Perdure) -> None:
+    failure = checked.options(catch=True).bind()
+
+    for chosen in (perdure.when(failure, "paid", "held"), perdure.switch(failure, {1: 2}, 3)):
+        with pytest.raises(RunFailed, match=r"isinstance\(x, perdure\.Failure\)"):
+            inline.run(chosen)
+
+
+def test_branch_that_nobody_would_call_is_refused() -> None:
+    with pytest.raises(DefinitionError, match=r"'then'.*checked\.bind\("):
+        perdure.when(True, checked)
+    with pytest.raises(DefinitionError, match=r"'1'.*write @task above it"):
+        perdure.switch(1, {1: lambda: 3})
 
 
 def test_decision_stands_when_the_run_is_resumed(inline: Perdure, tmp_path: Path) -> None:

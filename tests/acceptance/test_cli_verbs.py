@@ -137,7 +137,7 @@ GOOD = {
 BAD = {
     "run": Case("run nowhere.py", "there is no file nowhere.py", 2),
     "resume": Case("resume nowhere", "no run 'nowhere'", 2),
-    "rerun": Case("rerun one --input kk=4", "did you mean '--k'", 2),
+    "rerun": Case("rerun one --input kk=4", "no parameter 'kk'; did you mean 'k'", 2),
     "fork": Case("fork one --from dobule", "did you mean 'double'", 2),
     "spin": Case("spin one dobule", "did you mean 'double'", 2),
     "explain": Case("explain one --verb frok", "did you mean 'fork'", 2),
@@ -167,7 +167,7 @@ BAD = {
     "cancel": Case("cancel one", "SUCCEEDED", 2),
     "pause": Case("pause one", "SUCCEEDED", 2),
     "signal": Case("signal one go", "SUCCEEDED", 2),
-    "emit": Case("emit landed --match n", "--match NAME=VALUE", 2),
+    "emit": Case("emit landed --payload text", "--payload '\"text\"'", 2),
     "delete": Case("delete one", "--yes", 2),
     "gc": Case("gc --keep yesterday", "yesterday", 2),
     "db upgrade": Case("db upgrade --check --sql", "choose one", 2),

@@ -269,6 +269,8 @@ def test_fork_refuses_a_change_when_told_to(client: Perdure, project: Project) -
         ({"overrides": {"nobody": 1}}, "no such step"),
         ({"overrides": {"mean": 1.0}, "force": "mean"}, "not both"),
         ({"overrides": {"ends": 3}}, "outputs=2"),
+        ({"force": 3}, "force=3: write a step's name"),
+        ({"overrides": [1]}, "write values by step"),
         ({"on_change": "resue"}, "did you mean 'reuse'"),
         ({"new_id": " x"}, "run id"),
     ],

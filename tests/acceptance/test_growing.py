@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.acceptance import growing_steps as steps
 
 import perdure
-from perdure import workflow
+from perdure import task, workflow
 from perdure.cli.details import view_detail
 from perdure.cli.views import group_steps, view_step
 from perdure.client import Perdure, open_store
@@ -49,6 +50,32 @@ def test_steps_of_a_map_are_named_by_their_place(inline: Perdure) -> None:
     inline.run(steps.scale.map(steps.numbers.bind(3)), run_id="m")
 
     assert ids(inline, "m") == ["numbers", "scale", "scale[0]", "scale[1]", "scale[2]", "scale~1"]
+
+
+@task
+def two_calls() -> Any:
+    return [steps.numbers.bind(1), steps.numbers.bind(2)]
+
+
+def test_list_of_nodes_is_no_result_and_says_what_is(inline: Perdure) -> None:
+    with pytest.raises(RunFailed, match=r"nodes inside.*gather\.bind"):
+        inline.run(two_calls.bind())
+
+
+def no_key(item: int) -> str:
+    return item.name  # type: ignore[attr-defined, no-any-return]
+
+
+def test_key_that_raises_is_blamed_and_perdure_is_not(inline: Perdure) -> None:
+    run = inline.start(steps.scale.options(key=no_key).map([1, 2]))
+
+    with pytest.raises(RunFailed):
+        run.result()
+
+    error = run["scale"].error
+    assert error is not None
+    assert "in key=, which was asked what the child of item 0 is called" in error.traceback
+    assert "mapping.py" not in error.traceback
 
 
 def test_steps_of_a_map_are_summed_up_by_their_ids(inline: Perdure) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.acceptance import waiting_steps as steps
@@ -100,7 +101,7 @@ def test_signal_to_no_run_or_one_that_is_over_is_refused(inline: Perdure) -> Non
     run = inline.start(steps.approval, timeout=0.0)
     assert run.result() == "False"
 
-    with pytest.raises(RunConflict, match="SUCCEEDED"):
+    with pytest.raises(RunConflict, match=r"SUCCEEDED already\. .*perdure show"):
         run.signal("approve", True)
     with pytest.raises(RunNotFound):
         inline.signal("nobody", "approve", True)
@@ -328,6 +329,42 @@ def test_waits_are_refused_that_make_no_sense(verb: str) -> None:
         getattr(perdure, verb)("")
     with pytest.raises(DefinitionError, match="give both"):
         perdure.wait_signal("x", default=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"name": 3}, "3 is no name"),
+        ({"schema": 3}, "schema=3 is no type"),
+        ({"schema": int, "timeout": 1, "default": "text"}, "default=: expected int"),
+    ],
+)
+def test_options_of_a_wait_are_refused_that_fit_nothing(options: dict[str, Any], said: str) -> None:
+    import perdure
+
+    with pytest.raises(DefinitionError, match=said):
+        perdure.wait_signal(**{"name": "x", **options})
+    with pytest.raises(DefinitionError, match=said):
+        perdure.wait_event(**{"name": "x", **options})
+
+
+def test_match_that_is_no_dict_is_refused(inline: Perdure) -> None:
+    import perdure
+
+    with pytest.raises(DefinitionError, match="write a dict"):
+        perdure.wait_event("x", match="y")  # type: ignore[arg-type]
+    with pytest.raises(DefinitionError, match="write a dict"):
+        inline.emit("x", match=3)  # type: ignore[arg-type]
+
+
+def test_signal_to_a_run_that_failed_says_how_it_can_be_answered_yet(inline: Perdure) -> None:
+    run = inline.start(steps.failing)
+    with pytest.raises(RunFailed) as failed:
+        run.result()
+
+    with pytest.raises(RunConflict, match=r"perdure resume .*, and signal it while it waits"):
+        run.signal("never", True)
+    assert "waits.py" not in str(failed.value)
 
 
 def test_waits_are_executed_without_a_run_as_far_as_that_goes() -> None:

@@ -7,10 +7,11 @@ there. Steps that only other branches need are skipped.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar, cast, overload
 
-from perdure.errors import DefinitionError, LoopLimit, did_you_mean
+from perdure.errors import DefinitionError, Failure, LoopLimit, did_you_mean
 from perdure.graph.arguments import freeze, leaves
 from perdure.graph.node import Alias, Call, Mention, Node, TaskSpec, path_of, source_of
 from perdure.plan import StepOptions
@@ -31,7 +32,8 @@ def when(cond: Any, then: Any, otherwise: Any = None) -> Any:
     Only the chosen branch runs. What only the other one needs is SKIPPED, with the reason.
 
     Args:
-        cond: a node, a parameter or a value; its truth is taken as Python takes it.
+        cond: a node, a parameter or a value; its truth is taken as Python takes it. A ``Failure``
+            is neither true nor false: the step fails.
         then: a node, a value, or a container with nodes inside.
         otherwise: the same.
     """
@@ -67,11 +69,13 @@ def switch(key: Any, cases: Any, default: Any = None) -> Any:
 
 @task(cpus=0)
 def _which(cond: Any) -> int:
+    _refuse_failure(cond, "when: the condition")
     return 0 if cond else 1
 
 
 @task(cpus=0)
 def _case(key: Any, cases: list[Any], has_default: bool) -> int:
+    _refuse_failure(key, "switch: the key")
     if key in cases:
         return cases.index(key)
     if has_default:
@@ -79,6 +83,16 @@ def _case(key: Any, cases: list[Any], has_default: bool) -> int:
     names = ", ".join(map(repr, cases))
     near = did_you_mean(str(key), [str(case) for case in cases])
     raise ValueError(f"switch: there is no case {key!r}{near} (cases: {names}) and no default=")
+
+
+def _refuse_failure(value: Any, what: str) -> None:
+    """Refuse a caught failure: Python takes it for true, so a failed check would be an approval."""
+    if isinstance(value, Failure):
+        raise DefinitionError(
+            f"{what} is a caught failure, {value.type} of step {value.step_id}, which decides "
+            "nothing: say in a task what it means, `return not isinstance(x, "
+            "perdure.Failure) and x`, and take the value of that"
+        )
 
 
 @task(name="branch", cpus=0)
@@ -97,7 +111,22 @@ def _select(name: str, choice: Any, branches: Mapping[str, Any]) -> Any:
         function=_selected, name=name, options=StepOptions(cpus=0.0), branches=tuple(branches)
     )
     select: Task[..., Any] = Task(_selected, spec)
+    for label, branch in branches.items():
+        _refuse_function(branch, f"{name}: the branch {label!r}")
     return select.bind(choice, *(_as_step(branch) for branch in branches.values()))
+
+
+def _refuse_function(branch: Any, what: str) -> None:
+    """Refuse a branch that nobody would ever call."""
+    if type(branch) is Node or not (inspect.isroutine(branch) or hasattr(branch, "bind")):
+        return
+    called = getattr(branch, "__name__", "f")
+    if hasattr(branch, "bind"):
+        raise DefinitionError(f"{what} is {called} itself, no call of it: write {called}.bind(...)")
+    raise DefinitionError(
+        f"{what} is the function {called}, which nobody would call: write @task above it, and "
+        f"{called}.bind(...) here"
+    )
 
 
 def _as_step(branch: Any) -> Any:

@@ -15,7 +15,7 @@ from perdure.arguments import ArgumentWriter, Constants, encode
 from perdure.bundle import make_bundle
 from perdure.errors import DefinitionError, NotSerializable, did_you_mean
 from perdure.fingerprint import CodeDigest, code_digest, plain_digest, version_digest
-from perdure.graph.dag import Dag, Step, make_dag
+from perdure.graph.dag import Dag, Step, make_dag, place_of
 from perdure.graph.node import Node, TaskSpec, describe
 from perdure.plan import (
     Arg,
@@ -243,7 +243,7 @@ class _Compiler:
         args: list[Arg] = []
         for index, template in enumerate(step.call.args):
             text.append(f"#{index}")
-            args.append(self._writer.write(template, f"{where}(#{index})", text))
+            args.append(self._writer.write(template, place_of(step, index), text))
         kwargs: dict[str, Arg] = {}
         for name in sorted(step.call.kwargs):
             text.append(f"{name}=")

@@ -149,7 +149,11 @@ def derive_fork(
         raise DefinitionError(f"on_change={on_change!r}{known_names(str(on_change), _ON_CHANGE)}")
     values = values or runtime.values
     source = _Source(runtime, run_id, f"perdure.fork({run_id!r})", inputs, dag, values)
-    names = (force,) if isinstance(force, str) else tuple(force)
+    names = _names_of(force)
+    if overrides is not None and not isinstance(overrides, Mapping):
+        raise DefinitionError(
+            f"overrides={overrides!r:.80}: write values by step, overrides={{'load': [1, 2]}}"
+        )
     named = [name for name in names if name != FAILED]
     start = (from_step,) if from_step is not None else ()
     grown = source.grown
@@ -174,6 +178,18 @@ def derive_fork(
     record = msgspec.structs.replace(record, policy=policy, reuse_from=run_id)
     note = f"run {record.id} takes over from {run_id}: {source.summary(plan)}{source.said}"
     return Derived(record=record, plan=plan, note=note)
+
+
+def _names_of(force: Any) -> tuple[str, ...]:
+    if isinstance(force, str):
+        return (force,)
+    if isinstance(force, Iterable):
+        names = tuple(force)
+        if all(isinstance(name, str) for name in names):
+            return names
+    raise DefinitionError(
+        f"force={force!r:.80}: write a step's name, force='load', or a list of names"
+    )
 
 
 def _refuse_both(terms: Takeover, given: Mapping[str, StoredValue]) -> None:

@@ -23,7 +23,7 @@ from perdure.compile import prepare
 from perdure.errors import DefinitionError, Failure, SecretMissing
 from perdure.fingerprint import plain_digest
 from perdure.graph.arguments import Entries, Fields, Items, leaves, nodes_in, resolve
-from perdure.graph.dag import Dag, Step
+from perdure.graph.dag import Dag, Step, place_of
 from perdure.graph.growth import answer_id, first_answer_id
 from perdure.graph.node import (
     Call,
@@ -43,7 +43,7 @@ from perdure.reference import StepRef
 from perdure.secret import SecretRef
 from perdure.templates import build_object
 from perdure.worker.context import Context, StopSignal, running
-from perdure.worker.growth import graph_of, is_graph
+from perdure.worker.growth import graph_of, is_graph, refuse_nodes_inside
 from perdure.worker.secrets import resolve_secret
 from perdure.worker.tracebacks import traceback_text
 from perdure_storage.codecs import Codecs
@@ -52,6 +52,7 @@ from perdure_storage.shapes import readable, shown_name
 _SEQUENCES: dict[str, Callable[[Any], Any]] = {
     "list": list, "tuple": tuple, "set": set, "frozenset": frozenset,
 }  # fmt: skip
+_CONTAINERS = (list, tuple, dict, set, frozenset)
 _ATOMS = (type(None), bool, int, float, complex, str, bytes)
 
 
@@ -72,6 +73,11 @@ def execute(dag: Dag, inputs: Mapping[str, Any]) -> Any:
     except Exception as error:
         if step_id := _blamed(error)[0]:
             error.add_note(f"in step {step_id}")
+        if isinstance(error, RecursionError):
+            error.add_note(
+                "a graph below a graph is a call within a call where it is executed without a run; "
+                "durably, `.run(...)`, their depth costs no stack"
+            )
         raise
 
 
@@ -218,7 +224,7 @@ class _Execution:
 
     def _attempt(self, step: Step) -> Any:
         call = step.call
-        args = [self._build(each, f"{step.id}.bind(#{i})") for i, each in enumerate(call.args)]
+        args = [self._build(each, place_of(step, i)) for i, each in enumerate(call.args)]
         kwargs = {
             name: self._build(each, f"{step.id}.bind({name})") for name, each in call.kwargs.items()
         }
@@ -331,12 +337,14 @@ def call_here(spec: TaskSpec, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     if spec.function is expand:  # here one item is called after the other anyway
         args = [unchunked(args[0]), *args[1:]]
     result = spec.function(*args, **kwargs)
-    if asyncio.iscoroutine(result):
+    if isinstance(result, Coroutine):  # asyncio takes a generator for one
         result = _finish(result)
     if isinstance(result, Pause):
         return _waited(result)
     if not is_graph(result):
         _check_result(result, spec.options.outputs)
+        if isinstance(result, _CONTAINERS):
+            refuse_nodes_inside(result)
     return result
 
 

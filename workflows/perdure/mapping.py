@@ -179,7 +179,11 @@ def _label(key: Callable[..., object], index: int, items: tuple[Any, ...]) -> st
     refs = [item for item in items if isinstance(item, StepRef)]
     if refs:  # the item is not there yet: it is called as the one that it is made from
         return label_of(refs[0].step_id) or str(index)
-    return safe_label(key(*items))
+    try:
+        return safe_label(key(*items))
+    except Exception as error:
+        error.add_note(f"in key=, which was asked what the child of item {index} is called")
+        raise
 
 
 def _items(values: Any, where: str) -> list[Any]:

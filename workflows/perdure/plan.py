@@ -290,10 +290,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def placed(step: StepPlan, functions: Mapping[str, Function]) -> str:
-    """Return how messages call a step, with its function's place: ``step fit (flow.py:9)``."""
+    """Return how messages call a step, with its function's place: ``step fit (flow.py:9)``.
+
+    Of a wait, a choice or another of perdure's own there is none that the user could look at.
+    """
     function = functions.get(step.function)
-    place = f" ({function.file}:{function.line})" if function is not None and function.file else ""
-    return f"step {step.id}{place}"
+    if function is None or not function.file or function.module.startswith("perdure."):
+        return f"step {step.id}"
+    return f"step {step.id} ({function.file}:{function.line})"
 
 
 def given_digest(text: list[str]) -> str:

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from perdure.conform import check_value
-from perdure.errors import DefinitionError
+from perdure.errors import DefinitionError, RunConflict
 from perdure.plan import Arg, Const, FromInput, Plan, StepPlan, decode_plan, recorded_plan
+from perdure.remedies import shell_of
 from perdure.runtime import Runtime
-from perdure.waits import type_of
-from perdure_storage.records import MessageRecord, RunId, StoredValue
+from perdure.waits import match_of, type_of
+from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus
+from perdure_storage.records import MessageRecord, RunId, RunRecord, StoredValue
 from perdure_storage.shapes import readable
 
 Fit = Callable[[Any, Any, str], Any]
@@ -51,6 +53,7 @@ def send_signal(
     """
     _require_name(name)
     record = runtime.store.get_run(RunId(run_id))
+    _refuse_ended(runtime, record)
     for schema in _schemas(runtime, record.id, name):
         value = fit(value, schema, f"signal {name!r}")
     return _send(runtime, record.id, name, value, {}, dedup_key)
@@ -77,19 +80,24 @@ def send_event(
         The message, or None if one of this key was sent before.
     """
     _require_name(name)
-    said: dict[Any, Any] = dict(match or {})
-    for key, value in said.items():
-        if not isinstance(key, str) or not isinstance(value, str | int | float | bool | None):
-            raise DefinitionError(
-                f"match={{{key!r}: {value!r:.80}}}: keys are texts, values texts, numbers, "
-                "booleans or None"
-            )
+    said = match_of(match)
     return _send(runtime, None, name, payload, said, dedup_key)
 
 
 def is_waited_for(runtime: Runtime, run_id: RunId, name: str) -> bool:
     """Say whether a step of the run waits for signals of this name, now or later on."""
     return next(_waits(runtime, run_id, name), None) is not None
+
+
+def _refuse_ended(runtime: Runtime, record: RunRecord) -> None:
+    """Refuse a signal to a run that is over, with what can be done: a wait may be answered yet."""
+    if record.status not in RUN_TERMINAL:
+        return
+    shell = shell_of(runtime.settings)
+    doing = f"Open it again with `{shell.resume(record.id)}`, and signal it while it waits"
+    if record.status is RunStatus.SUCCEEDED:
+        doing = f"What it came to says `{shell.command('show', record.id)}`"
+    raise RunConflict(f"cannot signal run {record.id!r}: it is {record.status} already. {doing}")
 
 
 def _require_name(name: Any) -> None:

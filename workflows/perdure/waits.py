@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, overload
 
+from perdure.conform import check_value
 from perdure.errors import DefinitionError
+from perdure.graph.arguments import holds_node
 from perdure.graph.node import Mention, Node
 from perdure.pausing import NO_DEFAULT, Pause
 from perdure.reference import StepRef
@@ -84,11 +86,12 @@ def wait_signal(
         name: of the signal.
         schema: a type that the value is checked against when it is sent: ``bool``, ``list[int]``.
         timeout: how long it waits from when it begins; None: for ever.
-        default: its value if the time is over; without it that is a failure, ``WaitTimeout``.
+        default: its value if the time is over, of the schema's type or None; without it that is a
+            failure, ``WaitTimeout``.
         catch: give that failure as a ``Failure`` in place of failing the run.
         after: nodes that must end before it begins.
     """
-    options = _checked(name, timeout, schema, default)
+    options = _checked("wait_signal", name, timeout, schema, default)
     return _wait_signal.options(after=after, catch=catch).bind(name, **options)
 
 
@@ -116,8 +119,9 @@ def wait_event(
         catch: give that failure as a ``Failure`` in place of failing the run.
         after: nodes that must end before it begins.
     """
-    options = _checked(name, timeout, schema, default)
-    return _wait_event.options(after=after, catch=catch).bind(name, dict(match or {}), **options)
+    options = _checked("wait_event", name, timeout, schema, default)
+    said = match_of(match)
+    return _wait_event.options(after=after, catch=catch).bind(name, said, **options)
 
 
 def wait(
@@ -196,19 +200,57 @@ def _meant(target: Any, of: StepRef | None, index: int) -> StepRef:
     return StepRef(of.step_id, (*of.path, index))
 
 
-def _checked(name: Any, timeout: Any, schema: Any, default: Any) -> dict[str, Any]:
-    if isinstance(name, str) and not name:
-        raise DefinitionError("a signal or an event needs a name: wait_signal('approve')")
+def match_of(match: Any) -> dict[str, Any]:
+    """Return ``match=`` as a dict.
+
+    Raises:
+        DefinitionError: it is no mapping of texts to scalars (or nodes).
+    """
+    if match is not None and not isinstance(match, Mapping):
+        raise DefinitionError(f"match={match!r:.80}: write a dict, match={{'file': 'a.csv'}}")
+    said: dict[Any, Any] = dict(match or {})
+    for key, value in said.items():
+        if not isinstance(key, str) or not isinstance(value, _MATCHED):
+            raise DefinitionError(
+                f"match={{{key!r}: {value!r:.80}}}: keys are texts, values texts, numbers, "
+                "booleans or None"
+            )
+    return said
+
+
+_MATCHED = (str, int, float, bool, type(None), Node)
+
+
+def _checked(verb: str, name: Any, timeout: Any, schema: Any, default: Any) -> dict[str, Any]:
+    if not isinstance(name, Node):
+        _check_name(name, verb)
     if timeout is not None and not isinstance(timeout, Node):
         parse_duration(timeout, what="timeout")
     if timeout is None and default not in (NO_DEFAULT, ...):
         raise DefinitionError("default= is the value when timeout= is over: give both")
     given = {"timeout": timeout} if timeout is not None else {}
     if schema is not None:
+        if not _is_type(schema):
+            raise DefinitionError(
+                f"{verb}: schema={schema!r:.80} is no type: write schema=bool, or schema=list[int]"
+            )
         given["schema"] = form_of(schema)
+        if default not in (NO_DEFAULT, ..., None) and not holds_node(default):
+            check_value(default, schema, f"{verb}: default=")
     if default is not NO_DEFAULT and default is not ...:
         given["default"] = default
     return given
+
+
+def _check_name(name: Any, verb: str) -> None:
+    if not isinstance(name, str) or not name:
+        raise DefinitionError(f"{verb}: {name!r:.80} is no name, a text: {verb}('approve')")
+
+
+def _is_type(schema: Any) -> bool:
+    """Say whether annotations may be written like this."""
+    is_special = type(schema).__module__ in ("typing", "typing_extensions")
+    return isinstance(schema, type) or get_origin(schema) is not None or is_special
 
 
 @task(name="sleep", cpus=0, volatile=True)
@@ -221,6 +263,7 @@ def _sleep(duration: Any) -> Any:
 def _wait_signal(
     name: str, timeout: Any = None, schema: Any = None, default: Any = NO_DEFAULT
 ) -> Any:
+    _check_name(name, "wait_signal")
     return Pause(kind="signal", name=name, timeout_s=_seconds(timeout), default=default)
 
 
@@ -232,6 +275,7 @@ def _wait_event(
     schema: Any = None,
     default: Any = NO_DEFAULT,
 ) -> Any:
+    _check_name(name, "wait_event")
     seconds = _seconds(timeout)
     return Pause(kind="event", name=name, match=match, timeout_s=seconds, default=default)
 

@@ -6,7 +6,17 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    NoReturn,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    cast,
+    overload,
+)
 
 from perdure import session
 from perdure.errors import DefinitionError, did_you_mean
@@ -154,6 +164,17 @@ class Workflow(Generic[P, R]):
             unpacks=unpacks,
         )
         return cast(R, Node(alias))
+
+    def map(self, /, *iterables: Any, **constants: Any) -> NoReturn:
+        """Refuse: a workflow is inlined where it is bound, so a task has to be mapped.
+
+        Raises:
+            DefinitionError: always; it says how a workflow is run for each item.
+        """
+        raise DefinitionError(
+            f"{self._name}.map: only tasks are mapped. Write a task that returns the workflow, "
+            f"`@task def each(item): return {self._name}.bind(item)`, and `each.map(...)`"
+        )
 
     def run(self, /, *args: Any, **kwargs: Any) -> R:
         """Run durably in this process and return the result.

@@ -252,3 +252,31 @@ def test_what_is_no_graph_is_refused() -> None:
             execute(wrong)
     with pytest.raises(NodeUse):
         execute([numbers.bind() + [1]])  # noqa: RUF005
+
+
+@task
+def pair(kind: str) -> Any:
+    one = numbers.bind()
+    return {"list": [one, 1], "dict": {"a": [one]}}[kind]
+
+
+@pytest.mark.parametrize("kind", ["list", "dict"])
+def test_nodes_in_a_container_are_no_result(kind: str) -> None:
+    with pytest.raises(DefinitionError, match=r"nodes inside.*gather\.bind"):
+        execute(pair.bind(kind))
+
+
+def test_a_graph_that_is_too_deep_here_is_said_to_run_durably() -> None:
+    @task
+    def deep(n: int) -> int:
+        return drain.bind([deep.bind(n - 1)]) if n else 0
+
+    with pytest.raises(RecursionError) as caught:
+        execute(deep.bind(1_000))
+
+    assert any("durably" in note for note in caught.value.__notes__)
+
+
+def test_an_item_that_cannot_be_stored_is_named_as_it_was_written() -> None:
+    with pytest.raises(NotSerializable, match=r"drain\.map\(\*iterables\)\[0\]\[0\]"):
+        execute(drain.map([(each for each in "ab")]))

@@ -167,6 +167,11 @@ def test_running_a_workflow_in_a_traced_body_says_what_to_write() -> None:
         w.dag()
 
 
+def test_mapping_a_workflow_says_what_to_write() -> None:
+    with pytest.raises(DefinitionError, match=r"return grow\.bind\(item\)"):
+        grow.map([1, 2])
+
+
 def test_a_sub_workflow_checks_constants_against_its_schema() -> None:
     with pytest.raises(DefinitionError, match="parameter 'x': expected int, got str"):
         grow.bind("1")  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -138,8 +139,8 @@ def emit(
         if not (key and equals):
             raise UsageError(f"--match {key!r} says nothing", "write --match NAME=VALUE")
     said = {key: _parsed(text) for key, _, text in pairs}
+    given = None if payload is None else _payload(payload)
     with open_existing(store) as perdure:
-        given = None if payload is None else _parsed(payload)
         sent = perdure.emit(name, given, match=said, dedup_key=dedup_key)
     if as_json:
         print(to_json({"name": name, "sent": sent}))
@@ -148,6 +149,17 @@ def emit(
     else:
         say(f"an event {name!r} with key {dedup_key!r} was sent before; not again")
     return ExitCode.OK
+
+
+def _payload(text: str) -> object:
+    """Return what JSON says. Raises UsageError for anything else: everybody would get a text."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UsageError(
+            f"--payload {text}: it is no JSON ({error})",
+            f"text is written in quotes: --payload '{json.dumps(text)}'",
+        ) from None
 
 
 def _parsed(text: str) -> object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import pprint
+import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +22,7 @@ from perdure.cli.session import (
     WorkersOption,
     session_of,
 )
+from perdure.errors import did_you_mean
 from perdure_storage.shapes import readable
 
 if TYPE_CHECKING:
@@ -181,9 +183,23 @@ def options_of(
         from perdure.current_code import find_definition
 
         definition = find_definition(run.record, None, f"perdure.{wanted}({run.id!r})")
+        refuse_unknown(definition, inputs)
         given["dag"] = definition
         given["inputs"] = read_inputs(definition, input_words(inputs))
     return given
+
+
+def refuse_unknown(workflow: Any, inputs: Sequence[str]) -> None:
+    """Raise UsageError if an ``--input`` names no parameter of the workflow."""
+    known = [field.name for field in workflow.schema.fields]
+    for text in inputs:
+        name = re.split("[.=]", text, maxsplit=1)[0]
+        if name and name.replace("-", "_") not in known:
+            raise UsageError(
+                f"--input {text}: {workflow.name} has no parameter {name!r}"
+                f"{did_you_mean(name, known)}",
+                f"its parameters: {', '.join(known) or 'none'}",
+            )
 
 
 def input_words(inputs: Sequence[str]) -> list[str]:

@@ -109,6 +109,12 @@ def freeze(value: Any, where: str, found: list[Node]) -> Any:
     return _rebuild(value, where, found, 0) if held else value
 
 
+def holds_node(value: Any) -> bool:
+    """Say whether a node is inside a value, as far as that can be seen."""
+    held, hidden = _scan(value)
+    return hidden or held
+
+
 def _accept(node: Node, where: str, found: list[Node]) -> Node:
     if isinstance(source_of(node), Inputs) and not path_of(node):
         raise DefinitionError(

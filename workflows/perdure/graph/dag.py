@@ -55,6 +55,17 @@ class Step:
     width: int = 0
 
 
+def place_of(step: Step, index: int) -> str:
+    """Return how messages call an argument of a step, as the user wrote it: ``load.bind(#0)``."""
+    if step.call.spec.maps and index >= _OF_MAP:
+        return f"{step.id}.map({'*iterables' if index == _OF_MAP else '**constants'})"
+    return f"{step.id}.bind(#{index})"
+
+
+_OF_MAP = 2
+"""Where the iterables are among the arguments of the step of a map; after them its constants."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dag:
     """A graph of steps, ready to be compiled, rendered or executed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any
 
 from perdure.worker.secrets import Redactor
@@ -102,9 +103,22 @@ def _traceback(error: BaseException, skip: int) -> str:
         frames = error.__traceback__
         for _ in range(skip):
             frames = frames.tb_next if frames is not None else None
-        return traceback_text(error, frames)
+        return traceback_text(error, _from_the_users_on(frames))
     except Exception as second:  # noqa: BLE001 - formatting calls the user's __str__ and __repr__
         return f"<the traceback could not be written: {type(second).__name__}>\n"
+
+
+def _from_the_users_on(frames: TracebackType | None) -> TracebackType | None:
+    """Leave out perdure's frames at the head: between the call of a map and the user's ``key=``.
+
+    If there are no others they stay.
+    """
+    from perdure.sources import is_perdures_own
+
+    first = frames
+    while first is not None and is_perdures_own(first.tb_frame.f_globals.get("__name__", "")):
+        first = first.tb_next
+    return first or frames
 
 
 def _pickled(error: BaseException, pickle: Callable[[Any], bytes] | None) -> bytes | None:

@@ -10,10 +10,12 @@ from perdure.chunks import FailedItem, PartlyFailed, item_id
 from perdure.compile import compile_growth, plan_record
 from perdure.errors import DefinitionError
 from perdure.getting import collect, join
+from perdure.graph.arguments import holds_node
 from perdure.graph.dag import Dag, make_dag
 from perdure.graph.growth import Place, answer_id, child_id, place_below
 from perdure.graph.node import Call, Node, path_of, source_of
 from perdure.mapping import Children
+from perdure_storage.shapes import shown_name
 from perdure_storage.values import Values
 
 Given = Node | Children | PartlyFailed
@@ -23,6 +25,21 @@ Given = Node | Children | PartlyFailed
 def is_graph(returned: Any) -> bool:
     """Say whether what a function returned stands for calls that are to be made."""
     return isinstance(returned, Given)
+
+
+def refuse_nodes_inside(returned: Any) -> None:
+    """Refuse a value with nodes in it: a step is one value, or one node that stands for it.
+
+    Raises:
+        DefinitionError: there is one, in a list, a dict or whatever else.
+    """
+    if holds_node(returned):
+        raise DefinitionError(
+            f"the function returned a {shown_name(type(returned))} with nodes inside, but a task "
+            "returns a value or one node. Return a node of a task that takes them, "
+            "`gather.bind([one.bind(1), one.bind(2)])` with `@task def gather(values): return "
+            "values`, or a map, `one.map([1, 2])`"
+        )
 
 
 def graph_of(returned: Given, step_id: str, names: str, answer: str) -> Dag:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from perdure.calls import FirstTry, Growth, Outcome, StepCall, Wait
-from perdure.errors import StepTimeout
+from perdure.errors import DefinitionError, StepTimeout
 from perdure.plan import path_text, project
 from perdure.worker.arguments import Arguments
 from perdure.worker.context import Context, StopSignal, running
@@ -260,6 +260,7 @@ class Attempt:
         except (ValueUnavailable, StoreUnavailable) as error:
             raise Refusal(Cause.INPUT_UNAVAILABLE, error) from error
         except NotSerializable as error:
+            _refuse_nodes_inside(result)
             raise _user_refusal(_with_remedy(error)) from error
         except StoreError as error:
             raise Refusal(Cause.SETUP_ERROR, error) from error
@@ -336,6 +337,18 @@ class Attempt:
             redactor=self.scope.redactor,
             note=note,
         )
+
+
+def _refuse_nodes_inside(result: Any) -> None:
+    """Say of a value that cannot be stored that this is for the nodes in it, if it is."""
+    if "perdure.graph.node" not in sys.modules:
+        return
+    from perdure.worker.growth import refuse_nodes_inside
+
+    try:
+        refuse_nodes_inside(result)
+    except DefinitionError as error:
+        raise _user_refusal(error) from None
 
 
 def _with_remedy(error: NotSerializable) -> NotSerializable:
