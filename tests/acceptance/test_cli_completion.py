@@ -11,7 +11,7 @@ from perdure.cli.completion import CHOICES
 from perdure.submission import _CHOICES
 
 STEPS = """
-from perdure import task, workflow
+from perdure import Schedule, task, workflow
 
 @task
 def load() -> int:
@@ -24,6 +24,8 @@ def length(n: int) -> int:
 @workflow
 def lengths() -> int:
     return length.bind(load.bind())
+
+nightly = Schedule("nightly", lengths, cron="@daily")
 """
 
 
@@ -34,6 +36,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory, command_line_in: Any) -> Any:
     command_line.write("steps.py", STEPS)
     for run_id in ("alpha", "beta"):
         assert command_line("run", "--id", run_id, "steps.py").code == 0
+    assert command_line("schedule", "register", "steps.py").code == 0
     return command_line
 
 
@@ -63,6 +66,8 @@ def complete(command_line: Any, words: str, **environment: str) -> list[str]:
         ("ls --status fa", ["failed"]),
         ("ls --status FA", ["FAILED"]),
         ("ls --workflow le", ["lengths"]),
+        ("schedule show ni", ["nightly"]),
+        ("schedule backfill nightly --reprocess f", ["failed"]),
     ],
 )
 def test_words_are_completed_from_the_store(seen: Any, words: str, offered: list[str]) -> None:

@@ -37,7 +37,7 @@ class Schedule:
         cron: five fields with their POSIX meaning, ``"0 2 * * mon-fri"``, or ``"@daily"``.
         interval: time between two ticks: seconds, a ``timedelta``, ``"90m"``; counted from
             ``start``, else from 1970.
-        calendar: days that a rule names.
+        calendar: days that a rule names, ``"last business day at 18:00"``, ``"2nd tue at 09:30"``.
         at: one instant or several.
         trigger: one of APScheduler 3, in place of all of the above, ``start`` and ``end``.
         tz: the time zone in which all of them are read, an IANA name.
@@ -70,7 +70,7 @@ class Schedule:
         *,
         cron: str | None = None,
         interval: Duration | None = None,
-        calendar: Calendar | None = None,
+        calendar: Calendar | str | None = None,
         at: Instant | Iterable[Instant] | None = None,
         trigger: Any = None,
         tz: str = "UTC",
