@@ -14,7 +14,7 @@ from perdure import task, workflow
 from perdure.cli.details import view_detail
 from perdure.cli.views import group_steps, view_step
 from perdure.client import Perdure, open_store
-from perdure.errors import DefinitionError, RunFailed
+from perdure.errors import DefinitionError, NotSerializable, RunFailed
 from perdure.target import load_target
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import RunId
@@ -60,6 +60,13 @@ def two_calls() -> Any:
 def test_list_of_nodes_is_no_result_and_says_what_is(inline: Perdure) -> None:
     with pytest.raises(RunFailed, match=r"nodes inside.*gather\.bind"):
         inline.run(two_calls.bind())
+
+
+def test_item_that_cannot_be_stored_is_named_as_it_was_written(inline: Perdure) -> None:
+    with pytest.raises(NotSerializable, match=r"scale\.map\(\*iterables\)\[0\]\[0\]") as caught:
+        inline.run(steps.scale.map([(each for each in "ab")]))
+
+    assert not any("mapping.py" in note for note in getattr(caught.value, "__notes__", ()))
 
 
 def no_key(item: int) -> str:

@@ -120,11 +120,12 @@ def _refuse_function(branch: Any, what: str) -> None:
     """Refuse a branch that nobody would ever call."""
     if type(branch) is Node or not (inspect.isroutine(branch) or hasattr(branch, "bind")):
         return
-    called = getattr(branch, "__name__", "f")
+    called = getattr(branch, "__name__", "")
+    called = called if called.isidentifier() else "f"
     if hasattr(branch, "bind"):
         raise DefinitionError(f"{what} is {called} itself, no call of it: write {called}.bind(...)")
     raise DefinitionError(
-        f"{what} is the function {called}, which nobody would call: write @task above it, and "
+        f"{what} is a function, which nobody would call: write @task above it, and "
         f"{called}.bind(...) here"
     )
 

@@ -26,6 +26,7 @@ from perdure.plan import (
     StepPlan,
     encode_plan,
     given_digest,
+    is_built_in,
     own_digest,
     passed_digest,
     step_code,
@@ -214,7 +215,8 @@ class _Compiler:
             args, kwargs, text = self._arguments(step)
         except (NotSerializable, DefinitionError) as error:
             found = self._functions[function]
-            error.add_note(f"  in a call of {found.qualname}, {found.file}:{found.line}")
+            if not is_built_in(found):
+                error.add_note(f"  in a call of {found.qualname}, {found.file}:{found.line}")
             raise
         given = given_digest(text)
         passed = passed_digest((*args, *kwargs.values()), self._constants.digest)

@@ -289,13 +289,18 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     version: int = 1
 
 
+def is_built_in(function: Function) -> bool:
+    """Say whether a function is one of perdure's own: of a map, a wait, a choice."""
+    return function.module.startswith("perdure.")
+
+
 def placed(step: StepPlan, functions: Mapping[str, Function]) -> str:
     """Return how messages call a step, with its function's place: ``step fit (flow.py:9)``.
 
     Of a wait, a choice or another of perdure's own there is none that the user could look at.
     """
     function = functions.get(step.function)
-    if function is None or not function.file or function.module.startswith("perdure."):
+    if function is None or not function.file or is_built_in(function):
         return f"step {step.id}"
     return f"step {step.id} ({function.file}:{function.line})"
 

@@ -15,7 +15,6 @@ from perdure.graph.dag import Dag, make_dag
 from perdure.graph.growth import Place, answer_id, child_id, place_below
 from perdure.graph.node import Call, Node, path_of, source_of
 from perdure.mapping import Children
-from perdure_storage.shapes import shown_name
 from perdure_storage.values import Values
 
 Given = Node | Children | PartlyFailed
@@ -35,7 +34,7 @@ def refuse_nodes_inside(returned: Any) -> None:
     """
     if holds_node(returned):
         raise DefinitionError(
-            f"the function returned a {shown_name(type(returned))} with nodes inside, but a task "
+            f"the function returned a {type(returned).__name__} with nodes inside, but a task "
             "returns a value or one node. Return a node of a task that takes them, "
             "`gather.bind([one.bind(1), one.bind(2)])` with `@task def gather(values): return "
             "values`, or a map, `one.map([1, 2])`"
