@@ -350,7 +350,7 @@ def test_killed_run_is_interrupted_and_resumes_without_running_anything_twice(
     (perdure.folder / "go").touch()
     ended = perdure("resume", "one")
 
-    assert seen["status"] == "INTERRUPTED"
+    assert (seen["status"], seen["running"]) == ("INTERRUPTED", 0)
     assert (ended.code, ended.out) == (0, "2\n")
     assert (perdure.folder / "begin.ledger").read_text() == "x"
 

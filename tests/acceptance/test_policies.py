@@ -12,6 +12,7 @@ from perdure.client import Perdure, open_store
 from perdure.errors import NondeterminismError, RunConflict, RunFailed
 from perdure.task import task
 from perdure_storage.lifecycle import RunStatus
+from perdure_storage.records import Cause
 
 
 @pytest.fixture
@@ -134,6 +135,9 @@ def test_rebuilt_value_that_differs_fails_the_run_and_names_who_read_the_other(
 ) -> None:
     with pytest.raises(NondeterminismError, match=r"counts.*reads.*on_divergence"):
         client.resume("r").result()
+
+    assert client.get_run("r")["counts"].attempts[-1].cause is Cause.ENGINE_ERROR
+    assert "attempt 1 runs" not in client.why("r", "counts")
 
 
 def test_steps_that_read_the_other_value_are_recomputed_on_demand(

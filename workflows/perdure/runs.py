@@ -493,7 +493,7 @@ class Step:
     @property
     def attempts(self) -> list[AttemptRecord]:
         """Return every try, the one that succeeded included, oldest first."""
-        return list(_completed(self._tries, self._lives))
+        return list(self._tries)
 
     def result(self) -> Any:
         """Return the step's value. Raises ValueDamaged if it is not, or no longer, stored."""
@@ -582,11 +582,12 @@ def _views(run: Run, client: Client) -> list[Step]:
     waits = {each.step_id: each for each in store.list_waits(record.id)}  # the newest of each
     views: list[Step] = []
     rows = {i: row for i, each in lives.items() for row in each if row.current}
+    driven = is_driven(record)
     gone = _leftovers(record, grown, rows)
     for root, graph, step in _in_order(run.plan, grown, gone):
         ended = sorted(lives.get(step.id, []), key=lambda row: row.generation)
         row = rows.get(step.id)
-        own = tries.get(step.id, [])
+        own = list(_completed(tries.get(step.id, []), ended, is_driven=driven))
         status = _step_status(record, row, own, waits=step.id in grown or step.id in waits)
         wait = waits.get(StepId(step.id))
         views.append(Step(run, client, step, graph, ended, own, status, wait, root))
@@ -654,24 +655,38 @@ def _step_status(
     if waits:
         return StepStatus.WAITING
     last = tries[-1] if tries else None
-    if last is None:
+    if last is None or last.cause is Cause.SUCCEEDED:  # that value is gone
         return StepStatus.PENDING
     if last.cause is None:
         return StepStatus.RUNNING
     return StepStatus.CANCELLED if last.cause is Cause.CANCELLED else StepStatus.READY
 
 
-def _completed(tries: list[AttemptRecord], lives: list[StepRecord]) -> Iterator[AttemptRecord]:
-    """Yield the tries; one that succeeded is told by the step's row, not by one of its own."""
+def _completed(
+    tries: list[AttemptRecord], lives: list[StepRecord], *, is_driven: bool
+) -> Iterator[AttemptRecord]:
+    """Yield the tries; one that succeeded is told by the step's row, not by one of its own.
+
+    One without an end runs only while somebody drives the run, and in the newest life of the step.
+    """
     untold = {
         (row.generation, row.attempt): row
         for row in lives
         if row.status in (StepStatus.SUCCEEDED, StepStatus.LOST) and row.attempt
     }
+    numbers = [each.generation for each in tries] + [life.generation for life in lives]
+    newest = max(numbers, default=1)
     told = []
     for attempt in tries:
         row = untold.pop((attempt.generation, attempt.attempt), None)
-        told.append(_successful(row) if row is not None and attempt.cause is None else attempt)
+        if attempt.cause is not None:
+            told.append(attempt)
+        elif row is not None:
+            told.append(_successful(row))
+        elif is_driven and attempt.generation == newest:
+            told.append(attempt)
+        else:
+            told.append(msgspec.structs.replace(attempt, cause=Cause.ABANDONED))
     told += map(_successful, untold.values())
     yield from sorted(told, key=lambda attempt: (attempt.generation, attempt.attempt))
 
@@ -697,7 +712,8 @@ def _why(step: Step) -> str:
             return told
         return "\n".join([told, *map(story.of_generation, step.generations)])
     if step.wait is not None:
-        return f"{step.id} waits for {of_wait(step.wait, step.run.signal_command)}"
+        now = step.run.runtime.clock.now()
+        return f"{step.id} waits for {of_wait(step.wait, step.run.signal_command, now=now)}"
     return story.of_unended(
         step.id,
         step.status,

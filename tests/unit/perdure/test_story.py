@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from perdure import story
+from perdure.progress.causes import of_wait
+from perdure_storage.contract_samples import a_wait
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import AttemptRecord, Cause, ErrorRecord, RunId, StepId, StepRecord
 
@@ -151,3 +153,13 @@ def test_message_of_several_lines_takes_one() -> None:
 
 def test_attempt_that_was_cut_off_is_told_without_a_time_that_nobody_knows() -> None:
     assert story.of_attempt(attempt(1, Cause.ABANDONED)) == "attempt 1 was cut off"
+
+
+@pytest.mark.parametrize(("seconds", "is_over"), [(-1, False), (0, True)])
+def test_wait_whose_time_is_over_says_so_and_names_no_command(seconds: int, is_over: bool) -> None:
+    wait = a_wait("r", "fit", deadline=START)
+
+    said = of_wait(wait, lambda name: f"perdure signal r {name}", now=START + timedelta(0, seconds))
+
+    assert ("which is over" in said) is is_over
+    assert ("perdure signal" in said) is not is_over

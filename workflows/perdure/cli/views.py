@@ -261,7 +261,9 @@ def _reason(step: Step) -> str:
 
     if step.row is not None:
         return step.row.reason
-    return f"waits for {of_wait(step.wait)}" if step.wait is not None else ""
+    if step.wait is None:
+        return ""
+    return f"waits for {of_wait(step.wait, now=step.run.runtime.clock.now())}"
 
 
 def view_attempt(attempt: AttemptRecord) -> AttemptView:

@@ -542,7 +542,9 @@ def _fail_diverged(
 ) -> None:
     step.value = None
     error = error_of_divergence(step, names)
-    run.outbox.steps.append(_failed_row(run, step, outcome, error, now))
+    failed = msgspec.structs.replace(outcome, cause=error.cause, error=error)
+    _note_attempt(run, step, failed, now)
+    run.outbox.steps.append(_failed_row(run, step, failed, error, now))
     step.status = StepStatus.FAILED
     run.failure = run.failure or error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from perdure import words
 from perdure.engine.branching import CHOSE
@@ -42,14 +42,20 @@ def is_choice(row: StepRecord) -> bool:
     return not row.attempt and row.reason.startswith(CHOSE)
 
 
-def of_wait(wait: WaitRecord, send: Callable[[str], str] | None = None) -> str:
+def of_wait(
+    wait: WaitRecord, send: Callable[[str], str] | None = None, *, now: datetime | None = None
+) -> str:
     """Return what a step waits for, in a line.
 
     Args:
         wait: the time or message.
         send: returns the command that sends the signal of a name, but for its value.
+        now: the time, where it is of interest whether that of the wait is over.
     """
     until = f" until {wait.deadline:%Y-%m-%d %H:%M:%S} UTC" if wait.deadline is not None else ""
+    if now is not None and wait.deadline is not None and wait.deadline <= now:
+        until += ", which is over: the wait ends when the run is driven on"
+        send = None  # it would come too late
     if wait.kind == "sleep":
         return f"its time{until}"
     if wait.kind == "steps":
