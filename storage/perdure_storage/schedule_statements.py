@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -28,9 +29,17 @@ class ScheduleStatements:
 
     def __init__(self, statements: Statements) -> None:
         self._statements = statements
+        self._shapes: dict[tuple[str, frozenset[str]], Statement] = {}
 
     def _compile(self, clause: Any) -> Statement:
         return self._statements.compile(clause)
+
+    def _compile_once(
+        self, name: str, filters: frozenset[str], build: Callable[[frozenset[str]], Any]
+    ) -> Statement:
+        if (name, filters) not in self._shapes:
+            self._shapes[name, filters] = self._compile(build(filters))
+        return self._shapes[name, filters]
 
     # --- changes -----------------------------------------------------------------------------
     @cached_property
@@ -107,6 +116,9 @@ class ScheduleStatements:
 
     def list_schedules(self, filters: frozenset[str]) -> Statement:
         """Return a page query; ``filters`` names those in use, so that each shape has a plan."""
+        return self._compile_once("schedules", filters, self._list_schedules)
+
+    def _list_schedules(self, filters: frozenset[str]) -> Any:
         query = sa.select(schedule)
         if "module" in filters:
             query = query.where(schedule.c.module == sa.bindparam("of_module"))
@@ -120,7 +132,7 @@ class ScheduleStatements:
             )
         if "after" in filters:
             query = query.where(schedule.c.name > sa.bindparam("after"))
-        return self._compile(query.order_by(schedule.c.name).limit(_limit()))
+        return query.order_by(schedule.c.name).limit(_limit())
 
     @cached_property
     def due(self) -> Statement:
@@ -175,12 +187,15 @@ class ScheduleStatements:
 
     def list_ticks(self, filters: frozenset[str]) -> Statement:
         """Return a page query; ``filters`` names those in use."""
+        return self._compile_once("ticks", filters, self._list_ticks)
+
+    def _list_ticks(self, filters: frozenset[str]) -> Any:
         query = sa.select(tick).where(tick.c.schedule == sa.bindparam("of_name"))
         if "since" in filters:
             query = query.where(tick.c.at_us >= sa.bindparam("since_us", type_=sa.BigInteger))
         if "before" in filters:
             query = query.where(tick.c.at_us < sa.bindparam("before_us", type_=sa.BigInteger))
-        return self._compile(query.order_by(tick.c.at_us.desc()).limit(_limit()))
+        return query.order_by(tick.c.at_us.desc()).limit(_limit())
 
 
 def _is_named() -> Any:

@@ -270,10 +270,12 @@ def _register(modules: list[str], perdure: Perdure, tell: Callable[..., None]) -
     """
     from msgspec import json
 
-    words = ["schedule", "register", "--json", "--store", perdure.settings.store, *modules]
+    settings = perdure.settings
+    words = ["schedule", "register", "--json", "--store", settings.store, *modules]
+    here = {"PERDURE_BLOBS": settings.blobs, "PERDURE_EXECUTOR": settings.executor}
     child = subprocess.run(
         [sys.executable, "-m", "perdure", *words],
-        env={**os.environ, "PERDURE_BLOBS": perdure.settings.blobs},
+        env={**os.environ, **here},
         stdout=subprocess.PIPE,
         check=False,
     )
