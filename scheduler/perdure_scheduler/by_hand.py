@@ -169,8 +169,14 @@ def times_within(schedule: Schedule, first: datetime, last: datetime) -> tuple[d
     """Return the nominal times of a backfill, both bounds included.
 
     Raises:
-        ScheduleError: there is none, or there are too many.
+        ScheduleError: there is none, or there are too many, or the bounds are the wrong way round.
     """
+    if first > last:
+        begin, end = (schedule.nominal(each).text for each in (first, last))
+        raise ScheduleError(
+            f"{schedule.name}: {begin} is later than {end}, where the times end: a backfill is of "
+            "the past, up to now"
+        )
     since = first - datetime.resolution
     number = schedule.count(since, last)
     if number > MOST:

@@ -190,6 +190,13 @@ def test_bounds_without_a_time_are_answered_with_the_nearest(world: World) -> No
         times_within(schedule, NOON + MINUTE, NOON + 2 * MINUTE)
 
 
+def test_bounds_that_end_before_they_begin_are_refused(world: World) -> None:
+    schedule = hourly(world).schedule
+
+    with pytest.raises(ScheduleError, match=r"13:00 UTC is later than .* 12:00 UTC"):
+        times_within(schedule, NOON + HOUR, NOON)
+
+
 def test_bounds_with_more_times_than_anybody_means_are_refused(world: World) -> None:
     schedule = hourly(world, interval="1s").schedule
 

@@ -121,7 +121,7 @@ def _facts(run: RunView, now: datetime) -> Table:
         table.add_row("driven by", plain(run.driver))
     if run.deadline is not None:
         table.add_row("deadline", f"{run.deadline:%Y-%m-%d %H:%M:%S} UTC")
-    if run.total is not None:
+    if run.total is not None and not run.unplanned:
         table.add_row("steps", _count_steps(run))
     if _took(run) is not None:
         table.add_row("took", words.duration(_took(run)))
