@@ -24,6 +24,7 @@ from perdure.plan import (
     given_digest,
     own_digest,
 )
+from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import StepRecord, StoredValue
 
 
@@ -51,7 +52,8 @@ def match_by_items(
         keep_changed: rows hold whatever the code was.
     """
     places = _places_of_items(root)
-    consumed = {(row.name, row.own, row.inputs): row for row in rows} if places else {}
+    usable = [row for row in rows if row.status is StepStatus.SUCCEEDED] if places else ()
+    consumed = {(row.name, row.own, row.inputs): row for row in usable}
     codes = dict.fromkeys(row.code for row in consumed.values() if keep_changed)
     adopted = dict(matching.adopted)
     for step in plan.steps if consumed else ():
