@@ -12,8 +12,10 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+import psutil
 import pytest
 from tests.acceptance.terminals import Terminal
+from tests.crash.ledger import wait_until
 
 from perdure import task
 from perdure.client import Perdure
@@ -216,6 +218,8 @@ def test_run_that_another_process_drives_is_shown_too(perdure: Any) -> None:
     perdure.wait_for_file("staying", driver)
     attached = perdure.start("run", "--id", "one", "stays.py")
     first = attached.stderr.readline()
+    looks = psutil.Process(attached.pid)
+    wait_until(lambda: looks.num_threads() > 1, 30, "it does not begin to look")
     (perdure.folder / "go").touch()
     out, err = attached.communicate(timeout=60)
     driver.communicate(timeout=60)
