@@ -106,21 +106,21 @@ class Dispatcher:
         return found
 
     def serve(self, stop: threading.Event) -> None:
-        """Dispatch until ``stop`` is set; a store that is away is waited for."""
+        """Dispatch until ``stop`` is set; a store that is away is waited for.
+
+        While nothing changes and nothing is due a look is one question, whether anything changed.
+        """
         seen: object = None
+        due_at: datetime | None = None
         while not stop.is_set():
             try:
                 changes = self._store.changes()
-                if changes != seen or self._is_time():
+                if changes != seen or (due_at is not None and due_at <= self._clock.now()):
                     while not stop.is_set() and self.dispatch().landed:
                         pass
-                    seen = changes
+                    seen, due_at = changes, self._schedules.next_due()
                 wait_s = LOOK_EVERY_S
             except StoreUnavailable as error:
                 log.error("the store is away, trying again: %s", error)
                 wait_s = AGAIN_S
             stop.wait(wait_s)
-
-    def _is_time(self) -> bool:
-        at = self._schedules.next_due()
-        return at is not None and at <= self._clock.now()
