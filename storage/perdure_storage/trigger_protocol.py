@@ -57,7 +57,7 @@ class TriggerStore(Protocol):
         out with its run, and reported as ``known``. ``revised`` ones replace decision, why,
         reason, decided_at, run_id and code. Runs, as ``create_run`` makes them; one whose id is
         taken or has a tombstone was made before, and is no error. If it ``moves``, state,
-        ``heard``, ``next_at``, ``paused``, version + 1; nothing of the definition, nor of the listener.
+        ``heard``, ``next_at``, ``paused``, version + 1; nothing of the definition.
 
         The ``ends`` are gone afterwards if every change landed, or its trigger is gone; else they
         stay, and are found again: arrivals of what landed are known then. If the process dies
@@ -133,8 +133,8 @@ class TriggerStore(Protocol):
     ) -> list[MessageRecord]:
         """Return events of these names whose number is larger, in order.
 
-        Numbers are given in the order of the commits: none smaller appears later. What a trigger has
-        not ``heard`` of its ``events`` stays for it: ``forget_events`` leaves that out.
+        Numbers are given in the order of the commits: none smaller appears later. What a trigger
+        has not ``heard`` of its ``events`` stays for it: ``forget_events`` leaves that out.
         """
         ...
 
