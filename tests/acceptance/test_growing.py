@@ -11,11 +11,12 @@ from tests.acceptance import growing_steps as steps
 
 import perdure
 from perdure import task, workflow
-from perdure.cli.details import view_detail
-from perdure.cli.views import group_steps, view_step
 from perdure.client import Perdure, open_store
 from perdure.errors import DefinitionError, NotSerializable, RunFailed
+from perdure.story import Siblings
 from perdure.target import load_target
+from perdure.view.details import view_detail
+from perdure.view.model import group_steps, view_step
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import RunId
 
@@ -88,7 +89,8 @@ def test_key_that_raises_is_blamed_and_perdure_is_not(inline: Perdure) -> None:
 def test_steps_of_a_map_are_summed_up_by_their_ids(inline: Perdure) -> None:
     inline.run(steps.scale.map(steps.numbers.bind(3)), run_id="m")
 
-    views = (view_step(step, {}, "") for step in inline.get_run("m").steps())
+    siblings = Siblings(inline.get_run("m"))
+    views = (view_step(step, siblings) for step in siblings.steps)
     groups = group_steps(views)
 
     assert [(group.name, group.total) for group in groups] == [
@@ -232,7 +234,8 @@ def test_lost_value_of_a_map_is_rebuilt_from_the_items_that_are_there(
 def test_show_tells_of_a_grown_step_what_it_took(inline: Perdure, tmp_path: Path) -> None:
     inline.run(steps.scale.map(steps.numbers.bind(3), y=7), run_id="m")
 
-    detail = view_detail(inline.get_run("m")["scale[2]"])
+    run = inline.get_run("m")
+    detail = view_detail(run["scale[2]"], Siblings(run))
 
     assert detail.task.endswith("growing_steps.scale")
     assert [(taken.name, taken.of) for taken in detail.inputs] == [

@@ -18,7 +18,6 @@ from perdure.engine.ownership import is_driven, is_seen_dead
 from perdure.errors import DefinitionError, RunNotDriven, WaitTimeout, did_you_mean
 from perdure.grown import newest_graphs
 from perdure.plan import FromStep, Plan, StepPlan, recorded_plan, upstream
-from perdure.progress.causes import of_wait
 from perdure.remedies import Shell, shell_of
 from perdure.results import error_of, inputs_of, load_value, read_result, what_to_type
 from perdure.runtime import Runtime
@@ -514,7 +513,7 @@ class Step:
 
     def why(self) -> str:
         """Return the recorded reason why it ran, was reused, is retried or waits."""
-        return _why(self)
+        return story.why(self, story.Siblings(self.run))
 
     def __repr__(self) -> str:
         return f"<Step {self.id} {self.status} of {self.run.id}>"
@@ -702,23 +701,4 @@ def _successful(row: StepRecord) -> AttemptRecord:
         started_at=row.started_at,
         finished_at=row.finished_at,
         peak_memory_bytes=row.peak_memory_bytes,
-    )
-
-
-def _why(step: Step) -> str:
-    if step.row is not None:
-        told = story.of_ended(step.row, step.attempts)
-        if step.row.generation == 1:
-            return told
-        return "\n".join([told, *map(story.of_generation, step.generations)])
-    if step.wait is not None:
-        now = step.run.runtime.clock.now()
-        return f"{step.id} waits for {of_wait(step.wait, step.run.signal_command, now=now)}"
-    return story.of_unended(
-        step.id,
-        step.status,
-        step.attempts,
-        unmet=lambda: [s.id for s in step.run.steps() if s.id in step.inputs and s.row is None],
-        left=lambda: story.of_left(step.run.steps(), str(step.run.status))[step.id],
-        run_status=str(step.run.status),
     )

@@ -3,22 +3,86 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from perdure import words
 from perdure.plan import GIVEN
-from perdure.progress.causes import HOW_ENDED, how_long, is_choice
+from perdure.progress.causes import HOW_ENDED, how_long, is_choice, of_wait
 from perdure.results import item_of
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import AttemptRecord, ErrorRecord, StepRecord
 
 if TYPE_CHECKING:
-    from perdure.runs import Generation, Step
+    from perdure.runs import Generation, Run, Step
     from perdure_storage.records import StoredValue
 
 _TOLD = 20
 _UNMET = 5
 _NAMED = 3
+
+
+class Siblings:
+    """The steps of a run, which are part of each other's stories: read once, when first needed.
+
+    Args:
+        run: the run.
+        steps: its steps, where they have been read already.
+    """
+
+    def __init__(self, run: Run, steps: Sequence[Step] | None = None) -> None:
+        self._run = run
+        self._steps = steps
+
+    @cached_property
+    def steps(self) -> Sequence[Step]:
+        """Return all steps, in plan order."""
+        return self._run.steps() if self._steps is None else self._steps
+
+    @cached_property
+    def run_status(self) -> str:
+        """Return where their run stands."""
+        return str(self._run.status)
+
+    @cached_property
+    def values(self) -> dict[str, StoredValue | None]:
+        """Return the values of those that have ended, by step id."""
+        return {step.id: step.row.value for step in self.steps if step.row is not None}
+
+    @cached_property
+    def left(self) -> dict[str, str]:
+        """Return why steps have no end though their run has ended, by step id."""
+        return of_left(self.steps, self.run_status)
+
+    @cached_property
+    def unended(self) -> list[str]:
+        """Return the ids of those that have not ended, in plan order."""
+        return [step.id for step in self.steps if step.row is None]
+
+
+def why(step: Step, siblings: Siblings) -> str:
+    """Return why a step ran, was taken over, is retried or waits, and how its attempts went."""
+    if step.row is not None:
+        told = of_ended(step.row, step.attempts)
+        if step.row.generation == 1:
+            return told
+        return "\n".join([told, *map(of_generation, step.generations)])
+    if step.wait is not None:
+        now = step.run.runtime.clock.now()
+        return f"{step.id} waits for {of_wait(step.wait, step.run.signal_command, now=now)}"
+    return of_unended(
+        step.id,
+        step.status,
+        step.attempts,
+        unmet=lambda: _unmet(step, siblings),
+        left=lambda: siblings.left[step.id],
+        run_status=siblings.run_status,
+    )
+
+
+def _unmet(step: Step, siblings: Siblings) -> list[str]:
+    taken = set(step.inputs)
+    return [name for name in siblings.unended if name in taken]
 
 
 def of_ended(row: StepRecord, attempts: Sequence[AttemptRecord]) -> str:

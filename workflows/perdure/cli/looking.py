@@ -14,9 +14,9 @@ from perdure.cli.parameters import read_tags
 from perdure.cli.session import IdArgument, JsonOption, StepArgument, StoreOption, TracebackOption
 
 if TYPE_CHECKING:
-    from perdure.cli.views import RunView
     from perdure.client import Perdure
     from perdure.runs import Run, Step
+    from perdure.view.model import RunView
 
 
 def ls(
@@ -87,7 +87,8 @@ def show(
     """
     from perdure.cli.naming import find
     from perdure.cli.opening import open_existing
-    from perdure.cli.views import view_run
+    from perdure.story import Siblings
+    from perdure.view.model import view_run
 
     wanted = _step_statuses(status)
     with open_existing(store) as perdure:
@@ -95,7 +96,7 @@ def show(
         if step_id is not None:
             _show_step(run[step_id], as_json=as_json)
         else:
-            view = view_run(run, steps=True)
+            view = view_run(run, Siblings(run))
             now = perdure.runtime.clock.now()
             _show_run(view, now, wanted=wanted, every=every, as_json=as_json)
     return ExitCode.OK
@@ -164,7 +165,8 @@ def why(
 
 def _list(perdure: Perdure, runs: list[Run], *, as_json: bool) -> None:
     from perdure.cli.tables import print_runs
-    from perdure.cli.views import to_json, view_run
+    from perdure.cli.views import to_json
+    from perdure.view.model import view_run
 
     views = [view_run(run) for run in runs]
     if as_json:
@@ -208,10 +210,12 @@ def _show_run(
 
 
 def _show_step(step: Step, *, as_json: bool) -> None:
-    from perdure.cli.details import print_detail, view_detail
+    from perdure.cli.details import print_detail
     from perdure.cli.views import to_json
+    from perdure.story import Siblings
+    from perdure.view.details import view_detail
 
-    detail = view_detail(step)
+    detail = view_detail(step, Siblings(step.run))
     if as_json:
         print(to_json(detail))
     else:

@@ -10,7 +10,6 @@ import msgspec
 
 from perdure import words
 from perdure.cli.endings import UsageError
-from perdure.cli.views import Preview
 from perdure.plan import (
     Arg,
     Const,
@@ -23,6 +22,7 @@ from perdure.plan import (
     RefTo,
     path_text,
 )
+from perdure.view.model import Preview
 
 if TYPE_CHECKING:
     from rich.table import Table

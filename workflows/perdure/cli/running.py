@@ -303,9 +303,10 @@ def _tell_text(event: str, **more: str) -> None:
 
 def _leave(perdure: Perdure, run: Run, *, as_json: bool) -> int:
     """Say that a run is recorded, and who drives it."""
-    from perdure.cli.views import to_json, view_run
+    from perdure.cli.views import to_json
     from perdure.engine.ownership import is_seen_dead
     from perdure.remedies import shell_of
+    from perdure.view.model import view_run
 
     serving = [
         owner
@@ -324,7 +325,8 @@ def finish(perdure: Perdure, run: Run, session: Session, *, as_json: bool) -> in
     """Drive the run to its end and print its result, as JSON the run however it ended."""
     from msgspec.structs import replace
 
-    from perdure.cli.views import to_json, value_to_json, view_run
+    from perdure.cli.views import to_json, value_to_json
+    from perdure.view.model import view_run
 
     session.run_id = run.id
     if not is_terminal(run.record.status) and not run.is_driven:

@@ -331,7 +331,8 @@ def trigger(
     notes it as by hand.
     """
     from perdure.cli.opening import open_existing
-    from perdure.cli.views import to_json, view_run
+    from perdure.cli.views import to_json
+    from perdure.view.model import view_run
 
     with open_existing(store) as perdure:
         handle = _find(perdure, name)

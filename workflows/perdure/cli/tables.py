@@ -8,13 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from perdure import words
-from perdure.cli.views import (
-    ErrorView,
-    GroupView,
-    RunView,
-    StepView,
-    group_steps,
-)
+from perdure.view.model import ErrorView, GroupView, RunView, StepView, group_steps
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from perdure.cli import tables
-from perdure.cli.views import ErrorView, RunView, StepView, group_steps
+from perdure.view.model import ErrorView, RunView, StepView, group_steps
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
 RUN = RunView(
