@@ -233,8 +233,8 @@ def standing(schedule: Schedule, state: ScheduleState, now: datetime) -> str:
 
 
 def _has_times_of(old: Schedule, new: Schedule) -> bool:
-    return (old.trigger, old.tz, old.meaning, old.start, old.end) == (
-        (new.trigger, new.tz, new.meaning, new.start, new.end)
+    return (old.when, old.tz, old.meaning, old.start, old.end) == (
+        (new.when, new.tz, new.meaning, new.start, new.end)
     )
 
 

@@ -25,7 +25,7 @@ from perdure_scheduler.policies import (
     overlap_of,
 )
 from perdure_scheduler.schedule import Schedule
-from perdure_scheduler.triggers import EPOCH, At, Interval, Trigger
+from perdure_scheduler.times import EPOCH, At, Interval, Times
 from perdure_scheduler.zones import NAMED, Dst, instants, zone
 
 Instant = datetime | date | str
@@ -101,7 +101,7 @@ def declared(
         begin = None if start is None else _instant(start, where, named, "start")
         return Schedule(
             name=name,
-            trigger=_trigger(cron, interval, calendar, _all_of(at), begin, where, named),
+            when=_times(cron, interval, calendar, _all_of(at), begin, where, named),
             tz=tz,
             overlap=overlap_of(overlap),
             catchup=catchup_of(catchup),
@@ -163,7 +163,7 @@ def _all_of(at: Instant | Iterable[Instant] | None) -> tuple[Instant, ...] | Non
     return tuple(at) if isinstance(at, Iterable) and not isinstance(at, str) else (at,)
 
 
-def _trigger(
+def _times(
     cron: str | None,
     interval: Duration | None,
     calendar: Calendar | str | None,
@@ -171,7 +171,7 @@ def _trigger(
     start: datetime | None,
     tz: ZoneInfo,
     dst: Dst,
-) -> Trigger:
+) -> Times:
     given = {"cron": cron, "interval": interval, "calendar": calendar, "at": at}
     names = [f"{name}=" for name, value in given.items() if value is not None]
     if len(names) != 1:

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from perdure_scheduler import triggers
+from perdure_scheduler import times
 from perdure_scheduler.durations import text_of
 from perdure_scheduler.errors import ScheduleError
 from perdure_scheduler.policies import (
@@ -29,7 +29,7 @@ from perdure_scheduler.policies import (
     Queue,
     Skip,
 )
-from perdure_scheduler.triggers import At, Interval, Trigger
+from perdure_scheduler.times import At, Interval, Times
 from perdure_scheduler.zones import Dst, Fold, instants, rendered, utc, wall_of, zone
 from perdure_storage.hashing import combine
 
@@ -72,7 +72,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: names the schedule and, with a nominal time, each run.
-        trigger: what makes the times.
+        when: what makes the times.
         tz: IANA name of the zone in which wall times are read and shown.
         overlap: what a tick does while a run goes on.
         catchup: what becomes of ticks that were not decided in time.
@@ -87,7 +87,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
-    trigger: Trigger
+    when: Times
     tz: str = "UTC"
     overlap: Overlap = Queue()
     catchup: Catchup = CatchupLatest()
@@ -117,15 +117,15 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def meaning(self) -> Dst:
         """What wall times mean when the clocks change."""
-        return self.dst if self.dst is not None else triggers.default_dst(self.trigger)
+        return self.dst if self.dst is not None else times.default_dst(self.when)
 
     def after(self, instant: datetime) -> Iterator[datetime]:
         """Yield the nominal times later than ``instant``, in UTC, in order, each once."""
         if self.start is not None:
             instant = max(instant, self.start - _INSTANT)
-        times = triggers.after(self.trigger, self.zone, self.meaning, instant)
+        found = times.after(self.when, self.zone, self.meaning, instant)
         end = self.end
-        return times if end is None else takewhile(lambda each: each <= end, times)
+        return found if end is None else takewhile(lambda each: each <= end, found)
 
     def next(self, instant: datetime) -> datetime | None:
         """Return the first nominal time later than ``instant``, if one is left."""
@@ -139,7 +139,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
         """Return the last nominal time earlier than ``instant``, if there is one."""
         if self.end is not None:
             instant = min(instant, self.end + _INSTANT)
-        found = triggers.before(self.trigger, self.zone, self.meaning, instant)
+        found = times.before(self.when, self.zone, self.meaning, instant)
         return None if found and self.start and found < self.start else found
 
     def count(self, after: datetime, upto: datetime) -> int:
@@ -148,7 +148,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
             after = max(after, self.start - _INSTANT)
         if self.end is not None:
             upto = min(upto, self.end)
-        return triggers.count(self.trigger, self.zone, self.meaning, after, upto)
+        return times.count(self.when, self.zone, self.meaning, after, upto)
 
     def due(self, at: datetime) -> datetime:
         """Return when the tick of a nominal time may be decided: not before, for its jitter."""
@@ -173,7 +173,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
             local=at.astimezone(self.zone),
             due=self.due(at),
             # Not before(): what lies before the schedule's start belongs to its first interval.
-            interval_start=triggers.before(self.trigger, self.zone, self.meaning, at),
+            interval_start=times.before(self.when, self.zone, self.meaning, at),
             text=rendered(at, self.zone),
             remark=self.remark(at),
         )
@@ -204,10 +204,10 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
 
     def remark(self, at: datetime) -> str:
         """Return what the clocks did to a nominal time, if anything."""
-        if isinstance(self.trigger, Interval | At):
+        if isinstance(self.when, Interval | At):
             return ""
         wall = wall_of(at, self.zone)
-        if wall.time() not in self.trigger.times:
+        if wall.time() not in self.when.times:
             return "moved to where the clocks went forward: its wall time did not exist"
         both = instants(wall, self.zone, Dst(fold=Fold.BOTH))
         if len(both) == 2:
@@ -216,7 +216,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
         return ""
 
     def _period(self, at: datetime) -> timedelta | None:
-        following = next(triggers.after(self.trigger, self.zone, self.meaning, at), None)
+        following = next(times.after(self.when, self.zone, self.meaning, at), None)
         return None if following is None else following - at
 
 
@@ -246,9 +246,9 @@ def _check(schedule: Schedule) -> None:
     _check_bounds(schedule)
     _check_delays(schedule)
     _check_catchup(schedule)
-    if schedule.dst is not None and isinstance(schedule.trigger, Interval | At):
+    if schedule.dst is not None and isinstance(schedule.when, Interval | At):
         raise ScheduleError(
-            f"dst= says nothing about {schedule.trigger}, which is not read from a clock on the "
+            f"dst= says nothing about {schedule.when}, which is not read from a clock on the "
             "wall: leave it out, or write cron= or calendar="
         )
 
@@ -262,7 +262,7 @@ def _check_bounds(schedule: Schedule) -> None:
             f"max_runs={schedule.max_runs} never runs: write at least 1, or leave it out"
         )
     is_empty = end is not None and schedule.before(end + _INSTANT) is None
-    if is_empty or (isinstance(schedule.trigger, At) and schedule.next(_LONG_AGO) is None):
+    if is_empty or (isinstance(schedule.when, At) and schedule.next(_LONG_AGO) is None):
         raise ScheduleError("no time of it lies within start= and end=: move one of them")
 
 
@@ -274,7 +274,7 @@ def _check_delays(schedule: Schedule) -> None:
         )
     if schedule.jitter < timedelta(0):
         raise ScheduleError("jitter is negative: write a duration such as '30s'")
-    period = triggers.shortest_period(schedule.trigger) if schedule.jitter else None
+    period = times.shortest_period(schedule.when) if schedule.jitter else None
     if period is not None and schedule.jitter >= period:
         raise ScheduleError(
             f"jitter={text_of(schedule.jitter)!r} is not shorter than the time between two ticks, "

@@ -11,7 +11,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from tests.unit.scheduler.brute_force import SIX_ZONES, Drawn, changes, expressions, ticks
 
-from perdure_scheduler import triggers
+from perdure_scheduler import times
 from perdure_scheduler.cron import Cron
 from perdure_scheduler.errors import ScheduleError
 from perdure_scheduler.zones import Dst, Fold, Gap
@@ -29,17 +29,17 @@ NIGHTS_OF_CRONSIM = [
 def cron_times(
     expression: str, key: str, after: datetime, n: int, dst: Dst | None = None
 ) -> list[datetime]:
-    trigger = Cron(expression=expression)
-    dst = dst or triggers.default_dst(trigger)
-    return list(islice(triggers.after(trigger, ZoneInfo(key), dst, after), n))
+    when = Cron(expression=expression)
+    dst = dst or times.default_dst(when)
+    return list(islice(times.after(when, ZoneInfo(key), dst, after), n))
 
 
 def between(
     drawn: Drawn, key: str, low: datetime, high: datetime, dst: Dst | None = None
 ) -> list[datetime]:
-    trigger = Cron(expression=drawn.text)
-    dst = dst or triggers.default_dst(trigger)
-    found = triggers.after(trigger, ZoneInfo(key), dst, low)
+    when = Cron(expression=drawn.text)
+    dst = dst or times.default_dst(when)
+    found = times.after(when, ZoneInfo(key), dst, low)
     return list(takewhile(lambda each: each <= high, found))
 
 
@@ -114,12 +114,12 @@ def test_the_time_before_the_next_but_one_is_the_next(
     drawn: Drawn, key: str, start: datetime
 ) -> None:
     assume(drawn.comes)
-    trigger, tz = Cron(expression=drawn.text), ZoneInfo(key)
-    dst = triggers.default_dst(trigger)
+    when, tz = Cron(expression=drawn.text), ZoneInfo(key)
+    dst = times.default_dst(when)
 
     first, second = cron_times(drawn.text, key, start.replace(tzinfo=UTC), 2)
 
-    assert triggers.before(trigger, tz, dst, second) == first
+    assert times.before(when, tz, dst, second) == first
 
 
 @given(
@@ -135,9 +135,9 @@ def test_times_are_counted_as_they_are_found(
     assume(drawn.comes)
     key, around = night
     low, high = around + begin, around + begin + length
-    trigger = Cron(expression=drawn.text)
+    when = Cron(expression=drawn.text)
 
-    counted = triggers.count(trigger, ZoneInfo(key), triggers.default_dst(trigger), low, high)
+    counted = times.count(when, ZoneInfo(key), times.default_dst(when), low, high)
 
     assert counted == len(between(drawn, key, low, high))
 

@@ -13,7 +13,7 @@ from perdure_scheduler.declaration import declared, expressed
 from perdure_scheduler.errors import ScheduleError
 from perdure_scheduler.policies import CatchupAll, Queue, QueueAll
 from perdure_scheduler.schedule import Schedule, nominal_of
-from perdure_scheduler.triggers import At, Interval
+from perdure_scheduler.times import At, Interval
 from perdure_scheduler.zones import Dst, Fold
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -174,7 +174,7 @@ def test_json_gives_the_same_schedule_back(schedule: Schedule) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", ["", "{", "{}", "[]", '{"name":"x","trigger":{"type":"moon"}}', b"\xff"]
+    "data", ["", "{", "{}", "[]", '{"name":"x","when":{"type":"moon"}}', b"\xff"]
 )
 def test_json_that_is_no_schedule_is_refused(data: str | bytes) -> None:
     with pytest.raises(ScheduleError, match="cannot be read"):
@@ -189,7 +189,7 @@ def test_json_with_a_contradiction_is_refused_as_in_python() -> None:
 
 
 def test_a_declaration_has_the_defaults_of_the_value() -> None:
-    assert Schedule(name="nightly", trigger=NIGHTLY.trigger, tz="Europe/Berlin") == NIGHTLY
+    assert Schedule(name="nightly", when=NIGHTLY.when, tz="Europe/Berlin") == NIGHTLY
     assert NIGHTLY.overlap == Queue(max=1)
 
 
@@ -203,16 +203,14 @@ def test_texts_are_read_into_values() -> None:
 def test_naive_times_are_those_of_the_schedules_zone() -> None:
     berlin = {"tz": "Europe/Berlin"}
 
-    assert declared("x", at="2026-06-01T09:00", **berlin).trigger == At(
-        instants=(utc(2026, 6, 1, 7),)
-    )
-    assert declared("x", at="2026-06-01T09:00+00:00", **berlin).trigger == At(
+    assert declared("x", at="2026-06-01T09:00", **berlin).when == At(instants=(utc(2026, 6, 1, 7),))
+    assert declared("x", at="2026-06-01T09:00+00:00", **berlin).when == At(
         instants=(utc(2026, 6, 1, 9),)
     )
     assert declared("x", at=date(2026, 6, 1), **berlin).next(utc(2026, 1, 1)) == utc(
         2026, 5, 31, 22
     )
-    assert declared("x", at="2026-10-25T02:30", dst="fold=both", **berlin).trigger == At(
+    assert declared("x", at="2026-10-25T02:30", dst="fold=both", **berlin).when == At(
         instants=(utc(2026, 10, 25, 0, 30), utc(2026, 10, 25, 1, 30))
     )
 
@@ -220,7 +218,7 @@ def test_naive_times_are_those_of_the_schedules_zone() -> None:
 def test_an_aware_anchor_is_the_same_in_any_zone() -> None:
     start = datetime.fromisoformat("2026-01-01T01:00+01:00")
 
-    assert declared("x", interval="1h", start=start).trigger == Interval(
+    assert declared("x", interval="1h", start=start).when == Interval(
         every=HOUR, anchor=utc(2026, 1, 1)
     )
 
@@ -284,7 +282,7 @@ def test_a_name_that_cannot_be_part_of_a_run_id_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "trigger"),
+    ("text", "when"),
     [
         ("0 2 * * mon-fri", "cron '0 2 * * mon-fri'"),
         ("@daily", "cron '@daily'"),
@@ -292,8 +290,8 @@ def test_a_name_that_cannot_be_part_of_a_run_id_is_refused(name: str) -> None:
         ("last business day at 18:00", "last business day at 18:00"),
     ],
 )
-def test_expression_alone_says_which_kind_it_is(text: str, trigger: str) -> None:
-    assert str(expressed(text).trigger) == trigger
+def test_expression_alone_says_which_kind_it_is(text: str, when: str) -> None:
+    assert str(expressed(text).when) == when
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def view_schedule(runtime: Runtime, record: ScheduleRecord) -> ScheduleView:
     return ScheduleView(
         name=record.name,
         workflow=definition.run.workflow,
-        when=str(schedule.trigger),
+        when=str(schedule.when),
         tz=schedule.tz,
         state=_state(state),
         because=state.paused.reason if state.paused is not None else state.ended,
@@ -132,7 +132,7 @@ def view_detail(runtime: Runtime, record: ScheduleRecord) -> DetailView:
         workflow=run.workflow,
         code=run.code,
         pinned=run.plan_digest is not None,
-        when=str(schedule.trigger),
+        when=str(schedule.when),
         tz=schedule.tz,
         policies=policies_of(schedule),
         inputs=inputs | {name: str(each.moment) for name, each in run.placeholders.items()},
@@ -158,7 +158,7 @@ def policies_of(schedule: Schedule) -> dict[str, str]:
         "grace": "one period, at most 1h" if schedule.grace is None else text_of(schedule.grace),
         "on_failure": str(schedule.on_failure),
     }
-    if isinstance(schedule.trigger, Cron | Calendar):
+    if isinstance(schedule.when, Cron | Calendar):
         told["dst"] = str(schedule.meaning)
     if schedule.jitter:
         told["jitter"] = text_of(schedule.jitter)

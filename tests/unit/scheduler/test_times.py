@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perdure_scheduler import triggers
+from perdure_scheduler import times
 from perdure_scheduler.calendars import BusinessDay, Calendar
 from perdure_scheduler.cron import Cron
 from perdure_scheduler.errors import ScheduleError
-from perdure_scheduler.triggers import At, Interval, Trigger, shortest_period
+from perdure_scheduler.times import At, Interval, Times, shortest_period
 from perdure_scheduler.zones import NAMED
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -22,17 +22,17 @@ instants = st.datetimes(datetime(2020, 1, 1), datetime(2040, 1, 1), timezones=st
 periods = st.timedeltas(timedelta(seconds=1), timedelta(days=400))
 
 
-def first(trigger: Trigger, after: datetime, n: int) -> list[datetime]:
-    return list(islice(triggers.after(trigger, BERLIN, NAMED, after), n))
+def first(when: Times, after: datetime, n: int) -> list[datetime]:
+    return list(islice(times.after(when, BERLIN, NAMED, after), n))
 
 
 @given(periods, instants, instants)
 def test_an_interval_is_at_whole_periods_from_its_anchor_whenever_one_asks(
     every: timedelta, anchor: datetime, asked: datetime
 ) -> None:
-    trigger = Interval(every=every, anchor=anchor)
+    when = Interval(every=every, anchor=anchor)
 
-    last, (following, second) = trigger.before(asked), first(trigger, asked, 2)
+    last, (following, second) = when.before(asked), first(when, asked, 2)
 
     assert last < asked < following or last + every == asked < following
     assert (following - anchor) % every == timedelta(0)
@@ -44,48 +44,48 @@ def test_an_interval_is_at_whole_periods_from_its_anchor_whenever_one_asks(
 def test_times_of_an_interval_are_counted_without_walking(
     every: timedelta, anchor: datetime, low: datetime, high: datetime
 ) -> None:
-    trigger = Interval(every=max(every, timedelta(days=3)), anchor=anchor)
+    when = Interval(every=max(every, timedelta(days=3)), anchor=anchor)
 
-    walked = sum(1 for _ in (at for at in first(trigger, low, 4000) if at <= high))
+    walked = sum(1 for _ in (at for at in first(when, low, 4000) if at <= high))
 
-    assert triggers.count(trigger, BERLIN, NAMED, low, high) == walked
+    assert times.count(when, BERLIN, NAMED, low, high) == walked
 
 
 def test_an_interval_of_a_day_is_24_hours_though_the_clocks_change() -> None:
-    trigger = Interval(every=timedelta(days=1), anchor=datetime(2026, 3, 27, 9, tzinfo=BERLIN))
+    when = Interval(every=timedelta(days=1), anchor=datetime(2026, 3, 27, 9, tzinfo=BERLIN))
 
-    local = [f"{at.astimezone(BERLIN):%d %H:%M}" for at in first(trigger, trigger.anchor, 3)]
+    local = [f"{at.astimezone(BERLIN):%d %H:%M}" for at in first(when, when.anchor, 3)]
 
     assert local == ["28 09:00", "29 10:00", "30 10:00"]
 
 
 def test_an_interval_ends_with_the_calendar() -> None:
-    trigger = Interval(every=timedelta(days=3000 * 366))
+    when = Interval(every=timedelta(days=3000 * 366))
 
-    assert [at.year for at in first(trigger, START, 10)] == [4976, 7982]
+    assert [at.year for at in first(when, START, 10)] == [4976, 7982]
 
 
 def test_instants_are_sorted_and_each_there_once() -> None:
     same = datetime(2026, 5, 1, 12, tzinfo=BERLIN)
-    trigger = At(instants=(same, START, same.astimezone(UTC)))
+    when = At(instants=(same, START, same.astimezone(UTC)))
 
-    assert first(trigger, START - timedelta(1), 9) == [START, same]
-    assert first(trigger, START, 9) == [same]
-    assert triggers.before(trigger, BERLIN, NAMED, same) == START
-    assert triggers.before(trigger, BERLIN, NAMED, START) is None
-    assert triggers.count(trigger, BERLIN, NAMED, START, same) == 1
+    assert first(when, START - timedelta(1), 9) == [START, same]
+    assert first(when, START, 9) == [same]
+    assert times.before(when, BERLIN, NAMED, same) == START
+    assert times.before(when, BERLIN, NAMED, START) is None
+    assert times.count(when, BERLIN, NAMED, START, same) == 1
 
 
 def test_a_calendar_follows_the_clock_of_its_zone() -> None:
-    trigger = Calendar(day=BusinessDay(n=-1), at=(time(18),))
+    when = Calendar(day=BusinessDay(n=-1), at=(time(18),))
 
-    local = [f"{at:%m-%d %H:%M}" for at in first(trigger, START, 4)]
+    local = [f"{at:%m-%d %H:%M}" for at in first(when, START, 4)]
 
     assert local == ["01-30 17:00", "02-27 17:00", "03-31 16:00", "04-30 16:00"]
 
 
 @pytest.mark.parametrize(
-    ("trigger", "hours"),
+    ("when", "hours"),
     [
         (Cron(expression="0 2 * * *"), 24),
         (Cron(expression="0 2,8,20 * * *"), 6),
@@ -95,8 +95,8 @@ def test_a_calendar_follows_the_clock_of_its_zone() -> None:
         (At(instants=(START, START + timedelta(hours=5), START + timedelta(hours=7))), 2),
     ],
 )
-def test_the_shortest_period(trigger: Trigger, hours: float) -> None:
-    assert shortest_period(trigger) == timedelta(hours=hours)
+def test_the_shortest_period(when: Times, hours: float) -> None:
+    assert shortest_period(when) == timedelta(hours=hours)
 
 
 def test_one_instant_has_no_period() -> None:

@@ -96,61 +96,61 @@ class At(msgspec.Struct, frozen=True, kw_only=True, tag="at"):
         return f"at {first}" + (f" and {more} more" if more else "")
 
 
-Trigger = Cron | Interval | Calendar | At
+Times = Cron | Interval | Calendar | At
 
 
-def default_dst(trigger: Trigger) -> Dst:
+def default_dst(when: Times) -> Dst:
     """Return what wall times mean on the nights of change, unless a schedule says so itself.
 
     A named time of day comes once a day. A cron expression that recurs within the hours follows
     the clock instead: ``*/15 * * * *`` has no hole of an hour in autumn.
     """
-    return RECURRING if isinstance(trigger, Cron) and trigger.recurring else NAMED
+    return RECURRING if isinstance(when, Cron) and when.recurring else NAMED
 
 
-def after(trigger: Trigger, tz: ZoneInfo, dst: Dst, instant: datetime) -> Iterator[datetime]:
-    """Yield the times of a trigger later than ``instant``, in UTC, in order, each once."""
-    if isinstance(trigger, Interval):
-        return trigger.after(instant)
-    if isinstance(trigger, At):
-        return iter(trigger.instants[bisect_right(trigger.instants, instant) :])
-    return wall.after(trigger, tz, dst, instant)
+def after(when: Times, tz: ZoneInfo, dst: Dst, instant: datetime) -> Iterator[datetime]:
+    """Yield the times of it later than ``instant``, in UTC, in order, each once."""
+    if isinstance(when, Interval):
+        return when.after(instant)
+    if isinstance(when, At):
+        return iter(when.instants[bisect_right(when.instants, instant) :])
+    return wall.after(when, tz, dst, instant)
 
 
-def before(trigger: Trigger, tz: ZoneInfo, dst: Dst, instant: datetime) -> datetime | None:
-    """Return the last time of a trigger earlier than ``instant``, in UTC, if there is one."""
-    if isinstance(trigger, Interval):
-        return trigger.before(instant)
-    if isinstance(trigger, At):
-        index = bisect_left(trigger.instants, instant)
-        return trigger.instants[index - 1] if index else None
+def before(when: Times, tz: ZoneInfo, dst: Dst, instant: datetime) -> datetime | None:
+    """Return the last time of it earlier than ``instant``, in UTC, if there is one."""
+    if isinstance(when, Interval):
+        return when.before(instant)
+    if isinstance(when, At):
+        index = bisect_left(when.instants, instant)
+        return when.instants[index - 1] if index else None
     # Looking back twice as far and more each time costs little more than the last look, and spares
     # a second generator that goes backwards over the nights of change.
     length = _HOUR
     while instant - length > _FIRST:
-        since = wall.after(trigger, tz, dst, instant - length)
+        since = wall.after(when, tz, dst, instant - length)
         if last := deque(takewhile(lambda each: each < instant, since), maxlen=1):
             return last[0]
         length *= 8
     return None
 
 
-def count(trigger: Trigger, tz: ZoneInfo, dst: Dst, after_: datetime, upto: datetime) -> int:
-    """Return how many times of a trigger are later than ``after_`` and not later than ``upto``."""
-    if isinstance(trigger, Interval):
-        return trigger.count(after_, upto)
-    if isinstance(trigger, At):
-        return sum(after_ < each <= upto for each in trigger.instants)
-    return wall.count(trigger, tz, dst, after_, upto)
+def count(when: Times, tz: ZoneInfo, dst: Dst, after_: datetime, upto: datetime) -> int:
+    """Return how many times of it are later than ``after_`` and not later than ``upto``."""
+    if isinstance(when, Interval):
+        return when.count(after_, upto)
+    if isinstance(when, At):
+        return sum(after_ < each <= upto for each in when.instants)
+    return wall.count(when, tz, dst, after_, upto)
 
 
-def shortest_period(trigger: Trigger) -> timedelta | None:
+def shortest_period(when: Times) -> timedelta | None:
     """Return the least distance of two neighbouring times on a plain day; ``None`` for one time."""
-    if isinstance(trigger, Interval):
-        return trigger.every
-    if isinstance(trigger, At):
-        moments = trigger.instants
+    if isinstance(when, Interval):
+        return when.every
+    if isinstance(when, At):
+        moments = when.instants
     else:
-        moments = tuple(datetime.combine(EPOCH, each, tzinfo=UTC) for each in trigger.times)
+        moments = tuple(datetime.combine(EPOCH, each, tzinfo=UTC) for each in when.times)
         moments += (moments[0] + _DAY,)
     return min((b - a for a, b in pairwise(moments)), default=None)
