@@ -1,10 +1,12 @@
 """Plans of runs that were made without one: of today's code, built where that may be imported.
 
-A tick makes a run with an entry point; who claims the run builds its plan. That imports the
-user's modules, so a process that drives other runs too has a child do it (``PlanningChild``). The
-child is used again while the files that it has imported are as they were, and is replaced when one
-of them has changed: what runs is the code of the moment, and a thousand ticks of one module import
-it once.
+A tick makes a run with an entry point, and so does an arrival; who claims the run builds its plan.
+That imports the user's modules, so a process that drives other runs too has a child do it
+(``PlanningChild``). The child is used again while the files that it has imported are as they were,
+and is replaced when one of them has changed: what runs is the code of the moment, and a thousand
+ticks of one module import it once.
+
+It is asked as well whether inputs would fit, by who has to say so before there is a run.
 """
 
 from __future__ import annotations
@@ -15,19 +17,20 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
 from perdure.errors import DefinitionError, PerdureError
 from perdure_storage.clock import Clock
-from perdure_storage.records import BuiltPlan, RunId, RunRecord
+from perdure_storage.records import BuiltPlan, RunId, RunRecord, StoredValue
 
 if TYPE_CHECKING:
     from perdure.runtime import Runtime
     from perdure.settings import Settings
+    from perdure.workflow import Workflow
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +53,11 @@ def build(runtime: Runtime, record: RunRecord) -> BuiltPlan:
 
     if record.origin is None:
         raise DefinitionError(f"run {record.id} has no entry point, and no plan either")
+    workflow = load_target(record.origin)  # first: values may be of classes that it defines
     given = {name: runtime.values.load(value) for name, value in record.inputs.items()}
-    prepared = prepare(load_target(record.origin), given)
+    if record.schedule is None:
+        given = _fitted(workflow, given)
+    prepared = prepare(workflow, given)
     plan = compile_dag(prepared.dag, runtime.values, origin=record.origin)
     refuse_unenforceable(plan, runtime.settings, record.policy.executor)
     inputs = store_inputs(prepared.inputs, runtime.values)
@@ -60,17 +66,69 @@ def build(runtime: Runtime, record: RunRecord) -> BuiltPlan:
     )
 
 
+def _fitted(workflow: Workflow[Any, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return inputs as the parameters take them: what fits stays as it is, the rest is JSON.
+
+    Facts of what arrived are JSON, constants beside them are Python values that were checked when
+    they were written: to convert these too would make a number of a text that may be either.
+    """
+    from perdure.schema import convert
+
+    schema = workflow.schema
+    fitting = {name: value for name, value in given.items() if schema.fits(name, value)}
+    return {**given, **convert(schema, {n: v for n, v in given.items() if n not in fitting})}
+
+
 # --- the child ----------------------------------------------------------------------------------
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """What a child is asked: for the plan of a run, or whether inputs fit an entry point."""
+
+    run_id: RunId | None = None
+    origin: str = ""
+    inputs: dict[str, Any] = {}
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a child says to a run id: a plan, or why there is none.
+    """What a child says to it, or why it cannot.
 
     Attributes:
+        built: the plan of a run.
+        inputs: that fit, as they are stored.
+        error: why there is neither; empty if there is.
+        is_misfit: the error is about the inputs; else it is about the code.
         is_stale: a file that the child has imported has changed: ask a new child.
     """
 
     built: BuiltPlan | None = None
+    inputs: dict[str, StoredValue] = {}
     error: str = ""
+    is_misfit: bool = False
     is_stale: bool = False
+
+
+def check(runtime: Runtime, origin: str, inputs: Mapping[str, Any]) -> Answer:
+    """Return JSON inputs of a workflow as a run that is made without a plan would have them.
+
+    Args:
+        runtime: where large ones are put.
+        origin: the workflow's entry point; it is imported.
+        inputs: JSON values by parameter name; those with a default may be left out.
+
+    Raises:
+        DefinitionError: the entry point leads nowhere.
+    """
+    from perdure.compile import prepare
+    from perdure.schema import convert
+    from perdure.submission import store_inputs
+    from perdure.target import load_target
+
+    workflow = load_target(origin)
+    try:
+        converted = convert(workflow.schema, inputs)
+        prepare(workflow, converted)
+    except DefinitionError as error:
+        return Answer(error=str(error), is_misfit=True)
+    return Answer(inputs=store_inputs(converted, runtime.values))
 
 
 class _Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +140,7 @@ class _Place(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def main(requests: IO[bytes], answers: IO[bytes]) -> None:
-    """Answer run ids, one a line, until there are no more."""
+    """Answer questions, one a line, until there are no more."""
     from perdure.runtime import Runtime
     from perdure.settings import load_settings
 
@@ -91,16 +149,22 @@ def main(requests: IO[bytes], answers: IO[bytes]) -> None:
     runtime = Runtime(settings)
     stamps: dict[str, tuple[int, int] | None] = {}
     for line in requests:
-        answer = _answer(runtime, RunId(msgspec.json.decode(line)), stamps)
+        answer = _answer(runtime, msgspec.json.decode(line, type=Question), stamps)
         answers.write(msgspec.json.encode(answer) + b"\n")
         answers.flush()
 
 
-def _answer(runtime: Runtime, run_id: RunId, stamps: dict[str, tuple[int, int] | None]) -> Answer:
+def _answer(
+    runtime: Runtime, question: Question, stamps: dict[str, tuple[int, int] | None]
+) -> Answer:
     if any(_stamp(file) != stamp for file, stamp in stamps.items()):
         return Answer(is_stale=True)
     try:
-        return Answer(built=build(runtime, runtime.store.get_run(run_id)))
+        if question.run_id is None:
+            return check(runtime, question.origin, question.inputs)
+        return Answer(built=build(runtime, runtime.store.get_run(question.run_id)))
+    except PerdureError as error:
+        return Answer(error=str(error))
     except Exception as error:  # noqa: BLE001 - the user's module: it may raise anything
         return Answer(error=f"{type(error).__name__}: {error}")
     finally:
@@ -125,7 +189,7 @@ def _stamp(file: str) -> tuple[int, int] | None:
 
 
 class PlanningChild:
-    """A process that builds plans. Used by one thread.
+    """A process that builds plans and checks inputs. Any thread may ask it; it answers in turn.
 
     Args:
         settings: where the stores are.
@@ -134,16 +198,30 @@ class PlanningChild:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
+        self._turn = threading.Lock()
 
     def build(self, run_id: RunId) -> Answer:
         """Return the plan of a run, or why there is none; never stale."""
-        answer = self._ask(run_id)
-        if answer.is_stale:
-            self.close()
-            answer = self._ask(run_id)
-        return answer
+        return self._ask(Question(run_id=run_id))
 
-    def _ask(self, run_id: RunId) -> Answer:
+    def check(self, origin: str, inputs: Mapping[str, Any]) -> Answer:
+        """Return JSON inputs as a run of the entry point would have them, or why they do not fit.
+
+        Args:
+            origin: the workflow's entry point, of today's code.
+            inputs: by parameter name; those with a default may be left out.
+        """
+        return self._ask(Question(origin=origin, inputs=dict(inputs)))
+
+    def _ask(self, question: Question) -> Answer:
+        with self._turn:
+            answer = self._answer(question)
+            if answer.is_stale:
+                self.close()
+                answer = self._answer(question)
+            return answer
+
+    def _answer(self, question: Question) -> Answer:
         process = self._process or self._start()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -151,7 +229,7 @@ class PlanningChild:
         watchdog.daemon = True
         watchdog.start()
         try:
-            process.stdin.write(msgspec.json.encode(run_id) + b"\n")
+            process.stdin.write(msgspec.json.encode(question) + b"\n")
             process.stdin.flush()
             line = process.stdout.readline()
         except OSError:

@@ -131,6 +131,19 @@ class Schema:
         """
         check_value(value, self.field(name).annotation, f"{self.workflow}: parameter {name!r}")
 
+    def fits(self, name: str, value: Any) -> bool:
+        """Say whether a Python value is one that the parameter takes.
+
+        Raises:
+            DefinitionError: there is no such parameter.
+        """
+        annotation = self.field(name).annotation
+        try:
+            check_value(value, annotation, name)
+        except DefinitionError:
+            return False
+        return True
+
 
 def schema_of(function: Callable[..., Any], name: str) -> Schema:
     """Return the schema of a workflow's function.
