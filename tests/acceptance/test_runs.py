@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from traceback import format_exception
 from typing import Any
@@ -69,6 +70,11 @@ def fragile(folder: str) -> str:
     if not (Path(folder) / "mended").exists():
         raise ValueError("not mended yet")
     return "fine"
+
+
+@workflow(name="doubled")
+def badly_edited(n: int, folder: str) -> int:
+    return total.bind([fragile.bind(folder)], folder)
 
 
 @task
@@ -143,6 +149,30 @@ def test_reuse_takes_over_what_has_not_changed(client: Perdure, tmp_path: Path) 
     assert executions(tmp_path, "total") == 2
     assert client.get_run("d-2").parent == "d-1"
     assert "taken over from d-1" in client.why("d-2", "double")
+
+
+def test_last_is_the_last_success_where_a_failure_since_has_less_to_give(
+    client: Perdure, tmp_path: Path
+) -> None:
+    client.run(doubled, n=4, folder=str(tmp_path))
+    with pytest.raises(RunFailed):
+        client.run(badly_edited, n=4, folder=str(tmp_path), reuse="last")
+
+    client.run(doubled, n=4, folder=str(tmp_path), reuse="last")
+
+    assert executions(tmp_path, "total") == 1
+
+
+def test_setting_lets_each_new_run_take_over_what_has_not_changed(
+    client: Perdure, tmp_path: Path
+) -> None:
+    client.settings = replace(client.settings, reuse="last")
+
+    client.run(doubled, n=4, folder=str(tmp_path))
+    client.run(doubled, n=4, folder=str(tmp_path))
+    client.run(doubled, n=4, folder=str(tmp_path), reuse="off")
+
+    assert executions(tmp_path, "total") == 2
 
 
 def test_if_exists_fail_refuses_an_id_that_exists(client: Perdure, tmp_path: Path) -> None:

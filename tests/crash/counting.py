@@ -128,7 +128,7 @@ class Life:
 
     def submit(self, definition: Any, run_id: str, **options: Any) -> None:
         """Make the run, or find it."""
-        wishes = Wishes.from_options({"run_id": run_id, **options}, find_last=lambda name: None)
+        wishes = Wishes.from_options({"run_id": run_id, **options}, find_last=lambda name: ())
         submission = Submission(self.runtime, self.runtime.settings, definition, wishes)
         submission.submit()
 

@@ -82,7 +82,7 @@ def run_by_schedule(client: Perdure) -> None:
 
 def dispatch(client: Perdure) -> None:
     """Fire what is due; another may have done it, or died over it."""
-    wishes = Wishes.from_options({"run_id": RUN}, find_last=lambda workflow: None)
+    wishes = Wishes.from_options({"run_id": RUN}, find_last=lambda workflow: ())
     submission = Submission(client.runtime, client.settings, steps.everything, wishes)
     schedules = client.runtime.store.schedules
     if schedules.find_schedule("daily") is None:

@@ -127,8 +127,7 @@ class Perdure:
     def start(self, dag: Any, **options: Any) -> Run:
         """Run durably, driven by this process in the background; returns the run at once."""
         run = self.begin(dag, **options)
-        self._drive(run)
-        self._driving.drive_in_background()
+        self._driving.drive_in_background(run.id)
         return run
 
     def begin(self, dag: Any, **options: Any) -> Run:
@@ -175,11 +174,17 @@ class Perdure:
 
         if isinstance(dag, Workflow):
             options = {**dag.run_options, **options}
+        if options.get("reuse") is None:
+            options = {**options, "reuse": self.settings.reuse}
         return Wishes.from_options(options, find_last=self._find_last)
 
-    def _find_last(self, workflow: str) -> RunId | None:
-        runs = self.runtime.store.list_runs(RunQuery(workflow=workflow, limit=1))
-        return runs[0].id if runs else None
+    def _find_last(self, workflow: str) -> list[RunId]:
+        """Return the newest run of the workflow, and the newest that succeeded."""
+        found: list[RunId] = []
+        for status in ((), (RunStatus.SUCCEEDED,)):
+            query = RunQuery(workflow=workflow, status=status, limit=1)
+            found += [record.id for record in self.runtime.store.list_runs(query)]
+        return list(dict.fromkeys(found))
 
     # --- going on ---------------------------------------------------------------------------
     def resume(
@@ -216,8 +221,7 @@ class Perdure:
             dag=dag,
         )
         if run.record.status in RUN_LIVE:
-            self._drive(run)
-            self._driving.drive_in_background()
+            self._driving.drive_in_background(run.id)
         return run
 
     def reopen(
@@ -360,8 +364,7 @@ class Perdure:
         return Run(derived.record.id, self, derived.plan)
 
     def _started(self, run: Run) -> Run:
-        self._drive(run)
-        self._driving.drive_in_background()
+        self._driving.drive_in_background(run.id)
         return run
 
     def _all(self, query: RunQuery) -> Iterator[RunRecord]:

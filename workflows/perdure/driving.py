@@ -17,6 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from perdure.errors import DefinitionError, PerdureError
+from perdure.interactive import is_kernel
 from perdure_storage.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Driving:
         self._seat = threading.Lock()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._in_background: set[str] = set()
         self._interrupted = False
         self._driver: int | None = None
 
@@ -95,27 +97,48 @@ class Driving:
         with self._changed:
             self._changed.wait(seconds)
 
-    def drive_in_background(self) -> None:
-        """Have a thread drive until nothing is left to do here."""
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._background, name="perdure-driver")
-            self._thread.start()
+    def drive_in_background(self, run_id: str) -> None:
+        """Hand a run over, and have a thread drive until nothing is left to do here."""
+        self._in_background.add(run_id)
+        self.submit(run_id)
+        self._start_thread()
+
+    def _start_thread(self) -> None:
+        with self._changed:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._background, name="perdure-driver")
+                self._thread.start()
 
     def _background(self) -> None:
         told = False
 
         def is_over() -> bool:
             nonlocal told
-            if not told and not threading.main_thread().is_alive():
+            is_ending = not threading.main_thread().is_alive()
+            if is_ending and is_kernel():
+                return True  # a kernel that lingers is killed, and its notebook waits for that
+            if is_ending and not told:
                 told = True
                 sys.stderr.write("perdure: waiting for started runs (Ctrl-C: resumable)\n")
             return self._coordinator is None or self._coordinator.is_idle
 
+        def is_left() -> bool:
+            # Asked where threads are started: what was handed over before finds this one, or none.
+            with self._changed:
+                if is_over():
+                    self._thread = None
+            return self._thread is not threading.current_thread()
+
         try:
-            self.drive(is_over)
+            while not is_left():
+                self.drive(is_over)
         except PerdureError as error:
             # Whoever waits for the runs is told by them that nobody drives them any more.
             log.error("runs are no longer driven here: %s", error)
+        finally:
+            with self._changed:
+                if self._thread is threading.current_thread():
+                    self._thread = None
 
     def serve(self, stop: threading.Event) -> None:
         """Drive until ``stop`` is set, taking on whatever run nobody drives."""
@@ -142,6 +165,7 @@ class Driving:
         return self._coordinator
 
     def _tell(self, run_id: str) -> None:
+        self._in_background.discard(run_id)
         with self._changed:
             self._changed.notify_all()
 
@@ -166,6 +190,14 @@ class Driving:
             if self._interrupted:
                 self._interrupted = False
                 self.stop()
+                self._go_on_in_background()
+
+    def _go_on_in_background(self) -> None:
+        """Let started runs go on in a notebook: who interrupts a cell means what that waits for."""
+        if self._in_background and is_kernel():
+            for run_id in sorted(self._in_background):
+                self.submit(run_id)
+            self._start_thread()
 
     def _on_sigint(self, signum: int, frame: FrameType | None) -> None:
         coordinator = self._coordinator

@@ -1,4 +1,6 @@
-"""What to type next: the command in full that fits the cause of a failure."""
+"""What to type next: the command in full that fits the cause of a failure, in the words of a shell
+or, where somebody types Python, in those of Python.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ import shlex
 from dataclasses import dataclass
 
 from perdure.engine.restore import MAX_TAKEOVERS
+from perdure.interactive import find_ipython
 from perdure.settings import Settings
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.records import Cause, ErrorRecord, RunRecord
@@ -35,13 +38,63 @@ class Shell:
         return self.command("resume", run_id, *options)
 
 
+_PYTHON_VERBS = (
+    "cancel", "delete", "diff", "emit", "explain", "fork", "pause", "rerun", "resume", "signal",
+    "spin", "why",
+)  # fmt: skip
+_KEYWORDS = {"from": "from_step"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell(Shell):
+    """How commands that are typed into a notebook or into IPython reach the same store."""
+
+    def command(self, *words: str) -> str:
+        """Return the call that does what a command does; the command itself where none does."""
+        verb, *rest = words
+        if verb in ("show", "logs", "ls"):
+            return self._look(verb, rest)
+        if verb not in _PYTHON_VERBS:
+            return Shell.command(self, *words)
+        return self._call(verb, rest)
+
+    def _look(self, verb: str, rest: list[str]) -> str:
+        if verb == "ls":
+            return self._call("list_runs", [])
+        run_id, *step = rest
+        found = self._call("get_run", [run_id]) + "".join(f"[{_quoted(each)}]" for each in step)
+        return f"{found}.logs()" if verb == "logs" else found
+
+    def _call(self, verb: str, rest: list[str]) -> str:
+        given, words = [], iter(rest)
+        for word in words:
+            if word.startswith("--"):
+                name = word.removeprefix("--").replace("-", "_")
+                given.append(f"{_KEYWORDS.get(name, name)}={_quoted(next(words))}")
+            else:
+                given.append(_quoted(word))
+        return f"{self._opened()}.{verb}({', '.join(given)})"
+
+    def _opened(self) -> str:
+        place = [_quoted(self.store)] if self.store else []
+        place += [f"blobs={_quoted(self.blobs)}"] if self.blobs else []
+        return f"perdure.open({', '.join(place)})" if place else "perdure"
+
+
+def _quoted(text: str) -> str:
+    """Return a text as Python takes it, between double quotes as most people write them."""
+    return repr(text) if '"' in text or "\\" in text else f'"{text}"'
+
+
 def shell_of(settings: Settings) -> Shell:
     """Return how a shell reaches the store of these settings; no password is in it.
 
-    What an environment variable, a pyproject.toml or the default says is found again where the
-    command is typed; what a program or a command line said is not.
+    Where somebody types Python it is Python. What an environment variable, a pyproject.toml or the
+    default says is found again where the command is typed; what a program or a command line said
+    is not.
     """
-    return Shell(
+    kind = Shell if find_ipython() is None else Cell
+    return kind(
         store=_typed(settings.store) if settings.origin.get("store") == "argument" else "",
         blobs=_typed(settings.blobs) if settings.origin.get("blobs") == "argument" else "",
     )

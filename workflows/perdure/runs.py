@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -226,6 +227,9 @@ class Run:
             WaitTimeout: it goes on, but not within ``timeout``.
         """
         self.wait(timeout)
+        return self._outcome()
+
+    def _outcome(self) -> Any:
         record = self.record
         if record.status is RunStatus.SUCCEEDED:
             return read_result(self._client.runtime, record)
@@ -250,15 +254,20 @@ class Run:
         with self._client.watching(self):
             return self._wait(timeout, nobody_after_s)
 
-    def _wait(self, timeout: float | timedelta | None, nobody_after_s: float) -> Run:
+    def _wait(
+        self,
+        timeout: float | timedelta | None,
+        nobody_after_s: float,
+        is_given_up: Callable[[], bool] = lambda: False,
+    ) -> Run:
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         until = None if seconds is None else time.monotonic() + seconds
         unseen_since: float | None = None
         while True:
             if self._client.drives(self.id):
-                self._client.wait_for(lambda: self._is_over_here(until))
+                self._client.wait_for(lambda: self._is_over_here(until) or is_given_up())
             record = self.record
-            if record.status in RUN_TERMINAL:
+            if record.status in RUN_TERMINAL or is_given_up():
                 return self
             now = time.monotonic()
             if until is not None and now >= until:
@@ -289,8 +298,26 @@ class Run:
         )
 
     def __await__(self) -> Generator[Any, None, Any]:
-        """Wait without blocking the event loop; gives what ``result()`` returns."""
-        return asyncio.to_thread(self.result).__await__()
+        """Wait without blocking the event loop; gives what ``result()`` returns.
+
+        Who waits may be cancelled: the run goes on.
+        """
+        return self._ended().__await__()
+
+    async def _ended(self) -> Any:
+        given_up = threading.Event()
+        waiting = asyncio.ensure_future(
+            asyncio.to_thread(self._wait, None, _NOBODY_AFTER_S, given_up.is_set)
+        )
+        try:
+            while not waiting.done():
+                # A notebook's kernel cancels from within a signal's handler, which does not wake
+                # an event loop: it has to look by itself.
+                await asyncio.wait([waiting], timeout=_LOOK_EVERY_S)
+        finally:
+            given_up.set()  # or the thread would outlive who waits, and keep the process waiting
+        waiting.result()
+        return self._outcome()
 
     # --- steps ------------------------------------------------------------------------------
     def steps(

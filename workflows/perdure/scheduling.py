@@ -57,7 +57,7 @@ def stored(runtime: Runtime, schedule: Schedule) -> Stored:
             again.
     """
     wishes = Wishes.from_options(
-        {**schedule.workflow.run_options, "inputs": {}}, find_last=lambda workflow: None
+        {**schedule.workflow.run_options, "inputs": {}}, find_last=lambda workflow: ()
     )
     _refuse_options_of_one_run(schedule, wishes)
     plan, inputs = _graph_and_inputs(runtime, schedule, wishes)

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 FOLDER = ".perdure"
 SCHEMES = ("sqlite", "postgresql", "postgres")
 EXECUTORS = ("processes", "inline")
+REUSES = ("off", "last")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,8 @@ class Settings:
         resources: what else steps may ask for by ``resources=`` and how much of it there is here:
             a table such as ``{license = 2}``, in the environment ``license=2,slot=1``.
         modules: whose schedules ``perdure up`` registers: ``FILE.py`` or ``package.module``.
+        reuse: what a new run takes over where it is not told: ``off``, nothing; ``last``, what
+            has not changed since the workflow's newest run.
         origin: where each value came from, by name.
     """
 
@@ -50,6 +53,7 @@ class Settings:
     workers: int | None = None
     resources: Mapping[str, float] = field(default_factory=dict)
     modules: tuple[str, ...] = ()
+    reuse: str = "off"
     origin: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -125,6 +129,7 @@ SETTINGS = (
         unit="FILE.py or package.module, between commas or a TOML list",
         default="none",
     ),
+    Setting(name="reuse", kinds=(str,), unit="off or last", default="off"),
 )
 KEYS = tuple(each.name for each in SETTINGS)
 _BY_NAME = {each.name: each for each in SETTINGS}
@@ -357,12 +362,13 @@ def _default_folder(start: Path) -> Path:
 
 
 def _checked(found: dict[str, Any], origin: Mapping[str, str]) -> dict[str, Any]:
-    executor = found.get("executor", "processes")
-    if executor not in EXECUTORS:
-        raise DefinitionError(
-            f"executor {executor!r} (from {origin['executor']}) is not known"
-            f"{known_names(str(executor), EXECUTORS)}"
-        )
+    for name, choices in (("executor", EXECUTORS), ("reuse", REUSES)):
+        value = found.get(name, choices[0])
+        if value not in choices:
+            raise DefinitionError(
+                f"{name} {value!r} (from {origin[name]}) is not known"
+                f"{known_names(str(value), choices)}"
+            )
     if found.get("workers") is not None:
         try:
             found["workers"] = int(str(found["workers"]))  # neither 2.5 nor True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
@@ -74,11 +74,11 @@ class Wishes:
     queue: str | None = None
     priority: int = 0
     if_exists: str = "resume"
-    find_last: Callable[[str], RunId | None] = lambda workflow: None
+    find_last: Callable[[str], Sequence[RunId]] = lambda workflow: ()
 
     @classmethod
     def from_options(
-        cls, options: Mapping[str, Any], *, find_last: Callable[[str], RunId | None]
+        cls, options: Mapping[str, Any], *, find_last: Callable[[str], Sequence[RunId]]
     ) -> Wishes:
         """Tell options from inputs: whatever is no option is an input of the workflow."""
         names = set(cls.__dataclass_fields__) - {"given", "find_last"}
@@ -288,28 +288,40 @@ class Submission:
 
     def _reused(self) -> RunId | None:
         name = self.wishes.reuse
-        if name is None:
+        if name in (None, "off"):
             return None
         if name == "last":
-            return self.wishes.find_last(self.plan.workflow)
+            return self._most_alike(self.wishes.find_last(self.plan.workflow))
         if self.store.find_run(RunId(name)) is None:
             known = [each.id for each in self.store.list_runs(RunQuery(limit=200))]
             near = did_you_mean(name, known)
             raise RunNotFound(name, self.store.url, f"reuse= takes a run id or 'last'{near}")
         return RunId(name)
 
-    def _note_reuse(self, record: RunRecord) -> str:
-        donor = self.store.find_run(record.reuse_from) if record.reuse_from is not None else None
-        if donor is None:
-            return ""
-        matching = match_donor(
+    def _most_alike(self, candidates: Sequence[RunId]) -> RunId | None:
+        """Return the run that has most to give; of equal ones the first.
+
+        A run that failed early has less than the success before it, once its edit is taken back.
+        """
+        if len(candidates) < 2:
+            return candidates[0] if candidates else None
+        return max(candidates, key=lambda each: _held(self._match_donor(self.store.get_run(each))))
+
+    def _match_donor(self, donor: RunRecord) -> Matching:
+        return match_donor(
             self.plan,
             fingerprints(self.plan, self.inputs),
             self.store.list_steps(donor.id),
             functions=_functions(self._plan_of(donor)),
             inputs=self.inputs,
         )
-        return f"run {record.id} takes over from {donor.id}: {summary(matching, self.plan)}"
+
+    def _note_reuse(self, record: RunRecord) -> str:
+        donor = self.store.find_run(record.reuse_from) if record.reuse_from is not None else None
+        if donor is None:
+            return ""
+        told = summary(self._match_donor(donor), self.plan)
+        return f"run {record.id} takes over from {donor.id}: {told}"
 
     def _match(
         self, record: RunRecord, rows: list[StepRecord], *, keep_changed: bool = False
@@ -480,13 +492,17 @@ def store_inputs(inputs: Mapping[str, Any], values: Values) -> dict[str, StoredV
 
 def summary(matching: Matching, plan: Plan) -> str:
     """Say in one line what is reused and why the rest runs."""
-    reused = len(matching.kept) + len(matching.adopted)
-    line = f"reused {reused} of {len(plan.steps)}"
+    line = f"reused {_held(matching)} of {len(plan.steps)}"
     given = plan.takeover.given if plan.takeover is not None else {}
     changed = {s: r for s, r in matching.reasons.items() if "upstream" not in r and s not in given}
     told = [f"{step} is given" for step in given]
     told += [f"{step} runs: {reason}" for step, reason in list(changed.items())[:2]]
     return "; ".join([line, *told])
+
+
+def _held(matching: Matching) -> int:
+    """Return how many steps need not run."""
+    return len(matching.kept) + len(matching.adopted)
 
 
 def bury_owner(store: RunStore, record: RunRecord) -> None:

@@ -58,7 +58,8 @@ def run(
         dag: a workflow, a node, or a list, tuple or dict of nodes.
         run_id: 1-200 printable characters, ``/`` allowed; made if not given.
         inputs: arguments by name, for names that are options of this function too.
-        reuse: a run id, or ``"last"``: a new run that takes over what has not changed.
+        reuse: a run id, or ``"last"``: a new run that takes over what has not changed;
+            ``"off"``: nothing. A setting by default.
         tags: text by text, to find the run by.
         metadata: anything that is JSON, kept with the run.
         executor: ``"processes"`` or ``"inline"``; a setting by default.

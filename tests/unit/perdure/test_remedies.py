@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from perdure.engine.restore import MAX_TAKEOVERS
-from perdure.remedies import Shell, sentence, shell_of
+from perdure.remedies import Cell, Shell, sentence, shell_of
 from perdure.settings import Settings
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.records import Cause, Digest, ErrorRecord, RunId, RunRecord
@@ -95,3 +95,33 @@ def test_command_shows_no_password() -> None:
 
     assert "hunter2" not in shell_of(settings).command("ls")
     assert "ann:***@db" in shell_of(settings).command("ls")
+
+
+@pytest.mark.parametrize(
+    ("words", "call"),
+    [
+        (("resume", "iris-1", "--code", "current"), 'perdure.resume("iris-1", code="current")'),
+        (
+            ("fork", "a", "--force", "failed", "--on-change", "reuse"),
+            'perdure.fork("a", force="failed", on_change="reuse")',
+        ),
+        (("fork", "a", "--from", "fit"), 'perdure.fork("a", from_step="fit")'),
+        (("signal", "a", "go"), 'perdure.signal("a", "go")'),
+        (("show", "a"), 'perdure.get_run("a")'),
+        (("show", "a", "fit"), 'perdure.get_run("a")["fit"]'),
+        (("logs", "a", "fit"), 'perdure.get_run("a")["fit"].logs()'),
+        (("ls",), "perdure.list_runs()"),
+        (("resume", 'say "a"'), "perdure.resume('say \"a\"')"),
+        (("up",), "perdure up"),
+    ],
+)
+def test_command_in_a_notebook_is_the_call_that_does_the_same(
+    words: tuple[str, ...], call: str
+) -> None:
+    assert Cell().command(*words) == call
+
+
+def test_command_in_a_notebook_leads_to_the_store_that_was_opened() -> None:
+    cell = Cell(store="/a.db", blobs="s3://b/x")
+
+    assert cell.resume("r") == 'perdure.open("/a.db", blobs="s3://b/x").resume("r")'

@@ -86,6 +86,7 @@ def test_unknown_key_is_refused_with_a_hint(tmp_path: Path) -> None:
         ({"PERDURE_EXECUTOR": "proceses"}, "did you mean 'processes'"),
         ({"PERDURE_WORKERS": "many"}, "not a whole number"),
         ({"PERDURE_WORKERS": "0"}, "from 1 to 4096"),
+        ({"PERDURE_REUSE": "list"}, "did you mean 'last'"),
     ],
 )
 def test_impossible_value_is_refused(tmp_path: Path, environ: dict[str, str], message: str) -> None:

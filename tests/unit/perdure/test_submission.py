@@ -12,7 +12,7 @@ from perdure.submission import Wishes, check_run_id, make_run_id
 
 
 def wishes(**options: Any) -> Wishes:
-    return Wishes.from_options(options, find_last=lambda workflow: None)
+    return Wishes.from_options(options, find_last=lambda workflow: ())
 
 
 def test_whatever_is_no_option_is_an_input() -> None:

@@ -1,0 +1,140 @@
+"""perdure in a notebook's kernel: under its event loop, interrupted, restarted, edited."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from tests.acceptance.kernels import Kernel
+
+CELLS = """
+import asyncio, threading
+from pathlib import Path
+import perdure
+from perdure import task, workflow
+
+@task
+def plus(x):
+    return x + 1
+
+@task
+def hang(x, name):
+    Path(name).touch()
+    threading.Event().wait(3600)
+
+@workflow
+def adds(n: int = 1):
+    return plus.bind(plus.bind(n))
+
+@workflow
+def hangs(name: str = "begun"):
+    return hang.bind(plus.bind(1), name)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("notebook")
+
+
+@pytest.fixture(scope="module")
+def kernel(folder: Path) -> Iterator[Kernel]:
+    kernel = Kernel(folder)
+    assert not kernel(CELLS).error
+    yield kernel
+    kernel.shut_down()
+
+
+def descendants(kernel: Kernel) -> list[psutil.Process]:
+    return psutil.Process(kernel.manager.provisioner.pid).children(recursive=True)
+
+
+def test_run_blocks_its_cell_under_the_kernels_event_loop(kernel: Kernel) -> None:
+    ended = kernel("adds.run(n=1)")
+
+    assert ended.text == "3", ended.error
+
+
+def test_started_run_is_awaited_for_its_result(kernel: Kernel) -> None:
+    ended = kernel("await adds.start(n=2)")
+
+    assert ended.text == "4", ended.error
+
+
+def test_several_runs_are_awaited_at_once(kernel: Kernel) -> None:
+    ended = kernel("await asyncio.gather(*(adds.start(n=n) for n in range(9)))")
+
+    assert ended.text == str([n + 2 for n in range(9)]), ended.error
+
+
+def test_interrupt_leaves_the_run_resumable_and_says_so_in_python(
+    kernel: Kernel, folder: Path
+) -> None:
+    ended = kernel('hangs.run(run_id="hangs", name="one")', interrupt_when=(folder / "one").exists)
+
+    assert "KeyboardInterrupt" in ended.error
+    assert 'Go on with: perdure.resume("hangs")' in ended.streams
+    assert kernel('perdure.get_run("hangs").status.value').text == "'INTERRUPTED'"
+    assert not [each for each in descendants(kernel) if "perdure" in " ".join(each.cmdline())]
+
+
+def test_interrupt_of_one_cell_lets_runs_go_on_that_others_started(
+    kernel: Kernel, folder: Path
+) -> None:
+    kernel('other = hangs.start(run_id="other", name="two")')
+
+    ended = kernel(
+        'hangs.run(run_id="mine", name="three")', interrupt_when=(folder / "three").exists
+    )
+
+    assert "KeyboardInterrupt" in ended.error
+    assert kernel("other.is_driven, other.status.value").text == "(True, 'RUNNING')"
+    assert kernel("other.cancel().wait().status.value").text == "'CANCELLED'"
+
+
+def test_interrupt_of_an_await_comes_at_once_and_the_run_goes_on(
+    kernel: Kernel, folder: Path
+) -> None:
+    began = time.monotonic()
+
+    ended = kernel(
+        'await hangs.start(run_id="awaited", name="four")',
+        interrupt_when=(folder / "four").exists,
+    )
+
+    assert "Cancelled" in ended.error
+    assert time.monotonic() - began < 30
+    assert kernel('perdure.get_run("awaited").cancel().status.value').text != "'INTERRUPTED'"
+    assert kernel('perdure.get_run("awaited").wait().status.value').text == "'CANCELLED'"
+
+
+def test_error_says_what_to_type_in_python(kernel: Kernel) -> None:
+    kernel("@task\ndef fails(x):\n    raise ValueError('no')")
+    kernel("@workflow\ndef failing(n: int = 1):\n    return fails.bind(plus.bind(n))")
+
+    ended = kernel('failing.run(run_id="fails")')
+
+    assert 'Mend it, then: perdure.resume("fails", code="current")' in ended.error
+
+
+def test_restarted_kernel_leaves_started_runs_at_once_and_finds_them_again(tmp_path: Path) -> None:
+    kernel = Kernel(tmp_path)
+    try:
+        kernel(CELLS)
+        kernel(
+            'run = hangs.start(run_id="lost", name="five")\nwhile not Path("five").exists(): pass'
+        )
+        workers = descendants(kernel)
+
+        kernel.restart()
+
+        assert not any(each.is_running() and each.status() != "zombie" for each in workers)
+        found = kernel('import perdure\nperdure.get_run("lost").status.value')
+        assert found.text == "'INTERRUPTED'", found.error
+        assert kernel('perdure.get_run("lost")["plus"].result()').text == "2"
+        assert kernel('perdure.resume("lost").cancel().wait().status.value').text == "'CANCELLED'"
+    finally:
+        kernel.shut_down()

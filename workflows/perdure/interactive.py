@@ -1,0 +1,17 @@
+"""Whether somebody types Python into this process: asked of what is loaded, importing nothing."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+
+def find_ipython() -> Any:
+    """Return the IPython shell of this process, a notebook's kernel or a terminal's, or None."""
+    ask = getattr(sys.modules.get("IPython"), "get_ipython", None)  # None while it is imported
+    return ask() if ask is not None else None
+
+
+def is_kernel() -> bool:
+    """Say whether this process is the kernel of a notebook."""
+    return getattr(find_ipython(), "kernel", None) is not None
