@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from perdure.compile import compile_dag, plan_record
+import msgspec
+
 from perdure.errors import DefinitionError
-from perdure.resources import parse_duration
+from perdure.run_templates import stored_template
 from perdure.runs import Run
 from perdure.runtime import Runtime
 from perdure.schedules import Schedule
-from perdure.submission import Wishes, refuse_unenforceable, store_inputs
-from perdure.target import origin_of
 from perdure_scheduler.by_hand import ByHand, Reprocess, Wish, reprocess_of, times_within
 from perdure_scheduler.changes import state_of
 from perdure_scheduler.decide import Why, standing
 from perdure_scheduler.declaration import Instant, end_of, instant_of
-from perdure_scheduler.definition import Definition, RunTemplate
+from perdure_scheduler.definition import Definition
 from perdure_scheduler.errors import ScheduleError
 from perdure_scheduler.moments import Moment, Placeholder
 from perdure_scheduler.registry import Registered, Registry
 from perdure_scheduler.schedule import NominalTime, stamp
 from perdure_storage.lifecycle import RUN_LIVE
-from perdure_storage.records import Digest, Place, PlanRecord, RunId, StoredValue
+from perdure_storage.records import RunId
 from perdure_storage.schedule_records import ScheduleRecord, TickQuery, TickRecord
 
 if TYPE_CHECKING:
@@ -34,112 +31,32 @@ if TYPE_CHECKING:
 _LOOK_EVERY_S = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A schedule on its way to the store.
-
-    Attributes:
-        definition: what its row says.
-        plan: of its runs, where it is pinned.
-        blobs: which its inputs refer to.
-    """
-
-    definition: Definition
-    plan: PlanRecord | None
-    blobs: tuple[Digest, ...]
-
-
-def stored(runtime: Runtime, schedule: Schedule) -> Stored:
-    """Return a schedule as the store keeps it; its inputs, and its graph if pinned, are put.
+def register(runtime: Runtime, schedule: Schedule, *, module: str | None = None) -> Registered:
+    """Make a schedule in the store, or let the one of its name be as this one.
 
     Raises:
         DefinitionError: an option of its workflow is of no use here, or its code cannot be found
             again.
     """
-    wishes = Wishes.from_options(
-        {**schedule.workflow.run_options, "inputs": {}}, find_last=lambda workflow: ()
+    times = {name: value for name, value in schedule.inputs.items() if isinstance(value, Moment)}
+    stored = stored_template(
+        runtime,
+        schedule.workflow,
+        {name: value for name, value in schedule.inputs.items() if name not in times},
+        pending=times,
+        code=schedule.code,
+        what=f"schedule {schedule.name!r}",
     )
-    _refuse_options_of_one_run(schedule, wishes)
-    plan, inputs = _graph_and_inputs(runtime, schedule, wishes)
-    template = RunTemplate(
-        workflow=schedule.workflow.name,
-        origin=_origin(schedule),
-        plan_digest=plan.digest if plan is not None else None,
-        inputs=inputs,
-        placeholders={
-            name: Placeholder(moment=value, form=schedule.form_of(name))
-            for name, value in schedule.inputs.items()
-            if isinstance(value, Moment)
-        },
-        policy=wishes.policy(),
-        tags=dict(wishes.tags),
-        metadata=dict(wishes.metadata),
-        queue=wishes.queue,
-        priority=wishes.priority,
-        deadline=_deadline(schedule, wishes),
-    )
-    blobs = tuple(value.integrity for value in inputs.values() if value.place is Place.BLOB)
-    return Stored(Definition(schedule=schedule.times, run=template), plan, blobs)
-
-
-def _refuse_options_of_one_run(schedule: Schedule, wishes: Wishes) -> None:
-    for option in ("run_id", "reuse"):
-        if getattr(wishes, option) is not None:
-            raise DefinitionError(
-                f"schedule {schedule.name!r}: its workflow has the option {option}=, but each "
-                "tick makes a run of its own: leave it out"
-            )
-
-
-def _graph_and_inputs(
-    runtime: Runtime, schedule: Schedule, wishes: Wishes
-) -> tuple[PlanRecord | None, dict[str, StoredValue]]:
-    """Return the plan of a pinned schedule, and the inputs that are known now."""
-    if schedule.code == "latest":
-        return None, store_inputs(_without_moments(schedule.inputs), runtime.values)
-    schema = schedule.workflow.schema
-    values = schema.complete(schedule.inputs)
-    static = {field.name for field in schema.fields if field.static}
-    dag = schedule.workflow.dag(**{name: values[name] for name in static})
-    plan = compile_dag(dag, runtime.values, origin=origin_of(schedule.workflow))
-    refuse_unenforceable(plan, runtime.settings, wishes.executor)
-    known = {name: v for name, v in _without_moments(values).items() if name not in static}
-    inputs = store_inputs(known, runtime.values)
-    return plan_record(plan, inputs), inputs
-
-
-def _without_moments(inputs: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in inputs.items() if not isinstance(value, Moment)}
-
-
-def _origin(schedule: Schedule) -> str | None:
-    origin = origin_of(schedule.workflow)
-    if origin is None and schedule.code == "latest":
-        raise DefinitionError(
-            f"schedule {schedule.name!r}: {schedule.workflow.name} is in no file that can be "
-            "imported again, so there is no latest code of it: write it in a file, or say "
-            "code='pinned'"
-        )
-    return origin
-
-
-def _deadline(schedule: Schedule, wishes: Wishes) -> timedelta | None:
-    deadline = wishes.deadline
-    if isinstance(deadline, datetime):
-        raise DefinitionError(
-            f"schedule {schedule.name!r}: deadline= of its workflow is one instant for all runs: "
-            "write a duration, such as '2h'"
-        )
-    if deadline is None:
-        return None
-    return timedelta(seconds=parse_duration(deadline, what="deadline"))
-
-
-def register(runtime: Runtime, schedule: Schedule, *, module: str | None = None) -> Registered:
-    """Make a schedule in the store, or let the one of its name be as this one."""
-    ready = stored(runtime, schedule)
+    placeholders = {
+        name: Placeholder(moment=moment, form=schedule.form_of(name))
+        for name, moment in times.items()
+    }
+    run = msgspec.structs.replace(stored.run, placeholders=placeholders)
     return registry_of(runtime).register(
-        ready.definition, module=module, plan=ready.plan, blobs=ready.blobs
+        Definition(schedule=schedule.times, run=run),
+        module=module,
+        plan=stored.plan,
+        blobs=stored.blobs,
     )
 
 
