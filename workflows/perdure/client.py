@@ -524,11 +524,16 @@ class Perdure:
 
         A run without a live owner is ended here and now.
         """
-        run = self.get_run(run_id)
-        self.runtime.store.request_cancel(RunId(run.id))
+        run = self.request_cancel(run_id)
         if not run.is_driven:
             self._drive(run)
             self.wait_for(lambda: run.record.status not in RUN_LIVE)
+        return run
+
+    def request_cancel(self, run_id: str) -> Run:
+        """Ask for the end of a run, and leave that to who drives it or to some ``perdure up``."""
+        run = self.get_run(run_id)
+        self.runtime.store.request_cancel(RunId(run.id))
         return run
 
     def pause(self, run_id: str) -> Run:

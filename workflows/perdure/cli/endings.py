@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
 import traceback
 from enum import IntEnum
 
-from perdure.cli.users_code import is_users, place_of
+from perdure import advice
+from perdure.advice import REPORT, lines_about, with_store
 from perdure.errors import (
-    CodeChanged,
     DefinitionError,
-    InternalError,
-    NondeterminismError,
     NotSerializable,
     PerdureError,
     RunCancelled,
     RunConflict,
-    RunFailed,
     RunNotDriven,
     RunNotFound,
     StoreError,
-    ValueDamaged,
-    ValueUnavailable,
 )
 from perdure_scheduler.errors import ScheduleError
-from perdure_storage.errors import (
-    KeyMissing,
-    ScheduleNotFound,
-    SchemaMismatch,
-    StoreUnavailable,
-)
+from perdure_storage.errors import ScheduleNotFound, StoreUnavailable
 
 
 class ExitCode(IntEnum):
@@ -75,11 +64,6 @@ class Interrupted(PerdureError):
         super().__init__(f"interrupted; run {run_id} stays as far as it came")
 
 
-_ENDED = RunFailed | RunCancelled | RunNotDriven
-_GOES_ON = Interrupted | NondeterminismError | StoreUnavailable | ValueDamaged | ValueUnavailable
-_PLACES = StoreError | ValueDamaged | ValueUnavailable
-"""What the store and the blobs may have, without a run: `perdure doctor` looks at both."""
-_UNTIL_MENDED = SchemaMismatch | KeyMissing
 _USAGE = (
     UsageError,
     DefinitionError,
@@ -122,39 +106,19 @@ def _lines(error: Exception, *, show_traceback: bool) -> list[str]:
     """Return what is said of an error before the next command."""
     if isinstance(error, Interrupted):
         return [str(error)]
-    if isinstance(error, DefinitionError | NotSerializable):
-        return [f"error: {error}", *getattr(error, "__notes__", ()), *_place(error)]
-    if isinstance(error, PerdureError):
-        hint = getattr(error, "hint", "")
-        return [f"error: {error}", *([hint] if hint else [])]
-    if isinstance(error, OSError):  # the machine's, not ours: no such folder, no right, no room
-        return [f"error: {error}", *_place(error)]
-    if is_users(error):  # the body of a workflow is their code too
-        return [f"error: {type(error).__name__}: {error}", *_place(error)]
-    said = f"error: perdure is wrong, not you: {type(error).__name__}: {error}"
-    return [said] if show_traceback else [said, "please report it with what --traceback prints"]
+    first, *more = lines_about(error)
+    if more == [REPORT]:
+        more = [] if show_traceback else [f"{REPORT} with what --traceback prints"]
+    return [f"error: {first}", *more]
 
 
-def _place(error: Exception) -> list[str]:
-    place = place_of(error)
-    return [f"  at {place}"] if place else []
-
-
-_COMMAND = re.compile(
-    r"perdure (?:resume|rerun|fork|spin|explain|diff|cancel|pause|signal|emit|delete|show|logs|why"
-    r"|get|cat|ls|gc|up|doctor|db \w+|schedule \w+)\b[^`\n]*"
-)
-
-
-def with_store(text: str, store: str | None) -> str:
-    """Return ``text`` with ``--store`` in the commands of perdure's that it names.
-
-    Where an error arises nobody knows how its store was named on the command line.
-    """
-    if store is None:
-        return text
-    option = f" --store {shlex.quote(store)}"
-    return _COMMAND.sub(lambda at: at[0] if "--store" in at[0] else at[0] + option, text)
+def next_command(error: Exception, run_id: str | None) -> str | None:
+    """Return the command that fits the cause, in full, if one does."""
+    if isinstance(error, UsageError):
+        return None
+    if isinstance(error, Interrupted):
+        return f"perdure resume {shlex.quote(error.run_id)}"
+    return advice.next_command(error, run_id)
 
 
 def exit_code(error: Exception) -> ExitCode:
@@ -166,30 +130,6 @@ def exit_code(error: Exception) -> ExitCode:
     if isinstance(error, _USAGE) and not isinstance(error, StoreUnavailable):
         return ExitCode.USAGE
     return ExitCode.FAILED
-
-
-def next_command(error: Exception, run_id: str | None) -> str | None:
-    """Return the command that fits the cause, in full; None where the message has it, or none does.
-
-    The errors of a run that has ended name their command themselves: they know its record.
-    """
-    run_id = getattr(error, "run_id", None) or run_id
-    if isinstance(error, RunNotFound):
-        return "perdure ls"
-    if isinstance(error, ScheduleNotFound):
-        return "perdure schedule ls"
-    if isinstance(error, _ENDED | UsageError | InternalError | RunConflict):
-        return None
-    if isinstance(error, _UNTIL_MENDED) or (isinstance(error, StoreUnavailable) and error.is_gone):
-        return None  # the message has it: what to upgrade, to copy or to put back first
-    if run_id is None and isinstance(error, _PLACES):
-        return None if "`" in str(error) else "perdure doctor"
-    if run_id is None:
-        return None
-    command = f"perdure resume {shlex.quote(run_id)}"
-    if isinstance(error, CodeChanged):
-        return f"{command} --code current"
-    return command if isinstance(error, _GOES_ON | StoreError) else None
 
 
 def say(text: str) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from perdure.advice import with_store
 from perdure.cli.endings import (
     ExitCode,
     Interrupted,
@@ -9,7 +10,6 @@ from perdure.cli.endings import (
     exit_code,
     next_command,
     report,
-    with_store,
 )
 from perdure.errors import (
     CodeChanged,

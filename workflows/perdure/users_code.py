@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
 import traceback
-from types import ModuleType
 
 
 def place_of(error: BaseException) -> str:
@@ -24,18 +24,11 @@ def _frames(error: BaseException) -> list[traceback.FrameSummary]:
     return [frame for frame in frames if not frame.filename.startswith("<frozen")]
 
 
+_NOT_USERS = ("perdure", "perdure_storage", "perdure_scheduler", "typer", "contextlib")
+"""Modules whose folders are between a command and the user's code."""
+
+
 def _is_ours(frame: traceback.FrameSummary) -> bool:
-    folders = tuple(os.path.dirname(module.__file__ or "") + os.sep for module in _not_users())
+    files = (getattr(sys.modules.get(name), "__file__", None) for name in _NOT_USERS)
+    folders = tuple(os.path.dirname(file) + os.sep for file in files if file)
     return frame.filename.startswith(folders)
-
-
-def _not_users() -> list[ModuleType]:
-    """Return modules whose folders are between a command and the user's code."""
-    import contextlib
-
-    import typer
-
-    import perdure
-    import perdure_storage
-
-    return [perdure, perdure_storage, typer, contextlib]

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from perdure.cli.endings import ExitCode, report
-from perdure.cli.users_code import is_users, place_of
 from perdure.errors import DefinitionError
 from perdure.target import load_target
+from perdure.users_code import is_users, place_of
 
 SCRIPT = """
 from perdure import task, workflow
