@@ -2,27 +2,22 @@
 
 A tick makes a run with an entry point, and so does an arrival; who claims the run builds its plan.
 That imports the user's modules, so a process that drives other runs too has a child do it
-(``PlanningChild``). The child is used again while the files that it has imported are as they were,
-and is replaced when one of them has changed: what runs is the code of the moment, and a thousand
-ticks of one module import it once.
-
-It is asked as well whether inputs would fit, by who has to say so before there is a run.
+(``PlanningChild``). It is asked as well whether inputs would fit, by who has to say so before there
+is a run.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from perdure.child import Child, ChildLost, answer_by
 from perdure.errors import DefinitionError, PerdureError
 from perdure_storage.clock import Clock
 from perdure_storage.records import BuiltPlan, RunId, RunRecord, StoredValue
@@ -34,8 +29,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PATIENCE_S = 120.0
-"""How long importing and tracing a workflow may take."""
 AGAIN_AFTER = timedelta(seconds=10)
 """When what could not be built is tried again: somebody may have mended it."""
 
@@ -96,14 +89,12 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         inputs: that fit, as they are stored.
         error: why there is neither; empty if there is.
         is_misfit: the error is about the inputs; else it is about the code.
-        is_stale: a file that the child has imported has changed: ask a new child.
     """
 
     built: BuiltPlan | None = None
     inputs: dict[str, StoredValue] = {}
     error: str = ""
     is_misfit: bool = False
-    is_stale: bool = False
 
 
 def check(runtime: Runtime, origin: str, inputs: Mapping[str, Any]) -> Answer:
@@ -131,34 +122,15 @@ def check(runtime: Runtime, origin: str, inputs: Mapping[str, Any]) -> Answer:
     return Answer(inputs=store_inputs(converted, runtime.values))
 
 
-class _Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the stores are, for the child."""
-
-    store: str
-    blobs: str
-    executor: str
-
-
-def main(requests: IO[bytes], answers: IO[bytes]) -> None:
-    """Answer questions, one a line, until there are no more."""
+def prepare_answers(settings: Settings) -> Callable[[bytes], Answer]:
+    """Return what answers questions in a child."""
     from perdure.runtime import Runtime
-    from perdure.settings import load_settings
 
-    place = msgspec.json.decode(requests.readline(), type=_Place)
-    settings = load_settings(store=place.store, blobs=place.blobs, executor=place.executor)
     runtime = Runtime(settings)
-    stamps: dict[str, tuple[int, int] | None] = {}
-    for line in requests:
-        answer = _answer(runtime, msgspec.json.decode(line, type=Question), stamps)
-        answers.write(msgspec.json.encode(answer) + b"\n")
-        answers.flush()
+    return lambda line: _answer(runtime, msgspec.json.decode(line, type=Question))
 
 
-def _answer(
-    runtime: Runtime, question: Question, stamps: dict[str, tuple[int, int] | None]
-) -> Answer:
-    if any(_stamp(file) != stamp for file, stamp in stamps.items()):
-        return Answer(is_stale=True)
+def _answer(runtime: Runtime, question: Question) -> Answer:
     try:
         if question.run_id is None:
             return check(runtime, question.origin, question.inputs)
@@ -167,25 +139,6 @@ def _answer(
         return Answer(error=str(error))
     except Exception as error:  # noqa: BLE001 - the user's module: it may raise anything
         return Answer(error=f"{type(error).__name__}: {error}")
-    finally:
-        for file in _imported() - stamps.keys():
-            stamps[file] = _stamp(file)
-
-
-def _imported() -> set[str]:
-    """Return the files of modules that may be edited: those of no installed package."""
-    from perdure.sources import is_local_file
-
-    files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
-    return {file for file in files if file is not None and is_local_file(file)}
-
-
-def _stamp(file: str) -> tuple[int, int] | None:
-    try:
-        stat = os.stat(file)
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_size
 
 
 class PlanningChild:
@@ -196,12 +149,10 @@ class PlanningChild:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._process: subprocess.Popen[bytes] | None = None
-        self._turn = threading.Lock()
+        self._child = Child(settings, "perdure.planning")
 
     def build(self, run_id: RunId) -> Answer:
-        """Return the plan of a run, or why there is none; never stale."""
+        """Return the plan of a run, or why there is none."""
         return self._ask(Question(run_id=run_id))
 
     def check(self, origin: str, inputs: Mapping[str, Any]) -> Answer:
@@ -214,62 +165,14 @@ class PlanningChild:
         return self._ask(Question(origin=origin, inputs=dict(inputs)))
 
     def _ask(self, question: Question) -> Answer:
-        with self._turn:
-            answer = self._answer(question)
-            if answer.is_stale:
-                self.close()
-                answer = self._answer(question)
-            return answer
-
-    def _answer(self, question: Question) -> Answer:
-        process = self._process or self._start()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        watchdog = threading.Timer(PATIENCE_S, process.kill)
-        watchdog.daemon = True
-        watchdog.start()
         try:
-            process.stdin.write(msgspec.json.encode(question) + b"\n")
-            process.stdin.flush()
-            line = process.stdout.readline()
-        except OSError:
-            line = b""
-        finally:
-            watchdog.cancel()
-        if line.endswith(b"\n"):
-            return msgspec.json.decode(line, type=Answer)
-        self.close()
-        return Answer(
-            error=f"the process that was to import it died, or took more than {PATIENCE_S:g} s"
-        )
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        # In a session of its own: a Ctrl-C at the terminal is for who drives.
-        self._process = process = subprocess.Popen(
-            [sys.executable, "-m", "perdure.planning"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
-        settings = self._settings
-        place = _Place(store=settings.store, blobs=settings.blobs, executor=settings.executor)
-        assert process.stdin is not None
-        process.stdin.write(msgspec.json.encode(place) + b"\n")
-        return process
+            return self._child.ask(question, Answer)
+        except ChildLost as lost:
+            return Answer(error=str(lost))
 
     def close(self) -> None:
         """End the process. Idempotent."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except OSError:  # what was not read yet is lost with it
-                    pass
+        self._child.close()
 
 
 # --- for who claims -----------------------------------------------------------------------------
@@ -357,7 +260,4 @@ class Planner:
 
 
 if __name__ == "__main__":
-    # What imported modules print is no answer.
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    main(sys.stdin.buffer, answers)
+    answer_by(prepare_answers)

@@ -1,0 +1,180 @@
+"""A process beside this one that answers questions which need the user's modules.
+
+Who serves for weeks imports nothing of the user's: no import can take it down, and what runs is
+the code of the moment. It asks a child. The child is used again while the files that it has
+imported are as they were, and is replaced when one of them has changed: a thousand questions about
+one module import it once.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import IO, Any, TypeVar
+
+import msgspec
+
+from perdure.settings import Settings, load_settings
+
+PATIENCE_S = 120.0
+"""How long an answer may take: importing and tracing a workflow."""
+T = TypeVar("T")
+
+
+class ChildLost(Exception):
+    """The child died before it answered, or took too long; the next question starts another."""
+
+    def __str__(self) -> str:
+        return f"the process that was to import it died, or took more than {PATIENCE_S:g} s"
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the stores are, for the child."""
+
+    store: str
+    blobs: str
+    executor: str
+
+    def settings(self) -> Settings:
+        """Return the settings of a child in the same folder and environment."""
+        return load_settings(store=self.store, blobs=self.blobs, executor=self.executor)
+
+
+class _Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """What comes back in one line.
+
+    Attributes:
+        answer: JSON.
+        is_stale: a file that the child has imported has changed: ask a new child.
+    """
+
+    answer: msgspec.Raw = msgspec.Raw(b"null")
+    is_stale: bool = False
+
+
+class Child:
+    """The process, seen from outside. Any thread may ask it; it answers in turn.
+
+    Args:
+        settings: where the stores are.
+        module: run as ``python -m``; it calls ``serve``.
+    """
+
+    def __init__(self, settings: Settings, module: str) -> None:
+        self._place = Place(store=settings.store, blobs=settings.blobs, executor=settings.executor)
+        self._module = module
+        self._process: subprocess.Popen[bytes] | None = None
+        self._turn = threading.Lock()
+
+    def ask(self, question: msgspec.Struct, answer: type[T]) -> T:
+        """Return the answer to a question, of the code as it is now.
+
+        Args:
+            question: as the module takes it.
+            answer: its type.
+
+        Raises:
+            ChildLost: there will be none.
+        """
+        with self._turn:
+            reply = self._ask(question)
+            if reply.is_stale:
+                self.close()
+                reply = self._ask(question)
+        return msgspec.json.decode(reply.answer, type=answer)
+
+    def _ask(self, question: msgspec.Struct) -> _Reply:
+        process = self._process or self._start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        watchdog = threading.Timer(PATIENCE_S, process.kill)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            process.stdin.write(msgspec.json.encode(question) + b"\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except OSError:
+            line = b""
+        finally:
+            watchdog.cancel()
+        if line.endswith(b"\n"):
+            return msgspec.json.decode(line, type=_Reply)
+        self.close()
+        raise ChildLost
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        # In a session of its own: a Ctrl-C at the terminal is for who drives.
+        self._process = process = subprocess.Popen(
+            [sys.executable, "-m", self._module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert process.stdin is not None
+        process.stdin.write(msgspec.json.encode(self._place) + b"\n")
+        return process
+
+    def close(self) -> None:
+        """End the process. Idempotent."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except OSError:  # what was not read yet is lost with it
+                    pass
+
+
+# --- within the child ---------------------------------------------------------------------------
+def serve(
+    requests: IO[bytes], answers: IO[bytes], prepare: Callable[[Settings], Callable[[bytes], Any]]
+) -> None:
+    """Answer questions, one a line, until there are no more.
+
+    Args:
+        requests: where they come from.
+        answers: where the answers go.
+        prepare: gives what answers one: JSON in, what JSON can say out. It raises nothing.
+    """
+    answer = prepare(msgspec.json.decode(requests.readline(), type=Place).settings())
+    stamps: dict[str, tuple[int, int] | None] = {}
+    for line in requests:
+        if any(_stamp(file) != stamp for file, stamp in stamps.items()):
+            reply = _Reply(is_stale=True)
+        else:
+            reply = _Reply(answer=msgspec.Raw(msgspec.json.encode(answer(line))))
+            stamps |= {file: _stamp(file) for file in _imported() - stamps.keys()}
+        answers.write(msgspec.json.encode(reply) + b"\n")
+        answers.flush()
+
+
+def answer_by(prepare: Callable[[Settings], Callable[[bytes], Any]]) -> None:
+    """Serve at the standard streams: the main program of a child."""
+    # What the user's modules print when they are imported is not for who asked.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    serve(sys.stdin.buffer, answers, prepare)
+
+
+def _imported() -> set[str]:
+    """Return the files of modules that may be edited: those of no installed package."""
+    from perdure.sources import is_local_file
+
+    files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    return {file for file in files if file is not None and is_local_file(file)}
+
+
+def _stamp(file: str) -> tuple[int, int] | None:
+    try:
+        stat = os.stat(file)
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size
