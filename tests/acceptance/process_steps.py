@@ -248,3 +248,14 @@ async def wait_for_ever() -> None:
 async def block_the_loop() -> None:
     await asyncio.sleep(0)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)
+
+
+def note(folder: str, name: str, wait_for: str = "", die: bool = False) -> str:
+    """Write down that a call has begun, and in which process; wait for a file, or die."""
+    with (Path(folder) / "begun").open("a") as file:
+        file.write(f"{name} {os.getpid()}\n")
+    if die:
+        os._exit(1)
+    while wait_for and not (Path(folder) / wait_for).exists():
+        threading.Event().wait(0.01)
+    return name

@@ -636,3 +636,104 @@ bench.open()
 print(bench.value(outcome))
 executor.close()
 """
+
+
+# --- brief calls: several in one worker -----------------------------------------------------------
+def bundle(bench: Bench, folder: Path, *rest: tuple[Any, ...]) -> list[StepCall]:
+    """Return calls of ``note`` that may share a worker, with these arguments after their names."""
+    name, place = bench.function(steps.note), bench.constant(str(folder))
+    arguments = [[bench.constant(each) for each in (f"call{n}", *r)] for n, r in enumerate(rest)]
+    bench.open()
+    return [bench.call(name, place, *args, is_brief=True) for args in arguments]
+
+
+def begun(folder: Path) -> list[tuple[str, int]]:
+    """Return which calls have begun, in order, each with the process that it was in."""
+    path = folder / "begun"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [(name, int(pid)) for name, pid in map(str.split, lines)]
+
+
+@pytest.fixture
+def single(tmp_path: Path) -> Iterator[Bench]:
+    executor = ProcessExecutor(Capacity(cpus=1, slots=1))
+    yield Bench(executor, tmp_path / "blobs")
+    executor.close()
+
+
+def test_brief_calls_share_a_worker_in_their_order(single: Bench, tmp_path: Path) -> None:
+    calls = bundle(single, tmp_path, *[()] * 50)
+
+    outcomes = single.run(*calls)
+
+    assert [single.value(each) for each in outcomes] == [f"call{n}" for n in range(50)]
+    assert [name for name, _ in begun(tmp_path)] == [f"call{n}" for n in range(50)]
+
+
+def test_outcome_of_a_brief_call_comes_though_the_next_one_takes_long(
+    single: Bench, tmp_path: Path
+) -> None:
+    calls = bundle(single, tmp_path, (), ("go",), ())
+
+    single.executor.submit(calls)
+    [first] = single.outcomes(calls[0])
+    (tmp_path / "go").touch()
+
+    assert single.value(first) == "call0"
+    assert [single.value(each) for each in single.outcomes(*calls[1:])] == ["call1", "call2"]
+
+
+def test_brief_calls_behind_a_long_one_are_run_by_whoever_is_idle(
+    bench: Bench, tmp_path: Path
+) -> None:
+    calls = bundle(bench, tmp_path, ("go",), *[()] * 20)
+
+    bench.executor.submit(calls)
+    others = bench.outcomes(*calls[1:])
+    (tmp_path / "go").touch()
+
+    assert all(each.cause is Cause.SUCCEEDED for each in others)
+    assert bench.value(*bench.outcomes(calls[0])) == "call0"
+    assert sorted(name for name, _ in begun(tmp_path)) == sorted(f"call{n}" for n in range(21))
+
+
+def test_death_of_a_worker_is_charged_to_the_call_that_ran(single: Bench, tmp_path: Path) -> None:
+    calls = bundle(single, tmp_path, (), (), ("", True), (), ())
+
+    outcomes = single.run(*calls)
+
+    causes = [each.cause for each in outcomes]
+    assert causes == [*[Cause.SUCCEEDED] * 2, Cause.WORKER_LOST, *[Cause.SUCCEEDED] * 2]
+    pids = [pid for _, pid in begun(tmp_path)]
+    assert len(pids) == 5
+    assert len(set(pids)) == 2
+
+
+def test_kill_of_a_brief_call_that_waits_leaves_the_others_alone(
+    single: Bench, tmp_path: Path
+) -> None:
+    calls = bundle(single, tmp_path, ("go",), (), (), ())
+    single.executor.submit(calls)
+    wait_until(lambda: begun(tmp_path), poll=lambda: single.executor.poll(0.01))
+
+    single.executor.kill([calls[2].id], grace_s=0, cause=Cause.CANCELLED)
+    (tmp_path / "go").touch()
+
+    causes = [each.cause for each in single.outcomes(*calls)]
+    assert causes == [Cause.SUCCEEDED, Cause.SUCCEEDED, Cause.CANCELLED, Cause.SUCCEEDED]
+    assert [name for name, _ in begun(tmp_path)] == ["call0", "call1", "call3"]
+
+
+def test_kill_of_the_brief_call_that_runs_leaves_those_behind_it_alone(
+    single: Bench, tmp_path: Path
+) -> None:
+    calls = bundle(single, tmp_path, (), ("never",), (), ())
+    single.executor.submit(calls)
+    single.outcomes(calls[0])
+    wait_until(lambda: len(begun(tmp_path)) == 2)
+
+    single.executor.kill([calls[1].id], grace_s=0, cause=Cause.CANCELLED)
+
+    causes = [each.cause for each in single.outcomes(*calls[1:])]
+    assert causes == [Cause.CANCELLED, Cause.SUCCEEDED, Cause.SUCCEEDED]
+    assert [name for name, _ in begun(tmp_path)] == ["call0", "call1", "call2", "call3"]

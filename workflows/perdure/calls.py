@@ -46,6 +46,8 @@ class StepCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         names: the sub-workflows around the step and its own name, by ``/``: what the names of
             the steps begin with that it may give in place of a value.
         answer: id of the step that would answer for it; "" for the next link of its chain.
+        is_brief: calls of its function have been over at once: it may be handed to a worker that
+            still runs others.
     """
 
     id: CallId
@@ -62,6 +64,7 @@ class StepCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     idempotency_key: str = ""
     names: str = ""
     answer: str = ""
+    is_brief: bool = False
 
 
 class CallContext(msgspec.Struct, frozen=True, kw_only=True):

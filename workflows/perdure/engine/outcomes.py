@@ -71,6 +71,10 @@ def on_ended(engine: EngineState, event: Ended, now: datetime) -> None:
         return
     engine.touched[run.id] = None
     engine.pools[run.executor].give(step.shape)
+    if outcome.started_at is not None and outcome.finished_at is not None:
+        run.paces.note(
+            step.plan.function, (outcome.finished_at - outcome.started_at).total_seconds()
+        )
     if step.status is StepStatus.CANCELLED:  # nobody needs it any more
         _note_attempt(run, step, outcome, now)
     elif outcome.cause is Cause.SUCCEEDED and outcome.growth is not None:

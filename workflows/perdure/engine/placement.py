@@ -52,6 +52,8 @@ class Pool:
         self.resources = dict(capacity.resources)
         self.slots = capacity.slots
         self.async_slots = capacity.async_slots
+        self._holders: dict[Shape, int] = {}
+        self._ahead: dict[Shape, int] = {}
 
     def fits(self, shape: Shape) -> bool:
         """Say whether the request fits into what is free now."""
@@ -66,10 +68,30 @@ class Pool:
 
     def take(self, shape: Shape) -> None:
         """Hold the request."""
+        self._holders[shape] = self._holders.get(shape, 0) + 1
         self._add(shape, -1)
 
+    def may_wait(self, shape: Shape, most: float) -> bool:
+        """Say whether one more may be sent ahead, to wait there for the end of its like.
+
+        Args:
+            shape: its request.
+            most: so many may wait behind each of those that hold such a request.
+        """
+        if shape.is_async or self.capacity.is_serial:
+            return False
+        return self._ahead.get(shape, 0) < most * self._holders.get(shape, 0)
+
+    def send_ahead(self, shape: Shape) -> None:
+        """Note one that waits there; it holds nothing until another one of its shape ends."""
+        self._ahead[shape] = self._ahead.get(shape, 0) + 1
+
     def give(self, shape: Shape) -> None:
-        """Free the request."""
+        """Free the request, or leave it to one that was sent ahead."""
+        if self._ahead.get(shape, 0):
+            self._ahead[shape] -= 1
+            return
+        self._holders[shape] -= 1
         self._add(shape, 1)
 
     def _add(self, shape: Shape, sign: int) -> None:

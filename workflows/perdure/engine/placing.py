@@ -49,7 +49,7 @@ def _place_one(
         step = first_ready(run, heap)
         if step is None:
             del run.ready[shape]
-        elif not pool.fits(shape):
+        elif not pool.fits(shape) and not pool.may_wait(shape, _most_ahead(run, step)):
             if step.ready_at is not None and is_impatient(step.ready_at, now):
                 full.add(run.executor)
                 return False
@@ -58,7 +58,10 @@ def _place_one(
     if best is None:
         return False
     heappop(run.ready[best.shape])
-    pool.take(best.shape)
+    if pool.fits(best.shape):
+        pool.take(best.shape)
+    else:
+        pool.send_ahead(best.shape)
     placed.append(Dispatch(run.executor, _start(engine, run, best, now)))
     return True
 
@@ -104,7 +107,16 @@ def _start(engine: EngineState, run: RunState, step: StepState, now: datetime) -
         idempotency_key=f"{run.id}/{step.id}/{step.generation}",
         names=match_name(step.plan),
         answer=first_answer_id(step.id) if starts_chain(step) else "",
+        is_brief=_most_ahead(run, step) > 0,
     )
+
+
+def _most_ahead(run: RunState, step: StepState) -> float:
+    """Return how many calls like this one may wait behind one that runs.
+
+    None with a time-out, which begins to count when the call does.
+    """
+    return 0 if step.options.timeout_s is not None else run.paces.most_ahead(step.plan.function)
 
 
 def _without_unneeded(run: RunState, step: StepState) -> tuple[Arg, ...]:

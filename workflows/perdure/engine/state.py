@@ -13,6 +13,7 @@ from typing import Any
 from perdure.calls import CallId
 from perdure.engine.again import Again
 from perdure.engine.commands import Extend, Kill
+from perdure.engine.paces import Paces
 from perdure.engine.placement import Pool, Shape, shape_of
 from perdure.plan import (
     FromInput,
@@ -226,6 +227,7 @@ class RunState:
         suspects: steps that were running when an owner died, for a run that kills its owners.
         one_at_a_time: such a run is driven with care.
         executor: name of the executor that runs its steps.
+        paces: how long its functions take, as far as that has been seen.
         outputs: steps of which the result is made; their values are always stored.
         races: who waits for the first of some steps to end, by each of these.
         arrivals: of these, whom a step that has just ended concerns.
@@ -292,6 +294,7 @@ class RunState:
         self.one_at_a_time = False
         self.executor = record.policy.executor or "processes"
         self.outputs = output_steps(plan)
+        self.paces = Paces()
         self.outbox = Outbox()
         add_steps(self, plan, fingerprints)
 

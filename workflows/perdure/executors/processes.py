@@ -26,12 +26,15 @@ from perdure.executors.waking import WakePipe
 from perdure.executors.worker_process import Flight, WorkerKey, WorkerProcess
 from perdure.plan import Function
 from perdure.worker.frames import Done, Judged, Ready, Up
+from perdure.worker.tickets import MOST
 from perdure_storage.records import Cause, Place, ProcessId, StoredValue
 
 TIMEOUT_GRACE_S = 5.0
 """Between asking a call whose time is up to end, and SIGKILL."""
 
 _CLOSE_S = 5.0
+_BUNDLE_S = 0.05
+"""How long brief calls may wait in a worker behind another one before they are taken back."""
 _LOOK_AT_OUTPUT_S = 1.0
 
 
@@ -101,13 +104,18 @@ class ProcessExecutor:
         self._assign()
 
     def kill(self, calls: Sequence[CallId], *, grace_s: float, cause: Cause) -> None:
+        for worker in {self._homes[at] for at in calls if at in self._homes}:
+            # What has not begun is not to pay for what has; what is over has its own outcome.
+            self._take_back(worker)
+            if not worker.has_hung_up:
+                self._hear(worker)
         queued = set(calls) - self._homes.keys()
         if queued:
             self._end_queued(queued, cause)
         for at in calls:
-            worker = self._homes.get(at)
-            if worker is not None:
-                self._end(worker, worker.flights[at], cause, grace_s)
+            home = self._homes.get(at)
+            if home is not None:
+                self._end(home, home.flights[at], cause, grace_s)
 
     def poll(self, timeout_s: float | None) -> list[Outcome]:
         until = None if timeout_s is None else time.monotonic() + timeout_s
@@ -227,9 +235,31 @@ class ProcessExecutor:
     def _assign_sync(self, key: WorkerKey, queue: deque[StepCall]) -> None:
         idle = self._idle.get(key, [])
         while queue and idle:
-            self._give(idle.pop(), [queue.popleft()])
+            worker = idle.pop()
+            self._give(worker, self._bundle(queue))
         while queue and self._may_start(key, len(queue)):
             self._start(key, queue)
+
+    def _bundle(self, queue: deque[StepCall]) -> list[StepCall]:
+        """Take the next call, or a fair share of brief ones, off the queue."""
+        share = min(MOST, math.ceil(len(queue) / self._most_starting))
+        bundle = [queue.popleft()]
+        while queue and len(bundle) < share and bundle[-1].is_brief and queue[0].is_brief:
+            bundle.append(queue.popleft())
+        return bundle
+
+    def _take_back(self, worker: WorkerProcess) -> None:
+        """Put what a worker has not begun back to the front of the queue."""
+        back = worker.take_back()
+        for call in back:
+            del self._homes[call.id]
+        if back:
+            self._queues[worker.key].extendleft(reversed(back))
+
+    def _take_back_if_late(self, worker: WorkerProcess) -> None:
+        """Take calls that were to be brief from a worker that is held up by one that is not."""
+        if len(worker.flights) > 1 and worker.pid in self._workers:
+            self._take_back(worker)
 
     def _assign_async(self, key: WorkerKey, queue: deque[StepCall]) -> None:
         living = [w for w in self._workers.values() if w.key == key and not w.is_ending]
@@ -279,6 +309,8 @@ class ProcessExecutor:
             self._homes[call.id] = worker
             if call.timeout_s is not None:
                 self._time(worker, call.id, call.timeout_s)
+        if len(calls) > 1 and not worker.key.is_async:
+            self._timers.after(_BUNDLE_S, lambda: self._take_back_if_late(worker))
         self._keep_looking_at_output()
 
     def _watch(self, worker: WorkerProcess) -> None:
@@ -376,6 +408,7 @@ class ProcessExecutor:
         idle = self._idle.get(worker.key, [])
         if worker in idle:
             idle.remove(worker)
+        self._take_back(worker)
         self._tell_of_death(worker)
         worker.bury()
 
@@ -388,7 +421,10 @@ class ProcessExecutor:
             self._note_output(worker, flights[0], None, last=True)
         for flight in flights:
             self._forget_flight(worker, flight)
-            if flight.ending is not None:
+            if flight is not flights[-1] and not worker.key.is_async:
+                # It was over, and its worker died before it was heard: nobody's fault.
+                self._outcomes.append(ended(flight.call, Cause.ABANDONED, worker=worker.name))
+            elif flight.ending is not None:
                 self._outcomes.append(self._ended(worker, flight, flight.ending))
             elif worker.is_ending:
                 # Its process was killed for the sake of a neighbour on the same loop.

@@ -24,6 +24,7 @@ from perdure.worker.frames import (
     encode_frames,
 )
 from perdure.worker.keeper import KILL, STATUS, TERM
+from perdure.worker.tickets import Tickets
 from perdure_storage.records import Cause, ProcessId
 
 _RECEIVE_BYTES = 1 << 20
@@ -75,8 +76,11 @@ class WorkerProcess:
         self.line, their_line = socket.socketpair()
         self.life, their_life = socket.socketpair()
         self._output, their_output = _make_output_file()
+        self._tickets = Tickets()
         try:
-            self._process = _start_interpreter(key, their_line, their_life, their_output)
+            self._process = _start_interpreter(
+                key, their_line, their_life, their_output, self._tickets.fd
+            )
         except BaseException:
             self._close_lines()
             raise
@@ -123,8 +127,20 @@ class WorkerProcess:
             define = self._missing(call, contexts[call.id.run_id])
             if define is not None:
                 messages.append(define)
-        messages.append(Work(tuple(calls)))
+        # The tickets first: a call that finds none was taken back.
+        lot = 0 if self.key.is_async else self._tickets.give(len(calls))
+        messages.append(Work(tuple(calls), lot))
         self._send(messages)
+
+    def take_back(self) -> list[StepCall]:
+        """Take back the calls that have not begun, in order; it will begin none of them."""
+        if self.key.is_async:
+            return []
+        count = self._tickets.take_back()
+        back = [flight.call for flight in list(self.flights.values())[len(self.flights) - count :]]
+        for call in back:
+            del self.flights[call.id]
+        return back
 
     def ask(self, at: CallId) -> None:
         """Ask for the end of a call: by message where calls share a loop, else by SIGTERM."""
@@ -245,6 +261,7 @@ class WorkerProcess:
         self.line.close()
         self.life.close()
         os.close(self._output)
+        self._tickets.close()
 
 
 class WorkerKey:
@@ -318,7 +335,7 @@ def _make_output_file() -> tuple[int, int]:
 
 
 def _start_interpreter(
-    key: WorkerKey, line: socket.socket, life: socket.socket, output: int
+    key: WorkerKey, line: socket.socket, life: socket.socket, output: int, tickets: int
 ) -> subprocess.Popen[bytes]:
     """Start a worker in a fresh interpreter: same path, folder and environment as here.
 
@@ -329,7 +346,7 @@ def _start_interpreter(
     if key.folder is not None:
         path.insert(0, key.folder)
     kind = "async" if key.is_async else "sync"
-    arguments = (os.getpid(), line.fileno(), life.fileno(), kind)
+    arguments = (os.getpid(), line.fileno(), life.fileno(), tickets, kind)
     program = f"import sys; sys.path[:] = {path!r}; " + (
         f"from perdure.worker.entry import main; main{arguments!r}"
     )
@@ -339,6 +356,6 @@ def _start_interpreter(
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,
-        pass_fds=(line.fileno(), life.fileno()),
+        pass_fds=(line.fileno(), life.fileno(), tickets),
         start_new_session=True,
     )

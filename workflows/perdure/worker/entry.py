@@ -17,22 +17,24 @@ _OOM_SCORE = b"500"
 """If the kernel has to choose, it takes the worker before the coordinator."""
 
 
-def main(coordinator: int, socket_fd: int, life_fd: int, kind: str) -> None:
+def main(coordinator: int, socket_fd: int, life_fd: int, tickets_fd: int, kind: str) -> None:
     """Be a worker.
 
     Args:
         coordinator: pid of the process that started this one.
         socket_fd: the line for calls and outcomes.
         life_fd: the keeper's line.
+        tickets_fd: tickets of calls that may begin.
         kind: ``"sync"`` or ``"async"``.
     """
-    fork_worker(coordinator, life_fd, socket_fd)
+    fork_worker(coordinator, life_fd, (socket_fd, tickets_fd))
     # In the worker from here on. Ctrl-C in a terminal is the coordinator's affair; a handler, not
     # SIG_IGN, which the step's own child processes would inherit.
     signal.signal(signal.SIGINT, _ignore)
     _prefer_as_oom_victim()
     _prepare_streams()
-    os.set_inheritable(socket_fd, False)  # It was, to come here; programs of steps get no part.
+    for fd in (socket_fd, tickets_fd):
+        os.set_inheritable(fd, False)  # It was, to come here; programs of steps get no part.
     line = socket.socket(fileno=socket_fd)
     # Imported after the fork, and one of the two only: the keeper stays small, the start short.
     if kind == "async":
@@ -42,7 +44,7 @@ def main(coordinator: int, socket_fd: int, life_fd: int, kind: str) -> None:
     else:
         from perdure.worker.serve import serve
 
-        serve(line)
+        serve(line, tickets_fd)
     _leave()
 
 

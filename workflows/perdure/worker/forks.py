@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 
 
 def leave_if_forked(worker: int, error: BaseException | None = None) -> None:
@@ -19,18 +20,19 @@ def leave_if_forked(worker: int, error: BaseException | None = None) -> None:
         os._exit(status)
 
 
-def cut_off_children(line: int) -> None:
-    """Have every child that is forked from now on lose a descriptor, so that it cannot send.
+def cut_off_children(*lines: int) -> None:
+    """Have every child that is forked from now on lose descriptors, so that it cannot send.
 
     It would otherwise be a second reader of what comes, too: a child of a coroutine goes on in
     the copy of the worker's loop.
     """
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    os.register_at_fork(after_in_child=lambda: _replace(line, null))
+    os.register_at_fork(after_in_child=lambda: _replace(lines, null))
 
 
-def _replace(line: int, null: int) -> None:
-    os.dup2(null, line, inheritable=False)
+def _replace(lines: Iterable[int], null: int) -> None:
+    for line in lines:
+        os.dup2(null, line, inheritable=False)
 
 
 def _tell(error: BaseException) -> int:

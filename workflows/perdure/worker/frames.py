@@ -28,9 +28,14 @@ class Define(msgspec.Struct, frozen=True, tag="define", tag_field="m"):
 
 
 class Work(msgspec.Struct, frozen=True, tag="work", tag_field="m"):
-    """Calls to run, in order; an async worker runs them together."""
+    """Calls to run, in order; an async worker runs them together.
+
+    Attributes:
+        lot: of which tickets these calls need one each before they begin (``tickets.py``).
+    """
 
     calls: tuple[StepCall, ...]
+    lot: int = 0
 
 
 class Stop(msgspec.Struct, frozen=True, tag="stop", tag_field="m"):

@@ -18,6 +18,7 @@ import signal
 import struct
 import sys
 import time
+from collections.abc import Iterable
 from types import FrameType
 
 from perdure.worker.kinship import (
@@ -42,13 +43,13 @@ _ORPHANS_GRACE_S = 0.3
 """Descendants that outlive their worker get SIGTERM, this much time, and SIGKILL."""
 
 
-def fork_worker(coordinator: int, life: int, socket: int) -> None:
+def fork_worker(coordinator: int, life: int, lines: Iterable[int]) -> None:
     """Fork. Returns in the worker; the keeper, which is the parent, never returns.
 
     Args:
         coordinator: pid of the process that started this one.
         life: descriptor of the life line; closed in the worker.
-        socket: descriptor of the worker's own line; closed in the keeper.
+        lines: descriptors of the worker's own; closed in the keeper.
     """
     adopt_orphans()
     # SIGUSR1, not SIGKILL: the keeper has to outlive the coordinator long enough to clean up. Its
@@ -66,7 +67,8 @@ def fork_worker(coordinator: int, life: int, socket: int) -> None:
             os._exit(1)
         return
     try:
-        os.close(socket)
+        for line in lines:
+            os.close(line)
         _silence()
         Keeper(coordinator, worker, life).keep()
     finally:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import time
 from collections import deque
 from types import FrameType
 
-from perdure.calls import Outcome, StepCall
+from perdure.calls import StepCall
 from perdure.worker.forks import cut_off_children
 from perdure.worker.frames import (
     Define,
@@ -29,29 +28,27 @@ from perdure.worker.scopes import Scopes
 from perdure.worker.steps import Attempt
 from perdure.worker.streams import StandardStreams
 from perdure.worker.surroundings import Surroundings
+from perdure.worker.tickets import TicketTaker
 from perdure_storage.faults import crash_point
 
 _RECEIVE_BYTES = 1 << 18
-_GATHER_S = 0.001
-"""Outcomes of calls that are shorter than this go back together."""
 
 
-def serve(line: socket.socket) -> None:
+def serve(line: socket.socket, tickets: int) -> None:
     """Serve calls until the coordinator closes ``line``."""
-    cut_off_children(line.fileno())
-    Server(line).serve()
+    cut_off_children(line.fileno(), tickets)
+    Server(line, TicketTaker(tickets)).serve()
 
 
 class Server:
     """Runs the calls that come over a line, in order. Owned by the main thread."""
 
-    def __init__(self, line: socket.socket) -> None:
+    def __init__(self, line: socket.socket, tickets: TicketTaker) -> None:
         self._line = line
+        self._tickets = tickets
         self._frames = FrameBuffer()
         self._scopes = Scopes()
-        self._calls: deque[StepCall] = deque()
-        self._outcomes: list[Outcome] = []
-        self._printed: list[int] = []
+        self._calls: deque[tuple[int, StepCall]] = deque()
         self._memory = PeakMemory()
         self._streams = StandardStreams()
         self._surroundings = Surroundings()
@@ -79,7 +76,7 @@ class Server:
 
     def _take(self, message: Down) -> None:
         if isinstance(message, Work):
-            self._calls.extend(message.calls)
+            self._calls.extend((message.lot, call) for call in message.calls)
         elif isinstance(message, Define):
             self._scopes.define(message)
         elif isinstance(message, Forget):
@@ -87,13 +84,10 @@ class Server:
         # ``Stop`` is for async workers: this one is asked by SIGTERM.
 
     def _run_calls(self) -> None:
-        since = time.monotonic()
         while self._calls:
-            self._run(self._calls.popleft())
-            if time.monotonic() - since >= _GATHER_S:
-                self._tell()
-                since = time.monotonic()
-        self._tell()
+            lot, call = self._calls.popleft()
+            if self._tickets.take(lot):
+                self._run(call)
 
     def _run(self, call: StepCall) -> None:
         self._memory.reset()
@@ -110,16 +104,10 @@ class Server:
             outcome = attempt.failed(error)  # The step raised it itself: SIGINT is ignored here.
         finally:
             self._interruption.end()
-        self._outcomes.append(outcome)
-        self._printed.append(self._streams.written_bytes())
-
-    def _tell(self) -> None:
-        if self._outcomes:
-            crash_point("worker.before-outcome")
-            self._send(Done(tuple(self._outcomes), tuple(self._printed)))
-            self._outcomes.clear()
-            self._printed.clear()
-            crash_point("worker.after-outcome")
+        # At once: the next call may take long, whatever those before it took.
+        crash_point("worker.before-outcome")
+        self._send(Done((outcome,), (self._streams.written_bytes(),)))
+        crash_point("worker.after-outcome")
 
     def _send(self, message: Up) -> None:
         self._line.sendall(encode_frames([message]))

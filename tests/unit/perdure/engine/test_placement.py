@@ -86,3 +86,32 @@ def test_pool_never_goes_below_nothing_and_comes_back_to_itself(asked: list[Step
 
     assert abs(pool.cpus - 4) < 1e-6
     assert pool.slots == 8
+
+
+def test_sent_ahead_holds_nothing_until_one_of_its_like_ends() -> None:
+    pool = Pool(Capacity(cpus=2, slots=8))
+    shape, other = (shape_of(StepOptions(cpus=cpus), is_async=False) for cpus in (1, 2))
+    pool.take(shape)
+    pool.take(shape)
+
+    assert pool.may_wait(shape, 2)
+    assert not pool.may_wait(other, 2)  # none of its like runs
+    for _ in range(4):
+        assert pool.may_wait(shape, 2)
+        pool.send_ahead(shape)
+    assert not pool.may_wait(shape, 2)
+
+    for _ in range(4):  # those that were sent ahead take the places of those that end
+        pool.give(shape)
+        assert not pool.fits(shape)
+    pool.give(shape)
+    pool.give(shape)
+    assert pool.fits(other)
+
+
+def test_nothing_is_sent_ahead_where_calls_wait_in_line_anyway() -> None:
+    shape = shape_of(StepOptions(), is_async=False)
+    pool = Pool(Capacity(cpus=1, slots=1, is_serial=True))
+    pool.take(shape)
+
+    assert not pool.may_wait(shape, 100)
