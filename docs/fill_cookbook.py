@@ -24,6 +24,7 @@ INNER = {
     "PerdureError": "the root: never raised itself",
     "RowRefused": "becomes the error of the step whose row it was",
     "ScheduleNotFound": "no verb takes the name of a schedule yet",
+    "TriggerNotFound": "no verb takes the name of a trigger yet",
     "BlobsCondemned": "whoever is refused puts its values again and goes on",
 }
 """Classes that no user meets, and why."""

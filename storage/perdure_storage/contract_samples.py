@@ -30,6 +30,7 @@ from perdure_storage.records import (
     WaitRecord,
 )
 from perdure_storage.schedule_records import ScheduleChange, ScheduleRecord, TickRecord
+from perdure_storage.trigger_records import ArrivalRecord, TriggerChange, TriggerRecord
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LEASE_S = 10.0
@@ -174,6 +175,36 @@ def registered(store: RunStore, name: str = "nightly", **more: Any) -> ScheduleR
     schedule = store.schedules.register(change)
     assert schedule is not None
     return schedule
+
+
+def a_trigger(name: str = "landed", **more: Any) -> TriggerRecord:
+    """Return a trigger that was never stored, for which time brings nothing."""
+    facts = {"name": name, "definition": "{}", "digest": "v1:d", "state": "{}"}
+    return TriggerRecord(**{**facts, **more})
+
+
+def an_arrival(key: str = "a.csv", **more: Any) -> ArrivalRecord:
+    """Return the row of an arrival that was filtered out."""
+    facts = {"trigger": "landed", "key": key, "at": NOW, "decision": "filtered"}
+    return ArrivalRecord(**{**facts, "decided_at": NOW, **more})
+
+
+def arrived(trigger: TriggerRecord, *keys: str, run: str = "run", **more: Any) -> TriggerChange:
+    """Return the change of arrivals each of which makes a run, called ``run`` and its key."""
+    ids = [RunId(f"{run}-{key}") for key in keys]
+    arrivals = tuple(
+        an_arrival(key, trigger=trigger.name, decision="fired", run_id=run_id)
+        for key, run_id in zip(keys, ids, strict=True)
+    )
+    runs = tuple(an_unplanned_run(run_id, trigger=trigger.name) for run_id in ids)
+    return TriggerChange(**{"trigger": trigger, "arrivals": arrivals, "runs": runs, **more})
+
+
+def watched(store: RunStore, name: str = "landed", **more: Any) -> TriggerRecord:
+    """Return a trigger that was just registered."""
+    trigger = store.triggers.register(TriggerChange(trigger=a_trigger(name, **more)))
+    assert trigger is not None
+    return trigger
 
 
 def by(run: RunRecord, *steps: StepRecord, **more: Any) -> RunCommit:

@@ -7,6 +7,7 @@ PerdureError
 |  `- KeyMissing         rows are signed and the key is not there
 |- RunNotFound
 |- ScheduleNotFound
+|- TriggerNotFound
 |- RunConflict           the run is in a state in which the request makes no sense
 |- ValueDamaged          stored bytes are missing or are not the bytes that were committed
 |- ValueUnavailable      stored bytes cannot be reached now; never treated as lost
@@ -133,6 +134,23 @@ class ScheduleNotFound(PerdureError):
         self.name = name
         self.store = store
         super().__init__(f"no schedule {name!r} in {store}{hint}")
+
+
+class TriggerNotFound(PerdureError):
+    """No trigger of that name in the store that was asked (named in the message).
+
+    Likely:
+        It is in another store: you are in another folder, or ``--store`` is missing. Or it is
+        misspelt, or was removed.
+
+    Type:
+        ``perdure trigger ls`` lists the triggers of the store that was asked.
+    """
+
+    def __init__(self, name: str, store: str, hint: str = "") -> None:
+        self.name = name
+        self.store = store
+        super().__init__(f"no trigger {name!r} in {store}{hint}")
 
 
 class RunConflict(PerdureError):

@@ -34,6 +34,8 @@ from perdure_storage.records import (
 
 _replace = msgspec.structs.replace
 
+_LARGEST = 2**63 - 1
+
 RELEASABLE = frozenset({RunStatus.QUEUED, RunStatus.WAITING, RunStatus.PAUSED})
 REOPENED = frozenset({StepStatus.FAILED, StepStatus.CANCELLED})
 """Statuses of step rows that become history when their run is opened again."""
@@ -75,12 +77,27 @@ def gone(run_id: RunId) -> Refusal:
 
 def condemned(run_id: RunId, digests: Iterable[Digest]) -> Refusal:
     """Return the refusal for a commit that names blobs which gc is taking."""
+    return condemned_of(f"run {run_id!r}", digests)
+
+
+def condemned_of(what: str, digests: Iterable[Digest]) -> Refusal:
+    """Return the refusal for a change of ``what`` that names blobs which gc is taking."""
     found = tuple(sorted(digests))
     return Refusal(
         kind="condemned",
-        message=f"run {run_id!r} refers to {len(found)} blobs that `perdure gc` is removing now:"
+        message=f"{what} refers to {len(found)} blobs that `perdure gc` is removing now:"
         " do the same again",
         digests=found,
+    )
+
+
+def stale_of(what: str, read: int, stored: int | None) -> Refusal:
+    """Return the refusal for a change of what has another version by now, or is not there."""
+    if stored is None:
+        return Refusal(kind="gone", message=f"no {what}")
+    return Refusal(
+        kind="stale",
+        message=f"{what} has version {stored}; the change was decided on version {read}",
     )
 
 
@@ -96,6 +113,21 @@ def require_distinct(batch: Sequence[RunCommit]) -> None:
     """Raise InternalError if a run is in the batch twice: its guards would see half a commit."""
     if len({part.run_id for part in batch}) != len(batch):
         raise InternalError("a commit batch holds the same run twice")
+
+
+def require_storable(what: str, texts: Iterable[str], numbers: Iterable[int] = ()) -> None:
+    """Raise StoreError if no database could take a row of such texts and numbers.
+
+    PostgreSQL has no place for NUL in a text, UTF-8 has none for a lone surrogate, and neither
+    database has one for an integer of more than 64 bits. All stores refuse alike.
+    """
+    try:
+        whole = "".join(texts)
+        whole.encode()
+    except UnicodeEncodeError as error:
+        raise StoreError(f"{what} cannot be stored: {error}") from error
+    if "\0" in whole or max(map(abs, numbers), default=0) > _LARGEST:
+        raise StoreError(f"{what} cannot be stored: a NUL or too large a number is in a row of it")
 
 
 def blobs_of_step(step: StepRecord) -> tuple[Digest, ...]:
@@ -133,6 +165,16 @@ def blobs_of_commit(commit: RunCommit) -> set[Digest]:
 def blobs_of_inputs(run: RunRecord) -> tuple[Digest, ...]:
     """Return the blobs that a run's inputs refer to."""
     return _blobs_of(run.inputs)
+
+
+def blobs_of_runs(runs: Iterable[RunRecord]) -> set[Digest]:
+    """Return the blobs that the inputs of runs refer to."""
+    return {digest for run in runs for digest in blobs_of_inputs(run)}
+
+
+def texts_of_run(run: RunRecord) -> tuple[str, ...]:
+    """Return the texts of a run that were written by people."""
+    return run.id, run.workflow, run.origin or "", run.queue or ""
 
 
 def _blobs_of(inputs: Mapping[str, StoredValue]) -> tuple[Digest, ...]:

@@ -18,7 +18,9 @@ from perdure_storage import guards
 from perdure_storage.clock import Clock, SystemClock
 from perdure_storage.errors import BlobsCondemned, RunNotFound, StoreError
 from perdure_storage.lifecycle import RUN_LIVE, RUN_TERMINAL, RunStatus, StepStatus
-from perdure_storage.memory_schedules import MemoryScheduleStore, Neighbours
+from perdure_storage.memory_neighbours import Neighbours
+from perdure_storage.memory_schedules import MemoryScheduleStore
+from perdure_storage.memory_triggers import MemoryTriggerStore
 from perdure_storage.records import (
     NOTHING_BUILT,
     AttemptRecord,
@@ -104,21 +106,23 @@ class MemoryRunStore:
         self._pins: dict[str, tuple[PinRecord, frozenset[Digest]]] = {}
         self._blobs_url: str | None = None
         self._version = 0
-        self._schedules = MemoryScheduleStore(
-            self._clock,
-            Neighbours(
-                lock=self._lock,
-                url=self.url,
-                is_taken=self._is_taken,
-                create=lambda run: self._create(run, None) is not None,
-                cancel=self._cancel_if_live,
-                runs=lambda: [kept.record for kept in self._runs.values()],
-                condemned=lambda: self._condemned,
-                plans=self._plans,
-                drop_plan=lambda digest: self._drop_plans({digest}),
-                changed=self._change,
-            ),
+        beside = Neighbours(
+            lock=self._lock,
+            url=self.url,
+            is_taken=self._is_taken,
+            create=lambda run: self._create(run, None) is not None,
+            cancel=self._cancel_if_live,
+            runs=lambda: [kept.record for kept in self._runs.values()],
+            messages=lambda: list(self._messages),
+            newest_message=lambda: self._newest_message,
+            is_live=self._is_live,
+            condemned=lambda: self._condemned,
+            plans=self._plans,
+            drop_plan=lambda digest: self._drop_plans({digest}),
+            changed=self._change,
         )
+        self._schedules = MemoryScheduleStore(self._clock, beside)
+        self._triggers = MemoryTriggerStore(self._clock, beside)
 
     @property
     def store_id(self) -> str:
@@ -131,6 +135,10 @@ class MemoryRunStore:
     @property
     def schedules(self) -> MemoryScheduleStore:
         return self._schedules
+
+    @property
+    def triggers(self) -> MemoryTriggerStore:
+        return self._triggers
 
     # --- runs -------------------------------------------------------------------------------
     def create_run(self, run: RunRecord, plan: PlanRecord | None) -> RunRecord | None:
@@ -403,7 +411,11 @@ class MemoryRunStore:
         with self._lock:
             live = [k.record.created_at for k in self._runs.values() if k.record.status in RUN_LIVE]
             limit = min([before, *live])
-            kept = [m for m in self._messages if m.run_id is not None or m.at >= limit]
+            kept = [
+                each
+                for each in self._messages
+                if each.run_id is not None or each.at >= limit or self._triggers.is_unheard(each)
+            ]
             gone = len(self._messages) - len(kept)
             self._messages = kept
             return gone
@@ -420,6 +432,7 @@ class MemoryRunStore:
                     now = self._clock.now()
                     self._set(kept, status=RunStatus.CANCELLED, finished_at=now)
                     self._tell(kept, "cancelled")
+                    self._triggers.note_end(kept.record)
             return self._seen(kept)
 
     def _cancel_if_live(self, run_id: RunId) -> None:
@@ -585,7 +598,10 @@ class MemoryRunStore:
         self._set(kept, seq=seq)
 
     def _is_driven(self, run: RunRecord) -> bool:
-        heartbeat = None if run.owner is None else self._heartbeats.get(run.owner.token)
+        return run.owner is not None and self._is_live(run.owner.token)
+
+    def _is_live(self, token: str) -> bool:
+        heartbeat = self._heartbeats.get(token)
         return heartbeat is not None and self._stands(heartbeat)
 
     def _stands(self, heartbeat: _Heartbeat) -> bool:
@@ -677,6 +693,7 @@ class MemoryRunStore:
             owner=None,
         )
         self._tell(kept, part.end.status.lower())
+        self._triggers.note_end(kept.record)
 
     def _retire(self, kept: _Run, step_id: StepId, generation: int, *, lost: bool) -> None:
         old = kept.steps[step_id, generation]
@@ -692,7 +709,8 @@ class MemoryRunStore:
     def _drop_plans(self, plans: set[Digest]) -> None:
         for digest in plans:
             is_of_run = any(digest in kept.plans for kept in self._runs.values())
-            if not is_of_run and not self._schedules.holds_plan(digest):
+            is_pinned = self._schedules.holds_plan(digest) or self._triggers.holds_plan(digest)
+            if not is_of_run and not is_pinned:
                 del self._plans[digest]
 
     def _takers(self, run_id: RunId) -> list[RunId]:
@@ -716,6 +734,7 @@ class MemoryRunStore:
         for digest in {digest for kept in staying for digest in kept.plans}:
             yield from self._plans[digest].blobs
         yield from self._schedules.held()
+        yield from self._triggers.held()
 
 
 def _newness(run: RunRecord) -> tuple[datetime, RunId]:
@@ -727,6 +746,7 @@ def _matches(query: RunQuery, run: RunRecord) -> bool:
         (not query.status or guards.shows_as(run) & set(query.status) != set())
         and (query.workflow is None or run.workflow == query.workflow)
         and (query.schedule is None or run.schedule == query.schedule)
+        and (query.trigger is None or run.trigger == query.trigger)
         and query.tags.items() <= run.tags.items()
         and (query.since is None or run.created_at >= query.since)
         and run.id.startswith(query.id_prefix)

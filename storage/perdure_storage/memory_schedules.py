@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
@@ -13,6 +11,7 @@ from perdure_storage import schedule_guards
 from perdure_storage.clock import Clock
 from perdure_storage.errors import BlobsCondemned, ScheduleNotFound, StoreError
 from perdure_storage.lifecycle import RUN_LIVE, RunStatus
+from perdure_storage.memory_neighbours import Neighbours
 from perdure_storage.records import Digest, PlanRecord, Refusal, RunId, RunRecord
 from perdure_storage.schedule_records import (
     FireReport,
@@ -25,22 +24,6 @@ from perdure_storage.schedule_records import (
 )
 
 _replace = msgspec.structs.replace
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Neighbours:
-    """What schedules ask of the runs beside them, under the one lock of both."""
-
-    lock: AbstractContextManager[object]
-    url: str
-    is_taken: Callable[[RunId], bool]
-    create: Callable[[RunRecord], bool]
-    cancel: Callable[[RunId], None]
-    runs: Callable[[], Iterable[RunRecord]]
-    condemned: Callable[[], Collection[Digest]]
-    plans: dict[Digest, PlanRecord]
-    drop_plan: Callable[[Digest], None]
-    changed: Callable[[], None]
 
 
 class MemoryScheduleStore:
@@ -76,7 +59,7 @@ class MemoryScheduleStore:
                 refusal = schedule_guards.condemned(change, taken)
                 raise BlobsCondemned(refusal.message, digests=refusal.digests)
             plans = {*self._beside.plans, *(() if plan is None else (plan.digest,))}
-            if why := self._missing_plan(change, plans):
+            if why := self._beside.missing_plan(change.runs, plans):
                 raise StoreError(f"schedule {given.name!r} cannot be stored: {why}")
             if plan is not None:
                 self._beside.plans.setdefault(plan.digest, plan)
@@ -117,18 +100,8 @@ class MemoryScheduleStore:
         stored = self._schedules.get(change.schedule.name)
         if stored is None or stored.version != change.schedule.version:
             return schedule_guards.stale(change, None if stored is None else stored.version)
-        why = self._missing_plan(change, self._beside.plans)
+        why = self._beside.missing_plan(change.runs, self._beside.plans)
         return schedule_guards.rejected(change, why) if why else None
-
-    def _missing_plan(self, change: ScheduleChange, plans: Collection[Digest]) -> str:
-        """Return why a database would refuse a run of the change, if it would."""
-        taken: set[RunId] = set()
-        for run in change.runs:
-            is_new = run.id not in taken and not self._beside.is_taken(run.id)
-            if is_new and run.plan_digest is not None and run.plan_digest not in plans:
-                return f"its plan {run.plan_digest} is not there"
-            taken.add(run.id)
-        return ""
 
     def _next(self, schedule: ScheduleRecord) -> ScheduleRecord:
         now = self._clock.now()

@@ -44,6 +44,7 @@ from perdure_storage.records import (
     WaitRecord,
 )
 from perdure_storage.schedule_protocol import ScheduleStore
+from perdure_storage.trigger_protocol import TriggerStore
 
 
 class RunStore(Protocol):
@@ -62,6 +63,11 @@ class RunStore(Protocol):
     @property
     def schedules(self) -> ScheduleStore:
         """Return the schedules of the same database."""
+        ...
+
+    @property
+    def triggers(self) -> TriggerStore:
+        """Return the triggers of the same database."""
         ...
 
     # --- runs -------------------------------------------------------------------------------
@@ -266,7 +272,10 @@ class RunStore(Protocol):
         ...
 
     def forget_events(self, before: datetime) -> int:
-        """Remove events sent before a time, and before the oldest live run; return how many."""
+        """Remove events sent before a time, and before the oldest live run; return how many.
+
+        One of which a trigger wants to know, and has not been told, stays.
+        """
         ...
 
     # --- requests from anyone ----------------------------------------------------------------

@@ -142,6 +142,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
         seq: commit sequence number of the newest step row or event.
         wake_at: when a WAITING run has something to do.
         schedule: whose tick made it.
+        trigger: whose arrival made it.
     """
 
     id: RunId
@@ -174,6 +175,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     cancel_requested: bool = False
     pause_requested: bool = False
     schedule: str | None = None
+    trigger: str | None = None
 
 
 class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -488,6 +490,7 @@ class RunQuery(msgspec.Struct, frozen=True, kw_only=True):
     status: tuple[RunStatus, ...] = ()
     workflow: str | None = None
     schedule: str | None = None
+    trigger: str | None = None
     tags: dict[str, str] = {}
     since: datetime | None = None
     id_prefix: str = ""

@@ -67,6 +67,7 @@ from perdure_storage.sql_histories import Histories
 from perdure_storage.sql_messages import Messages
 from perdure_storage.sql_schedules import SqlScheduleStore
 from perdure_storage.sql_upkeep import Upkeep
+from perdure_storage.trigger_protocol import TriggerStore
 
 _replace = msgspec.structs.replace
 
@@ -124,6 +125,10 @@ class SqlRunStore:
     @property
     def schedules(self) -> SqlScheduleStore:
         return self._schedules
+
+    @property
+    def triggers(self) -> TriggerStore:
+        raise NotImplementedError
 
     @property
     def database(self) -> Database:

@@ -38,20 +38,22 @@ class TriggerStore(Protocol):
         Guard: the version of ``change.trigger`` is the stored one; 0: no trigger has the name.
         Returns the row as it is now, or None if the guard failed: nothing was written, read it
         again. Writes the trigger with its references to ``blobs`` and ``plan``, and arrivals and
-        runs as ``accept`` does. Nobody listens for it afterwards: who did takes it anew, as it is
-        now. A plan that was its own before goes if nothing else has it. Raises BlobsCondemned,
-        StoreError if a row cannot be stored, InternalError if ``plan`` is not the one that the
-        row names.
+        runs as ``accept`` does: of arrivals that are there nothing is written. Nobody listens for
+        it afterwards: who did takes it anew, as it is now. A plan that was its own before goes if
+        nothing else has it. Raises BlobsCondemned, StoreError if a row cannot be stored,
+        InternalError if ``plan`` is not the one that the row names.
         """
         ...
 
     def accept(self, batch: Sequence[TriggerChange], ends: Collection[int] = ()) -> AcceptReport:
         """Write what was decided about arrivals: one transaction, guarded per trigger.
 
-        Guard, per change: its trigger is there. No named blob is condemned. If it ``moves``: the
-        version is the one that was read, and no key of ``arrivals`` is there. A change whose
-        guard fails is left out and reported, the rest lands; so is one with a row that the
-        database refuses, as ``rejected``. A batch holds a trigger at most once.
+        Guard, per change: its trigger is there, with the definition that was read, and paused if
+        it was: who is told that a trigger is paused has seen its last run, and what is put off
+        until it goes on again is seen by who lets it go on. No named blob is condemned. If it
+        ``moves``: the version is the one that was read, and no key of ``arrivals`` is there. A
+        change whose guard fails is left out and reported, the rest lands; so is one with a row
+        that the database refuses, as ``rejected``. A batch holds a trigger at most once.
 
         Writes: arrivals, each with the next ``seq`` of its trigger; one whose key is there is left
         out with its run, and reported as ``known``. ``revised`` ones replace decision, why,
@@ -83,12 +85,17 @@ class TriggerStore(Protocol):
         """
         ...
 
-    def take_sources(self, token: str, limit: int = 100) -> list[TriggerRecord]:
+    def take_sources(
+        self, token: str, limit: int = 100, *, seen_dead: Collection[str] = ()
+    ) -> list[TriggerRecord]:
         """Make a coordinator the listener of triggers that listen, are not paused, and whose
-        listener is none or is no live coordinator; return all that are its own now.
+        listener is none, is no live coordinator, or is one of ``seen_dead`` (tokens of those that
+        the caller saw dead on this host).
 
-        Who pauses or registers a trigger takes it from its listener (``accept`` of a change with
-        ``paused`` clears the listener).
+        Takes at most ``limit`` more, by name; returns all that are its own now, by name. One that
+        somebody else takes at this moment is left out, not waited for. The version stays: who
+        listens decides nothing. Who pauses or registers a trigger takes it from its listener
+        (``accept`` of a change with ``paused`` clears the listener), who finds so by asking again.
         """
         ...
 
@@ -145,6 +152,7 @@ class TriggerStore(Protocol):
     def ends(self, limit: int = 100) -> list[EndRecord]:
         """Return ends of runs of which triggers have not been told.
 
-        A run's terminal transaction writes one if a trigger that is there ``watches_runs``.
+        A run's terminal transaction writes one if a trigger that is there ``watches_runs``, paused
+        or not. They stay when their runs are deleted.
         """
         ...

@@ -13,6 +13,9 @@ import msgspec
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.records import Digest, Refusal, RunId, RunRecord, StoredValue
 
+LONGEST_KEY_BYTES = 2_000
+"""How long the key of an arrival may be, in UTF-8: an index of PostgreSQL takes little more."""
+
 
 class TriggerRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A trigger: a definition, and how far it has come.
@@ -59,7 +62,8 @@ class ArrivalRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Something that happened, once, and what became of it. Key: (trigger, key).
 
     Attributes:
-        key: of several arrivals of one trigger with one key, the first counts.
+        key: of several arrivals of one trigger with one key, the first counts. Of at most
+            ``LONGEST_KEY_BYTES``.
         seq: given by the store; later ones of a trigger have larger ones.
         condition: name of the part of the trigger that it answers.
         at: when it was received.
@@ -93,11 +97,12 @@ class TriggerChange(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         trigger: the row as it was read, its ``version`` included, with what is new in it.
-        moves: whether anything of the row is new. False: arrivals alone are written, whatever its
-            version is by then.
+        moves: whether anything of the row is new, or an earlier arrival is decided anew. False:
+            new arrivals alone are written, whatever its version is by then.
         arrivals: new ones, in the order in which they were decided.
         revised: earlier ones about which something else is decided now, as they are from now on.
-        runs: to be made, QUEUED; each is named by an arrival of this change.
+        runs: to be made, QUEUED: without a plan, or with one that is there; each is named by an
+            arrival of this change.
     """
 
     trigger: TriggerRecord
