@@ -77,15 +77,17 @@ def test_declared_schedule_has_no_effect_until_it_is_registered(client: Perdure)
     flows()
 
     assert client.list_schedules() == []
-    assert client.register_schedules({"flows": flows()}) == {"flows": {"soon": "new"}}
-    assert client.register_schedules({"flows": flows()}) == {"flows": {"soon": "unchanged"}}
+    assert [(each.name, each.became) for each in client.register({"flows": flows()})] == [
+        ("soon", "new")
+    ]
+    assert [each.became for each in client.register({"flows": flows()})] == ["unchanged"]
     assert client.get_schedule("soon").standing.startswith("next ")
 
 
 def test_runs_are_made_by_up_with_the_times_of_their_ticks(
     client: Perdure, serving: CommandLine
 ) -> None:
-    client.register_schedules({"flows": flows()})
+    client.register({"flows": flows()})
 
     wait_until(lambda: len(succeeded(client)) >= 2, 30, "no runs came")
 
@@ -101,7 +103,7 @@ def test_runs_are_made_by_up_with_the_times_of_their_ticks(
 def test_each_run_is_of_the_code_as_it_is_then(
     client: Perdure, serving: CommandLine, project: Path
 ) -> None:
-    client.register_schedules({"flows": flows()})
+    client.register({"flows": flows()})
     wait_until(lambda: bool(succeeded(client)), 30, "no run came")
 
     (project / "flows.py").write_text(SOURCE % "second")
@@ -115,7 +117,7 @@ def test_each_run_is_of_the_code_as_it_is_then(
 def test_run_whose_code_is_gone_waits_and_says_why(
     client: Perdure, serving: CommandLine, project: Path
 ) -> None:
-    client.register_schedules({"flows": flows()})
+    client.register({"flows": flows()})
     (project / "flows.py").write_text("flow = None\n")
 
     def told() -> list[str]:
@@ -186,7 +188,7 @@ def test_workflow_of_no_file_is_refused_unless_it_is_pinned(client: Perdure) -> 
 
 
 def test_schedule_is_paused_resumed_and_removed_by_its_name(client: Perdure) -> None:
-    client.register_schedules({"flows": flows()})
+    client.register({"flows": flows()})
     handle = client.get_schedule("soon")
 
     handle.pause("the source is down")

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from perdure.deriving import Derived
     from perdure.engine.coordinator import Coordinator
     from perdure.explaining import Explanation
+    from perdure.registering import Became
     from perdure.retention import GcReport
     from perdure.scheduling import ScheduleHandle
     from perdure.submission import Wishes
@@ -625,17 +626,16 @@ class Perdure:
         found = registry_of(self.runtime).all(ScheduleQuery(paused=paused))
         return [ScheduleHandle(self, record.name) for record in found]
 
-    def register_schedules(self, modules: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    def register(self, modules: Mapping[str, Any]) -> list[Became]:
         """Register what modules declare and pause what they do not declare any more.
 
         Args:
             modules: the imported modules, by the names under which they were asked for.
 
         Returns:
-            What became of each schedule, by module and name: new, changed, unchanged, resumed or
-            paused.
+            What became of each: new, changed, unchanged, resumed or paused.
         """
-        from perdure.scheduling import register_all
+        from perdure.registering import register_all
 
         return register_all(self.runtime, modules)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from perdure.errors import DefinitionError
 from perdure.run_templates import stored_template
 from perdure.runs import Run
 from perdure.runtime import Runtime
@@ -227,43 +226,3 @@ class ScheduleHandle:
 def registry_of(runtime: Runtime) -> Registry:
     """Return the verbs that change schedules of a store."""
     return Registry(runtime.store.schedules, runtime.values, runtime.clock)
-
-
-def schedules_in(modules: Mapping[str, Any]) -> dict[str, list[Schedule]]:
-    """Return the schedules that modules hold in their globals: each once, in the first that has it.
-
-    Args:
-        modules: the imported modules, by the names under which they were asked for.
-
-    Raises:
-        DefinitionError: two of them have one name.
-    """
-    found: dict[str, tuple[str, Schedule]] = {}
-    for name, module in modules.items():
-        for value in vars(module).values():
-            if not isinstance(value, Schedule):
-                continue
-            first, there = found.setdefault(value.name, (name, value))
-            if there is not value:
-                where = name if first == name else f"{first} and {name}"
-                raise DefinitionError(f"{where}: two schedules are called {value.name!r}")
-    return {
-        name: [found[each][1] for each in sorted(found) if found[each][0] == name]
-        for name in modules
-    }
-
-
-def register_all(runtime: Runtime, modules: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Register what modules declare and pause what they do not declare any more.
-
-    Returns:
-        What became of each schedule, by module and name.
-    """
-    told: dict[str, dict[str, str]] = {}
-    for name, schedules in schedules_in(modules).items():
-        told[name] = {each.name: str(register(runtime, each, module=name)) for each in schedules}
-    declared = {each for names in told.values() for each in names}
-    for name, names in told.items():
-        left = registry_of(runtime).pause_left(name, declared)
-        names.update(dict.fromkeys(left, "paused"))
-    return told

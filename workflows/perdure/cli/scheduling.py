@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
-import msgspec
 import typer
 
 from perdure.cli.completion import choices, schedule_names
@@ -49,15 +48,6 @@ AtOption = Annotated[
 ]
 _INSTANT = timedelta(microseconds=1)
 _SHOWN = 5
-
-
-class Became(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a schedule: ``new``, ``changed``, ``unchanged``, ``resumed``, ``paused``."""
-
-    name: str
-    became: str
-    module: str
-    standing: str
 
 
 # --- look -----------------------------------------------------------------------------------------
@@ -237,40 +227,14 @@ def register(
     as_json: JsonOption = False,
     traceback: TracebackOption = False,
 ) -> int:
-    """Register what modules declare, and pause what they no longer declare.
+    """Register what modules declare, triggers too, and pause what they no longer declare.
 
     Imports them. To register again what is there changes nothing. `perdure up MODULE...` does it
     before it serves.
     """
-    from perdure.cli.opening import open_store
-    from perdure.cli.views import to_json
-    from perdure.target import load_module, name_of_place
+    from perdure.cli.registering import register_modules
 
-    imported = {name_of_place(place): load_module(place) for place in modules}
-    with open_store(store) as perdure:
-        told = [
-            Became(
-                name=name,
-                became=became,
-                module=module,
-                standing=perdure.get_schedule(name).standing,
-            )
-            for module, names in perdure.register_schedules(imported).items()
-            for name, became in names.items()
-        ]
-    if as_json:
-        print(to_json(told))
-        return ExitCode.OK
-    for each in told:
-        say(told_line(each))
-    for module in sorted(imported.keys() - {each.module for each in told}):
-        say(f"{module} declares no schedule: write NAME = perdure.Schedule(...) in it")
-    return ExitCode.OK
-
-
-def told_line(became: Became) -> str:
-    """Return in a line what became of a schedule."""
-    return f"{became.became:<9} {became.name}: {became.standing}"
+    return register_modules(modules, store, as_json=as_json)
 
 
 @schedule.command("pause", cls=Verb, epilog=epilog("schedule pause"))

@@ -1,0 +1,95 @@
+"""Modules as a whole: what they declare is registered, what they no longer declare is paused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from perdure import scheduling
+from perdure.errors import DefinitionError
+from perdure.runtime import Runtime
+from perdure.schedules import Schedule
+
+
+class Became(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of something that a module declares, or declared.
+
+    Attributes:
+        kind: ``"schedule"``.
+        became: ``"new"``, ``"changed"``, ``"unchanged"``, ``"resumed"`` or ``"paused"``.
+    """
+
+    kind: str
+    name: str
+    module: str
+    became: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What modules may declare.
+
+    Attributes:
+        word: what people call it.
+        type: of the values.
+        register: takes the runtime, a value and ``module``, and says what it came to.
+        pause_left: takes the runtime, a module and the names that are declared now.
+    """
+
+    word: str
+    type: type[Any]
+    register: Callable[..., object]
+    pause_left: Callable[[Runtime, str, Collection[str]], list[str]]
+
+
+_KINDS = (
+    _Kind(
+        "schedule",
+        Schedule,
+        scheduling.register,
+        lambda runtime, module, declared: scheduling.registry_of(runtime).pause_left(
+            module, declared
+        ),
+    ),
+)
+
+
+def register_all(runtime: Runtime, modules: Mapping[str, Any]) -> list[Became]:
+    """Register what modules declare and pause what they do not declare any more.
+
+    Args:
+        runtime: the store.
+        modules: the imported modules, by the names under which they were asked for.
+
+    Raises:
+        DefinitionError: two of a kind have one name; nothing was registered.
+    """
+    told: list[Became] = []
+    declared = {kind: _declared_in(modules, kind) for kind in _KINDS}
+    for kind, values in declared.items():
+        for value, module in values.values():
+            became = str(kind.register(runtime, value, module=module))
+            told.append(Became(kind=kind.word, name=value.name, module=module, became=became))
+        for module in modules:
+            left = kind.pause_left(runtime, module, values)
+            told += [
+                Became(kind=kind.word, name=name, module=module, became="paused") for name in left
+            ]
+    return told
+
+
+def _declared_in(modules: Mapping[str, Any], kind: _Kind) -> dict[str, tuple[Any, str]]:
+    """Return what modules hold in their globals, by name: each once, with the first that has it."""
+    found: dict[str, tuple[Any, str]] = {}
+    for module, namespace in modules.items():
+        for value in vars(namespace).values():
+            if not isinstance(value, kind.type):
+                continue
+            there, first = found.setdefault(value.name, (value, module))
+            if there is not value:
+                where = module if first == module else f"{first} and {module}"
+                raise DefinitionError(f"{where}: two {kind.word}s are called {value.name!r}")
+    return dict(sorted(found.items()))
