@@ -141,14 +141,27 @@ def unpack_bundle(data: bytes | memoryview, folder: Path) -> Path:
     return folder
 
 
-def _extract(data: bytes | memoryview, folder: Path) -> None:
+def recorded_sources(data: bytes | memoryview) -> dict[str, str]:
+    """Return the texts in an archive, by the names of their files; nothing is written or run.
+
+    Raises:
+        ValueDamaged: it is no such archive.
+    """
+    with _archive(data) as archive:
+        return {name: archive.read(name).decode(errors="replace") for name in archive.namelist()}
+
+
+def _archive(data: bytes | memoryview) -> zipfile.ZipFile:
     try:
-        archive = zipfile.ZipFile(io.BytesIO(data))
+        return zipfile.ZipFile(io.BytesIO(data))
     except zipfile.BadZipFile as error:
         raise ValueDamaged(
             f"the recorded sources are no archive: {error}. Take today's code: code='current'"
         ) from None
-    with archive:
+
+
+def _extract(data: bytes | memoryview, folder: Path) -> None:
+    with _archive(data) as archive:
         for name in archive.namelist():
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perdure.driving import Driving
@@ -518,6 +520,12 @@ class Perdure:
     def why(self, run_id: str, step: str) -> str:
         """Return the recorded reason why a step ran, was reused, is retried or waits."""
         return self.get_run(run_id)[step].why()
+
+    def report(self, run_id: str, path: str | os.PathLike[str] | None = None) -> Path:
+        """Write a page that shows a run, and return where it is; see ``Run.report``."""
+        from perdure.view.writing import write_report
+
+        return write_report(self.get_run(run_id), path)
 
     # --- asking -----------------------------------------------------------------------------
     def cancel(self, run_id: str) -> Run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
@@ -10,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -101,6 +103,10 @@ class Client(Protocol):
 
     def pause(self, run_id: str) -> Run:
         """Pause a run."""
+        ...
+
+    def report(self, run_id: str, path: str | os.PathLike[str] | None = None) -> Path:
+        """Write a page that shows a run."""
         ...
 
     @property
@@ -357,6 +363,23 @@ class Run:
     def events(self, *, after: int = 0) -> list[EventRecord]:
         """Return the run's story beyond its steps, from sequence number ``after`` on."""
         return self._client.runtime.store.list_events(self.id, after=after)  # type: ignore[arg-type]
+
+    def report(self, path: str | os.PathLike[str] | None = None) -> Path:
+        """Write a page that shows it, as it stands now: one file, complete by itself.
+
+        Nothing is decoded for it: values are shown as they looked when they were committed.
+
+        Args:
+            path: where to; None: ``<run id>.html`` in the working folder. A file that is there is
+                replaced.
+
+        Returns:
+            Where it is.
+
+        Raises:
+            OSError: it cannot be written there.
+        """
+        return self._client.report(self.id, path)
 
     # --- asking -----------------------------------------------------------------------------
     def cancel(self) -> Run:

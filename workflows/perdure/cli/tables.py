@@ -193,7 +193,7 @@ def _steps_in_brief(steps: list[StepView]) -> Table:
 def _step_status(step: StepView) -> str:
     """Return where a step stands; nobody cancelled what was left when its run ended."""
     if step.left:
-        return "not finished" if step.attempts else "not begun"
+        return step.standing
     return status(step.status)
 
 

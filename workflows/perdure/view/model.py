@@ -51,14 +51,19 @@ class AttemptView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class StepView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One step; ``preview`` is what its value looked like when it was committed.
+    """One step.
 
-    ``name`` is what many calls of one task have in common, ``peak_memory_bytes`` what its last
-    attempt held at most, ``left`` whether its run has ended without an end of it.
+    Attributes:
+        standing: its status as people say it, see ``standing_of``.
+        name: what many calls of one task have in common.
+        peak_memory_bytes: what its last attempt held at most.
+        preview: what its value looked like when it was committed.
+        left: whether its run has ended without an end of it.
     """
 
     id: str
     status: str
+    standing: str = ""
     name: str = ""
     attempts: int = 0
     duration_s: float | None = None
@@ -245,6 +250,7 @@ def view_step(step: Step, siblings: Siblings) -> StepView:
     return StepView(
         id=step.id,
         status=str(step.status),
+        standing=standing_of(step),
         name=family_of(step.plan),
         attempts=len(step.attempts),
         duration_s=_seconds(step.duration),
@@ -254,6 +260,24 @@ def view_step(step: Step, siblings: Siblings) -> StepView:
         left=step.is_left,
         error=view_error(step.error, item_of(step.plan, step.graph.constants, siblings.values)),
     )
+
+
+def standing_of(step: Step) -> str:
+    """Return where a step stands as people say it.
+
+    Its status, but that nobody cancelled what was left when its run ended, that what was taken
+    over did not run, and that a failure that was caught is a value.
+    """
+    from perdure.progress.causes import is_choice
+
+    if step.is_left:
+        return "not finished" if step.attempts else "not begun"
+    row = step.row
+    if row is None or row.status not in ("SUCCEEDED", "FAILED"):
+        return str(step.status)
+    if row.caught:
+        return "caught"
+    return "reused" if not row.attempt and not is_choice(row) else str(row.status)
 
 
 def _reason(step: Step) -> str:

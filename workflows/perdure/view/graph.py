@@ -1,0 +1,218 @@
+"""A run's graph as people see it: what is one node, what is inside of one, and where each stands.
+
+What the picture is made of is decided by the structure alone, never by how far the run is: so
+nothing moves while it goes on, but where the graph itself grows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from perdure.engine.matching import family_of
+from perdure.plan import FromStep, StepPlan, upstream
+from perdure.view.layout import ranks
+from perdure.view.model import standing_of
+
+if TYPE_CHECKING:
+    from perdure.runs import Step
+
+OPEN_UP_TO = 12
+"""A graph that a step gave is drawn inside of it if it has no more steps."""
+ALIKE_FROM = 9
+"""So many steps of one task in one layer are one node."""
+DRAWN_UP_TO = 1500
+"""More nodes than that are counted, not drawn."""
+_DEPTH = 3
+
+
+class NodeView(msgspec.Struct, frozen=True, kw_only=True):
+    """One node of the picture.
+
+    Attributes:
+        id: the step's, or that of the first of several that are alike.
+        title: what it is called: the step's id, or ``load[*]`` of several.
+        kind: task, map, graph (it gave one in place of its value), loop, choice, wait, or alike.
+        count: how many steps it stands for, itself not counted; 0: for itself only.
+        statuses: of these, or of itself, how many stand where.
+        status: where it stands as a whole.
+        duration_s: from its start to its end, with what it waited for; of several, of all of them.
+        inside: the graph that it gave, if that is small.
+    """
+
+    id: str
+    title: str
+    kind: str
+    status: str
+    count: int = 0
+    statuses: dict[str, int] = {}
+    duration_s: float | None = None
+    inside: GraphView | None = None
+
+
+class EdgeView(msgspec.Struct, frozen=True, kw_only=True):
+    """An arrow: ``kind`` is value, order (without a value) or branch, which ``label`` names."""
+
+    source: str
+    target: str
+    kind: str = "value"
+    label: str = ""
+
+
+class GraphView(msgspec.Struct, frozen=True, kw_only=True):
+    """Nodes in the order of the plan, and the arrows between them.
+
+    Attributes:
+        left_out: how many nodes there would be, where they are too many to be drawn.
+    """
+
+    nodes: tuple[NodeView, ...] = ()
+    edges: tuple[EdgeView, ...] = ()
+    left_out: int = 0
+
+
+def view_graph(steps: Sequence[Step]) -> GraphView:
+    """Return the picture of a run.
+
+    Args:
+        steps: all of its steps, in plan order.
+    """
+    members: dict[str | None, list[Step]] = {}
+    for step in steps:
+        members.setdefault(step.root, []).append(step)
+    return _view(members.get(None, []), members, depth=0)
+
+
+def _view(steps: Sequence[Step], members: dict[str | None, list[Step]], *, depth: int) -> GraphView:
+    ids = {step.id for step in steps}
+    edges = [edge for step in steps for edge in _edges(step.plan) if edge.source in ids]
+    node_of = _alike(steps, edges)
+    if len(set(node_of.values())) > DRAWN_UP_TO:
+        return GraphView(left_out=len(set(node_of.values())))
+    groups: dict[str, list[Step]] = {}
+    for step in steps:
+        groups.setdefault(node_of[step.id], []).append(step)
+    nodes = tuple(
+        _node(group[0], members, depth) if len(group) == 1 else _several(node, group)
+        for node, group in groups.items()
+    )
+    return GraphView(nodes=nodes, edges=_between(edges, node_of))
+
+
+def _edges(step: StepPlan) -> Iterable[EdgeView]:
+    """Yield what leads to a step: of a choice, what decides, and its branches by their names."""
+    labels: dict[str, str] = {}
+    if step.branches:
+        for label, arg in zip(step.branches, step.args[1:]):
+            if isinstance(arg, FromStep):
+                labels[arg.step] = f"{labels[arg.step]}, {label}" if arg.step in labels else label
+    taken = upstream(step)
+    for source in taken:
+        kind = "branch" if source in labels else "value"
+        yield EdgeView(source=source, target=step.id, kind=kind, label=labels.get(source, ""))
+    for source in step.after:
+        if source not in taken:
+            yield EdgeView(source=source, target=step.id, kind="order")
+
+
+def _alike(steps: Sequence[Step], edges: Sequence[EdgeView]) -> dict[str, str]:
+    """Return the node of each step: many of one task in one layer are one.
+
+    Between steps of one layer there is no arrow, so that no circle comes of it.
+    """
+    layer = ranks([step.id for step in steps], [(edge.source, edge.target) for edge in edges])
+    families: dict[tuple[str, int], list[str]] = {}
+    for step in steps:
+        families.setdefault((family_of(step.plan), layer[step.id]), []).append(step.id)
+    return {
+        each: family[0] if len(family) >= ALIKE_FROM else each
+        for family in families.values()
+        for each in family
+    }
+
+
+def _between(edges: Iterable[EdgeView], node_of: dict[str, str]) -> tuple[EdgeView, ...]:
+    """Return the arrows between nodes, one for all that lead from one to another."""
+    found: dict[tuple[str, str], EdgeView] = {}
+    for edge in edges:
+        ends = node_of[edge.source], node_of[edge.target]
+        known = found.get(ends)
+        if known is None or (known.kind == "order" and edge.kind != "order"):
+            found[ends] = msgspec.structs.replace(edge, source=ends[0], target=ends[1])
+    return tuple(found.values())
+
+
+# --- nodes --------------------------------------------------------------------------------------
+def _node(step: Step, members: dict[str | None, list[Step]], depth: int) -> NodeView:
+    below = members.get(step.id, [])
+    kind = _kind(step, has_graph=bool(below))
+    # The step that makes a list of what its items gave is no item.
+    counted = [each for each in below if each.plan.item is not None] if kind == "map" else below
+    statuses = Counter(standing_of(each) for each in counted or [step])
+    is_open = kind != "map" and 0 < len(below) <= OPEN_UP_TO and depth < _DEPTH
+    return NodeView(
+        id=step.id,
+        title=step.id,
+        kind=kind,
+        count=len(counted),
+        statuses=dict(statuses),
+        status=_whole(standing_of(step), statuses),
+        duration_s=_seconds([step]),
+        inside=_view(below, members, depth=depth + 1) if is_open else None,
+    )
+
+
+def _several(node: str, steps: list[Step]) -> NodeView:
+    statuses = Counter(standing_of(step) for step in steps)
+    return NodeView(
+        id=node,
+        title=family_of(steps[0].plan),
+        kind="alike",
+        count=len(steps),
+        statuses=dict(statuses),
+        status=_whole(_commonest(statuses), statuses),
+        duration_s=_seconds(steps),
+    )
+
+
+_KINDS = {
+    ("perdure.mapping", "expand"): "map",
+    ("perdure.branching", "_loop"): "loop",
+    ("perdure.branching", "_selected"): "choice",
+}
+
+
+def _kind(step: Step, *, has_graph: bool) -> str:
+    function = step.graph.functions[step.plan.function]
+    if function.module == "perdure.waits":
+        return "wait"
+    return _KINDS.get((function.module, function.qualname), "graph" if has_graph else "task")
+
+
+_FIRST = ("FAILED", "RUNNING", "READY", "WAITING")
+"""Where any of several steps stands so, all of them do."""
+
+
+def _whole(own: str, statuses: Counter[str]) -> str:
+    if own not in ("WAITING", "RUNNING", "PENDING", "READY"):
+        return own
+    return next((status for status in _FIRST if statuses[status]), own)
+
+
+def _commonest(statuses: Counter[str]) -> str:
+    if statuses["FAILED"]:
+        return "FAILED"
+    if statuses["PENDING"] and len(statuses) > 1:
+        return "WAITING"
+    return statuses.most_common(1)[0][0]
+
+
+def _seconds(steps: Sequence[Step]) -> float | None:
+    """Return the time from the start of the first to the end of the last that ended."""
+    rows = [step.row for step in steps if step.row is not None]
+    starts = [row.started_at for row in rows if row.started_at is not None]
+    ends = [row.finished_at for row in rows if row.finished_at is not None]
+    return (max(ends) - min(starts)).total_seconds() if starts and ends else None

@@ -1,0 +1,256 @@
+"""All that a page tells of a run, read from its store at one time. Nothing is unpickled for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from perdure.bundle import recorded_sources
+from perdure.errors import PerdureError
+from perdure.fingerprint import noted_versions
+from perdure.plan import is_built_in
+from perdure.runs import status_of
+from perdure.story import Siblings
+from perdure.view.details import DetailView, view_detail
+from perdure.view.graph import GraphView, view_graph
+from perdure.view.model import RunView, StepView, view_run
+from perdure.view.timeline import TimelineView, view_timeline
+from perdure_storage.records import Digest, RunId
+
+if TYPE_CHECKING:
+    from perdure.runs import Run, Step
+    from perdure_storage.records import EventRecord, RunRecord
+
+TOLD_UP_TO = 1200
+"""Steps that are told of in full; of more, those that are of most interest."""
+LOGS_UP_TO = 200
+"""Steps whose last printed lines are read."""
+LOG_BYTES = 4096
+_ANCESTORS = 10
+_EVENTS = 200
+
+
+class DriverView(msgspec.Struct, frozen=True, kw_only=True):
+    """Who took a run on, and when."""
+
+    host: str
+    pid: int
+    at: datetime
+    took_over: bool = False
+
+
+class AncestorView(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that this one was made from, or that started it.
+
+    Attributes:
+        link: how they belong together: ``made from``, ``takes steps over from``, ``started by``.
+        status: where it stands now; "" if it was deleted.
+    """
+
+    id: str
+    link: str
+    status: str = ""
+
+
+class EventView(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a run's story."""
+
+    at: datetime
+    kind: str
+    step: str = ""
+    detail: dict[str, Any] = {}
+
+
+class FunctionView(msgspec.Struct, frozen=True, kw_only=True):
+    """A function of the user's that the run calls: where it was written, and its code digest."""
+
+    name: str
+    where: str
+    code: str
+
+
+class ReportView(msgspec.Struct, frozen=True, kw_only=True):
+    """A run at one time.
+
+    Attributes:
+        at: when it was looked at.
+        details: of the steps that are told of in full, in order of interest.
+        untold: how many of each name are not.
+        logs: the last that steps printed, by step id.
+        drivers: who drove it, oldest first.
+        ancestors: the runs that it comes from, nearest first.
+        functions: the user's functions that it calls.
+        sources: texts of the user's modules as they were recorded, by name.
+        packages: versions of installed packages that its code names.
+        policy: how it is driven.
+    """
+
+    run: RunView
+    at: datetime
+    graph: GraphView
+    timeline: TimelineView | None = None
+    details: tuple[DetailView, ...] = ()
+    untold: dict[str, int] = {}
+    logs: dict[str, str] = {}
+    drivers: tuple[DriverView, ...] = ()
+    ancestors: tuple[AncestorView, ...] = ()
+    events: tuple[EventView, ...] = ()
+    functions: tuple[FunctionView, ...] = ()
+    sources: dict[str, str] = {}
+    packages: dict[str, str] = {}
+    policy: dict[str, str] = {}
+
+
+def view_report(run: Run) -> ReportView:
+    """Return all that a page tells of a run, as its store has it now."""
+    now = run.runtime.clock.now()
+    record = run.record
+    siblings = Siblings(run)
+    steps = siblings.steps
+    view = view_run(run, siblings)
+    order = _in_order_of_interest(steps, view.steps)
+    told = order[:TOLD_UP_TO]
+    events = run.events()
+    return ReportView(
+        run=view,
+        at=now,
+        graph=view_graph(steps),
+        timeline=view_timeline(steps, begin=record.started_at, now=now),
+        details=tuple(view_detail(step, siblings) for step, _ in told),
+        untold=_count_names(each for _, each in order[TOLD_UP_TO:]),
+        logs=_last_printed(run, [step for step, _ in told[:LOGS_UP_TO]]),
+        drivers=_drivers(events),
+        ancestors=_ancestors(run, record),
+        events=tuple(_event(event) for event in events[-_EVENTS:]),
+        functions=_functions(steps),
+        sources=_sources(run),
+        packages=_packages(steps),
+        policy=_policy(record, run),
+    )
+
+
+_Pair = tuple["Step", StepView]
+_INTEREST = {
+    "FAILED": 0,
+    "caught": 1,
+    "RUNNING": 2,
+    "READY": 3,
+    "WAITING": 4,
+    "not finished": 5,
+    "PENDING": 7,
+    "not begun": 8,
+}
+
+
+def _in_order_of_interest(steps: Sequence[Step], views: Sequence[StepView]) -> list[_Pair]:
+    """Return steps as a person wants to read of them: failed ones, those that go on, slow ones."""
+
+    def interest(pair: _Pair) -> tuple[int, float]:
+        step, view = pair
+        rank = _INTEREST.get(view.standing, 6)
+        # Of items there may be very many that are alike: the other steps of their kind come first.
+        return rank * 2 + (step.plan.item is not None and rank > 4), -(view.duration_s or 0.0)
+
+    return sorted(zip(steps, views), key=interest)
+
+
+def _count_names(steps: Iterable[StepView]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for step in steps:
+        counts[step.name] = counts.get(step.name, 0) + 1
+    return counts
+
+
+def _last_printed(run: Run, steps: Iterable[Step]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for step in steps:
+        if step.attempts:
+            last = step.attempts[-1]
+            data = run.runtime.logs.read(
+                last.run_id, last.step_id, last.generation, last.attempt, offset=-LOG_BYTES
+            )
+            if data:
+                found[step.id] = data.decode(errors="replace")
+    return found
+
+
+def _drivers(events: Iterable[EventRecord]) -> tuple[DriverView, ...]:
+    return tuple(
+        DriverView(
+            host=str(event.detail.get("host", "?")),
+            pid=int(event.detail.get("pid", 0)),
+            at=event.at,
+            took_over=event.kind == "taken over",
+        )
+        for event in events
+        if event.kind in ("claimed", "taken over")
+    )
+
+
+def _event(event: EventRecord) -> EventView:
+    return EventView(at=event.at, kind=event.kind, step=event.step_id or "", detail=event.detail)
+
+
+def _ancestors(run: Run, record: RunRecord) -> tuple[AncestorView, ...]:
+    store = run.runtime.store
+    found: dict[str, AncestorView] = {}
+    at: RunRecord | None = record
+    while at is not None and len(found) < _ANCESTORS:
+        links = (
+            ("takes steps over from", at.reuse_from),
+            ("made from", at.forked_from),
+            ("started by", at.parent),
+        )
+        link, above = next(((link, each) for link, each in links if each), ("", None))
+        if above is None or above in found:
+            break
+        at = store.find_run(RunId(above))
+        status = str(status_of(at)) if at is not None else ""
+        found[above] = AncestorView(id=above, link=link, status=status)
+    return tuple(found.values())
+
+
+def _functions(steps: Iterable[Step]) -> tuple[FunctionView, ...]:
+    found: dict[str, FunctionView] = {}
+    for step in steps:
+        function = step.graph.functions[step.plan.function]
+        if function.id not in found and not is_built_in(function):
+            found[function.id] = FunctionView(
+                name=f"{function.module}.{function.qualname}",
+                where=f"{function.file}:{function.line}" if function.file else "",
+                code=function.code,
+            )
+    return tuple(found.values())
+
+
+def _packages(steps: Iterable[Step]) -> dict[str, str]:
+    noted: dict[str, str] = {}
+    for function in {f.id: f for s in steps for f in s.graph.functions.values()}.values():
+        noted.update(noted_versions(function.manifest))
+    return dict(sorted(noted.items()))
+
+
+def _sources(run: Run) -> dict[str, str]:
+    plan = run.plan
+    if plan.bundle is None:
+        return {}
+    try:
+        return recorded_sources(run.runtime.blobs.open(Digest(plan.bundle), plan.bundle_size))
+    except PerdureError:  # gone, damaged or out of reach: a page is no place to fail for it
+        return {}
+
+
+def _policy(record: RunRecord, run: Run) -> dict[str, str]:
+    policy = record.policy
+    return {
+        "executor": policy.executor or run.runtime.settings.executor,
+        "durability": policy.durability,
+        "on failure": policy.on_failure,
+        "on change": policy.on_change,
+        "code": policy.code,
+        **({"queue": record.queue} if record.queue else {}),
+        **({"priority": str(record.priority)} if record.priority else {}),
+    }

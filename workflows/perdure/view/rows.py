@@ -1,0 +1,211 @@
+"""The steps of a run as rows that open: the brief in one line, the rest inside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from perdure import words
+from perdure.view.details import AskedView, DetailView, InputView
+from perdure.view.drawing import standing_text, status_class
+from perdure.view.markup import Content, Element, element
+from perdure.view.model import AttemptView, ErrorView, StepView
+from perdure.view.values import draw_value
+
+_BRIEF = 110
+_TAKEN = 12
+_LOG_LINES = 20
+_ATTEMPTS = 20
+_OPEN_UP_TO = 3
+"""Rows of steps that failed that are open from the start."""
+
+
+def draw_steps(
+    details: Iterable[DetailView],
+    views: Mapping[str, StepView],
+    logs: Mapping[str, str],
+    anchors: Mapping[str, str],
+) -> Element:
+    """Return a row for each step.
+
+    Args:
+        details: the steps, in the order in which they are shown.
+        views: of each step its brief, by step id.
+        logs: what steps printed last, by step id.
+        anchors: the id of each row, by step id.
+    """
+    longest = max([view.duration_s or 0.0 for view in views.values()], default=0.0)
+    return element(
+        "div",
+        (
+            _row(detail, views[detail.id], logs.get(detail.id, ""), anchors, longest)
+            for detail in details
+        ),
+        class_="steps",
+    )
+
+
+def _row(
+    detail: DetailView, view: StepView, log: str, anchors: Mapping[str, str], longest: float
+) -> Element:
+    return element(
+        "details",
+        element(
+            "summary",
+            element("span", class_="dot"),
+            element("code", view.id, class_="id"),
+            element("span", standing_text(view.standing), class_="standing"),
+            element("span", words.duration(view.duration_s), class_="took"),
+            _meter(view.duration_s, longest),
+            element("span", _brief(view), class_="brief"),
+        ),
+        element("div", _inside(detail, view, log, anchors), class_="inside"),
+        class_=f"step {status_class(view.standing)}",
+        id=anchors[view.id],
+        data_step=view.id,
+    )
+
+
+def _meter(duration_s: float | None, longest: float) -> Element:
+    share = 100 * (duration_s or 0.0) / longest if longest else 0.0
+    bar = element("rect", width=round(share, 1), height=4, rx=1)
+    return element("svg", bar, class_="meter", viewBox="0 0 100 4", preserveAspectRatio="none")
+
+
+def _brief(view: StepView) -> str:
+    tries = f"{view.attempts} attempts: " if view.attempts > 1 else ""
+    if view.error is not None:
+        return tries + words.one_line(error_line(view.error), _BRIEF)
+    seen = words.shown(view.preview, _BRIEF)
+    if seen and view.standing != "reused":
+        return tries + seen
+    return tries + words.one_line(view.reason, _BRIEF)
+
+
+def _inside(
+    detail: DetailView, view: StepView, log: str, anchors: Mapping[str, str]
+) -> Iterator[Content]:
+    why, *tries = detail.why.splitlines() or [""]
+    yield element("p", why, class_="why")
+    if view.error is not None:
+        yield draw_error(view.error)
+    if view.preview is not None:
+        yield element("h4", "value")
+        yield draw_value(view.preview)
+    if log:
+        yield element("h4", "last printed")
+        yield element("pre", _last_lines(log), class_="log")
+    if len(detail.attempts) > 1 or (detail.attempts and view.error is not None):
+        yield element("h4", "attempts")
+        yield _attempts(detail.attempts)
+    elif len(tries) > 1:
+        yield element("pre", "\n".join(tries))
+    if detail.generations:
+        yield element("h4", "lives of its result")
+        yield element(
+            "ul",
+            (
+                element(
+                    "li",
+                    f"{life.generation}: {life.status.lower()}"
+                    f"{', which counts' if life.current else ''}: "
+                    f"{life.reason or 'it had not run before'} {words.shown(life.preview)}",
+                )
+                for life in detail.generations
+            ),
+        )
+    if detail.inputs:
+        yield element("h4", "takes")
+        yield _taken(detail.inputs, anchors)
+    yield facts(_about(detail))
+
+
+def _last_lines(log: str) -> str:
+    return "\n".join(words.printable(line) for line in log.splitlines()[-_LOG_LINES:])
+
+
+def _taken(inputs: list[InputView], anchors: Mapping[str, str]) -> Element:
+    rows = []
+    for each in inputs[:_TAKEN]:
+        anchor = anchors.get(each.of.removeprefix("step "))
+        of: Content = element("a", each.of, href=f"#{anchor}") if anchor else each.of
+        seen = f" = {words.shown(each.preview)}" if each.preview else ""
+        rows.append(
+            element("li", element("code", each.name), ": ", of, element("code", each.part), seen)
+        )
+    if len(inputs) > _TAKEN:
+        rows.append(element("li", f"and {len(inputs) - _TAKEN:,} more"))
+    return element("ul", rows)
+
+
+def _attempts(attempts: list[AttemptView]) -> Element:
+    has_lives = any(attempt.generation > 1 for attempt in attempts)
+    names = ("attempt", "ended", "started", "took", "memory", "worker", "error")
+    rows = []
+    for each in attempts[-_ATTEMPTS:]:
+        peak = each.peak_memory_bytes
+        cells = (
+            f"{each.generation}/{each.attempt}" if has_lives else str(each.attempt),
+            each.cause or "not yet",
+            f"{each.started_at:%H:%M:%S}" if each.started_at is not None else "",
+            words.duration(each.duration_s),
+            words.size(peak) if peak is not None else "",
+            each.worker,
+            words.one_line(error_line(each.error), _BRIEF) if each.error is not None else "",
+        )
+        rows.append(element("tr", (element("td", cell) for cell in cells)))
+    heads = element("tr", (element("th", name) for name in names))
+    return element(
+        "div",
+        element("table", element("thead", heads), element("tbody", rows)),
+        class_="rows",
+    )
+
+
+def _about(detail: DetailView) -> Iterator[tuple[str, Content]]:
+    yield "task", [element("code", detail.task), f" {detail.where}" if detail.where else None]
+    asked = ", ".join(_asked(detail.asked))
+    if asked:
+        yield "asks for", asked
+    if detail.peak_memory_bytes is not None:
+        yield "held at most", words.size(detail.peak_memory_bytes)
+    if detail.fingerprint:
+        yield "fingerprint", element("code", f"{detail.fingerprint.rpartition(':')[2][:12]}")
+
+
+def _asked(asked: AskedView) -> Iterator[str]:
+    if asked.cpus != 1:
+        yield f"{asked.cpus:g} CPUs"
+    if asked.gpus:
+        yield f"{asked.gpus:g} GPUs"
+    if asked.memory_bytes is not None:
+        yield words.size(asked.memory_bytes)
+    for name, amount in asked.resources.items():
+        yield f"{amount:g} {name}"
+    if asked.timeout_s is not None:
+        yield f"at most {words.duration(asked.timeout_s)}"
+    if asked.retries:
+        yield words.count_of(asked.retries, "retry")
+
+
+# --- for all sections -----------------------------------------------------------------------------
+def error_line(error: ErrorView) -> str:
+    """Return an error as Python prints its last line, with the item of a map that it is of."""
+    item = f" ({error.item})" if error.item else ""
+    return f"{words.failure(error.type, error.message, error.step)}{item}"
+
+
+def draw_error(error: ErrorView) -> Element:
+    """Return an error with its traceback."""
+    return element(
+        "div",
+        element("p", error_line(error), class_="message"),
+        element("pre", error.traceback.rstrip(), class_="traceback") if error.traceback else None,
+        class_="error",
+    )
+
+
+def facts(rows: Iterable[tuple[str, Content]]) -> Element:
+    """Return names and what there is to say of each."""
+    return element(
+        "dl", ((element("dt", name), element("dd", text)) for name, text in rows), class_="facts"
+    )

@@ -1,0 +1,83 @@
+"""Values as they looked when they were stored, as elements: tables, figures, short forms."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from perdure import words
+from perdure.view.markup import Content, Element, element
+from perdure.view.model import Preview
+
+_PNG = re.compile(r"iVBORw0KGgo[A-Za-z0-9+/]*={0,2}")
+"""Base 64 of what begins as PNG files do."""
+
+
+def draw_value(preview: Preview | None) -> Content:
+    """Return what a value looked like: what it is, then its rows, its figure or its items."""
+    if not preview:
+        return None
+    return element("div", _facts(preview), _body(preview), class_="value")
+
+
+def _facts(preview: Preview) -> Element:
+    facts = [str(preview.get("type", ""))]
+    if isinstance(preview.get("shape"), list):
+        facts.append(" × ".join(_number(each) for each in preview["shape"]))
+    elif "length" in preview:
+        facts.append(f"length {_number(preview['length'])}")
+    if preview.get("dtype"):
+        facts.append(str(preview["dtype"]))
+    return element("p", " · ".join(filter(None, facts)), class_="type")
+
+
+def _body(preview: Preview) -> Content:
+    if isinstance(preview.get("rows"), list):
+        return _table(preview)
+    figure = preview.get("png")
+    if isinstance(figure, str) and _PNG.fullmatch(figure):
+        return element("img", src=f"data:image/png;base64,{figure}", alt="figure")
+    if isinstance(preview.get("head"), list):
+        items = ", ".join(map(str, preview["head"]))
+        return element("pre", f"[{items}, …]")
+    return element("pre", str(preview["repr"])) if "repr" in preview else None
+
+
+def _table(preview: Preview) -> Element:
+    rows = [row for row in preview["rows"] if isinstance(row, list)]
+    columns = preview.get("columns")
+    names = columns.items() if isinstance(columns, dict) else ()
+    shape = preview.get("shape")
+    hidden = shape[0] - len(rows) if isinstance(shape, list) and shape and _is_int(shape[0]) else 0
+    return element(
+        "div",
+        element(
+            "table",
+            element("thead", element("tr", (_heading(name, kind) for name, kind in names))),
+            element("tbody", (element("tr", _cells(row)) for row in rows)),
+        ),
+        element("p", f"and {words.count_of(hidden, 'more row')}", class_="more")
+        if hidden > 0
+        else None,
+        class_="rows",
+    )
+
+
+def _heading(name: str, kind: Any) -> Element:
+    return element("th", name, element("small", str(kind)))
+
+
+def _cells(row: Iterable[Any]) -> Iterable[Element]:
+    for cell in row:
+        is_number = isinstance(cell, int | float) and not isinstance(cell, bool)
+        text = "" if cell is None else str(cell)
+        yield element("td", text, class_="number" if is_number else None)
+
+
+def _number(value: Any) -> str:
+    return f"{value:,}" if _is_int(value) else str(value)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
