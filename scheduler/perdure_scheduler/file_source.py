@@ -1,0 +1,188 @@
+"""Files that land somewhere, as arrivals: found by listing, and sooner where the system tells."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Collection, Iterator
+from datetime import timedelta
+from functools import partial
+from typing import Any, Literal
+
+from perdure_scheduler.arrival import Arrival
+from perdure_scheduler.file_pattern import IGNORED
+from perdure_scheduler.file_sieve import FileSieve
+from perdure_scheduler.files import FilePlace, FoundFile
+from perdure_scheduler.folder_watch import FolderWatch
+from perdure_scheduler.own_thread import in_own_thread
+from perdure_scheduler.sources import Batch
+from perdure_storage.clock import Clock, SystemClock
+
+log = logging.getLogger(__name__)
+
+BEGUN = "begun"
+"""The cursor: what had been there before has been told."""
+AT_ONCE = 200
+"""Files a transaction: each may be a run."""
+OLD_AT_ONCE = 10_000
+"""Files a transaction that make no runs. One transaction wherever that can be: a file that lands
+while a kill divides them counts as one that was there before."""
+LOOK_AT_MOST = 200
+"""Remote paths that are asked for one by one; beyond that a listing costs less."""
+MISSING_EVERY_S = 2.0
+"""How often a local folder is looked for that is not there yet, or cannot be watched."""
+PATIENCE_S = 60.0
+"""After how long a file system that does not answer is told of."""
+
+
+class FileSource:
+    """A source of the files that a pattern means, for one trigger.
+
+    Args:
+        url: a pattern, with a protocol of fsspec or without one.
+        stable_for: how long a file has to look the same before it counts as finished.
+        change: whether a file that is written again arrives again.
+        every: how often all is listed.
+        existing: whether what is there when it is listened to for the first time arrives, or is
+            only known from then on.
+        ignore: patterns of names that are not meant.
+        clock: when what is listed and looked at.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        stable_for: timedelta = timedelta(0),
+        change: bool = False,
+        every: timedelta = timedelta(seconds=30),
+        existing: Literal["run", "skip"] = "run",
+        ignore: Collection[str] = IGNORED,
+        clock: Clock | None = None,
+    ) -> None:
+        self._url = url
+        self._every_s = every.total_seconds()
+        self._skips_existing = existing == "skip"
+        self._clock = clock or SystemClock()
+        # What is kept here outlives a listening that failed: only new ones are given again.
+        self._place = FilePlace(url, ignore)
+        self._sieve = FileSieve(stable_for, change=change, trusts_times=self._place.is_local)
+        self._asked: tuple[object, asyncio.Future[list[FoundFile]]] | None = None
+        self._unnamable: set[str] = set()
+
+    async def listen(self, cursor: str | None) -> AsyncIterator[Batch]:
+        """Give the files that are there, then those that land."""
+        watch = self._watch()
+        try:
+            while True:
+                found = await self._look(None, watch)
+                self._sieve.forget_all_but(found)
+                for batch in self._batches(found, begins=cursor is None):
+                    yield batch
+                cursor = BEGUN
+                until = self._clock.monotonic() + self._pause_s(watch)
+                while paths := await self._to_look_at(watch, until):
+                    found = await self._look(paths, watch)
+                    self._sieve.forget(paths - {file.path for file in found})
+                    for batch in self._batches(found):
+                        yield batch
+        finally:
+            if watch is not None:
+                watch.close()
+
+    def _watch(self) -> FolderWatch | None:
+        if not self._place.is_local:
+            return None
+        pattern = self._place.pattern
+        return FolderWatch(pattern.folder, is_deep=pattern.is_deep)
+
+    def _pause_s(self, watch: FolderWatch | None) -> float:
+        """Return how long after a listing the next one begins."""
+        if watch is not None and not watch.is_on:
+            return min(self._every_s, MISSING_EVERY_S)
+        return self._every_s
+
+    async def _to_look_at(self, watch: FolderWatch | None, until: float) -> frozenset[str]:
+        """Wait for paths that may have changed or be finished; none: it is time for a listing."""
+        again_at = self._sieve.look_again_at()
+        wake_at = until if again_at is None else min(until, again_at)
+        wait_s = max(0.0, wake_at - self._clock.monotonic())
+        changed: frozenset[str] = frozenset()
+        if watch is not None:
+            changed = await watch.changed(wait_s)
+        else:
+            await asyncio.sleep(wait_s)
+        now = self._clock.monotonic()
+        if now >= until:
+            return frozenset()
+        waiting = self._sieve.waiting if again_at is not None and now >= again_at else frozenset()
+        paths = waiting | changed
+        return paths if watch is not None or len(paths) <= LOOK_AT_MOST else frozenset()
+
+    def _batches(self, found: list[FoundFile], *, begins: bool = False) -> Iterator[Batch]:
+        """Give what is new; when the next batch is asked for, this one is committed."""
+        named = [file for file in found if self._is_namable(file)]
+        is_old = begins and self._skips_existing
+        new = (
+            named if is_old else self._sieve.sift(named, self._clock.now(), self._clock.monotonic())
+        )
+        size = OLD_AT_ONCE if is_old else AT_ONCE
+        for at in range(0, max(len(new), 1 if begins else 0), size):
+            files = new[at : at + size]
+            ends = begins and at + size >= len(new)
+            arrivals = tuple(self._arrival(file, is_old=is_old) for file in files)
+            yield Batch(arrivals=arrivals, cursor=BEGUN if ends else None)
+            self._sieve.passed(files)
+
+    def _arrival(self, file: FoundFile, *, is_old: bool) -> Arrival:
+        url, version = self._place.url_of(file.path), self._sieve.version(file)
+        facts: dict[str, Any] = {
+            "path": file.path,
+            "url": url,
+            "name": file.path.rpartition("/")[2],
+            "size": file.size,
+        }
+        if file.modified is not None:
+            facts["modified"] = file.modified.isoformat()
+        if file.etag is not None:
+            facts["etag"] = file.etag
+        return Arrival(key=f"{url}#{version}" if version else url, facts=facts, is_old=is_old)
+
+    def _is_namable(self, file: FoundFile) -> bool:
+        """Say whether a file's name is text; if it is not, that is told once."""
+        try:
+            file.path.encode()
+        except UnicodeEncodeError:
+            if file.path not in self._unnamable:
+                self._unnamable.add(file.path)
+                log.warning("%a is left out: its name is no text", file.path)
+            return False
+        return True
+
+    async def _look(
+        self, paths: frozenset[str] | None, watch: FolderWatch | None
+    ) -> list[FoundFile]:
+        """Return the files of these paths, or all; a look that hangs is followed by no other.
+
+        Raises:
+            TimeoutError: there is no answer yet; it is waited for on when all is asked for again.
+        """
+        while True:
+            if self._asked is None:
+                ask = partial(self._ask, paths, watch)
+                self._asked = (paths, in_own_thread(ask, name="perdure-files"))
+            asked, answer = self._asked
+            done, _ = await asyncio.wait({answer}, timeout=PATIENCE_S)
+            if not done:
+                raise TimeoutError(f"{self._url} has not answered for {PATIENCE_S:g} s")
+            self._asked = None
+            if asked == paths:
+                return answer.result()
+            answer.exception()  # a listening that has ended asked for it: nobody waits for it
+
+    def _ask(self, paths: frozenset[str] | None, watch: FolderWatch | None) -> list[FoundFile]:
+        if paths is not None:
+            return self._place.look_at(paths)
+        if watch is not None:
+            watch.ensure()
+        return self._place.list_all()
