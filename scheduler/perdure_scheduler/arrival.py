@@ -17,10 +17,10 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
             same, and counts once. A path, a delivery's id, a row's primary key.
         facts: what is known of it, JSON values alone: filters and input maps read these.
         payload: a value that only travels whole.
-        is_old: it was there before anybody listened: it is known from now on, and makes no run.
+        existed: it was there before anybody listened: it is known from now on, and makes no run.
     """
 
     key: str
     facts: dict[str, Any] = {}
     payload: StoredValue | None = None
-    is_old: bool = False
+    existed: bool = False

@@ -122,19 +122,21 @@ class FileSource:
     def _batches(self, found: list[FoundFile], *, begins: bool = False) -> Iterator[Batch]:
         """Give what is new; when the next batch is asked for, this one is committed."""
         named = [file for file in found if self._is_namable(file)]
-        is_old = begins and self._skips_existing
+        existed = begins and self._skips_existing
         new = (
-            named if is_old else self._sieve.sift(named, self._clock.now(), self._clock.monotonic())
+            named
+            if existed
+            else self._sieve.sift(named, self._clock.now(), self._clock.monotonic())
         )
-        size = OLD_AT_ONCE if is_old else AT_ONCE
+        size = OLD_AT_ONCE if existed else AT_ONCE
         for at in range(0, max(len(new), 1 if begins else 0), size):
             files = new[at : at + size]
             ends = begins and at + size >= len(new)
-            arrivals = tuple(self._arrival(file, is_old=is_old) for file in files)
+            arrivals = tuple(self._arrival(file, existed=existed) for file in files)
             yield Batch(arrivals=arrivals, cursor=BEGUN if ends else None)
             self._sieve.passed(files)
 
-    def _arrival(self, file: FoundFile, *, is_old: bool) -> Arrival:
+    def _arrival(self, file: FoundFile, *, existed: bool) -> Arrival:
         url, version = self._place.url_of(file.path), self._sieve.version(file)
         facts: dict[str, Any] = {
             "path": file.path,
@@ -146,7 +148,7 @@ class FileSource:
             facts["modified"] = file.modified.isoformat()
         if file.etag is not None:
             facts["etag"] = file.etag
-        return Arrival(key=f"{url}#{version}" if version else url, facts=facts, is_old=is_old)
+        return Arrival(key=f"{url}#{version}" if version else url, facts=facts, existed=existed)
 
     def _is_namable(self, file: FoundFile) -> bool:
         """Say whether a file's name is text; if it is not, that is told once."""
