@@ -1,7 +1,7 @@
 """Runs that somebody asks a schedule for: now, of a day, of all times that had none.
 
-Policies have no say in them: they wait for no run, and no tick waits for them
-(``ScheduleState.apart``). A run of a nominal time has the id that its tick gives it, so that
+Policies have no say in them: they wait for no run, no tick waits for them, and their failures pause
+nothing (``RunRecord.by_hand``). A run of a nominal time has the id that its tick gives it, so that
 neither doubles the other, and to ask again makes nothing again.
 """
 
@@ -92,12 +92,9 @@ def fired(at: datetime, run_id: str, why: Why, reason: str) -> TickDecision:
     return TickDecision(verdict=Verdict.FIRE, why=why, reason=reason, at=at, last=at, run_id=run_id)
 
 
-def beside(schedule: Schedule, state: ScheduleState, runs: Runs, decision: TickDecision) -> Outcome:
-    """Return what is to be written: the schedule stays where it is, the run stands apart."""
-    live = tuple(each for each in state.apart if each in runs.live)
-    made = () if decision.run_id is None else (decision.run_id,)
-    after = outcome_of(schedule, _replace(state, apart=(*live, *made)))
-    return _replace(after, decisions=(decision,))
+def beside(schedule: Schedule, state: ScheduleState, decision: TickDecision) -> Outcome:
+    """Return what is to be written: the schedule stays where it is."""
+    return _replace(outcome_of(schedule, state), decisions=(decision,))
 
 
 def wish_for(
@@ -214,7 +211,7 @@ class ByHand:
         ) -> Outcome:
             decision = triggered(definition.schedule, now)
             made[:] = [decision.run_id or ""]
-            return beside(definition.schedule, state, runs, decision)
+            return beside(definition.schedule, state, decision)
 
         self._registry.change(name, step)
         return RunId(made[0])
@@ -248,7 +245,7 @@ class ByHand:
         decision = fired(wish.at, wish.run_id, why, wish.reason)
         self._registry.change(
             name,
-            lambda definition, state, now, runs: beside(definition.schedule, state, runs, decision),
+            lambda definition, state, now, runs: beside(definition.schedule, state, decision),
             rewrite=lambda definition: self._parted(definition.schedule, wish.at),
         )
         return self._store.find_run(RunId(wish.run_id)) is not None

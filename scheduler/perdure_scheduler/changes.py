@@ -6,11 +6,20 @@ from datetime import datetime
 
 import msgspec
 
-from perdure_scheduler.decide import Outcome, Runs, ScheduleState, TickDecision, Verdict
+from perdure_scheduler.decide import (
+    ASKED_FOR,
+    Ahead,
+    Outcome,
+    Runs,
+    ScheduleState,
+    TickDecision,
+    Verdict,
+)
 from perdure_scheduler.definition import Definition
 from perdure_scheduler.errors import ScheduleError
 from perdure_storage.records import RunId
 from perdure_storage.schedule_records import (
+    KeyVersion,
     ScheduleChange,
     ScheduleRecord,
     ScheduleRuns,
@@ -36,7 +45,13 @@ def state_of(record: ScheduleRecord) -> ScheduleState:
 
 def runs_for(runs: ScheduleRuns) -> Runs:
     """Return what the store knows of a schedule's runs as policies ask for it."""
-    return Runs(live=tuple(runs.live), failed_in_a_row=runs.failed_in_a_row)
+    first = runs.first
+    return Runs(
+        live=tuple(runs.live),
+        of_others={str(run_id): name for run_id, name in runs.of_others.items()},
+        failed_in_a_row=runs.failed_in_a_row,
+        ahead=None if first is None else Ahead(since=first.since, schedule=first.schedule),
+    )
 
 
 def change_of(
@@ -45,6 +60,8 @@ def change_of(
     outcome: Outcome,
     now: datetime,
     values: Values,
+    *,
+    key: KeyVersion | None = None,
     rewritten: tuple[TickRecord, ...] = (),
 ) -> ScheduleChange:
     """Return the change that writes an outcome.
@@ -55,33 +72,37 @@ def change_of(
         outcome: what was decided.
         now: the time of the decision.
         values: where inputs go that only the tick knows.
+        key: the concurrency key, as it was read with the runs.
         rewritten: older rows of the ledger as they are from now on.
     """
     state = outcome.state
-    fires = [(each.run_id, each.at) for each in outcome.decisions if each.run_id is not None]
+    runs = [
+        definition.run_of(each.run_id, each.at, now, values, by_hand=each.why in ASKED_FOR)
+        for each in outcome.decisions
+        if each.run_id is not None
+    ]
     return ScheduleChange(
         schedule=msgspec.structs.replace(
             record,
             state=msgspec.json.encode(state).decode(),
             next_at=outcome.wake_at,
-            wakes_below=_wakes_below(state),
+            wakes_below=None if (since := _waits_since(state)) is None else 1,
+            waits_since=since,
             paused=state.paused is not None,
             ended=bool(state.ended) and not state.waiting,
         ),
         ticks=(*rewritten, *(_tick(definition, each, now) for each in outcome.decisions)),
-        runs=tuple(definition.run_of(run_id, at, now, values) for run_id, at in fires),
+        runs=tuple(runs),
         cancels=tuple(RunId(name) for each in outcome.decisions for name in each.cancels),
+        key=key,
     )
 
 
-def _wakes_below(state: ScheduleState) -> int | None:
-    """Return below how many live runs there is something to decide: ticks wait for an end.
-
-    The end of a run that stands apart is one of them too, so that this number follows it.
-    """
-    if state.paused is not None or not (state.waiting or state.held):
+def _waits_since(state: ScheduleState) -> datetime | None:
+    """Return the nominal time of the tick that the end of a run lets go first, if any waits."""
+    if state.paused is not None:
         return None
-    return 1 + len(state.apart)
+    return state.waiting[0] if state.waiting else state.held
 
 
 def _tick(definition: Definition, decision: TickDecision, now: datetime) -> TickRecord:

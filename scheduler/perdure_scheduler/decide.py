@@ -9,7 +9,7 @@ again when its time comes once more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -61,6 +61,10 @@ class Why(StrEnum):
     BACKFILL = "backfill"
 
 
+ASKED_FOR = frozenset({Why.TRIGGERED, Why.BY_HAND, Why.BACKFILL})
+"""Why runs are made that policies leave out."""
+
+
 class TickDecision(msgspec.Struct, frozen=True, kw_only=True):
     """What becomes of one tick, or of a row of ticks that share it.
 
@@ -103,7 +107,6 @@ class ScheduleState(msgspec.Struct, frozen=True, kw_only=True):
         paused: since when and why, if it is.
         resumed_at: when it was resumed last; failures before that do not count.
         ended: why no tick will come any more, if so.
-        apart: runs that were asked for by hand and were not over; ticks do not wait for them.
     """
 
     decided_through: datetime
@@ -113,20 +116,31 @@ class ScheduleState(msgspec.Struct, frozen=True, kw_only=True):
     paused: Pause | None = None
     resumed_at: datetime | None = None
     ended: str = ""
-    apart: tuple[str, ...] = ()
+
+
+class Ahead(msgspec.Struct, frozen=True, kw_only=True):
+    """Another schedule of the same concurrency key, whose tick waits since this nominal time."""
+
+    since: datetime
+    schedule: str
 
 
 class Runs(msgspec.Struct, frozen=True, kw_only=True):
-    """What the store knows of a schedule's runs.
+    """What the store knows of the runs that a schedule counts. None is by hand.
 
     Attributes:
-        live: ids of those that are not terminal, the oldest first.
-        failed_in_a_row: how many failed since the last that succeeded, or since
+        live: ids of those that are not terminal, the oldest first; with a concurrency key those of
+            all schedules that have it.
+        of_others: of ``live``, those of other schedules, each with the name of its own.
+        failed_in_a_row: how many of its own failed since the last that succeeded, or since
             ``ScheduleState.resumed_at``.
+        ahead: who of the others has waited longest; ticks of later times wait behind it.
     """
 
     live: tuple[str, ...] = ()
+    of_others: Mapping[str, str] = {}
     failed_in_a_row: int = 0
+    ahead: Ahead | None = None
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -269,8 +283,8 @@ class _Deciding:
         self._schedule = schedule
         self._state = state
         self._now = now
-        self._apart = tuple(each for each in state.apart if each in runs.live)
-        self._live = [each for each in runs.live if each not in self._apart]
+        self._runs = runs
+        self._live = list(runs.live)
         self._through = state.decided_through
         self._waiting = list(state.waiting)
         self._fired = state.fired
@@ -284,7 +298,6 @@ class _Deciding:
             waiting=tuple(self._waiting),
             fired=self._fired,
             held=self._held,
-            apart=self._apart,
         )
         state = _closed(self._schedule, state)
         return Outcome(
@@ -298,7 +311,7 @@ class _Deciding:
             self._tell_row(Verdict.SKIP, Why.PAUSED, reason, newest)
 
     def start_waiting(self) -> None:
-        while self._waiting and self._has_room():
+        while self._waiting and self._has_room(self._waiting[0]):
             at = self._waiting.pop(0)
             self._fire(at, Why.TURN_CAME, f"waited {_span(self._now - at)} for its turn")
 
@@ -387,19 +400,19 @@ class _Deciding:
         if self._is_spent():
             return False
         overlap = self._schedule.overlap
-        if self._has_room():
+        if self._has_room(at):
             self._fire(at, why, reason)
         elif isinstance(overlap, Skip | Allow):
-            self._skip(at, Why.OVERLAP, f"{self._going_on()}: overlap={overlap}")
+            self._skip(at, Why.OVERLAP, f"{self._in_the_way()}: overlap={overlap}")
         elif isinstance(overlap, CancelRunning):
             self._replace_waiting(at)
         elif len(self._waiting) < overlap.max:
-            self._defer(at, f"waits until there is an end: {self._going_on()}")
+            self._defer(at, f"waits for its turn: {self._in_the_way()}")
         elif isinstance(overlap, Queue):
             self._skip(
                 at,
                 Why.QUEUE_FULL,
-                f"{self._going_on()}, and {len(self._waiting)} wait: overlap={overlap}",
+                f"{self._in_the_way()}, and {len(self._waiting)} wait: overlap={overlap}",
             )
         else:
             self._hold(at, overlap)
@@ -407,9 +420,16 @@ class _Deciding:
         self._through = at
         return True
 
-    def _has_room(self) -> bool:
+    def _has_room(self, at: datetime) -> bool:
+        ahead = self._runs.ahead
+        is_behind = ahead is not None and (
+            (ahead.since, ahead.schedule) < (at, self._schedule.name)
+        )
+        return not self._is_full() and not is_behind
+
+    def _is_full(self) -> bool:
         overlap = self._schedule.overlap
-        return len(self._live) < (overlap.max if isinstance(overlap, Allow) else 1)
+        return len(self._live) >= (overlap.max if isinstance(overlap, Allow) else 1)
 
     def _is_spent(self) -> bool:
         return _is_spent(self._schedule, self._fired + len(self._waiting))
@@ -439,8 +459,12 @@ class _Deciding:
         for older in self._waiting:
             self._tell(Verdict.SKIP, Why.REPLACED, f"{self._shown(at)} took its place", older)
         self._waiting.clear()
-        going_on = tuple(self._live)
-        self._defer(at, f"cancels {', '.join(going_on)} and starts when it is gone", going_on)
+        if not self._live:
+            self._defer(at, f"waits for its turn: {self._in_the_way()}")
+            return
+        gone = "it is" if len(self._live) == 1 else "they are"
+        named = ", ".join(map(self._named, self._live))
+        self._defer(at, f"cancels {named} and starts when {gone} gone", tuple(self._live))
 
     def _hold(self, at: datetime, overlap: QueueAll) -> None:
         self._held = at
@@ -483,9 +507,17 @@ class _Deciding:
         )
         self._through = last
 
-    def _going_on(self) -> str:
+    def _in_the_way(self) -> str:
+        """Say why a tick has no room: runs that go on, or who has waited longer."""
+        ahead = self._runs.ahead
+        if ahead is not None and not self._is_full():
+            return f"schedule {ahead.schedule} has waited since {self._shown(ahead.since)}"
         more = len(self._live) - 1
-        return f"{self._live[0]} goes on" + (f" with {more} more" if more else "")
+        return f"{self._named(self._live[0])} goes on" + (f" with {more} more" if more else "")
+
+    def _named(self, run_id: str) -> str:
+        other = self._runs.of_others.get(run_id)
+        return run_id if other is None else f"{run_id} of schedule {other}"
 
     def _shown(self, at: datetime) -> str:
         return rendered(at, self._schedule.zone)

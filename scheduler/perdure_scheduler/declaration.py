@@ -54,6 +54,7 @@ def declared(
     dst: Dst | str | None = None,
     jitter: Duration = 0,
     on_failure: OnFailure | str = "continue",
+    concurrency: str | None = None,
 ) -> Schedule:
     """Return the schedule that a declaration means.
 
@@ -76,6 +77,7 @@ def declared(
         dst: ``"gap=shift"`` or ``skip``, ``"fold=first"``, ``last`` or ``both``.
         jitter: the most by which ticks are delayed, each by a share of its own.
         on_failure: ``"continue"``, ``"pause_after(N)"``.
+        concurrency: schedules with this key count each other's runs in their ``overlap``.
 
     Raises:
         ScheduleError: something is no such thing, or contradicts another; says what to write.
@@ -93,6 +95,7 @@ def declared(
             grace=grace,
             dst=dst,
             on_failure=on_failure,
+            concurrency=concurrency,
         )
     try:
         where = zone(tz)
@@ -113,10 +116,17 @@ def declared(
             end=None if end is None else _end(end, where, named, "end"),
             max_runs=max_runs,
             on_failure=on_failure_of(on_failure),
+            concurrency=_key(concurrency),
         )
     except ScheduleError as error:
         told = str(error).removeprefix(f"schedule {name!r}: ")
         raise ScheduleError(f"schedule {name!r}: {told}") from None
+
+
+def _key(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    raise ScheduleError(f"concurrency={value!r:.80}: write a word, such as 'warehouse'")
 
 
 def expressed(text: str, *, tz: str = "UTC") -> Schedule:

@@ -75,7 +75,9 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
         """Return a digest by which another definition is told apart."""
         return integrity_digest([self.to_json().encode()])
 
-    def run_of(self, run_id: str, at: datetime, now: datetime, values: Values) -> RunRecord:
+    def run_of(
+        self, run_id: str, at: datetime, now: datetime, values: Values, *, by_hand: bool = False
+    ) -> RunRecord:
         """Return a run of a nominal time, as it is made at ``now``."""
         template, nominal = self.run, self.schedule.nominal(at)
         inputs = dict(template.inputs)
@@ -97,4 +99,5 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
             deadline=None if template.deadline is None else now + template.deadline,
             created_at=now,
             schedule=self.schedule.name,
+            by_hand=by_hand,
         )

@@ -69,8 +69,7 @@ class Dispatcher:
     def dispatch(self) -> Dispatched:
         """Decide up to ``BATCH`` schedules that are due now; returns what came of it."""
         now = self._clock.now()
-        due = self._schedules.due(now, BATCH)
-        changes = [change for record in due if (change := self._change(record, now)) is not None]
+        changes = self._decided(self._schedules.due(now, BATCH), now)
         if not changes:
             return Dispatched()
         report = self._schedules.fire(changes)
@@ -85,6 +84,25 @@ class Dispatcher:
             made=report.made, ticks=ticks, landed=len(report.fired), left=len(report.refused)
         )
 
+    def _decided(self, due: list[ScheduleRecord], now: datetime) -> list[ScheduleChange]:
+        """Return what is to be written about schedules, the longest due first.
+
+        Of a concurrency key one schedule fires at a time: what it fires counts for the next ones,
+        which are due still when it has landed.
+        """
+        changes: list[ScheduleChange] = []
+        fired: set[str] = set()
+        for record in due:
+            if record.concurrency is not None and record.concurrency in fired:
+                continue
+            change = self._change(record, now)
+            if change is None:
+                continue
+            changes.append(change)
+            if record.concurrency is not None and change.runs:
+                fired.add(record.concurrency)
+        return changes
+
     def _change(self, record: ScheduleRecord, now: datetime) -> ScheduleChange | None:
         """Return what is to be written about a schedule; None if there is nothing to be said."""
         try:
@@ -94,9 +112,11 @@ class Dispatcher:
                 self._unreadable[record.name] = record.version
                 log.error("schedule %s stands still: %s", record.name, error)
             return None
-        runs = self._schedules.runs_of(record.name, since=state.resumed_at)
+        runs = self._schedules.runs_of(
+            record.name, concurrency=record.concurrency, since=state.resumed_at
+        )
         outcome = decide(definition.schedule, state, now, runs_for(runs))
-        change = change_of(record, definition, outcome, now, self._values)
+        change = change_of(record, definition, outcome, now, self._values, key=runs.key)
         return None if change.schedule == record and not change.ticks else change
 
     def _definition(self, record: ScheduleRecord) -> Definition:

@@ -20,7 +20,12 @@ from perdure_storage.clock import Clock
 from perdure_storage.errors import StoreError
 from perdure_storage.records import Digest, PlanRecord
 from perdure_storage.schedule_protocol import ScheduleStore
-from perdure_storage.schedule_records import ScheduleQuery, ScheduleRecord, TickRecord
+from perdure_storage.schedule_records import (
+    ScheduleQuery,
+    ScheduleRecord,
+    ScheduleRuns,
+    TickRecord,
+)
 from perdure_storage.values import Values
 
 TRIES = 20
@@ -76,7 +81,8 @@ class Registry:
         for _ in range(TRIES):
             old = self._schedules.find_schedule(definition.schedule.name)
             now = self._clock.now()
-            what, outcome = self._registration(old, definition, module, now)
+            runs = ScheduleRuns() if old is None else self._runs_of(old)
+            what, outcome = self._registration(old, definition, module, now, runs_for(runs))
             if outcome is None:
                 return what
             record = ScheduleRecord(
@@ -86,6 +92,7 @@ class Registry:
                 module=module,
                 plan_digest=definition.run.plan_digest,
                 blobs=blobs,
+                concurrency=definition.schedule.concurrency,
                 state="",
                 version=old.version if old is not None else 0,
                 created_at=old.created_at if old is not None else None,
@@ -93,13 +100,18 @@ class Registry:
             by = definition
             if old is not None and what is Registered.CHANGED:
                 by = Definition.from_json(old.definition)  # it decided them: the runs are its own
-            change = change_of(record, by, outcome, now, self._values)
+            change = change_of(record, by, outcome, now, self._values, key=runs.key)
             if self._schedules.register(change, plan) is not None:
                 return what
         raise _busy(definition.schedule.name)
 
     def _registration(
-        self, old: ScheduleRecord | None, new: Definition, module: str | None, now: datetime
+        self,
+        old: ScheduleRecord | None,
+        new: Definition,
+        module: str | None,
+        now: datetime,
+        runs: Runs,
     ) -> tuple[Registered, Outcome | None]:
         if old is None:
             state = deciding.registered(new.schedule, now)
@@ -108,7 +120,7 @@ class Registry:
         is_left = state.paused is not None and state.paused.reason == NOT_DECLARED
         if old.digest == new.digest and old.module == module and not is_left:
             return Registered.UNCHANGED, None
-        before, runs = Definition.from_json(old.definition), self._runs(old.name, state)
+        before = Definition.from_json(old.definition)
         outcome = deciding.register_again(before.schedule, new.schedule, state, now, runs)
         if not is_left:
             return Registered.CHANGED, outcome
@@ -169,18 +181,22 @@ class Registry:
         for _ in range(TRIES):
             record, now = self._schedules.get_schedule(name), self._clock.now()
             definition, state = Definition.from_json(record.definition), state_of(record)
-            outcome = step(definition, state, now, self._runs(name, state))
+            runs = self._runs_of(record)
+            outcome = step(definition, state, now, runs_for(runs))
             if outcome.state == state and not outcome.decisions:
                 return record
             rewritten = rewrite(definition) if rewrite is not None else ()
-            change = change_of(record, definition, outcome, now, self._values, rewritten)
+            change = change_of(
+                record, definition, outcome, now, self._values, key=runs.key, rewritten=rewritten
+            )
             fired = self._schedules.fire([change]).fired
             if name in fired:
                 return fired[name]
         raise _busy(name)
 
-    def _runs(self, name: str, state: ScheduleState) -> Runs:
-        return runs_for(self._schedules.runs_of(name, since=state.resumed_at))
+    def _runs_of(self, record: ScheduleRecord) -> ScheduleRuns:
+        since = state_of(record).resumed_at
+        return self._schedules.runs_of(record.name, concurrency=record.concurrency, since=since)
 
 
 def _busy(name: str) -> StoreError:

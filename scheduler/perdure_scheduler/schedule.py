@@ -84,6 +84,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
         start, end: the first and the last instant at which a tick may be, in UTC.
         max_runs: the number of runs after which it ends.
         on_failure: what failed runs do to it.
+        concurrency: schedules with this key count each other's runs in their ``overlap``.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     end: datetime | None = None
     max_runs: int | None = None
     on_failure: OnFailure = Continue()
+    concurrency: str | None = None
 
     def __post_init__(self) -> None:
         for bound in ("start", "end"):
@@ -241,6 +243,12 @@ def _check(schedule: Schedule) -> None:
         raise ScheduleError(
             "a name is made of letters, digits, '.', '_' and '-', begins with a letter or digit "
             "and has at most 100 characters"
+        )
+    key = schedule.concurrency
+    if key is not None and not (key.isprintable() and key.strip() == key and 0 < len(key) <= 100):
+        raise ScheduleError(
+            f"concurrency={key!r:.120}: write a word of up to 100 characters that names what its "
+            "runs have in common, such as 'warehouse'"
         )
     zone(schedule.tz)
     _check_bounds(schedule)

@@ -39,6 +39,7 @@ from perdure_storage.lifecycle import RunStatus
 from perdure_storage.protocols import RunStore
 from perdure_storage.records import Place, PlanRecord, RunEnd, RunId, RunQuery
 from perdure_storage.schedule_records import (
+    InLine,
     ScheduleChange,
     ScheduleQuery,
     ScheduleRecord,
@@ -65,9 +66,11 @@ class ScheduleContract:
             module="package.module",
             plan_digest=plan.digest,
             blobs=(digest("bundle"),),
+            concurrency="warehouse",
             state='{"fired":3}',
             next_at=NOW + timedelta(microseconds=1),
             wakes_below=2,
+            waits_since=NOW - _SECOND,
             paused=True,
             ended=True,
         )
@@ -212,7 +215,8 @@ class ScheduleContract:
     ) -> None:
         read = registered(store)
         clock.advance(1)
-        new = _replace(read, state="1", next_at=None, wakes_below=1, paused=True, ended=True)
+        new = _replace(read, state="1", next_at=None, wakes_below=1, waits_since=NOW, paused=True)
+        new = _replace(new, ended=True)
         run = an_unplanned_run(inputs={"day": a_value("1")}, tags={"by": "nightly"})
 
         report = store.schedules.fire([fired(new, run)])
@@ -396,6 +400,128 @@ class ScheduleContract:
 
         assert store.changes() != before
 
+    # --- concurrency keys ------------------------------------------------------------------------
+    def test_of_two_that_fire_under_one_key_at_once_one_lands(self, store: RunStore) -> None:
+        reads = [registered(store, name, concurrency="warehouse") for name in ("a", "b")]
+        batch = [_fired_under_key(store, read, f"of {read.name}") for read in reads]
+
+        for changes in ([batch[1]], [batch[0]]):
+            last = store.schedules.fire(changes)
+
+        assert store.list_runs(RunQuery(schedule="a")) == []
+        assert last.refused["a"].kind == "stale"
+        assert "warehouse" in last.refused["a"].message
+        assert store.schedules.get_schedule("a") == reads[0]
+
+    def test_of_two_that_fire_under_one_key_in_one_batch_one_lands(self, store: RunStore) -> None:
+        reads = [registered(store, name, concurrency="warehouse") for name in ("a", "b")]
+
+        batch = [_fired_under_key(store, read, f"of {read.name}") for read in reads]
+        report = store.schedules.fire(batch)
+
+        assert report.made == ("of a",)
+        assert {name: each.kind for name, each in report.refused.items()} == {"b": "stale"}
+
+    def test_what_makes_no_run_that_counts_overtakes_nobody(self, store: RunStore) -> None:
+        reads = {name: registered(store, name, concurrency="warehouse") for name in ("a", "b", "c")}
+        firing = _fired_under_key(store, reads["a"], "of a")
+        by_hand = _fired_under_key(store, reads["b"], "of b", by_hand=True)
+        skipping = ScheduleChange(schedule=reads["c"], ticks=(a_tick("c"),))
+
+        reports = [store.schedules.fire([each]) for each in (by_hand, skipping, firing)]
+
+        assert [list(report.fired) for report in reports] == [["b"], ["c"], ["a"]]
+
+    def test_fire_that_is_refused_leaves_its_key_to_the_next(self, store: RunStore) -> None:
+        reads = {name: registered(store, name, concurrency="warehouse") for name in ("a", "b")}
+        store.schedules.fire([ScheduleChange(schedule=reads["a"])])
+
+        batch = [_fired_under_key(store, reads[name], f"of {name}") for name in ("a", "b")]
+
+        assert store.schedules.fire(batch).made == ("of b",)
+
+    def test_keys_do_not_stand_in_each_others_way(self, store: RunStore) -> None:
+        reads = [registered(store, name, concurrency=f"key of {name}") for name in ("a", "b")]
+
+        batch = [_fired_under_key(store, read, f"of {read.name}") for read in reads]
+
+        assert store.schedules.fire(batch).made == ("of a", "of b")
+
+    def test_who_decided_before_another_entered_the_key_decides_again(
+        self, store: RunStore
+    ) -> None:
+        read = registered(store, "a", concurrency="warehouse")
+        decided = _fired_under_key(store, read, "of a")
+        busy = registered(store, "b")
+        store.schedules.fire([fired(busy, an_unplanned_run("of b"))])
+
+        entering = _replace(store.schedules.get_schedule("b"), concurrency="warehouse")
+        assert store.schedules.register(ScheduleChange(schedule=entering)) is not None
+
+        assert store.schedules.fire([decided]).refused["a"].kind == "stale"
+        assert store.schedules.runs_of("a", concurrency="warehouse").live == ("of b",)
+
+    def test_register_makes_no_run_under_a_key_that_another_fired_under(
+        self, store: RunStore
+    ) -> None:
+        reads = [registered(store, name, concurrency="warehouse") for name in ("a", "b")]
+        changing, firing = (_fired_under_key(store, read, f"of {read.name}") for read in reads)
+        store.schedules.fire([firing])
+
+        assert store.schedules.register(changing) is None
+
+        assert store.find_run(RunId("of a")) is None
+        assert store.schedules.get_schedule("a") == reads[0]
+
+    def test_runs_are_not_made_under_a_key_that_was_not_read(self, store: RunStore) -> None:
+        read = registered(store, concurrency="warehouse")
+
+        with pytest.raises(InternalError, match="concurrency"):
+            store.schedules.fire([fired(read, an_unplanned_run())])
+
+    def test_live_runs_of_a_key_are_those_of_all_its_schedules(self, store: RunStore) -> None:
+        for name, key in (("a", "warehouse"), ("b", "warehouse"), ("c", "other"), ("d", None)):
+            read = registered(store, name, concurrency=key)
+            store.schedules.fire([_fired_under_key(store, read, f"of {name}")])
+
+        of_key = store.schedules.runs_of("a", concurrency="warehouse")
+
+        assert of_key.live == ("of a", "of b")
+        assert of_key.of_others == {"of b": "b"}
+        assert store.schedules.runs_of("a").live == ("of a",)
+
+    def test_end_of_a_run_wakes_who_waits_longest_under_its_key(self, store: RunStore) -> None:
+        waits = {"next_at": None, "wakes_below": 1}
+        for name, key, since in (
+            ("first", "warehouse", NOW),
+            ("second", "warehouse", NOW),
+            ("third", "warehouse", NOW + _SECOND),
+            ("apart", "other", NOW + _SECOND),
+        ):
+            registered(store, name, concurrency=key, waits_since=since, **waits)
+        busy = registered(store, "busy", next_at=None, concurrency="warehouse")
+        store.schedules.fire([_fired_under_key(store, busy, "of busy")])
+        assert _names(store.schedules.due(NOW)) == ["apart"]
+
+        store.request_cancel(RunId("of busy"))
+
+        assert _names(store.schedules.due(NOW)) == ["apart", "first"]
+        ahead = store.schedules.runs_of("second", concurrency="warehouse").first
+        assert ahead == InLine(since=NOW, schedule="first")
+        ahead = store.schedules.runs_of("first", concurrency="warehouse").first
+        assert ahead == InLine(since=NOW, schedule="second")
+
+    def test_who_waits_behind_a_schedule_that_is_removed_is_next(self, store: RunStore) -> None:
+        waits = {"next_at": None, "wakes_below": 1, "concurrency": "warehouse"}
+        registered(store, "first", waits_since=NOW, **waits)
+        registered(store, "second", waits_since=NOW + _SECOND, **waits)
+        before = store.changes()
+
+        store.schedules.remove("first")
+
+        assert store.changes() != before
+        assert _names(store.schedules.due(NOW)) == ["second"]
+
     # --- ticks -----------------------------------------------------------------------------------
     def test_ticks_are_kept_with_every_field_newest_first(self, store: RunStore) -> None:
         row = a_tick(
@@ -493,8 +619,8 @@ class ScheduleContract:
     def test_schedules_are_listed_by_name_by_pages_and_by_what_is_asked(
         self, store: RunStore
     ) -> None:
-        registered(store, "b", module="m", paused=True)
-        registered(store, "a", module="m")
+        registered(store, "b", module="m", paused=True, concurrency="key")
+        registered(store, "a", module="m", concurrency="key of a")
         registered(store, "ä", ended=True)
         registered(store, "a-2")
 
@@ -506,6 +632,7 @@ class ScheduleContract:
         assert names(limit=2) == ["a", "a-2"]
         assert names(limit=2, after="a-2") == ["b", "ä"]
         assert names(module="m") == ["a", "b"]
+        assert names(concurrency="key") == ["b"]
         assert names(paused=True) == ["b"]
         assert names(paused=False, ended=False) == ["a", "a-2"]
         assert names(name_prefix="a") == ["a", "a-2"]
@@ -558,6 +685,21 @@ class ScheduleContract:
 
         assert store.schedules.runs_of("nightly").live == ("old", "new")
         assert store.schedules.runs_of("nobody") == ScheduleRuns()
+
+    def test_runs_by_hand_are_counted_neither_as_live_nor_as_failed_nor_as_succeeded(
+        self, store: RunStore, clock: ManualClock
+    ) -> None:
+        names = {"failed": False, "failed by hand": True, "succeeded by hand": True, "live": True}
+        runs = [an_unplanned_run(name, by_hand=by_hand) for name, by_hand in names.items()]
+        store.schedules.fire([fired(registered(store, wakes_below=1), *runs)])
+        for name in ("failed", "failed by hand", "succeeded by hand"):
+            clock.advance(1)
+            _end(store, name, RunStatus[name.split()[0].upper()])
+
+        assert store.schedules.runs_of("nightly") == ScheduleRuns(failed_in_a_row=1)
+        assert _names(store.schedules.due(NOW)) == ["nightly"]
+        assert store.get_run(RunId("live")).by_hand
+        assert [run.by_hand for run in store.list_runs(RunQuery())].count(False) == 1
 
     def test_failures_count_since_the_last_success_by_when_they_ended(
         self, store: RunStore, clock: ManualClock
@@ -719,6 +861,14 @@ def _registered_with(store: RunStore, plan: PlanRecord) -> ScheduleRecord:
     schedule = store.schedules.register(change, plan)
     assert schedule is not None
     return schedule
+
+
+def _fired_under_key(
+    store: RunStore, read: ScheduleRecord, run_id: str, *, by_hand: bool = False
+) -> ScheduleChange:
+    """Return what was decided about a schedule after its key was read: one run."""
+    key = store.schedules.runs_of(read.name, concurrency=read.concurrency).key
+    return fired(read, an_unplanned_run(run_id, by_hand=by_hand), key=key)
 
 
 def _end(

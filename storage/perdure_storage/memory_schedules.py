@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
 import msgspec
@@ -15,6 +16,8 @@ from perdure_storage.memory_neighbours import Neighbours
 from perdure_storage.records import Digest, PlanRecord, Refusal, RunId, RunRecord
 from perdure_storage.schedule_records import (
     FireReport,
+    InLine,
+    KeyVersion,
     ScheduleChange,
     ScheduleQuery,
     ScheduleRecord,
@@ -40,6 +43,7 @@ class MemoryScheduleStore:
         self._lock = beside.lock
         self._schedules: dict[str, ScheduleRecord] = {}
         self._ticks: dict[tuple[str, datetime], TickRecord] = {}
+        self._keys: Counter[str] = Counter()
 
     # --- changes -----------------------------------------------------------------------------
     def register(
@@ -53,6 +57,8 @@ class MemoryScheduleStore:
             old = self._schedules.get(given.name)
             if (0 if old is None else old.version) != given.version:
                 return None
+            if not schedule_guards.is_key_as_read(change, self._keys):
+                return None
             of_plan = () if plan is None else plan.blobs
             blobs = {*of_plan, *given.blobs, *schedule_guards.blobs_of_runs(change)}
             if taken := blobs & set(self._beside.condemned()):
@@ -65,6 +71,8 @@ class MemoryScheduleStore:
                 self._beside.plans.setdefault(plan.digest, plan)
             new = self._next(given)
             self._schedules[given.name] = new
+            keys = {given.concurrency, schedule_guards.guarded_key(change)}
+            self._keys.update(filter(None, keys))
             self._write_decided(change)
             if old is not None and old.plan_digest not in (None, new.plan_digest):
                 self._beside.drop_plan(old.plan_digest)
@@ -75,6 +83,7 @@ class MemoryScheduleStore:
         schedule_guards.require_distinct(batch)
         for change in batch:
             schedule_guards.require_consistent(change)
+            schedule_guards.require_key(change)
         fired: dict[str, ScheduleRecord] = {}
         refused: dict[str, Refusal] = {}
         made: list[RunId] = []
@@ -86,6 +95,7 @@ class MemoryScheduleStore:
                     refused[name] = refusal
                     continue
                 self._schedules[name] = fired[name] = self._advanced(change.schedule)
+                self._keys.update(filter(None, [schedule_guards.guarded_key(change)]))
                 made += self._write_decided(change)
             self._beside.changed()
         return FireReport(fired=fired, refused=refused, made=tuple(made))
@@ -97,6 +107,8 @@ class MemoryScheduleStore:
             return schedule_guards.rejected(change, str(error))
         if taken := schedule_guards.blobs_of_runs(change) & set(self._beside.condemned()):
             return schedule_guards.condemned(change, taken)
+        if not schedule_guards.is_key_as_read(change, self._keys):
+            return schedule_guards.overtaken(change)
         stored = self._schedules.get(change.schedule.name)
         if stored is None or stored.version != change.schedule.version:
             return schedule_guards.stale(change, None if stored is None else stored.version)
@@ -118,6 +130,7 @@ class MemoryScheduleStore:
             state=new.state,
             next_at=new.next_at,
             wakes_below=new.wakes_below,
+            waits_since=new.waits_since,
             paused=new.paused,
             ended=new.ended,
             version=new.version,
@@ -143,6 +156,7 @@ class MemoryScheduleStore:
             self._ticks = {key: tick for key, tick in self._ticks.items() if key[0] != name}
             if old.plan_digest is not None:
                 self._beside.drop_plan(old.plan_digest)
+            self._beside.changed()
             return True
 
     def forget_ticks(self, before: datetime, *, limit: int = 10_000) -> int:
@@ -179,25 +193,71 @@ class MemoryScheduleStore:
             return True
         if schedule.wakes_below is None:
             return False
-        return len(self._live(schedule.name)) < schedule.wakes_below
+        other, since = (
+            self._first_in_line(schedule.name, schedule.concurrency),
+            schedule.waits_since,
+        )
+        is_behind = (
+            other is not None
+            and since is not None
+            and (other.since, other.schedule) < (since, schedule.name)
+        )
+        live = self._live(schedule.name, schedule.concurrency)
+        return not is_behind and len(live) < schedule.wakes_below
 
     def next_due(self) -> datetime | None:
         return min((each.next_at for each in self._by_name() if each.next_at), default=None)
 
-    def runs_of(self, name: str, *, since: datetime | None = None) -> ScheduleRuns:
+    def runs_of(
+        self, name: str, *, concurrency: str | None = None, since: datetime | None = None
+    ) -> ScheduleRuns:
         with self._lock:
-            live = self._live(name)
-            ended = [run for run in self._beside.runs() if run.schedule == name and run.finished_at]
+            live = self._live(name, concurrency)
+            ended = [run for run in self._counted({name}) if run.finished_at]
+            first = self._first_in_line(name, concurrency)
+            key = (
+                None
+                if concurrency is None
+                else KeyVersion(key=concurrency, version=self._keys[concurrency])
+            )
         limits = [run.finished_at for run in ended if run.status is RunStatus.SUCCEEDED]
         limit = max((at for at in [*limits, since] if at is not None), default=None)
         failed = [run.finished_at for run in ended if run.status is RunStatus.FAILED]
         count = sum(limit is None or at > limit for at in failed if at is not None)
-        return ScheduleRuns(live=tuple(run.id for run in live), failed_in_a_row=count)
+        return ScheduleRuns(
+            live=tuple(run.id for run in live),
+            of_others={run.id: run.schedule for run in live if run.schedule not in (None, name)},
+            failed_in_a_row=count,
+            key=key,
+            first=first,
+        )
 
-    def _live(self, name: str) -> list[RunRecord]:
-        runs = self._beside.runs()
-        live = [run for run in runs if run.schedule == name and run.status in RUN_LIVE]
+    def _live(self, name: str, concurrency: str | None) -> list[RunRecord]:
+        """Return the live runs that count for a schedule, the oldest first."""
+        names = {name} if concurrency is None else {each.name for each in self._having(concurrency)}
+        live = [run for run in self._counted(names) if run.status in RUN_LIVE]
         return sorted(live, key=lambda run: (run.created_at, run.id))
+
+    def _counted(self, schedules: Collection[str]) -> Iterable[RunRecord]:
+        """Yield the runs that policies of schedules count."""
+        return (run for run in self._beside.runs() if run.schedule in schedules and not run.by_hand)
+
+    def _first_in_line(self, name: str, concurrency: str | None) -> InLine | None:
+        """Return who else has waited longest under a key."""
+        waiting = [
+            (each.waits_since, each.name)
+            for each in self._having(concurrency)
+            if each.waits_since is not None and each.name != name
+        ]
+        if not waiting:
+            return None
+        since, schedule = min(waiting)
+        return InLine(since=since, schedule=schedule)
+
+    def _having(self, concurrency: str | None) -> list[ScheduleRecord]:
+        if concurrency is None:
+            return []
+        return [each for each in self._schedules.values() if each.concurrency == concurrency]
 
     def list_ticks(self, query: TickQuery) -> list[TickRecord]:
         with self._lock:
@@ -231,6 +291,7 @@ class MemoryScheduleStore:
 def _matches(query: ScheduleQuery, schedule: ScheduleRecord) -> bool:
     return (
         (query.module is None or schedule.module == query.module)
+        and (query.concurrency is None or schedule.concurrency == query.concurrency)
         and (query.paused is None or schedule.paused == query.paused)
         and (query.ended is None or schedule.ended == query.ended)
         and schedule.name.startswith(query.name_prefix)

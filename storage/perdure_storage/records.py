@@ -142,6 +142,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
         seq: commit sequence number of the newest step row or event.
         wake_at: when a WAITING run has something to do.
         schedule: whose tick made it.
+        by_hand: whether somebody asked that schedule for it: policies leave it out.
         trigger: whose arrival made it.
     """
 
@@ -175,6 +176,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     cancel_requested: bool = False
     pause_requested: bool = False
     schedule: str | None = None
+    by_hand: bool = False
     trigger: str | None = None
 
 

@@ -121,6 +121,7 @@ class RunRows:
             run.cancel_requested,
             run.pause_requested,
             run.schedule,
+            run.by_hand,
             inputs,
             self._sign(run.id, run.plan_digest, run.origin, run.inputs_digest, inputs),
         ]
@@ -180,6 +181,7 @@ class RunRows:
             cancel_requested=bool(row[27]),
             pause_requested=bool(row[28]),
             schedule=row[29],
+            by_hand=bool(row[30]),
         )
 
     def _unpack_error(

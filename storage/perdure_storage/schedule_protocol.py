@@ -4,7 +4,11 @@ A schedule lives in the database of the runs that it makes, so that a tick, its 
 due time are one transaction. Any number of dispatchers may work at once: each reads a schedule,
 decides, and writes under the guard of the version that it read. Who is second changes nothing.
 
-Locks are taken in the order run rows by id, then schedules by name, then others.
+Schedules with one concurrency key count each other's runs, so the key has a version too, which each
+firing under it guards and raises.
+
+Locks are taken in the order run rows by id, then concurrency keys, then schedules by name, then
+others.
 """
 
 from __future__ import annotations
@@ -39,7 +43,8 @@ class ScheduleStore(Protocol):
         again. The state is the one that the caller gives, who read the old one: what was decided
         stays decided. Writes the schedule, its references to ``blobs`` and to ``plan``, and
         ticks, runs and cancel requests as ``fire`` does. A plan that was its own before goes if
-        nothing else has it. Raises BlobsCondemned (put them again), StoreError if a row cannot be
+        nothing else has it. The version of its concurrency key grows: who decided without it
+        decides again. Raises BlobsCondemned (put them again), StoreError if a row cannot be
         stored, InternalError if ``plan`` is not the one that the row names.
         """
         ...
@@ -47,7 +52,10 @@ class ScheduleStore(Protocol):
     def fire(self, batch: Sequence[ScheduleChange]) -> FireReport:
         """Write what was decided about schedules: one transaction, guarded per schedule.
 
-        Guard, per schedule: its version is the one that was read. No named blob is condemned.
+        Guard, per schedule: its version is the one that was read. No named blob is condemned. If
+        it makes runs that count (none by hand) under a concurrency key: the version of ``key`` is
+        the one that was read, which grows by one then. So of two that fire at once under one key,
+        be it in one batch, only one lands.
         A change whose guard fails is left out and reported, the rest lands; so is one with a row
         that the database refuses, as ``rejected``. A batch holds a schedule at most once.
         Writes: state, ``next_at``, ``wakes_below``, ``paused``, ``ended``, version + 1 (nothing of
@@ -91,10 +99,11 @@ class ScheduleStore(Protocol):
     def due(self, now: datetime, limit: int = 100) -> list[ScheduleRecord]:
         """Return schedules about which something is to be decided.
 
-        Their ``next_at`` has come, or fewer of their runs than ``wakes_below`` are live. The
-        longest due first, those without ``next_at`` last, then by name. Read by indexes. One whose
-        signature does not fit is left out, which is logged once: it stops no other. Whoever gets
-        it by name is told.
+        Their ``next_at`` has come, or fewer runs that count for them than ``wakes_below`` are
+        live. Of those that wait under one concurrency key only the first in its line (the smallest
+        ``waits_since``, then name) is due by that. The longest due first, those without ``next_at``
+        last, then by name. Read by indexes. One whose signature does not fit is left out, which is
+        logged once: it stops none but those that wait behind it. Whoever gets it by name is told.
         """
         ...
 
@@ -105,16 +114,19 @@ class ScheduleStore(Protocol):
         """
         ...
 
-    def runs_of(self, name: str, *, since: datetime | None = None) -> ScheduleRuns:
-        """Return what policies ask about the runs of a schedule.
+    def runs_of(
+        self, name: str, *, concurrency: str | None = None, since: datetime | None = None
+    ) -> ScheduleRuns:
+        """Return what policies ask about the runs of a schedule. Runs by hand are none of them.
 
         Args:
             name: of the schedule.
+            concurrency: its key: live runs of all schedules that have it now count.
             since: failures that ended by then do not count.
 
-        Only ``fire`` and ``register`` make such runs, so while a schedule's version stands no
-        more of them appear than were read after it; they may end meanwhile, and a person may open
-        one again.
+        Only ``fire`` and ``register`` make such runs, so while the versions of a schedule and of
+        its key stand no more of them appear than were read after them; they may end meanwhile, and
+        a person may open one again.
         """
         ...
 

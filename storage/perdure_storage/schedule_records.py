@@ -23,10 +23,12 @@ class ScheduleRecord(msgspec.Struct, frozen=True, kw_only=True):
         module: which declares it; None if a person registered it.
         plan_digest: of the plan that its runs have; None: who claims a run builds its plan.
         blobs: which the definition names, kept from gc while the schedule is there.
+        concurrency: the key under which schedules count each other's runs; None: it is alone.
         state: JSON text; opaque.
         next_at: when time alone brings the next decision; None: it brings none.
-        wakes_below: a decision is also due while fewer of its runs than this are live; None: the
-            end of a run brings none.
+        wakes_below: a decision is also due while fewer runs than this are live that count for it;
+            None: the end of a run brings none.
+        waits_since: its place in the line of its concurrency key, while ``wakes_below`` is set.
         paused, ended: for lists; whether it is due is said by ``next_at`` and ``wakes_below``.
         version: grows by one with each change; 0 for one that was never stored.
         created_at, updated_at: given by the store.
@@ -38,9 +40,11 @@ class ScheduleRecord(msgspec.Struct, frozen=True, kw_only=True):
     module: str | None = None
     plan_digest: Digest | None = None
     blobs: tuple[Digest, ...] = ()
+    concurrency: str | None = None
     state: str
     next_at: datetime | None = None
     wakes_below: int | None = None
+    waits_since: datetime | None = None
     paused: bool = False
     ended: bool = False
     version: int = 0
@@ -75,6 +79,13 @@ class TickRecord(msgspec.Struct, frozen=True, kw_only=True):
     code: str = ""
 
 
+class KeyVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """A concurrency key as it was read; its version grows with each firing under it."""
+
+    key: str
+    version: int
+
+
 class ScheduleChange(msgspec.Struct, frozen=True, kw_only=True):
     """What changes with a schedule, together.
 
@@ -84,12 +95,14 @@ class ScheduleChange(msgspec.Struct, frozen=True, kw_only=True):
             but one that has made a run gives way only to one that has made another.
         runs: to be made, QUEUED: without a plan, or with one that is there.
         cancels: runs that are asked to end, if they are live.
+        key: the concurrency key under which the runs were decided, if there is one.
     """
 
     schedule: ScheduleRecord
     ticks: tuple[TickRecord, ...] = ()
     runs: tuple[RunRecord, ...] = ()
     cancels: tuple[RunId, ...] = ()
+    key: KeyVersion | None = None
 
 
 class FireReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,22 +120,38 @@ class FireReport(msgspec.Struct, frozen=True, kw_only=True):
     made: tuple[RunId, ...] = ()
 
 
+class InLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A place in the line of a concurrency key: who has waited longest is first."""
+
+    since: datetime
+    schedule: str
+
+
 class ScheduleRuns(msgspec.Struct, frozen=True, kw_only=True):
-    """What overlap and failure policies ask about the runs of a schedule.
+    """What overlap and failure policies ask about the runs of a schedule; none is by hand.
 
     Attributes:
-        live: ids of those that are not over, the oldest first.
-        failed_in_a_row: how many FAILED since the last that SUCCEEDED, by when they ended.
+        live: ids of those that are not over, the oldest first; with a concurrency key those of all
+            schedules that have it.
+        of_others: of ``live``, those of other schedules, each with the name of its own.
+        failed_in_a_row: how many of its own FAILED since the last that SUCCEEDED, by when they
+            ended.
+        key: the concurrency key, as it was before ``live`` was read.
+        first: who of the others stands first in the line of the key, if anybody waits.
     """
 
     live: tuple[RunId, ...] = ()
+    of_others: dict[RunId, str] = {}
     failed_in_a_row: int = 0
+    key: KeyVersion | None = None
+    first: InLine | None = None
 
 
 class ScheduleQuery(msgspec.Struct, frozen=True, kw_only=True):
     """A page of schedules by name. ``after`` is the name of the last one of the page before."""
 
     module: str | None = None
+    concurrency: str | None = None
     paused: bool | None = None
     ended: bool | None = None
     name_prefix: str = ""

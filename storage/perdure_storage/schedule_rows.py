@@ -21,11 +21,22 @@ Row = Sequence[Any]
 
 _parse_texts = msgspec.json.Decoder(tuple[str, ...]).decode
 
-STATE = ("state", "next_at_us", "wakes_below", "paused", "ended", "version", "state_mac")
+STATE = (
+    "state",
+    "next_at_us",
+    "wakes_below",
+    "waits_since_us",
+    "paused",
+    "ended",
+    "version",
+    "state_mac",
+)
 """The columns that a tick rewrites."""
 
-_DEFINITION = slice(0, 6)
-_STATE_FACTS = slice(7, 13)
+_DEFINITION = slice(0, 7)
+_MAC = 7
+_STATE_FACTS = slice(8, 15)
+_STATE_MAC = 15
 
 
 class ScheduleRows:
@@ -43,10 +54,12 @@ class ScheduleRows:
             schedule.digest,
             schedule.plan_digest,
             msgspec.json.encode(schedule.blobs).decode(),
+            schedule.concurrency,
             None,
             schedule.state,
             to_us(schedule.next_at),
             schedule.wakes_below,
+            to_us(schedule.waits_since),
             schedule.paused,
             schedule.ended,
             schedule.version,
@@ -55,17 +68,17 @@ class ScheduleRows:
             to_us(schedule.updated_at),
         ]
         if self._signer is not None:
-            row[6] = self._signer.sign("schedule", tuple(row[_DEFINITION]))
-            row[13] = self._signer.sign("schedule state", _state_facts(row))
+            row[_MAC] = self._signer.sign("schedule", tuple(row[_DEFINITION]))
+            row[_STATE_MAC] = self._signer.sign("schedule state", _state_facts(row))
         return row
 
     def unpack(self, row: Row) -> ScheduleRecord:
         """Return the schedule of a row. Raises StoreError if a signature does not fit."""
         if self._signer is not None:
             named = f"schedule {row[0]!r}"
-            self._signer.require("schedule", tuple(row[_DEFINITION]), row[6], named)
+            self._signer.require("schedule", tuple(row[_DEFINITION]), row[_MAC], named)
             state = f"the state of {named}"
-            self._signer.require("schedule state", _state_facts(row), row[13], state)
+            self._signer.require("schedule state", _state_facts(row), row[_STATE_MAC], state)
         return ScheduleRecord(
             name=row[0],
             module=row[1],
@@ -73,20 +86,22 @@ class ScheduleRows:
             digest=row[3],
             plan_digest=row[4],
             blobs=tuple(map(Digest, _parse_texts(row[5]))),
-            state=row[7],
-            next_at=from_us(row[8]),
-            wakes_below=row[9],
-            paused=bool(row[10]),
-            ended=bool(row[11]),
-            version=row[12],
-            created_at=from_us(row[14]),
-            updated_at=from_us(row[15]),
+            concurrency=row[6],
+            state=row[8],
+            next_at=from_us(row[9]),
+            wakes_below=row[10],
+            waits_since=from_us(row[11]),
+            paused=bool(row[12]),
+            ended=bool(row[13]),
+            version=row[14],
+            created_at=from_us(row[16]),
+            updated_at=from_us(row[17]),
         )
 
 
 def _state_facts(row: Row) -> tuple[object, ...]:
-    state, next_at, wakes_below, paused, ended, version = row[_STATE_FACTS]
-    return (row[0], state, next_at, wakes_below, bool(paused), bool(ended), version)
+    *facts, paused, ended, version = row[_STATE_FACTS]
+    return (row[0], *facts, bool(paused), bool(ended), version)
 
 
 class TickRows:

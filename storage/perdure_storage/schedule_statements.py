@@ -10,11 +10,21 @@ import sqlalchemy as sa
 
 from perdure_storage.schedule_rows import STATE
 from perdure_storage.statements import Statement, Statements
-from perdure_storage.tables import WAKES_BY_RUN, WAKES_BY_TIME, blob_ref, run, schedule, tick
+from perdure_storage.tables import (
+    WAKES_BY_RUN,
+    WAKES_BY_TIME,
+    blob_ref,
+    concurrency,
+    run,
+    schedule,
+    tick,
+)
 
 _LIVE = ("QUEUED", "RUNNING", "WAITING", "PAUSED")
 _WAKES_BY_TIME = sa.text(WAKES_BY_TIME)
 _WAKES_BY_RUN = sa.text(WAKES_BY_RUN)
+_IS_COUNTED = sa.text("NOT by_hand")
+"""As the partial index says it, which serves no query that says it otherwise."""
 _COLUMNS = [column.name for column in schedule.c]
 _HELD = ("name", "created_at_us")
 """The columns that stay when a schedule is registered again."""
@@ -42,6 +52,20 @@ class ScheduleStatements:
         return self._shapes[name, filters]
 
     # --- changes -----------------------------------------------------------------------------
+    @cached_property
+    def put_key(self) -> Statement:
+        return self._compile(self._statements.insert_or_keep(concurrency))
+
+    @cached_property
+    def lock_key(self) -> Statement:
+        chosen = sa.select(concurrency.c.version).where(_is_key())
+        return self._compile(chosen.with_for_update())
+
+    @cached_property
+    def advance_key(self) -> Statement:
+        grown = sa.update(concurrency).where(_is_key())
+        return self._compile(grown.values(version=concurrency.c.version + 1))
+
     @cached_property
     def lock_schedule(self) -> Statement:
         chosen = sa.select(schedule.c.version, schedule.c.plan_digest)
@@ -122,6 +146,8 @@ class ScheduleStatements:
         query = sa.select(schedule)
         if "module" in filters:
             query = query.where(schedule.c.module == sa.bindparam("of_module"))
+        if "concurrency" in filters:
+            query = query.where(_has_key())
         for flag in (schedule.c.paused, schedule.c.ended):
             if flag.name in filters:
                 query = query.where(flag == sa.bindparam(f"is_{flag.name}", type_=sa.Boolean))
@@ -137,15 +163,31 @@ class ScheduleStatements:
     @cached_property
     def due(self) -> Statement:
         names = sa.select(schedule.c.name)
-        live = sa.select(sa.func.count()).where(
-            run.c.schedule == schedule.c.name, run.c.status.in_(map(sa.literal_column, _quoted()))
+        member, earlier = schedule.alias("member"), schedule.alias("earlier")
+        live = sa.select(sa.func.count()).where(_IS_COUNTED, _is_live())
+        of_it = live.where(run.c.schedule == schedule.c.name)
+        members = sa.select(member.c.name).where(member.c.concurrency == schedule.c.concurrency)
+        of_key = live.where(run.c.schedule.in_(members.correlate(schedule)))
+        is_first = ~sa.exists(
+            sa.select(1).where(
+                earlier.c.concurrency == schedule.c.concurrency,
+                sa.tuple_(earlier.c.waits_since_us, earlier.c.name)
+                < sa.tuple_(schedule.c.waits_since_us, schedule.c.name),
+            )
         )
         now = sa.bindparam("now_us", type_=sa.BigInteger)
         due = sa.union(
             names.where(_WAKES_BY_TIME, schedule.c.next_at_us <= now),
             names.where(
                 _WAKES_BY_RUN,
-                live.correlate(schedule).scalar_subquery() < schedule.c.wakes_below,
+                schedule.c.concurrency.is_(None),
+                of_it.correlate(schedule).scalar_subquery() < schedule.c.wakes_below,
+            ),
+            names.where(
+                _WAKES_BY_RUN,
+                schedule.c.concurrency.is_not(None),
+                is_first,
+                of_key.correlate(schedule).scalar_subquery() < schedule.c.wakes_below,
             ),
         ).subquery()
         chosen = sa.select(schedule).where(schedule.c.name.in_(sa.select(due.c.name)))
@@ -161,11 +203,33 @@ class ScheduleStatements:
     @cached_property
     def live_runs(self) -> Statement:
         # Sorted by who reads them: for an order SQLite would walk through all that ever ran.
-        mine = sa.select(run.c.created_at_us, run.c.id).where(
-            run.c.schedule == sa.bindparam("of_name"),
-            run.c.status.in_(map(sa.literal_column, _quoted())),
+        mine = run.c.schedule == sa.bindparam("of_name")
+        return self._compile(self._live_runs.where(mine))
+
+    @cached_property
+    def live_runs_of_key(self) -> Statement:
+        members = sa.select(schedule.c.name).where(_has_key())
+        return self._compile(self._live_runs.where(run.c.schedule.in_(members)))
+
+    @property
+    def _live_runs(self) -> Any:
+        chosen = sa.select(run.c.created_at_us, run.c.id, run.c.schedule)
+        return chosen.where(_IS_COUNTED, _is_live())
+
+    @cached_property
+    def version_of_key(self) -> Statement:
+        return self._compile(sa.select(concurrency.c.version).where(_is_key()))
+
+    @cached_property
+    def first_in_line(self) -> Statement:
+        """Find who has waited longest under a key, but for one schedule."""
+        waits = sa.select(schedule.c.waits_since_us, schedule.c.name).where(
+            _has_key(),
+            schedule.c.waits_since_us.is_not(None),
+            schedule.c.name != sa.bindparam("of_name"),
         )
-        return self._compile(mine)
+        ordered = waits.order_by(schedule.c.waits_since_us, schedule.c.name)
+        return self._compile(ordered.limit(1))
 
     @cached_property
     def failed_runs(self) -> Statement:
@@ -173,11 +237,16 @@ class ScheduleStatements:
         other = run.alias("other")
         succeeded = (
             sa.select(sa.func.max(other.c.finished_at_us))
-            .where(other.c.schedule == of_name, other.c.status == sa.literal_column("'SUCCEEDED'"))
+            .where(
+                sa.text("NOT other.by_hand"),
+                other.c.schedule == of_name,
+                other.c.status == sa.literal_column("'SUCCEEDED'"),
+            )
             .scalar_subquery()
         )
         since: sa.BindParameter[int] = sa.bindparam("since_us", type_=sa.BigInteger)
         failed = sa.select(sa.func.count()).where(
+            sa.text("NOT run.by_hand"),
             run.c.schedule == of_name,
             run.c.status == sa.literal_column("'FAILED'"),
             run.c.finished_at_us > since,
@@ -198,6 +267,18 @@ class ScheduleStatements:
         return query.order_by(tick.c.at_us.desc()).limit(_limit())
 
 
+def _is_key() -> Any:
+    return concurrency.c.key == sa.bindparam("of_key")
+
+
+def _has_key() -> Any:
+    return schedule.c.concurrency == sa.bindparam("of_key")
+
+
+def _is_live() -> Any:
+    return run.c.status.in_([sa.literal_column(f"'{status}'") for status in _LIVE])
+
+
 def _is_named() -> Any:
     return schedule.c.name == sa.bindparam("of_name")
 
@@ -208,7 +289,3 @@ def _new(*columns: str) -> dict[str, Any]:
 
 def _limit() -> Any:
     return sa.bindparam("limit", type_=sa.Integer)
-
-
-def _quoted() -> list[str]:
-    return [f"'{status}'" for status in _LIVE]

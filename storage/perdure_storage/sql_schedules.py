@@ -19,9 +19,11 @@ from perdure_storage.database import Database, RowRefused, Transaction
 from perdure_storage.errors import BlobsCondemned, PerdureError, ScheduleNotFound, StoreError
 from perdure_storage.faults import crash_point
 from perdure_storage.records import Digest, PlanRecord, Refusal, RunId
-from perdure_storage.rows import from_us, to_us
+from perdure_storage.rows import from_us, required_time, to_us
 from perdure_storage.schedule_records import (
     FireReport,
+    InLine,
+    KeyVersion,
     ScheduleChange,
     ScheduleQuery,
     ScheduleRecord,
@@ -112,7 +114,12 @@ class SqlScheduleStore:
         self, transaction: Transaction, change: ScheduleChange, plan: PlanRecord | None
     ) -> ScheduleRecord:
         self._lock_cancelled(transaction, [change])
-        name = change.schedule.name
+        name, key = change.schedule.name, change.schedule.concurrency
+        versions = self._lock_keys(transaction, [change], entered=key)
+        if not schedule_guards.is_key_as_read(change, versions):
+            raise _Stale(name)
+        for each in {key, schedule_guards.guarded_key(change)} - {None}:
+            transaction.run(self._statements.advance_key, of_key=each)
         old = transaction.row(self._statements.lock_schedule, of_name=name)
         if (0 if old is None else old[0]) != change.schedule.version:
             raise _Stale(name)
@@ -154,6 +161,7 @@ class SqlScheduleStore:
         schedule_guards.require_distinct(batch)
         for change in batch:
             schedule_guards.require_consistent(change)
+            schedule_guards.require_key(change)
         storable, refused = [], {}
         # In one order for everybody: no two batches wait for each other.
         for change in sorted(batch, key=lambda change: change.schedule.name):
@@ -190,6 +198,7 @@ class SqlScheduleStore:
     def _fire(self, transaction: Transaction, batch: Sequence[ScheduleChange]) -> _Landed:
         landed = _Landed({}, {}, [])
         self._lock_cancelled(transaction, batch)
+        versions = self._lock_keys(transaction, batch)
         named = {change.schedule.name: schedule_guards.blobs_of_runs(change) for change in batch}
         condemned = find_condemned(self._database, transaction, set().union(*named.values()))
         for change in batch:
@@ -197,10 +206,16 @@ class SqlScheduleStore:
             if taken := condemned & named[schedule.name]:
                 landed.refused[schedule.name] = schedule_guards.condemned(change, taken)
                 continue
+            if not schedule_guards.is_key_as_read(change, versions):
+                landed.refused[schedule.name] = schedule_guards.overtaken(change)
+                continue
             new = self._next(schedule)
             if not self._advance(transaction, new, read_version=schedule.version):
                 landed.refused[schedule.name] = self._seen(transaction, change)
                 continue
+            if (key := schedule_guards.guarded_key(change)) is not None:
+                versions[key] += 1
+                transaction.run(self._statements.advance_key, of_key=key)
             landed.made += self._write_decided(transaction, change)
             landed.fired[schedule.name] = new
         self._database.announce(transaction)
@@ -238,10 +253,37 @@ class SqlScheduleStore:
             statements = self._database.statements
             transaction.rows(statements.lock_run_states, ids=statements.id_list(ids))
 
+    def _lock_keys(
+        self,
+        transaction: Transaction,
+        batch: Sequence[ScheduleChange],
+        *,
+        entered: str | None = None,
+    ) -> dict[str, int]:
+        """Lock the keys under which runs are made, in one order for everybody, before schedules.
+
+        Args:
+            transaction: locks them.
+            batch: makes the runs.
+            entered: a key that is to be there, and locked too.
+
+        Returns:
+            Their versions; of one that is not there 0.
+        """
+        if entered is not None:
+            transaction.insert(self._statements.put_key, [(entered, 0)])
+        keys = {entered, *map(schedule_guards.guarded_key, batch)} - {None}
+        versions = {}
+        for key in sorted(filter(None, keys)):
+            row = transaction.row(self._statements.lock_key, of_key=key)
+            versions[key] = 0 if row is None else row[0]
+        return versions
+
     def remove(self, name: str) -> bool:
         crash_point("schedule.before-remove")
         removed = self._database.write(lambda t: self._remove(t, name))
         crash_point("schedule.after-remove")
+        self._changed()
         return removed
 
     def _remove(self, transaction: Transaction, name: str) -> bool:
@@ -252,6 +294,7 @@ class SqlScheduleStore:
             transaction.run(statement, of_name=name)
         if old[1] is not None:
             self._creation.drop_unused(transaction, [Digest(old[1])])
+        self._database.announce(transaction)
         return True
 
     def forget_ticks(self, before: datetime, *, limit: int = 10_000) -> int:
@@ -275,6 +318,7 @@ class SqlScheduleStore:
     def list_schedules(self, query: ScheduleQuery) -> list[ScheduleRecord]:
         wanted: dict[str, object] = {
             "module": query.module,
+            "concurrency": query.concurrency,
             "paused": query.paused,
             "ended": query.ended,
             "prefix": query.name_prefix or None,
@@ -283,6 +327,7 @@ class SqlScheduleStore:
         filters = frozenset(name for name, value in wanted.items() if value is not None)
         given = {
             "of_module": query.module,
+            "of_key": query.concurrency,
             "is_paused": query.paused,
             "is_ended": query.ended,
             "prefix": query.name_prefix,
@@ -314,19 +359,43 @@ class SqlScheduleStore:
         row = self._database.read(lambda t: t.row(self._statements.next_due))
         return None if row is None else from_us(row[0])
 
-    def runs_of(self, name: str, *, since: datetime | None = None) -> ScheduleRuns:
+    def runs_of(
+        self, name: str, *, concurrency: str | None = None, since: datetime | None = None
+    ) -> ScheduleRuns:
         since_us = _EVER if since is None else to_us(since)
         statements = self._statements
 
         def look(transaction: Transaction) -> ScheduleRuns:
-            live = sorted(transaction.rows(statements.live_runs, of_name=name))
+            # The key first: a run that is made after it is read changes its version.
+            key, first = self._look_at_key(transaction, name, concurrency)
+            live = sorted(
+                transaction.rows(statements.live_runs, of_name=name)
+                if concurrency is None
+                else transaction.rows(statements.live_runs_of_key, of_key=concurrency)
+            )
             failed = transaction.row(statements.failed_runs, of_name=name, since_us=since_us)
             assert failed is not None
             return ScheduleRuns(
-                live=tuple(RunId(row[1]) for row in live), failed_in_a_row=failed[0]
+                live=tuple(RunId(row[1]) for row in live),
+                of_others={RunId(row[1]): row[2] for row in live if row[2] != name},
+                failed_in_a_row=failed[0],
+                key=key,
+                first=first,
             )
 
         return self._database.read(look)
+
+    def _look_at_key(
+        self, transaction: Transaction, name: str, key: str | None
+    ) -> tuple[KeyVersion | None, InLine | None]:
+        if key is None:
+            return None, None
+        row = transaction.row(self._statements.version_of_key, of_key=key)
+        version = KeyVersion(key=key, version=0 if row is None else row[0])
+        waits = transaction.row(self._statements.first_in_line, of_key=key, of_name=name)
+        if waits is None:
+            return version, None
+        return version, InLine(since=required_time(waits[0]), schedule=waits[1])
 
     def list_ticks(self, query: TickQuery) -> list[TickRecord]:
         wanted = {"since": query.since, "before": query.before}

@@ -8,6 +8,8 @@ store. Small tables are their own index on SQLite (no rowid): each page less is 
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -20,6 +22,7 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
+    false,
     text,
 )
 from sqlalchemy.dialects import postgresql
@@ -55,8 +58,8 @@ def _int(name: str) -> Column[int]:
     return Column(name, BigInteger, nullable=False)
 
 
-def _flag(name: str) -> Column[bool]:
-    return Column(name, Boolean, nullable=False)
+def _flag(name: str, **more: Any) -> Column[bool]:
+    return Column(name, Boolean, nullable=False, **more)
 
 
 setting = Table(
@@ -111,6 +114,7 @@ run = Table(
     _flag("cancel_requested"),
     _flag("pause_requested"),
     _id("schedule", nullable=True),
+    _flag("by_hand", server_default=false()),
     _bytes("inputs", nullable=False),
     _bytes("mac"),
     PrimaryKeyConstraint("id"),
@@ -133,6 +137,7 @@ def _partial(name: str, *columns: object, where: str) -> None:
 # index on an equal status, and would walk through every sleeping run for the one that is due.
 IS_DRIVEN = "status IN ('RUNNING', 'PAUSED')"
 IS_WAITING = "status || '' = 'WAITING'"
+IS_COUNTED = "schedule IS NOT NULL AND NOT by_hand"
 IS_CANCELLING = "cancel_requested AND status NOT IN ('SUCCEEDED', 'FAILED', 'CANCELLED')"
 
 Index("ix_run_newest", run.c.created_at_us, run.c.id)
@@ -148,7 +153,7 @@ _partial(
     run.c.schedule,
     run.c.status,
     run.c.finished_at_us,
-    where="schedule IS NOT NULL",
+    where=IS_COUNTED,
 )
 _partial(
     "ix_run_by_schedule",
@@ -319,10 +324,12 @@ schedule = Table(
     _text("digest"),
     _id("plan_digest", ForeignKey("plan.digest"), nullable=True),
     _text("blobs"),
+    _id("concurrency", nullable=True),
     _bytes("mac"),
     _text("state"),
     _at("next_at"),
     Column("wakes_below", BigInteger, nullable=True),
+    _at("waits_since"),
     _flag("paused"),
     _flag("ended"),
     _int("version"),
@@ -339,7 +346,24 @@ WAKES_BY_TIME = "next_at_us IS NOT NULL"
 WAKES_BY_RUN = "wakes_below IS NOT NULL"
 _partial("ix_schedule_next", schedule.c.next_at_us, where=WAKES_BY_TIME)
 _partial("ix_schedule_waiting", schedule.c.name, where=WAKES_BY_RUN)
+_partial(
+    "ix_schedule_line",
+    schedule.c.concurrency,
+    schedule.c.waits_since_us,
+    schedule.c.name,
+    where="concurrency IS NOT NULL",
+)
 _partial("ix_schedule_plan_digest", schedule.c.plan_digest, where="plan_digest IS NOT NULL")
+
+concurrency = Table(
+    "concurrency",
+    metadata,
+    _id("key"),
+    _int("version"),
+    PrimaryKeyConstraint("key"),
+    sqlite_with_rowid=False,
+)
+"""Keys that schedules share, each with the guard of what is fired under it."""
 
 tick = Table(
     "tick",

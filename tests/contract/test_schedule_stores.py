@@ -7,6 +7,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from perdure_storage.contract_samples import (
     fired,
     registered,
 )
+from perdure_storage.errors import RunConflict
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.protocols import RunStore
 from perdure_storage.records import RunEnd, RunId, RunQuery
@@ -136,6 +138,42 @@ def test_dispatchers_on_postgres_fire_each_tick_once(postgres_url: str) -> None:
         store.close()
 
 
+def fire_under_one_key(store: RunStore) -> int:
+    """Fire schedules of one key, as one of many dispatchers; return how many runs were ours."""
+    ours = 0
+    for turn in range(TICKS):
+        for name in SCHEDULES:
+            read = store.schedules.get_schedule(name)
+            seen = store.schedules.runs_of(name, concurrency="warehouse")
+            assert len(seen.live) <= 1
+            if seen.live:
+                with suppress(RunConflict):  # another one was first
+                    store.request_cancel(seen.live[0])
+                continue
+            run = an_unplanned_run(f"{name}-{turn}-{read.version}", schedule=name)
+            report = store.schedules.fire([fired(read, run, key=seen.key)])
+            ours += len(report.made)
+    return ours
+
+
+@pytest.mark.parametrize("place", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def test_dispatchers_that_fire_under_one_key_at_once_never_have_two_runs(
+    place: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    at: Path | str = tmp_path / "perdure.db"
+    at = at if place == "sqlite" else str(request.getfixturevalue("postgres_url"))
+    stores = [open_run_store(at) for _ in range(4)]
+    for name in SCHEDULES:
+        registered(stores[0], name, concurrency="warehouse")
+
+    told = _at_once(stores, fire_under_one_key)
+
+    assert len(told) == 4
+    assert sum(told) == len(stores[0].list_runs(RunQuery(limit=10_000))) > TICKS
+    for store in stores:
+        store.close()
+
+
 @pytest.mark.postgres
 def test_runs_that_end_and_ticks_that_cancel_them_do_not_lock_each_other_out(
     postgres_url: str,
@@ -208,6 +246,22 @@ def test_what_a_dispatcher_asks_is_read_by_index(store: SqlRunStore) -> None:
     assert "ix_run_of_schedule (schedule=? AND status=?)" in runs
     assert "ix_run_of_schedule (schedule=? AND status=? AND finished_at_us>?)" in runs
     assert "ix_run_by_schedule" not in runs
+    assert "SCAN run" not in due + runs
+
+
+def test_what_a_dispatcher_asks_about_a_concurrency_key_is_read_by_index(
+    store: SqlRunStore,
+) -> None:
+    registered(store, concurrency="warehouse", wakes_below=1, waits_since=NOW)
+
+    due = _plans(store, lambda: store.schedules.due(NOW))
+    runs = _plans(store, lambda: store.schedules.runs_of("nightly", concurrency="warehouse"))
+
+    line = "SEARCH earlier USING COVERING INDEX ix_schedule_line (concurrency=? AND waits_since_us<"
+    assert line in due
+    assert "SEARCH member USING COVERING INDEX ix_schedule_line (concurrency=?" in due
+    assert "SEARCH schedule USING COVERING INDEX ix_schedule_line (concurrency=?" in runs
+    assert "ix_run_of_schedule (schedule=? AND status=?)" in runs
     assert "SCAN run" not in due + runs
 
 

@@ -56,6 +56,8 @@ class Schedule:
             ``"fold=first"``, ``last`` or ``both``.
         jitter: the most by which ticks are delayed, each by a share of its own.
         on_failure: ``"continue"``, or ``"pause_after(N)"`` failed runs in a row.
+        concurrency: a word, ``"warehouse"``: schedules that have the same one count each other's
+            runs in their ``overlap``.
         code: ``"latest"``: each run is of the code as it is then; ``"pinned"``: as it is now.
 
     Raises:
@@ -84,6 +86,7 @@ class Schedule:
         dst: Dst | str | None = None,
         jitter: Duration = 0,
         on_failure: OnFailure | str = "continue",
+        concurrency: str | None = None,
         code: str = "latest",
     ) -> None:
         self.times: Times = declared(
@@ -103,6 +106,7 @@ class Schedule:
             dst=dst,
             jitter=jitter,
             on_failure=on_failure,
+            concurrency=concurrency,
         )
         if not isinstance(workflow, Workflow):
             raise DefinitionError(

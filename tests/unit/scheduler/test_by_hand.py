@@ -71,6 +71,15 @@ def test_run_by_hand_holds_no_tick_up_and_waits_for_none(world: World) -> None:
     assert world.told()[-1] == "14:00 fire: on time"
 
 
+def test_run_by_hand_that_fails_does_not_pause_the_schedule(world: World) -> None:
+    hourly(world, on_failure="pause_after(1)")
+    world.end(by_hand(world).trigger("h"), RunStatus.FAILED)
+
+    let_pass(world, 1)
+
+    assert world.told()[-1] == "13:00 fire: on time"
+
+
 def test_tick_that_waits_goes_on_when_the_run_before_it_ends_beside_runs_by_hand(
     world: World,
 ) -> None:

@@ -211,3 +211,98 @@ def test_pinned_run_has_the_plan_of_its_schedule(world: World) -> None:
 
     assert world.store.get_run(RunId("h-20260101T130000Z")).plan_digest == plan.digest
     assert world.ticks()[0].code == Digest(plan.digest)
+
+
+# --- concurrency keys -----------------------------------------------------------------------------
+def of_warehouse(world: World, name: str, **options: Any) -> None:
+    """Register an hourly schedule under a key."""
+    world.registry.register(definition(name, concurrency="warehouse", **options))
+
+
+def test_ticks_of_one_key_at_one_time_fire_one_after_the_other(world: World) -> None:
+    for name in ("b", "a", "c"):
+        of_warehouse(world, name)
+
+    world.at(NOON + HOUR)
+    waiting = [world.told(name) for name in ("a", "b", "c")]
+    for name in ("a", "b", "c"):
+        world.end(f"{name}-20260101T130000Z")
+        world.at(world.clock.now() + MINUTE)
+
+    assert waiting == [["13:00 fire: on time"], ["13:00 defer: waits"], ["13:00 defer: waits"]]
+    assert world.runs == [f"{name}-20260101T130000Z" for name in ("a", "b", "c")]
+    assert world.told("c") == ["13:00 fire: turn came"]
+
+
+def test_tick_that_waits_for_a_run_of_another_schedule_names_both(world: World) -> None:
+    of_warehouse(world, "nightly")
+    of_warehouse(world, "hourly", cron="30 13 * * *")
+    world.at(NOON + HOUR)
+
+    world.at(NOON + 90 * MINUTE)
+
+    reason = world.ticks("hourly")[-1].reason
+    assert reason == "waits for its turn: nightly-20260101T130000Z of schedule nightly goes on"
+
+
+@pytest.mark.parametrize(
+    ("overlap", "told"),
+    [
+        ("skip", "13:30 skip: overlap"),
+        ("queue", "13:30 defer: waits"),
+        ("queue_all(2)", "13:30 defer: waits"),
+        ("cancel_running", "13:30 fire: turn came"),  # that run had not begun
+        ("allow(1)", "13:30 skip: overlap"),
+        ("allow(2)", "13:30 fire: on time"),
+    ],
+)
+def test_each_overlap_policy_counts_runs_of_the_key(world: World, overlap: str, told: str) -> None:
+    of_warehouse(world, "nightly")
+    of_warehouse(world, "h", cron="30 13 * * *", overlap=overlap)
+
+    world.at(NOON + HOUR)
+    world.at(NOON + 90 * MINUTE)
+
+    assert world.told("h")[-1] == told
+    cancelled = world.store.get_run(RunId("nightly-20260101T130000Z")).cancel_requested
+    assert cancelled == (overlap == "cancel_running")
+
+
+def test_who_has_waited_longest_under_a_key_is_not_overtaken_by_later_ticks(world: World) -> None:
+    of_warehouse(world, "nightly")
+    of_warehouse(world, "often", cron="*/10 * * * *", overlap="allow(3)")
+    world.at(NOON + 50 * MINUTE)
+    often = world.runs
+    world.at(NOON + HOUR)
+    for run_id in often:
+        world.end(run_id)
+    world.end("often-20260101T130000Z")
+
+    world.at(NOON + 70 * MINUTE)
+
+    assert world.told("nightly") == ["13:00 fire: turn came"]
+    assert world.told("often")[-1] == "13:10 skip: overlap"
+    assert "schedule nightly has waited since" in world.ticks("often")[-1].reason
+
+
+def test_schedule_that_is_paused_while_it_waits_holds_nobody_up(world: World) -> None:
+    for name in ("a", "b", "c"):
+        of_warehouse(world, name)
+    world.at(NOON + HOUR)
+    world.registry.pause("b", "by hand")
+    world.end("a-20260101T130000Z")
+
+    world.at(NOON + 61 * MINUTE)
+
+    assert world.runs[-1] == "c-20260101T130000Z"
+
+
+def test_schedule_that_gets_a_key_counts_the_runs_of_the_others_from_then_on(world: World) -> None:
+    of_warehouse(world, "nightly")
+    world.registry.register(definition("h", cron="30 13 * * *"))
+    world.at(NOON + HOUR)
+
+    of_warehouse(world, "h", cron="30 13 * * *")
+    world.at(NOON + 90 * MINUTE)
+
+    assert world.told("h") == ["13:30 defer: waits"]

@@ -19,7 +19,9 @@ from perdure_scheduler.definition import Definition
 from perdure_scheduler.durations import text_of
 from perdure_scheduler.schedule import NominalTime, Schedule
 from perdure_scheduler.zones import rendered
-from perdure_storage.schedule_records import ScheduleRecord, TickQuery, TickRecord
+from perdure_storage.lifecycle import RUN_LIVE
+from perdure_storage.records import RunQuery
+from perdure_storage.schedule_records import ScheduleQuery, ScheduleRecord, TickQuery, TickRecord
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -75,7 +77,7 @@ class ScheduleView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DetailView(msgspec.Struct, frozen=True, kw_only=True):
-    """A schedule with all that is known of it."""
+    """A schedule with all that is known of it; ``beside`` has the others of its concurrency key."""
 
     name: str
     workflow: str
@@ -86,6 +88,7 @@ class DetailView(msgspec.Struct, frozen=True, kw_only=True):
     policies: dict[str, str]
     inputs: dict[str, Preview | str | None]
     tags: dict[str, str]
+    beside: list[str]
     module: str | None
     state: str
     standing: str
@@ -137,17 +140,32 @@ def view_detail(runtime: Runtime, record: ScheduleRecord) -> DetailView:
         policies=policies_of(schedule),
         inputs=inputs | {name: str(each.moment) for name, each in run.placeholders.items()},
         tags=run.tags,
+        beside=_beside(runtime, record),
         module=record.module,
         state=_state(state),
         standing=standing(schedule, state, now),
         waiting=list(state.waiting),
         fired=state.fired,
-        live=list(runtime.store.schedules.runs_of(record.name).live),
+        live=_live(runtime, record.name),
         created_at=record.created_at,
         updated_at=record.updated_at,
         next=[view_time(each) for each in coming],
         ticks=view_ticks(runtime, record.name, schedule.zone, limit=LATELY),
     )
+
+
+def _beside(runtime: Runtime, record: ScheduleRecord) -> list[str]:
+    if record.concurrency is None:
+        return []
+    query = ScheduleQuery(concurrency=record.concurrency)
+    found = runtime.store.schedules.list_schedules(query)
+    return [each.name for each in found if each.name != record.name]
+
+
+def _live(runtime: Runtime, name: str) -> list[str]:
+    """Return the runs of a schedule that go on, also those by hand, the oldest first."""
+    query = RunQuery(schedule=name, status=tuple(RUN_LIVE))
+    return [run.id for run in reversed(runtime.store.list_runs(query))]
 
 
 def policies_of(schedule: Schedule) -> dict[str, str]:
@@ -158,6 +176,8 @@ def policies_of(schedule: Schedule) -> dict[str, str]:
         "grace": "one period, at most 1h" if schedule.grace is None else text_of(schedule.grace),
         "on_failure": str(schedule.on_failure),
     }
+    if schedule.concurrency is not None:
+        told["concurrency"] = schedule.concurrency
     if isinstance(schedule.when, Cron | Calendar):
         told["dst"] = str(schedule.meaning)
     if schedule.jitter:
@@ -262,7 +282,8 @@ def _facts(view: DetailView) -> Table:
     table.add_row("when", plain(f"{view.when} in {view.tz}"))
     table.add_row("stands", plain(view.standing))
     for name, policy in view.policies.items():
-        table.add_row(name, plain(policy))
+        beside = f", with {', '.join(view.beside)}" if name == "concurrency" and view.beside else ""
+        table.add_row(name, plain(policy + beside))
     for name, value in view.inputs.items():
         shown = f"the {value} of each tick" if isinstance(value, str) else words.shown(value)
         table.add_row("input", plain(f"{name} = {shown}"))
