@@ -36,6 +36,7 @@ from perdure_storage.records import (
     RunEnd,
     RunId,
     RunRecord,
+    StepId,
     StepKey,
     StepRecord,
 )
@@ -111,6 +112,15 @@ class CommitContract:
         store.commit([by(run, a_step("run", "s", value=full))])
 
         assert store.list_steps(_RUN)[0].value == full
+
+    def test_steps_are_listed_among_those_that_are_asked_for(self, store: RunStore) -> None:
+        run = claimed(store)
+        store.commit([by(run, *(a_step("run", name) for name in "cab"))])
+
+        found = store.list_steps(_RUN, among=[StepId("b"), StepId("c"), StepId("x")])
+
+        assert [step.step_id for step in found] == ["c", "b"]
+        assert store.list_steps(_RUN, among=[], current_only=False) == []
 
     def test_commit_numbers_steps_then_events_then_the_end(self, store: RunStore) -> None:
         run = claimed(store)

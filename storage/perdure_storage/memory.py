@@ -328,11 +328,21 @@ class MemoryRunStore:
                     refused[part.run_id] = refusal
         return CommitReport(committed=committed, refused=refused)
 
-    def list_steps(self, run_id: RunId, *, current_only: bool = True) -> list[StepRecord]:
+    def list_steps(
+        self,
+        run_id: RunId,
+        *,
+        current_only: bool = True,
+        among: Collection[StepId] | None = None,
+    ) -> list[StepRecord]:
         with self._lock:
             kept = self._runs.get(run_id)
             steps = [] if kept is None else list(kept.steps.values())
-        return [step for step in steps if step.current] if current_only else steps
+        return [
+            step
+            for step in steps
+            if (step.current or not current_only) and (among is None or step.step_id in among)
+        ]
 
     def list_attempts(self, run_id: RunId, step_id: StepId | None = None) -> list[AttemptRecord]:
         with self._lock:

@@ -219,8 +219,17 @@ class RunStore(Protocol):
         """
         ...
 
-    def list_steps(self, run_id: RunId, *, current_only: bool = True) -> list[StepRecord]:
-        """Return step rows in commit order. Signed rows are verified before they are returned."""
+    def list_steps(
+        self,
+        run_id: RunId,
+        *,
+        current_only: bool = True,
+        among: Collection[StepId] | None = None,
+    ) -> list[StepRecord]:
+        """Return step rows in commit order; with ``among`` those of these steps, by an index.
+
+        Signed rows are verified before they are returned.
+        """
         ...
 
     def list_attempts(self, run_id: RunId, step_id: StepId | None = None) -> list[AttemptRecord]:

@@ -31,7 +31,7 @@ class Place(StrEnum):
     NONE = "none"  # nowhere: the step has ``checkpoint=False``; rebuilt from lineage
 
 
-class StoredValue(msgspec.Struct, frozen=True, kw_only=True):
+class StoredValue(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One encoded value: where its bytes are, what they are, and what it looked like.
 
     Attributes:
@@ -71,7 +71,7 @@ class Cause(StrEnum):
     ENGINE_ERROR = "engine error"
 
 
-class ErrorRecord(msgspec.Struct, frozen=True, kw_only=True):
+class ErrorRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """An exception as data: always readable, never unpickled by looking.
 
     Attributes:
@@ -180,7 +180,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     trigger: str | None = None
 
 
-class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
+class StepRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One generation of a step, written once: when it ends. Pending steps have no row.
 
     Attributes:
@@ -219,7 +219,7 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
     seq: int = 0
 
 
-class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True):
+class AttemptRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One try of a step; ``cause`` is None while it runs. Key: (run, step, generation, attempt)."""
 
     run_id: RunId
@@ -337,7 +337,7 @@ class MessageRecord(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
 
 
-class Delivery(msgspec.Struct, frozen=True):
+class Delivery(msgspec.Struct, frozen=True, gc=False):
     """A message that ends the wait of one life of a step."""
 
     message: int
@@ -345,7 +345,7 @@ class Delivery(msgspec.Struct, frozen=True):
     generation: int
 
 
-class StepKey(msgspec.Struct, frozen=True):
+class StepKey(msgspec.Struct, frozen=True, gc=False):
     """Names one generation of one step within a run."""
 
     step_id: StepId

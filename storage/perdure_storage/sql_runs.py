@@ -303,14 +303,24 @@ class SqlRunStore:
     def commit(self, batch: Sequence[RunCommit]) -> CommitReport:
         return self._commits.commit(batch)
 
-    def list_steps(self, run_id: RunId, *, current_only: bool = True) -> list[StepRecord]:
+    def list_steps(
+        self,
+        run_id: RunId,
+        *,
+        current_only: bool = True,
+        among: Collection[StepId] | None = None,
+    ) -> list[StepRecord]:
         statements = self._statements
-        statement = statements.list_current_steps if current_only else statements.list_steps
+        given: dict[str, object] = {"run_id": run_id}
+        if among is None:
+            statement = statements.list_current_steps if current_only else statements.list_steps
+        else:
+            some, current = statements.list_some_steps, statements.list_some_current_steps
+            statement = current if current_only else some
+            given["ids"] = statements.id_list(sorted(among))
         unpack = self._steps.unpack
         return self._database.read(
-            lambda t: sorted(
-                (unpack(row) for row in t.stream(statement, run_id=run_id)), key=_by_seq
-            )
+            lambda t: sorted((unpack(row) for row in t.stream(statement, **given)), key=_by_seq)
         )
 
     def list_attempts(self, run_id: RunId, step_id: StepId | None = None) -> list[AttemptRecord]:

@@ -460,6 +460,15 @@ class Statements:
     def list_current_steps(self) -> Statement:
         return self.compile(self._steps_of_run().where(_IS_CURRENT))
 
+    @cached_property
+    def list_some_steps(self) -> Statement:
+        return self.compile(self._steps_of_run().where(self._among(step.c.step_id)))
+
+    @cached_property
+    def list_some_current_steps(self) -> Statement:
+        some = self._steps_of_run().where(_IS_CURRENT, self._among(step.c.step_id))
+        return self.compile(some)
+
     def _steps_of_run(self) -> Any:
         return sa.select(step).where(step.c.run_id == sa.bindparam("run_id"))
 

@@ -396,9 +396,15 @@ def test_claimable_is_read_by_the_index_of_each_kind(store: SqlRunStore) -> None
 def test_steps_and_own_runs_are_read_by_index(store: SqlRunStore) -> None:
     statements = store._statements
 
-    for statement in (statements.list_current_steps, statements.runs_of_owner):
+    for statement in (
+        statements.list_current_steps,
+        statements.list_some_steps,
+        statements.list_some_current_steps,
+        statements.runs_of_owner,
+    ):
         plan = _plan(store, statement.sql, tuple(None for _ in statement.names))
-        assert "SCAN" not in plan
+        assert "SCAN step" not in plan
+        assert "SCAN run" not in plan
 
 
 def test_sleepers_are_found_by_an_index_of_their_own(store: SqlRunStore) -> None:

@@ -18,7 +18,7 @@ from perdure_storage.hashing import digest_of
 from perdure_storage.records import Cause, Digest, ErrorRecord, Place, PlanRecord, StoredValue
 
 
-class CallId(msgspec.Struct, frozen=True):
+class CallId(msgspec.Struct, frozen=True, gc=False):
     """One attempt of one generation of one step of one run."""
 
     run_id: str
@@ -27,7 +27,7 @@ class CallId(msgspec.Struct, frozen=True):
     attempt: int
 
 
-class StepCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class StepCall(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """All that a worker needs to run one attempt, beside the run's ``CallContext``.
 
     Attributes:
@@ -130,7 +130,7 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
     cancel_rest: bool = False
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Outcome(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """How one attempt ended.
 
     Attributes:

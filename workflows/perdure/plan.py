@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from perdure_storage.protocols import RunStore
 
 
-class Item(msgspec.Struct, frozen=True, tag="item", tag_field="t"):
+class Item(msgspec.Struct, frozen=True, gc=False, tag="item", tag_field="t"):
     """``value[key]``; ``key`` is a str or an int."""
 
     key: str | int
 
 
-class Attr(msgspec.Struct, frozen=True, tag="attr", tag_field="t"):
+class Attr(msgspec.Struct, frozen=True, gc=False, tag="attr", tag_field="t"):
     """``value.name``."""
 
     name: str
@@ -34,7 +34,7 @@ class Attr(msgspec.Struct, frozen=True, tag="attr", tag_field="t"):
 Path = tuple[Item | Attr, ...]
 
 
-class Const(msgspec.Struct, frozen=True, tag="const", tag_field="t", omit_defaults=True):
+class Const(msgspec.Struct, frozen=True, gc=False, tag="const", tag_field="t", omit_defaults=True):
     """A constant: an index into ``Plan.constants``.
 
     Attributes:
@@ -45,28 +45,28 @@ class Const(msgspec.Struct, frozen=True, tag="const", tag_field="t", omit_defaul
     is_code: bool = False
 
 
-class FromStep(msgspec.Struct, frozen=True, tag="step", tag_field="t"):
+class FromStep(msgspec.Struct, frozen=True, gc=False, tag="step", tag_field="t"):
     """The value of a step, or a projection of it."""
 
     step: str
     path: Path = ()
 
 
-class FromInput(msgspec.Struct, frozen=True, tag="input", tag_field="t"):
+class FromInput(msgspec.Struct, frozen=True, gc=False, tag="input", tag_field="t"):
     """A parameter of the workflow, or a projection of it."""
 
     name: str
     path: Path = ()
 
 
-class RefTo(msgspec.Struct, frozen=True, tag="ref", tag_field="t"):
+class RefTo(msgspec.Struct, frozen=True, gc=False, tag="ref", tag_field="t"):
     """A step itself, as a ``StepRef``: passes no value and waits for none."""
 
     step: str
     path: tuple[Item, ...] = ()
 
 
-class ItemsOf(msgspec.Struct, frozen=True, tag="items", tag_field="t"):
+class ItemsOf(msgspec.Struct, frozen=True, gc=False, tag="items", tag_field="t"):
     """What a map gives, item by item: references to its children, as soon as it has expanded.
 
     Where it has no children in this run, as when it was taken over whole, its value.
@@ -80,27 +80,27 @@ class ItemsOf(msgspec.Struct, frozen=True, tag="items", tag_field="t"):
         return ()
 
 
-class FromSecret(msgspec.Struct, frozen=True, tag="secret", tag_field="t"):
+class FromSecret(msgspec.Struct, frozen=True, gc=False, tag="secret", tag_field="t"):
     """A secret, resolved in the worker when the step starts; only its name is stored."""
 
     name: str
 
 
-class ListArg(msgspec.Struct, frozen=True, tag="list", tag_field="t"):
+class ListArg(msgspec.Struct, frozen=True, gc=False, tag="list", tag_field="t"):
     """A list, tuple, set or frozenset in which there is a node."""
 
     items: tuple[Arg, ...]
     kind: str = "list"  # list | tuple | set | frozenset
 
 
-class DictArg(msgspec.Struct, frozen=True, tag="dict", tag_field="t"):
+class DictArg(msgspec.Struct, frozen=True, gc=False, tag="dict", tag_field="t"):
     """A dict in which a value is or holds a node; keys are constants."""
 
     keys: tuple[Const, ...]
     values: tuple[Arg, ...]
 
 
-class ObjectArg(msgspec.Struct, frozen=True, tag="object", tag_field="t"):
+class ObjectArg(msgspec.Struct, frozen=True, gc=False, tag="object", tag_field="t"):
     """A dataclass or named tuple with nodes in its fields; ``cls`` is a constant: the class."""
 
     cls: Const
@@ -151,7 +151,7 @@ class Backoff(msgspec.Struct, frozen=True):
     jitter: float = 0.1
 
 
-class StepOptions(msgspec.Struct, frozen=True, kw_only=True):
+class StepOptions(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What one attempt holds and how failure is met; units in the names.
 
     Attributes:
@@ -179,7 +179,7 @@ class StepOptions(msgspec.Struct, frozen=True, kw_only=True):
     allow_unenforced: bool = False
 
 
-class StepPlan(msgspec.Struct, frozen=True, kw_only=True):
+class StepPlan(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One call.
 
     Attributes:

@@ -46,13 +46,12 @@ def read_result(runtime: Runtime, record: RunRecord) -> Any:
             that rebuilds it.
     """
     plan = recorded_plan(runtime.store, record)
-    needed = output_steps(plan)
+    needed = {StepId(name) for name in output_steps(plan)}
     rows = {
         row.step_id: row
-        for row in runtime.store.list_steps(record.id)
-        if row.step_id in needed and row.status is StepStatus.SUCCEEDED
+        for row in runtime.store.list_steps(record.id, among=needed)
+        if row.status is StepStatus.SUCCEEDED
     }
-
     return resolve(plan.output, Recorded(runtime, record, plan, rows))
 
 
@@ -184,8 +183,8 @@ def find_item(runtime: Runtime, record: RunRecord, step_id: str) -> str:
         for step in plan.steps:
             if step.id == step_id and step.item is not None:
                 above = {StepId(name) for name in upstream(step)}
-                rows = runtime.store.list_steps(record.id) if above else ()
-                values = {row.step_id: row.value for row in rows if row.step_id in above}
+                rows = runtime.store.list_steps(record.id, among=above)
+                values = {row.step_id: row.value for row in rows}
                 return item_of(step, plan.constants, values)
     return ""
 

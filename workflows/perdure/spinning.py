@@ -125,11 +125,11 @@ def _taken_over(runtime: Runtime, record: RunRecord, step_id: str) -> str:
 
 def _rows_for(runtime: Runtime, record: RunRecord, step: StepPlan) -> dict[StepId, StepRecord]:
     """Return the rows whose values the step takes. Raises DefinitionError if one is missing."""
-    rows = {row.step_id: row for row in runtime.store.list_steps(record.id)}
     refs = [ref for ref in references(step) if isinstance(ref, FromStep | ItemsOf)]
-    taken = dict.fromkeys(ref.step for ref in refs)
+    taken = dict.fromkeys(StepId(ref.step) for ref in refs)
+    rows = {row.step_id: row for row in runtime.store.list_steps(record.id, among=taken)}
     for name in taken:
-        row = rows.get(StepId(name))
+        row = rows.get(name)
         if row is None or row.status is not StepStatus.SUCCEEDED:
             why = f"which {'has no result' if row is None else f'is {row.status}'} in it"
         elif row.value is None or row.value.place is Place.NONE:
@@ -141,7 +141,7 @@ def _rows_for(runtime: Runtime, record: RunRecord, step: StepPlan) -> dict[StepI
             f"step {step.id} of run {record.id} takes the value of {name}, {why}. Run both in a "
             f"run of their own: `{fork}`"
         )
-    return {StepId(name): rows[StepId(name)] for name in taken}
+    return {name: rows[name] for name in taken}
 
 
 def _today(runtime: Runtime, record: RunRecord, step: StepPlan, dag: Any) -> Dag:

@@ -11,7 +11,7 @@ from perdure.plan import Function
 from perdure_storage.records import Cause, Digest, RunCommit, RunRecord, StoredValue
 
 
-class Dispatch(msgspec.Struct, frozen=True):
+class Dispatch(msgspec.Struct, frozen=True, gc=False):
     """Start an attempt on the run's executor."""
 
     executor: str

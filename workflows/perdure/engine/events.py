@@ -8,7 +8,7 @@ from perdure.calls import Outcome
 from perdure_storage.records import MessageRecord
 
 
-class Ended(msgspec.Struct, frozen=True):
+class Ended(msgspec.Struct, frozen=True, gc=False):
     """An attempt ended."""
 
     outcome: Outcome

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 
@@ -110,5 +111,5 @@ def _outcome(
         cause=cause,
         error=error_record(error, cause=cause, step_id=at.step_id, pickle=_codecs.pickle),
         retryable=retryable,
-        worker=worker or worker_name(),
+        worker=worker or worker_name(os.getpid()),
     )

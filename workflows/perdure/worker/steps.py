@@ -322,7 +322,7 @@ class Attempt:
             retryable=retryable,
             stops=stops,
             culprit=culprit,
-            worker=worker_name(),
+            worker=worker_name(self.pid),
             started_at=self.started_at,
             finished_at=_clock.now(),
             peak_memory_bytes=None if self.memory is None else self.memory.read_bytes(),
@@ -391,10 +391,9 @@ def _is_pause(result: Any) -> bool:
 _name: tuple[int, str] = (0, "")
 
 
-def worker_name() -> str:
-    """Return ``"host/pid"`` of this process, also after a fork."""
+def worker_name(pid: int) -> str:
+    """Return ``"host/pid"`` of a process on this host."""
     global _name
-    pid = os.getpid()
     if _name[0] != pid:
         _name = (pid, f"{os.uname().nodename}/{pid}")
     return _name[1]
