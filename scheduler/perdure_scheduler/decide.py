@@ -26,6 +26,7 @@ from perdure_scheduler.policies import (
     QueueAll,
     Skip,
 )
+from perdure_scheduler.registered import Pause
 from perdure_scheduler.schedule import LONGEST_DEFAULT_GRACE, Schedule
 from perdure_scheduler.zones import rendered
 
@@ -86,13 +87,6 @@ class TickDecision(msgspec.Struct, frozen=True, kw_only=True):
     count: int = 1
     run_id: str | None = None
     cancels: tuple[str, ...] = ()
-
-
-class Pause(msgspec.Struct, frozen=True, kw_only=True):
-    """Since when, and why, a schedule is paused."""
-
-    since: datetime
-    reason: str
 
 
 class ScheduleState(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from datetime import datetime
-from enum import StrEnum
 
 import msgspec
 
@@ -16,6 +15,7 @@ from perdure_scheduler import decide as deciding
 from perdure_scheduler.changes import change_of, runs_for, state_of
 from perdure_scheduler.decide import Outcome, Runs, ScheduleState
 from perdure_scheduler.definition import Definition
+from perdure_scheduler.registered import NOT_DECLARED, TRIES, Registered
 from perdure_storage.clock import Clock
 from perdure_storage.errors import StoreError
 from perdure_storage.records import Digest, PlanRecord
@@ -28,21 +28,9 @@ from perdure_storage.schedule_records import (
 )
 from perdure_storage.values import Values
 
-TRIES = 20
-"""How often a verb begins again because others were first; they are dispatchers, and few."""
-NOT_DECLARED = "its module does not declare it any more"
 _PAGE = 500
 Step = Callable[[Definition, ScheduleState, datetime, Runs], Outcome]
 Rewrite = Callable[[Definition], tuple[TickRecord, ...]]
-
-
-class Registered(StrEnum):
-    """What registering a schedule came to."""
-
-    NEW = "new"
-    CHANGED = "changed"
-    UNCHANGED = "unchanged"
-    RESUMED = "resumed"  # it had been paused because its module had stopped declaring it
 
 
 class Registry:

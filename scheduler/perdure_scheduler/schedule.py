@@ -17,6 +17,7 @@ import msgspec
 from perdure_scheduler import times
 from perdure_scheduler.durations import text_of
 from perdure_scheduler.errors import ScheduleError
+from perdure_scheduler.names import NAME_RULE, is_name
 from perdure_scheduler.policies import (
     Allow,
     CancelRunning,
@@ -37,7 +38,6 @@ LONGEST_DEFAULT_GRACE = timedelta(hours=1)
 _INSTANT = timedelta(microseconds=1)
 _LONG_AGO = datetime(1, 1, 2, tzinfo=UTC)
 _STAMP = re.compile(r"(\d{8}T\d{6})(?:\.(\d{6}))?Z", re.ASCII)
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 
 
 class NominalTime(msgspec.Struct, frozen=True, kw_only=True):
@@ -239,11 +239,8 @@ def nominal_of(name: str, run_id: str) -> datetime | None:
 
 
 def _check(schedule: Schedule) -> None:
-    if not _NAME.fullmatch(schedule.name):
-        raise ScheduleError(
-            "a name is made of letters, digits, '.', '_' and '-', begins with a letter or digit "
-            "and has at most 100 characters"
-        )
+    if not is_name(schedule.name):
+        raise ScheduleError(NAME_RULE)
     key = schedule.concurrency
     if key is not None and not (key.isprintable() and key.strip() == key and 0 < len(key) <= 100):
         raise ScheduleError(

@@ -14,7 +14,7 @@ from perdure.runtime import Runtime
 from perdure.submission import Wishes, refuse_unenforceable, store_inputs
 from perdure.target import origin_of
 from perdure.workflow import Workflow
-from perdure_scheduler.definition import RunTemplate
+from perdure_scheduler.template import RunTemplate
 from perdure_storage.records import Digest, Place, PlanRecord, StoredValue
 
 

@@ -18,7 +18,8 @@ from perdure_scheduler.declaration import Instant, end_of, instant_of
 from perdure_scheduler.definition import Definition
 from perdure_scheduler.errors import ScheduleError
 from perdure_scheduler.moments import Moment, Placeholder
-from perdure_scheduler.registry import Registered, Registry
+from perdure_scheduler.registered import Registered
+from perdure_scheduler.registry import Registry
 from perdure_scheduler.schedule import NominalTime, stamp
 from perdure_storage.lifecycle import RUN_LIVE
 from perdure_storage.records import RunId

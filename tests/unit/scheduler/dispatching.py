@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from perdure_scheduler.declaration import declared
-from perdure_scheduler.definition import Definition, RunTemplate
+from perdure_scheduler.definition import Definition
 from perdure_scheduler.dispatcher import Dispatcher
 from perdure_scheduler.registry import Registry
+from perdure_scheduler.template import RunTemplate
 from perdure_storage.clock import ManualClock
 from perdure_storage.codecs import Codecs
 from perdure_storage.contract_samples import an_owner, built, by

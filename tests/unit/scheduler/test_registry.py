@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from tests.unit.scheduler.dispatching import HOUR, MINUTE, NOON, World, definition, template
 
-from perdure_scheduler.registry import NOT_DECLARED, Registered
+from perdure_scheduler.registered import NOT_DECLARED, Registered
 from perdure_storage.errors import ScheduleNotFound
 from perdure_storage.records import RunId
 

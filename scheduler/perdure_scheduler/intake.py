@@ -1,0 +1,260 @@
+"""The one way in for what happens: events, ends of runs, files, what sources yield, and webhooks.
+
+It reads the trigger, drops what is known, decides (``arriving``: pure), and writes arrivals, runs,
+cursor and state in one transaction, guarded by what it read. Any number of them may work at once,
+and each may die at any moment: whoever brings the same again is told what became of it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import msgspec
+
+from perdure_scheduler.arrival import Arrival
+from perdure_scheduler.arriving import (
+    Came,
+    Decision,
+    Outcome,
+    TriggerState,
+    decide,
+    needs_held,
+    stored_key,
+)
+from perdure_scheduler.errors import TriggerError
+from perdure_scheduler.registered import TRIES
+from perdure_scheduler.trigger import Trigger
+from perdure_scheduler.trigger_changes import came_back, came_of, change_of, state_of
+from perdure_storage.clock import Clock
+from perdure_storage.errors import StoreError
+from perdure_storage.records import RunId
+from perdure_storage.trigger_protocol import TriggerStore
+from perdure_storage.trigger_records import ArrivalRecord, TriggerRecord
+from perdure_storage.values import Values
+
+log = logging.getLogger(__name__)
+
+_REJECTED = "rejected"
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of an arrival.
+
+    Attributes:
+        key: as it was brought.
+        decision: as its row says it: ``"fired"``, ``"filtered"``, ...
+        why: the reason for programs.
+        reason: the reason for people.
+        run_id: the run that it made, or has a part in.
+        is_new: whether it was decided now; False: it was known.
+    """
+
+    key: str
+    decision: str
+    why: str = ""
+    reason: str = ""
+    run_id: RunId | None = None
+    is_new: bool
+
+
+class Brought(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be taken in together.
+
+    Attributes:
+        arrivals: each with the name of its condition.
+        cursors: how far sources have come with them, by condition.
+        heard: number of the last event that was looked at.
+        digest: of the definition for which it was brought; None: of whichever there is.
+    """
+
+    arrivals: tuple[tuple[str, Arrival], ...] = ()
+    cursors: dict[str, str] = {}
+    heard: int = 0
+    digest: str | None = None
+
+
+class TriggerChanged(TriggerError):
+    """The trigger is not any more the one for which something was brought: nothing was written."""
+
+
+class Intake:
+    """Takes in what happens.
+
+    Args:
+        triggers: the store.
+        values: where inputs go that are facts.
+        clock: wall time.
+    """
+
+    def __init__(self, triggers: TriggerStore, values: Values, clock: Clock) -> None:
+        self._triggers = triggers
+        self._values = values
+        self._clock = clock
+        self._definitions: dict[str, Trigger] = {}
+
+    def receive(
+        self,
+        name: str,
+        arrivals: Sequence[Arrival],
+        *,
+        condition: str = "",
+        cursor: str | None = None,
+        digest: str | None = None,
+    ) -> list[Receipt]:
+        """Take in arrivals of one condition, in one transaction; returns what became of each.
+
+        Once it has returned they count, and the cursor stands. If it raises, or the process dies,
+        that may be so or not: bring them again.
+
+        Args:
+            name: of the trigger.
+            arrivals: in the order in which they happened.
+            condition: which they are for: its name in ``all_of`` or ``any_of``.
+            cursor: how far the source has come with them; None: it stays where it is.
+            digest: of the definition as it was when the source was opened; a source of another
+                one must not move its cursor.
+
+        Raises:
+            TriggerNotFound: there is no such trigger any more.
+            TriggerChanged: it has another definition now.
+            TriggerError: its row cannot be read.
+            StoreUnavailable: the store does not answer; bring them again.
+        """
+        named = tuple((condition, each) for each in arrivals)
+        cursors = {} if cursor is None else {condition: cursor}
+        return self.take(name, Brought(arrivals=named, cursors=cursors, digest=digest))
+
+    def settle(self, name: str) -> None:
+        """Decide what time alone has decided: arrivals whose window is over."""
+        self.take(name, Brought())
+
+    def foresee(
+        self, name: str, arrivals: Sequence[Arrival], *, condition: str = ""
+    ) -> list[Decision]:
+        """Return what would become of arrivals if they came now; writes nothing.
+
+        What is known already is left out. Raises as ``receive`` does.
+        """
+        named = tuple((condition, each) for each in arrivals)
+        return list(self._read(name, Brought(arrivals=named)).outcome.decisions)
+
+    def take(self, name: str, brought: Brought) -> list[Receipt]:
+        """Take in what was brought, in one transaction; returns what became of each arrival.
+
+        Raises as ``receive`` does.
+        """
+        for _ in range(TRIES):
+            read = self._read(name, brought)
+            change = change_of(
+                read.record, read.trigger, read.outcome, read.now, self._values, read.rows
+            )
+            if not change.moves and not change.arrivals:
+                return read.receipts({})
+            report = self._triggers.accept([change])
+            for run_id in report.made:
+                log.info("run %s was made by trigger %s", run_id, name, extra={"run_id": run_id})
+            if name in report.accepted:
+                known = {key: row for (_, key), row in report.known.items()}
+                new = {row.key: row for row in change.arrivals if row.key not in known}
+                return msgspec.structs.replace(read, rows={**read.rows, **known}).receipts(new)
+            refusal = report.refused[name]
+            if refusal.kind == _REJECTED:
+                return self._piecewise(name, brought, refusal.message)
+            # Somebody else was first, a value has to be put again, or the trigger is gone.
+            log.debug("trigger %s was not taken on: %s", name, refusal.message)
+        raise StoreError(
+            f"trigger {name!r} was changed by others {TRIES} times while arrivals were to be "
+            "taken in: try again"
+        )
+
+    def _piecewise(self, name: str, brought: Brought, message: str) -> list[Receipt]:
+        """Take in one by one what the database refuses together; what it refuses alone is told."""
+        if len(brought.arrivals) <= 1:
+            raise StoreError(f"trigger {name!r}: the database refuses its rows: {message}")
+        receipts: list[Receipt] = []
+        for each in brought.arrivals:
+            alone = Brought(arrivals=(each,), digest=brought.digest)
+            receipts += self.take(name, alone)
+        self.take(name, msgspec.structs.replace(brought, arrivals=()))
+        return receipts
+
+    def _read(self, name: str, brought: Brought) -> _Read:
+        record = self._triggers.get_trigger(name)
+        if brought.digest not in (None, record.digest):
+            raise TriggerChanged(f"trigger {name!r} is another one since this was seen for it")
+        trigger, state = self.definition(record), state_of(record)
+        now = self._clock.now()
+        came: dict[str, tuple[str, Arrival]] = {}
+        for condition, arrival in brought.arrivals:
+            came.setdefault(stored_key(trigger.on, condition, arrival.key), (condition, arrival))
+        rows = self._triggers.known(name, came.keys()) if came else {}
+        new = [came_of(trigger.on, *each, now) for key, each in came.items() if key not in rows]
+        held = self.held(trigger, state, new, now)
+        record = msgspec.structs.replace(record, heard=max(record.heard, brought.heard))
+        state = msgspec.structs.replace(state, cursors={**state.cursors, **brought.cursors})
+        waited = {key: came_back(row) for key, row in held.items()}
+        return _Read(
+            brought=brought,
+            record=record,
+            trigger=trigger,
+            outcome=decide(trigger, state, new, now, waited),
+            rows={**rows, **held},
+            now=now,
+        )
+
+    def held(
+        self, trigger: Trigger, state: TriggerState, came: Sequence[Came], now: datetime
+    ) -> dict[str, ArrivalRecord]:
+        """Return the rows of what waits, by key, if something of it may be decided now."""
+        if not needs_held(trigger, state, came, now):
+            return {}
+        return self._triggers.known(trigger.name, [each.key for each in state.waiting])
+
+    def definition(self, record: TriggerRecord) -> Trigger:
+        """Return what a row says, read once."""
+        found = self._definitions.get(record.digest)
+        if found is None:
+            found = self._definitions[record.digest] = Trigger.from_json(record.definition)
+        return found
+
+
+class _Read(msgspec.Struct, frozen=True, kw_only=True):
+    """What was read, and what follows from it.
+
+    Attributes:
+        rows: of arrivals that were there: what was brought again, and what waits.
+    """
+
+    brought: Brought
+    record: TriggerRecord
+    trigger: Trigger
+    outcome: Outcome
+    rows: dict[str, ArrivalRecord]
+    now: datetime
+
+    def receipts(self, written: Mapping[str, ArrivalRecord]) -> list[Receipt]:
+        """Return what became of each arrival.
+
+        Args:
+            written: the new rows, by key; of two arrivals with one key the first one's.
+        """
+        rows = {**self.rows, **written}
+        told: set[str] = set()
+        receipts: list[Receipt] = []
+        for condition, arrival in self.brought.arrivals:
+            key = stored_key(self.trigger.on, condition, arrival.key)
+            row = rows[key]
+            receipts.append(
+                Receipt(
+                    key=arrival.key,
+                    decision=row.decision,
+                    why=row.why,
+                    reason=row.reason,
+                    run_id=row.run_id,
+                    is_new=key in written and key not in told,
+                )
+            )
+            told.add(key)
+        return receipts
