@@ -121,6 +121,7 @@ GOOD = {
     "ls": Case("ls --status succeeded", "one"),
     "show": Case("show one", "double"),
     "logs": Case("logs one double", "doubling 3"),
+    "report": Case("report one", "to one.html"),
     "why": Case("why one double", "double"),
     "cat": Case("cat one", "6"),
     "get": Case("get one -o result.json", "result.json"),
@@ -163,6 +164,7 @@ BAD = {
     "ls": Case("ls --status DONE", "SUCCEEDED", 2),
     "show": Case("show nowhere", "no run 'nowhere'", 2),
     "logs": Case("logs one dobule", "did you mean 'double'", 2),
+    "report": Case("report one -o w.py", "--force overwrites it", 2),
     "why": Case("why one dobule", "did you mean 'double'", 2),
     "cat": Case("cat one dobule", "did you mean 'double'", 2),
     "get": Case("get one -o nowhere/x.json", "mkdir -p nowhere", 2),
@@ -244,8 +246,9 @@ def test_verb_refuses_what_makes_no_sense(prepared: Any, verb: str) -> None:
 
 
 READS = (
-    "ls", "show one", "show one double", "logs one", "why one double", "cat one", "cat one double",
-    "explain one", "plan one --verb rerun", "diff one one", "spin one double",
+    "ls", "show one", "show one double", "logs one", "report one", "why one double",
+    "cat one", "cat one double", "explain one", "plan one --verb rerun", "diff one one",
+    "spin one double",
     "config show", "db check", "db upgrade", "db upgrade --check", "db backup --list",
     "gc --dry-run", "doctor", "schedule ls", "schedule show nightly", "schedule ticks nightly",
     "schedule next nightly", "schedule test @daily", "schedule test", "schedule register w.py",

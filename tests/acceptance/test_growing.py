@@ -16,7 +16,7 @@ from perdure.errors import DefinitionError, NotSerializable, RunFailed
 from perdure.story import Siblings
 from perdure.target import load_target
 from perdure.view.details import view_detail
-from perdure.view.model import group_steps, view_step
+from perdure.view.runs import group_steps, view_step
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import RunId
 

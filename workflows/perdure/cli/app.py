@@ -19,6 +19,7 @@ from perdure.cli import (
     keeping,
     looking,
     reading,
+    reporting,
     running,
     scheduling,
 )
@@ -77,6 +78,7 @@ _add(looking.why, LOOK)
 _add(comparing.explain, LOOK, ignore_unknown_options=True)
 _add(comparing.explain, LOOK, alias="plan", ignore_unknown_options=True)
 _add(comparing.diff, LOOK)
+_add(reporting.report, LOOK)
 _add(reading.cat, LOOK)
 _add(reading.get, LOOK)
 _add(asking.cancel, ASK)

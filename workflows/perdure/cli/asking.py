@@ -205,7 +205,7 @@ def delete(
 def _tell(run: Run, line: str, *, as_json: bool) -> None:
     """Say what became of the request: as the run stands now, or in a line."""
     from perdure.cli.views import to_json
-    from perdure.view.model import view_run
+    from perdure.view.runs import view_run
 
     if as_json:
         print(to_json(view_run(run)))

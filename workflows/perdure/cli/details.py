@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from perdure import words
-from perdure.view.details import AskedView, DetailView, GenerationView
-from perdure.view.model import AttemptView
+from perdure.view.model import AskedView, AttemptView, DetailView, GenerationView
 
 if TYPE_CHECKING:
     from rich.table import Table

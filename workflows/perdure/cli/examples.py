@@ -104,6 +104,11 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         ("perdure logs iris-1", "what all steps printed"),
         ("perdure logs iris-1 train -f", "one step, while it goes on"),
     ),
+    "report": (
+        ("perdure report iris-1", "into iris-1.html, to be opened in a browser"),
+        ("perdure report - -o run.html", "the last run"),
+        ("perdure report iris-1 -o -", "to the standard output"),
+    ),
     "why": (
         ("perdure why iris-1 train", "why that step ran, was taken over or waits"),
         ("perdure why iris-1 parse --json", "of a map, for a program: which items failed"),

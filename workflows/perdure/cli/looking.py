@@ -88,7 +88,7 @@ def show(
     from perdure.cli.naming import find
     from perdure.cli.opening import open_existing
     from perdure.story import Siblings
-    from perdure.view.model import view_run
+    from perdure.view.runs import view_run
 
     wanted = _step_statuses(status)
     with open_existing(store) as perdure:
@@ -166,7 +166,7 @@ def why(
 def _list(perdure: Perdure, runs: list[Run], *, as_json: bool) -> None:
     from perdure.cli.tables import print_runs
     from perdure.cli.views import to_json
-    from perdure.view.model import view_run
+    from perdure.view.runs import view_run
 
     views = [view_run(run) for run in runs]
     if as_json:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import shlex
 import sys
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from perdure.client import Perdure
     from perdure.runs import Run
 
-STDOUT = "-"
 _SHOWN = 20
 
 
@@ -81,10 +79,11 @@ def get(
     Only values that were pickled when they were stored are unpickled, which runs the code in
     them: `perdure cat` shows the codec of each. The file is there whole or not at all.
     """
+    from perdure.cli.files import target_of
     from perdure.cli.naming import find
     from perdure.cli.opening import open_existing
 
-    target = _target(output, force=force)
+    target = target_of(output, force=force)
     with open_existing(store) as perdure:
         run = find(perdure, run_id)
         session_of(context).run_id = run.id
@@ -105,28 +104,6 @@ def _print(views: list[ValueView]) -> None:
         print_value(view)
     if len(views) > _SHOWN:
         say(f"and {len(views) - _SHOWN:,} more: --json lists all")
-
-
-def _target(output: str, *, force: bool) -> Path | None:
-    """Return the file to write, None for the standard output; refuses before anything is read."""
-    if not output.strip():
-        raise UsageError("where to? Say -o FILE, or -o - for the standard output")
-    if output == STDOUT:
-        return None
-    target = Path(output).expanduser()
-    if target.is_dir():
-        raise UsageError(
-            f"{target} is a folder: name a file in it, such as {target / 'value.json'}"
-        )
-    if not target.parent.is_dir():
-        raise UsageError(
-            f"there is no folder {target.parent}", f"make it: mkdir -p {target.parent}"
-        )
-    if target.exists() and not target.is_file():
-        raise UsageError(f"{target} is no plain file", "-o - writes to the standard output")
-    if target.exists() and not force:
-        raise UsageError(f"{target} exists", "--force overwrites it")
-    return target
 
 
 def _value(perdure: Perdure, run: Run, step_id: str | None) -> Any:
@@ -167,6 +144,7 @@ def _to_file(value: Any, target: Path, *, as_json: bool) -> None:
 
 def _write_whole(value: Any, writer: Writer, target: Path) -> int:
     """Write beside the target and put it in place when all of it is on the disk."""
+    from perdure.cli.files import unwritable
     from perdure.cli.formats import write
     from perdure_storage.durable_files import DISK, temporary_name
 
@@ -180,18 +158,10 @@ def _write_whole(value: Any, writer: Writer, target: Path) -> int:
         with contextlib.suppress(OSError):  # a read-only disk refuses this too
             temporary.unlink()
         if isinstance(error, OSError):  # it names a file that nobody typed
-            raise _unwritable(target, error) from error
+            raise unwritable(target, error) from error
         raise
     DISK.folder(target.parent)
     return size_bytes
-
-
-def _unwritable(target: Path, error: OSError) -> UsageError:
-    folder = shlex.quote(str(target.parent))
-    return UsageError(
-        f"{target} cannot be written: {error.strerror or error}",
-        f"name another place, or look at this one: `ls -ld {folder}`, `df -h {folder}`",
-    )
 
 
 def _flushed(file: IO[bytes]) -> int:

@@ -306,7 +306,7 @@ def _leave(perdure: Perdure, run: Run, *, as_json: bool) -> int:
     from perdure.cli.views import to_json
     from perdure.engine.ownership import is_seen_dead
     from perdure.remedies import shell_of
-    from perdure.view.model import view_run
+    from perdure.view.runs import view_run
 
     serving = [
         owner
@@ -326,7 +326,7 @@ def finish(perdure: Perdure, run: Run, session: Session, *, as_json: bool) -> in
     from msgspec.structs import replace
 
     from perdure.cli.views import to_json, value_to_json
-    from perdure.view.model import view_run
+    from perdure.view.runs import view_run
 
     session.run_id = run.id
     if not is_terminal(run.record.status) and not run.is_driven:

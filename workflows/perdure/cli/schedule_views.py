@@ -10,7 +10,8 @@ import msgspec
 
 from perdure import words
 from perdure.cli.tables import columns, console, facts_table, plain, status
-from perdure.view.model import Preview, read_preview
+from perdure.view.model import Preview
+from perdure.view.runs import read_preview
 from perdure_scheduler.calendars import Calendar
 from perdure_scheduler.changes import state_of
 from perdure_scheduler.cron import Cron

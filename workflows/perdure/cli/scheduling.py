@@ -296,7 +296,7 @@ def trigger(
     """
     from perdure.cli.opening import open_existing
     from perdure.cli.views import to_json
-    from perdure.view.model import view_run
+    from perdure.view.runs import view_run
 
     with open_existing(store) as perdure:
         handle = _find(perdure, name)

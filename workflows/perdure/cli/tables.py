@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from perdure import words
-from perdure.view.model import ErrorView, GroupView, RunView, StepView, group_steps
+from perdure.view.model import ErrorView, GroupView, RunView, StepView
+from perdure.view.runs import group_steps
 
 if TYPE_CHECKING:
     from rich.console import Console

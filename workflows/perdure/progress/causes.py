@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from perdure import words
 from perdure.engine.branching import CHOSE
 from perdure_storage.records import AttemptRecord, Cause, StepRecord, WaitRecord
+
+if TYPE_CHECKING:
+    from perdure.runs import Step
 
 _NAMED = 5
 HOW_ENDED: dict[Cause, str] = {
@@ -40,6 +44,22 @@ def how_long(attempt: AttemptRecord) -> timedelta | None:
 def is_choice(row: StepRecord) -> bool:
     """Say whether a step has the value of a branch: nothing of it ran, and nothing was reused."""
     return not row.attempt and row.reason.startswith(CHOSE)
+
+
+def standing_of(step: Step) -> str:
+    """Return where a step stands as people say it.
+
+    Its status, but that nobody cancelled what was left when its run ended, that what was taken
+    over did not run, and that a failure that was caught is a value.
+    """
+    if step.is_left:
+        return "not finished" if step.attempts else "not begun"
+    row = step.row
+    if row is None or row.status not in ("SUCCEEDED", "FAILED"):
+        return str(step.status)
+    if row.caught:
+        return "caught"
+    return "reused" if not row.attempt and not is_choice(row) else str(row.status)
 
 
 def of_wait(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from perdure import words
 from perdure.view.drawing import standing_text, status_class
 from perdure.view.markup import Content, Element, element
-from perdure.view.timeline import SpanView, TimelineView
+from perdure.view.model import SpanView, TimelineView
 
 ROWS_UP_TO = 60
 """Steps with a row of their own; of more, the rows are the workers'."""

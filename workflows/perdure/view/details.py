@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from perdure import story
 from perdure.plan import (
     Arg,
@@ -24,84 +22,17 @@ from perdure.plan import (
     path_text,
 )
 from perdure.view.model import (
-    AttemptView,
-    ErrorView,
-    Preview,
-    read_preview,
-    view_attempt,
-    view_error,
+    AskedView,
+    DetailView,
+    GenerationView,
+    InputView,
 )
+from perdure.view.runs import read_preview, view_attempt, view_error
 from perdure_storage.shapes import readable
 
 if TYPE_CHECKING:
     from perdure.runs import Step
     from perdure_storage.records import StoredValue
-
-
-class InputView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One value that a step takes.
-
-    Attributes:
-        name: the argument, ``[0]`` or ``rows``, with the place inside it.
-        of: where it comes from: ``step load``, ``parameter k``, ``constant``, ``secret TOKEN``.
-        part: which part of that value is taken, ``["rows"]``; empty if all of it.
-        preview: what that value looked like when it was stored.
-    """
-
-    name: str
-    of: str
-    part: str = ""
-    preview: Preview | None = None
-
-
-class AskedView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one attempt may hold, and how failure is met."""
-
-    cpus: float = 1.0
-    gpus: float = 0.0
-    memory_bytes: int | None = None
-    resources: dict[str, float] = {}
-    timeout_s: float | None = None
-    retries: int = 0
-
-
-class GenerationView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One life of a step's result; ``current`` is the one that counts."""
-
-    generation: int
-    status: str
-    current: bool
-    reason: str = ""
-    preview: Preview | None = None
-
-
-class DetailView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One step.
-
-    Attributes:
-        task: its function, ``module.name``, and ``where`` that was written.
-        asked: what it asks for; ``peak_memory_bytes`` is what it held at most, over all attempts.
-        generations: every life of its result, if there were several.
-        fingerprint: equal ones mean equal results; ``code`` is the digest of the code it ran.
-    """
-
-    run: str
-    id: str
-    status: str
-    generation: int
-    task: str
-    where: str = ""
-    why: str = ""
-    duration_s: float | None = None
-    asked: AskedView = AskedView()
-    peak_memory_bytes: int | None = None
-    code: str = ""
-    fingerprint: str = ""
-    inputs: list[InputView] = []
-    preview: Preview | None = None
-    generations: list[GenerationView] = []
-    attempts: list[AttemptView] = []
-    error: ErrorView | None = None
 
 
 def view_detail(step: Step, siblings: story.Siblings) -> DetailView:

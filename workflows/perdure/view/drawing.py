@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from perdure import words
-from perdure.view.graph import EdgeView, GraphView, NodeView
 from perdure.view.layout import Box, Layout, Point, lay_out
 from perdure.view.markup import Content, Element, element
+from perdure.view.model import EdgeView, GraphView, NodeView
 
 _CHAR = 7.25
 """Width of a character of the titles: they are of one width, see ``view.css``."""
-_TITLE = 30
+_TITLE, _NOTE = 30, 28
 _LEAST, _STACK = 116.0, 218.0
 _PLAIN_HEIGHT, _STACK_HEIGHT = 46.0, 58.0
 _PAD, _HEAD = 16.0, 38.0
@@ -31,7 +31,8 @@ def draw_graph(graph: GraphView, anchors: Mapping[str, str]) -> Element:
         anchors: where in the page a step is told of, by step id.
     """
     layout = _place(graph)
-    width, height = layout.width + 2 * _MARGIN, layout.height + 2 * _MARGIN
+    # What lies behind a node of many reaches beyond it.
+    width, height = layout.width + 2 * _MARGIN + 8, layout.height + 2 * _MARGIN + 8
     return element(
         "svg",
         _draw(graph, layout, (_MARGIN, _MARGIN), anchors),
@@ -93,7 +94,7 @@ def _node(node: NodeView, box: Box, at: Point, anchors: Mapping[str, str]) -> Co
     drawn = element(
         "g",
         parts,
-        class_=f"node k-{node.kind} {status_class(node.status)}",
+        class_=f"node k-{node.kind} {status_class(node.status)}{' around' if node.inside else ''}",
         data_step=node.id,
     )
     anchor = anchors.get(node.id)
@@ -107,9 +108,14 @@ def _frame(node: NodeView, box: Box, at: Point) -> list[Element]:
     size = {"width": box.width, "height": box.height, "rx": radius}
     behind = [
         element("rect", x=x + n * _BEHIND, y=y + n * _BEHIND, **size, class_="behind")
-        for n in ((2, 1) if node.count and node.inside is None else ())
+        for n in ((2, 1) if is_stack(node) else ())
     ]
     return [*behind, element("rect", x=x, y=y, **size, class_="face")]
+
+
+def is_stack(node: NodeView) -> bool:
+    """Say whether a node stands for several steps that are not drawn."""
+    return node.count > 0 and node.inside is None
 
 
 def _bar(node: NodeView, at: Point, width: float) -> Element:
@@ -138,13 +144,12 @@ def _note(node: NodeView) -> str:
         took = words.duration(node.duration_s)
         return took if took and node.status == "SUCCEEDED" else standing_text(node.status)
     done = sum(node.statuses.get(each, 0) for each in ("SUCCEEDED", "reused", "SKIPPED", "caught"))
-    parts = [f"{done:,} of {node.count:,}"]
-    parts += [
-        f"{node.statuses[each]:,} {standing_text(each)}"
-        for each in ("FAILED", "caught", "RUNNING")
-        if node.statuses.get(each)
-    ]
-    return ", ".join(parts[:3])
+    note = f"{done:,} of {node.count:,}"
+    for each in ("FAILED", "RUNNING", "caught"):
+        if node.statuses.get(each):
+            longer = f"{note}, {node.statuses[each]:,} {each.lower()}"
+            note = longer if len(longer) <= _NOTE else note
+    return note
 
 
 def _told(node: NodeView) -> str:
@@ -174,13 +179,13 @@ def _edge(edge: EdgeView, route: Sequence[Point], status: str) -> Element:
         element("path", d=f"M{x:.1f} {y:.1f}l-4 -7h8z", class_="head"),
     ]
     if edge.label:
-        middle = route[-2]
+        before = route[-2]  # near there: where they end, the branches lie upon each other
         parts.append(
             element(
                 "text",
                 edge.label if len(edge.label) <= 16 else f"{edge.label[:15]}…",
-                x=(x + middle[0]) / 2,
-                y=(y + middle[1]) / 2 + 3,
+                x=before[0] + 0.15 * (x - before[0]),
+                y=before[1] + 0.4 * (y - before[1]) + 3,
                 class_="label",
                 text_anchor="middle",
             )

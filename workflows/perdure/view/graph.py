@@ -14,8 +14,9 @@ import msgspec
 
 from perdure.engine.matching import family_of
 from perdure.plan import FromStep, StepPlan, upstream
+from perdure.progress.causes import standing_of
 from perdure.view.layout import ranks
-from perdure.view.model import standing_of
+from perdure.view.model import EdgeView, GraphView, NodeView
 
 if TYPE_CHECKING:
     from perdure.runs import Step
@@ -27,51 +28,6 @@ ALIKE_FROM = 9
 DRAWN_UP_TO = 1500
 """More nodes than that are counted, not drawn."""
 _DEPTH = 3
-
-
-class NodeView(msgspec.Struct, frozen=True, kw_only=True):
-    """One node of the picture.
-
-    Attributes:
-        id: the step's, or that of the first of several that are alike.
-        title: what it is called: the step's id, or ``load[*]`` of several.
-        kind: task, map, graph (it gave one in place of its value), loop, choice, wait, or alike.
-        count: how many steps it stands for, itself not counted; 0: for itself only.
-        statuses: of these, or of itself, how many stand where.
-        status: where it stands as a whole.
-        duration_s: from its start to its end, with what it waited for; of several, of all of them.
-        inside: the graph that it gave, if that is small.
-    """
-
-    id: str
-    title: str
-    kind: str
-    status: str
-    count: int = 0
-    statuses: dict[str, int] = {}
-    duration_s: float | None = None
-    inside: GraphView | None = None
-
-
-class EdgeView(msgspec.Struct, frozen=True, kw_only=True):
-    """An arrow: ``kind`` is value, order (without a value) or branch, which ``label`` names."""
-
-    source: str
-    target: str
-    kind: str = "value"
-    label: str = ""
-
-
-class GraphView(msgspec.Struct, frozen=True, kw_only=True):
-    """Nodes in the order of the plan, and the arrows between them.
-
-    Attributes:
-        left_out: how many nodes there would be, where they are too many to be drawn.
-    """
-
-    nodes: tuple[NodeView, ...] = ()
-    edges: tuple[EdgeView, ...] = ()
-    left_out: int = 0
 
 
 def view_graph(steps: Sequence[Step]) -> GraphView:
@@ -155,7 +111,7 @@ def _node(step: Step, members: dict[str | None, list[Step]], depth: int) -> Node
     is_open = kind != "map" and 0 < len(below) <= OPEN_UP_TO and depth < _DEPTH
     return NodeView(
         id=step.id,
-        title=step.id,
+        title=_title(step),
         kind=kind,
         count=len(counted),
         statuses=dict(statuses),
@@ -163,6 +119,15 @@ def _node(step: Step, members: dict[str | None, list[Step]], depth: int) -> Node
         duration_s=_seconds([step]),
         inside=_view(below, members, depth=depth + 1) if is_open else None,
     )
+
+
+def _title(step: Step) -> str:
+    """Return what a step is called beside its siblings: their ids begin alike."""
+    root = step.root
+    if root is None or not step.id.startswith(root):
+        return step.id
+    short = step.id[len(root) :]
+    return f"{step.plan.name} {short}" if short.startswith("~") else short.lstrip("/")
 
 
 def _several(node: str, steps: list[Step]) -> NodeView:
@@ -197,7 +162,7 @@ _FIRST = ("FAILED", "RUNNING", "READY", "WAITING")
 
 
 def _whole(own: str, statuses: Counter[str]) -> str:
-    if own not in ("WAITING", "RUNNING", "PENDING", "READY"):
+    if own in ("SUCCEEDED", "reused", "caught", "SKIPPED", "CANCELLED", "FAILED"):
         return own
     return next((status for status in _FIRST if statuses[status]), own)
 

@@ -9,14 +9,15 @@ gives the same picture in any process, and nothing but the graph has a say in it
 from __future__ import annotations
 
 import itertools
+import math
 from bisect import bisect_right, insort
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 import msgspec
 
 GAP_X, GAP_Y = 26.0, 46.0
 ROW = 14
-"""Boxes side by side; a wider layer is broken into several rows."""
+"""Boxes side by side; a wider layer is broken into rows, of no more than that or than its root."""
 _WAYPOINTS = 3000
 """An arrow over many layers has a place in each of them; beyond so many it runs straight."""
 _SWEEPS = 8
@@ -60,8 +61,8 @@ def lay_out(boxes: Sequence[Box], arrows: Sequence[tuple[str, str]]) -> Layout:
     """
     if not boxes:
         return Layout({}, [], 0.0, 0.0)
-    rank = _ranks([box.id for box in boxes], arrows)
-    net = _Net(boxes, arrows, rank)
+    rank, broken = _rows([box.id for box in boxes], arrows)
+    net = _Net(boxes, arrows, rank, broken)
     net.order()
     return net.place()
 
@@ -90,8 +91,11 @@ def ranks(ids: Sequence[str], arrows: Iterable[tuple[str, str]]) -> dict[str, in
     return found
 
 
-def _ranks(ids: Sequence[str], arrows: Sequence[tuple[str, str]]) -> dict[str, int]:
-    """Return the row of each box: sources next to who takes them, wide layers in several rows."""
+def _rows(ids: Sequence[str], arrows: Sequence[tuple[str, str]]) -> tuple[dict[str, int], set[str]]:
+    """Return the row of each box, and which are in layers that are too wide for one row.
+
+    Sources are next to who takes them.
+    """
     longest = ranks(ids, arrows)
     above = {target for _, target in arrows}
     nearest: dict[str, int] = {}
@@ -102,13 +106,16 @@ def _ranks(ids: Sequence[str], arrows: Sequence[tuple[str, str]]) -> dict[str, i
         is_source = each not in above and each in nearest
         layers.setdefault(nearest[each] - 1 if is_source else longest[each], []).append(each)
     rows: dict[str, int] = {}
+    broken: set[str] = set()
     first = 0
     for layer in sorted(layers):
         members = layers[layer]
+        width = max(ROW, math.isqrt(len(members) - 1) + 1)
         for at, each in enumerate(members):
-            rows[each] = first + at // ROW
-        first += -(-len(members) // ROW)
-    return rows
+            rows[each] = first + at // width
+        first += -(-len(members) // width)
+        broken.update(members if len(members) > width else ())
+    return rows, broken
 
 
 class _Spot:
@@ -128,9 +135,14 @@ class _Net:
     """Rows of spots, each tied to spots of the next row only."""
 
     def __init__(
-        self, boxes: Sequence[Box], arrows: Sequence[tuple[str, str]], rank: Mapping[str, int]
+        self,
+        boxes: Sequence[Box],
+        arrows: Sequence[tuple[str, str]],
+        rank: Mapping[str, int],
+        broken: Set[str],
     ) -> None:
         self._rank = rank
+        self._broken = broken
         self._arrows = arrows
         self._spots = {box.id: _Spot(box.id, box.width, box.height) for box in boxes}
         self._rows: list[list[_Spot]] = [[] for _ in range(max(rank.values()) + 1)]
@@ -141,16 +153,7 @@ class _Net:
 
     def _tie(self) -> list[list[_Spot]]:
         """Return what each arrow runs through, its ends included."""
-        left = _WAYPOINTS
-        straight = set()
-        spans = [
-            (self._rank[target] - self._rank[source], n)
-            for n, (source, target) in enumerate(self._arrows)
-        ]
-        for span, n in sorted(spans):
-            left -= span - 1
-            if left < 0 and span > 1:
-                straight.add(n)
+        straight = self._straight()
         paths = []
         for n, (source, target) in enumerate(self._arrows):
             path = [self._spots[source]]
@@ -165,6 +168,21 @@ class _Net:
                     lower.above.append(upper)
             paths.append(path)
         return paths
+
+    def _straight(self) -> set[int]:
+        """Return the arrows that have no places between their ends, the longest ones first.
+
+        Those of a layer of many rows would push its boxes far apart.
+        """
+        spans = [self._rank[target] - self._rank[source] for source, target in self._arrows]
+        left = _WAYPOINTS
+        found = set()
+        for n in sorted(range(len(spans)), key=spans.__getitem__):
+            is_packed = not self._broken.isdisjoint(self._arrows[n])
+            left -= 0 if is_packed else spans[n] - 1
+            if spans[n] > 1 and (left < 0 or is_packed):
+                found.add(n)
+        return found
 
     def _number(self) -> None:
         for row in self._rows:

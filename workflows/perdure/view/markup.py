@@ -59,16 +59,21 @@ def element(tag: str, *content: Content, **attributes: Attribute) -> Element:
         ValueError: it could run something, or load something from elsewhere.
     """
     named = {name.rstrip("_").replace("_", "-"): value for name, value in attributes.items()}
+    _check_name(tag)
     for name, value in named.items():
-        _check(tag, name, value)
+        _check_name(name)
+        _check_attribute(name, value)
     if tag in _RAW and not all(isinstance(each, Asset) for each in content):
         raise ValueError(f"<{tag}> takes our own assets only")
     return Element(tag, named, content)
 
 
-def _check(tag: str, name: str, value: Attribute) -> None:
-    if not _NAME.fullmatch(tag) or not _NAME.fullmatch(name):
-        raise ValueError(f"no names of an element and its attribute: {tag!r}, {name!r}")
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"no name of an element or an attribute: {name!r}")
+
+
+def _check_attribute(name: str, value: Attribute) -> None:
     if name.startswith("on") or name in ("style", "srcdoc", "action", "formaction"):
         raise ValueError(f"an attribute {name!r} could run something")
     if name == "href" and not _LINK.fullmatch(str(value)):

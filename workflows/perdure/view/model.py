@@ -1,22 +1,11 @@
-"""Runs and steps as people see them: plain data, the same for tables, ``--json`` and pages."""
+"""What is shown of runs, as plain data: the same for tables, ``--json``, pages and notebooks."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import Any
 
 import msgspec
-
-from perdure.progress.causes import how_long
-from perdure_scheduler.schedule import nominal_of
-
-if TYPE_CHECKING:
-    from perdure.runs import Run, Step
-    from perdure.story import Siblings
-    from perdure_storage.records import AttemptRecord, ErrorRecord, RunRecord
-
 
 Preview = dict[str, Any]
 """What a value looked like when it was stored: ``type``, ``repr``, and what else makes sense."""
@@ -126,204 +115,209 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     steps: list[StepView] = []
 
 
-def view_run(run: Run, siblings: Siblings | None = None) -> RunView:
-    """Return a run as its store has it now.
+class InputView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One value that a step takes.
 
-    Args:
-        run: the run.
-        siblings: its steps, where they and what is about them are wanted.
+    Attributes:
+        name: the argument, ``[0]`` or ``rows``, with the place inside it.
+        of: where it comes from: ``step load``, ``parameter k``, ``constant``, ``secret TOKEN``.
+        part: which part of that value is taken, ``["rows"]``; empty if all of it.
+        preview: what that value looked like when it was stored.
     """
-    from perdure.runs import status_of
 
-    record = run.record
-    view = RunView(
-        id=record.id,
-        workflow=record.workflow,
-        status=str(status_of(record)),
-        created_at=record.created_at,
-        started_at=record.started_at,
-        finished_at=record.finished_at,
-        origin=record.origin,
-        inputs={name: read_preview(value.preview) for name, value in record.inputs.items()},
-        tags=record.tags,
-        metadata=record.metadata,
-        parent=record.parent,
-        forked_from=record.forked_from,
-        schedule=record.schedule,
-        nominal=nominal_of(record.schedule, record.id) if record.schedule is not None else None,
-        by_hand=record.id.startswith(f"{record.schedule}-manual-"),
-        deadline=record.deadline,
-        error=view_error(record.error),
-    )
-    return view if siblings is None else _with_steps(view, run, record, siblings)
+    name: str
+    of: str
+    part: str = ""
+    preview: Preview | None = None
 
 
-def _with_steps(view: RunView, run: Run, record: RunRecord, siblings: Siblings) -> RunView:
-    from perdure.results import find_item
+class AskedView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one attempt may hold, and how failure is met."""
 
-    there = siblings.steps
-    steps = [view_step(step, siblings) for step in there]
-    failed = record.error.step_id if record.error is not None else None
-    if failed is not None:
-        item = find_item(run.runtime, record, failed)
-        view = msgspec.structs.replace(view, error=view_error(record.error, item))
-    whole = group_steps([msgspec.structs.replace(step, name="") for step in steps])
-    counts = whole[0] if whole else None
-    return msgspec.structs.replace(
-        view,
-        steps=steps,
-        driver=_driver(run, record),
-        unplanned=run.unplanned,
-        next=_next(run, view, there),
-        done=counts.done if counts else 0,
-        running=counts.running if counts else 0,
-        failed=counts.failed if counts else 0,
-        waiting=counts.waiting if counts else 0,
-        total=len(steps),
-    )
+    cpus: float = 1.0
+    gpus: float = 0.0
+    memory_bytes: int | None = None
+    resources: dict[str, float] = {}
+    timeout_s: float | None = None
+    retries: int = 0
 
 
-def _next(run: Run, view: RunView, steps: Sequence[Step]) -> str:
-    """Return what to type: to go on with a run, or to redo what failed of it and was caught."""
-    if view.status in _STOPPED:
-        return run.next_command
-    if run.unplanned:
-        return run.plan_command
-    caught = _count_caught(steps)
-    if view.status != "SUCCEEDED" or not caught:
-        return ""
-    failures = "1 failure was" if caught == 1 else f"{caught:,} failures were"
-    return f"{failures} caught; redo what failed, and keep the rest: {run.mend_command}"
+class GenerationView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One life of a step's result; ``current`` is the one that counts."""
+
+    generation: int
+    status: str
+    current: bool
+    reason: str = ""
+    preview: Preview | None = None
 
 
-def _count_caught(steps: Sequence[Step]) -> int:
-    from perdure.grown import Grown, caught_failures
+class DetailView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One step.
 
-    grown = Grown(roots={step.id: step.root for step in steps if step.root is not None})
-    rows = [step.row for step in steps if step.row is not None]
-    return len(caught_failures(rows, grown.around))
-
-
-def _driver(run: Run, record: RunRecord) -> str | None:
-    from perdure.engine.ownership import driver_of
-
-    return driver_of(record) if run.is_driven else None
-
-
-def group_steps(steps: Iterable[StepView]) -> list[GroupView]:
-    """Return the steps counted by name, in the order in which the names come first."""
-    groups: dict[str, list[StepView]] = {}
-    for step in steps:
-        groups.setdefault(step.name, []).append(step)
-    return [_group(name, members) for name, members in groups.items()]
-
-
-def _group(name: str, steps: list[StepView]) -> GroupView:
-    statuses = Counter(step.status for step in steps)
-    done = sum(statuses[status] for status in _DONE)
-    durations = sorted(step.duration_s for step in steps if step.duration_s is not None)
-    return GroupView(
-        name=name,
-        total=len(steps),
-        done=done,
-        failed=statuses["FAILED"],
-        running=statuses["RUNNING"],
-        waiting=len(steps) - done - statuses["FAILED"] - statuses["RUNNING"],
-        duration_s=durations[len(durations) // 2] if durations else None,
-    )
-
-
-_DONE = ("SUCCEEDED", "SKIPPED")
-_STOPPED = ("FAILED", "CANCELLED", "INTERRUPTED", "PAUSED")
-
-
-def view_step(step: Step, siblings: Siblings) -> StepView:
-    """Return a step as it stood when it was asked for.
-
-    Args:
-        step: the step.
-        siblings: all steps of its run.
+    Attributes:
+        task: its function, ``module.name``, and ``where`` that was written.
+        asked: what it asks for; ``peak_memory_bytes`` is what it held at most, over all attempts.
+        generations: every life of its result, if there were several.
+        fingerprint: equal ones mean equal results; ``code`` is the digest of the code it ran.
     """
-    from perdure.engine.matching import family_of
-    from perdure.results import item_of
 
-    return StepView(
-        id=step.id,
-        status=str(step.status),
-        standing=standing_of(step),
-        name=family_of(step.plan),
-        attempts=len(step.attempts),
-        duration_s=_seconds(step.duration),
-        peak_memory_bytes=step.row.peak_memory_bytes if step.row is not None else None,
-        preview=step.preview,
-        reason=siblings.left.get(step.id, "") or _reason(step),
-        left=step.is_left,
-        error=view_error(step.error, item_of(step.plan, step.graph.constants, siblings.values)),
-    )
+    run: str
+    id: str
+    status: str
+    generation: int
+    task: str
+    where: str = ""
+    why: str = ""
+    duration_s: float | None = None
+    asked: AskedView = AskedView()
+    peak_memory_bytes: int | None = None
+    code: str = ""
+    fingerprint: str = ""
+    inputs: list[InputView] = []
+    preview: Preview | None = None
+    generations: list[GenerationView] = []
+    attempts: list[AttemptView] = []
+    error: ErrorView | None = None
 
 
-def standing_of(step: Step) -> str:
-    """Return where a step stands as people say it.
+class NodeView(msgspec.Struct, frozen=True, kw_only=True):
+    """One node of the picture.
 
-    Its status, but that nobody cancelled what was left when its run ended, that what was taken
-    over did not run, and that a failure that was caught is a value.
+    Attributes:
+        id: the step's, or that of the first of several that are alike.
+        title: what it is called: the step's id, without that of the step that it is inside of;
+            or ``load[*]`` of several.
+        kind: task, map, graph (it gave one in place of its value), loop, choice, wait, or alike.
+        count: how many steps it stands for, itself not counted; 0: for itself only.
+        statuses: of these, or of itself, how many stand where.
+        status: where it stands as a whole.
+        duration_s: from its start to its end, with what it waited for; of several, of all of them.
+        inside: the graph that it gave, if that is small.
     """
-    from perdure.progress.causes import is_choice
 
-    if step.is_left:
-        return "not finished" if step.attempts else "not begun"
-    row = step.row
-    if row is None or row.status not in ("SUCCEEDED", "FAILED"):
-        return str(step.status)
-    if row.caught:
-        return "caught"
-    return "reused" if not row.attempt and not is_choice(row) else str(row.status)
-
-
-def _reason(step: Step) -> str:
-    """Return why a step ran, did not, or what it waits for."""
-    from perdure.progress.causes import of_wait
-
-    if step.row is not None:
-        return step.row.reason
-    if step.wait is None:
-        return ""
-    return f"waits for {of_wait(step.wait, now=step.run.runtime.clock.now())}"
+    id: str
+    title: str
+    kind: str
+    status: str
+    count: int = 0
+    statuses: dict[str, int] = {}
+    duration_s: float | None = None
+    inside: GraphView | None = None
 
 
-def view_attempt(attempt: AttemptRecord) -> AttemptView:
-    """Return one try of a step."""
-    return AttemptView(
-        step=attempt.step_id,
-        generation=attempt.generation,
-        attempt=attempt.attempt,
-        cause=None if attempt.cause is None else attempt.cause.value,
-        worker=attempt.worker,
-        started_at=attempt.started_at,
-        duration_s=_seconds(how_long(attempt)),
-        peak_memory_bytes=attempt.peak_memory_bytes,
-        error=view_error(attempt.error),
-    )
+class EdgeView(msgspec.Struct, frozen=True, kw_only=True):
+    """An arrow: ``kind`` is value, order (without a value) or branch, which ``label`` names."""
+
+    source: str
+    target: str
+    kind: str = "value"
+    label: str = ""
 
 
-def view_error(error: ErrorRecord | None, item: str = "") -> ErrorView | None:
-    """Return an error as data, with the item of a map that it is of; nothing is unpickled."""
-    if error is None:
-        return None
-    return ErrorView(
-        type=error.type,
-        message=error.message,
-        cause=error.cause.value,
-        step=error.step_id,
-        item=item,
-        traceback=error.traceback,
-    )
+class GraphView(msgspec.Struct, frozen=True, kw_only=True):
+    """Nodes in the order of the plan, and the arrows between them.
+
+    Attributes:
+        left_out: how many nodes there would be, where they are too many to be drawn.
+    """
+
+    nodes: tuple[NodeView, ...] = ()
+    edges: tuple[EdgeView, ...] = ()
+    left_out: int = 0
 
 
-def read_preview(text: str) -> Preview | None:
-    """Return what a value looked like, from what was noted with it."""
-    return msgspec.json.decode(text, type=Preview) if text else None
+class SpanView(msgspec.Struct, frozen=True):
+    """A stretch of time of one step.
+
+    Attributes:
+        kind: ``queued`` (it could begin, and did not yet), ``waited`` (for a time, a message, or
+            the graph that it gave), or, of an attempt, how that ended.
+        start, end: in seconds since the beginning of the timeline.
+    """
+
+    step: str
+    kind: str
+    start: float
+    end: float
+    attempt: int = 0
+    worker: str = ""
 
 
-def _seconds(duration: timedelta | None) -> float | None:
-    return None if duration is None else duration.total_seconds()
+class TimelineView(msgspec.Struct, frozen=True, kw_only=True):
+    """All stretches, step by step in the order in which the steps first did something."""
+
+    begin: datetime
+    seconds: float
+    spans: tuple[SpanView, ...] = ()
+
+
+class DriverView(msgspec.Struct, frozen=True, kw_only=True):
+    """Who took a run on, and when."""
+
+    host: str
+    pid: int
+    at: datetime
+    took_over: bool = False
+
+
+class AncestorView(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that this one was made from, or that started it.
+
+    Attributes:
+        link: how they belong together: ``made from``, ``takes steps over from``, ``started by``.
+        status: where it stands now; "" if it was deleted.
+    """
+
+    id: str
+    link: str
+    status: str = ""
+
+
+class EventView(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a run's story."""
+
+    at: datetime
+    kind: str
+    step: str = ""
+    detail: dict[str, Any] = {}
+
+
+class FunctionView(msgspec.Struct, frozen=True, kw_only=True):
+    """A function of the user's that the run calls: where it was written, and its code digest."""
+
+    name: str
+    where: str
+    code: str
+
+
+class ReportView(msgspec.Struct, frozen=True, kw_only=True):
+    """A run at one time.
+
+    Attributes:
+        at: when it was looked at.
+        details: of the steps that are told of in full, in order of interest.
+        untold: how many of each name are not.
+        logs: the last that steps printed, by step id.
+        drivers: who drove it, oldest first.
+        ancestors: the runs that it comes from, nearest first.
+        functions: the user's functions that it calls.
+        sources: texts of the user's modules as they were recorded, by name.
+        packages: versions of installed packages that its code names.
+        policy: how it is driven.
+    """
+
+    run: RunView
+    at: datetime
+    graph: GraphView
+    timeline: TimelineView | None = None
+    details: tuple[DetailView, ...] = ()
+    untold: dict[str, int] = {}
+    logs: dict[str, str] = {}
+    drivers: tuple[DriverView, ...] = ()
+    ancestors: tuple[AncestorView, ...] = ()
+    events: tuple[EventView, ...] = ()
+    functions: tuple[FunctionView, ...] = ()
+    sources: dict[str, str] = {}
+    packages: dict[str, str] = {}
+    policy: dict[str, str] = {}

@@ -15,7 +15,7 @@ from perdure import words
 from perdure.view.bars import draw_timeline
 from perdure.view.drawing import draw_graph
 from perdure.view.markup import Asset, Content, Element, element
-from perdure.view.report import ReportView
+from perdure.view.model import ReportView
 from perdure.view.rows import draw_steps
 from perdure.view.summary import (
     draw_code,
@@ -27,6 +27,10 @@ from perdure.view.summary import (
 )
 
 GENERATOR = "perdure"
+_WIDTH, _HEIGHT = 1080, 860
+_READABLE, _FAR, _LEAST = 0.7, 0.35, 0.04
+"""A graph that has to be drawn smaller than that can be had larger; shows colours only; is not
+drawn whole."""
 _FILTER_FROM = 8
 
 
@@ -42,9 +46,9 @@ def whole_page(report: ReportView) -> str:
         element(
             "head",
             element("meta", charset="utf-8"),
+            element("meta", name="generator", content=GENERATOR),
             element("meta", http_equiv="Content-Security-Policy", content=policy),
             element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            element("meta", name="generator", content=GENERATOR),
             element("meta", name="referrer", content="no-referrer"),
             element("title", f"{report.run.id} {report.run.status.lower()}"),
             element("style", style),
@@ -109,8 +113,23 @@ def _graph(report: ReportView, anchors: Mapping[str, str]) -> Content:
         ]
     if not graph.nodes:
         return None
-    picture = element("div", draw_graph(graph, anchors), class_="canvas")
-    return [element("h2", "Graph"), picture]
+    drawn = draw_graph(graph, anchors)
+    width, height = drawn.attributes["width"], drawn.attributes["height"]
+    assert isinstance(width, int)
+    assert isinstance(height, int)
+    scale = min(_WIDTH / width, _HEIGHT / height)
+    # A large graph is shown whole: where it is red, green or grey can be seen from afar.
+    zoom = element("label", element("input", type="checkbox", class_="zoom"), " full size")
+    return [
+        element("h2", "Graph", zoom if scale < _READABLE else None),
+        element("div", drawn, class_=f"canvas {_seen(scale)}"),
+    ]
+
+
+def _seen(scale: float) -> str:
+    if scale < _LEAST:
+        return "rolled"
+    return "whole" if scale > _FAR else "whole far"
 
 
 def _timeline(report: ReportView, anchors: Mapping[str, str]) -> Content:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from perdure.bundle import recorded_sources
 from perdure.errors import PerdureError
@@ -14,10 +11,18 @@ from perdure.fingerprint import noted_versions
 from perdure.plan import is_built_in
 from perdure.runs import status_of
 from perdure.story import Siblings
-from perdure.view.details import DetailView, view_detail
-from perdure.view.graph import GraphView, view_graph
-from perdure.view.model import RunView, StepView, view_run
-from perdure.view.timeline import TimelineView, view_timeline
+from perdure.view.details import view_detail
+from perdure.view.graph import view_graph
+from perdure.view.model import (
+    AncestorView,
+    DriverView,
+    EventView,
+    FunctionView,
+    ReportView,
+    StepView,
+)
+from perdure.view.runs import view_run
+from perdure.view.timeline import view_timeline
 from perdure_storage.records import Digest, RunId
 
 if TYPE_CHECKING:
@@ -31,77 +36,6 @@ LOGS_UP_TO = 200
 LOG_BYTES = 4096
 _ANCESTORS = 10
 _EVENTS = 200
-
-
-class DriverView(msgspec.Struct, frozen=True, kw_only=True):
-    """Who took a run on, and when."""
-
-    host: str
-    pid: int
-    at: datetime
-    took_over: bool = False
-
-
-class AncestorView(msgspec.Struct, frozen=True, kw_only=True):
-    """A run that this one was made from, or that started it.
-
-    Attributes:
-        link: how they belong together: ``made from``, ``takes steps over from``, ``started by``.
-        status: where it stands now; "" if it was deleted.
-    """
-
-    id: str
-    link: str
-    status: str = ""
-
-
-class EventView(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of a run's story."""
-
-    at: datetime
-    kind: str
-    step: str = ""
-    detail: dict[str, Any] = {}
-
-
-class FunctionView(msgspec.Struct, frozen=True, kw_only=True):
-    """A function of the user's that the run calls: where it was written, and its code digest."""
-
-    name: str
-    where: str
-    code: str
-
-
-class ReportView(msgspec.Struct, frozen=True, kw_only=True):
-    """A run at one time.
-
-    Attributes:
-        at: when it was looked at.
-        details: of the steps that are told of in full, in order of interest.
-        untold: how many of each name are not.
-        logs: the last that steps printed, by step id.
-        drivers: who drove it, oldest first.
-        ancestors: the runs that it comes from, nearest first.
-        functions: the user's functions that it calls.
-        sources: texts of the user's modules as they were recorded, by name.
-        packages: versions of installed packages that its code names.
-        policy: how it is driven.
-    """
-
-    run: RunView
-    at: datetime
-    graph: GraphView
-    timeline: TimelineView | None = None
-    details: tuple[DetailView, ...] = ()
-    untold: dict[str, int] = {}
-    logs: dict[str, str] = {}
-    drivers: tuple[DriverView, ...] = ()
-    ancestors: tuple[AncestorView, ...] = ()
-    events: tuple[EventView, ...] = ()
-    functions: tuple[FunctionView, ...] = ()
-    sources: dict[str, str] = {}
-    packages: dict[str, str] = {}
-    policy: dict[str, str] = {}
 
 
 def view_report(run: Run) -> ReportView:
@@ -217,8 +151,9 @@ def _functions(steps: Iterable[Step]) -> tuple[FunctionView, ...]:
     found: dict[str, FunctionView] = {}
     for step in steps:
         function = step.graph.functions[step.plan.function]
-        if function.id not in found and not is_built_in(function):
-            found[function.id] = FunctionView(
+        key = f"{function.qualname} {function.code}"
+        if key not in found and not is_built_in(function):
+            found[key] = FunctionView(
                 name=f"{function.module}.{function.qualname}",
                 where=f"{function.file}:{function.line}" if function.file else "",
                 code=function.code,

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from perdure import words
-from perdure.view.details import AskedView, DetailView, InputView
 from perdure.view.drawing import standing_text, status_class
 from perdure.view.markup import Content, Element, element
-from perdure.view.model import AttemptView, ErrorView, StepView
+from perdure.view.model import AskedView, AttemptView, DetailView, ErrorView, InputView, StepView
 from perdure.view.values import draw_value
 
 _BRIEF = 110
@@ -90,7 +89,7 @@ def _inside(
         yield draw_error(view.error)
     if view.preview is not None:
         yield element("h4", "value")
-        yield draw_value(view.preview)
+        yield element("div", draw_value(view.preview))
     if log:
         yield element("h4", "last printed")
         yield element("pre", _last_lines(log), class_="log")

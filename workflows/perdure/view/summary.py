@@ -9,8 +9,7 @@ from datetime import datetime
 from perdure import words
 from perdure.view.drawing import standing_text, status_class, status_rank
 from perdure.view.markup import Content, Element, element
-from perdure.view.model import RunView
-from perdure.view.report import EventView, ReportView
+from perdure.view.model import EventView, ReportView, RunView
 from perdure.view.rows import draw_error, facts
 from perdure.view.values import draw_value
 
@@ -72,9 +71,10 @@ def _tiles(report: ReportView) -> Iterator[Element]:
             yield _tile("waited to begin", words.duration(waited))
     if run.total:
         yield _tile("steps", f"{run.done or 0:,} of {run.total:,} done")
-    busy = sum(s.duration_s or 0.0 for s in run.steps if s.standing != "reused")
+    spans = report.timeline.spans if report.timeline is not None else ()
+    busy = sum(span.end - span.start for span in spans if span.attempt)
     if busy:
-        yield _tile("steps together", words.duration(busy))
+        yield _tile("in steps", words.duration(busy), "how long attempts ran, all together")
     tries = sum(max(0, step.attempts - 1) for step in run.steps)
     if tries:
         yield _tile("tried again", words.count_of(tries, "time"))

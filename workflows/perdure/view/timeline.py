@@ -6,38 +6,12 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from perdure.progress.causes import how_long
+from perdure.view.model import SpanView, TimelineView
 from perdure_storage.records import AttemptRecord, Cause
 
 if TYPE_CHECKING:
     from perdure.runs import Step
-
-
-class SpanView(msgspec.Struct, frozen=True):
-    """A stretch of time of one step.
-
-    Attributes:
-        kind: ``queued`` (it could begin, and did not yet), ``waited`` (for a time, a message, or
-            the graph that it gave), or, of an attempt, how that ended.
-        start, end: in seconds since the beginning of the timeline.
-    """
-
-    step: str
-    kind: str
-    start: float
-    end: float
-    attempt: int = 0
-    worker: str = ""
-
-
-class TimelineView(msgspec.Struct, frozen=True, kw_only=True):
-    """All stretches, step by step in the order in which the steps first did something."""
-
-    begin: datetime
-    seconds: float
-    spans: tuple[SpanView, ...] = ()
 
 
 _KINDS = {

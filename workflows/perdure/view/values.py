@@ -10,6 +10,7 @@ from perdure import words
 from perdure.view.markup import Content, Element, element
 from perdure.view.model import Preview
 
+_SHORT = 80
 _PNG = re.compile(r"iVBORw0KGgo[A-Za-z0-9+/]*={0,2}")
 """Base 64 of what begins as PNG files do."""
 
@@ -18,6 +19,9 @@ def draw_value(preview: Preview | None) -> Content:
     """Return what a value looked like: what it is, then its rows, its figure or its items."""
     if not preview:
         return None
+    seen = preview.get("repr")
+    if isinstance(seen, str) and len(seen) <= _SHORT and "png" not in preview and "\n" not in seen:
+        return [element("code", seen), " ", element("small", str(preview.get("type", "")))]
     return element("div", _facts(preview), _body(preview), class_="value")
 
 

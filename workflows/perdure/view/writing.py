@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perdure.view.page import whole_page
+from perdure.view.page import GENERATOR, whole_page
 from perdure.view.report import view_report
-from perdure_storage.durable_files import temporary_name
+from perdure_storage.durable_files import replace_file
 
 if TYPE_CHECKING:
     from perdure.runs import Run
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _NAME = 100
-
-
-def default_name(run_id: str) -> str:
-    """Return the name of a run's page; what a user called it never becomes a path."""
-    return f"{_UNSAFE.sub('-', run_id)[:_NAME].strip('.-') or 'run'}.html"
+_HEAD_BYTES = 512
 
 
 def write_report(run: Run, path: str | os.PathLike[str] | None = None) -> Path:
@@ -36,13 +31,21 @@ def write_report(run: Run, path: str | os.PathLike[str] | None = None) -> Path:
         OSError: it cannot be written there.
     """
     target = Path(default_name(run.id) if path is None else path).expanduser().absolute()
-    page = whole_page(view_report(run))
-    temporary = target.with_name(temporary_name())
-    try:
-        temporary.write_text(page, "utf-8")
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):  # a read-only disk refuses this too
-            temporary.unlink()
-        raise
+    replace_file(target, page_of(run).encode())
     return target
+
+
+def page_of(run: Run) -> str:
+    """Return a run's page, as it stands now."""
+    return whole_page(view_report(run))
+
+
+def default_name(run_id: str) -> str:
+    """Return the name of a run's page; what a user called the run never becomes a path."""
+    return f"{_UNSAFE.sub('-', run_id)[:_NAME].strip('.-') or 'run'}.html"
+
+
+def is_page(path: Path) -> bool:
+    """Say whether a file is a page that was written here before: nothing is lost if it goes."""
+    with path.open("rb") as file:
+        return f'name="generator" content="{GENERATOR}"'.encode() in file.read(_HEAD_BYTES)

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from perdure.cli import tables
-from perdure.view.model import ErrorView, RunView, StepView, group_steps
+from perdure.view.model import ErrorView, RunView, StepView
+from perdure.view.runs import group_steps
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
 RUN = RunView(

@@ -1,0 +1,204 @@
+"""Runs and steps as people see them: plain data, the same for tables, ``--json`` and pages."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from perdure.progress.causes import how_long, standing_of
+from perdure.view.model import AttemptView, ErrorView, GroupView, Preview, RunView, StepView
+from perdure_scheduler.schedule import nominal_of
+
+if TYPE_CHECKING:
+    from perdure.runs import Run, Step
+    from perdure.story import Siblings
+    from perdure_storage.records import AttemptRecord, ErrorRecord, RunRecord
+
+
+def view_run(run: Run, siblings: Siblings | None = None) -> RunView:
+    """Return a run as its store has it now.
+
+    Args:
+        run: the run.
+        siblings: its steps, where they and what is about them are wanted.
+    """
+    from perdure.runs import status_of
+
+    record = run.record
+    view = RunView(
+        id=record.id,
+        workflow=record.workflow,
+        status=str(status_of(record)),
+        created_at=record.created_at,
+        started_at=record.started_at,
+        finished_at=record.finished_at,
+        origin=record.origin,
+        inputs={name: read_preview(value.preview) for name, value in record.inputs.items()},
+        tags=record.tags,
+        metadata=record.metadata,
+        parent=record.parent,
+        forked_from=record.forked_from,
+        schedule=record.schedule,
+        nominal=nominal_of(record.schedule, record.id) if record.schedule is not None else None,
+        by_hand=record.id.startswith(f"{record.schedule}-manual-"),
+        deadline=record.deadline,
+        error=view_error(record.error),
+    )
+    return view if siblings is None else _with_steps(view, run, record, siblings)
+
+
+def _with_steps(view: RunView, run: Run, record: RunRecord, siblings: Siblings) -> RunView:
+    from perdure.results import find_item
+
+    there = siblings.steps
+    steps = [view_step(step, siblings) for step in there]
+    failed = record.error.step_id if record.error is not None else None
+    if failed is not None:
+        item = find_item(run.runtime, record, failed)
+        view = msgspec.structs.replace(view, error=view_error(record.error, item))
+    whole = group_steps([msgspec.structs.replace(step, name="") for step in steps])
+    counts = whole[0] if whole else None
+    return msgspec.structs.replace(
+        view,
+        steps=steps,
+        driver=_driver(run, record),
+        unplanned=run.unplanned,
+        next=_next(run, view, there),
+        done=counts.done if counts else 0,
+        running=counts.running if counts else 0,
+        failed=counts.failed if counts else 0,
+        waiting=counts.waiting if counts else 0,
+        total=len(steps),
+    )
+
+
+def _next(run: Run, view: RunView, steps: Sequence[Step]) -> str:
+    """Return what to type: to go on with a run, or to redo what failed of it and was caught."""
+    if view.status in _STOPPED:
+        return run.next_command
+    if run.unplanned:
+        return run.plan_command
+    caught = _count_caught(steps)
+    if view.status != "SUCCEEDED" or not caught:
+        return ""
+    failures = "1 failure was" if caught == 1 else f"{caught:,} failures were"
+    return f"{failures} caught; redo what failed, and keep the rest: {run.mend_command}"
+
+
+def _count_caught(steps: Sequence[Step]) -> int:
+    from perdure.grown import Grown, caught_failures
+
+    grown = Grown(roots={step.id: step.root for step in steps if step.root is not None})
+    rows = [step.row for step in steps if step.row is not None]
+    return len(caught_failures(rows, grown.around))
+
+
+def _driver(run: Run, record: RunRecord) -> str | None:
+    from perdure.engine.ownership import driver_of
+
+    return driver_of(record) if run.is_driven else None
+
+
+def group_steps(steps: Iterable[StepView]) -> list[GroupView]:
+    """Return the steps counted by name, in the order in which the names come first."""
+    groups: dict[str, list[StepView]] = {}
+    for step in steps:
+        groups.setdefault(step.name, []).append(step)
+    return [_group(name, members) for name, members in groups.items()]
+
+
+def _group(name: str, steps: list[StepView]) -> GroupView:
+    statuses = Counter(step.status for step in steps)
+    done = sum(statuses[status] for status in _DONE)
+    durations = sorted(step.duration_s for step in steps if step.duration_s is not None)
+    return GroupView(
+        name=name,
+        total=len(steps),
+        done=done,
+        failed=statuses["FAILED"],
+        running=statuses["RUNNING"],
+        waiting=len(steps) - done - statuses["FAILED"] - statuses["RUNNING"],
+        duration_s=durations[len(durations) // 2] if durations else None,
+    )
+
+
+_DONE = ("SUCCEEDED", "SKIPPED")
+_STOPPED = ("FAILED", "CANCELLED", "INTERRUPTED", "PAUSED")
+
+
+def view_step(step: Step, siblings: Siblings) -> StepView:
+    """Return a step as it stood when it was asked for.
+
+    Args:
+        step: the step.
+        siblings: all steps of its run.
+    """
+    from perdure.engine.matching import family_of
+    from perdure.results import item_of
+
+    return StepView(
+        id=step.id,
+        status=str(step.status),
+        standing=standing_of(step),
+        name=family_of(step.plan),
+        attempts=len(step.attempts),
+        duration_s=_seconds(step.duration),
+        peak_memory_bytes=step.row.peak_memory_bytes if step.row is not None else None,
+        preview=step.preview,
+        reason=siblings.left.get(step.id, "") or _reason(step),
+        left=step.is_left,
+        error=view_error(step.error, item_of(step.plan, step.graph.constants, siblings.values)),
+    )
+
+
+def _reason(step: Step) -> str:
+    """Return why a step ran, did not, or what it waits for."""
+    from perdure.progress.causes import of_wait
+
+    if step.row is not None:
+        return step.row.reason
+    if step.wait is None:
+        return ""
+    return f"waits for {of_wait(step.wait, now=step.run.runtime.clock.now())}"
+
+
+def view_attempt(attempt: AttemptRecord) -> AttemptView:
+    """Return one try of a step."""
+    return AttemptView(
+        step=attempt.step_id,
+        generation=attempt.generation,
+        attempt=attempt.attempt,
+        cause=None if attempt.cause is None else attempt.cause.value,
+        worker=attempt.worker,
+        started_at=attempt.started_at,
+        duration_s=_seconds(how_long(attempt)),
+        peak_memory_bytes=attempt.peak_memory_bytes,
+        error=view_error(attempt.error),
+    )
+
+
+def view_error(error: ErrorRecord | None, item: str = "") -> ErrorView | None:
+    """Return an error as data, with the item of a map that it is of; nothing is unpickled."""
+    if error is None:
+        return None
+    return ErrorView(
+        type=error.type,
+        message=error.message,
+        cause=error.cause.value,
+        step=error.step_id,
+        item=item,
+        traceback=error.traceback,
+    )
+
+
+def read_preview(text: str) -> Preview | None:
+    """Return what a value looked like, from what was noted with it."""
+    return msgspec.json.decode(text, type=Preview) if text else None
+
+
+def _seconds(duration: timedelta | None) -> float | None:
+    return None if duration is None else duration.total_seconds()
