@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Collection, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Literal
 
@@ -22,11 +22,12 @@ log = logging.getLogger(__name__)
 
 BEGUN = "begun"
 """The cursor: what had been there before has been told."""
+_OLD_UNTIL = "old until "
+"""The cursor while that is being told: what was written later is new, should it begin again."""
+_GRAIN = timedelta(seconds=2)
+"""File systems may round times down by so much; what is in doubt is new."""
 AT_ONCE = 200
 """Files a transaction: each may be a run."""
-OLD_AT_ONCE = 10_000
-"""Files a transaction that make no runs. One transaction wherever that can be: a file that lands
-while a kill divides them counts as one that was there before."""
 LOOK_AT_MOST = 200
 """Remote paths that are asked for one by one; beyond that a listing costs less."""
 MISSING_EVERY_S = 2.0
@@ -72,19 +73,26 @@ class FileSource:
 
     async def listen(self, cursor: str | None) -> AsyncIterator[Batch]:
         """Give the files that are there, then those that land."""
+        if cursor is None and self._skips_existing:
+            yield Batch(cursor=_OLD_UNTIL + self._clock.now().isoformat())
         watch = self._watch()
         try:
             while True:
                 found = await self._look(None, watch)
                 self._sieve.forget_all_but(found)
-                for batch in self._batches(found, begins=cursor is None):
+                if cursor != BEGUN:
+                    for batch in self._batches(self._old(found, cursor), existed=True):
+                        yield batch
+                for batch in self._batches(self._new(found)):
                     yield batch
+                # The first one tells that it listens; with nothing new it writes nothing.
+                yield Batch(cursor=BEGUN if cursor != BEGUN else None)
                 cursor = BEGUN
                 until = self._clock.monotonic() + self._pause_s(watch)
                 while paths := await self._to_look_at(watch, until):
                     found = await self._look(paths, watch)
                     self._sieve.forget(paths - {file.path for file in found})
-                    for batch in self._batches(found):
+                    for batch in self._batches(self._new(found)):
                         yield batch
         finally:
             if watch is not None:
@@ -119,22 +127,26 @@ class FileSource:
         paths = waiting | changed
         return paths if watch is not None or len(paths) <= LOOK_AT_MOST else frozenset()
 
-    def _batches(self, found: list[FoundFile], *, begins: bool = False) -> Iterator[Batch]:
-        """Give what is new; when the next batch is asked for, this one is committed."""
+    def _new(self, found: list[FoundFile]) -> list[FoundFile]:
+        named = (file for file in found if self._is_namable(file))
+        return self._sieve.sift(named, self._clock.now(), self._clock.monotonic())
+
+    def _old(self, found: list[FoundFile], cursor: str | None) -> list[FoundFile]:
+        """Return what was there before it was listened to for the first time."""
+        if not self._skips_existing:
+            return []
         named = [file for file in found if self._is_namable(file)]
-        existed = begins and self._skips_existing
-        new = (
-            named
-            if existed
-            else self._sieve.sift(named, self._clock.now(), self._clock.monotonic())
-        )
-        size = OLD_AT_ONCE if existed else AT_ONCE
-        for at in range(0, max(len(new), 1 if begins else 0), size):
-            files = new[at : at + size]
-            ends = begins and at + size >= len(new)
-            arrivals = tuple(self._arrival(file, existed=existed) for file in files)
-            yield Batch(arrivals=arrivals, cursor=BEGUN if ends else None)
-            self._sieve.passed(files)
+        if cursor is None:
+            return named
+        until = datetime.fromisoformat(cursor.removeprefix(_OLD_UNTIL)) - _GRAIN
+        return [file for file in named if file.modified is None or file.modified <= until]
+
+    def _batches(self, files: list[FoundFile], *, existed: bool = False) -> Iterator[Batch]:
+        """Give files; when the next batch is asked for, the one before is committed."""
+        for at in range(0, len(files), AT_ONCE):
+            given = files[at : at + AT_ONCE]
+            yield Batch(arrivals=tuple(self._arrival(file, existed=existed) for file in given))
+            self._sieve.passed(given)
 
     def _arrival(self, file: FoundFile, *, existed: bool) -> Arrival:
         url, version = self._place.url_of(file.path), self._sieve.version(file)

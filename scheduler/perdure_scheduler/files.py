@@ -131,12 +131,17 @@ class FilePlace:
 def _found(entry: dict[str, Any] | None) -> Iterator[FoundFile]:
     if entry is None or entry["type"] != "file":
         return
+    etag = _first(entry, _ETAG)
     yield FoundFile(
         path=entry["name"],
         size=int(entry.get("size") or 0),
-        modified=_instant(next((entry[key] for key in _MODIFIED if entry.get(key)), None)),
-        etag=next((str(entry[key]).strip('"') for key in _ETAG if entry.get(key)), None),
+        modified=_instant(_first(entry, _MODIFIED)),
+        etag=None if etag is None else str(etag).strip('"'),
     )
+
+
+def _first(entry: dict[str, Any], keys: tuple[str, ...]) -> object:
+    return next((entry[key] for key in keys if entry.get(key) is not None), None)
 
 
 def _instant(given: object) -> datetime | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -40,3 +41,26 @@ def in_own_thread(work: Callable[[], T], *, name: str) -> asyncio.Future[T]:
 
     threading.Thread(target=run, name=name, daemon=True).start()
     return future
+
+
+async def in_own_loop(make: Callable[[], Coroutine[Any, Any, T]], *, name: str) -> T:
+    """Return what a coroutine returns that has a thread and an event loop of its own.
+
+    Code of others may block where it should await: here it holds up nobody but itself. Cancelled,
+    it is cancelled there; it is not waited for then, since it may be one of those that block.
+    """
+    begun: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
+
+    async def run() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        begun.append((asyncio.get_running_loop(), task))
+        return await make()
+
+    try:
+        return await in_own_thread(lambda: asyncio.run(run()), name=name)
+    except asyncio.CancelledError:
+        for loop, task in begun:
+            with contextlib.suppress(RuntimeError):  # it has just ended by itself
+                loop.call_soon_threadsafe(task.cancel)
+        raise

@@ -1,8 +1,8 @@
 """The contract of sources, which listen to the world; ``contract_sources.py`` tests it.
 
-A source runs in the listener process, on one event loop with all the others. It decides nothing
-and writes nothing of perdure's: it says what arrived, as often as it likes. That each arrival
-counts once is up to the keys, and to the transaction that writes arrival, run and cursor.
+All sources run in the listener process. A source decides nothing and writes nothing of perdure's:
+it says what arrived, as often as it likes. That each arrival counts once is up to the keys, and to
+the transaction that writes arrival, run and cursor.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Source(Protocol):
         Yields:
             A batch; or one arrival, which is a batch of one that moves no cursor. An asynchronous
             generator is asked for the next one when this one is committed, not before: what
-            follows the ``yield`` may acknowledge it.
+            follows the ``yield`` may acknowledge it. An empty batch without a cursor writes
+            nothing and is a sign of life: what was told of an earlier failure is over.
 
         - *Nothing is missed*: what was not committed is given again by ``listen`` of the cursor
           that was. To give more again is no error: known keys are left out.
@@ -53,10 +54,10 @@ class Source(Protocol):
           things that happened never share one. Within a batch no key comes twice.
         - *Order*: arrivals are decided in the order in which they are given.
         - *Facts are JSON*: text, finite numbers, booleans, None, lists, objects with text as keys.
-        - *It awaits*: what blocks, such as a driver without ``async``, belongs into a thread
-          (``asyncio.to_thread``), or all other sources stand still meanwhile.
         - *It can be ended*: cancelled at any ``await``, it lets go of what it holds, soon; and it
-          never swallows ``asyncio.CancelledError``.
+          never swallows ``asyncio.CancelledError``. What blocks, such as a driver without
+          ``async``, belongs into a thread (``asyncio.to_thread``). Each source has an event loop
+          of its own: who blocks it holds up nobody else, but cannot be ended.
         - *It may raise*: then it is told, and listened to again from the last cursor, later and
           later while it goes on raising. What passes by itself it may also wait for by itself.
 
