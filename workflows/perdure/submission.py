@@ -23,7 +23,7 @@ from perdure.executors.capacity import detect_capacity
 from perdure.executors.process_tree import kill_processes
 from perdure.fingerprint import fingerprints
 from perdure.fork_plan import carried_over, with_takeover
-from perdure.plan import Function, Plan, Takeover, placed, recorded_plan
+from perdure.plan import Function, Plan, StepPlan, Takeover, placed, recorded_plan
 from perdure.remedies import Shell, shell_of
 from perdure.resources import parse_duration
 from perdure.runtime import Runtime
@@ -461,8 +461,11 @@ def refuse_unenforceable(plan: Plan, settings: Settings, executor: str | None) -
     """
     executor = executor or settings.executor
     capacity = detect_capacity(settings.workers, resources=settings.resources)
+    first: dict[int, StepPlan] = {}
     for step in plan.steps:
-        options = plan.options[step.options]
+        first.setdefault(step.options, step)
+    for index, step in first.items():
+        options = plan.options[index]
         if (missing := shortage(options, capacity)) is not None:
             raise DefinitionError(
                 f"{placed(step, plan.functions)} can never run here: {missing}. Ask for less, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from functools import cache
 
 from perdure.executors.cgroups import read_limits
 from perdure.executors.protocol import Capacity
@@ -43,16 +44,24 @@ def detect_capacity(
     )
 
 
+@cache
 def usable_cpus() -> float:
-    """Return the CPUs that this process may use: affinity, then the cgroup's quota."""
+    """Return the CPUs that this process may use, as they were when this was first asked.
+
+    They are those of its affinity, then of its cgroup's quota.
+    """
     affinity = getattr(os, "sched_getaffinity", None)
     count = float(len(affinity(0)) if affinity is not None else os.cpu_count() or 1)
     quota = _cpu_quota()
     return count if quota is None else max(min(count, quota), 0.01)
 
 
+@cache
 def usable_memory_bytes() -> int:
-    """Return the memory that this process may use: the machine's, or a group's smaller limit."""
+    """Return the memory that this process may use, as it was when this was first asked.
+
+    It is the machine's, or a group's smaller limit.
+    """
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limits = read_limits("memory", "memory.max", "memory.limit_in_bytes")
     # "No limit" is written as "max" in one version, as an enormous number in the other.
