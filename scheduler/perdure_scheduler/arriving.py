@@ -101,16 +101,25 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
 
 
+class Trouble(msgspec.Struct, frozen=True, kw_only=True):
+    """Since when, and why, a source cannot be listened to."""
+
+    since: datetime
+    message: str
+
+
 class TriggerState(msgspec.Struct, frozen=True, kw_only=True):
     """How far a trigger has come.
 
     Attributes:
         cursors: how far its sources have come, by condition, in their own words.
+        troubles: of sources that cannot be listened to now, by condition.
         waiting: arrivals that wait for others, in the order in which they came.
         paused: since when and why, if it is.
     """
 
     cursors: dict[str, str] = {}
+    troubles: dict[str, Trouble] = {}
     waiting: tuple[Waiting, ...] = ()
     paused: Pause | None = None
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Collection, Iterator
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from perdure_scheduler.arrival import Arrival
 from perdure_scheduler.file_pattern import IGNORED
@@ -44,8 +44,8 @@ class FileSource:
         stable_for: how long a file has to look the same before it counts as finished.
         change: whether a file that is written again arrives again.
         every: how often all is listed.
-        existing: whether what is there when it is listened to for the first time arrives, or is
-            only known from then on.
+        existing: what becomes of files that are there when it is listened to for the first time:
+            with "skip" they are only known from then on.
         ignore: patterns of names that are not meant.
         clock: when what is listed and looked at.
     """
@@ -57,7 +57,7 @@ class FileSource:
         stable_for: timedelta = timedelta(0),
         change: bool = False,
         every: timedelta = timedelta(seconds=30),
-        existing: Literal["run", "skip"] = "run",
+        existing: str = "run",
         ignore: Collection[str] = IGNORED,
         clock: Clock | None = None,
     ) -> None:

@@ -19,6 +19,7 @@ from perdure_scheduler.arriving import (
     Decision,
     Outcome,
     TriggerState,
+    Trouble,
     decide,
     needs_held,
     stored_key,
@@ -65,12 +66,14 @@ class Brought(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         arrivals: each with the name of its condition.
         cursors: how far sources have come with them, by condition.
+        troubles: why sources cannot be listened to, by condition; "": they can be again.
         heard: number of the last event that was looked at.
         digest: of the definition for which it was brought; None: of whichever there is.
     """
 
     arrivals: tuple[tuple[str, Arrival], ...] = ()
     cursors: dict[str, str] = {}
+    troubles: dict[str, str] = {}
     heard: int = 0
     digest: str | None = None
 
@@ -125,6 +128,15 @@ class Intake:
         named = tuple((condition, each) for each in arrivals)
         cursors = {} if cursor is None else {condition: cursor}
         return self.take(name, Brought(arrivals=named, cursors=cursors, digest=digest))
+
+    def note_trouble(
+        self, name: str, condition: str, message: str, *, digest: str | None = None
+    ) -> None:
+        """Let it be known why a source cannot be listened to, or with "" that it can be again.
+
+        Raises as ``receive`` does.
+        """
+        self.take(name, Brought(troubles={condition: message}, digest=digest))
 
     def settle(self, name: str) -> None:
         """Decide what time alone has decided: arrivals whose window is over."""
@@ -193,7 +205,11 @@ class Intake:
         new = [came_of(trigger.on, *each, now) for key, each in came.items() if key not in rows]
         held = self.held(trigger, state, new, now)
         record = msgspec.structs.replace(record, heard=max(record.heard, brought.heard))
-        state = msgspec.structs.replace(state, cursors={**state.cursors, **brought.cursors})
+        state = msgspec.structs.replace(
+            state,
+            cursors={**state.cursors, **brought.cursors},
+            troubles=_troubles(state.troubles, brought.troubles, now),
+        )
         waited = {key: came_back(row) for key, row in held.items()}
         return _Read(
             brought=brought,
@@ -258,3 +274,15 @@ class _Read(msgspec.Struct, frozen=True, kw_only=True):
             )
             told.add(key)
         return receipts
+
+
+def _troubles(
+    known: Mapping[str, Trouble], told: Mapping[str, str], now: datetime
+) -> dict[str, Trouble]:
+    """Return troubles as they are now; one that is told of again is no news."""
+    new = {
+        name: Trouble(since=now, message=message)
+        for name, message in told.items()
+        if name not in known or known[name].message != message
+    }
+    return {name: each for name, each in {**known, **new}.items() if told.get(name) != ""}

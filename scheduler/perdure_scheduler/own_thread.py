@@ -20,7 +20,7 @@ def in_own_thread(work: Callable[[], T], *, name: str) -> asyncio.Future[T]:
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
-    def settle(result: T | None, error: BaseException | None) -> None:
+    def settle(result: T | None, error: Exception | None) -> None:
         if future.done():  # cancelled: nobody waits for it
             return
         if error is not None:
@@ -29,11 +29,14 @@ def in_own_thread(work: Callable[[], T], *, name: str) -> asyncio.Future[T]:
             future.set_result(result)  # type: ignore[arg-type]
 
     def run() -> None:
-        result, failed = None, None
+        result: T | None = None
+        failed: Exception | None = None
         try:
             result = work()
-        except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
+        except Exception as error:  # noqa: BLE001 - it is raised where the result is awaited
             failed = error
+        except BaseException as error:  # noqa: BLE001 - it is for this thread, and ends no other
+            failed = RuntimeError(f"{type(error).__name__}: {error}")
         try:
             loop.call_soon_threadsafe(settle, result, failed)
         except RuntimeError:  # the loop is closed: nobody waits for it
