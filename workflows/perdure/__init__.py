@@ -49,6 +49,17 @@ if TYPE_CHECKING:
     from perdure.client import Perdure
     from perdure.runs import Run, Step
     from perdure.schedules import Schedule, fire_time, interval_end, interval_start
+    from perdure.triggers import (
+        Event,
+        Files,
+        Listen,
+        RunFinished,
+        Trigger,
+        Webhook,
+        all_of,
+        any_of,
+        event,
+    )
     from perdure.verbs import (
         cancel,
         delete,
@@ -75,15 +86,22 @@ if TYPE_CHECKING:
         why,
     )
     from perdure.worker.context import current
-    from perdure_scheduler.errors import ScheduleError
+    from perdure_scheduler.arrival import Arrival
+    from perdure_scheduler.errors import ScheduleError, TriggerError
+    from perdure_scheduler.sources import Batch, Source
 
 __all__ = [
+    "Arrival",
     "Backoff",
+    "Batch",
     "CodeChanged",
     "Dag",
     "DefinitionError",
+    "Event",
     "Failure",
+    "Files",
     "Input",
+    "Listen",
     "LoopLimit",
     "Node",
     "NondeterminismError",
@@ -94,11 +112,13 @@ __all__ = [
     "RunCancelled",
     "RunConflict",
     "RunFailed",
+    "RunFinished",
     "RunNotDriven",
     "RunNotFound",
     "Schedule",
     "ScheduleError",
     "Secret",
+    "Source",
     "Static",
     "Step",
     "StepFailed",
@@ -106,16 +126,22 @@ __all__ = [
     "StepTimeout",
     "StoreError",
     "Task",
+    "Trigger",
+    "TriggerError",
     "ValueDamaged",
     "WaitTimeout",
+    "Webhook",
     "WorkerLost",
     "Workflow",
+    "all_of",
+    "any_of",
     "cancel",
     "current",
     "delete",
     "diff",
     "each",
     "emit",
+    "event",
     "execute",
     "explain",
     "fire_time",
@@ -158,13 +184,21 @@ _VERBS = (
     "schedule", "signal", "spin", "start", "submit", "why",
 )  # fmt: skip
 _OF_SCHEDULES = ("Schedule", "fire_time", "interval_end", "interval_start")
+_OF_TRIGGERS = (
+    "Event", "Files", "Listen", "RunFinished", "Trigger", "Webhook", "all_of", "any_of", "event",
+)  # fmt: skip
 _LATE: dict[str, str] = {
     **dict.fromkeys(_VERBS, "perdure.verbs"),
     **dict.fromkeys(_OF_SCHEDULES, "perdure.schedules"),
+    **dict.fromkeys(_OF_TRIGGERS, "perdure.triggers"),
+    "Arrival": "perdure_scheduler.arrival",
+    "Batch": "perdure_scheduler.sources",
     "Perdure": "perdure.client",
     "Run": "perdure.runs",
     "ScheduleError": "perdure_scheduler.errors",
+    "Source": "perdure_scheduler.sources",
     "Step": "perdure.runs",
+    "TriggerError": "perdure_scheduler.errors",
     "current": "perdure.worker.context",
 }
 

@@ -123,6 +123,10 @@ class Schema:
             values[each.name] = given.get(each.name, each.default)
         return values
 
+    def takes_anything(self, name: str) -> bool:
+        """Say whether the parameter takes any value: it is not annotated, or as much as that."""
+        return self.field(name).annotation in (ANY, Any, object)
+
     def check(self, name: str, value: Any) -> None:
         """Check a Python value against the parameter's annotation; nothing is converted.
 

@@ -236,15 +236,19 @@ def origin_of(workflow: Workflow[Any, Any]) -> str | None:
     """
     module = sys.modules.get(workflow.function.__module__)
     name = _global_name(module, workflow)
-    if module is None or name is None:
-        return None
+    place = place_of(module) if module is not None else None
+    return f"{place}:{name}" if place is not None and name is not None else None
+
+
+def place_of(module: types.ModuleType) -> str | None:
+    """Return what ``load_module`` takes for a module: its name, or the file of a script."""
     spec = getattr(module, "__spec__", None)
     if not is_main(module.__name__):
-        return f"{module.__name__}:{name}"
+        return module.__name__
     if module.__name__ == "__main__" and spec is not None and spec.name:
-        return f"{spec.name}:{name}"  # python -m
+        return str(spec.name)  # python -m
     filename = getattr(module, "__file__", None)
-    return f"{os.path.abspath(filename)}:{name}" if filename else None
+    return os.path.abspath(filename) if filename else None
 
 
 def _global_name(module: types.ModuleType | None, workflow: Workflow[Any, Any]) -> str | None:

@@ -1,6 +1,6 @@
 """Ten mistakes that both checkers find; each on a line that says so."""
 
-from perdure import Backoff, Failure, Secret, Static, task, workflow
+from perdure import Backoff, Event, Failure, Files, Secret, Static, Trigger, event, task, workflow
 
 
 @task(retires=2)  # mistake: an unknown option
@@ -43,3 +43,7 @@ def flow(path: str, k: Static[int] = 3) -> int:
 def use(failure: Failure) -> None:
     flow.bind(path="x", k="3")  # mistake: a static parameter of the wrong type
     flow("x", 3, 4)  # mistake: too many arguments
+    Trigger("a", flow)  # mistake: nothing to wait for
+    Trigger("a", flow, on="in/*.csv")  # mistake: a text is no condition
+    Trigger("a", flow, on=Event("a"), where=event.size)  # mistake: a fact is no filter
+    Files("in/*.csv", existing="leave")  # mistake: an unknown word
