@@ -601,6 +601,21 @@ class ScheduleContract:
             # A row of ticks is forgotten when its last one is old.
             assert [(tick.at - NOW) // _SECOND for tick in ticks] == [3, 2, -1]
 
+    def test_trim_ticks_keeps_the_newest_of_one_schedule(self, store: RunStore) -> None:
+        for name in ("a", "b"):
+            ticks = [a_tick(name, NOW + n * _SECOND) for n in range(6)]
+            change = ScheduleChange(schedule=registered(store, name), ticks=tuple(ticks))
+            store.schedules.fire([change])
+
+        told = [store.schedules.trim_ticks("a", 2, limit=3) for _ in range(3)]
+
+        assert told == [3, 1, 0]
+        assert store.schedules.trim_ticks("nobody", 2) == 0
+        left = [len(store.schedules.list_ticks(TickQuery(schedule=name))) for name in ("a", "b")]
+        assert left == [2, 6]
+        assert store.schedules.list_ticks(TickQuery(schedule="a"))[0].at == NOW + 5 * _SECOND
+        assert store.schedules.trim_ticks("a", 0) == 2
+
     # --- removing --------------------------------------------------------------------------------
     def test_remove_takes_the_schedule_and_its_ticks_and_leaves_its_runs(
         self, store: RunStore

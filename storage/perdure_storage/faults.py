@@ -87,7 +87,7 @@ CRASH_POINTS: Mapping[str, str] = {
     "schedule.before-remove": "before a schedule and its ticks are removed",
     "schedule.after-remove": "a schedule and its ticks are gone",
     "tick.before-forget": "before old ticks are removed",
-    "tick.after-forget": "old ticks are removed, gc has not gone on",
+    "tick.after-forget": "old ticks are removed, who does so has not gone on",
     # requests and upkeep
     "reset.before": "before a finished run is opened again",
     "reset.after": "a finished run is open again and has no owner",

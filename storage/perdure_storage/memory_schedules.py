@@ -167,6 +167,14 @@ class MemoryScheduleStore:
                 del self._ticks[key]
             return len(gone)
 
+    def trim_ticks(self, name: str, keep_last: int, *, limit: int = 10_000) -> int:
+        with self._lock:
+            mine = sorted(key for key in self._ticks if key[0] == name)
+            gone = mine[: max(0, len(mine) - keep_last)][:limit]
+            for key in gone:
+                del self._ticks[key]
+            return len(gone)
+
     # --- questions ---------------------------------------------------------------------------
     def find_schedule(self, name: str) -> ScheduleRecord | None:
         with self._lock:

@@ -83,6 +83,13 @@ class ScheduleStore(Protocol):
         """
         ...
 
+    def trim_ticks(self, name: str, keep_last: int, *, limit: int = 10_000) -> int:
+        """Remove ticks of a schedule but for the newest so many; return how many.
+
+        The oldest are removed first, at most ``limit`` of them: ask again while as many were.
+        """
+        ...
+
     # --- questions ---------------------------------------------------------------------------
     def find_schedule(self, name: str) -> ScheduleRecord | None:
         """Return the schedule, or None. Signed rows are verified before they are returned."""

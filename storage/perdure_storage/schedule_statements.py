@@ -133,6 +133,22 @@ class ScheduleStatements:
         key = sa.tuple_(tick.c.schedule, tick.c.at_us)
         return self._compile(sa.delete(tick).where(key.in_(old)).returning(tick.c.at_us))
 
+    @cached_property
+    def newest_to_trim(self) -> Statement:
+        """Find the newest tick of a schedule that is not among the newest so many."""
+        mine = sa.select(tick.c.at_us).where(tick.c.schedule == sa.bindparam("of_name"))
+        passed = sa.bindparam("keep_last", type_=sa.Integer)
+        return self._compile(mine.order_by(tick.c.at_us.desc()).limit(1).offset(passed))
+
+    @cached_property
+    def trim_ticks(self) -> Statement:
+        name: sa.BindParameter[str] = sa.bindparam("of_name")
+        upto = tick.c.at_us <= sa.bindparam("last_us", type_=sa.BigInteger)
+        old = sa.select(tick.c.at_us).where(tick.c.schedule == name, upto)
+        portion = old.order_by(tick.c.at_us).limit(_limit())
+        gone = sa.delete(tick).where(tick.c.schedule == name, tick.c.at_us.in_(portion))
+        return self._compile(gone.returning(tick.c.at_us))
+
     # --- questions ---------------------------------------------------------------------------
     @cached_property
     def find_schedule(self) -> Statement:

@@ -304,6 +304,18 @@ class SqlScheduleStore:
         crash_point("tick.after-forget")
         return len(gone)
 
+    def trim_ticks(self, name: str, keep_last: int, *, limit: int = 10_000) -> int:
+        # Which is too old is read without a lock: walking over those that stay takes the longest.
+        newest = {"of_name": name, "keep_last": keep_last}
+        row = self._database.read(lambda t: t.row(self._statements.newest_to_trim, **newest))
+        if row is None:
+            return 0
+        given = {"of_name": name, "last_us": row[0], "limit": limit}
+        crash_point("tick.before-forget")
+        gone = self._database.write(lambda t: t.rows(self._statements.trim_ticks, **given))
+        crash_point("tick.after-forget")
+        return len(gone)
+
     # --- questions ---------------------------------------------------------------------------
     def find_schedule(self, name: str) -> ScheduleRecord | None:
         row = self._database.read(lambda t: t.row(self._statements.find_schedule, of_name=name))

@@ -76,6 +76,7 @@ def run_by_schedule(client: Perdure) -> None:
     dispatch(client)
     client.resume(RUN).result()
     schedules = client.runtime.store.schedules
+    schedules.trim_ticks("daily", 1)
     schedules.forget_ticks(NOON + timedelta(days=1))
     schedules.remove("daily")
 

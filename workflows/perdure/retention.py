@@ -16,6 +16,7 @@ import msgspec
 from perdure.errors import DefinitionError, RunConflict, RunNotFound
 from perdure.resources import Duration, parse_duration
 from perdure.runtime import Runtime
+from perdure_scheduler.ledger import Ledger, Retention
 from perdure_storage.collection import (
     Collected,
     collect_garbage,
@@ -29,9 +30,6 @@ from perdure_storage.records import Leftover, RunId, RunQuery, RunRecord
 from perdure_storage.roots import folder_of
 
 _PAGE = 1000
-TICKS_KEPT = timedelta(days=90)
-"""How long the ledger says what became of a tick, if no rule says how long runs are kept: for a
-schedule of each ten seconds that is 800,000 rows."""
 _FILES = ("incoming", "quarantine")
 
 
@@ -130,6 +128,18 @@ def collect(
     return work(runtime, policy, parse_duration(grace, what="grace")).report()
 
 
+def ledger_of(runtime: Runtime, *, keep: timedelta | None = None) -> Ledger:
+    """Return the ledger of a store's schedules, with what the settings keep of it.
+
+    Args:
+        runtime: the opened stores.
+        keep: how long instead.
+    """
+    settings = runtime.settings
+    retention = Retention(keep=keep or settings.keep_ticks, keep_last=settings.keep_ticks_last)
+    return Ledger(runtime.store.schedules, runtime.clock, retention)
+
+
 class _Collection:
     """One pass over a store."""
 
@@ -218,10 +228,9 @@ class _Collection:
             self.store.forget_events(self.now - self.policy.keep)
 
     def forget_ticks(self) -> None:
-        """Forget what became of old ticks of schedules, a portion at a time."""
-        before = self.now - (self.policy.keep or TICKS_KEPT)
-        while not self.policy.tags and self.store.schedules.forget_ticks(before):
-            pass
+        """Forget what became of old ticks: as old as runs that go, if a rule says how old."""
+        if not self.policy.tags:
+            ledger_of(self.runtime, keep=self.policy.keep).sweep()
 
     # --- beside the rows ----------------------------------------------------------------------
     def stale_leftovers(self) -> Iterator[Leftover]:

@@ -34,7 +34,7 @@ class Runtime:
         self.settings = settings
         self.clock = clock or SystemClock()
         _make_folder(settings)
-        self.rows = open_run_store(settings.store, key=key_of(settings))
+        self.rows = open_run_store(settings.store, key=key_of(settings), clock=self.clock)
         bound = self.rows.bind_blobs(settings.blobs_name)
         self.blobs: BlobRoot = open_blobs(settings.blobs, self.rows.store_id, bind=bound)
         self.store: RunStore = reclaiming(self.rows, self.blobs)

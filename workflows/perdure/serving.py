@@ -1,4 +1,7 @@
-"""What ``perdure up`` does in one process: drive runs, make those that are due, plan them."""
+"""What ``perdure up`` does in one process: drive runs, make those that are due, plan them.
+
+And forget old ticks, of which schedules make more than anybody reads.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import threading
 
 from perdure.driving import Driving
 from perdure.planning import Planner, PlanningChild
+from perdure.retention import ledger_of
 from perdure.runtime import Runtime
 from perdure_scheduler.dispatcher import Dispatcher
 
@@ -19,12 +23,17 @@ def serve(runtime: Runtime, stop: threading.Event) -> None:
         )
     )
     dispatcher = Dispatcher(runtime.store, runtime.values, runtime.clock)
-    dispatching = threading.Thread(target=dispatcher.serve, args=(stop,), name="perdure-dispatcher")
-    dispatching.start()
+    beside = [
+        threading.Thread(target=dispatcher.serve, args=(stop,), name="perdure-dispatcher"),
+        threading.Thread(target=ledger_of(runtime).serve, args=(stop,), name="perdure-ledger"),
+    ]
+    for thread in beside:
+        thread.start()
     try:
         served.serve(stop)
     finally:
         stop.set()
         served.stop()
-        dispatching.join()
+        for thread in beside:
+            thread.join()
         planner.close()

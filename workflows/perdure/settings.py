@@ -10,11 +10,12 @@ import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from perdure.errors import DefinitionError, did_you_mean, known_names
-from perdure.resources import check_resources
+from perdure.resources import check_resources, parse_duration
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +23,10 @@ FOLDER = ".perdure"
 SCHEMES = ("sqlite", "postgresql", "postgres")
 EXECUTORS = ("processes", "inline")
 REUSES = ("off", "last")
+KEEP_TICKS = timedelta(days=90)
+KEEP_TICKS_LAST = 10_000
+"""More than 90 days of a schedule of each quarter of an hour, and 28 hours of one of each ten
+seconds: a thousand of these are some 3 GB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +46,8 @@ class Settings:
         resources: what else steps may ask for by ``resources=`` and how much of it there is here:
             a table such as ``{license = 2}``, in the environment ``license=2,slot=1``.
         modules: whose schedules ``perdure up`` registers: ``FILE.py`` or ``package.module``.
+        keep_ticks: how long the ledger of a schedule says what became of a time.
+        keep_ticks_last: of how many times it does, at the most: the newest ones.
         reuse: what a new run takes over where it is not told: ``off``, nothing; ``last``, what
             has not changed since the workflow's newest run.
         origin: where each value came from, by name.
@@ -53,6 +60,8 @@ class Settings:
     workers: int | None = None
     resources: Mapping[str, float] = field(default_factory=dict)
     modules: tuple[str, ...] = ()
+    keep_ticks: timedelta = KEEP_TICKS
+    keep_ticks_last: int = KEEP_TICKS_LAST
     reuse: str = "off"
     origin: Mapping[str, str] = field(default_factory=dict)
 
@@ -128,6 +137,13 @@ SETTINGS = (
         kinds=(str, list),
         unit="FILE.py or package.module, between commas or a TOML list",
         default="none",
+    ),
+    Setting(name="keep_ticks", kinds=(str,), unit="duration", default="90d"),
+    Setting(
+        name="keep_ticks_last",
+        kinds=(int,),
+        unit="ticks of each schedule",
+        default=f"{KEEP_TICKS_LAST}",
     ),
     Setting(name="reuse", kinds=(str,), unit="off or last", default="off"),
 )
@@ -369,20 +385,34 @@ def _checked(found: dict[str, Any], origin: Mapping[str, str]) -> dict[str, Any]
                 f"{name} {value!r} (from {origin[name]}) is not known"
                 f"{known_names(str(value), choices)}"
             )
-    if found.get("workers") is not None:
-        try:
-            found["workers"] = int(str(found["workers"]))  # neither 2.5 nor True
-        except (TypeError, ValueError) as error:
-            raise DefinitionError(
-                f"workers={found['workers']!r} (from {origin['workers']}) is not a whole number"
-            ) from error
-        if not 1 <= found["workers"] <= 4096:
-            raise DefinitionError(
-                f"workers={found['workers']} (from {origin['workers']}) is not from 1 to 4096"
-            )
+    for name, most in (("workers", 4096), ("keep_ticks_last", 10_000_000)):
+        if found.get(name) is not None:
+            found[name] = _read_number(name, found[name], origin[name], most)
+    if "keep_ticks" in found:
+        found["keep_ticks"] = _read_age("keep_ticks", found["keep_ticks"], origin["keep_ticks"])
     if "resources" in found:
         found["resources"] = _read_resources(found["resources"], origin["resources"])
     return found
+
+
+def _read_number(name: str, value: Any, source: str, most: int) -> int:
+    try:
+        number = int(str(value))  # neither 2.5 nor True
+    except (TypeError, ValueError) as error:
+        raise DefinitionError(f"{name}={value!r} (from {source}) is not a whole number") from error
+    if not 1 <= number <= most:
+        raise DefinitionError(f"{name}={number} (from {source}) is not from 1 to {most}")
+    return number
+
+
+def _read_age(name: str, value: Any, source: str) -> timedelta:
+    try:
+        age = timedelta(seconds=parse_duration(value, what=name))
+    except DefinitionError as error:
+        raise DefinitionError(f"{error} (from {source})") from error
+    if age <= timedelta(0):
+        raise DefinitionError(f"{name}={value!r} (from {source}) keeps nothing: write 90d or so")
+    return age
 
 
 def _read_resources(given: Any, source: str) -> Mapping[str, float]:

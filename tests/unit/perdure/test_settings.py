@@ -87,6 +87,9 @@ def test_unknown_key_is_refused_with_a_hint(tmp_path: Path) -> None:
         ({"PERDURE_WORKERS": "many"}, "not a whole number"),
         ({"PERDURE_WORKERS": "0"}, "from 1 to 4096"),
         ({"PERDURE_REUSE": "list"}, "did you mean 'last'"),
+        ({"PERDURE_KEEP_TICKS": "long"}, "is not a duration.*from environment"),
+        ({"PERDURE_KEEP_TICKS": "0s"}, "keeps nothing"),
+        ({"PERDURE_KEEP_TICKS_LAST": "0"}, "from 1 to"),
     ],
 )
 def test_impossible_value_is_refused(tmp_path: Path, environ: dict[str, str], message: str) -> None:
