@@ -31,6 +31,15 @@ def test_benchmark_of_the_surface_prints_a_line_a_case() -> None:
     assert all(float(row[2]) > 0 for row in rows)
 
 
+def test_benchmark_of_reports_says_how_long_pages_take() -> None:
+    rows = benchmark("tests.benchmarks.report", "--rounds=1", "--steps=12", "--items=20")
+
+    assert [row[0] for row in rows if row[0].startswith("write")] == [
+        "write the page of 12 different steps",
+        "write the page of a map of 20",
+    ]
+
+
 def test_filled_store_is_one_that_the_command_line_takes_for_its_own(perdure: Any) -> None:
     home = perdure.folder / ".perdure"
     fill(f"sqlite:///{home / 'perdure.db'}", str(home / "blobs"), 60)

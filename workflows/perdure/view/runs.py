@@ -138,7 +138,6 @@ def view_step(step: Step, siblings: Siblings) -> StepView:
         siblings: all steps of its run.
     """
     from perdure.engine.matching import family_of
-    from perdure.results import item_of
 
     return StepView(
         id=step.id,
@@ -151,8 +150,16 @@ def view_step(step: Step, siblings: Siblings) -> StepView:
         preview=step.preview,
         reason=siblings.left.get(step.id, "") or _reason(step),
         left=step.is_left,
-        error=view_error(step.error, item_of(step.plan, step.graph.constants, siblings.values)),
+        error=_own_error(step, siblings),
     )
+
+
+def _own_error(step: Step, siblings: Siblings) -> ErrorView | None:
+    from perdure.results import item_of
+
+    if step.error is None:  # of nearly all
+        return None
+    return view_error(step.error, item_of(step.plan, step.graph.constants, siblings.values))
 
 
 def _reason(step: Step) -> str:
