@@ -37,6 +37,7 @@ from perdure_storage.contract_samples import (
     kinds,
 )
 from perdure_storage.contract_schedules import ScheduleContract, UnplannedContract
+from perdure_storage.contract_triggers import TriggerContract, TriggerNewsContract
 from perdure_storage.errors import BlobsCondemned, InternalError, RunNotFound, StoreError
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.protocols import RunStore
@@ -597,10 +598,12 @@ class RunStoreContract(
     RequestContract,
     RetentionContract,
     ScheduleContract,
+    TriggerContract,
+    TriggerNewsContract,
     UnplannedContract,
     UpkeepContract,
 ):
-    """All that ``RunStore`` and its ``ScheduleStore`` promise."""
+    """All that ``RunStore``, its ``ScheduleStore`` and its ``TriggerStore`` promise."""
 
     @pytest.fixture
     def clock(self) -> ManualClock:

@@ -796,14 +796,6 @@ class TriggerNewsContract:
         assert store.triggers.events_after(0, []) == []
         assert store.triggers.newest_event() == numbers[4]
 
-    def test_newest_event_is_not_less_once_it_is_forgotten(self, store: RunStore) -> None:
-        sent = store.send(a_message(None))
-        assert sent is not None
-
-        store.forget_events(NOW + _SECOND)
-
-        assert store.triggers.newest_event() == sent.id
-
     def test_event_stays_until_every_trigger_that_wants_it_has_heard_it(
         self, store: RunStore
     ) -> None:

@@ -114,7 +114,6 @@ class MemoryRunStore:
             cancel=self._cancel_if_live,
             runs=lambda: [kept.record for kept in self._runs.values()],
             messages=lambda: list(self._messages),
-            newest_message=lambda: self._newest_message,
             is_live=self._is_live,
             condemned=lambda: self._condemned,
             plans=self._plans,

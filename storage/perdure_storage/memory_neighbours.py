@@ -15,7 +15,6 @@ class Neighbours:
 
     Attributes:
         drop_plan: removes a plan that nothing has any more.
-        newest_message: number of the newest one that there ever was.
         is_live: says of a coordinator's token whether its lease stands.
         changed: is told that something has changed.
     """
@@ -27,7 +26,6 @@ class Neighbours:
     cancel: Callable[[RunId], None]
     runs: Callable[[], Iterable[RunRecord]]
     messages: Callable[[], Sequence[MessageRecord]]
-    newest_message: Callable[[], int]
     is_live: Callable[[str], bool]
     condemned: Callable[[], Collection[Digest]]
     plans: dict[Digest, PlanRecord]

@@ -100,7 +100,8 @@ class MemoryTriggerStore:
             report.refused[name] = refusal
             return []
         if change.moves:
-            self._triggers[name] = self._moved(change.trigger)
+            stored = self._triggers[name]
+            self._triggers[name] = trigger_guards.moved(stored, self._next(change.trigger))
         report.accepted[name] = self._triggers[name]
         return self._write_decided(new)
 
@@ -128,20 +129,6 @@ class MemoryTriggerStore:
         created_at = now if trigger.version == 0 else trigger.created_at
         return _replace(trigger, version=trigger.version + 1, created_at=created_at, updated_at=now)
 
-    def _moved(self, trigger: TriggerRecord) -> TriggerRecord:
-        """Return the stored row with the new state: arrivals change nothing of the definition."""
-        new, stored = self._next(trigger), self._triggers[trigger.name]
-        return _replace(
-            stored,
-            state=new.state,
-            heard=new.heard,
-            next_at=new.next_at,
-            paused=new.paused,
-            listener=None if new.paused else stored.listener,
-            version=new.version,
-            updated_at=new.updated_at,
-        )
-
     def _write_decided(self, change: TriggerChange) -> list[RunId]:
         name = change.trigger.name
         kept = self._arrivals.setdefault(name, {})
@@ -150,7 +137,7 @@ class MemoryTriggerStore:
             kept[arrival.key] = _replace(arrival, seq=self._newest[name])
         for arrival in change.revised:
             if arrival.key in kept:
-                kept[arrival.key] = _revised(kept[arrival.key], arrival)
+                kept[arrival.key] = trigger_guards.revised(kept[arrival.key], arrival)
         return [run.id for run in change.runs if self._beside.create(run)]
 
     def remove(self, name: str) -> bool:
@@ -252,7 +239,7 @@ class MemoryTriggerStore:
 
     def newest_event(self) -> int:
         with self._lock:
-            return self._beside.newest_message()
+            return max((each.id for each in self._beside.messages()), default=0)
 
     def ends(self, limit: int = 100) -> list[EndRecord]:
         with self._lock:
@@ -305,18 +292,6 @@ class MemoryTriggerStore:
 
 def _keys_of(change: TriggerChange) -> list[str]:
     return [arrival.key for arrival in change.arrivals]
-
-
-def _revised(stored: ArrivalRecord, new: ArrivalRecord) -> ArrivalRecord:
-    return _replace(
-        stored,
-        decision=new.decision,
-        why=new.why,
-        reason=new.reason,
-        decided_at=new.decided_at,
-        run_id=new.run_id,
-        code=new.code,
-    )
 
 
 def _matches(query: TriggerQuery, trigger: TriggerRecord) -> bool:

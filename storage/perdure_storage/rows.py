@@ -122,6 +122,7 @@ class RunRows:
             run.pause_requested,
             run.schedule,
             run.by_hand,
+            run.trigger,
             inputs,
             self._sign(run.id, run.plan_digest, run.origin, run.inputs_digest, inputs),
         ]
@@ -182,6 +183,7 @@ class RunRows:
             pause_requested=bool(row[28]),
             schedule=row[29],
             by_hand=bool(row[30]),
+            trigger=row[31],
         )
 
     def _unpack_error(
@@ -590,3 +592,13 @@ def unpack_processes(text: str) -> tuple[ProcessId, ...]:
 def pack_policy(policy: RunPolicy) -> str:
     """Return a policy as a column."""
     return _text_of(policy)
+
+
+def pack_value(value: StoredValue | None) -> bytes | None:
+    """Return a value as a column."""
+    return None if value is None else _pack(value)
+
+
+def unpack_value(packed: bytes | None) -> StoredValue | None:
+    """Return the value of a column."""
+    return None if packed is None else _unpack_value(packed)

@@ -55,7 +55,8 @@ class Schema:
 
 
 CURRENT = Schema(
-    Path(__file__).parent / "migrations", ("0001", "0002", "0003", "0004", "0005", "0006", "0008")
+    Path(__file__).parent / "migrations",
+    ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008"),
 )
 
 _VERSION = sa.Table(

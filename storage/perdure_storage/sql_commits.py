@@ -289,9 +289,10 @@ class Commits:
             self._statements.update_run("takeovers", "seq", "wake_at_us"),
             [_counters(part, outcome) for part in going],
         )
-        for part in parts:
-            if part.commit.end is not None:
-                self._end(transaction, part, outcome)
+        ended = [part for part in parts if part.commit.end is not None]
+        for part in ended:
+            self._end(transaction, part, outcome)
+        note_ends(self._database, transaction, [part.commit.run_id for part in ended])
 
     def _end(self, transaction: Transaction, part: _Part, outcome: _Outcome) -> None:
         run_id, end = part.commit.run_id, part.commit.end
@@ -449,6 +450,13 @@ def find_condemned(
         transaction.row(statements.refer_to_blobs)
     listed = statements.id_list(wanted)
     return {row[0] for row in transaction.rows(statements.find_condemned, ids=listed)}
+
+
+def note_ends(database: Database, transaction: Transaction, run_ids: Sequence[RunId]) -> None:
+    """Keep the ends of runs that this transaction has ended, if a trigger wants to know."""
+    if run_ids:
+        listed = database.statements.id_list(run_ids)
+        transaction.run(database.statements.note_ends, ids=listed)
 
 
 def _refusal(part: _Part, state: Row | None) -> Refusal | None:

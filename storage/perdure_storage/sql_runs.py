@@ -61,13 +61,13 @@ from perdure_storage.rows import (
 )
 from perdure_storage.signing import Signer
 from perdure_storage.sql_claims import Claims
-from perdure_storage.sql_commits import Commits
+from perdure_storage.sql_commits import Commits, note_ends
 from perdure_storage.sql_creation import RUN_COLUMNS, Creation
 from perdure_storage.sql_histories import Histories
 from perdure_storage.sql_messages import Messages
 from perdure_storage.sql_schedules import SqlScheduleStore
+from perdure_storage.sql_triggers import SqlTriggerStore
 from perdure_storage.sql_upkeep import Upkeep
-from perdure_storage.trigger_protocol import TriggerStore
 
 _replace = msgspec.structs.replace
 
@@ -112,6 +112,7 @@ class SqlRunStore:
         self._schedules = SqlScheduleStore(
             database, clock, signer, self._creation, self._cancel_if_live, self._changed
         )
+        self._triggers = SqlTriggerStore(database, clock, signer, self._creation, self._changed)
         self._own_changes = 0
 
     @property
@@ -127,8 +128,8 @@ class SqlRunStore:
         return self._schedules
 
     @property
-    def triggers(self) -> TriggerStore:
-        raise NotImplementedError
+    def triggers(self) -> SqlTriggerStore:
+        return self._triggers
 
     @property
     def database(self) -> Database:
@@ -189,6 +190,7 @@ class SqlRunStore:
         given: dict[str, object] = {
             "workflow": query.workflow,
             "schedule": query.schedule,
+            "trigger": query.trigger,
             "since_us": to_us(query.since),
             "prefix": query.id_prefix,
             "prefix_end": query.id_prefix + _LAST,
@@ -395,6 +397,7 @@ class SqlRunStore:
             seq=ended.seq,
         )
         self._creation.tell(transaction, run.id, ended.seq, "cancelled")
+        note_ends(self._database, transaction, [run.id])
         return ended
 
     def _cancel_if_live(self, transaction: Transaction, run_id: RunId) -> None:
@@ -621,6 +624,7 @@ def _filter_names(query: RunQuery) -> frozenset[str]:
     in_use = {
         "workflow": query.workflow is not None,
         "schedule": query.schedule is not None,
+        "trigger": query.trigger is not None,
         "since": query.since is not None,
         "prefix": bool(query.id_prefix),
         "after": query.after is not None,

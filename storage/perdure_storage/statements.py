@@ -22,6 +22,7 @@ from perdure_storage.tables import (
     IS_CANCELLING,
     IS_DRIVEN,
     IS_WAITING,
+    WATCHES_RUNS,
     attempt,
     blob_ref,
     condemned,
@@ -33,10 +34,12 @@ from perdure_storage.tables import (
     plan,
     plan_ref,
     run,
+    run_end,
     schedule,
     setting,
     step,
     tombstone,
+    trigger,
     wait,
 )
 
@@ -44,6 +47,7 @@ from perdure_storage.tables import (
 _IS_DRIVEN = sa.text(IS_DRIVEN)
 _IS_WAITING = sa.text(IS_WAITING)
 _IS_CANCELLING = sa.text(IS_CANCELLING)
+_WATCHES_RUNS = sa.text(WATCHES_RUNS)
 _IS_LIVE = sa.text("status IN ('QUEUED', 'RUNNING', 'WAITING', 'PAUSED')")
 _IS_CURRENT = sa.text("current")
 _BLOB_LOCK = 0x7065_7264_7572_6501
@@ -87,7 +91,7 @@ class Statements:
     def __init__(self, dialect: Dialect, terms: LeaseTerms) -> None:
         self._dialect = dialect
         self._terms = terms
-        self._is_postgres = dialect.name == "postgresql"
+        self.is_postgres = dialect.name == "postgresql"
         self._shapes: dict[object, Statement] = {}
 
     def compile(self, clause: Any, columns: Sequence[str] | None = None) -> Statement:
@@ -100,8 +104,8 @@ class Statements:
         return Statement(str(compiled), names, constants, judges_leases)
 
     def id_list(self, ids: Sequence[str]) -> object:
-        """Return ids as the one parameter that ``_among`` takes."""
-        if self._is_postgres:
+        """Return ids as the one parameter that ``among`` takes."""
+        if self.is_postgres:
             return list(ids)
         return _json_list(ids)
 
@@ -120,7 +124,7 @@ class Statements:
 
     @cached_property
     def insert_plan(self) -> Statement:
-        if not self._is_postgres:
+        if not self.is_postgres:
             return self.compile(self.insert_or_keep(plan))
         # Touching the row locks it: whoever deletes unused plans waits, and then sees it used.
         insert = postgresql.insert(plan)
@@ -141,24 +145,27 @@ class Statements:
 
     @cached_property
     def lock_plans(self) -> Statement:
-        chosen = sa.select(plan.c.digest).where(self._among(plan.c.digest))
+        chosen = sa.select(plan.c.digest).where(self.among(plan.c.digest))
         return self.compile(chosen.order_by(plan.c.digest).with_for_update())
 
     @cached_property
     def plans_in_use(self) -> Statement:
         # One look a plan: a hundred thousand runs may have the same.
         by_run = sa.exists(sa.select(1).where(plan_ref.c.plan_digest == plan.c.digest))
-        by_schedule = sa.exists(sa.select(1).where(schedule.c.plan_digest == plan.c.digest))
-        wanted = sa.select(plan.c.digest).where(self._among(plan.c.digest))
-        return self.compile(wanted.where(by_run | by_schedule))
+        by_others = [
+            sa.exists(sa.select(1).where(table.c.plan_digest == plan.c.digest))
+            for table in (schedule, trigger)
+        ]
+        wanted = sa.select(plan.c.digest).where(self.among(plan.c.digest))
+        return self.compile(wanted.where(sa.or_(by_run, *by_others)))
 
     @cached_property
     def delete_plans(self) -> Statement:
-        return self.compile(sa.delete(plan).where(self._among(plan.c.digest)))
+        return self.compile(sa.delete(plan).where(self.among(plan.c.digest)))
 
     @cached_property
     def delete_plan_blobs(self) -> Statement:
-        mine = (blob_ref.c.holder == "plan") & self._among(blob_ref.c.holder_id)
+        mine = (blob_ref.c.holder == "plan") & self.among(blob_ref.c.holder_id)
         return self.compile(sa.delete(blob_ref).where(mine))
 
     @cached_property
@@ -189,7 +196,7 @@ class Statements:
     @cached_property
     def share_runs(self) -> Statement:
         """Keep runs from being deleted until the one that refers to them is there."""
-        named = sa.select(run.c.id).where(self._among(run.c.id)).order_by(run.c.id)
+        named = sa.select(run.c.id).where(self.among(run.c.id)).order_by(run.c.id)
         return self.compile(named.with_for_update(read=True, key_share=True))
 
     @cached_property
@@ -198,7 +205,7 @@ class Statements:
 
     @cached_property
     def find_runs(self) -> Statement:
-        return self.compile(self._runs(*run.c).where(self._among(run.c.id)).order_by(run.c.id))
+        return self.compile(self._runs(*run.c).where(self.among(run.c.id)).order_by(run.c.id))
 
     @cached_property
     def lock_run(self) -> Statement | None:
@@ -208,7 +215,7 @@ class Statements:
         its last owner left it, but joins the heartbeats as they were before it waited: the new
         owner would have none, and the run would be taken from it at once.
         """
-        if not self._is_postgres:
+        if not self.is_postgres:
             return None
         chosen = sa.select(run.c.id).where(run.c.id == sa.bindparam("run_id"))
         return self.compile(chosen.with_for_update())
@@ -216,9 +223,9 @@ class Statements:
     @cached_property
     def lock_free_runs(self) -> Statement | None:
         """Lock those of some runs that no other transaction works on; SQLite has one writer."""
-        if not self._is_postgres:
+        if not self.is_postgres:
             return None
-        chosen = sa.select(run.c.id).where(self._among(run.c.id)).order_by(run.c.id)
+        chosen = sa.select(run.c.id).where(self.among(run.c.id)).order_by(run.c.id)
         return self.compile(chosen.with_for_update(skip_locked=True))
 
     @cached_property
@@ -237,14 +244,14 @@ class Statements:
             ),
             ids.where(_IS_CANCELLING),
         ).subquery()
-        is_free = ~self._lease_lives() | (
+        is_free = ~self.lease_lives() | (
             coordinator.c.boot_id == sa.bindparam("this_boot", type_=sa.Text)
         )
         return self.compile(
             self._runs(*_LISTED)
             .where(run.c.id.in_(sa.select(candidates.c.id)), is_free, others)
             .order_by(
-                sa.case((self._lease_lives(), 1), else_=0),
+                sa.case((self.lease_lives(), 1), else_=0),
                 run.c.priority.desc(),
                 run.c.created_at_us,
                 run.c.id,
@@ -268,6 +275,8 @@ class Statements:
             query = query.where(run.c.workflow == sa.bindparam("workflow"))
         if "schedule" in filters:
             query = query.where(run.c.schedule == sa.bindparam("schedule"))
+        if "trigger" in filters:
+            query = query.where(run.c.trigger == sa.bindparam("trigger"))
         if "since" in filters:
             query = query.where(run.c.created_at_us >= sa.bindparam("since_us"))
         if "prefix" in filters:
@@ -296,10 +305,10 @@ class Statements:
             stored = run.c.status.in_([sa.bindparam(f"status{n}") for n in range(statuses)])
         if not interrupted:
             return stored
-        return stored | ((run.c.status == "RUNNING") & ~self._lease_lives())
+        return stored | ((run.c.status == "RUNNING") & ~self.lease_lives())
 
     def _has_tag(self, number: int) -> Any:
-        if self._is_postgres:
+        if self.is_postgres:
             tags = sa.func.json_each_text(sa.cast(run.c.tags, postgresql.JSON))
         else:
             tags = sa.func.json_each(run.c.tags)
@@ -390,7 +399,7 @@ class Statements:
 
     @cached_property
     def list_coordinators(self) -> Statement:
-        chosen = sa.select(coordinator.c.owner, self._lease_lives())
+        chosen = sa.select(coordinator.c.owner, self.lease_lives())
         return self.compile(chosen.order_by(coordinator.c.token))
 
     @cached_property
@@ -413,7 +422,7 @@ class Statements:
     def lock_run_states(self) -> Statement:
         c = run.c
         chosen = sa.select(c.id, c.status, c.owner_token, c.epoch, c.seq, c.takeovers)
-        chosen = chosen.where(self._among(run.c.id)).order_by(run.c.id)
+        chosen = chosen.where(self.among(run.c.id)).order_by(run.c.id)
         return self.compile(chosen.with_for_update())
 
     def advance_run(self, *, with_steps: bool) -> Statement:
@@ -462,11 +471,11 @@ class Statements:
 
     @cached_property
     def list_some_steps(self) -> Statement:
-        return self.compile(self._steps_of_run().where(self._among(step.c.step_id)))
+        return self.compile(self._steps_of_run().where(self.among(step.c.step_id)))
 
     @cached_property
     def list_some_current_steps(self) -> Statement:
-        some = self._steps_of_run().where(_IS_CURRENT, self._among(step.c.step_id))
+        some = self._steps_of_run().where(_IS_CURRENT, self.among(step.c.step_id))
         return self.compile(some)
 
     def _steps_of_run(self) -> Any:
@@ -502,23 +511,23 @@ class Statements:
     # Each row begins with the id of its run; the rows of one run come in the order of its list.
     @cached_property
     def steps_of_runs(self) -> Statement:
-        return self.compile(sa.select(step).where(self._among(step.c.run_id)))
+        return self.compile(sa.select(step).where(self.among(step.c.run_id)))
 
     @cached_property
     def attempts_of_runs(self) -> Statement:
-        return self.compile(self._attempts(self._among(attempt.c.run_id)))
+        return self.compile(self._attempts(self.among(attempt.c.run_id)))
 
     @cached_property
     def expansions_of_runs(self) -> Statement:
-        return self.compile(self._expansions(self._among(expansion.c.run_id)))
+        return self.compile(self._expansions(self.among(expansion.c.run_id)))
 
     @cached_property
     def waits_of_runs(self) -> Statement:
-        return self.compile(self._waits(self._among(wait.c.run_id)))
+        return self.compile(self._waits(self.among(wait.c.run_id)))
 
     @cached_property
     def events_of_runs(self) -> Statement:
-        found = sa.select(event).where(self._among(event.c.run_id))
+        found = sa.select(event).where(self.among(event.c.run_id))
         return self.compile(found.order_by(event.c.seq))
 
     # --- waits and messages ------------------------------------------------------------------
@@ -568,7 +577,7 @@ class Statements:
         had = sa.select(1).where(wait.c.run_id == of_run, wait.c.message == message.c.id)
         may_have = (message.c.receiver != "") | (message.c.at_us >= made)
         found = sa.select(message).where(
-            self._is_to(of_run), self._among(message.c.name), may_have, ~sa.exists(had)
+            self._is_to(of_run), self.among(message.c.name), may_have, ~sa.exists(had)
         )
         return self.compile(found.order_by(message.c.id))
 
@@ -585,7 +594,7 @@ class Statements:
             message.c.name == wait.c.name,
             message.c.id > sa.bindparam("heard", type_=sa.BigInteger),
         )
-        mine = (self._among(wait.c.run_id), wait.c.message.is_(None), sa.exists(newer))
+        mine = (self.among(wait.c.run_id), wait.c.message.is_(None), sa.exists(newer))
         return self.compile(sa.select(wait.c.run_id).where(*mine).distinct())
 
     @cached_property
@@ -647,27 +656,54 @@ class Statements:
             message.c.receiver == "",
             message.c.at_us < before,
             message.c.at_us < sa.func.coalesce(live, before),
+            ~sa.exists(self._awaiting_triggers()),
         )
         return self.compile(sa.delete(message).where(*old).returning(message.c.id))
 
+    def _awaiting_triggers(self) -> Any:
+        """Triggers that want to know of an event and have not been told of it."""
+        if self.is_postgres:
+            names = sa.func.json_array_elements_text(sa.cast(trigger.c.events, postgresql.JSON))
+        else:
+            names = sa.func.json_each(trigger.c.events)
+        wanted = names.table_valued("value", name="wanted")
+        return sa.select(sa.literal(1)).where(
+            trigger.c.heard < message.c.id, wanted.c.value == message.c.name
+        )
+
     @cached_property
     def delete_message_blobs(self) -> Statement:
-        mine = sa.text("holder = 'message'") & self._among(blob_ref.c.holder_id)
+        mine = sa.text("holder = 'message'") & self.among(blob_ref.c.holder_id)
         return self.compile(sa.delete(blob_ref).where(mine))
 
     @cached_property
     def order_messages(self) -> Statement | None:
         """Let one message be sent at a time; SQLite has one writer anyway."""
-        if not self._is_postgres:
+        if not self.is_postgres:
             return None
         return self.compile(sa.select(sa.func.pg_advisory_xact_lock(_MESSAGE_KEY)))
 
     @cached_property
     def hold_messages(self) -> Statement | None:
         """Let none be sent until this transaction ends."""
-        if not self._is_postgres:
+        if not self.is_postgres:
             return None
         return self.compile(sa.select(sa.func.pg_advisory_xact_lock_shared(_MESSAGE_KEY)))
+
+    # --- ends of runs ------------------------------------------------------------------------
+    @cached_property
+    def note_ends(self) -> Statement:
+        """Keep the ends of runs that have just ended, if a trigger wants to know of them.
+
+        On PostgreSQL it shares the table with whoever does the same, until its transaction ends:
+        a trigger that begins to watch waits for them, and misses no end after that.
+        """
+        noted = [column.name for column in run_end.c if column.name != "id"]
+        renamed = {"run_id": "id", "at_us": "finished_at_us"}
+        columns = [run.c[renamed.get(name, name)] for name in noted]
+        watching = sa.select(trigger.c.name).where(_WATCHES_RUNS)
+        ends = sa.select(*columns).where(self.among(run.c.id), sa.exists(watching))
+        return self.compile(sa.insert(run_end).from_select(noted, ends))
 
     @cached_property
     def next_wake(self) -> Statement:
@@ -693,46 +729,46 @@ class Statements:
     @cached_property
     def refer_to_blobs(self) -> Statement | None:
         """Keep gc from condemning until this transaction ends; SQLite has one writer anyway."""
-        if not self._is_postgres:
+        if not self.is_postgres:
             return None
         return self.compile(sa.select(sa.func.pg_advisory_xact_lock_shared(_CONDEMNATION_KEY)))
 
     @cached_property
     def exclude_referrers(self) -> Statement | None:
-        if not self._is_postgres:
+        if not self.is_postgres:
             return None
         return self.compile(sa.select(sa.func.pg_advisory_xact_lock(_CONDEMNATION_KEY)))
 
     @cached_property
     def find_condemned(self) -> Statement:
         marks = sa.select(condemned.c.digest, condemned.c.at_us)
-        return self.compile(marks.where(self._among(condemned.c.digest)))
+        return self.compile(marks.where(self.among(condemned.c.digest)))
 
     @cached_property
     def find_referenced(self) -> Statement:
-        found = sa.select(blob_ref.c.digest).where(self._among(blob_ref.c.digest))
+        found = sa.select(blob_ref.c.digest).where(self.among(blob_ref.c.digest))
         return self.compile(found.distinct())
 
     @cached_property
     def find_referenced_besides(self) -> Statement:
         """As ``find_referenced``, as if the runs ``besides`` were deleted with their own plans."""
-        leaving = self._among(blob_ref.c.holder_id, "besides")
-        stays = (plan_ref.c.plan_digest == blob_ref.c.holder_id) & ~self._among(
+        leaving = self.among(blob_ref.c.holder_id, "besides")
+        stays = (plan_ref.c.plan_digest == blob_ref.c.holder_id) & ~self.among(
             plan_ref.c.run_id, "besides"
         )
         numbers = sa.select(sa.cast(message.c.id, sa.Text)).where(
-            self._among(message.c.receiver, "besides")
+            self.among(message.c.receiver, "besides")
         )
         of_messages = sa.text("holder = 'message'") & blob_ref.c.holder_id.in_(numbers)
         of_runs = sa.text("holder IN ('run', 'step')") & leaving
-        of_schedule = sa.select(1).where(schedule.c.plan_digest == blob_ref.c.holder_id)
-        of_plans = (
-            sa.text("holder = 'plan'")
-            & ~sa.exists(sa.select(1).where(stays))
-            & ~sa.exists(of_schedule)
-        )
+        others = [
+            sa.select(1).where(table.c.plan_digest == blob_ref.c.holder_id)
+            for table in (schedule, trigger)
+        ]
+        holders = (sa.select(1).where(stays), *others)
+        of_plans = sa.and_(sa.text("holder = 'plan'"), *(~sa.exists(each) for each in holders))
         found = sa.select(blob_ref.c.digest).where(
-            self._among(blob_ref.c.digest), ~(of_runs | of_plans | of_messages)
+            self.among(blob_ref.c.digest), ~(of_runs | of_plans | of_messages)
         )
         return self.compile(found.distinct())
 
@@ -797,7 +833,7 @@ class Statements:
     # --- parts of statements -----------------------------------------------------------------
     def insert(self, table: sa.Table) -> Any:
         """Return an INSERT of the dialect, which knows conflicts."""
-        return postgresql.insert(table) if self._is_postgres else sqlite.insert(table)
+        return postgresql.insert(table) if self.is_postgres else sqlite.insert(table)
 
     def insert_or_keep(self, table: sa.Table) -> Any:
         """Return an INSERT that leaves a row of the same key as it is."""
@@ -805,9 +841,10 @@ class Statements:
 
     def _runs(self, *columns: sa.Column[Any]) -> Any:
         joined = run.outerjoin(coordinator, coordinator.c.token == run.c.owner_token)
-        return sa.select(*columns, self._lease_lives()).select_from(joined)
+        return sa.select(*columns, self.lease_lives()).select_from(joined)
 
-    def _lease_lives(self) -> Any:
+    def lease_lives(self) -> Any:
+        """Say of a joined coordinator whether its lease stands."""
         lives = sa.func.coalesce(coordinator.c.lease_until_us, 0) > self._lease_now()
         if self._terms.ends_with_boot:
             here = sa.func.coalesce(coordinator.c.boot_id, "") == sa.bindparam("this_boot")
@@ -822,12 +859,21 @@ class Statements:
     def _lease_end(self) -> Any:
         return self._lease_now() + sa.bindparam("lease_us", type_=sa.BigInteger)
 
-    def _among(self, column: sa.Column[str], name: str = "ids") -> Any:
+    def among(self, column: sa.Column[str], name: str = "ids") -> Any:
         """Match a list of any length that is one parameter: no bind limit, one statement."""
         ids = sa.bindparam(name, type_=sa.Text)
-        if self._is_postgres:
+        if self.is_postgres:
             return column == sa.func.any(sa.bindparam(name, type_=postgresql.ARRAY(sa.Text)))
         return column.in_(sa.select(sa.func.json_each(ids).table_valued("value").c.value))
+
+    def among_numbers(self, column: sa.Column[int]) -> Any:
+        """Match a list of numbers, which are given as texts, as ``among`` does."""
+        ids = sa.bindparam("ids", type_=sa.Text)
+        if self.is_postgres:
+            texts = sa.bindparam("ids", type_=postgresql.ARRAY(sa.Text))
+            return column == sa.func.any(sa.cast(texts, postgresql.ARRAY(sa.BigInteger)))
+        values = sa.func.json_each(ids).table_valued("value")
+        return column.in_(sa.select(sa.cast(values.c.value, sa.Integer)))
 
 
 def _advance(with_steps: bool) -> Any:

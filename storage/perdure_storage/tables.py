@@ -115,6 +115,7 @@ run = Table(
     _flag("pause_requested"),
     _id("schedule", nullable=True),
     _flag("by_hand", server_default=false()),
+    _id("trigger", nullable=True),
     _bytes("inputs", nullable=False),
     _bytes("mac"),
     PrimaryKeyConstraint("id"),
@@ -161,6 +162,13 @@ _partial(
     run.c.created_at_us,
     run.c.id,
     where="schedule IS NOT NULL",
+)
+_partial(
+    "ix_run_by_trigger",
+    run.c.trigger,
+    run.c.created_at_us,
+    run.c.id,
+    where="trigger IS NOT NULL",
 )
 
 plan_ref = Table(
@@ -385,6 +393,86 @@ tick = Table(
 )
 """What became of the nominal times of schedules. A run that a tick made may be long gone."""
 
+trigger = Table(
+    "trigger",
+    metadata,
+    _id("name"),
+    _id("module", nullable=True),
+    _text("definition"),
+    _text("digest"),
+    _id("plan_digest", ForeignKey("plan.digest"), nullable=True),
+    _text("blobs"),
+    _text("events"),
+    _flag("watches_runs"),
+    _flag("listens"),
+    _bytes("mac"),
+    _text("state"),
+    _int("heard"),
+    _at("next_at"),
+    _flag("paused"),
+    _int("version"),
+    _bytes("state_mac"),
+    _id("listener", nullable=True),
+    _int("newest"),
+    _at("created_at", nullable=False),
+    _at("updated_at", nullable=False),
+    PrimaryKeyConstraint("name"),
+    # Hot rows: each arrival counts ``newest`` on, and may rewrite the state.
+    postgresql_with={"fillfactor": "70"},
+)
+"""Triggers. What they mean is in ``definition`` and ``state``, which the store does not read;
+``newest`` is the number of the newest arrival that there ever was."""
+
+IS_TIMED = "next_at_us IS NOT NULL"
+WATCHES_RUNS = "watches_runs"
+LISTENS = "listens"
+_partial("ix_trigger_next", trigger.c.next_at_us, where=IS_TIMED)
+_partial("ix_trigger_watching", trigger.c.name, where=WATCHES_RUNS)
+_partial("ix_trigger_listening", trigger.c.name, where=LISTENS)
+_partial("ix_trigger_plan_digest", trigger.c.plan_digest, where="plan_digest IS NOT NULL")
+
+arrival = Table(
+    "arrival",
+    metadata,
+    _id("trigger", ForeignKey("trigger.name")),
+    _id("key"),
+    _int("seq"),
+    _text("condition"),
+    _at("at", nullable=False),
+    _text("facts"),
+    _bytes("payload"),
+    _text("decision"),
+    _text("why"),
+    _text("reason"),
+    _at("decided_at", nullable=False),
+    _id("run_id", nullable=True),
+    _text("code"),
+    _bytes("mac"),
+    # Rows may be as long as what was sent: they do not lie in the tree of their keys.
+    PrimaryKeyConstraint("trigger", "key"),
+    Index("ix_arrival_seq", "trigger", "seq", unique=True),
+    Index("ix_arrival_decision", "trigger", "decision", "seq"),
+)
+"""What arrived for triggers, and what became of it. A run that it made may be long gone."""
+
+run_end = Table(
+    "run_end",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), autoincrement=True),
+    _id("run_id"),
+    _int("seq"),
+    _text("status"),
+    _text("workflow"),
+    _text("tags"),
+    _id("trigger", nullable=True),
+    _id("schedule", nullable=True),
+    _at("at", nullable=False),
+    PrimaryKeyConstraint("id"),
+    # A number is never given twice: who was told of an end lets go of that one, of no later one.
+    sqlite_autoincrement=True,
+)
+"""Ends of runs of which triggers have not been told. The runs may be long gone."""
+
 event = Table(
     "event",
     metadata,
@@ -411,7 +499,7 @@ blob_ref = Table(
     sqlite_with_rowid=False,
 )
 """Who refers to which blob: ``holder`` is "run" (inputs), "plan", "step", "message",
-"schedule" or "pin"."""
+"schedule", "trigger", "arrival" or "pin"."""
 
 condemned = Table(
     "condemned",

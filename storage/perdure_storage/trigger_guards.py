@@ -140,6 +140,33 @@ def without(change: TriggerChange, known: Collection[str]) -> TriggerChange:
     return _replace(change, arrivals=arrivals, runs=runs)
 
 
+def moved(stored: TriggerRecord, new: TriggerRecord) -> TriggerRecord:
+    """Return the stored row with a new state: arrivals change nothing of the definition."""
+    return _replace(
+        stored,
+        state=new.state,
+        heard=new.heard,
+        next_at=new.next_at,
+        paused=new.paused,
+        listener=None if new.paused else stored.listener,
+        version=new.version,
+        updated_at=new.updated_at,
+    )
+
+
+def revised(stored: ArrivalRecord, new: ArrivalRecord) -> ArrivalRecord:
+    """Return a stored arrival with another decision."""
+    return _replace(
+        stored,
+        decision=new.decision,
+        why=new.why,
+        reason=new.reason,
+        decided_at=new.decided_at,
+        run_id=new.run_id,
+        code=new.code,
+    )
+
+
 def were_told(refused: Mapping[str, Refusal]) -> bool:
     """Say whether every trigger of a batch that is there has been told, by who was refused."""
     return all(refusal.kind == "gone" for refusal in refused.values())

@@ -146,7 +146,10 @@ class TriggerStore(Protocol):
         ...
 
     def newest_event(self) -> int:
-        """Return the number of the newest message, 0 if there is none: where a trigger begins."""
+        """Return the number of the newest message, 0 if there is none: where a trigger begins.
+
+        Whatever is sent after it was asked has a larger number.
+        """
         ...
 
     def ends(self, limit: int = 100) -> list[EndRecord]:

@@ -11,8 +11,6 @@ from perdure_storage.boots import boot_id
 from perdure_storage.clock import ManualClock
 from perdure_storage.connect import open_run_store
 from perdure_storage.contract import RunStoreContract
-from perdure_storage.contract_samples import NOW
-from perdure_storage.contract_triggers import TriggerContract, TriggerNewsContract
 from perdure_storage.memory import MemoryRunStore
 from perdure_storage.sql_runs import SqlRunStore
 
@@ -20,16 +18,6 @@ KEY = bytes(range(32))
 
 
 class TestMemoryStore(RunStoreContract):
-    @pytest.fixture
-    def store(self, clock: ManualClock) -> MemoryRunStore:
-        return MemoryRunStore(clock, boot_id=boot_id())
-
-
-class TestMemoryTriggers(TriggerContract, TriggerNewsContract):
-    @pytest.fixture
-    def clock(self) -> ManualClock:
-        return ManualClock(NOW)
-
     @pytest.fixture
     def store(self, clock: ManualClock) -> MemoryRunStore:
         return MemoryRunStore(clock, boot_id=boot_id())

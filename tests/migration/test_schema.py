@@ -27,14 +27,17 @@ from perdure_storage.contract_samples import (
     a_plan,
     a_step,
     an_unplanned_run,
+    arrived,
     by,
     claimed,
     fired,
     registered,
+    watched,
 )
 from perdure_storage.errors import SchemaMismatch, StoreError
+from perdure_storage.lifecycle import RunStatus
 from perdure_storage.postgres_database import postgres_engine
-from perdure_storage.records import RunId
+from perdure_storage.records import RunEnd, RunId
 from perdure_storage.schema import CURRENT, Schema, migrate
 from perdure_storage.sqlite_database import sqlite_engine
 from perdure_storage.tables import metadata
@@ -264,6 +267,32 @@ def test_runs_of_a_store_without_schedules_go_on_in_one_that_has_them(
     assert run.id in store.commit([by(run, a_step("run", "t"))]).committed
     made = store.schedules.fire([fired(registered(store), an_unplanned_run("by schedule"))]).made
     assert made == ("by schedule",)
+    store.close()
+
+
+def test_schedules_of_a_store_without_triggers_fire_in_one_that_has_them(
+    url: str, engine: sa.Engine, tmp_path: Path
+) -> None:
+    today = tmp_path / "today.db"
+    store = open_run_store(today, key=b"k" * 32)
+    schedule = registered(store)
+    run = claimed(store, schedule="nightly")
+    store.close()
+    _older(engine, "0006", today)
+
+    printed = upgrade_sql(url)
+    assert upgrade(url) == CURRENT.revisions[CURRENT.revisions.index("0007") :]
+
+    assert "CREATE TABLE arrival" in printed
+    assert _differences(engine) == []
+    store = open_run_store(url, key=b"k" * 32)
+    assert store.get_run(run.id).trigger is None
+    assert store.schedules.fire([fired(schedule, an_unplanned_run("next"))]).made == ("next",)
+    trigger = watched(store, watches_runs=True)
+    assert store.commit([by(run, end=RunEnd(status=RunStatus.SUCCEEDED))]).committed
+    (end,) = store.triggers.ends()
+    assert (end.run_id, end.schedule) == (run.id, "nightly")
+    assert store.triggers.accept([arrived(trigger, "a")], [end.id]).made == ("run-a",)
     store.close()
 
 

@@ -40,6 +40,7 @@ READS = {
     "changes",
     "close",
     "schedules",
+    "triggers",
     "find_schedule",
     "get_schedule",
     "list_schedules",
