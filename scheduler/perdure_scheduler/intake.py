@@ -160,7 +160,13 @@ class Intake:
         for _ in range(TRIES):
             read = self._read(name, brought)
             change = change_of(
-                read.record, read.trigger, read.outcome, read.now, self._values, read.rows
+                read.record,
+                read.trigger,
+                read.outcome,
+                read.now,
+                self._values,
+                read.rows,
+                brought.heard,
             )
             if not change.moves and not change.arrivals:
                 return read.receipts({})
@@ -204,7 +210,6 @@ class Intake:
         rows = self._triggers.known(name, came.keys()) if came else {}
         new = [came_of(trigger.on, *each, now) for key, each in came.items() if key not in rows]
         held = self.held(trigger, state, new, now)
-        record = msgspec.structs.replace(record, heard=max(record.heard, brought.heard))
         state = msgspec.structs.replace(
             state,
             cursors={**state.cursors, **brought.cursors},

@@ -82,20 +82,23 @@ def change_of(
     now: datetime,
     values: Values,
     rows: Mapping[str, ArrivalRecord] = {},
+    heard: int = 0,
 ) -> TriggerChange:
     """Return the change that writes an outcome.
 
     Args:
-        record: the trigger as it was read, with whatever else is new in it.
+        record: the trigger as it was read.
         trigger: by which runs are made.
         outcome: what was decided.
         now: the time of the decision.
         values: where inputs go that are facts.
         rows: of earlier arrivals, by key; all that are decided anew are among them.
+        heard: number of an event up to which all were looked at.
     """
     after = msgspec.structs.replace(
         record,
         state=outcome.state.to_json(),
+        heard=max(record.heard, heard),
         next_at=outcome.wake_at,
         paused=outcome.state.paused is not None,
     )

@@ -1,0 +1,229 @@
+"""Brings to triggers what happens in the store itself: events, ends of runs, windows that are over.
+
+It keeps nothing that could be lost: how far a trigger has heard is written with what became of it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from perdure_scheduler.arrival import Arrival
+from perdure_scheduler.conditions import Event, RunFinished
+from perdure_scheduler.errors import TriggerError
+from perdure_scheduler.intake import Brought, Intake, Receipt, TriggerChanged
+from perdure_scheduler.trigger import Trigger
+from perdure_scheduler.trigger_changes import chain_of
+from perdure_storage.clock import Clock
+from perdure_storage.errors import (
+    StoreError,
+    StoreUnavailable,
+    TriggerNotFound,
+    ValueDamaged,
+)
+from perdure_storage.lifecycle import RunStatus
+from perdure_storage.protocols import RunStore
+from perdure_storage.records import MessageRecord, Place
+from perdure_storage.trigger_protocol import TriggerStore
+from perdure_storage.trigger_records import EndRecord, TriggerQuery, TriggerRecord
+from perdure_storage.values import Values
+
+log = logging.getLogger(__name__)
+
+BATCH = 100
+"""Of events, of ends, and of triggers at a time: nobody waits long for a lock."""
+_PAGE = 500
+_PLAIN = "json/1"
+
+
+class Heard(msgspec.Struct, frozen=True, kw_only=True):
+    """What one look came to.
+
+    Attributes:
+        receipts: what became of arrivals.
+        landed: how many triggers went on.
+        left: how many did not, though there was something for them.
+    """
+
+    receipts: tuple[Receipt, ...] = ()
+    landed: int = 0
+    left: int = 0
+
+    def __add__(self, other: Heard) -> Heard:
+        return Heard(
+            receipts=self.receipts + other.receipts,
+            landed=self.landed + other.landed,
+            left=self.left + other.left,
+        )
+
+
+class Hearing:
+    """Brings what happens in a store to its triggers.
+
+    Args:
+        store: runs, events and triggers.
+        values: where payloads and inputs are.
+        clock: wall time.
+    """
+
+    def __init__(self, store: RunStore, values: Values, clock: Clock) -> None:
+        self._store = store
+        self._triggers = store.triggers
+        self._values = values
+        self._clock = clock
+        self._intake = Intake(store.triggers, values, clock)
+        self._all_heard_upto = -1
+        self._told: dict[str, int] = {}
+
+    def look(self) -> Heard:
+        """Bring what has happened, a batch of each kind; ``landed`` is 0 when nothing is left."""
+        heard = self._bring_events() + self._bring_ends()
+        for record in self._triggers.due_triggers(self._clock.now(), BATCH):
+            heard += self._take(record, Brought(digest=record.digest))
+        return heard
+
+    # --- events -------------------------------------------------------------------------------
+    def _bring_events(self) -> Heard:
+        newest = self._triggers.newest_event()
+        heard = Heard()
+        if newest == self._all_heard_upto:
+            return heard
+        for record in every_trigger(self._triggers, TriggerQuery()):
+            if record.events:
+                heard += self.hear(record)
+        if not heard.landed and not heard.left:
+            self._all_heard_upto = newest
+        return heard
+
+    def hear(self, record: TriggerRecord) -> Heard:
+        """Bring the next events to a trigger."""
+        events = self._triggers.events_after(record.heard, record.events, BATCH)
+        if not events:
+            return Heard()
+        trigger = self._readable(record)
+        if trigger is None:
+            return Heard(left=1)
+        arrivals = tuple(
+            (condition, self._event_arrival(event))
+            for event in events
+            for condition, part in trigger.parts.items()
+            if isinstance(part, Event) and part.name == event.name and part.is_met_by(event.match)
+        )
+        brought = Brought(arrivals=arrivals, heard=events[-1].id, digest=record.digest)
+        return self._take(record, brought)
+
+    def _event_arrival(self, event: MessageRecord) -> Arrival:
+        facts = {
+            "name": event.name,
+            "match": event.match,
+            "number": event.id,
+            "at": event.at.isoformat(),
+            **self._payload(event),
+        }
+        return Arrival(key=f"event-{event.id}", facts=facts, payload=event.value)
+
+    def _payload(self, event: MessageRecord) -> dict[str, Any]:
+        """Return the payload among facts if it is small and JSON; anything travels whole.
+
+        Nothing else is decoded here: that could run code of a user's.
+        """
+        if event.value.codec != _PLAIN or event.value.place is not Place.INLINE:
+            return {}
+        try:
+            return {"payload": self._values.load(event.value)}
+        except ValueDamaged as error:  # who runs with it is told so again
+            log.error("event %s cannot be read: %s", event.id, error)
+            return {}
+
+    # --- ends of runs -------------------------------------------------------------------------
+    def _bring_ends(self) -> Heard:
+        ends = self._triggers.ends(BATCH)
+        if not ends:
+            return Heard()
+        heard = Heard()
+        for record in every_trigger(self._triggers, TriggerQuery(watches_runs=True)):
+            trigger = self._readable(record)
+            if trigger is None:
+                # A newer perdure may read it: for that one the ends are kept.
+                return heard + Heard(left=1)
+            if arrivals := tuple(self._met_by(trigger, ends)):
+                heard += self._take(record, Brought(arrivals=arrivals, digest=record.digest))
+        if heard.left:
+            return heard
+        self._triggers.accept((), ends=[end.id for end in ends])
+        return heard + Heard(landed=1)
+
+    def _met_by(self, trigger: Trigger, ends: Sequence[EndRecord]) -> Iterator[tuple[str, Arrival]]:
+        for end in ends:
+            for condition, part in trigger.parts.items():
+                if isinstance(part, RunFinished) and part.is_met_by(
+                    end.workflow, end.status, end.tags
+                ):
+                    yield condition, self._end_arrival(end)
+
+    def _end_arrival(self, end: EndRecord) -> Arrival:
+        # A run that succeeded has done so once, also if it is opened again for a value that was
+        # lost; one that failed may be resumed and fail again.
+        is_final = end.status is RunStatus.SUCCEEDED
+        facts = {
+            "run_id": end.run_id,
+            "workflow": end.workflow,
+            "status": str(end.status),
+            "tags": end.tags,
+            "at": end.at.isoformat(),
+            "trigger": end.trigger,
+            "schedule": end.schedule,
+            "chain": self._chain(end),
+        }
+        key = end.run_id if is_final else f"{end.run_id}-{end.status}-{end.seq}"
+        return Arrival(key=key, facts=facts)
+
+    def _chain(self, end: EndRecord) -> list[str]:
+        if end.trigger is None:
+            return []
+        run = self._store.find_run(end.run_id)
+        return [end.trigger] if run is None else chain_of(run)
+
+    # --- triggers -----------------------------------------------------------------------------
+    def _take(self, record: TriggerRecord, brought: Brought) -> Heard:
+        """Take in what was brought to one trigger; what goes wrong with it stops no other."""
+        try:
+            receipts = self._intake.take(record.name, brought)
+        except (TriggerNotFound, TriggerChanged) as error:
+            log.debug("%s", error)  # the next look finds it as it is then
+            return Heard(left=1)
+        except TriggerError as error:
+            self._tell(record, error)
+            return Heard(left=1)
+        except StoreUnavailable:
+            raise
+        except StoreError as error:
+            self._tell(record, error)
+            return Heard(left=1)
+        return Heard(receipts=tuple(receipts), landed=1)
+
+    def _readable(self, record: TriggerRecord) -> Trigger | None:
+        try:
+            return self._intake.definition(record)
+        except TriggerError as error:
+            self._tell(record, error)
+            return None
+
+    def _tell(self, record: TriggerRecord, error: Exception) -> None:
+        if self._told.get(record.name) != record.version:
+            self._told[record.name] = record.version
+            log.error("trigger %s stands still: %s", record.name, error)
+
+
+def every_trigger(triggers: TriggerStore, query: TriggerQuery) -> Iterator[TriggerRecord]:
+    """Yield all triggers of a query, page by page."""
+    after = query.after
+    while True:
+        page = triggers.list_triggers(msgspec.structs.replace(query, limit=_PAGE, after=after))
+        yield from page
+        if len(page) < _PAGE:
+            return
+        after = page[-1].name

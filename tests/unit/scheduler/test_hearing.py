@@ -1,0 +1,179 @@
+"""What happens in the store comes to triggers: events, ends of runs, windows that are over."""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+import pytest
+from tests.unit.scheduler.dispatching import HOUR, NOON, SECOND, World, template, trigger
+
+from perdure_scheduler import hearing
+from perdure_scheduler.conditions import AllOf, AnyOf, Event, Listen, RunFinished
+from perdure_scheduler.facts import event
+from perdure_storage.lifecycle import RunStatus
+from perdure_storage.records import RunId
+from perdure_storage.trigger_records import TriggerChange
+
+FAILED, SUCCEEDED = RunStatus.FAILED, RunStatus.SUCCEEDED
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+# --- events ---------------------------------------------------------------------------------------
+def test_event_fires_what_waits_for_its_name_and_match(world: World) -> None:
+    on = Event(name="price", match={"symbol": "X"})
+    inputs = {"whole": event.payload, "part": event.payload.at, "number": event.number}
+    world.triggers.register(trigger(on=on, inputs=inputs))
+
+    world.emit("price", {"at": 3}, symbol="X", kind="a")
+    world.emit("price", {"at": 4}, symbol="Y")
+    world.emit("other", {"at": 5}, symbol="X")
+    world.at(NOON)
+
+    (made,) = world.arrivals()
+    assert (made.key, made.decision) == ("event-1", "fired")
+    assert world.inputs(made.run_id) == {"whole": {"at": 3}, "part": 3, "number": 1}
+    assert world.trigger().heard == 2
+
+
+def test_payload_that_is_no_json_travels_whole_and_is_not_read(world: World) -> None:
+    world.triggers.register(trigger(on=Event(name="e"), inputs={"x": event.payload}))
+    world.triggers.register(trigger("part", Event(name="e"), inputs={"x": event.payload.real}))
+
+    world.emit("e", 3 + 4j)
+    world.at(NOON)
+
+    (whole,) = world.arrivals()
+    (part,) = world.arrivals("part")
+    assert world.inputs(whole.run_id) == {"x": 3 + 4j}
+    assert part.decision == "refused"
+    assert part.reason.startswith("event.payload.real is missing: event has")
+
+
+def test_event_that_meets_two_conditions_counts_once_for_any_and_for_each_of_all(
+    world: World,
+) -> None:
+    of = {"a": Event(name="e"), "b": Event(name="e", match={"k": 1})}
+    world.triggers.register(trigger("any", AnyOf(of=of)))
+    world.triggers.register(trigger("all", AllOf(of=of, within=HOUR)))
+
+    world.emit("e", None, k=1)
+    world.at(NOON)
+
+    assert world.became("any") == {"event-1": "fired"}
+    assert world.became("all") == {"a:event-1": "used", "b:event-1": "fired"}
+
+
+def test_many_events_are_heard_in_their_order(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hearing, "BATCH", 3)
+    world.triggers.register(trigger(on=Event(name="e")))
+    for number in range(10):
+        world.emit("e" if number % 3 else "other")
+
+    world.at(NOON)
+
+    assert list(world.became()) == [f"event-{n}" for n in (2, 3, 5, 6, 8, 9)]
+    assert world.hearing.look().landed == 0
+
+
+# --- ends of runs ---------------------------------------------------------------------------------
+def test_run_that_ends_as_asked_fires_what_waits_for_it(world: World) -> None:
+    on = RunFinished(workflow="load", states=(SUCCEEDED,), tags={"team": "a"})
+    inputs = {"run": event.run_id, "status": event.status, "team": event.tags.team}
+    world.triggers.register(trigger(on=on, inputs=inputs, run=template(workflow="report")))
+    for workflow, run_id, team, status in (
+        ("load", "good", "a", SUCCEEDED),
+        ("load", "bad", "a", FAILED),
+        ("load", "theirs", "b", SUCCEEDED),
+        ("other", "else", "a", SUCCEEDED),
+    ):
+        world.bring_run(workflow, run_id, team=team, more="x")
+        world.end(run_id, status)
+
+    world.at(NOON)
+
+    (made,) = world.arrivals()
+    assert (made.key, made.decision) == ("good", "fired")
+    assert world.inputs(made.run_id) == {"run": "good", "status": "SUCCEEDED", "team": "a"}
+    assert world.store.triggers.ends() == []
+
+
+def test_run_that_fails_again_is_told_again(world: World) -> None:
+    on = RunFinished(workflow="load", states=(FAILED, SUCCEEDED))
+    world.triggers.register(trigger(on=on, run=template(workflow="report")))
+    world.bring_run("load", "r")
+
+    for status in (FAILED, FAILED, SUCCEEDED):
+        world.end("r", status)
+        world.at(NOON)
+        if status is FAILED:
+            world.open_again("r")
+
+    assert [each.decision for each in world.arrivals()] == ["fired"] * 3
+    assert len({each.run_id for each in world.arrivals()}) == 3
+
+
+def test_runs_of_triggers_hand_their_chain_on(world: World) -> None:
+    world.triggers.register(trigger("hook", run=template(workflow="load")))
+    world.triggers.register(
+        trigger("then", RunFinished(workflow="load"), run=template(workflow="report"))
+    )
+    world.triggers.register(
+        trigger("last", RunFinished(workflow="report"), inputs={"chain": event.chain})
+    )
+
+    world.bring("hook", "k")
+    for _ in range(2):
+        for run_id in world.live:
+            world.end(run_id)
+        world.at(NOON)
+
+    (made,) = world.arrivals("last")
+    assert world.inputs(made.run_id) == {"chain": ["hook", "then"]}
+    assert world.store.get_run(RunId(str(made.run_id))).trigger == "last"
+
+
+# --- windows --------------------------------------------------------------------------------------
+def test_window_that_is_over_is_told_when_nothing_comes_any_more(world: World) -> None:
+    on = AllOf(of={"a": Listen(source="m:a"), "b": Listen(source="m:b")}, within=HOUR)
+    world.triggers.register(trigger(on=on))
+    world.bring("t", "k", condition="a")
+
+    world.at(NOON + HOUR - SECOND)
+    assert world.became() == {"a:k": "held"}
+    assert world.store.triggers.next_due() == NOON + HOUR
+    world.at(NOON + HOUR)
+
+    assert world.became() == {"a:k": "expired"}
+    assert world.store.triggers.next_due() is None
+
+
+# --- what cannot be read --------------------------------------------------------------------------
+def test_trigger_of_a_newer_perdure_stops_no_other_and_loses_nothing(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, on in (("e", Event(name="e")), ("r", RunFinished(workflow="load"))):
+        world.triggers.register(trigger(f"a-{name}", on))
+        world.triggers.register(trigger(f"b-{name}", on))
+        newer = msgspec.structs.replace(world.trigger(f"a-{name}"), definition="{}", digest="x")
+        world.store.triggers.register(TriggerChange(trigger=newer))
+
+    with caplog.at_level(logging.ERROR):
+        for _ in range(2):
+            world.emit("e")
+            world.bring_run("load", f"r{world.store.triggers.newest_event()}")
+            for run_id in world.live:
+                world.end(run_id)
+            world.hearing.look()
+
+    assert world.became("b-e") == {"event-1": "fired", "event-2": "fired"}
+    assert world.became("a-e") == {}
+    assert world.trigger("a-e").heard == 0
+    assert len(world.store.triggers.ends()) >= 2, "a newer perdure may still be told of them"
+    assert sum("a-e stands still" in each.message for each in caplog.records) == 1
