@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from perdure import session
+from perdure import session, showing
 from perdure.branching import loop, switch, when
 from perdure.errors import (
     CodeChanged,
@@ -227,5 +227,19 @@ def _execute_eagerly(definition: Any, given: Mapping[str, Any]) -> Any:
     return execute_definition(definition, given)
 
 
+def _notebook() -> showing.Notebook:
+    from perdure.notebook import display
+
+    return display.NOTEBOOK
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Add ``%perdure`` to IPython: what ``%load_ext perdure`` calls."""
+    from perdure.notebook.magics import register
+
+    register(shell)
+
+
+showing.set_notebook(_notebook)
 session.set_default_driver(_default_client)
 session.set_eager(_execute_eagerly)

@@ -22,10 +22,11 @@ from perdure.errors import (
     did_you_mean,
     known_names,
 )
-from perdure.progress.displays import FindMedium, on_a_terminal
+from perdure.interactive import is_kernel
+from perdure.progress.displays import FindMedium, in_sight
 from perdure.remedies import shell_of
 from perdure.resources import parse_duration
-from perdure.runs import Run
+from perdure.runs import Run, Runs
 from perdure.runtime import Runtime
 from perdure.session import use_driver
 from perdure.settings import Settings, load_settings
@@ -59,19 +60,19 @@ class Perdure:
         settings: Settings,
         say: Callable[[str], None] | None = None,
         *,
-        find_medium: FindMedium = on_a_terminal,
+        find_medium: FindMedium = in_sight,
     ) -> None:
         """Prepare; nothing is opened yet.
 
         Args:
             settings: where and how.
-            say: takes the lines for people; by default they go to stderr, on a terminal or in a
-                notebook only.
+            say: takes the lines for people; by default they go to stderr on a terminal, and
+                below the cell in a notebook.
             find_medium: finds where to show the progress of runs that are waited for; by default
-                on a terminal only.
+                in a notebook and on a terminal only.
         """
         self.settings = settings
-        self._say = say or say_on_a_terminal
+        self._say = say or say_to_people
         self._runtime: Runtime | None = None
         self._watching = Watching(self._say, find_medium)
         self._told_unserved = False
@@ -167,7 +168,7 @@ class Perdure:
         wishes = self._wishes(dag, options)
         submission = Submission(self.runtime, self.settings, dag, wishes)
         record, note = submission.submit()
-        if note or say:
+        if note or (say and not is_kernel()):  # there its picture tells the id
             self._say(note or f"run {record.id}")
         is_ours = record.plan_digest == submission.body.digest
         return Run(record.id, self, submission.plan if is_ours else None)
@@ -439,7 +440,7 @@ class Perdure:
         limit: int = 100,
         after: str | None = None,
     ) -> list[Run]:
-        """Return runs, newest first.
+        """Return runs, newest first; a notebook shows the list as a table.
 
         Args:
             status: one status or several.
@@ -457,7 +458,7 @@ class Perdure:
             limit=limit,
             after=RunId(after) if after is not None else None,
         )
-        return [Run(record.id, self) for record in self.runtime.store.list_runs(query)]
+        return Runs(Run(record.id, self) for record in self.runtime.store.list_runs(query))
 
     def _since(self, since: datetime | timedelta | str | None) -> datetime | None:
         if since is None or isinstance(since, datetime):
@@ -654,11 +655,12 @@ class Perdure:
         serve(self.runtime, stop)
 
 
-def say_on_a_terminal(line: str) -> None:
-    """Write a line to stderr, if a person is there to read it."""
-    is_notebook = "ipykernel" in sys.modules
-    if sys.stderr is not None and (sys.stderr.isatty() or is_notebook):
-        sys.stderr.write(f"perdure: {line}\n")
+def say_to_people(line: str) -> None:
+    """Write a line, if a person is there to read it: to stderr on a terminal, or below a cell."""
+    # What notebooks show of stderr looks like a failure.
+    stream = sys.stdout if is_kernel() else sys.stderr
+    if stream is not None and (is_kernel() or stream.isatty()):
+        stream.write(f"perdure: {line}\n")
 
 
 def _statuses(status: str | Sequence[str] | None) -> tuple[RunStatus, ...]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 
@@ -17,6 +18,7 @@ from perdure.grown import Grown, grown_steps
 from perdure.plan import Function, StepPlan
 from perdure.runs import Run
 from perdure.runtime import Runtime
+from perdure.showing import Bundle, bundle_of
 from perdure.words import count, count_of, duration, shown
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import StepId, StepRecord, StoredValue
@@ -108,6 +110,9 @@ class Difference:
     parameters: tuple[Pair, ...] = ()
     code: tuple[CodePair, ...] = ()
     steps: tuple[StepPair, ...] = ()
+
+    def _repr_mimebundle_(self, **kinds: Any) -> Bundle:
+        return bundle_of(self)
 
     def __str__(self) -> str:
         blocks = [self._parameters(), self._code(), self._steps()]

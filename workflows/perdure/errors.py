@@ -33,6 +33,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from perdure import showing
 from perdure_storage.errors import (
     InternalError,
     NotSerializable,
@@ -70,6 +71,10 @@ __all__ = [
     "did_you_mean",
     "known_names",
 ]
+
+
+# IPython asks an error how it is shown. The floor below, where the root is, knows of no notebooks.
+PerdureError._render_traceback_ = showing.lines_of  # type: ignore[attr-defined]
 
 
 class DefinitionError(PerdureError):
@@ -114,11 +119,20 @@ class RunFailed(PerdureError):
     Attributes:
         run_id: the run.
         step_id: the step that failed first, or None if the run failed outside of any step.
+        traceback: what the step's own code printed of it in its worker; "" if it raised nothing.
     """
 
-    def __init__(self, message: str, *, run_id: str = "", step_id: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        run_id: str = "",
+        step_id: str | None = None,
+        traceback: str = "",
+    ) -> None:
         self.run_id = run_id
         self.step_id = step_id
+        self.traceback = traceback
         super().__init__(message)
 
 

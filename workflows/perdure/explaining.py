@@ -25,6 +25,7 @@ from perdure.foreseen import Foreseen
 from perdure.plan import FromStep, upstream
 from perdure.resumption import intend_resume
 from perdure.runtime import Runtime
+from perdure.showing import Bundle, bundle_of
 from perdure.submission import Action, Intent, Submission, Wishes
 from perdure.words import count
 from perdure_storage.lifecycle import StepStatus
@@ -90,6 +91,9 @@ class Explanation:
         rows = list(_stacked(self.steps))
         note = f" ({self.note})" if self.note else ""
         return f"{self.title}{note}\n{columns(('STEP', 'WOULD', 'WHY'), rows)}"
+
+    def _repr_mimebundle_(self, **kinds: Any) -> Bundle:
+        return bundle_of(self)
 
     @property
     def title(self) -> str:

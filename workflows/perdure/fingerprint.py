@@ -23,6 +23,7 @@ from weakref import WeakKeyDictionary
 
 from blake3 import blake3
 
+from perdure.interactive import cell_of
 from perdure.members import class_annotations, class_members
 from perdure.normalise import Normalised, normalise_code, normalise_function, normalise_statements
 from perdure.plan import FromInput, Plan, path_text, references
@@ -37,6 +38,7 @@ from perdure.sources import (
 )
 from perdure_storage.digests import canonical_digest, value_digest
 from perdure_storage.records import StoredValue
+from perdure_storage.shapes import is_main
 
 _UNIT = re.compile(r"unit:\d+")
 _NOTED = "noted"
@@ -471,13 +473,15 @@ def _library(obj: Any) -> str:
 def _label(obj: Any) -> str:
     filename = obj.__code__.co_filename if isinstance(obj, types.FunctionType) else None
     module = display_module(obj.__module__ or "", filename)
-    return f"{module}.{obj.__qualname__.replace('.<locals>', '')}"
+    name = str(obj.__qualname__).replace(".<locals>", "")
+    return name if is_main(module) else f"{module}.{name}"
 
 
 def _place(obj: Any) -> str:
     if isinstance(obj, types.FunctionType):
         code = obj.__code__
-        return f"{_file_text(code.co_filename)}:{code.co_firstlineno}"
+        cell = cell_of(code.co_filename)
+        return f"cell {cell}" if cell else f"{_file_text(code.co_filename)}:{code.co_firstlineno}"
     filename = getattr(sys.modules.get(obj.__module__), "__file__", None)
     return _file_text(filename) if filename else "class"
 

@@ -12,6 +12,13 @@ def find_ipython() -> Any:
     return ask() if ask is not None else None
 
 
+def cell_of(filename: str) -> str:
+    """Return the number under which the cell ran whose code has this file name: ``"3"``, or ""."""
+    shell = find_ipython()
+    named = shell.compile.format_code_name(filename) if shell is not None else None
+    return named[1].removeprefix("In[").removesuffix("]") if named and named[0] == "Cell" else ""
+
+
 def is_kernel() -> bool:
     """Say whether this process is the kernel of a notebook."""
     return getattr(find_ipython(), "kernel", None) is not None

@@ -136,7 +136,12 @@ def error_of(runtime: Runtime, record: RunRecord) -> PerdureError:
         )
     if own := _own_error(runtime, record, error):
         return own
-    failed = RunFailed(_message(runtime, record, error), run_id=record.id, step_id=error.step_id)
+    failed = RunFailed(
+        _message(runtime, record, error),
+        run_id=record.id,
+        step_id=error.step_id,
+        traceback=error.traceback if "  File " in error.traceback else "",
+    )
     failed.__cause__ = _with_traceback(exception_of(runtime, error), error)
     return failed
 

@@ -24,6 +24,7 @@ from perdure.plan import FromStep, Plan, StepPlan, recorded_plan, upstream
 from perdure.remedies import Shell, shell_of
 from perdure.results import error_of, inputs_of, load_value, read_result, what_to_type
 from perdure.runtime import Runtime
+from perdure.showing import Bundle, bundle_of, show_live
 from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus, StepStatus
 from perdure_storage.records import (
     AttemptRecord,
@@ -432,6 +433,20 @@ class Run:
     def __repr__(self) -> str:
         return f"<Run {self.id} {self.status}>"
 
+    def _repr_mimebundle_(self, **kinds: Any) -> Bundle:
+        return bundle_of(self)
+
+    def _ipython_display_(self) -> None:
+        if not show_live(self):
+            raise NotImplementedError  # IPython then asks for the bundle
+
+
+class Runs(list[Run]):
+    """Runs, as a list; a notebook shows it as a table."""
+
+    def _repr_mimebundle_(self, **kinds: Any) -> Bundle:
+        return bundle_of(self)
+
 
 def status_of(record: RunRecord) -> RunStatus:
     """Return the status as people see it: RUNNING without a live owner is INTERRUPTED."""
@@ -567,6 +582,9 @@ class Step:
 
     def __repr__(self) -> str:
         return f"<Step {self.id} {self.status} of {self.run.id}>"
+
+    def _repr_mimebundle_(self, **kinds: Any) -> Bundle:
+        return bundle_of(self)
 
 
 class Generation:

@@ -39,9 +39,13 @@ def is_local_file(filename: str) -> bool:
         return filename.startswith(_NOTEBOOK_MARKS)
     if _INSTALLED_PARTS & set(filename.split(os.sep)):
         return False
-    if f"{os.sep}ipykernel_" in filename:  # where IPython says that its cells are
+    if _is_cell(filename):
         return True
     return not os.path.realpath(filename).startswith(_library_roots())
+
+
+def _is_cell(filename: str) -> bool:
+    return filename.startswith("<") or f"{os.sep}ipykernel_" in filename  # where IPython says it is
 
 
 def is_perdures_own(name: str) -> bool:
@@ -68,7 +72,7 @@ def is_local_name(name: str | None) -> bool:
 
 
 def display_module(name: str, filename: str | None = None) -> str:
-    """Return a module's name for people: the file's stem for scripts.
+    """Return a module's name for people: the file's stem for scripts; cells have none.
 
     Args:
         name: the module's name.
@@ -78,7 +82,7 @@ def display_module(name: str, filename: str | None = None) -> str:
         return name
     file: str = filename or getattr(sys.modules.get(name), "__file__", None) or ""
     stem = os.path.splitext(os.path.basename(file))[0]
-    return name if file.startswith("<") or not stem else stem
+    return name if _is_cell(file) or not stem else stem
 
 
 @dataclass(slots=True)

@@ -337,7 +337,7 @@ def list_runs(
     limit: int = 100,
     after: str | None = None,
 ) -> list[Run]:
-    """Return runs, newest first.
+    """Return runs, newest first; a notebook shows the list as a table.
 
     Args:
         status: one status or several.

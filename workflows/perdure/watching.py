@@ -12,6 +12,7 @@ from perdure.progress.displays import FindMedium, Scene
 from perdure.progress.watch import Facts, Watch, in_flight_or_ended
 from perdure.runs import Run
 from perdure.runtime import Runtime
+from perdure.showing import bundle_of
 from perdure_storage.lifecycle import RUN_LIVE
 from perdure_storage.records import RunCommit
 
@@ -58,6 +59,7 @@ class Watching:
                 logs=runtime.logs,
                 clock=runtime.clock,
                 send=run.signal_command,
+                look=lambda: bundle_of(run),
             )
             with Watch(facts, medium(scene)):
                 yield

@@ -27,6 +27,7 @@ from perdure.graph.trace import Trace, check_origin, current_trace, tracing
 from perdure.options import check_name
 from perdure.plan import Attr
 from perdure.schema import Schema, schema_of
+from perdure.showing import Bundle, bundle_of
 from perdure.task import Task, after_nodes, default_name, reduce_definition
 
 if TYPE_CHECKING:
@@ -272,6 +273,9 @@ class Workflow(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<Workflow {self._name}>"
+
+    def _repr_mimebundle_(self, **kinds: Any) -> Bundle:
+        return bundle_of(self)
 
 
 class WorkflowDecorator(Protocol):

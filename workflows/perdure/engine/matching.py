@@ -226,9 +226,23 @@ def noted_changes(old: Mapping[str, Function], new: Mapping[str, Function]) -> d
 
 
 def changed_parts(old: Function, new: Function) -> list[str]:
-    """Return the parts of a function's code that differ, as its manifest names them, sorted."""
-    return sorted(
-        part
-        for part in {**old.manifest, **new.manifest}
-        if old.manifest.get(part) != new.manifest.get(part)
-    )
+    """Return the parts of a function's code that differ, as its manifest names them, sorted.
+
+    What only stands elsewhere now is none of them: of a part that does both, today's place is told.
+    """
+    before, after = _by_label(old), _by_label(new)
+    changed: list[str] = []
+    for label in {**before, **after}:
+        then, now = before.get(label, {}), after.get(label, {})
+        fresh = [part for digest, part in now.items() if digest not in then]
+        gone = [part for digest, part in then.items() if digest not in now]
+        changed += fresh or gone
+    return sorted(changed)
+
+
+def _by_label(function: Function) -> dict[str, dict[str, str]]:
+    """Return the parts of a function's code by their names without the place, then by digest."""
+    found: dict[str, dict[str, str]] = {}
+    for part, digest in function.manifest.items():
+        found.setdefault(part.rpartition(" (")[0] or part, {})[digest] = part
+    return found

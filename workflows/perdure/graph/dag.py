@@ -29,6 +29,7 @@ from perdure.graph.node import (
 from perdure.graph.render import as_mermaid, as_text
 from perdure.graph.trace import check_origin
 from perdure.plan import Parameter
+from perdure.showing import Bundle, bundle_of
 
 MAX_ID_BYTES = 200
 
@@ -98,6 +99,9 @@ class Dag:
 
     def __str__(self) -> str:
         return self.text()
+
+    def _repr_mimebundle_(self, **kinds: Any) -> Bundle:
+        return bundle_of(self)
 
 
 def make_dag(

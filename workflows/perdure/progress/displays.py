@@ -10,9 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
+from perdure.interactive import is_kernel
 from perdure.progress.board import Board, Glance, Running
 from perdure.progress.changes import Teller
 from perdure.progress.watch import Display
+from perdure.showing import Bundle, notebook
 from perdure_storage.clock import Clock
 from perdure_storage.errors import PerdureError
 from perdure_storage.protocols import LogStore
@@ -35,6 +37,7 @@ class Scene:
 
     Attributes:
         send: returns the command that sends the run a signal, given the signal's name.
+        look: returns what the run looks like in a notebook now.
     """
 
     run_id: RunId
@@ -42,6 +45,7 @@ class Scene:
     logs: LogStore
     clock: Clock
     send: Callable[[str], str]
+    look: Callable[[], Bundle]
 
 
 Medium = Callable[[Scene], Display]
@@ -60,6 +64,11 @@ def on_a_terminal(say: Callable[[str], None]) -> Medium | None:
     if os.environ.get("TERM", "dumb") in ("dumb", "unknown"):  # it cannot move its cursor
         return in_lines(say)
     return lambda scene: LiveView(scene, stream)
+
+
+def in_sight(say: Callable[[str], None]) -> Medium | None:
+    """Return the display below a notebook's cell, or for the terminal, if stderr is one."""
+    return notebook().medium if is_kernel() else on_a_terminal(say)
 
 
 def everywhere(say: Callable[[str], None]) -> Medium:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 from perdure import words
 from perdure.view.drawing import standing_text, status_class, status_rank
 from perdure.view.markup import Content, Element, element
-from perdure.view.model import EventView, ReportView, RunView
+from perdure.view.model import EventView, ReportView, RunView, StepView
 from perdure.view.rows import draw_error, facts
 from perdure.view.values import draw_value
 
@@ -26,7 +26,7 @@ def draw_head(report: ReportView) -> Content:
             element("h1", run.workflow),
             element("code", run.id, class_="run-id"),
         ),
-        _progress(report),
+        draw_progress(run.steps),
         element("div", _tiles(report), class_="tiles"),
         element("p", "Next: ", element("code", run.next), class_="next") if run.next else None,
         element("p", f"It has no plan yet: {run.unplanned}", class_="next")
@@ -35,8 +35,9 @@ def draw_head(report: ReportView) -> Content:
     ]
 
 
-def _progress(report: ReportView) -> Content:
-    counts = Counter(step.standing for step in report.run.steps)
+def draw_progress(steps: Sequence[StepView]) -> Content:
+    """Return how many steps stand where, as parts of one bar, and in words."""
+    counts = Counter(step.standing for step in steps)
     if not counts:
         return None
     whole = sum(counts.values())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from perdure.engine.matching import family_of
+from perdure.engine.matching import changed_parts, family_of
 from perdure.graph.dag import shorten
-from perdure.plan import StepPlan
+from perdure.plan import Function, StepPlan
 
 
 def step(step_id: str, name: str = "f") -> StepPlan:
@@ -37,3 +37,14 @@ def test_alike_steps_of_a_name_too_long_for_ids_have_one_name_still() -> None:
     families = {family_of(step(shorten(f"{name}#{number}"), name)) for number in range(2, 5)}
 
     assert families == {name}
+
+
+def function(manifest: dict[str, str]) -> Function:
+    return Function(id="f", module="m", qualname="f", code="c", counts_as="c", manifest=manifest)
+
+
+def test_changed_part_is_told_with_its_place_of_today_and_what_only_moved_is_not() -> None:
+    old = function({"fit (cell 2)": "a", "scale (cell 1)": "b", "gone (cell 1)": "c"})
+    new = function({"fit (cell 5)": "x", "scale (cell 4)": "b", "numpy": "d"})
+
+    assert changed_parts(old, new) == ["fit (cell 5)", "gone (cell 1)", "numpy"]

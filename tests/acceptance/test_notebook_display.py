@@ -1,0 +1,286 @@
+"""What things look like in a notebook, and how that follows a run, in a kernel and in process."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.acceptance.kernels import Ended, Kernel
+
+from perdure import task, workflow
+from perdure.client import Perdure, open_store
+from perdure.errors import RunFailed
+from perdure.runs import Runs
+from perdure.showing import bundle_of, lines_of
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+CELLS = """
+import threading
+from pathlib import Path
+import perdure
+from perdure import task, workflow
+
+@task
+def first(x):
+    print("a line of", x)
+    return x + 1
+
+@task
+def gated(x, name):
+    Path(name + " begun").touch()
+    while not Path(name).exists():
+        threading.Event().wait(0.02)
+    return x
+
+@workflow
+def flow(name: str = "gate"):
+    return gated.bind(first.bind(1), name)
+
+@workflow
+def quick(n: int = 1):
+    return first.bind(n)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("notebook")
+
+
+@pytest.fixture(scope="module")
+def kernel(folder: Path) -> Iterator[Kernel]:
+    kernel = Kernel(folder)
+    assert not kernel(CELLS).error
+    yield kernel
+    kernel.shut_down()
+
+
+def shown(ended: Ended) -> dict[str, Any]:
+    """Return the only thing that a cell displays, as it is now."""
+    assert len(ended.displays) == 1, ended
+    return ended.displays[0]
+
+
+def statuses(look: dict[str, Any]) -> set[str]:
+    return set(re.findall(r"pill s-([a-z-]+)", look["text/html"]))
+
+
+def until_over(kernel: Kernel, ended: Ended) -> None:
+    """Take in what the kernel tells without another cell, until the picture is the last one."""
+    while WIDGET in shown(ended) or statuses(shown(ended)) & {"queued", "running"}:
+        message = kernel.client.get_iopub_msg(timeout=30)
+        ended.take(message["msg_type"], message["content"])
+
+
+@pytest.mark.parametrize("has_widgets", [True, False], ids=["anywidget", "no anywidget"])
+def test_picture_of_a_started_run_goes_on_after_its_cell_and_ends_as_static_html(
+    kernel: Kernel, folder: Path, has_widgets: bool
+) -> None:
+    name = f"gate {has_widgets}"
+    if not has_widgets:
+        kernel("import sys; sys.modules['perdure.notebook.widget'] = None")
+
+    ended = kernel(f"flow.start(name={name!r})")
+
+    assert (WIDGET in shown(ended)) is has_widgets
+    assert "text/html" in shown(ended)
+    (folder / name).touch()
+    until_over(kernel, ended)
+    assert statuses(shown(ended)) == {"succeeded"}
+    assert set(shown(ended)) == {"text/plain", "text/html"}
+    kernel("import sys; sys.modules.pop('perdure.notebook.widget', None)")
+
+
+def test_run_that_a_cell_waits_for_leaves_its_last_picture_and_its_value(kernel: Kernel) -> None:
+    ended = kernel("quick.run(n=4)")
+
+    assert ended.text == "5"
+    assert statuses(shown(ended)) == {"succeeded"}
+    assert set(shown(ended)) == {"text/plain", "text/html"}
+
+
+def test_cell_with_a_loop_of_runs_shows_few_pictures_and_tells_of_the_others(
+    kernel: Kernel,
+) -> None:
+    ended = kernel("for n in range(6): quick.run(n=n)")
+
+    assert len(ended.displays) == 3
+    assert len(re.findall(r"succeeded", ended.streams)) == 3
+
+
+def test_pictures_leave_no_thread_once_their_runs_are_over(kernel: Kernel) -> None:
+    kernel("quick.start().result()")
+
+    ended = kernel(
+        "import time\nwhile any(t.name == 'perdure-views' for t in threading.enumerate()):\n"
+        "    time.sleep(0.05)\n'gone'"
+    )
+
+    assert ended.text == "'gone'"
+
+
+def test_error_shows_the_traceback_of_the_step_first_with_its_cell(kernel: Kernel) -> None:
+    kernel("@task\ndef fails(x):\n    wrong = 0\n    return x / wrong")
+    kernel("@workflow\ndef failing(): return fails.bind(1)")
+
+    ended = kernel("failing.run()")
+
+    lines = ended.error.splitlines()
+    assert lines[:2] == ["In step fails:", "Traceback (most recent call last):"]
+    assert re.fullmatch(r"  Cell In\[\d+\], line 4, in fails", lines[2])
+    assert lines[3].strip() == "return x / wrong"
+    assert "workflows/perdure" not in ended.error
+
+
+def test_restarted_kernel_shows_a_run_by_its_id(kernel: Kernel) -> None:
+    kernel('quick.run(run_id="kept")')
+
+    kernel.restart()
+
+    look = kernel('import perdure; perdure.get_run("kept")').value
+    assert statuses(look) == {"succeeded"}
+    kernel(CELLS)
+
+
+# --- the magic ----------------------------------------------------------------------------------
+def test_magic_shows_what_the_command_line_tells(kernel: Kernel) -> None:
+    kernel('quick.run(run_id="magic")')
+    kernel("%load_ext perdure")
+
+    assert "magic" in kernel("%perdure ls").value["text/html"]
+    assert statuses(kernel("%perdure show magic").value) == {"succeeded"}
+    assert "first" in kernel("%perdure show - first").value["text/html"]
+    assert kernel("%perdure why magic first").streams.startswith("first ran")
+    assert "a line of 1" in kernel("%perdure logs magic").streams
+    assert "run, 1 step: 1 run" in kernel("%perdure explain quick --n 7").text
+    assert "SUCCEEDED" in shown(kernel("%perdure ls --status succeeded"))["text/plain"]
+
+
+def test_magic_says_what_there_is_to_an_unknown_word(kernel: Kernel) -> None:
+    kernel("%load_ext perdure")
+
+    told = kernel("%perdure shwo").streams
+
+    assert "did you mean 'show'" in told
+    assert "explain" in told
+
+
+def test_magic_lets_new_runs_of_the_kernel_take_over_what_has_not_changed(kernel: Kernel) -> None:
+    kernel("%load_ext perdure")
+    kernel("%perdure reuse last")
+    kernel("quick.run(n=30)")
+
+    again = kernel("quick.run(n=30)")
+    kernel("%perdure reuse off")
+    afresh = kernel("quick.run(n=30)")
+
+    assert "reused 1 of 1" in again.streams
+    assert "reused" not in afresh.streams
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [("%perdure sh", "show"), ("%perdure reuse ", "last"), ("%perdure explain qu", "quick")],
+)
+def test_magic_is_completed(kernel: Kernel, line: str, word: str) -> None:
+    kernel("%load_ext perdure")
+
+    reply = kernel.client.complete(line, reply=True, timeout=30)
+
+    assert word in reply["content"]["matches"]
+
+
+# --- in process ---------------------------------------------------------------------------------
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[Perdure]:
+    with open_store(str(tmp_path / "store" / "perdure.db"), executor="inline") as opened:
+        yield opened
+
+
+class Tattling:
+    """Says so where it is unpickled or asked how it looks."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        Path(self.path).touch()
+
+
+@task
+def tattles(path: str) -> Tattling:
+    print("<script>alert('printed')</script>")
+    return Tattling(path)
+
+
+@workflow
+def tattling(path: str, text: str = "<script>alert('given')</script>") -> Tattling:
+    return tattles.bind(path)
+
+
+def test_looking_unpickles_nothing_and_lets_no_markup_in(client: Perdure, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    run = client.start(tattling, path=str(told)).wait()
+    told.unlink(missing_ok=True)
+
+    looks = [bundle_of(each) for each in (run, run["tattles"], client.list_runs(), tattling)]
+
+    assert not told.exists()
+    assert not any("<script" in look["text/html"] for look in looks)
+    assert "alert(&#39;printed&#39;)" in looks[1]["text/html"]
+    pickle.loads(pickle.dumps(Tattling(str(told))))
+    assert told.exists()  # it would have told
+
+
+def test_looking_never_raises(client: Perdure, tmp_path: Path) -> None:
+    run = client.start(tattling, path=str(tmp_path / "told")).wait()
+    runs = client.list_runs()
+    client.delete(run.id)
+
+    assert set(bundle_of(run)) == {"text/plain"}
+    assert "text/plain" in bundle_of(runs)
+    assert "text/plain" in bundle_of(object())
+
+
+def test_listed_runs_are_a_list_still(client: Perdure, tmp_path: Path) -> None:
+    client.run(tattling, path=str(tmp_path / "told"))
+
+    runs = client.list_runs()
+
+    assert isinstance(runs, Runs)
+    assert isinstance(runs, list)
+    assert [run.workflow for run in runs] == ["tattling"]
+
+
+def test_graph_is_shown_before_it_has_run() -> None:
+    look = bundle_of(tattling.dag())
+
+    assert "|- tattles(path)" in look["text/plain"]
+    assert 'data-step="tattles"' in look["text/html"]
+
+
+def test_workflow_is_shown_without_calling_its_body() -> None:
+    called: list[int] = []
+
+    @workflow
+    def noisy(n: int = 3) -> int:
+        called.append(n)
+        return n
+
+    assert "noisy" in bundle_of(noisy)["text/html"]
+    assert called == []
+
+
+def test_error_of_no_step_shows_where_it_was_met() -> None:
+    try:
+        raise RunFailed("it failed", run_id="r")
+    except RunFailed as error:
+        lines = lines_of(error)
+
+    assert lines[-1] == "RunFailed: it failed"
+    assert any("test_notebook_display.py" in line for line in lines)

@@ -1,0 +1,1 @@
+"""perdure at home in notebooks: what things look like there, live views, ``%perdure``."""

@@ -1,0 +1,210 @@
+"""Pictures below cells that change while their runs go on, and what they leave in the notebook.
+
+A picture is one output of its cell, replaced in place. Without anywidget each change replaces it
+as a whole. With it the changes go to a widget in the page, which alters only what differs; in the
+end the widget makes room for static HTML. So what is saved needs no kernel, and what was saved
+before the end shows how far the run was.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from perdure.progress.displays import Scene
+from perdure.runs import Run
+from perdure.showing import Bundle
+from perdure_storage.errors import PerdureError
+from perdure_storage.lifecycle import RUN_LIVE
+from perdure_storage.records import RunCommit
+
+log = logging.getLogger(__name__)
+
+DRAW_EVERY_S = 0.5
+IDLE_EVERY_S = 2.0
+"""While nobody drives the run, or the picture is out of sight."""
+_SHARE = 20
+"""Drawing may take one part in so many of the time."""
+_VIEWS_A_CELL = 3
+"""A cell that runs a loop of runs shows so many; the others it tells in a line each."""
+
+
+class Output(Protocol):
+    """Where a picture is shown: one output of a cell."""
+
+    @property
+    def is_seen(self) -> bool:
+        """Say whether it may be in sight; a page that nobody looks at needs no pictures."""
+        ...
+
+    def show(self, look: Bundle) -> None:
+        """Show how it looks now."""
+        ...
+
+    def leave(self, look: Bundle) -> None:
+        """Show how it looks in the end: what stays in the notebook."""
+        ...
+
+
+class Replaced:
+    """An output that is replaced as a whole."""
+
+    is_seen = True
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+        self._shown: Bundle | None = None
+
+    def show(self, look: Bundle) -> None:
+        from IPython.display import display
+
+        if look == self._shown:
+            return
+        self._shown = look
+        if self._handle is None:
+            self._handle = display(look, raw=True, display_id=True)
+        else:
+            self._handle.update(look, raw=True)
+
+    leave = show
+
+
+def open_output() -> Output:
+    """Return a new output: a widget if anywidget is installed."""
+    try:
+        from perdure.notebook.widget import Widget
+    except ImportError:
+        return Replaced()
+    return Widget()
+
+
+class View:
+    """The picture of one run. Used by one thread at a time.
+
+    Args:
+        run: the run.
+        look: returns what it looks like now.
+        output: where it is shown.
+    """
+
+    def __init__(self, run: Run, look: Callable[[], Bundle], output: Output) -> None:
+        self.next_at = 0.0
+        self._run = run
+        self._look = look
+        self._output = output
+
+    def turn(self) -> bool:
+        """Draw if it is time; return whether the run goes on."""
+        began = time.monotonic()
+        if began < self.next_at:
+            return True
+        try:
+            record = self._run.record
+            goes_on = record.status in RUN_LIVE
+            if not goes_on:
+                self._output.leave(self._look())
+                return False
+            if self._output.is_seen:
+                self._output.show(self._look())
+            is_quiet = not self._output.is_seen or not self._run.is_driven
+        except PerdureError as error:  # the store is away, or the run was deleted
+            log.debug("could not look at the run: %s", error)
+            is_quiet = True
+        now = time.monotonic()
+        self.next_at = now + max(IDLE_EVERY_S if is_quiet else DRAW_EVERY_S, _SHARE * (now - began))
+        return True
+
+
+class Views:
+    """The pictures of runs that no cell waits for, and the thread that draws them.
+
+    There is a thread while there is something to draw; a kernel that ends does not wait for it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._views: list[View] = []
+        self._has_thread = False
+
+    def add(self, view: View) -> None:
+        """Draw a view from now on, until its run is over."""
+        with self._lock:
+            self._views.append(view)
+            if not self._has_thread:
+                self._has_thread = True
+                threading.Thread(target=self._draw, name="perdure-views", daemon=True).start()
+
+    def _draw(self) -> None:
+        pause = threading.Event()
+        while True:
+            over = [view for view in list(self._views) if not _goes_on(view)]
+            with self._lock:
+                self._views = [view for view in self._views if view not in over]
+                if not self._views:
+                    self._has_thread = False
+                    return
+                wake_at = min(view.next_at for view in self._views)
+            pause.wait(max(0.05, wake_at - time.monotonic()))
+
+
+def _goes_on(view: View) -> bool:
+    try:
+        return view.turn()
+    except Exception:  # whatever the notebook's own machinery raises: the view is given up
+        log.debug("a view of a run has failed", exc_info=True)
+        return False
+
+
+class Waited:
+    """The display of a run that a cell waits for: the same picture; the waiting thread's pace."""
+
+    def __init__(self, scene: Scene, output: Output) -> None:
+        self._scene = scene
+        self._output = output
+        self._next_at = 0.0
+
+    def update(self, commits: list[RunCommit]) -> None:
+        """Draw if it is time. The picture is made of rows: what is told of commits is known."""
+        began = time.monotonic()
+        if began >= self._next_at:
+            self._output.show(self._scene.look())
+            now = time.monotonic()
+            self._next_at = now + max(DRAW_EVERY_S, _SHARE * (now - began))
+
+    def close(self) -> None:
+        """Leave the last picture, as it is in the end."""
+        self._output.leave(self._scene.look())
+
+
+class Told:
+    """The display of a run that has no picture: its end is told in a line by whoever watches."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+
+    def update(self, commits: list[RunCommit]) -> None:
+        """Take in what has become of the run."""
+        for commit in commits:
+            self._scene.board.apply(commit)
+
+    def close(self) -> None:
+        """Nothing is there to be taken away."""
+
+
+class Room:
+    """How many pictures a cell has. Mutable."""
+
+    def __init__(self, cell: Callable[[], object]) -> None:
+        self._cell = cell
+        self._last: object = None
+        self._count = 0
+
+    def take(self) -> bool:
+        """Say whether the cell that runs now has room for one more, and take it."""
+        cell = self._cell()
+        self._count = self._count + 1 if cell == self._last else 1
+        self._last = cell
+        return self._count <= _VIEWS_A_CELL
