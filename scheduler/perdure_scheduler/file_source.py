@@ -32,6 +32,8 @@ LOOK_AT_MOST = 200
 """Remote paths that are asked for one by one; beyond that a listing costs less."""
 MISSING_EVERY_S = 2.0
 """How often a local folder is looked for that is not there yet, or cannot be watched."""
+LISTING_SHARE = 0.1
+"""Of its time, what a folder that is watched may be listed at most."""
 PATIENCE_S = 60.0
 """After how long a file system that does not answer is told of."""
 
@@ -78,7 +80,9 @@ class FileSource:
         watch = self._watch()
         try:
             while True:
+                began = self._clock.monotonic()
                 found = await self._look(None, watch)
+                took_s = self._clock.monotonic() - began
                 self._sieve.forget_all_but(found)
                 if cursor != BEGUN:
                     for batch in self._batches(self._old(found, cursor), existed=True):
@@ -88,7 +92,7 @@ class FileSource:
                 # The first one tells that it listens; with nothing new it writes nothing.
                 yield Batch(cursor=BEGUN if cursor != BEGUN else None)
                 cursor = BEGUN
-                until = self._clock.monotonic() + self._pause_s(watch)
+                until = self._clock.monotonic() + self._pause_s(watch, took_s)
                 while paths := await self._to_look_at(watch, until):
                     found = await self._look(paths, watch)
                     self._sieve.forget(paths - {file.path for file in found})
@@ -104,11 +108,14 @@ class FileSource:
         pattern = self._place.pattern
         return FolderWatch(pattern.folder, is_deep=pattern.is_deep)
 
-    def _pause_s(self, watch: FolderWatch | None) -> float:
+    def _pause_s(self, watch: FolderWatch | None, took_s: float) -> float:
         """Return how long after a listing the next one begins."""
-        if watch is not None and not watch.is_on:
+        if watch is None:
+            return self._every_s
+        if not watch.is_on:
             return min(self._every_s, MISSING_EVERY_S)
-        return self._every_s
+        # What is watched is listed to be sure: of a huge folder that may be seldom.
+        return max(self._every_s, took_s / LISTING_SHARE)
 
     async def _to_look_at(self, watch: FolderWatch | None, until: float) -> frozenset[str]:
         """Wait for paths that may have changed or be finished; none: it is time for a listing."""

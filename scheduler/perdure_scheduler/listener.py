@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
@@ -71,6 +71,7 @@ class Listener:
         token: of the coordinator; whoever made it renews its lease.
         load: gives a source by its entry point; it imports the user's code, and may raise anything.
         clock: how long it is since something.
+        seen_dead: gives tokens of listeners that are seen to be dead; others die by their lease.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Listener:
         token: str,
         load: Callable[[str], Source],
         clock: Clock,
+        seen_dead: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self._store = store
         self._triggers = store.triggers
@@ -87,6 +89,7 @@ class Listener:
         self._token = token
         self._load = load
         self._clock = clock
+        self._seen_dead = seen_dead
         self._ears: dict[Ear, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._seen: object = None
@@ -117,12 +120,15 @@ class Listener:
         if changes == self._seen and not is_time and not self._has_ended():
             return
         self._seen, self._taken_at = changes, self._clock.monotonic()
-        taken = await self._in_turn(partial(self._triggers.take_sources, self._token))
+        taken = await self._in_turn(self._take)
         wanted = {ear for record in taken for ear in self._ears_of(record)}
         for ear in [ear for ear, task in self._ears.items() if ear not in wanted or task.done()]:
             self._end(self._ears.pop(ear))
         for ear in wanted - self._ears.keys():
             self._ears[ear] = asyncio.create_task(self._listen(ear), name=_name(ear))
+
+    def _take(self) -> list[TriggerRecord]:
+        return self._triggers.take_sources(self._token, seen_dead=self._seen_dead())
 
     def _has_ended(self) -> bool:
         return any(task.done() for task in self._ears.values())

@@ -145,13 +145,13 @@ def serve(
         prepare: gives what answers one: JSON in, what JSON can say out. It raises nothing.
     """
     answer = prepare(msgspec.json.decode(requests.readline(), type=Place).settings())
-    stamps: dict[str, tuple[int, int] | None] = {}
+    imported = Imported()
     for line in requests:
-        if any(_stamp(file) != stamp for file, stamp in stamps.items()):
+        if imported.has_changed():
             reply = _Reply(is_stale=True)
         else:
             reply = _Reply(answer=msgspec.Raw(msgspec.json.encode(answer(line))))
-            stamps |= {file: _stamp(file) for file in _imported() - stamps.keys()}
+            imported.note()
         answers.write(msgspec.json.encode(reply) + b"\n")
         answers.flush()
 
@@ -162,6 +162,21 @@ def answer_by(prepare: Callable[[Settings], Callable[[bytes], Any]]) -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     serve(sys.stdin.buffer, answers, prepare)
+
+
+class Imported:
+    """The files of what this process has imported, as they were then."""
+
+    def __init__(self) -> None:
+        self._stamps: dict[str, tuple[int, int] | None] = {}
+
+    def note(self) -> None:
+        """Take note of what has been imported since this was called last."""
+        self._stamps |= {file: _stamp(file) for file in _imported() - self._stamps.keys()}
+
+    def has_changed(self) -> bool:
+        """Say whether one of the files is another one now: this process has older code."""
+        return any(_stamp(file) != stamp for file, stamp in self._stamps.items())
 
 
 def _imported() -> set[str]:

@@ -1,4 +1,4 @@
-"""What ``perdure up`` does in one process: drive runs, make those that are due, plan them.
+"""What ``perdure up`` does: drive runs, make those that are due, plan them, listen for triggers.
 
 And forget old ticks, of which schedules make more than anybody reads.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 
 from perdure.driving import Driving
+from perdure.listening import ListeningChild
 from perdure.planning import Planner, PlanningChild
 from perdure.retention import ledger_of
 from perdure.runtime import Runtime
@@ -23,9 +24,11 @@ def serve(runtime: Runtime, stop: threading.Event) -> None:
         )
     )
     dispatcher = Dispatcher(runtime.store, runtime.values, runtime.clock)
+    listening = ListeningChild(runtime.settings, runtime.store, runtime.clock)
     beside = [
         threading.Thread(target=dispatcher.serve, args=(stop,), name="perdure-dispatcher"),
         threading.Thread(target=ledger_of(runtime).serve, args=(stop,), name="perdure-ledger"),
+        threading.Thread(target=listening.serve, args=(stop,), name="perdure-listening"),
     ]
     for thread in beside:
         thread.start()
