@@ -768,6 +768,7 @@ class TriggerContract:
         assert names(module="m") == ["ab", "b"]
         assert names(paused=True) == ["a"]
         assert names(watches_runs=True) == ["b"]
+        assert names(listens=True, paused=False) == ["ab"]
         assert names(name_prefix="a", paused=False) == ["ab"]
 
 

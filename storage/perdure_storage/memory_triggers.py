@@ -299,6 +299,7 @@ def _matches(query: TriggerQuery, trigger: TriggerRecord) -> bool:
         (query.module is None or trigger.module == query.module)
         and (query.paused is None or trigger.paused == query.paused)
         and (query.watches_runs is None or trigger.watches_runs == query.watches_runs)
+        and (query.listens is None or trigger.listens == query.listens)
         and trigger.name.startswith(query.name_prefix)
         and (query.after is None or trigger.name > query.after)
     )

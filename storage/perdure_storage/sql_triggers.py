@@ -450,6 +450,7 @@ class SqlTriggerStore:
             "module": query.module,
             "paused": query.paused,
             "watches_runs": query.watches_runs,
+            "listens": query.listens,
             "prefix": query.name_prefix or None,
             "after": query.after,
         }
@@ -458,6 +459,7 @@ class SqlTriggerStore:
             "of_module": query.module,
             "is_paused": query.paused,
             "is_watches_runs": query.watches_runs,
+            "is_listens": query.listens,
             "prefix": query.name_prefix,
             "prefix_end": query.name_prefix + _LAST,
             "after": query.after,

@@ -156,6 +156,7 @@ class TriggerQuery(msgspec.Struct, frozen=True, kw_only=True):
     module: str | None = None
     paused: bool | None = None
     watches_runs: bool | None = None
+    listens: bool | None = None
     name_prefix: str = ""
     limit: int = 100
     after: str | None = None

@@ -196,7 +196,7 @@ class TriggerStatements:
         query = sa.select(trigger)
         if "module" in filters:
             query = query.where(trigger.c.module == sa.bindparam("of_module"))
-        for flag in (trigger.c.paused, trigger.c.watches_runs):
+        for flag in (trigger.c.paused, trigger.c.watches_runs, trigger.c.listens):
             if flag.name in filters:
                 query = query.where(flag == sa.bindparam(f"is_{flag.name}", type_=sa.Boolean))
         if "prefix" in filters:
