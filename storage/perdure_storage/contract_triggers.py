@@ -757,8 +757,8 @@ class TriggerContract:
 
     def test_triggers_are_listed_by_name_and_filtered(self, store: RunStore) -> None:
         watched(store, "b", module="m", watches_runs=True)
-        watched(store, "a", paused=True)
-        watched(store, "ab", module="m")
+        watched(store, "a", paused=True, listens=True)
+        watched(store, "ab", module="m", listens=True)
 
         def names(**query: object) -> list[str]:
             return [t.name for t in store.triggers.list_triggers(TriggerQuery(**query))]  # type: ignore[arg-type]

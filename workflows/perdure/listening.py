@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.5
 """How soon a child is missed that has died, or is needed for the first time."""
-BRIEF_S = 5.0
+BRIEF_S = 2.0
 """A child that lived for less is started again only after this."""
 GRACE_S = 5.0
 """How long a child may take to end."""
@@ -88,9 +88,7 @@ async def _listen(runtime: Runtime, requests: IO[bytes]) -> None:
         heartbeat.stop()
 
 
-def _stop_at_end(
-    requests: IO[bytes], loop: asyncio.AbstractEventLoop, stop: asyncio.Event
-) -> None:
+def _stop_at_end(requests: IO[bytes], loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
     """Stop when the parent says so by closing its end, as it does when it dies."""
 
     def wait() -> None:
