@@ -212,7 +212,7 @@ def decide(
     state: TriggerState,
     came: Sequence[Came],
     now: datetime,
-    held: Mapping[str, Came] = {},
+    held: Mapping[str, Came] | None = None,
 ) -> Outcome:
     """Decide what becomes of arrivals, and of those whose window is over.
 
@@ -221,7 +221,7 @@ def decide(
         state: as it was read.
         came: what came, in its order; none of it was decided before, and no key is in it twice.
         now: the time.
-        held: what waits, by key; needed if ``needs_held`` says so.
+        held: what waits, by key; None if ``needs_held`` says that it is not needed.
     """
     deciding = _Deciding(trigger, state, held)
     for each in came:
@@ -300,12 +300,14 @@ def standing(trigger: Trigger, state: TriggerState) -> str:
 class _Deciding:
     """One call of ``decide`` in the making."""
 
-    def __init__(self, trigger: Trigger, state: TriggerState, held: Mapping[str, Came]) -> None:
+    def __init__(
+        self, trigger: Trigger, state: TriggerState, held: Mapping[str, Came] | None
+    ) -> None:
         self._trigger = trigger
         self._state = state
         # What has no row any more has nobody to be told, and nothing to make a run of.
-        self._waiting = [each for each in state.waiting if not held or each.key in held]
-        self._known = dict(held)
+        self._waiting = [each for each in state.waiting if held is None or each.key in held]
+        self._known = dict(held or {})
         self._decisions: dict[str, Decision] = {}
         self._revised: dict[str, Decision] = {}
         self._new: set[str] = set()

@@ -1,8 +1,9 @@
 """Makes the runs that are due. Any number of dispatchers may work on one store at once.
 
 It reads which schedules are due, decides (``decide``: pure), and writes ticks, runs and the new
-state in one transaction, guarded by what it read. It keeps nothing that could be lost, imports
-nothing of the user's, and runs nothing: its only output is rows.
+state in one transaction, guarded by what it read; and it brings to triggers what happened in the
+store (``hearing``). It keeps nothing that could be lost, imports nothing of the user's, and runs
+nothing: its only output is rows.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from datetime import datetime
 
 import msgspec
 
+from perdure_scheduler.arriving import Verdict
 from perdure_scheduler.changes import change_of, runs_for, state_of
 from perdure_scheduler.decide import decide
 from perdure_scheduler.definition import Definition
 from perdure_scheduler.errors import ScheduleError
+from perdure_scheduler.hearing import Hearing
 from perdure_storage.clock import Clock
-from perdure_storage.errors import StoreUnavailable
+from perdure_storage.errors import StoreUnavailable, ValueUnavailable
 from perdure_storage.protocols import RunStore
 from perdure_storage.records import RunId
 from perdure_storage.schedule_records import ScheduleChange, ScheduleRecord
@@ -39,12 +42,14 @@ class Dispatched(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         made: the runs that did not exist before.
         ticks: how many rows tell of ticks.
-        landed: how many schedules went on.
-        left: schedules that others changed meanwhile, or that could not be written.
+        arrivals: how many rows tell of what arrived for triggers.
+        landed: how many schedules and triggers went on.
+        left: those that others changed meanwhile, or that could not be written.
     """
 
     made: tuple[RunId, ...] = ()
     ticks: int = 0
+    arrivals: int = 0
     landed: int = 0
     left: int = 0
 
@@ -53,7 +58,7 @@ class Dispatcher:
     """Decides what is due and has it written.
 
     Args:
-        store: runs and schedules.
+        store: runs, schedules and triggers.
         values: where inputs go that only a tick knows.
         clock: wall time.
     """
@@ -63,11 +68,25 @@ class Dispatcher:
         self._schedules = store.schedules
         self._values = values
         self._clock = clock
+        self._hearing = Hearing(store, values, clock)
         self._definitions: dict[str, Definition] = {}
         self._unreadable: dict[str, int] = {}
 
     def dispatch(self) -> Dispatched:
-        """Decide up to ``BATCH`` schedules that are due now; returns what came of it."""
+        """Decide what is due now, a batch of each kind; returns what came of it."""
+        ticked, heard = self._tick(), self._hearing.look()
+        new = [each for each in heard.receipts if each.is_new]
+        fired = [each.run_id for each in new if each.decision == Verdict.FIRED and each.run_id]
+        return Dispatched(
+            made=(*ticked.made, *fired),
+            ticks=ticked.ticks,
+            arrivals=len(new),
+            landed=ticked.landed + heard.landed,
+            left=ticked.left + heard.left,
+        )
+
+    def _tick(self) -> Dispatched:
+        """Decide up to ``BATCH`` schedules that are due now."""
         now = self._clock.now()
         changes = self._decided(self._schedules.due(now, BATCH), now)
         if not changes:
@@ -125,6 +144,10 @@ class Dispatcher:
             found = self._definitions[record.digest] = Definition.from_json(record.definition)
         return found
 
+    def _next_due(self) -> datetime | None:
+        known = (self._schedules.next_due(), self._store.triggers.next_due())
+        return min((at for at in known if at is not None), default=None)
+
     def serve(self, stop: threading.Event) -> None:
         """Dispatch until ``stop`` is set; a store that is away is waited for.
 
@@ -138,9 +161,9 @@ class Dispatcher:
                 if changes != seen or (due_at is not None and due_at <= self._clock.now()):
                     while not stop.is_set() and self.dispatch().landed:
                         pass
-                    seen, due_at = changes, self._schedules.next_due()
+                    seen, due_at = changes, self._next_due()
                 wait_s = LOOK_EVERY_S
-            except StoreUnavailable as error:
+            except (StoreUnavailable, ValueUnavailable) as error:
                 log.error("the store is away, trying again: %s", error)
                 wait_s = AGAIN_S
             stop.wait(wait_s)

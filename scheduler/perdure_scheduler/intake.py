@@ -68,6 +68,7 @@ class Brought(msgspec.Struct, frozen=True, kw_only=True):
         cursors: how far sources have come with them, by condition.
         troubles: why sources cannot be listened to, by condition; "": they can be again.
         heard: number of the last event that was looked at.
+        problem: why the arrivals cannot be taken in as they are: they are refused.
         digest: of the definition for which it was brought; None: of whichever there is.
     """
 
@@ -75,6 +76,7 @@ class Brought(msgspec.Struct, frozen=True, kw_only=True):
     cursors: dict[str, str] = {}
     troubles: dict[str, str] = {}
     heard: int = 0
+    problem: str = ""
     digest: str | None = None
 
 
@@ -136,7 +138,8 @@ class Intake:
 
         Raises as ``receive`` does.
         """
-        self.take(name, Brought(troubles={condition: message}, digest=digest))
+        readable = message.encode("utf-8", "backslashreplace").decode()
+        self.take(name, Brought(troubles={condition: readable}, digest=digest))
 
     def settle(self, name: str) -> None:
         """Decide what time alone has decided: arrivals whose window is over."""
@@ -189,13 +192,15 @@ class Intake:
 
     def _piecewise(self, name: str, brought: Brought, message: str) -> list[Receipt]:
         """Take in one by one what the database refuses together; what it refuses alone is told."""
-        if len(brought.arrivals) <= 1:
+        if not brought.arrivals or brought.problem:
             raise StoreError(f"trigger {name!r}: the database refuses its rows: {message}")
+        replace = msgspec.structs.replace
+        if len(brought.arrivals) == 1:
+            return self.take(name, replace(brought, problem=f"the database refuses it: {message}"))
         receipts: list[Receipt] = []
         for each in brought.arrivals:
-            alone = Brought(arrivals=(each,), digest=brought.digest)
-            receipts += self.take(name, alone)
-        self.take(name, msgspec.structs.replace(brought, arrivals=()))
+            receipts += self.take(name, Brought(arrivals=(each,), digest=brought.digest))
+        self.take(name, replace(brought, arrivals=()))
         return receipts
 
     def _read(self, name: str, brought: Brought) -> _Read:
@@ -208,29 +213,33 @@ class Intake:
         for condition, arrival in brought.arrivals:
             came.setdefault(stored_key(trigger.on, condition, arrival.key), (condition, arrival))
         rows = self._triggers.known(name, came.keys()) if came else {}
-        new = [came_of(trigger.on, *each, now) for key, each in came.items() if key not in rows]
-        held = self.held(trigger, state, new, now)
+        new = [
+            came_of(trigger.on, *each, now, brought.problem)
+            for key, each in came.items()
+            if key not in rows
+        ]
+        held = self._held(trigger, state, new, now)
         state = msgspec.structs.replace(
             state,
             cursors={**state.cursors, **brought.cursors},
             troubles=_troubles(state.troubles, brought.troubles, now),
         )
-        waited = {key: came_back(row) for key, row in held.items()}
+        waited = None if held is None else {key: came_back(row) for key, row in held.items()}
         return _Read(
             brought=brought,
             record=record,
             trigger=trigger,
             outcome=decide(trigger, state, new, now, waited),
-            rows={**rows, **held},
+            rows={**rows, **(held or {})},
             now=now,
         )
 
-    def held(
+    def _held(
         self, trigger: Trigger, state: TriggerState, came: Sequence[Came], now: datetime
-    ) -> dict[str, ArrivalRecord]:
+    ) -> dict[str, ArrivalRecord] | None:
         """Return the rows of what waits, by key, if something of it may be decided now."""
         if not needs_held(trigger, state, came, now):
-            return {}
+            return None
         return self._triggers.known(trigger.name, [each.key for each in state.waiting])
 
     def definition(self, record: TriggerRecord) -> Trigger:

@@ -37,24 +37,33 @@ def state_of(record: TriggerRecord) -> TriggerState:
         ) from None
 
 
-def came_of(on: Condition, condition: str, arrival: Arrival, now: datetime) -> Came:
-    """Return an arrival that is brought now, with nothing in its facts but JSON."""
-    text, known, problem = "{}", {}, ""
+def came_of(
+    on: Condition, condition: str, arrival: Arrival, now: datetime, problem: str = ""
+) -> Came:
+    """Return an arrival that is brought now, with nothing in its facts but JSON.
+
+    Args:
+        on: what its trigger waits for.
+        condition: which it is for.
+        arrival: what was brought.
+        now: the time.
+        problem: why nothing of it can be kept; "" if it can.
+    """
+    came = Came(
+        key=stored_key(on, condition, arrival.key),
+        condition=condition,
+        at=now,
+        existed=arrival.existed,
+        problem=problem,
+    )
+    if problem:
+        return came
     try:
         text = facts.written(arrival.facts)
         known = facts.read_back(text)
     except TriggerError as error:
-        problem = str(error)
-    return Came(
-        key=stored_key(on, condition, arrival.key),
-        condition=condition,
-        at=now,
-        facts=known,
-        text=text,
-        payload=arrival.payload,
-        existed=arrival.existed,
-        problem=problem,
-    )
+        return msgspec.structs.replace(came, problem=str(error))
+    return msgspec.structs.replace(came, facts=known, text=text, payload=arrival.payload)
 
 
 def came_back(row: ArrivalRecord) -> Came:

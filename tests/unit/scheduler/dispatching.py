@@ -55,7 +55,7 @@ class World:
     def at(self, when: datetime) -> None:
         """Let it be that time, and dispatch until nothing is due."""
         self.clock.jump((when - self.clock.now()).total_seconds())
-        while self.dispatcher.dispatch().landed or self.hearing.look().landed:
+        while self.dispatcher.dispatch().landed:
             pass
 
     @property

@@ -67,7 +67,7 @@ class Course:
 
     def take(self, *new: Came, now: datetime | None = None) -> dict[str, str]:
         now = now or max((each.at for each in new), default=NOON)
-        held: dict[str, Came] = {}
+        held: dict[str, Came] | None = None
         if needs_held(self.trigger, self.state, new, now):
             held = {each.key: self.known[each.key] for each in self.state.waiting}
         self.outcome = decide(self.trigger, self.state, new, now, held)
