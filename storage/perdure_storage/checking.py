@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -23,6 +23,8 @@ from perdure_storage.tables import message as message_table
 from perdure_storage.tables import plan as plan_table
 from perdure_storage.tables import run as run_table
 from perdure_storage.tables import schedule as schedule_table
+from perdure_storage.tables import trigger as trigger_table
+from perdure_storage.trigger_records import ArrivalQuery
 
 T = TypeVar("T")
 _PAGE = 1000
@@ -78,6 +80,12 @@ class _Known:
             whose = what if run_id is None else f"{what} of run {run_id!r}"
             self.users.setdefault(value.integrity, whose)
 
+    def note_all(self, blobs: Iterable[Digest], what: str) -> None:
+        """Remember blobs of which no row says the size."""
+        for blob in blobs:
+            self.named.add(blob)
+            self.users.setdefault(blob, what)
+
 
 def check_store(store: SqlRunStore, blobs: BlobRoot, *, deep: bool = False) -> CheckReport:
     """Read a whole store and change nothing; runs may go on meanwhile.
@@ -101,6 +109,8 @@ def check_store(store: SqlRunStore, blobs: BlobRoot, *, deep: bool = False) -> C
         problems += _asked(None, _read_message, store, number, known)
     for name in _values(store.database, schedule_table.c.name):
         problems += _asked(None, _read_schedule, store, name, known)
+    for name in _values(store.database, trigger_table.c.name):
+        problems += _asked(None, _read_trigger, store, name, known)
     # Rows before blobs: a row that was read has its blob, whoever works meanwhile.
     there = {blob.digest: blob.size_bytes for blob in blobs.survey()}
     referenced = set(map(Digest, _values(store.database, blob_ref.c.digest)))
@@ -179,12 +189,22 @@ def _read_schedule(store: SqlRunStore, name: str, known: _Known) -> None:
     schedule = store.schedules.find_schedule(name)
     if schedule is None:  # removed since it was listed
         return
-    for blob in schedule.blobs:
-        known.named.add(blob)
-        known.users.setdefault(blob, f"definition of schedule {name!r}")
+    known.note_all(schedule.blobs, f"definition of schedule {name!r}")
     query = TickQuery(schedule=name, limit=_PAGE)
     while page := store.schedules.list_ticks(query):
         query = msgspec.structs.replace(query, before=page[-1].at)
+
+
+def _read_trigger(store: SqlRunStore, name: str, known: _Known) -> None:
+    trigger = store.triggers.find_trigger(name)
+    if trigger is None:  # removed since it was listed
+        return
+    known.note_all(trigger.blobs, f"definition of trigger {name!r}")
+    query = ArrivalQuery(trigger=name, limit=_PAGE)
+    while page := store.triggers.list_arrivals(query):
+        for arrival in page:
+            known.note(arrival.payload, None, f"arrival {arrival.key!r} of trigger {name!r}")
+        query = msgspec.structs.replace(query, beyond=page[-1].seq)
 
 
 def _read_plan(store: SqlRunStore, digest: Digest, known: _Known) -> None:
@@ -194,9 +214,7 @@ def _read_plan(store: SqlRunStore, digest: Digest, known: _Known) -> None:
         if digest in _values(store.database, plan_table.c.digest):
             raise
         return  # its last run was deleted since it was listed
-    for blob in plan.blobs:
-        known.named.add(blob)
-        known.users.setdefault(blob, f"code or constants of plan {digest}")
+    known.note_all(plan.blobs, f"code or constants of plan {digest}")
 
 
 # --- blobs ----------------------------------------------------------------------------------
@@ -221,6 +239,8 @@ def _still_named(store: SqlRunStore, known: _Known) -> set[Digest]:
         list(_asked(None, _read_message, store, number, again))
     for name in _values(store.database, schedule_table.c.name):
         list(_asked(None, _read_schedule, store, name, again))
+    for name in _values(store.database, trigger_table.c.name):
+        list(_asked(None, _read_trigger, store, name, again))
     return again.named
 
 

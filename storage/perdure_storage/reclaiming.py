@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from perdure_storage.blobs import BlobRoot
 from perdure_storage.collection import reclaim
 from perdure_storage.errors import BlobsCondemned, PerdureError
 from perdure_storage.protocols import RunStore
-from perdure_storage.records import CommitReport, Digest, MessageRecord, RunCommit
+from perdure_storage.records import CommitReport, Digest, MessageRecord, Refusal, RunCommit
 from perdure_storage.schedule_protocol import ScheduleStore
 from perdure_storage.schedule_records import FireReport, ScheduleChange
+from perdure_storage.trigger_guards import were_told
+from perdure_storage.trigger_protocol import TriggerStore
+from perdure_storage.trigger_records import AcceptReport, TriggerChange
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+K = TypeVar("K", bound=str)
 
 
 def reclaiming(store: RunStore, blobs: BlobRoot) -> RunStore:
@@ -54,6 +58,10 @@ class _Reclaiming:
     def schedules(self) -> ScheduleStore:
         return cast(ScheduleStore, _ReclaimingSchedules(self._below, self._blobs))
 
+    @property
+    def triggers(self) -> TriggerStore:
+        return cast(TriggerStore, _ReclaimingTriggers(self._below, self._blobs))
+
     def reset_run(self, *args: Any, **kwargs: Any) -> Any:
         return self._twice(lambda: self._below.reset_run(*args, **kwargs))
 
@@ -62,11 +70,7 @@ class _Reclaiming:
 
     def commit(self, batch: Sequence[RunCommit]) -> CommitReport:
         report = self._below.commit(batch)
-        mine = {
-            run_id
-            for run_id, refusal in report.refused.items()
-            if refusal.kind == "condemned" and self._reclaim(refusal.digests)
-        }
+        mine = _taken_back(report.refused, self._below, self._blobs)
         if not mine:
             return report
         again = self._below.commit([part for part in batch if part.run_id in mine])
@@ -78,9 +82,6 @@ class _Reclaiming:
 
     def _twice(self, ask: Callable[[], T]) -> T:
         return _twice(ask, self._below, self._blobs)
-
-    def _reclaim(self, digests: Iterable[str]) -> bool:
-        return _take_back(self._below, self._blobs, digests)
 
 
 class _ReclaimingSchedules:
@@ -99,11 +100,7 @@ class _ReclaimingSchedules:
 
     def fire(self, batch: Sequence[ScheduleChange]) -> FireReport:
         report = self._below.fire(batch)
-        mine = {
-            name
-            for name, refusal in report.refused.items()
-            if refusal.kind == "condemned" and _take_back(self._runs, self._blobs, refusal.digests)
-        }
+        mine = _taken_back(report.refused, self._runs, self._blobs)
         if not mine:
             return report
         again = self._below.fire([change for change in batch if change.schedule.name in mine])
@@ -113,6 +110,47 @@ class _ReclaimingSchedules:
             refused={**others, **again.refused},
             made=(*report.made, *again.made),
         )
+
+
+class _ReclaimingTriggers:
+    """Everything that the triggers below do; what names blobs tries twice."""
+
+    def __init__(self, runs: RunStore, blobs: BlobRoot) -> None:
+        self._runs = runs
+        self._below = runs.triggers
+        self._blobs = blobs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._below, name)
+
+    def register(self, *args: Any, **kwargs: Any) -> Any:
+        return _twice(lambda: self._below.register(*args, **kwargs), self._runs, self._blobs)
+
+    def accept(self, batch: Sequence[TriggerChange], ends: Collection[int] = ()) -> AcceptReport:
+        report = self._below.accept(batch, ends)
+        mine = _taken_back(report.refused, self._runs, self._blobs)
+        if not mine:
+            return report
+        others = {name: r for name, r in report.refused.items() if name not in mine}
+        again = self._below.accept(
+            [change for change in batch if change.trigger.name in mine],
+            ends if were_told(others) else (),
+        )
+        return AcceptReport(
+            accepted={**report.accepted, **again.accepted},
+            refused={**others, **again.refused},
+            known={**report.known, **again.known},
+            made=(*report.made, *again.made),
+        )
+
+
+def _taken_back(refused: Mapping[K, Refusal], store: RunStore, blobs: BlobRoot) -> set[K]:
+    """Take condemned blobs back; return of what was refused for them what can be tried again."""
+    return {
+        key
+        for key, refusal in refused.items()
+        if refusal.kind == "condemned" and _take_back(store, blobs, refusal.digests)
+    }
 
 
 def _twice(ask: Callable[[], T], store: RunStore, blobs: BlobRoot) -> T:

@@ -19,14 +19,18 @@ from perdure_storage.contract_samples import (
     a_tick,
     a_value,
     a_wait,
+    an_arrival,
+    arrived,
     by,
     claimed,
     registered,
+    watched,
 )
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.records import Digest, PinRecord, Place, RunEnd, StepId, StepKey, StoredValue
 from perdure_storage.schedule_records import ScheduleChange
 from perdure_storage.sql_runs import SqlRunStore
+from perdure_storage.trigger_records import TriggerChange
 
 
 @pytest.fixture
@@ -122,6 +126,47 @@ def test_what_nothing_refers_to_is_none(store: SqlRunStore, blobs: BlobRoot) -> 
     report = check_store(store, blobs, deep=True)
 
     assert (report.runs, report.blobs, report.problems) == (1, 0, ())
+
+
+def test_blobs_of_triggers_and_payloads_of_their_arrivals_are_looked_at(
+    store: SqlRunStore, blobs: BlobRoot
+) -> None:
+    code, payload = stored(blobs, b"code").integrity, stored(blobs, b"payload")
+    trigger = watched(store, blobs=(code,))
+    arrivals = (an_arrival(payload=payload), an_arrival("b.csv"))
+    store.triggers.accept([TriggerChange(trigger=trigger, arrivals=arrivals)])
+    assert check_store(store, blobs, deep=True).problems == ()
+    for blob in (code, payload.integrity):
+        blobs.delete(blob)
+
+    said = sorted(problem.message for problem in check_store(store, blobs).problems)
+
+    assert [message.partition(": ")[0] for message in said] == [
+        "arrival 'a.csv' of trigger 'landed'",
+        "definition of trigger 'landed'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("trigger SET definition = 'evil'", "trigger 'landed'"),
+        ("trigger SET state = 'evil'", "the state of trigger 'landed'"),
+        ("arrival SET run_id = 'evil'", "the arrival 'a.csv' of trigger 'landed'"),
+    ],
+)
+def test_rows_of_triggers_that_were_changed_are_problems(
+    store: SqlRunStore, blobs: BlobRoot, tmp_path: Path, change: str, named: str
+) -> None:
+    store.triggers.accept([arrived(watched(store), "a.csv")])
+    with sqlite3.connect(tmp_path / "perdure.db") as connection:
+        connection.execute(f"UPDATE {change}")
+    connection.close()
+
+    (problem,) = check_store(store, blobs).problems
+
+    assert problem.kind == "row"
+    assert named in problem.message
 
 
 def test_blobs_of_schedules_are_looked_at(store: SqlRunStore, blobs: BlobRoot) -> None:

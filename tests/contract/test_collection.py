@@ -32,10 +32,14 @@ from perdure_storage.contract_samples import (
     a_plan,
     a_step,
     a_value,
+    an_arrival,
+    arrived,
     by,
     claimed,
     created,
     digest,
+    ended,
+    watched,
 )
 from perdure_storage.errors import BlobsCondemned
 from perdure_storage.faults import InjectedCrash
@@ -43,6 +47,7 @@ from perdure_storage.memory import MemoryRunStore
 from perdure_storage.protocols import RunStore
 from perdure_storage.reclaiming import reclaiming
 from perdure_storage.records import Digest, Place, RunId, StoredValue
+from perdure_storage.trigger_records import TriggerChange
 
 DATA = b"the same content as that of a run that was deleted"
 _RUN = RunId("run")
@@ -317,6 +322,26 @@ def test_a_signal_takes_back_what_is_still_there(worlds: Callable[[], World]) ->
 
     assert store.send(a_message(value=_value_of(world.orphan))) is not None
 
+    assert world.store.unreferenced([world.orphan]) == []
+
+
+def test_arrivals_take_back_what_is_still_there_and_tell_of_their_ends(
+    worlds: Callable[[], World],
+) -> None:
+    world = worlds()
+    store = reclaiming(world.store, world.blobs)
+    one, other = watched(store, "one"), watched(store, "other", watches_runs=True)
+    ended(store, "over")
+    numbers = [end.id for end in store.triggers.ends()]
+    world.store.condemn([world.orphan])
+    carrying = an_arrival(trigger="one", payload=_value_of(world.orphan))
+    batch = [TriggerChange(trigger=one, arrivals=(carrying,)), arrived(other, "a")]
+
+    report = store.triggers.accept(batch, numbers)
+
+    assert (report.refused, report.made) == ({}, ("run-a",))
+    assert list(report.accepted) == ["other", "one"]
+    assert store.triggers.ends() == []
     assert world.store.unreferenced([world.orphan]) == []
 
 

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from perdure_storage.connect import open_run_store
@@ -21,12 +22,14 @@ from perdure_storage.contract_samples import (
     an_attempt,
     an_expansion,
     an_unplanned_run,
+    arrived,
     by,
     claimed,
     created,
     digest,
     fired,
     registered,
+    watched,
 )
 from perdure_storage.errors import KeyMissing, StoreError
 from perdure_storage.lifecycle import RunStatus
@@ -34,17 +37,20 @@ from perdure_storage.protocols import RunStore
 from perdure_storage.records import Cause, ErrorRecord, Place, RunEnd, RunId, RunQuery, StepKey
 from perdure_storage.schedule_records import ScheduleQuery, TickQuery
 from perdure_storage.signing import KeyFile, load_or_create_key
+from perdure_storage.trigger_records import ArrivalQuery, TriggerQuery
 
 KEY = bytes(range(32))
 ERROR = ErrorRecord(type="E", message="m", cause=Cause.USER_ERROR, pickled=b"pickle")
 _RUN = RunId("run")
 _WAITER = "step 'w' of run 'run'"
 _NIGHTLY = "schedule 'nightly'"
+_LANDED = "trigger 'landed'"
+_ARRIVAL = f"the arrival 'a.csv' of {_LANDED}"
 
 
-def _from_other(*columns: str) -> str:
-    """Return the setting of columns to what another schedule's row has."""
-    other = "(SELECT {0} FROM schedule AS o WHERE o.name = 'other')"
+def _from_other(*columns: str, of: str = "schedule") -> str:
+    """Return the setting of columns to what another row of a table has."""
+    other = f"(SELECT {{0}} FROM {of} AS o WHERE o.name = 'other')"
     return ", ".join(f"{column} = {other.format(column)}" for column in columns)
 
 
@@ -81,6 +87,10 @@ def path(tmp_path: Path) -> Path:
     for name in ("nightly", "other"):
         schedule = registered(store, name, definition=f'{{"run":"{name}"}}', state=f'"{name}"')
         store.schedules.fire([fired(schedule, an_unplanned_run(f"of {name}"))])
+    for name in ("landed", "other"):
+        trigger = watched(store, name, definition=f'{{"on":"{name}"}}', next_at=NOW)
+        change = arrived(msgspec.structs.replace(trigger, state=f'"{name}"'), "a.csv", run=name)
+        store.triggers.accept([change])
     store.close()
     return path
 
@@ -175,6 +185,22 @@ def _list_ticks(store: RunStore) -> object:
     return store.schedules.list_ticks(TickQuery(schedule="nightly"))
 
 
+def _get_trigger(store: RunStore) -> object:
+    return store.triggers.get_trigger("landed")
+
+
+def _list_triggers(store: RunStore) -> object:
+    return store.triggers.list_triggers(TriggerQuery())
+
+
+def _list_arrivals(store: RunStore) -> object:
+    return store.triggers.list_arrivals(ArrivalQuery(trigger="landed"))
+
+
+def _known(store: RunStore) -> object:
+    return store.triggers.known("landed", ["a.csv"])
+
+
 def _get_unplanned(store: RunStore) -> object:
     return store.get_run(RunId("of nightly"))
 
@@ -237,6 +263,35 @@ def _list_attempts(store: RunStore) -> object:
         ),
         ("tick SET run_id = 'evil'", _list_ticks, f"the tick of .* UTC of {_NIGHTLY}"),
         ("tick SET decision = 'evil'", _list_ticks, f"the tick of .* UTC of {_NIGHTLY}"),
+        ("trigger SET definition = '{}'", _get_trigger, _LANDED),
+        ("trigger SET digest = 'v1:evil'", _list_triggers, _LANDED),
+        ("trigger SET plan_digest = 'blake3:plan'", _get_trigger, _LANDED),
+        ("trigger SET blobs = '[\"blake3:evil\"]'", _get_trigger, _LANDED),
+        ("trigger SET events = '[\"evil\"]'", _get_trigger, _LANDED),
+        ("trigger SET watches_runs = true", _get_trigger, _LANDED),
+        ("trigger SET listens = true", _get_trigger, _LANDED),
+        ("trigger SET mac = NULL", _get_trigger, _LANDED),
+        (
+            f"trigger SET {_from_other('definition', 'mac', of='trigger')} WHERE name = 'landed'",
+            _get_trigger,
+            _LANDED,
+        ),
+        ("trigger SET state = '{}'", _get_trigger, f"the state of {_LANDED}"),
+        ("trigger SET heard = 9", _get_trigger, f"the state of {_LANDED}"),
+        ("trigger SET next_at_us = 1", _get_trigger, f"the state of {_LANDED}"),
+        ("trigger SET paused = true", _get_trigger, f"the state of {_LANDED}"),
+        ("trigger SET version = 9", _get_trigger, f"the state of {_LANDED}"),
+        (
+            f"trigger SET {_from_other('state', 'state_mac', of='trigger')} WHERE name = 'landed'",
+            _get_trigger,
+            f"the state of {_LANDED}",
+        ),
+        ('arrival SET facts = \'{"path":"evil"}\'', _list_arrivals, _ARRIVAL),
+        ("arrival SET run_id = 'evil'", _known, _ARRIVAL),
+        ("arrival SET decision = 'deferred'", _list_arrivals, _ARRIVAL),
+        ("arrival SET seq = 9", _list_arrivals, _ARRIVAL),
+        ("arrival SET payload = x'80'", _known, _ARRIVAL),
+        ("arrival SET mac = NULL", _known, _ARRIVAL),
         ("run SET origin = 'evil:flow' WHERE id = 'of nightly'", _get_unplanned, "'of nightly'"),
         (
             "run SET plan_digest = 'blake3:plan' WHERE id = 'of nightly'",
@@ -268,6 +323,38 @@ def test_a_schedule_that_was_changed_stops_no_other(
     # Where it takes a place of the first page, it takes none of the next.
     assert [[each.name for each in page] for page in due] == [[], ["other"], ["other"]]
     assert len([each for each in caplog.records if "tampered" in each.message]) == 1
+    store.close()
+
+
+def test_a_trigger_that_was_changed_stops_no_other(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _tamper(path, "UPDATE trigger SET definition = '{}' WHERE name = 'landed'")
+    store = open_run_store(path, key=KEY)
+
+    due = [store.triggers.due_triggers(NOW, limit=1) for _ in range(3)]
+
+    assert [[each.name for each in page] for page in due] == [[], ["other"], ["other"]]
+    assert len([each for each in caplog.records if "tampered" in each.message]) == 1
+    store.close()
+
+
+@pytest.mark.parametrize("table", ["trigger SET definition = '{}'", "arrival SET reason = 'evil'"])
+def test_arrivals_for_a_trigger_that_was_changed_are_rejected_and_those_of_others_land(
+    path: Path, table: str
+) -> None:
+    store = open_run_store(path, key=KEY)
+    both = [store.triggers.get_trigger(name) for name in ("landed", "other")]
+    column = "name" if table.startswith("trigger") else "trigger"
+    _tamper(path, f"UPDATE {table} WHERE {column} = 'landed'")
+
+    report = store.triggers.accept(
+        [arrived(each, "a.csv", "b.csv", run=each.name, moves=False) for each in both]
+    )
+
+    assert report.refused["landed"].kind == "rejected"
+    assert "tampered" in report.refused["landed"].message
+    assert report.made == ("other-b.csv",)
     store.close()
 
 

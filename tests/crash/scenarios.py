@@ -39,6 +39,12 @@ from perdure_storage.schedule_records import (
     TickRecord,
 )
 from perdure_storage.schema import CURRENT, Schema
+from perdure_storage.trigger_records import (
+    ArrivalQuery,
+    ArrivalRecord,
+    TriggerChange,
+    TriggerRecord,
+)
 
 RUN = RunId("victim")
 _REVISION = '''"""One more table."""
@@ -104,6 +110,66 @@ def dispatch(client: Perdure) -> None:
         assert schedules.fire([change]).refused == {}
     assert client.runtime.store.find_run(RUN) is not None, "a tick that was decided has no run"
     assert len(schedules.list_ticks(TickQuery(schedule="daily"))) <= 1
+
+
+# --- triggers -----------------------------------------------------------------------------------
+LISTENER = "one"
+
+
+def run_by_trigger(client: Perdure) -> None:
+    """Do what listener, dispatcher, coordinator and gc do about one arrival and its run's end."""
+    triggers = client.runtime.store.triggers
+    if triggers.find_trigger("after") is None:
+        assert triggers.register(TriggerChange(trigger=trigger("after", watches_runs=True)))
+    bring(client)
+    client.resume(RUN).result()
+    tell_its_end(client)
+    triggers.forget_arrivals("landed", NOON + timedelta(days=1))
+    triggers.remove("landed")
+
+
+def trigger(name: str, **more: Any) -> TriggerRecord:
+    """Return a trigger that was never stored."""
+    return TriggerRecord(name=name, definition="{}", digest=f"v1:{name}", state="begun", **more)
+
+
+def bring(client: Perdure) -> None:
+    """Bring an arrival with its run and the cursor after it, and leave the source."""
+    wishes = Wishes.from_options({"run_id": RUN}, find_last=lambda workflow: ())
+    submission = Submission(client.runtime, client.settings, steps.everything, wishes)
+    triggers = client.runtime.store.triggers
+    if triggers.find_trigger("landed") is None:
+        new = trigger("landed", listens=True, plan_digest=submission.body.digest)
+        assert triggers.register(TriggerChange(trigger=new), submission.body) is not None
+    run = msgspec.structs.replace(submission.intend().record, trigger="landed")
+    arrival = ArrivalRecord(
+        trigger="landed", key="a.csv", at=NOON, decision="fired", decided_at=NOON, run_id=RUN
+    )
+    for mine in triggers.take_sources(LISTENER):
+        moved = msgspec.structs.replace(mine, state="after a.csv")
+        report = triggers.accept([TriggerChange(trigger=moved, arrivals=(arrival,), runs=(run,))])
+        assert len(report.refused) == len(report.known), "only what is there already is refused"
+    assert triggers.get_trigger("landed").state == "after a.csv"
+    assert client.runtime.store.find_run(RUN) is not None, "an arrival that counts has no run"
+    triggers.leave_sources(LISTENER)
+
+
+def tell_its_end(client: Perdure) -> None:
+    """Tell of the ends of runs, each once; another may have done it, or died over it."""
+    triggers = client.runtime.store.triggers
+    for end in triggers.ends():
+        told = ArrivalRecord(
+            trigger="after",
+            key=f"{end.run_id} {end.seq}",
+            at=NOON,
+            decision="told",
+            decided_at=NOON,
+        )
+        read = triggers.get_trigger("after")
+        change = TriggerChange(trigger=read, moves=False, arrivals=(told,))
+        assert triggers.accept([change], [end.id]).refused == {}
+    assert len(triggers.list_arrivals(ArrivalQuery(trigger="after"))) == 1
+    assert triggers.ends() == []
 
 
 # --- one run ------------------------------------------------------------------------------------
@@ -354,6 +420,18 @@ SCENARIOS = {
             *("fire.before", "fire.in-transaction", "fire.after"),
             *("tick.before-forget", "tick.after-forget"),
             *("schedule.before-remove", "schedule.after-remove"),
+        ),
+    ),
+    "triggered": Scenario(
+        act=run_by_trigger,
+        recover=run_by_trigger,
+        points=(
+            *("trigger.before-register", "trigger.after-register"),
+            *("accept.before", "accept.in-transaction", "accept.after"),
+            *("listen.before-take", "listen.after-take"),
+            *("listen.before-leave", "listen.after-leave"),
+            *("arrival.before-forget", "arrival.after-forget"),
+            *("trigger.before-remove", "trigger.after-remove"),
         ),
     ),
     "growing": Scenario(

@@ -11,6 +11,7 @@ from perdure_storage import connect
 from perdure_storage.faults import CRASH_POINTS
 from perdure_storage.protocols import RunStore
 from perdure_storage.schedule_protocol import ScheduleStore
+from perdure_storage.trigger_protocol import TriggerStore
 
 PAGE = Path(__file__).parents[2] / "docs" / "transactions.md"
 
@@ -48,6 +49,15 @@ READS = {
     "next_due",
     "runs_of",
     "list_ticks",
+    "find_trigger",
+    "get_trigger",
+    "list_triggers",
+    "due_triggers",
+    "known",
+    "list_arrivals",
+    "events_after",
+    "newest_event",
+    "ends",
 }
 """Methods that change nothing durable; every other one has its row on the page."""
 
@@ -67,9 +77,10 @@ STORE_POINTS = (
     "send.",
 )
 SCHEDULE_POINTS = ("schedule.", "fire.", "tick.")
+TRIGGER_POINTS = ("trigger.", "accept.", "listen.", "arrival.")
 MORE_POINTS = ("reset.", "send.", "cancel.", "pause.", "delete.", "migration.", "store.")
 GC_POINTS = ("free.", "condemn.", "absolve.", "forget.", "expire.", "pin.", "unpin.")
-ALL_POINTS = STORE_POINTS + SCHEDULE_POINTS + MORE_POINTS + GC_POINTS
+ALL_POINTS = STORE_POINTS + SCHEDULE_POINTS + TRIGGER_POINTS + MORE_POINTS + GC_POINTS
 ELSEWHERE = {"commit.before-telling": "the coordinator's: it follows the store's commit"}
 
 
@@ -79,7 +90,7 @@ def _rows() -> list[list[str]]:
 
 
 def _methods() -> set[str]:
-    named = {**vars(RunStore), **vars(ScheduleStore)}
+    named = {**vars(RunStore), **vars(ScheduleStore), **vars(TriggerStore)}
     return {name for name in named if not name.startswith("_")}
 
 
