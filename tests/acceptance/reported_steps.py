@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+import msgspec
 
 import perdure
 from perdure import Backoff, Static, task, workflow
+from perdure.view.activity import Activity
 
 EVIL = "<script>alert('EVIL')</script>"
 
@@ -119,6 +123,18 @@ def watch(store: str, path: str) -> str:
 @workflow
 def watched(store: str, path: str) -> str:
     return watch.options(after=numbers.bind(2)).bind(store, path)
+
+
+@task
+def watch_activity(store: str, path: str) -> None:
+    """Write down what goes on while this step does."""
+    with perdure.open(store, executor="inline") as client:
+        Path(path).write_bytes(msgspec.json.encode(Activity(client.runtime, 9).look()))
+
+
+@workflow
+def watched_activity(store: str, path: str) -> None:
+    return watch_activity.options(after=numbers.bind(2)).bind(store, path)
 
 
 def different(count: int) -> Any:

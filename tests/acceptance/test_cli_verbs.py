@@ -119,6 +119,7 @@ GOOD = {
     ),
     "schedule rm": Case("schedule rm to-remove --yes", "to-remove is removed"),
     "ls": Case("ls --status succeeded", "one"),
+    "top": Case("top --once", "to-cancel"),
     "show": Case("show one", "double"),
     "logs": Case("logs one double", "doubling 3"),
     "report": Case("report one", "to one.html"),
@@ -162,6 +163,7 @@ BAD = {
     ),
     "schedule rm": Case("schedule rm nightly", "--yes", 2),
     "ls": Case("ls --status DONE", "SUCCEEDED", 2),
+    "top": Case("top --every never", "never", 2),
     "show": Case("show nowhere", "no run 'nowhere'", 2),
     "logs": Case("logs one dobule", "did you mean 'double'", 2),
     "report": Case("report one -o w.py", "--force overwrites it", 2),
@@ -246,7 +248,7 @@ def test_verb_refuses_what_makes_no_sense(prepared: Any, verb: str) -> None:
 
 
 READS = (
-    "ls", "show one", "show one double", "logs one", "report one", "why one double",
+    "ls", "top", "show one", "show one double", "logs one", "report one", "why one double",
     "cat one", "cat one double", "explain one", "plan one --verb rerun", "diff one one",
     "spin one double",
     "config show", "db check", "db upgrade", "db upgrade --check", "db backup --list",

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from perdure.cli import (
+    activity,
     asking,
     comparing,
     configuring,
@@ -71,6 +72,7 @@ _add(running.up, RUN)
 _add(demo.demo, RUN)
 app.add_typer(scheduling.schedule, name="schedule", rich_help_panel=RUN)
 _add(looking.ls, LOOK)
+_add(activity.top, LOOK)
 _add(looking.show, LOOK)
 _add(looking.logs, LOOK)
 _add(looking.why, LOOK)

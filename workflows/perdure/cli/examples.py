@@ -95,6 +95,11 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         ("perdure ls --status failed --since 2d", "what failed since the day before yesterday"),
         ("perdure ls --tag team=a --json", "for a program"),
     ),
+    "top": (
+        ("perdure top", "what runs now, and who drives it"),
+        ("perdure top --once", "one look, as in a script"),
+        ("perdure top --json", "for a program"),
+    ),
     "show": (
         ("perdure show iris-1", "a run and its steps"),
         ("perdure show iris-1 train", "the attempts of one step"),

@@ -321,3 +321,63 @@ class ReportView(msgspec.Struct, frozen=True, kw_only=True):
     sources: dict[str, str] = {}
     packages: dict[str, str] = {}
     policy: dict[str, str] = {}
+
+
+class ActiveRunView(msgspec.Struct, frozen=True, kw_only=True):
+    """A run among those that go on.
+
+    Attributes:
+        done, running, failed, total: steps; ``total`` is 0 while it has no plan.
+        steps: those that have been running for longest, longest first.
+        step_s: how long the first of them has been running.
+        since: when it began, or, of one that has not begun, when it was made; of one that has
+            ended, when it ended.
+        age_s: how long that is ago.
+        driver: who drives it, process and host; "" if nobody does.
+        waits: what it waits for, where all of it waits.
+    """
+
+    id: str
+    workflow: str
+    status: str
+    done: int = 0
+    running: int = 0
+    failed: int = 0
+    total: int = 0
+    steps: tuple[str, ...] = ()
+    step_s: float | None = None
+    since: datetime
+    age_s: float
+    driver: str = ""
+    waits: str = ""
+
+
+class CoordinatorView(msgspec.Struct, frozen=True, kw_only=True):
+    """A process that drives runs.
+
+    Attributes:
+        serves: takes on any run that nobody drives, as ``perdure up`` does.
+        workers: how many worker processes it has.
+        runs: how many of the runs that are shown it drives.
+    """
+
+    host: str
+    pid: int
+    serves: bool
+    workers: int
+    runs: int
+
+
+class ActivityView(msgspec.Struct, frozen=True, kw_only=True):
+    """What goes on in a store at one time.
+
+    Attributes:
+        runs: those that go on, those that run before those that wait, and a few that have ended.
+        are_all: whether no run that goes on is left out.
+        coordinators: those that are alive.
+    """
+
+    at: datetime
+    runs: tuple[ActiveRunView, ...] = ()
+    are_all: bool = True
+    coordinators: tuple[CoordinatorView, ...] = ()

@@ -1,0 +1,144 @@
+"""`perdure top`: what goes on, live and at one look."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+from tests.acceptance import reported_steps as steps
+from tests.acceptance.terminals import Terminal
+
+from perdure import RunFailed
+from perdure.client import Perdure, open_store
+from perdure.view.activity import Activity
+
+HELD = dedent(
+    """
+    import pathlib, time
+    from perdure import task, workflow
+
+    @task
+    def begin() -> int:
+        pathlib.Path("begun").touch()
+        return 1
+
+    @task
+    def hold(n: int) -> int:
+        while not pathlib.Path("go").exists():
+            time.sleep(0.02)
+        return n
+
+    @workflow
+    def held() -> int:
+        return hold.bind(begin.bind())
+    """
+)
+
+
+@pytest.fixture
+def inline(tmp_path: Path) -> Iterator[Perdure]:
+    with open_store(str(tmp_path / "store" / "perdure.db"), executor="inline") as opened:
+        yield opened
+
+
+def test_top_shows_what_runs_and_how_it_ends_until_ctrl_c(perdure: Any) -> None:
+    perdure.write("held.py", HELD)
+    driven = perdure.start("run", "--id", "monday", "held.py")
+    perdure.wait_for_file("begun", driven)
+    terminal = Terminal(
+        ["-m", "perdure", "top", "--every", "0.1"], perdure.folder, columns=130, TERM="xterm"
+    )
+    try:
+        running = terminal.wait_for(lambda shown: "hold" in shown)
+        perdure.write("go", "")
+        ended = terminal.wait_for(lambda shown: "SUCCEEDED" in shown)
+        terminal.process.send_signal(signal.SIGINT)
+        code = terminal.wait()
+    finally:
+        terminal.close()
+
+    assert "monday" in running
+    assert "1/2" in running
+    assert f"process {driven.pid} on " in running
+    assert "drives its own runs" in running
+    assert "ago" in ended
+    assert code == 130
+    assert b"Traceback" not in terminal.sent
+    assert terminal.sent.rindex(b"\x1b[?25h") > terminal.sent.rindex(b"\x1b[?25l")
+
+
+def test_top_without_a_store_or_a_run_says_so(perdure: Any) -> None:
+    nowhere = perdure("top", "--once")
+    perdure.write("held.py", HELD)
+    perdure("run", "--detach", "--id", "later", "held.py")
+    perdure("cancel", "later")
+    perdure("delete", "--yes", "later")
+    nothing = perdure("top")
+
+    assert nowhere.code == nothing.code == 0
+    assert "no runs: there is no store" in nowhere.err
+    assert nothing.out.splitlines()[0] == "no runs go on"
+    assert "nobody drives runs: `perdure up` does" in nothing.out
+
+
+def test_step_that_runs_is_named_with_who_drives_it(inline: Perdure, tmp_path: Path) -> None:
+    seen = tmp_path / "seen.json"
+    inline.run(steps.watched_activity, run_id="r", store=inline.settings.store, path=str(seen))
+
+    told = json.loads(seen.read_text())
+
+    (run,) = told["runs"]
+    assert run["id"] == "r"
+    assert run["status"] == "RUNNING"
+    assert (run["done"], run["running"], run["total"]) == (1, 1, 2)
+    assert run["steps"] == ["watch_activity"]
+    (coordinator,) = told["coordinators"]
+    assert run["driver"] == f"process {coordinator['pid']} on {coordinator['host']}"
+    assert coordinator["runs"] == 1
+    assert not coordinator["serves"]
+
+
+def test_runs_that_go_on_come_before_those_that_ended(inline: Perdure) -> None:
+    with pytest.raises(RunFailed):
+        inline.run(steps.broken, run_id="failed")
+    waiting = inline.start(steps.waiting, run_id="waiting")
+    inline.wait_for(lambda: waiting.status == "WAITING")
+
+    view = Activity(inline.runtime, 10).look()
+
+    assert [(run.id, run.status) for run in view.runs] == [
+        ("waiting", "WAITING"),
+        ("failed", "FAILED"),
+    ]
+    assert view.runs[0].waits.startswith("its time until ")
+    assert (view.runs[0].done, view.runs[0].total) == (1, 4)
+    assert view.are_all
+
+
+def test_run_is_followed_from_one_look_to_the_next(inline: Perdure) -> None:
+    waiting = inline.start(steps.waiting, run_id="r")
+    inline.wait_for(lambda: waiting.status == "WAITING")
+    activity = Activity(inline.runtime, 1)
+    before = activity.look()
+    inline.signal("r", "approve", True)
+    inline.resume("r")
+    inline.wait_for(lambda: inline.get_run("r")["wait_signal"].status == "SUCCEEDED")
+
+    after = activity.look()
+
+    assert (before.runs[0].done, after.runs[0].done) == (1, 2)
+
+
+def test_more_runs_than_fit_are_spoken_of(inline: Perdure) -> None:
+    for n in range(3):
+        inline.submit(steps.three, run_id=f"r{n}")
+
+    view = Activity(inline.runtime, 2).look()
+
+    assert [run.status for run in view.runs] == ["QUEUED", "QUEUED"]
+    assert not view.are_all
