@@ -163,7 +163,7 @@ BAD = {
     ),
     "schedule rm": Case("schedule rm nightly", "--yes", 2),
     "ls": Case("ls --status DONE", "SUCCEEDED", 2),
-    "top": Case("top --every never", "never", 2),
+    "top": Case("top --every never", "invalid value for '--every'", 2),
     "show": Case("show nowhere", "no run 'nowhere'", 2),
     "logs": Case("logs one dobule", "did you mean 'double'", 2),
     "report": Case("report one -o w.py", "--force overwrites it", 2),
