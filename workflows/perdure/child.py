@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import IO, Any, TypeVar
 
 import msgspec
@@ -32,15 +33,32 @@ class ChildLost(Exception):
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the stores are, for the child."""
+    """The settings that a child cannot find by itself; ``origin`` says where they were found."""
 
     store: str
     blobs: str
     executor: str
+    workers: int | None
+    origin: dict[str, str]
+
+    @classmethod
+    def of(cls, settings: Settings) -> Place:
+        """Return what a child has to be told of settings."""
+        return cls(
+            store=settings.store,
+            blobs=settings.blobs,
+            executor=settings.executor,
+            workers=settings.workers,
+            origin=dict(settings.origin),
+        )
 
     def settings(self) -> Settings:
-        """Return the settings of a child in the same folder and environment."""
-        return load_settings(store=self.store, blobs=self.blobs, executor=self.executor)
+        """Return the same settings in a child, which is in the same folder and environment."""
+        found = load_settings(
+            store=self.store, blobs=self.blobs, executor=self.executor, workers=self.workers
+        )
+        # Commands that errors name lead to the store as they do where the question comes from.
+        return replace(found, origin={**found.origin, **self.origin})
 
 
 class _Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +82,7 @@ class Child:
     """
 
     def __init__(self, settings: Settings, module: str) -> None:
-        self._place = Place(store=settings.store, blobs=settings.blobs, executor=settings.executor)
+        self._place = Place.of(settings)
         self._module = module
         self._process: subprocess.Popen[bytes] | None = None
         self._turn = threading.Lock()

@@ -48,6 +48,10 @@ class Settings:
         modules: whose schedules ``perdure up`` registers: ``FILE.py`` or ``package.module``.
         keep_ticks: how long the ledger of a schedule says what became of a time.
         keep_ticks_last: of how many times it does, at the most: the newest ones.
+        http_host: where ``perdure up`` serves HTTP.
+        http_port: at which port; 0: one that is free.
+        token: what requests over HTTP have to carry; None: nothing, which only this machine's
+            loopback allows.
         reuse: what a new run takes over where it is not told: ``off``, nothing; ``last``, what
             has not changed since the workflow's newest run.
         origin: where each value came from, by name.
@@ -62,6 +66,9 @@ class Settings:
     modules: tuple[str, ...] = ()
     keep_ticks: timedelta = KEEP_TICKS
     keep_ticks_last: int = KEEP_TICKS_LAST
+    http_host: str = "127.0.0.1"
+    http_port: int = 7373
+    token: str | None = field(default=None, repr=False)
     reuse: str = "off"
     origin: Mapping[str, str] = field(default_factory=dict)
 
@@ -145,6 +152,9 @@ SETTINGS = (
         unit="ticks of each schedule",
         default=f"{KEEP_TICKS_LAST}",
     ),
+    Setting(name="http_host", kinds=(str,), unit="address or name", default="127.0.0.1"),
+    Setting(name="http_port", kinds=(int,), unit="port", default="7373"),
+    Setting(name="token", kinds=(str,), unit="16 characters or more", default="none"),
     Setting(name="reuse", kinds=(str,), unit="off or last", default="off"),
 )
 KEYS = tuple(each.name for each in SETTINGS)
@@ -385,9 +395,9 @@ def _checked(found: dict[str, Any], origin: Mapping[str, str]) -> dict[str, Any]
                 f"{name} {value!r} (from {origin[name]}) is not known"
                 f"{known_names(str(value), choices)}"
             )
-    for name, most in (("workers", 4096), ("keep_ticks_last", 10_000_000)):
+    for name, (least, most) in _NUMBERS.items():
         if found.get(name) is not None:
-            found[name] = _read_number(name, found[name], origin[name], most)
+            found[name] = _read_number(name, found[name], origin[name], least, most)
     if "keep_ticks" in found:
         found["keep_ticks"] = _read_age("keep_ticks", found["keep_ticks"], origin["keep_ticks"])
     if "resources" in found:
@@ -396,6 +406,11 @@ def _checked(found: dict[str, Any], origin: Mapping[str, str]) -> dict[str, Any]
 
 
 def _read_number(name: str, value: Any, source: str, most: int) -> int:
+<<5>>_NUMBERS = {"workers": (1, 4096), "http_port": (0, 65535)}
+
+
+def _whole(name: str, value: Any, source: str, least: int, most: int) -> int:
+<<6>>
     try:
         number = int(str(value))  # neither 2.5 nor True
     except (TypeError, ValueError) as error:
@@ -415,6 +430,12 @@ def _read_age(name: str, value: Any, source: str) -> timedelta:
     return age
 
 
+<<5>>    if not least <= number <= most:
+        raise DefinitionError(f"{name}={number} (from {source}) is not from {least} to {most}")
+    return number
+
+
+<<6>>
 def _read_resources(given: Any, source: str) -> Mapping[str, float]:
     """Return amounts by name, from a table or from the text ``"license=2,slot=1"``."""
     if isinstance(given, str):

@@ -75,8 +75,8 @@ _PASSWORD = re.compile(r"(?<=://)([^/@:]*):([^/@]*)@")
 
 
 def _shown(name: str, value: Any) -> Any:
-    """Return a value as it may be shown: no key, no password."""
-    if name == "key" and value is not None:
+    """Return a value as it may be shown: no key, no token, no password."""
+    if name in ("key", "token") and value is not None:
         return "(set, not shown)"
     if isinstance(value, Mapping):
         return dict(cast("Mapping[str, float]", value))

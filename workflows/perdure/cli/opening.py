@@ -6,7 +6,7 @@ import contextlib
 import tempfile
 from collections.abc import Generator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from perdure.cli.endings import say
 from perdure.errors import StoreError
@@ -33,15 +33,18 @@ class NoStoreYet(StoreError):
         )
 
 
-def open_store(
-    store: str | None = None, *, executor: str | None = None, workers: int | None = None
-) -> Perdure:
-    """Return the client of the settings; what it has to say goes to stderr, terminal or not."""
+def open_store(store: str | None = None, **arguments: Any) -> Perdure:
+    """Return the client of the settings; what it has to say goes to stderr, terminal or not.
+
+    Args:
+        store: what ``--store`` said.
+        **arguments: settings that other options said; None for those that are not there.
+    """
     from perdure.client import Perdure
     from perdure.progress.displays import everywhere
     from perdure.settings import load_settings
 
-    settings = load_settings(store=store, executor=executor, workers=workers)
+    settings = load_settings(store=store, **arguments)
     return Perdure(settings, say, find_medium=everywhere)
 
 

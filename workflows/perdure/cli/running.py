@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
@@ -225,6 +227,21 @@ def up(
             show_default=False,
         ),
     ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Where HTTP is served; default: 127.0.0.1."),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(metavar="PORT", min=0, max=65535, help="And its port; default: 7373."),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Requests have to carry the token in it; else PERDURE_TOKEN."
+        ),
+    ] = None,
+    no_http: Annotated[bool, typer.Option("--no-http", help="Serve nothing over HTTP.")] = False,
     executor: ExecutorOption = None,
     workers: WorkersOption = None,
     store: StoreOption = None,
@@ -238,7 +255,11 @@ def up(
     serves, those that are named here and those of the setting `modules`, and pauses what they no
     longer declare; it ends if one of them cannot be imported. SIGTERM ends it too. With --json it
     prints one line an event.
+
+    If perdure[http] is installed it serves the same verbs, and webhooks, over HTTP on this machine:
+    GET /openapi.json lists them. Beyond this machine it asks for a token.
     """
+    from perdure.cli.http import served
     from perdure.cli.opening import open_store
 
     stop = threading.Event()
@@ -251,13 +272,17 @@ def up(
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     tell = _tell_json if as_json else _tell_text
-    with open_store(store, executor=executor, workers=workers) as perdure:
+    with open_store(
+        store, executor=executor, workers=workers, http_host=host, http_port=port
+    ) as perdure:
         url = perdure.runtime.store.url
         declared = dict.fromkeys([*perdure.settings.modules, *(modules or ())])
         if declared and (failed := _register(list(declared), perdure, tell)):
             return failed
-        tell("serving", store=url)
-        perdure.serve(stop)
+        http = nullcontext() if no_http else served(perdure, list(declared), token_file, tell)
+        with http:
+            tell("serving", store=url)
+            perdure.serve(stop)
         tell("stopped", store=url)
     return ExitCode.CANCELLED if signal.SIGINT in received else ExitCode.OK
 
@@ -295,6 +320,10 @@ def _tell_json(event: str, **more: str) -> None:
 def _tell_text(event: str, **more: str) -> None:
     if event == "serving":
         say(f"driving the runs of {more['store']}; Ctrl-C stops, runs stay resumable")
+    elif event == "http":
+        say(f"serving HTTP at {more['url']}")
+    elif event == "no-http":
+        say(f"serving nothing over HTTP: {more['why']}")
     elif event == "registered":
         say(f"{more['became']:<9} {more['name']}: {more['standing']}")
     else:
