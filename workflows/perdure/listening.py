@@ -140,7 +140,7 @@ class ListeningChild:
     """
 
     def __init__(self, settings: Settings, store: RunStore, clock: Clock) -> None:
-        self._place = Place(store=settings.store, blobs=settings.blobs, executor=settings.executor)
+        self._place = Place.of(settings)
         self._store = store
         self._clock = clock
         self._process: subprocess.Popen[bytes] | None = None

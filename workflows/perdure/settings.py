@@ -405,18 +405,16 @@ def _checked(found: dict[str, Any], origin: Mapping[str, str]) -> dict[str, Any]
     return found
 
 
-def _read_number(name: str, value: Any, source: str, most: int) -> int:
-<<5>>_NUMBERS = {"workers": (1, 4096), "http_port": (0, 65535)}
+_NUMBERS = {"workers": (1, 4096), "keep_ticks_last": (1, 10_000_000), "http_port": (0, 65535)}
 
 
-def _whole(name: str, value: Any, source: str, least: int, most: int) -> int:
-<<6>>
+def _read_number(name: str, value: Any, source: str, least: int, most: int) -> int:
     try:
         number = int(str(value))  # neither 2.5 nor True
     except (TypeError, ValueError) as error:
         raise DefinitionError(f"{name}={value!r} (from {source}) is not a whole number") from error
-    if not 1 <= number <= most:
-        raise DefinitionError(f"{name}={number} (from {source}) is not from 1 to {most}")
+    if not least <= number <= most:
+        raise DefinitionError(f"{name}={number} (from {source}) is not from {least} to {most}")
     return number
 
 
@@ -430,12 +428,6 @@ def _read_age(name: str, value: Any, source: str) -> timedelta:
     return age
 
 
-<<5>>    if not least <= number <= most:
-        raise DefinitionError(f"{name}={number} (from {source}) is not from {least} to {most}")
-    return number
-
-
-<<6>>
 def _read_resources(given: Any, source: str) -> Mapping[str, float]:
     """Return amounts by name, from a table or from the text ``"license=2,slot=1"``."""
     if isinstance(given, str):

@@ -24,7 +24,8 @@ from perdure.http.problems import Refused
 from perdure.http.service import Service
 from perdure.http.startable import origin_of_workflow
 from perdure.story import Siblings
-from perdure.view.model import GroupView, RunView, group_steps, view_run
+from perdure.view.model import GroupView, RunView
+from perdure.view.runs import group_steps, view_run
 from perdure_storage.hashing import integrity_digest
 from perdure_storage.records import RunId
 
