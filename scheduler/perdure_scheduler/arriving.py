@@ -279,6 +279,7 @@ def registered_again(
     state = msgspec.structs.replace(
         state,
         cursors={names[name]: text for name, text in state.cursors.items() if name in names},
+        troubles={},
         waiting=tuple(waiting),
     )
     return Outcome(revised=gone, state=state, wake_at=_wake_at(new, state))
@@ -289,6 +290,9 @@ def standing(trigger: Trigger, state: TriggerState) -> str:
     if state.paused is not None:
         since = f"{state.paused.since:%Y-%m-%d %H:%M:%S} UTC"
         return f"paused since {since}: {state.paused.reason}"
+    for name, trouble in state.troubles.items():
+        what = f"cannot listen to {name}" if name else "cannot listen"
+        return f"{what} since {trouble.since:%Y-%m-%d %H:%M:%S} UTC: {trouble.message}"
     if not state.waiting:
         return f"waits for {trigger.on}"
     there = {each.condition for each in state.waiting}
@@ -330,8 +334,9 @@ class _Deciding:
             self._tell(came, Verdict.REFUSED, Why.CHANGED, f"the trigger has {named} now")
         elif came.problem:
             self._tell(came, Verdict.REFUSED, Why.NO_FACTS, came.problem)
-        elif came.existed and isinstance(part, Files) and part.existing == "skip":
-            self._tell(came, Verdict.BASELINE, Why.EXISTED, "it was there before: existing='skip'")
+        elif came.existed and not (isinstance(part, Files) and part.existing == "run"):
+            said = ": existing='skip'" if isinstance(part, Files) else ""
+            self._tell(came, Verdict.BASELINE, Why.EXISTED, f"it was there before{said}")
         elif self._state.paused is not None:
             reason = f"the trigger is paused: {self._state.paused.reason}"
             self._tell(came, Verdict.DEFERRED, Why.PAUSED, reason)
@@ -499,7 +504,8 @@ def _identity(part: Single) -> tuple[str, str]:
     """Return by what a condition is the same though it is declared otherwise now."""
     kind = type(part).__name__
     if isinstance(part, Files):
-        return kind, part.url
+        # With other keys, what is there is to be told anew: existing= says what becomes of it.
+        return kind, f"{part.url} {part.change}"
     if isinstance(part, Listen):
         return kind, part.source
     if isinstance(part, RunFinished):

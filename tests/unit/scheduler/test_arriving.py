@@ -15,6 +15,7 @@ from perdure_scheduler.arriving import (
     Came,
     Outcome,
     TriggerState,
+    Trouble,
     Waiting,
     decide,
     needs_held,
@@ -151,6 +152,14 @@ def test_what_comes_while_paused_is_deferred() -> None:
 
     assert told(outcome) == {"k": "deferred: paused"}
     assert outcome.decisions[0].reason == "the trigger is paused: by hand"
+
+
+def test_what_a_source_says_existed_makes_no_run() -> None:
+    before = Came(key="k", at=NOON, existed=True)
+
+    assert told(decide(trigger(on=ROWS), TriggerState(), [before], NOON)) == {
+        "k": "baseline: existed"
+    }
 
 
 @pytest.mark.parametrize(
@@ -513,3 +522,26 @@ def test_trigger_comes_back_from_json_as_it_was(on: Condition) -> None:
 def test_trigger_of_a_newer_perdure_is_told_as_such(text: str) -> None:
     with pytest.raises(TriggerError, match="newer perdure"):
         Trigger.from_json(text)
+
+
+def test_trigger_whose_source_fails_says_since_when_and_why() -> None:
+    one = trigger(on=ROWS)
+    trouble = Trouble(since=NOON, message="ConnectionError: no route to host")
+
+    assert (
+        standing(one, TriggerState(troubles={"": trouble}))
+        == "cannot listen since 2026-01-01 12:00:00 UTC: ConnectionError: no route to host"
+    )
+
+
+def test_changed_trigger_has_no_troubles_of_what_it_was() -> None:
+    state = TriggerState(troubles={"": Trouble(since=NOON, message="away")})
+
+    assert registered_again(trigger(on=ROWS), trigger(on=HOOK), state, {}).state.troubles == {}
+
+
+def test_files_begin_anew_when_changes_begin_to_count() -> None:
+    plain, changing = Files(url="in/*.csv"), Files(url="in/*.csv", change=True)
+    state = TriggerState(cursors={"": "begun"})
+
+    assert registered_again(trigger(on=plain), trigger(on=changing), state, {}).state.cursors == {}
