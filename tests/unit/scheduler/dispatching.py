@@ -1,7 +1,8 @@
-"""A store in memory with a clock by hand, and dispatchers on it."""
+"""A store, in memory if nothing else is said, with a clock by hand, and who works on it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -39,9 +40,13 @@ NO_BLOBS: Any = None
 class World:
     """One store, and who works on it."""
 
-    def __init__(self, start: datetime = NOON) -> None:
+    def __init__(
+        self,
+        start: datetime = NOON,
+        opened: Callable[[ManualClock], RunStore] = MemoryRunStore,
+    ) -> None:
         self.clock = ManualClock(start)
-        self.store: RunStore = MemoryRunStore(self.clock)
+        self.store = opened(self.clock)
         self.values = Values(Codecs(), NO_BLOBS)
         self.registry = Registry(self.store.schedules, self.values, self.clock)
         self.intake = Intake(self.store.triggers, self.values, self.clock)
