@@ -16,6 +16,7 @@ from tests.crash.ledger import wait_until
 from tests.crash.stage import Stage
 
 from perdure.client import Perdure
+from perdure.engine.ownership import is_seen_dead
 from perdure_scheduler.arriving import TriggerState
 from perdure_scheduler.conditions import Files
 from perdure_scheduler.facts import event, path_of
@@ -134,3 +135,26 @@ def test_each_file_has_one_run_though_who_listens_is_killed_again_and_again(stag
 
         check(stage, client, FILES)
         print(dict(killed))
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("point", ["listen.after-take", "accept.in-transaction", "accept.after"])
+def test_each_file_has_one_run_wherever_who_listens_dies(stage: Stage, point: str) -> None:
+    with stage.open() as client:
+        inbox = register(stage, client)
+        for number in range(3):
+            land(inbox, number)
+        armed = serve(stage, f"{point}:1:kill")
+        wait_until(lambda: has_lost_a_listener(client), 60, "nobody dies")
+        armed.kill()
+        stage.finish(armed)
+        land(inbox, 3)
+
+        serve(stage)
+
+        check(stage, client, 4)
+
+
+def has_lost_a_listener(client: Perdure) -> bool:
+    owners = [owner for owner, _ in client.runtime.store.coordinators() if not owner.serves]
+    return any(is_seen_dead(owner) for owner in owners)
