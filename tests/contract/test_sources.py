@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import fsspec
 import pytest
 
-from perdure_scheduler.contract_sources import SourceContract, SourceWorld
+from perdure.target import load_module
+from perdure_scheduler.arrival import Arrival
+from perdure_scheduler.contract_sources import SourceContract, SourceWorld, hear
 from perdure_scheduler.file_source import FileSource
+from perdure_scheduler.sources import Source
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "triggers" / "lines.py"
 
 OFTEN = timedelta(milliseconds=50)
 
@@ -50,6 +57,50 @@ class MemoryFolder:
             file.write(f"{self._count}\n")
 
 
+class Spool:
+    """A queue: messages are files, which go when it is known that they are committed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._count = 0
+
+    def source(self) -> Spool:
+        return self
+
+    def happen(self) -> None:
+        self._count += 1
+        (self._folder / f"{self._count:03}").touch()
+
+    async def listen(self, cursor: str | None) -> AsyncIterator[Arrival]:
+        given: set[str] = set()
+        while True:
+            for name in sorted(set(os.listdir(self._folder)) - given):
+                given.add(name)
+                yield Arrival(key=name)
+            await asyncio.sleep(0.02)
+
+    async def committed(self, arrivals: Sequence[Arrival]) -> None:
+        for each in arrivals:
+            (self._folder / each.key).unlink(missing_ok=True)
+
+
+class AppendedLines:
+    """The source of examples/triggers/lines.py, and who appends."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._count = 0
+
+    def source(self) -> Source:
+        lines: Source = load_module(str(EXAMPLE)).Lines(self._path)
+        return lines
+
+    def happen(self) -> None:
+        self._count += 1
+        with self._path.open("a") as file:
+            file.write(f'{{"item": "tea", "count": {self._count}}}\n')
+
+
 class TestFilesThatAreWatched(SourceContract):
     @pytest.fixture
     def world(self, tmp_path: Path) -> SourceWorld:
@@ -60,3 +111,23 @@ class TestFilesThatAreListed(SourceContract):
     @pytest.fixture
     def world(self, tmp_path: Path) -> SourceWorld:
         return MemoryFolder(tmp_path.name)
+
+
+class TestQueueThatIsTold(SourceContract):
+    @pytest.fixture
+    def world(self, tmp_path: Path) -> SourceWorld:
+        return Spool(tmp_path)
+
+    def test_what_was_committed_is_gone(self, tmp_path: Path) -> None:
+        spool = Spool(tmp_path)
+        spool.happen()
+
+        asyncio.run(spool.committed(hear(spool, None, 1).arrivals))
+
+        assert os.listdir(tmp_path) == []
+
+
+class TestExampleOfASource(SourceContract):
+    @pytest.fixture
+    def world(self, tmp_path: Path) -> SourceWorld:
+        return AppendedLines(tmp_path / "orders.jsonl")
