@@ -113,7 +113,7 @@ def _write_element(node: Element, parts: list[str]) -> None:
         return
     if tag in _RAW:
         assert isinstance(node.content, tuple)
-        parts += node.content  # element() has seen to it: assets
+        parts.extend(map(str, node.content))  # element() has seen to it: assets
     else:
         _write(node.content, parts)
     parts.append(f"</{tag}>")

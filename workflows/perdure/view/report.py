@@ -24,6 +24,7 @@ from perdure.view.model import (
 from perdure.view.runs import view_run
 from perdure.view.timeline import view_timeline
 from perdure_storage.records import Digest, RunId
+from perdure_storage.shapes import readable
 
 if TYPE_CHECKING:
     from perdure.runs import Run, Step
@@ -154,7 +155,7 @@ def _functions(steps: Iterable[Step]) -> tuple[FunctionView, ...]:
         key = f"{function.qualname} {function.code}"
         if key not in found and not is_built_in(function):
             found[key] = FunctionView(
-                name=f"{function.module}.{function.qualname}",
+                name=readable(f"{function.module}.{function.qualname}"),
                 where=f"{function.file}:{function.line}" if function.file else "",
                 code=function.code,
             )
@@ -164,7 +165,8 @@ def _functions(steps: Iterable[Step]) -> tuple[FunctionView, ...]:
 def _packages(steps: Iterable[Step]) -> dict[str, str]:
     noted: dict[str, str] = {}
     for function in {f.id: f for s in steps for f in s.graph.functions.values()}.values():
-        noted.update(noted_versions(function.manifest))
+        if not is_built_in(function):
+            noted.update(noted_versions(function.manifest))
     return dict(sorted(noted.items()))
 
 

@@ -112,10 +112,13 @@ def _inside(
                 for life in detail.generations
             ),
         )
-    if detail.inputs:
+    # What perdure's own steps are made of, of a map or a wait, is nothing that a user wrote.
+    is_own = detail.task.startswith("perdure.")
+    taken = [each for each in detail.inputs if not (is_own and each.of == "constant")]
+    if taken:
         yield element("h4", "takes")
-        yield _taken(detail.inputs, anchors)
-    yield facts(_about(detail))
+        yield _taken(taken, anchors)
+    yield facts(_about(detail, is_own=is_own))
 
 
 def _last_lines(log: str) -> str:
@@ -160,8 +163,9 @@ def _attempts(attempts: list[AttemptView]) -> Element:
     )
 
 
-def _about(detail: DetailView) -> Iterator[tuple[str, Content]]:
-    yield "task", [element("code", detail.task), f" {detail.where}" if detail.where else None]
+def _about(detail: DetailView, *, is_own: bool) -> Iterator[tuple[str, Content]]:
+    if not is_own:
+        yield "task", [element("code", detail.task), f" {detail.where}" if detail.where else None]
     asked = ", ".join(_asked(detail.asked))
     if asked:
         yield "asks for", asked

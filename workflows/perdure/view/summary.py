@@ -14,6 +14,8 @@ from perdure.view.rows import draw_error, facts
 from perdure.view.values import draw_value
 
 _SOURCE_CHARS = 60_000
+_UNTOLD = ("owner", "from")
+"""Tokens of coordinators: they tell processes apart, but nobody reads them."""
 
 
 def draw_head(report: ReportView) -> Content:
@@ -171,7 +173,8 @@ def draw_code(report: ReportView) -> Content:
                 element("pre", _cut(text), class_="source"),
             )
             for name, text in report.sources.items()
-        ],
+        ]
+        or element("p", "Of a script or a notebook the functions are recorded, not the text."),
         [
             element("h3", "packages that it names"),
             element("p", ", ".join(f"{name} {v}" for name, v in report.packages.items())),
@@ -205,7 +208,8 @@ def draw_story(report: ReportView) -> Content:
 
 
 def _detail(event: EventView) -> str:
-    return words.one_line(", ".join(f"{k}: {v}" for k, v in event.detail.items()), 200)
+    told = ", ".join(f"{k}: {v}" for k, v in event.detail.items() if k not in _UNTOLD)
+    return words.one_line(told, 200)
 
 
 def _at(when: datetime | None) -> str:

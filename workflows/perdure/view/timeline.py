@@ -38,7 +38,7 @@ def view_timeline(
     starts = [t.started_at for step in steps for t in step.attempts if t.started_at is not None]
     if not starts:
         return None
-    first = min([*starts, *([begin] if begin is not None else [])])
+    first = min(starts) if begin is None else min(begin, *starts)
     clock = _Clock(first, now)
     known = _Ends(steps, first)
     found = {step.id: list(_spans(step, known, clock)) for step in steps}
