@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from perdure.http import health, messages, runs
+from perdure.http import health, hooks, messages, runs
 from perdure.http.door import Door
 from perdure.http.openapi import document
 from perdure.http.operations import Asked, Nothing, Operation, Room, Said
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 OPERATIONS: tuple[Operation, ...] = (
     *runs.OPERATIONS,
     *messages.OPERATIONS,
+    *hooks.OPERATIONS,
     *health.OPERATIONS,
 )
 BODY_WITHIN_S = 10.0

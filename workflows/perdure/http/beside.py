@@ -19,7 +19,7 @@ from perdure.errors import DefinitionError, RunConflict
 from perdure.http.problems import Problem, Refused, problem_of
 from perdure.remedies import shell_of
 from perdure.settings import Settings
-from perdure_storage.records import RunId
+from perdure_storage.records import RunId, StoredValue
 
 MODULE = "perdure.http.beside"
 
@@ -63,7 +63,18 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     dedup_key: str | None = None
 
 
-Question = FindWorkflows | Submit | Resume | Signal
+class Check(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """For nothing, if the workflow at an entry point takes these inputs: ``None``.
+
+    ``constants`` are values of the workflow's types, ``facts`` are JSON.
+    """
+
+    origin: str
+    constants: dict[str, StoredValue]
+    facts: dict[str, Any]
+
+
+Question = FindWorkflows | Submit | Resume | Signal | Check
 
 
 class Submitted(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,6 +128,8 @@ def _do(client: Perdure, question: Question, notes: list[str]) -> Any:
             return "; ".join(notes)
         case Signal():
             return _signal(client, question)
+        case Check():
+            return _check(client, question)
 
 
 def _workflows_of(modules: tuple[str, ...]) -> dict[str, list[str]]:
@@ -160,6 +173,17 @@ def _submit(client: Perdure, wish: Submit, notes: list[str]) -> Submitted:
             client.submit(workflow, **options)
         return Submitted(run_id=run_id, is_new=False, note="; ".join(notes))
     return Submitted(run_id=run.id, is_new=True, note="; ".join(notes))
+
+
+def _check(client: Perdure, asked: Check) -> None:
+    from perdure.compile import prepare
+    from perdure.schema import convert
+    from perdure.target import load_target
+
+    workflow = _loaded(load_target, asked.origin)  # first: values may be of classes that it defines
+    values = client.runtime.values
+    known = {name: values.load(value) for name, value in asked.constants.items()}
+    prepare(workflow, {**known, **convert(workflow.schema, asked.facts)})
 
 
 def _loaded(load: Callable[[str], Any], place: str) -> Any:

@@ -14,8 +14,9 @@ from perdure.errors import (
     RunNotFound,
     ValueUnavailable,
 )
-from perdure_scheduler.errors import ScheduleError
-from perdure_storage.errors import ScheduleNotFound, StoreUnavailable
+from perdure_scheduler.errors import ScheduleError, TriggerError
+from perdure_scheduler.intake import TriggerChanged
+from perdure_storage.errors import ScheduleNotFound, StoreUnavailable, TriggerNotFound
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
@@ -23,6 +24,9 @@ RETRY_AFTER_S = 1
 _STATUS: tuple[tuple[type[Exception], HTTPStatus], ...] = (
     (RunNotFound, HTTPStatus.NOT_FOUND),
     (ScheduleNotFound, HTTPStatus.NOT_FOUND),
+    (TriggerNotFound, HTTPStatus.NOT_FOUND),
+    (TriggerChanged, HTTPStatus.SERVICE_UNAVAILABLE),
+    (TriggerError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (RunConflict, HTTPStatus.CONFLICT),
     (DefinitionError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (NotSerializable, HTTPStatus.UNPROCESSABLE_ENTITY),

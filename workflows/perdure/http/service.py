@@ -12,6 +12,7 @@ from perdure.client import Perdure
 from perdure.http.beside import MODULE, Answered, Question
 from perdure.http.problems import Problem
 from perdure.remedies import shell_of
+from perdure_scheduler.intake import Intake
 from perdure_storage.errors import StoreUnavailable
 
 T = TypeVar("T")
@@ -51,6 +52,8 @@ class Service:
     ) -> None:
         self.client = client
         self.modules = tuple(modules)
+        runtime = client.runtime
+        self.intake = Intake(runtime.store.triggers, runtime.values, runtime.clock)
         self._child: Answers = child or Child(client.settings, MODULE)
 
     @property

@@ -13,6 +13,7 @@ from perdure.http.service import Service
 from perdure_scheduler.definition import Definition
 from perdure_scheduler.template import RunTemplate
 from perdure_storage.schedule_records import ScheduleQuery
+from perdure_storage.trigger_records import TriggerQuery
 
 _PAGE = 500
 
@@ -20,7 +21,7 @@ _PAGE = 500
 def origin_of_workflow(service: Service, name: str) -> str:
     """Return the entry point of a workflow that may be started.
 
-    Those of the served modules come first; else those of which schedules of the store make runs.
+    Those of the served modules come first; else those of which schedules and triggers make runs.
     Nobody can have anything else imported.
 
     Args:
@@ -60,12 +61,13 @@ def _chosen(known: dict[str, list[str]], name: str) -> list[str]:
 
 
 def _templates(service: Service) -> Iterator[RunTemplate]:
-    """Yield what schedules make runs of; somebody with a hand on the store has put it there."""
-    schedules, after = service.client.runtime.store.schedules, None
-    while True:
-        page = schedules.list_schedules(ScheduleQuery(limit=_PAGE, after=after))
-        for record in page:
-            yield Definition.from_json(record.definition).run
-        if len(page) < _PAGE:
-            return
+    """Yield what schedules and triggers make runs of; who had a hand on the store put it there."""
+    store, definition = service.client.runtime.store, service.intake.definition
+    after = None
+    while page := store.schedules.list_schedules(ScheduleQuery(limit=_PAGE, after=after)):
+        yield from (Definition.from_json(record.definition).run for record in page)
         after = page[-1].name
+    after = None
+    while found := store.triggers.list_triggers(TriggerQuery(limit=_PAGE, after=after)):
+        yield from (definition(record).run for record in found)
+        after = found[-1].name
