@@ -91,9 +91,8 @@ class Hearing:
         heard = Heard()
         if newest == self._all_heard_upto:
             return heard
-        for record in every_trigger(self._triggers, TriggerQuery()):
-            if record.events:
-                heard += self.hear(record)
+        for record in every_trigger(self._triggers, TriggerQuery(hears=True)):
+            heard += self.hear(record)
         if not heard.landed and not heard.left:
             self._all_heard_upto = newest
         return heard

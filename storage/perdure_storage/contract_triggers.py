@@ -758,7 +758,7 @@ class TriggerContract:
     def test_triggers_are_listed_by_name_and_filtered(self, store: RunStore) -> None:
         watched(store, "b", module="m", watches_runs=True)
         watched(store, "a", paused=True, listens=True)
-        watched(store, "ab", module="m", listens=True)
+        watched(store, "ab", module="m", listens=True, events=("price",))
 
         def names(**query: object) -> list[str]:
             return [t.name for t in store.triggers.list_triggers(TriggerQuery(**query))]  # type: ignore[arg-type]
@@ -769,6 +769,8 @@ class TriggerContract:
         assert names(paused=True) == ["a"]
         assert names(watches_runs=True) == ["b"]
         assert names(listens=True, paused=False) == ["ab"]
+        assert names(hears=True) == ["ab"]
+        assert names(hears=False) == ["a", "b"]
         assert names(name_prefix="a", paused=False) == ["ab"]
 
 

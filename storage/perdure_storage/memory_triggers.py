@@ -300,6 +300,7 @@ def _matches(query: TriggerQuery, trigger: TriggerRecord) -> bool:
         and (query.paused is None or trigger.paused == query.paused)
         and (query.watches_runs is None or trigger.watches_runs == query.watches_runs)
         and (query.listens is None or trigger.listens == query.listens)
+        and (query.hears is None or bool(trigger.events) == query.hears)
         and trigger.name.startswith(query.name_prefix)
         and (query.after is None or trigger.name > query.after)
     )

@@ -451,6 +451,8 @@ class SqlTriggerStore:
             "paused": query.paused,
             "watches_runs": query.watches_runs,
             "listens": query.listens,
+            "hears": query.hears or None,
+            "hears not": query.hears is False or None,
             "prefix": query.name_prefix or None,
             "after": query.after,
         }

@@ -199,6 +199,10 @@ class TriggerStatements:
         for flag in (trigger.c.paused, trigger.c.watches_runs, trigger.c.listens):
             if flag.name in filters:
                 query = query.where(flag == sa.bindparam(f"is_{flag.name}", type_=sa.Boolean))
+        if "hears" in filters:
+            query = query.where(trigger.c.events != sa.literal_column("'[]'"))
+        if "hears not" in filters:
+            query = query.where(trigger.c.events == sa.literal_column("'[]'"))
         if "prefix" in filters:
             query = query.where(
                 trigger.c.name >= sa.bindparam("prefix"),
