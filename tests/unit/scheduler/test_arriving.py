@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.unit.scheduler.dispatching import HOUR, MINUTE, NOON, SECOND, trigger
 
 from perdure_scheduler.arriving import (
@@ -348,6 +350,65 @@ def test_chain_that_is_none_stops_nothing() -> None:
         assert told(outcome) == {"k": "fired: met"}
     of_a_source = decide(trigger(), TriggerState(), [came("k", chain=["t"])], NOON)
     assert told(of_a_source) == {"k": "fired: met"}
+
+
+# --- whatever comes -------------------------------------------------------------------------------
+hostile: st.SearchStrategy[Any] = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.floats()
+    | st.text(max_size=3)
+    | st.sampled_from([10**400, 10**4200, "\ud800", "x" * 20_000, ["t"] * 200, b"x", {1}]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["a", "size", "path", "chain"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+comings = st.builds(
+    Came,
+    key=st.sampled_from([f"k{number}" for number in range(9)]),
+    condition=st.sampled_from(["", "orders", "rates", "gone"]),
+    at=st.integers(-3, 3).map(lambda half_hours: NOON + half_hours * HOUR / 2),
+    facts=st.dictionaries(st.sampled_from(["a", "size", "path", "chain"]), hostile, max_size=3),
+    existed=st.booleans(),
+    problem=st.sampled_from(["", "", "", "no facts"]),
+)
+ANY = AnyOf(of={"orders": LOADED, "rates": ROWS})
+WANTED: list[Trigger] = [
+    trigger(where=event.a.b > 3, inputs={"x": event.a[0].c}),
+    trigger(on=LOADED, inputs={"x": event.chain}),
+    trigger(on=ANY, where=(event.size > 0) | event.a.matches("*x*"), inputs={"x": event}),
+    trigger(on=BOTH, where=(event.orders.size > 0) & (event.rates.a != 1)),
+    trigger(on=BOTH, inputs={"x": event.orders.path, "y": event.rates.a.b}),
+]
+
+
+@given(
+    st.sampled_from(WANTED),
+    st.lists(st.lists(comings, max_size=4, unique_by=lambda each: each.key), max_size=5),
+    st.booleans(),
+)
+def test_each_arrival_has_one_decision_with_its_reason_whatever_its_facts_are(
+    one: Trigger, batches: list[list[Came]], is_paused: bool
+) -> None:
+    course = Course(one)
+    if is_paused:
+        course.state = paused(course.state, NOON, "by hand")
+
+    for batch in batches:
+        new = [each for each in batch if each.key not in course.known]
+        course.take(*new, now=NOON)
+
+        assert [each.came.key for each in course.outcome.decisions] == [each.key for each in new]
+        for each in (*course.outcome.decisions, *course.outcome.revised):
+            assert each.reason.encode()
+            assert (each.run is not None) == (each.verdict == "fired")
+            assert (each.run_id is not None) == (each.verdict in ("fired", "used"))
+        waiting = {key for key, said in course.told.items() if said.startswith("held")}
+        assert waiting == {each.key for each in course.state.waiting}
+        there = {each.condition for each in course.state.waiting}
+        assert len(there) < 2, "what is complete waits"
 
 
 # --- names ----------------------------------------------------------------------------------------
