@@ -39,7 +39,7 @@ BRIEF_S = 2.0
 """A child that lived for less is started again only after this."""
 GRACE_S = 5.0
 """How long a child may take to end."""
-CODE_EVERY_S = 5.0
+CODE_EVERY_S = 2.0
 """How soon code of sources is seen to have changed."""
 
 
