@@ -73,3 +73,29 @@ def test_benchmark_of_growing_graphs_says_what_an_item_takes_as_graphs_get_large
 
     assert [row[0] for row in rows] == ["chain of 5", "chain of 50"]
     assert all(float(cell) > 0 for row in rows for cell in row[1:])
+
+
+def test_one_engine_on_one_workload_prints_one_line_of_json() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks", "perdure", "W2", "--size", "20"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    figures = json.loads(ended.stdout)
+    assert (figures["engine"], figures["workload"], figures["size"]) == ("perdure", "W2", 20)
+    assert figures["seconds"] > 0
+    assert "perdure" in figures["versions"]
+
+
+def test_engines_are_compared_side_by_side() -> None:
+    rows = benchmark(
+        "tests.benchmarks", "compare", "W5", "--engines=perdure", "--scale=0.01", "--rounds=1"
+    )
+
+    assert [row[0] for row in rows] == ["perdure"]
+    assert rows[0][3] == "1.00"
+    assert "run twice 0" in rows[0][5]

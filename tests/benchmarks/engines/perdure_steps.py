@@ -1,0 +1,83 @@
+"""The steps and workflows of perdure's workloads: in a module, as a project has them."""
+
+from __future__ import annotations
+
+import common
+import numpy
+
+from perdure import Static, task, workflow
+
+
+@task
+def add_one(n: int) -> int:
+    return n + 1
+
+
+@task
+def nothing(n: int) -> int:
+    return n
+
+
+@task
+def total(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+@task
+def make(mebibytes: int) -> numpy.ndarray:
+    return numpy.arange(mebibytes * 131_072, dtype=numpy.float64)
+
+
+@task
+def read(array: numpy.ndarray) -> float:
+    return float(array[-1])
+
+
+@task
+def note(n: int, ledger: str) -> int:
+    common.append(ledger, n)
+    return n + 1
+
+
+@task
+def busy(n: int) -> int:
+    return common.burn()
+
+
+@workflow
+def chain(steps: Static[int]) -> int:
+    value = 0
+    for _ in range(steps):
+        value = add_one.bind(value)
+    return value
+
+
+@workflow
+def fan_out(steps: Static[int]) -> int:
+    return total.bind([nothing.bind(n) for n in range(steps)])
+
+
+@workflow
+def five(start: int) -> int:
+    value = start
+    for _ in range(5):
+        value = add_one.bind(value)
+    return value
+
+
+@workflow
+def large(mebibytes: int) -> float:
+    return read.bind(make.bind(mebibytes))
+
+
+@workflow
+def noted(steps: Static[int], ledger: str) -> int:
+    value = 0
+    for _ in range(steps):
+        value = note.bind(value, ledger)
+    return value
+
+
+@workflow
+def spread(steps: Static[int]) -> int:
+    return total.bind([busy.bind(n) for n in range(steps)])
