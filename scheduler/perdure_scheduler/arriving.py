@@ -135,11 +135,13 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
         run_id: its id.
         inputs: arguments that are facts, or payloads.
         chain: names of the triggers that led to it one after the other, the trigger itself last.
+        keys: of the arrivals that it is made of.
     """
 
     run_id: str
     inputs: dict[str, Any] = {}
     chain: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -431,10 +433,11 @@ class _Deciding:
                 self._tell(each, Verdict.REFUSED, Why.FACT_MISSING, str(missing))
             return
         name = self._trigger.name
-        run_id = run_id_of(name, *(each.key for each in joined))
+        keys = tuple(each.key for each in joined)
+        run_id = run_id_of(name, *keys)
         chains = [_chain(self._trigger.parts.get(each.condition), each) for each in joined]
         led = dict.fromkeys(link for chain in chains for link in chain)
-        planned = Planned(run_id=run_id, inputs=inputs, chain=(*led, name))
+        planned = Planned(run_id=run_id, inputs=inputs, chain=(*led, name), keys=keys)
         for each in joined[:-1]:
             self._tell(each, Verdict.USED, why, reason, run_id=run_id)
         self._tell(joined[-1], Verdict.FIRED, why, reason, run_id=run_id, run=planned)

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from perdure_scheduler.arrival import Arrival
+from perdure_scheduler.conditions import Files
 from perdure_scheduler.file_pattern import IGNORED
 from perdure_scheduler.file_sieve import FileSieve
 from perdure_scheduler.files import FilePlace, FoundFile
@@ -36,6 +37,19 @@ LISTING_SHARE = 0.1
 """Of its time, what a folder that is watched may be listed at most."""
 PATIENCE_S = 60.0
 """After how long a file system that does not answer is told of."""
+
+
+def source_of(files: Files, clock: Clock | None = None) -> FileSource:
+    """Return a source of the files that a trigger waits for."""
+    return FileSource(
+        files.url,
+        stable_for=files.stable_for,
+        change=files.change,
+        every=files.every,
+        existing=files.existing,
+        ignore=files.ignore,
+        clock=clock,
+    )
 
 
 class FileSource:
@@ -101,6 +115,12 @@ class FileSource:
         finally:
             if watch is not None:
                 watch.close()
+
+    def there(self, cursor: str | None) -> list[Arrival]:
+        """Return what is there now, finished or not, as ``listen`` of a cursor would give it."""
+        found = [file for file in self._place.list_all() if self._is_namable(file)]
+        old = {file.path for file in self._old(found, cursor)} if cursor != BEGUN else set()
+        return [self._arrival(file, existed=file.path in old) for file in found]
 
     def _watch(self) -> FolderWatch | None:
         if not self._place.is_local:

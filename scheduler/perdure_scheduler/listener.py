@@ -20,7 +20,7 @@ import msgspec
 from perdure_scheduler.arrival import Arrival
 from perdure_scheduler.conditions import Files, Listen
 from perdure_scheduler.errors import TriggerError
-from perdure_scheduler.file_source import FileSource
+from perdure_scheduler.file_source import source_of
 from perdure_scheduler.intake import Intake, TriggerChanged
 from perdure_scheduler.own_thread import in_own_loop
 from perdure_scheduler.sources import LONGEST_CURSOR, Acknowledging, Batch, Source, batch_of
@@ -184,15 +184,7 @@ class Listener:
     def _source_of(self, part: Files | Listen) -> Source:
         if isinstance(part, Listen):
             return self._load(part.source)
-        return FileSource(
-            part.url,
-            stable_for=part.stable_for,
-            change=part.change,
-            every=part.every,
-            existing=part.existing,
-            ignore=part.ignore,
-            clock=self._clock,
-        )
+        return source_of(part, self._clock)
 
     async def _follow(self, ear: Ear, source: Source) -> None:
         """Hand in what a source gives, until it ends or raises."""

@@ -20,6 +20,8 @@ from perdure_storage.values import Values
 
 CHAIN = "perdure.triggers"
 """In the metadata of a run: names of the triggers that led to the one that made it."""
+ARRIVALS = "perdure.arrivals"
+"""In the metadata of a run: keys of the arrivals that it is made of."""
 
 
 def state_of(record: TriggerRecord) -> TriggerState:
@@ -159,19 +161,28 @@ def _run(trigger: Trigger, decision: Decision, now: datetime, values: Values) ->
     for name, value in decision.run.inputs.items():
         is_stored = isinstance(value, StoredValue)
         inputs[name] = value if is_stored else values.store(value, name=name)
-    led = decision.run.chain[:-1]
+    noted = {ARRIVALS: list(decision.run.keys), CHAIN: list(decision.run.chain[:-1])}
     return run_of(
         trigger.run,
         RunId(decision.run.run_id),
         now,
         inputs,
         trigger=trigger.name,
-        metadata={CHAIN: list(led)} if led else {},
+        metadata={name: listed for name, listed in noted.items() if listed},
     )
 
 
 def chain_of(run: RunRecord) -> list[str]:
     """Return the names of the triggers that led to a run, the one that made it last."""
-    led = run.metadata.get(CHAIN)
-    before = [str(each) for each in led] if isinstance(led, list) else []
+    before = _noted(run, CHAIN)
     return before if run.trigger is None else [*before, run.trigger]
+
+
+def arrivals_of(run: RunRecord) -> list[str]:
+    """Return the keys of the arrivals that a run is made of."""
+    return _noted(run, ARRIVALS)
+
+
+def _noted(run: RunRecord, name: str) -> list[str]:
+    listed = run.metadata.get(name)
+    return [str(each) for each in listed] if isinstance(listed, list) else []

@@ -33,7 +33,7 @@ W = dedent(
     '''
     from dataclasses import dataclass
     from datetime import timedelta
-    from perdure import Schedule, task, workflow
+    from perdure import Event, Files, Schedule, Trigger, event, task, workflow
 
     @task
     def double(n: int) -> int:
@@ -45,6 +45,7 @@ W = dedent(
         return double.bind(k)
 
     weekly = Schedule("weekly", doubles, cron="0 9 * * mon", tz="Europe/Berlin")
+    said = Trigger("said", doubles, on=Event("go"), inputs={"k": event.payload})
 
     @dataclass
     class Rates:
@@ -67,6 +68,7 @@ W = dedent(
 PREPARE = dedent(
     """
     import perdure
+    from perdure import Event, Files, event
     from perdure.target import load_target
 
     doubles = load_target("w.py:doubles")
@@ -80,6 +82,13 @@ PREPARE = dedent(
         for name in ("nightly", "to-keep", "to-pause", "to-remove"):
             store.schedule(name, doubles, cron="0 2 * * *", tz="Europe/Berlin")
         store.get_schedule("to-pause").pause("the source moves")
+        for name in ("landed", "moved", "moving", "to-go"):
+            inputs = {"k": event.size}
+            on = Files("*.py", existing="skip")
+            store.trigger(name, doubles, on=on, where=event.size > 9, inputs=inputs)
+        store.trigger("asked", doubles, on=Event("asked"))
+        store.get_trigger("moved").pause("the disk moves")
+        store.get_trigger("landed").fire({"size": 3}, key="small.py")
     """
 )
 
@@ -118,6 +127,15 @@ GOOD = {
         "run nightly-20260329T010000Z is made: it had no run",
     ),
     "schedule rm": Case("schedule rm to-remove --yes", "to-remove is removed"),
+    "trigger ls": Case("trigger ls", "paused: the disk moves"),
+    "trigger show": Case("trigger show landed", "existing=skip"),
+    "trigger arrivals": Case("trigger arrivals landed --decision filtered", "it is 3"),
+    "trigger test": Case("trigger test landed", "baseline"),
+    "trigger register": Case("trigger register w.py", "said: waits for event go"),
+    "trigger pause": Case("trigger pause land --reason x", "landed: paused since"),
+    "trigger resume": Case("trigger resume moved --skip", "moved: waits for files"),
+    "trigger fire": Case("trigger fire asked --key 17", "fired: "),
+    "trigger rm": Case("trigger rm to-go --yes", "to-go is removed"),
     "ls": Case("ls --status succeeded", "one"),
     "top": Case("top --once", "to-cancel"),
     "show": Case("show one", "double"),
@@ -162,6 +180,15 @@ BAD = {
         "schedule backfill nightly --from 2026-01-01 --reprocess faild", "none | failed | all", 2
     ),
     "schedule rm": Case("schedule rm nightly", "--yes", 2),
+    "trigger ls": Case("trigger ls --pausd", "did you mean '--paused'", 2),
+    "trigger show": Case("trigger show landd", "did you mean 'landed'", 2),
+    "trigger arrivals": Case("trigger arrivals landed --decision fird", "'fired'", 2),
+    "trigger test": Case("trigger test asked", "waits for no files that could be listed", 2),
+    "trigger register": Case("trigger register ww.py", "did you mean 'w.py'", 2),
+    "trigger pause": Case("trigger pause mov", "several triggers begin with 'mov'", 2),
+    "trigger resume": Case("trigger resume wekly", "next: perdure trigger ls", 2),
+    "trigger fire": Case("trigger fire landed --facts size=3", "write JSON: --facts", 2),
+    "trigger rm": Case("trigger rm landed", "--yes", 2),
     "ls": Case("ls --status DONE", "SUCCEEDED", 2),
     "top": Case("top --every never", "invalid value for '--every'", 2),
     "show": Case("show nowhere", "no run 'nowhere'", 2),
@@ -256,6 +283,9 @@ READS = (
     "schedule next nightly", "schedule test @daily", "schedule test", "schedule register w.py",
     "schedule pause nightly", "schedule resume nightly", "schedule trigger nightly",
     "schedule backfill nightly --from 2026-01-01 --to 2026-01-02 --dry-run",
+    "trigger ls", "trigger show landed", "trigger arrivals landed", "trigger test landed",
+    "trigger register w.py", "trigger pause landed", "trigger resume landed",
+    "trigger fire landed --facts {}",
 )  # fmt: skip
 
 

@@ -70,8 +70,10 @@ if TYPE_CHECKING:
         fork,
         get_run,
         get_schedule,
+        get_trigger,
         list_runs,
         list_schedules,
+        list_triggers,
         open,
         pause,
         rerun,
@@ -83,6 +85,7 @@ if TYPE_CHECKING:
         spin,
         start,
         submit,
+        trigger,
         why,
     )
     from perdure.worker.context import current
@@ -149,10 +152,12 @@ __all__ = [
     "get",
     "get_run",
     "get_schedule",
+    "get_trigger",
     "interval_end",
     "interval_start",
     "list_runs",
     "list_schedules",
+    "list_triggers",
     "loop",
     "open",
     "pause",
@@ -169,6 +174,7 @@ __all__ = [
     "submit",
     "switch",
     "task",
+    "trigger",
     "wait",
     "wait_event",
     "wait_signal",
@@ -180,8 +186,9 @@ __all__ = [
 # What needs the engine or a store is imported when it is first asked for.
 _VERBS = (
     "cancel", "delete", "diff", "emit", "execute", "explain", "fork", "get_run", "get_schedule",
-    "list_runs", "list_schedules", "open", "pause", "rerun", "resume", "resume_all", "run",
-    "schedule", "signal", "spin", "start", "submit", "why",
+    "get_trigger", "list_runs", "list_schedules", "list_triggers", "open", "pause", "rerun",
+    "resume", "resume_all", "run", "schedule", "signal", "spin", "start", "submit", "trigger",
+    "why",
 )  # fmt: skip
 _OF_SCHEDULES = ("Schedule", "fire_time", "interval_end", "interval_start")
 _OF_TRIGGERS = (

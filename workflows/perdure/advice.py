@@ -27,6 +27,7 @@ from perdure_storage.errors import (
     ScheduleNotFound,
     SchemaMismatch,
     StoreUnavailable,
+    TriggerNotFound,
 )
 
 REPORT = "please report it"
@@ -83,6 +84,8 @@ def next_command(error: Exception, run_id: str | None = None) -> str | None:
         return "perdure ls"
     if isinstance(error, ScheduleNotFound):
         return "perdure schedule ls"
+    if isinstance(error, TriggerNotFound):
+        return "perdure trigger ls"
     if isinstance(error, _ENDED | InternalError | RunConflict):
         return None
     if isinstance(error, _UNTIL_MENDED) or (isinstance(error, StoreUnavailable) and error.is_gone):

@@ -32,7 +32,7 @@ from perdure.session import use_driver
 from perdure.settings import Settings, load_settings
 from perdure.watching import Watching
 from perdure.workflow import Workflow
-from perdure_storage.errors import ScheduleNotFound
+from perdure_storage.errors import ScheduleNotFound, TriggerNotFound
 from perdure_storage.lifecycle import RUN_LIVE, RunStatus
 from perdure_storage.records import RunId, RunQuery, RunRecord
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from perdure.retention import GcReport
     from perdure.scheduling import ScheduleHandle
     from perdure.submission import Wishes
+    from perdure.triggering import TriggerHandle
 
 log = logging.getLogger(__name__)
 
@@ -634,6 +635,34 @@ class Perdure:
 
         found = registry_of(self.runtime).all(ScheduleQuery(paused=paused))
         return [ScheduleHandle(self, record.name) for record in found]
+
+    # --- triggers -------------------------------------------------------------------------------
+    def trigger(self, name: str, workflow: Any, **options: Any) -> TriggerHandle:
+        """Register a trigger at once; options as of ``perdure.Trigger``."""
+        from perdure.triggering import TriggerHandle, register
+        from perdure.triggers import Trigger
+
+        register(self.runtime, Trigger(name, workflow, **options))
+        return TriggerHandle(self, name)
+
+    def get_trigger(self, name: str) -> TriggerHandle:
+        """Return the trigger of that name. Raises TriggerNotFound, which names a similar one."""
+        from perdure.triggering import TriggerHandle
+
+        triggers = self.runtime.store.triggers
+        if triggers.find_trigger(name) is None:
+            known = [each.name for each in self.list_triggers()]
+            raise TriggerNotFound(name, self.runtime.store.url, did_you_mean(name, known))
+        return TriggerHandle(self, name)
+
+    def list_triggers(self, *, paused: bool | None = None) -> list[TriggerHandle]:
+        """Return the triggers of the store by name."""
+        from perdure.triggering import TriggerHandle
+        from perdure_scheduler.hearing import every_trigger
+        from perdure_storage.trigger_records import TriggerQuery
+
+        found = every_trigger(self.runtime.store.triggers, TriggerQuery(paused=paused))
+        return [TriggerHandle(self, record.name) for record in found]
 
     def register(self, modules: Mapping[str, Any]) -> list[Became]:
         """Register what modules declare and pause what they do not declare any more.

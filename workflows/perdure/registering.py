@@ -8,17 +8,18 @@ from typing import Any
 
 import msgspec
 
-from perdure import scheduling
+from perdure import scheduling, triggering
 from perdure.errors import DefinitionError
 from perdure.runtime import Runtime
 from perdure.schedules import Schedule
+from perdure.triggers import Trigger
 
 
 class Became(msgspec.Struct, frozen=True, kw_only=True):
     """What became of something that a module declares, or declared.
 
     Attributes:
-        kind: ``"schedule"``.
+        kind: ``"schedule"`` or ``"trigger"``.
         became: ``"new"``, ``"changed"``, ``"unchanged"``, ``"resumed"`` or ``"paused"``.
     """
 
@@ -51,6 +52,14 @@ _KINDS = (
         Schedule,
         scheduling.register,
         lambda runtime, module, declared: scheduling.registry_of(runtime).pause_left(
+            module, declared
+        ),
+    ),
+    _Kind(
+        "trigger",
+        Trigger,
+        triggering.register,
+        lambda runtime, module, declared: triggering.registry_of(runtime).pause_left(
             module, declared
         ),
     ),

@@ -165,8 +165,8 @@ class Run:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Return the metadata."""
-        return self.record.metadata
+        """Return the metadata that it was given."""
+        return metadata_of(self.record)
 
     @property
     def origin(self) -> str | None:
@@ -446,6 +446,11 @@ class Runs(list[Run]):
 
     def _repr_mimebundle_(self, **kinds: Any) -> Bundle:
         return bundle_of(self)
+
+
+def metadata_of(record: RunRecord) -> dict[str, Any]:
+    """Return the metadata that a run was given: what perdure notes there is told otherwise."""
+    return {n: value for n, value in record.metadata.items() if not n.startswith("perdure.")}
 
 
 def status_of(record: RunRecord) -> RunStatus:

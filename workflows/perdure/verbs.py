@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from perdure.comparing import Difference
     from perdure.explaining import Explanation
     from perdure.scheduling import ScheduleHandle
+    from perdure.triggering import TriggerHandle
 
 R = TypeVar("R")
 Duration = float | timedelta | str
@@ -400,6 +401,43 @@ def emit(
         Whether it was kept; False if one of this key was sent before.
     """
     return _client().emit(name, payload, match=match, dedup_key=dedup_key)
+
+
+def trigger(name: str, workflow: Workflow[..., Any], **options: Any) -> TriggerHandle:
+    """Have a workflow run when something happens; register at once what ``Trigger`` declares.
+
+    The same name again lets the trigger be as it is given now. Some ``perdure up`` has to be
+    there to listen and to make its runs.
+
+    Args:
+        name: names it and its runs.
+        workflow: what runs.
+        **options: as of ``Trigger``: ``on=Files("in/*.csv")``, ``where=``, ``inputs=``, ``code=``.
+
+    Raises:
+        TriggerError: something that it waits for or asks is no such thing, or it would start
+            itself for ever.
+        DefinitionError: an input does not fit the workflow, or its code cannot be found again.
+    """
+    return _client().trigger(name, workflow, **options)
+
+
+def get_trigger(name: str) -> TriggerHandle:
+    """Return the trigger of that name: how it stands, what arrived, and verbs.
+
+    Raises:
+        TriggerNotFound: there is none; the error names a similar one.
+    """
+    return _client().get_trigger(name)
+
+
+def list_triggers(*, paused: bool | None = None) -> list[TriggerHandle]:
+    """Return the triggers of the store by name.
+
+    Args:
+        paused: only those that are, or are not.
+    """
+    return _client().list_triggers(paused=paused)
 
 
 def schedule(name: str, workflow: Workflow[..., Any], **options: Any) -> ScheduleHandle:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -113,3 +113,9 @@ def shown(preview: Mapping[str, Any] | None, width: int = 60) -> str:
     shape = " x ".join(str(length) for length in preview.get("shape", ()))  # arrays and tables
     facts = (preview.get("type"), shape, preview.get("dtype"))
     return one_line(" ".join(str(fact) for fact in facts if fact), width)
+
+
+def triggered(trigger: str, arrivals: Sequence[str], led_by: Sequence[str]) -> str:
+    """Return which trigger made a run, of what, and what led to that."""
+    of = f", for {' and '.join(arrivals)}" if arrivals else ""
+    return " -> ".join([*led_by, trigger]) + of

@@ -23,6 +23,7 @@ from perdure.cli import (
     reporting,
     running,
     scheduling,
+    triggering,
 )
 from perdure.cli.endings import ExitCode, report
 from perdure.cli.examples import epilog
@@ -71,6 +72,7 @@ _add(deriving.spin, RUN)
 _add(running.up, RUN)
 _add(demo.demo, RUN)
 app.add_typer(scheduling.schedule, name="schedule", rich_help_panel=RUN)
+app.add_typer(triggering.trigger, name="trigger", rich_help_panel=RUN)
 _add(looking.ls, LOOK)
 _add(activity.top, LOOK)
 _add(looking.show, LOOK)

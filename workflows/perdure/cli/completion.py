@@ -29,6 +29,17 @@ CHOICES = {
     "on_divergence": ("fail", "recompute", "keep"),
     "if_exists": ("resume", "fail"),
     "code": ("recorded", "current"),
+    "decision": (
+        "fired",
+        "used",
+        "held",
+        "expired",
+        "filtered",
+        "refused",
+        "deferred",
+        "skipped",
+        "baseline",
+    ),
     "reprocess": ("none", "failed", "all"),
     "verb": ("resume", "rerun", "fork"),
 }
@@ -111,6 +122,18 @@ def schedule_names(context: typer.Context, incomplete: str) -> Words:
 
         found = store.schedules.list_schedules(ScheduleQuery(name_prefix=incomplete, limit=_LIMIT))
         return [(each.name, "paused" if each.paused else "schedule") for each in found]
+
+    return _ask_store(context, read)
+
+
+def trigger_names(context: typer.Context, incomplete: str) -> Words:
+    """Complete the name of a trigger."""
+
+    def read(store: RunStore) -> Words:
+        from perdure_storage.trigger_records import TriggerQuery
+
+        found = store.triggers.list_triggers(TriggerQuery(name_prefix=incomplete, limit=_LIMIT))
+        return [(each.name, "paused" if each.paused else "trigger") for each in found]
 
     return _ask_store(context, read)
 

@@ -19,8 +19,8 @@ from perdure.errors import (
     RunNotFound,
     StoreError,
 )
-from perdure_scheduler.errors import ScheduleError
-from perdure_storage.errors import ScheduleNotFound, StoreUnavailable
+from perdure_scheduler.errors import ScheduleError, TriggerError
+from perdure_storage.errors import ScheduleNotFound, StoreUnavailable, TriggerNotFound
 
 
 class ExitCode(IntEnum):
@@ -73,6 +73,8 @@ _USAGE = (
     ScheduleError,
     ScheduleNotFound,
     StoreError,
+    TriggerError,
+    TriggerNotFound,
 )
 """What somebody can mend by typing something else; a store that does not answer is not of it."""
 

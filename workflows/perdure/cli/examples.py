@@ -37,7 +37,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     "up": (
         ("perdure up", "drive what `--detach` recorded and what others left behind"),
         ("perdure up --workers 4", "with four CPUs"),
-        ("perdure up package.flows", "and the schedules that this module declares"),
+        ("perdure up package.flows", "and the schedules and triggers that this module declares"),
     ),
     "schedule ls": (
         ("perdure schedule ls", "when each is due next, and how its last run went"),
@@ -85,6 +85,38 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     "schedule rm": (
         ("perdure schedule rm nightly", "asks first"),
         ("perdure schedule rm nightly --yes", "where nobody can answer"),
+    ),
+    "trigger ls": (
+        ("perdure trigger ls", "what each waits for, and what became of its last arrival"),
+        ("perdure trigger ls --paused --json", "those that are paused, for a program"),
+    ),
+    "trigger show": (("perdure trigger show landed", "filter, inputs, last arrivals"),),
+    "trigger arrivals": (
+        ("perdure trigger arrivals landed --limit 10", "what became of the last ones, and why"),
+        ("perdure trigger arrivals landed --decision filtered", "what did not pass where="),
+    ),
+    "trigger test": (
+        ("perdure trigger test landed", "what would become of the files that are there now"),
+        ("perdure trigger test pushed --facts @delivery.json", "of facts in a file"),
+    ),
+    "trigger register": (
+        ("perdure trigger register package.flows", "what that module declares"),
+        ("perdure trigger register flows.py", "what a file declares"),
+    ),
+    "trigger pause": (
+        ("perdure trigger pause landed --reason 'the disk moves'", "until it is resumed"),
+    ),
+    "trigger resume": (
+        ("perdure trigger resume landed", "with what arrived meanwhile"),
+        ("perdure trigger resume landed --skip", "without it"),
+    ),
+    "trigger fire": (
+        ('perdure trigger fire landed --facts \'{"path": "in/a.csv"}\'', "as if it had landed"),
+        ("perdure trigger fire pushed --facts @delivery.json --key 17", "at most once"),
+    ),
+    "trigger rm": (
+        ("perdure trigger rm landed", "asks first"),
+        ("perdure trigger rm landed --yes", "where nobody can answer"),
     ),
     "doctor": (
         ("perdure doctor", "what is wrong here, and how to mend it"),

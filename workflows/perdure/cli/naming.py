@@ -1,7 +1,8 @@
-"""Run ids as people type them: a unique prefix is enough, and ``-`` is the last run."""
+"""Names as people type them: a unique prefix is enough, and of runs ``-`` is the last one."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from perdure.cli.endings import UsageError
@@ -49,6 +50,27 @@ def find_id(store: RunStore, text: str) -> RunId:
             f"several runs begin with {text!r}: {', '.join(names)}{more}", "type more of the id"
         )
     return candidates[0].id if candidates else RunId(text)
+
+
+def by_prefix(text: str, begin_so: Callable[[str, int], list[str]], nouns: str) -> str:
+    """Return the name that ``text`` means; ``text`` itself where nothing begins like it.
+
+    Args:
+        text: a name, or a unique prefix of one.
+        begin_so: gives the names that begin so, sorted, at most so many.
+        nouns: what they name, for the message.
+
+    Raises:
+        UsageError: several begin with it.
+    """
+    near = begin_so(text, _SHOWN + 1) if text and text.isprintable() else []
+    if len(near) > 1 and near[0] != text:
+        more = ", ..." if len(near) > _SHOWN else ""
+        raise UsageError(
+            f"several {nouns} begin with {text!r}: {', '.join(near[:_SHOWN])}{more}",
+            "type more of the name",
+        )
+    return near[0] if near else text
 
 
 def _may_be_an_id(text: str) -> bool:

@@ -45,15 +45,19 @@ def register_modules(places: Sequence[str], store: str | None, *, as_json: bool)
     for view in views:
         say(f"{view.became:<9} {view.name}: {view.standing}")
     for module in sorted(imported.keys() - {view.module for view in views}):
-        say(f"{module} declares no schedule: write NAME = perdure.Schedule(...) in it")
+        say(
+            f"{module} declares nothing: write NAME = perdure.Schedule(...) or "
+            "perdure.Trigger(...) in it"
+        )
     return ExitCode.OK
 
 
 def _view(perdure: Perdure, became: Became) -> BecameView:
+    get = perdure.get_schedule if became.kind == "schedule" else perdure.get_trigger
     return BecameView(
         kind=became.kind,
         name=became.name,
         became=became.became,
         module=became.module,
-        standing=perdure.get_schedule(became.name).standing,
+        standing=get(became.name).standing,
     )

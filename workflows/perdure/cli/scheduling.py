@@ -47,7 +47,6 @@ AtOption = Annotated[
     ),
 ]
 _INSTANT = timedelta(microseconds=1)
-_SHOWN = 5
 
 
 # --- look -----------------------------------------------------------------------------------------
@@ -427,16 +426,13 @@ def _find(perdure: Perdure, text: str) -> ScheduleHandle:
         ScheduleNotFound: there is none.
         UsageError: several begin with it.
     """
+    from perdure.cli.naming import by_prefix
     from perdure_storage.schedule_records import ScheduleQuery
 
     schedules = perdure.runtime.store.schedules
-    if text and text.isprintable() and schedules.find_schedule(text) is None:
-        near = schedules.list_schedules(ScheduleQuery(name_prefix=text, limit=_SHOWN + 1))
-        if len(near) > 1:
-            names = ", ".join(each.name for each in near[:_SHOWN])
-            more = ", ..." if len(near) > _SHOWN else ""
-            raise UsageError(
-                f"several schedules begin with {text!r}: {names}{more}", "type more of the name"
-            )
-        text = near[0].name if near else text
-    return perdure.get_schedule(text)
+
+    def begin_so(prefix: str, limit: int) -> list[str]:
+        page = schedules.list_schedules(ScheduleQuery(name_prefix=prefix, limit=limit))
+        return [each.name for each in page]
+
+    return perdure.get_schedule(by_prefix(text, begin_so, "schedules"))

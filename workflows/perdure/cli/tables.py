@@ -110,6 +110,9 @@ def _facts(run: RunView, now: datetime) -> Table:
     )
     if run.schedule is not None:
         table.add_row("schedule", plain(_scheduled(run)))
+    if run.trigger is not None:
+        told = words.triggered(run.trigger, run.arrivals, run.led_by)
+        table.add_row("trigger", plain(told))
     if run.unplanned:
         table.add_row("no plan yet", plain(run.unplanned))
     if run.driver is not None:

@@ -81,6 +81,8 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         schedule: which made it, and ``nominal`` for which time.
         by_hand: whether that was asked for, and is no time of the schedule.
+        trigger: which made it, of which ``arrivals``, by key; ``led_by``: the triggers that led to
+            that one after the other.
         unplanned: why it has no plan yet.
         driver: who drives it now: process and host; None if nobody does.
         next: what to type to go on with it, where nobody drives it.
@@ -101,6 +103,9 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     schedule: str | None = None
     nominal: datetime | None = None
     by_hand: bool = False
+    trigger: str | None = None
+    arrivals: list[str] = []
+    led_by: list[str] = []
     unplanned: str = ""
     deadline: datetime | None = None
     driver: str | None = None

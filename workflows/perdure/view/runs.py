@@ -12,6 +12,7 @@ import msgspec
 from perdure.progress.causes import how_long, standing_of
 from perdure.view.model import AttemptView, ErrorView, GroupView, Preview, RunView, StepView
 from perdure_scheduler.schedule import nominal_of
+from perdure_scheduler.trigger_changes import arrivals_of, chain_of
 
 if TYPE_CHECKING:
     from perdure.runs import Run, Step
@@ -26,7 +27,7 @@ def view_run(run: Run, siblings: Siblings | None = None) -> RunView:
         run: the run.
         siblings: its steps, where they and what is about them are wanted.
     """
-    from perdure.runs import status_of
+    from perdure.runs import metadata_of, status_of
 
     record = run.record
     view = RunView(
@@ -39,12 +40,15 @@ def view_run(run: Run, siblings: Siblings | None = None) -> RunView:
         origin=record.origin,
         inputs={name: read_preview(value.preview) for name, value in record.inputs.items()},
         tags=record.tags,
-        metadata=record.metadata,
+        metadata=metadata_of(record),
         parent=record.parent,
         forked_from=record.forked_from,
         schedule=record.schedule,
         nominal=nominal_of(record.schedule, record.id) if record.schedule is not None else None,
         by_hand=record.id.startswith(f"{record.schedule}-manual-"),
+        trigger=record.trigger,
+        arrivals=arrivals_of(record),
+        led_by=chain_of(record)[:-1],
         deadline=record.deadline,
         error=view_error(record.error),
     )

@@ -138,6 +138,8 @@ def _lineage(report: ReportView) -> Iterator[tuple[str, Content]]:
     if run.schedule is not None:
         when = f", for {_at(run.nominal)}" if run.nominal is not None and not run.by_hand else ""
         yield "schedule", f"{run.schedule}{', by hand' if run.by_hand else when}"
+    if run.trigger is not None:
+        yield "trigger", words.triggered(run.trigger, run.arrivals, run.led_by)
     for each in report.ancestors:
         gone = each.status.lower() or "deleted since"
         yield each.link, [element("code", each.id), f" ({gone})"]

@@ -1,0 +1,165 @@
+"""Triggers in a store: how a declared one gets there, and what is held of it afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from perdure.run_templates import stored_template
+from perdure.runtime import Runtime
+from perdure.triggers import Trigger
+from perdure_scheduler.arrival import Arrival
+from perdure_scheduler.arriving import Decision, TriggerState, standing
+from perdure_scheduler.conditions import Files
+from perdure_scheduler.errors import TriggerError
+from perdure_scheduler.file_source import source_of
+from perdure_scheduler.intake import Intake, Receipt
+from perdure_scheduler.registered import Registered
+from perdure_scheduler.trigger import Trigger as Definition
+from perdure_scheduler.trigger_changes import state_of
+from perdure_scheduler.trigger_registry import TriggerRegistry
+from perdure_storage.trigger_records import ArrivalQuery, ArrivalRecord, TriggerRecord
+
+if TYPE_CHECKING:
+    from perdure.client import Perdure
+
+
+def register(runtime: Runtime, trigger: Trigger, *, module: str | None = None) -> Registered:
+    """Make a trigger in the store, or let the one of its name be as this one.
+
+    Raises:
+        DefinitionError: an option of its workflow is of no use here, or its code cannot be found
+            again.
+        TriggerError: with others that are there it would start runs for ever.
+    """
+    stored = stored_template(
+        runtime,
+        trigger.workflow,
+        trigger.constants,
+        pending=trigger.definition.inputs,
+        code=trigger.code,
+        what=f"trigger {trigger.name!r}",
+    )
+    return registry_of(runtime).register(
+        msgspec.structs.replace(trigger.definition, run=stored.run),
+        module=module,
+        plan=stored.plan,
+        blobs=stored.blobs,
+    )
+
+
+class TriggerHandle:
+    """A trigger in a store: how it stands, what arrived and what became of it, and verbs."""
+
+    def __init__(self, client: Perdure, name: str) -> None:
+        self._client = client
+        self._runtime = client.runtime
+        self._triggers = client.runtime.store.triggers
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<trigger {self.name}: {self.standing}>"
+
+    @property
+    def record(self) -> TriggerRecord:
+        """Return its row. Raises TriggerNotFound."""
+        return self._triggers.get_trigger(self.name)
+
+    @property
+    def definition(self) -> Definition:
+        """Return what it waits for, and what runs then."""
+        return Definition.from_json(self.record.definition)
+
+    @property
+    def state(self) -> TriggerState:
+        """Return how far it has come."""
+        return state_of(self.record)
+
+    @property
+    def standing(self) -> str:
+        """Say what it waits for, or why it does not."""
+        record = self.record
+        return standing(Definition.from_json(record.definition), state_of(record))
+
+    def arrivals(self, limit: int = 100, *, decision: str | None = None) -> list[ArrivalRecord]:
+        """Return what arrived, newest first, each with what became of it and why.
+
+        Args:
+            limit: at most so many.
+            decision: only those of which this became: ``"fired"``, ``"filtered"``, ...
+        """
+        query = ArrivalQuery(trigger=self.name, decision=decision, limit=limit)
+        return self._triggers.list_arrivals(query)
+
+    def pause(self, reason: str = "by hand") -> None:
+        """Let no run be made until it is resumed; what arrives meanwhile is kept for then."""
+        registry_of(self._runtime).pause(self.name, reason)
+
+    def resume(self, *, skip: bool = False) -> None:
+        """Let it go on: what arrived meanwhile is decided now, in order.
+
+        Args:
+            skip: make no runs of that.
+        """
+        registry_of(self._runtime).resume(self.name, skip=skip)
+
+    def remove(self) -> bool:
+        """Remove it with its arrivals; its runs stay. Returns whether it was there."""
+        return self._triggers.remove(self.name)
+
+    # --- by hand ------------------------------------------------------------------------------
+    def fire(
+        self, facts: Mapping[str, Any], *, key: str | None = None, condition: str = ""
+    ) -> Receipt:
+        """Bring an arrival by hand, as if it had happened: filter and inputs apply to it.
+
+        Args:
+            facts: JSON.
+            key: names it: the same one counts once. By default the time, in UTC.
+            condition: the name of the one that it is for, in ``all_of`` and ``any_of``.
+        """
+        named = key if key is not None else f"by hand {self._runtime.clock.now().isoformat()}"
+        arrival = Arrival(key=named, facts=dict(facts))
+        [receipt] = self._intake.receive(self.name, [arrival], condition=condition)
+        if receipt.run_id is not None:
+            self._client.tell_if_unserved(receipt.run_id)
+        return receipt
+
+    def foresee(self, arrivals: Sequence[Arrival], *, condition: str = "") -> list[Decision]:
+        """Say what would become of arrivals if they came now; nothing is written.
+
+        What is known already is left out.
+        """
+        return self._intake.foresee(self.name, arrivals, condition=condition)
+
+    def foresee_listing(self) -> list[Decision]:
+        """Say what would become of the files that are there now; nothing is written.
+
+        Raises:
+            TriggerError: it waits for no files.
+        """
+        definition, state = self.definition, self.state
+        parts = {n: part for n, part in definition.parts.items() if isinstance(part, Files)}
+        if not parts:
+            raise TriggerError(
+                f"trigger {self.name!r} waits for no files that could be listed: it waits for "
+                f"{definition.on}; say of which facts"
+            )
+        return [
+            decision
+            for name, part in parts.items()
+            for decision in self.foresee(
+                source_of(part).there(state.cursors.get(name)), condition=name
+            )
+        ]
+
+    @property
+    def _intake(self) -> Intake:
+        return Intake(self._triggers, self._runtime.values, self._runtime.clock)
+
+
+def registry_of(runtime: Runtime) -> TriggerRegistry:
+    """Return the verbs that change triggers of a store."""
+    return TriggerRegistry(runtime.store, runtime.values, runtime.clock)
