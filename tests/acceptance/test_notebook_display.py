@@ -257,6 +257,13 @@ def test_listed_runs_are_a_list_still(client: Perdure, tmp_path: Path) -> None:
     assert [run.workflow for run in runs] == ["tattling"]
 
 
+def test_node_is_shown_with_what_it_needs_also_by_ipython_itself(kernel: Kernel) -> None:
+    look = kernel("first.bind(first.bind(1))").value
+
+    assert look["text/plain"] == "<Node the result of 'first'>"
+    assert 'data-step="first#2"' in look["text/html"]
+
+
 def test_graph_is_shown_before_it_has_run() -> None:
     look = bundle_of(tattling.dag())
 

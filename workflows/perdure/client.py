@@ -30,6 +30,7 @@ from perdure.runs import Run, Runs
 from perdure.runtime import Runtime
 from perdure.session import use_driver
 from perdure.settings import Settings, load_settings
+from perdure.showing import shorten
 from perdure.watching import Watching
 from perdure.workflow import Workflow
 from perdure_storage.errors import ScheduleNotFound, TriggerNotFound
@@ -125,8 +126,9 @@ class Perdure:
         run = self._submit(dag, options, say=True)
         try:
             return self.drive(run)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             self._say(f"interrupted. Go on with: {run.resume_command}")
+            shorten(interrupt)
             raise
 
     def start(self, dag: Any, **options: Any) -> Run:

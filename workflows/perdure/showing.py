@@ -67,3 +67,8 @@ def show_live(run: object) -> bool:
 def lines_of(error: BaseException) -> list[str]:
     """Return the lines that are shown of an error where somebody types Python."""
     return notebook().lines_of(error)
+
+
+def shorten(error: BaseException) -> None:
+    """Let IPython show of an error that is not perdure's own only what is the user's."""
+    vars(error)["_render_traceback_"] = lambda: lines_of(error)

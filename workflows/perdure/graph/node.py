@@ -16,6 +16,7 @@ from perdure.errors import NodeUse
 from perdure.plan import Attr, Item, Path, StepOptions, path_text
 from perdure.reference import StepRef
 from perdure.retry import RetryOn
+from perdure.showing import Bundle, bundle_of
 
 _order = itertools.count()
 
@@ -238,6 +239,9 @@ class Node:
 
     def __repr__(self) -> str:
         return f"<Node {describe(self)}>"
+
+    def _repr_mimebundle_(self, **kinds: Any) -> Bundle:
+        return bundle_of(self)
 
     def __copy__(self) -> Node:
         return self

@@ -12,7 +12,8 @@ from functools import singledispatch
 
 from perdure.comparing import Difference
 from perdure.explaining import Explanation
-from perdure.graph.dag import Dag
+from perdure.graph.dag import Dag, make_dag
+from perdure.graph.node import Node
 from perdure.interactive import find_ipython
 from perdure.notebook import pictures
 from perdure.notebook.live import Room, Told, View, Views, Waited, open_output
@@ -58,6 +59,11 @@ _picture.register(Step, pictures.draw_step)
 _picture.register(Workflow, pictures.draw_workflow)
 _picture.register(Dag, pictures.draw_dag)
 _picture.register(Explanation, pictures.draw_explanation)
+
+
+@_picture.register
+def _(thing: Node) -> Element | str:
+    return pictures.draw_dag(make_dag(thing))
 
 
 @_picture.register

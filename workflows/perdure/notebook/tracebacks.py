@@ -18,7 +18,7 @@ from perdure.sources import is_local_file, is_perdures_own
 
 def lines_of(error: BaseException) -> list[str]:
     """Return the lines that are shown of an error."""
-    said = f"{type(error).__name__}: {error}".splitlines()
+    said = f"{type(error).__name__}: {error}".removesuffix(": ").splitlines()
     return [*_of_the_step(error), *_of_the_callers(error), *said, *getattr(error, "__notes__", ())]
 
 
