@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _STEPS_WIDTH = 44
 _BAR = 10
+_PAUSE_SHARE = 4
+"""To look takes at most one part in five of the time, however much goes on."""
 
 
 def top(
@@ -78,10 +81,13 @@ def _watch(activity: Activity, wait: Callable[[float], object], every_s: float) 
         auto_refresh=False,
         vertical_overflow="crop",
     ) as live:
+        pause_s = every_s
         try:
             while True:
-                wait(every_s)
+                wait(pause_s)
+                began = time.monotonic()
                 live.update(_picture(activity.look()), refresh=True)
+                pause_s = max(every_s, _PAUSE_SHARE * (time.monotonic() - began))
         except KeyboardInterrupt:
             return ExitCode.CANCELLED
 

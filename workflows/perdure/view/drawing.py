@@ -59,7 +59,7 @@ def _box(node: NodeView) -> Box:
             max(inside.width + 2 * _PAD, title, _LEAST),
             inside.height + _HEAD + _PAD,
         )
-    if node.count:
+    if is_stack(node):
         return Box(node.id, max(title, _STACK), _STACK_HEIGHT)
     return Box(node.id, max(title, _LEAST), _PLAIN_HEIGHT)
 
@@ -114,8 +114,11 @@ def _frame(node: NodeView, box: Box, at: Point) -> list[Element]:
 
 
 def is_stack(node: NodeView) -> bool:
-    """Say whether a node stands for several steps that are not drawn."""
-    return node.count > 0 and node.inside is None
+    """Say whether a node stands for several steps that are not drawn.
+
+    A map or a loop does so from the beginning: its place is not to grow when it begins.
+    """
+    return (node.count > 0 or node.kind in ("map", "loop")) and node.inside is None
 
 
 def _bar(node: NodeView, at: Point, width: float) -> Element:

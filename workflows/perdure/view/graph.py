@@ -108,7 +108,7 @@ def _node(step: Step, members: dict[str | None, list[Step]], depth: int) -> Node
     # The step that makes a list of what its items gave is no item.
     counted = [each for each in below if each.plan.item is not None] if kind == "map" else below
     statuses = Counter(standing_of(each) for each in counted or [step])
-    is_open = kind != "map" and 0 < len(below) <= OPEN_UP_TO and depth < _DEPTH
+    is_open = kind not in _STACKS and 0 < len(below) <= OPEN_UP_TO and depth < _DEPTH
     return NodeView(
         id=step.id,
         title=_title(step),
@@ -148,6 +148,10 @@ _KINDS = {
     ("perdure.branching", "_loop"): "loop",
     ("perdure.branching", "_selected"): "choice",
 }
+
+
+_STACKS = ("map", "loop")
+"""Never drawn open: how much is in them is known late, or grows round by round."""
 
 
 def _kind(step: Step, *, has_graph: bool) -> str:

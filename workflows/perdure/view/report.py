@@ -28,7 +28,7 @@ from perdure_storage.shapes import readable
 
 if TYPE_CHECKING:
     from perdure.runs import Run, Step
-    from perdure_storage.records import EventRecord, RunRecord
+    from perdure_storage.records import AttemptRecord, EventRecord, RunRecord
 
 TOLD_UP_TO = 1200
 """Steps that are told of in full; of more, those that are of most interest."""
@@ -103,13 +103,19 @@ def _last_printed(run: Run, steps: Iterable[Step]) -> dict[str, str]:
     found: dict[str, str] = {}
     for step in steps:
         if step.attempts:
-            last = step.attempts[-1]
-            data = run.runtime.logs.read(
-                last.run_id, last.step_id, last.generation, last.attempt, offset=-LOG_BYTES
-            )
+            try:
+                data = _tail(run, step.attempts[-1])
+            except PerdureError:  # logs are a help, not a truth
+                break
             if data:
                 found[step.id] = data.decode(errors="replace")
     return found
+
+
+def _tail(run: Run, attempt: AttemptRecord) -> bytes:
+    return run.runtime.logs.read(
+        attempt.run_id, attempt.step_id, attempt.generation, attempt.attempt, offset=-LOG_BYTES
+    )
 
 
 def _drivers(events: Iterable[EventRecord]) -> tuple[DriverView, ...]:

@@ -236,6 +236,19 @@ def test_node_is_lit_by_where_it_stands_and_keeps_its_place() -> None:
     assert len(before.of_class("s-pending")) == len(after.of_class("s-failed")) == 3
 
 
+def test_map_has_its_place_before_it_has_items() -> None:
+    def places(count: int, statuses: dict[str, int]) -> list[object]:
+        stack = NodeView(
+            id="a", title="a", kind="map", status="WAITING", count=count, statuses=statuses
+        )
+        below = NodeView(id="b", title="b", kind="task", status="PENDING")
+        graph = GraphView(nodes=(stack, below), edges=(EdgeView(source="a", target="b"),))
+        page = Page(str(sections(a_report(graph=graph))["graph"]))
+        return [(face["x"], face["y"], face["width"]) for face in page.of_class("face")]
+
+    assert places(0, {"PENDING": 1}) == places(500, {"RUNNING": 2, "PENDING": 498})
+
+
 def test_ten_thousand_items_are_one_node_with_counts() -> None:
     counts = {"SUCCEEDED": 9_990, "FAILED": 10}
     node = NodeView(
