@@ -9,6 +9,7 @@ from pathlib import Path
 from tests.benchmarks.many_runs import fill
 
 HEAVY = {"alembic", "apscheduler", "cloudpickle", "fsspec", "numpy", "pandas", "psycopg", "pyarrow"}
+HEAVY |= {"IPython", "anywidget", "perdure.notebook"}
 DRIVING = {"perdure.engine.coordinator", "perdure.executors.processes", "perdure.submission"}
 
 

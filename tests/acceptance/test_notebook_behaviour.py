@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.acceptance.conftest import CommandLine
 from tests.acceptance.kernels import Kernel
 
 CELLS = """
@@ -119,6 +120,23 @@ def test_error_says_what_to_type_in_python(kernel: Kernel) -> None:
     ended = kernel('failing.run(run_id="fails")')
 
     assert 'Mend it, then: perdure.resume("fails", code="current")' in ended.error
+
+
+def test_run_that_is_driven_elsewhere_is_found_and_ends_in_the_notebook(
+    perdure: CommandLine,
+) -> None:
+    kernel = Kernel(perdure.folder)
+    try:
+        kernel(CELLS)
+        kernel('run = adds.submit(n=5, run_id="elsewhere")')
+        perdure.start("up", "--executor", "inline")
+        kernel("while run.record.owner is None and run.status == 'QUEUED': pass")
+
+        ended = kernel("await run")
+
+        assert ended.text == "7", ended.error
+    finally:
+        kernel.shut_down()
 
 
 def test_restarted_kernel_leaves_started_runs_at_once_and_finds_them_again(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from perdure.cli.deriving import (
 from perdure.cli.endings import ExitCode, UsageError
 from perdure.cli.session import IdArgument, JsonOption, StoreOption, TracebackOption
 from perdure.errors import did_you_mean
+from perdure.settings import REUSES
 
 if TYPE_CHECKING:
     from perdure.client import Perdure
@@ -95,7 +96,7 @@ def explain(
         "overrides": read_overrides(override),
         "on_change": on_change,
     }
-    needs_a_past = not _looks_like_a_target(subject) or reuse not in (None, "last")
+    needs_a_past = not _looks_like_a_target(subject) or reuse not in (None, *REUSES)
     with open_existing(store) if needs_a_past else open_or_empty(store) as perdure:
         if _is_target(perdure, subject):
             _refuse(of_run, of_target, "a TARGET")
@@ -183,7 +184,7 @@ def _explain_target(
 
     workflow = load_target(target)
     given = {name: value for name, value in options.items() if value is not None}
-    if given.get("reuse", "last") != "last":
+    if given.get("reuse", "last") not in REUSES:
         given["reuse"] = find_id(perdure.runtime.store, given["reuse"])
     given["inputs"] = read_inputs(workflow, words)
     refuse_missing(workflow, given["inputs"], target)

@@ -58,7 +58,7 @@ def run(
         typer.Option(
             metavar="ID",
             help="Take over what has not changed since that run; 'last': the newest one of this "
-            "workflow.",
+            "workflow; 'off': nothing, whatever the settings say.",
             autocompletion=run_ids,
         ),
     ] = None,
@@ -130,6 +130,7 @@ def run(
     from perdure.cli.opening import open_store
     from perdure.cli.parameters import read_tags
     from perdure.cli.targets import describe_parameters, read_inputs, refuse_missing
+    from perdure.settings import REUSES
     from perdure.target import load_target
 
     workflow = load_target(target)
@@ -153,7 +154,7 @@ def run(
     inputs = read_inputs(workflow, parameters or [], options=own)
     refuse_missing(workflow, inputs, target)
     with open_store(store, executor=executor, workers=workers) as perdure:
-        if reuse is not None and reuse != "last":
+        if reuse is not None and reuse not in REUSES:
             given["reuse"] = find_id(perdure.runtime.store, reuse)
         if detach:
             left = workflow.submit(inputs=inputs, **given)
