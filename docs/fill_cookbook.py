@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import perdure
+import perdure_scheduler
 import perdure_storage
 from perdure.errors import PerdureError
 
@@ -23,7 +24,9 @@ PAGE = Path(__file__).resolve().parent / "cookbook.md"
 INNER = {
     "PerdureError": "the root: never raised itself",
     "RowRefused": "becomes the error of the step whose row it was",
-    "ScheduleNotFound": "no verb takes the name of a schedule yet",
+    "TriggerError": "no verb takes a trigger yet",
+    "FactMissing": "becomes what the ledger says of what arrived",
+    "TriggerChanged": "whoever is refused reads the trigger again and goes on",
     "TriggerNotFound": "no verb takes the name of a trigger yet",
     "BlobsCondemned": "whoever is refused puts its values again and goes on",
 }
@@ -37,7 +40,7 @@ _SECTION = re.compile(r"^(?P<name>Likely|Type):\n(?P<text>(?:    .*\n?)+)", re.M
 
 def error_classes() -> dict[str, type[PerdureError]]:
     """Return the classes of errors that users meet, by name."""
-    for package in (perdure, perdure_storage):
+    for package in (perdure, perdure_scheduler, perdure_storage):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if ".migrations" not in module.name and not module.name.endswith("__main__"):
                 importlib.import_module(module.name)
@@ -48,7 +51,7 @@ def error_classes() -> dict[str, type[PerdureError]]:
 def _below(cls: type[PerdureError]) -> Iterator[type[PerdureError]]:
     yield cls
     for each in cls.__subclasses__():
-        if each.__module__.startswith(("perdure.", "perdure_storage.")):
+        if each.__module__.startswith(("perdure.", "perdure_scheduler.", "perdure_storage.")):
             yield from _below(each)
 
 

@@ -88,6 +88,8 @@ CRASH_POINTS: Mapping[str, str] = {
     "schedule.after-remove": "a schedule and its ticks are gone",
     "tick.before-forget": "before old ticks are removed",
     "tick.after-forget": "old ticks are removed, who does so has not gone on",
+    "unplanned.before": "a run has no plan, and no row says why",
+    "unplanned.after": "why a run has no plan is recorded, nobody has tried again",
     # triggers
     "trigger.before-register": "before a trigger and its definition are written",
     "trigger.after-register": "a trigger is registered, nobody has been told",

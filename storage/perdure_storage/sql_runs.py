@@ -426,7 +426,10 @@ class SqlRunStore:
         return self._require(transaction, run_id)
 
     def note_unplanned(self, run_id: RunId, why: str) -> bool:
-        return self._database.write(lambda t: self._note_unplanned(t, run_id, why))
+        crash_point("unplanned.before")
+        is_new = self._database.write(lambda t: self._note_unplanned(t, run_id, why))
+        crash_point("unplanned.after")
+        return is_new
 
     def _note_unplanned(self, transaction: Transaction, run_id: RunId, why: str) -> bool:
         old = self._require(transaction, run_id)

@@ -25,7 +25,11 @@ from perdure.options import OPTION_NAMES
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [
     path
-    for package in ("workflows/perdure", "storage/perdure_storage")
+    for package in (
+        "workflows/perdure",
+        "scheduler/perdure_scheduler",
+        "storage/perdure_storage",
+    )
     for path in (ROOT / package).rglob("*.py")
     if not path.name.startswith("contract")
 ]

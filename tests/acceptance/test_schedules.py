@@ -18,7 +18,7 @@ from tests.crash.ledger import wait_until
 
 import perdure
 from perdure.client import Perdure, open_store
-from perdure.errors import DefinitionError
+from perdure.errors import DefinitionError, RunNotDriven
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.records import RunQuery
 
@@ -279,3 +279,45 @@ def test_triggered_run_is_of_now_whatever_its_schedule_does(
     wait_until(lambda: succeeded(client) == [run.id], 30, "it does not end")
     assert run.id.startswith("daily-manual-")
     assert handle.ticks()[0].at == run.inputs["at"]
+
+
+def test_resume_of_a_run_whose_code_is_gone_leaves_it_queued_and_says_why(
+    client: Perdure, project: Path
+) -> None:
+    client.register({"flows": flows()})
+    run_id = client.get_schedule("soon").trigger().id
+    (project / "flows.py").unlink()
+    command_line = CommandLine(project)
+
+    refused, shown = command_line("resume", run_id), command_line("show", run_id)
+    (project / "flows.py").write_text(SOURCE % "mended")
+    mended = command_line("resume", run_id)
+
+    assert refused.code == 1
+    assert f"run {run_id} is QUEUED and nobody drives it: it has no plan yet: " in refused.err
+    assert "Mend flows:flow" in refused.err
+    assert "QUEUED" in shown.out
+    assert "no module 'flows'" in shown.out
+    assert mended.code == 0
+
+
+@perdure.workflow
+def waits() -> str:
+    return perdure.wait_signal("go")
+
+
+def test_run_whose_code_is_gone_disturbs_no_run_that_is_driven_beside_it(
+    client: Perdure, project: Path
+) -> None:
+    client.register({"flows": flows()})
+    beside = client.start(waits, run_id="beside")
+    queued = client.get_schedule("soon").trigger()
+    (project / "flows.py").unlink()
+    sys.modules.pop("flows")
+
+    with pytest.raises(RunNotDriven, match="no module 'flows'"):
+        client.resume(queued.id).wait(nobody_after_s=0)
+
+    client.signal("beside", "go", "on it goes")
+    assert beside.result(timeout=30) == "on it goes"
+    assert queued.status is RunStatus.QUEUED

@@ -172,6 +172,19 @@ def tell_its_end(client: Perdure) -> None:
     assert triggers.ends() == []
 
 
+def run_without_a_plan(client: Perdure) -> None:
+    """Go on with a run whose entry point led nowhere at first; it is made if it is not there."""
+    store = client.runtime.store
+    if store.find_run(RUN) is None:
+        wishes = Wishes.from_options({"run_id": RUN}, find_last=lambda workflow: ())
+        submission = Submission(client.runtime, client.settings, steps.everything, wishes)
+        made = submission.intend().record
+        unplanned = msgspec.structs.replace(made, plan_digest=None, inputs={}, schedule="daily")
+        assert store.create_run(unplanned, None) is not None
+    store.note_unplanned(RUN, "it is not there")
+    client.resume(RUN).result()
+
+
 # --- one run ------------------------------------------------------------------------------------
 def run_everything(client: Perdure) -> None:
     client.run(steps.everything, run_id=RUN)
@@ -433,6 +446,11 @@ SCENARIOS = {
             *("arrival.before-forget", "arrival.after-forget"),
             *("trigger.before-remove", "trigger.after-remove"),
         ),
+    ),
+    "unplanned": Scenario(
+        act=run_without_a_plan,
+        recover=run_without_a_plan,
+        points=("unplanned.before", "unplanned.after"),
     ),
     "growing": Scenario(
         act=lambda client: client.run(steps.growing, run_id=RUN),

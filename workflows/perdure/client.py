@@ -91,10 +91,10 @@ class Perdure:
             return self._runtime
 
     def _coordinator(self, on_change: Callable[[str], None]) -> Coordinator:
-        from perdure.planning import build
+        from perdure.planning import build_or_note
 
         return self.runtime.coordinator(
-            plan_for=lambda record: build(self.runtime, record),
+            plan_for=lambda record: build_or_note(self.runtime, record),
             on_change=on_change,
             on_commit=self._watching.overhear,
         )
@@ -399,7 +399,8 @@ class Perdure:
                     run.wait(nobody_after_s=0)
                 except RunNotDriven:
                     # Another process drove it and is gone: it is taken over here.
-                    if run.record.status is RunStatus.PAUSED:
+                    # One that has no plan even now will have none in the next turn either.
+                    if run.record.status is RunStatus.PAUSED or run.unplanned:
                         raise
         return run.result()
 

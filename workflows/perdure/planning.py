@@ -20,6 +20,7 @@ import msgspec
 from perdure.child import Child, ChildLost, answer_by
 from perdure.errors import DefinitionError, PerdureError
 from perdure_storage.clock import Clock
+from perdure_storage.errors import StoreUnavailable
 from perdure_storage.records import BuiltPlan, RunId, RunRecord, StoredValue
 
 if TYPE_CHECKING:
@@ -57,6 +58,22 @@ def build(runtime: Runtime, record: RunRecord) -> BuiltPlan:
     return BuiltPlan(
         plan=plan_record(plan, inputs), inputs=inputs, inputs_digest=inputs_digest(inputs)
     )
+
+
+def build_or_note(runtime: Runtime, record: RunRecord) -> BuiltPlan | None:
+    """Return the plan of a run, or None, when why there is none is noted with the run.
+
+    It stays QUEUED then, and whoever drives others beside it goes on.
+    """
+    try:
+        return build(runtime, record)
+    except StoreUnavailable:
+        raise
+    except Exception as error:  # the user's module: it may raise anything
+        why = str(error) if isinstance(error, PerdureError) else f"{type(error).__name__}: {error}"
+        runtime.store.note_unplanned(record.id, why)
+        log.debug("run %s has no plan yet", record.id, exc_info=True, extra={"run_id": record.id})
+        return None
 
 
 def _fitted(workflow: Workflow[Any, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -288,7 +288,7 @@ class Run:
             if record.status is RunStatus.PAUSED or (
                 unseen_since is not None and now - unseen_since >= nobody_after_s
             ):
-                raise _not_driven(record, self._shell)
+                raise _not_driven(record, self._shell, self.unplanned)
             self._client.wait_a_moment(_LOOK_EVERY_S)
 
     def _is_over_here(self, until: float | None) -> bool:
@@ -461,10 +461,12 @@ def status_of(record: RunRecord) -> RunStatus:
     return record.status
 
 
-def _not_driven(record: RunRecord, shell: Shell) -> RunNotDriven:
+def _not_driven(record: RunRecord, shell: Shell, unplanned: str) -> RunNotDriven:
     status = status_of(record)
+    why = f": it has no plan yet: {unplanned}" if unplanned else ""
+    first = f"Mend {record.origin}, then drive" if unplanned else "Drive"
     return RunNotDriven(
-        f"run {record.id} is {status} and nobody drives it. Drive it here by "
+        f"run {record.id} is {status} and nobody drives it{why}. {first} it here by "
         f"`{shell.resume(record.id)}`, or start `{shell.command('up')}`",
         run_id=record.id,
         status=status,
