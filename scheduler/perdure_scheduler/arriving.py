@@ -336,8 +336,9 @@ class _Deciding:
             self._tell(came, Verdict.REFUSED, Why.CHANGED, f"the trigger has {named} now")
         elif came.problem:
             self._tell(came, Verdict.REFUSED, Why.NO_FACTS, came.problem)
-        elif came.existed and not (isinstance(part, Files) and part.existing == "run"):
-            said = ": existing='skip'" if isinstance(part, Files) else ""
+        elif came.existed:
+            skips = isinstance(part, Files) and part.existing == "skip"
+            said = ": existing='skip'" if skips else ""
             self._tell(came, Verdict.BASELINE, Why.EXISTED, f"it was there before{said}")
         elif self._state.paused is not None:
             reason = f"the trigger is paused: {self._state.paused.reason}"

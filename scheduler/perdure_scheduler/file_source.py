@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 BEGUN = "begun"
 """The cursor: what had been there before has been told."""
 _OLD_UNTIL = "old until "
-"""The cursor while that is being told: what was written later is new, should it begin again."""
+"""The cursor while that is being told: what was written later is new, whoever goes on with it."""
 _GRAIN = timedelta(seconds=2)
 """File systems may round times down by so much; what is in doubt is new."""
 AT_ONCE = 200
@@ -50,6 +50,11 @@ def source_of(files: Files, clock: Clock | None = None) -> FileSource:
         ignore=files.ignore,
         clock=clock,
     )
+
+
+def passing_over(at: datetime) -> str:
+    """Return the cursor of a listening for which all older files are only known from then on."""
+    return _OLD_UNTIL + at.isoformat()
 
 
 class FileSource:
@@ -90,7 +95,7 @@ class FileSource:
     async def listen(self, cursor: str | None) -> AsyncIterator[Batch]:
         """Give the files that are there, then those that land."""
         if cursor is None and self._skips_existing:
-            yield Batch(cursor=_OLD_UNTIL + self._clock.now().isoformat())
+            yield Batch(cursor=passing_over(self._clock.now()))
         watch = self._watch()
         try:
             while True:
@@ -159,8 +164,8 @@ class FileSource:
         return self._sieve.sift(named, self._clock.now(), self._clock.monotonic())
 
     def _old(self, found: list[FoundFile], cursor: str | None) -> list[FoundFile]:
-        """Return what was there before it was listened to for the first time."""
-        if not self._skips_existing:
+        """Return what is only to be known from now on."""
+        if cursor is None and not self._skips_existing:
             return []
         named = [file for file in found if self._is_namable(file)]
         if cursor is None:

@@ -14,7 +14,8 @@ import msgspec
 from perdure_scheduler import arriving
 from perdure_scheduler.arriving import Came, Outcome, TriggerState, Verdict, Why
 from perdure_scheduler.circles import refuse_circle
-from perdure_scheduler.conditions import event_names, listens, watched
+from perdure_scheduler.conditions import Files, event_names, listens, watched
+from perdure_scheduler.file_source import passing_over
 from perdure_scheduler.hearing import Hearing, every_trigger
 from perdure_scheduler.registered import NOT_DECLARED, TRIES, Registered
 from perdure_scheduler.trigger import Trigger
@@ -160,7 +161,8 @@ class TriggerRegistry:
 
         Args:
             name: of the trigger.
-            skip: of what arrived meanwhile nothing makes a run.
+            skip: of what arrived meanwhile nothing makes a run, nor of files that landed. What a
+                source of one's own has not given yet arrives as ever.
         """
         tries = 0
         while tries < TRIES:
@@ -182,6 +184,14 @@ class TriggerRegistry:
             held = {key: came_back(row) for key, row in rows.items()}
             came = [came_back(row) for row in deferred]
             going = msgspec.structs.replace(state, paused=None)
+            if skip and is_last:
+                # Nobody listened meanwhile: what landed is there, and has not arrived.
+                over = {
+                    name: passing_over(now)
+                    for name, part in trigger.parts.items()
+                    if isinstance(part, Files)
+                }
+                going = msgspec.structs.replace(going, cursors={**going.cursors, **over})
             outcome = (
                 _skipped(trigger, going, came)
                 if skip

@@ -19,8 +19,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 from perdure_scheduler import file_source
 from perdure_scheduler.arrival import Arrival
 from perdure_scheduler.contract_sources import hear, listening
-from perdure_scheduler.file_source import AT_ONCE, BEGUN, FileSource
+from perdure_scheduler.file_source import AT_ONCE, BEGUN, FileSource, passing_over
 from perdure_scheduler.sources import Batch
+from perdure_storage.clock import SystemClock
 
 OFTEN = timedelta(milliseconds=50)
 SELDOM = timedelta(minutes=5)
@@ -259,6 +260,17 @@ def test_what_landed_after_it_began_is_new_even_if_it_died_while_it_told_what_ex
         "old.csv": True,
         "new.csv": False,
     }
+
+
+def test_what_landed_before_a_time_is_passed_over_whoever_saw_it(tmp_path: Path) -> None:
+    for name, age_s in (("before", 3600), ("after", -3600)):
+        (tmp_path / name).touch()
+        at = (SystemClock().now() - timedelta(seconds=age_s)).timestamp()
+        os.utime(tmp_path / name, (at, at))
+
+    found = there(FileSource(f"{tmp_path}/*"), passing_over(SystemClock().now()))
+
+    assert {each.facts["name"]: each.existed for each in found} == {"before": True, "after": False}
 
 
 def test_thousands_of_files_are_given_in_pieces_and_not_again(store: type[Store]) -> None:

@@ -10,8 +10,10 @@ from perdure_scheduler import trigger_registry
 from perdure_scheduler.conditions import AllOf, AnyOf, Event, Files, Listen, RunFinished
 from perdure_scheduler.errors import TriggerError
 from perdure_scheduler.facts import event
+from perdure_scheduler.file_source import passing_over
 from perdure_scheduler.registered import NOT_DECLARED, Registered
 from perdure_scheduler.trigger import Trigger
+from perdure_scheduler.trigger_changes import state_of
 from perdure_storage.errors import TriggerNotFound
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.trigger_records import TriggerChange
@@ -130,6 +132,18 @@ def test_what_came_during_a_pause_is_decided_in_its_order_when_it_ends(
     assert world.became() == {key: "filtered" if key == "k2" else "fired" for key in keys}
     assert len(world.runs) == 7
     assert world.triggers.resume("t") == after_it
+
+
+def test_files_that_landed_during_a_pause_can_be_skipped(world: World) -> None:
+    on = AnyOf(of={"files": Files(url="in/*"), "rows": Listen(source="m:rows")})
+    world.triggers.register(trigger(on=on))
+    world.intake.receive("t", [], condition="files", cursor="begun")
+    world.intake.receive("t", [], condition="rows", cursor="7")
+    world.triggers.pause("t", "by hand")
+
+    world.triggers.resume("t", skip=True)
+
+    assert state_of(world.trigger()).cursors == {"files": passing_over(NOON), "rows": "7"}
 
 
 def test_what_came_during_a_pause_can_be_skipped(world: World) -> None:
