@@ -33,8 +33,10 @@ from perdure_storage.contract_samples import (
     a_schedule,
     a_step,
     a_tick,
+    a_trigger,
     a_value,
     a_wait,
+    an_arrival,
     an_attempt,
     an_event,
     an_owner,
@@ -68,6 +70,13 @@ from perdure_storage.schedule_records import (
     ScheduleRecord,
     TickQuery,
 )
+from perdure_storage.trigger_records import (
+    AcceptReport,
+    ArrivalQuery,
+    TriggerChange,
+    TriggerQuery,
+    TriggerRecord,
+)
 
 RUNS = ["a", "b", "c"]
 TOKENS = ["one", "two"]
@@ -75,9 +84,12 @@ BLOBS = ["x", "y", "z"]
 STEPS = ["s", "t"]
 SCHEDULES = ["n", "m"]
 FIRED = ["c", "d", "e"]
+TRIGGERS = ["u", "v"]
+KEYS = ["k", "l", "m"]
 
 a_run_id = st.sampled_from(RUNS).map(RunId)
 a_schedule_name = st.sampled_from(SCHEDULES)
+a_trigger_name = st.sampled_from(TRIGGERS)
 a_token = st.sampled_from(TOKENS)
 some_blobs = st.lists(st.sampled_from(BLOBS), unique=True, max_size=2)
 a_key = st.builds(StepKey, st.sampled_from(STEPS), st.integers(1, 3))
@@ -151,6 +163,35 @@ def decisions(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+@st.composite
+def trigger_facts(draw: st.DrawFn) -> dict[str, Any]:
+    """Draw what arrivals may change of a trigger."""
+    return {
+        "state": draw(st.sampled_from(["1", "2", "2", "2", "2", "2", "2", "nul \0"])),
+        "heard": draw(st.integers(0, 3)),
+        "next_at": draw(a_moment),
+        "paused": draw(st.sampled_from([False, False, True])),
+    }
+
+
+@st.composite
+def arrivals_of(draw: st.DrawFn) -> dict[str, Any]:
+    """Draw what is decided about arrivals: new ones, earlier ones, and their runs."""
+    a_decision = st.sampled_from(["fired", "held", "deferred", "filtered"])
+    a_run_of_it = st.none() | st.sampled_from(FIRED)
+    a_payload = st.none() | st.none() | st.sampled_from(BLOBS)
+    an_arrival_of_it = st.tuples(st.sampled_from(KEYS), a_decision, a_run_of_it, a_payload)
+    decided = draw(st.lists(an_arrival_of_it, max_size=3, unique_by=lambda each: each[0]))
+    plans = st.sampled_from([None, None, None, "p", "q"])
+    return {
+        "decided": decided,
+        "revised": draw(st.integers(0, len(decided))),
+        "plan": draw(plans),
+        "blobs": draw(st.just([]) | some_blobs),
+        "moves": draw(st.booleans()),
+    }
+
+
 class Differential(RuleBasedStateMachine):
     """The stores, and what the coordinators of the story believe of the runs that they took."""
 
@@ -181,6 +222,9 @@ class Differential(RuleBasedStateMachine):
         for name in SCHEDULES:
             change = ScheduleChange(schedule=a_schedule(name))
             self.both(lambda store, change=change: store.schedules.register(change))
+        for name in TRIGGERS:
+            begun = TriggerChange(trigger=a_trigger(name, watches_runs=name == "u", listens=True))
+            self.both(lambda store, change=begun: store.triggers.register(change))
 
     # --- what people and clients do -----------------------------------------------------------
     @rule(
@@ -408,6 +452,129 @@ class Differential(RuleBasedStateMachine):
         if told and limit == 1:
             self.both(lambda store: store.schedules.forget_ticks(before, limit=1))
 
+    @rule(
+        name=a_trigger_name,
+        lag=a_lag,
+        plan=st.none() | st.sampled_from("pq"),
+        blobs=st.just([]) | some_blobs,
+        definition=st.fixed_dictionaries(
+            {
+                "digest": st.sampled_from(["v1:a", "v1:a", "v1:b"]),
+                "events": st.lists(a_name, unique=True).map(tuple),
+                "watches_runs": st.booleans(),
+                "listens": st.booleans(),
+            }
+        ),
+        facts=trigger_facts(),
+        arrived=arrivals_of(),
+    )
+    def register_trigger(
+        self,
+        name: str,
+        lag: int,
+        plan: str | None,
+        blobs: list[str],
+        definition: Any,
+        facts: Any,
+        arrived: Any,
+    ) -> None:
+        read = self.both(lambda store: store.triggers.find_trigger(name)) or a_trigger(name)
+        pinned = None if plan is None else a_plan(plan, "x") if plan == "q" else a_plan(plan)
+        new = msgspec.structs.replace(
+            read,
+            version=max(0, read.version - lag),
+            plan_digest=None if pinned is None else pinned.digest,
+            blobs=tuple(map(digest, blobs)),
+            **definition,
+            **facts,
+        )
+        change = self._arrivals(new, **{**arrived, "moves": True})
+        self.both(lambda store: store.triggers.register(change, pinned))
+
+    @rule(
+        names=st.lists(a_trigger_name, unique=True, max_size=2),
+        told=st.lists(st.sampled_from([*RUNS, *FIRED]), max_size=3),
+        data=st.data(),
+    )
+    def accept(self, names: list[str], told: list[str], data: st.DataObject) -> None:
+        batch = []
+        for name in names:
+            read = self.stores[0].triggers.find_trigger(name) or a_trigger(name)
+            facts = data.draw(trigger_facts())
+            arrived = data.draw(arrivals_of())
+            new = msgspec.structs.replace(read, version=read.version - data.draw(a_lag))
+            if arrived["moves"] or data.draw(st.integers(0, 3)) == 0:
+                new = msgspec.structs.replace(new, **facts)
+            batch.append(self._arrivals(new, **arrived))
+
+        def accept(store: RunStore) -> object:
+            ends = [end.id for end in store.triggers.ends() if end.run_id in told]
+            return store.triggers.accept(batch, ends)
+
+        self.both(accept)
+
+    def _arrivals(
+        self,
+        new: TriggerRecord,
+        decided: list[Any],
+        revised: int,
+        plan: str | None,
+        blobs: list[str],
+        moves: bool,
+    ) -> TriggerChange:
+        rows = [
+            an_arrival(
+                key,
+                trigger=new.name,
+                decision=decision,
+                run_id=run_id,
+                decided_at=self.clock.now(),
+                payload=None if blob is None else a_value(place=Place.BLOB, name=blob),
+            )
+            for key, decision, run_id, blob in decided
+        ]
+        ids = dict.fromkeys(row.run_id for row in rows if row.run_id is not None)
+        runs = tuple(
+            msgspec.structs.replace(
+                an_unplanned_run(run_id, trigger=new.name, created_at=self.clock.now()),
+                plan_digest=None if plan is None else digest(plan),
+                inputs={name: a_value(place=Place.BLOB, name=name) for name in blobs},
+            )
+            for run_id in ids
+        )
+        earlier = revised if moves else 0
+        return TriggerChange(
+            trigger=new,
+            moves=moves,
+            arrivals=tuple(rows[earlier:]),
+            revised=tuple(rows[:earlier]),
+            runs=runs,
+        )
+
+    @rule(name=a_trigger_name)
+    def remove_trigger(self, name: str) -> None:
+        self.both(lambda store: store.triggers.remove(name))
+
+    @rule(
+        name=a_trigger_name,
+        seconds=st.integers(0, 40),
+        keep=st.lists(st.sampled_from(KEYS), max_size=1),
+        limit=st.sampled_from([1, 100]),
+    )
+    def forget_arrivals(self, name: str, seconds: int, keep: list[str], limit: int) -> None:
+        before = NOW + timedelta(seconds=seconds)
+        self.both(
+            lambda store: store.triggers.forget_arrivals(name, before, keep=keep, limit=limit)
+        )
+
+    @rule(token=a_token, limit=st.sampled_from([1, 100]), dead=st.lists(a_token, max_size=1))
+    def take_sources(self, token: str, limit: int, dead: list[str]) -> None:
+        self.both(lambda store: store.triggers.take_sources(token, limit, seen_dead=dead))
+
+    @rule(token=a_token)
+    def leave_sources(self, token: str) -> None:
+        self.both(lambda store: store.triggers.leave_sources(token))
+
     @rule(run_id=a_run_id, token=a_token, plan=st.sampled_from("pq"), blobs=some_blobs)
     def claim_and_build(self, run_id: RunId, token: str, plan: str, blobs: list[str]) -> None:
         inputs = {name: a_value(place=Place.BLOB, name=name) for name in blobs}
@@ -481,6 +648,27 @@ class Differential(RuleBasedStateMachine):
             self.both(lambda store, query=query: store.schedules.list_ticks(query))
 
     @invariant()
+    def all_triggers_look_alike(self) -> None:
+        self.both(lambda store: store.triggers.list_triggers(TriggerQuery()))
+        self.both(lambda store: store.triggers.list_triggers(TriggerQuery(watches_runs=True)))
+        self.both(lambda store: store.triggers.due_triggers(self.clock.now()))
+        self.both(lambda store: store.triggers.next_due())
+        self.both(lambda store: store.triggers.events_after(1, ["stop", "go"], 2))
+        self.both(lambda store: store.triggers.newest_event())
+        # Their numbers are the store's own.
+        self.both(
+            lambda store: sorted(
+                msgspec.json.encode(msgspec.structs.replace(end, id=0))
+                for end in store.triggers.ends()
+            )
+        )
+        for name in TRIGGERS:
+            query = ArrivalQuery(trigger=name, limit=2)
+            held = ArrivalQuery(trigger=name, decision="held", oldest_first=True)
+            self.both(lambda store, query=query: store.triggers.list_arrivals(query))
+            self.both(lambda store, query=held: store.triggers.list_arrivals(query))
+
+    @invariant()
     def all_lists_look_alike(self) -> None:
         self.both(lambda store: store.next_wake())
         self.both(lambda store: store.claimable())
@@ -518,6 +706,9 @@ def _answer(ask: Callable[[RunStore], Any], store: RunStore) -> Any:
     if isinstance(answer, FireReport):
         kinds = {name: (r.kind, r.digests) for name, r in answer.refused.items()}
         return (answer.fired, kinds, answer.made)
+    if isinstance(answer, AcceptReport):
+        kinds = {name: (r.kind, r.digests) for name, r in answer.refused.items()}
+        return (answer.accepted, kinds, answer.known, answer.made)
     if isinstance(answer, CommitReport):
         refused = {
             run_id: (refusal.kind, refusal.digests, sorted(refusal.steps))
