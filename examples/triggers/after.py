@@ -1,13 +1,16 @@
 """A report after each load that succeeded, and one for a pair of feeds that belong together.
 
     perdure up examples/triggers/after.py
-    perdure run examples/triggers/after.py:load --day 2026-03-01     # in another terminal
+    perdure run examples/triggers/after.py:load --day 2026-03-01    # in another terminal
 
     perdure trigger arrivals report-after-load
-    perdure show -                                                    # the report, and what made it
+    perdure show -                                  # the report, and what made it
 
 `load` knows nothing of the report: whoever runs it, by hand, by a schedule or from a program, has
-it made. `perdure emit prices` and `perdure emit rates` within an hour make one `valuation`.
+it made. Two events within an hour make one `valuation`, in whichever order they come:
+
+    perdure emit prices --payload 12.5
+    perdure emit rates --payload 0.8
 """
 
 from datetime import date

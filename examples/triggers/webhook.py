@@ -2,7 +2,7 @@
 
     export HOOK_KEY=$(python examples/triggers/webhook.py key)
     perdure up examples/triggers/webhook.py
-    python examples/triggers/webhook.py push perdure main      # in another terminal, same HOOK_KEY
+    python examples/triggers/webhook.py push perdure main    # in another terminal, same HOOK_KEY
 
     perdure trigger arrivals pushed
 
@@ -20,11 +20,12 @@ import os
 import secrets
 import sys
 import time
+import urllib.error
 import urllib.request
 
 from perdure import Trigger, Webhook, event, task, workflow
 
-URL = os.environ.get("HOOK_URL", "http://127.0.0.1:8765/v1/hooks/pushed")
+URL = os.environ.get("HOOK_URL", "http://127.0.0.1:7373/v1/hooks/pushed")
 
 
 @task
@@ -68,12 +69,15 @@ def signed(key: str, delivery: str, body: bytes) -> dict[str, str]:
 
 
 def push(repository: str, branch: str, delivery: str = "") -> str:
-    """Send what a forge sends when somebody pushes; return its answer."""
+    """Send what a forge sends when somebody pushes; return the answer."""
     body = json.dumps({"repository": {"name": repository}, "branch": branch}).encode()
     headers = signed(os.environ["HOOK_KEY"], delivery or f"msg_{secrets.token_hex(8)}", body)
     request = urllib.request.Request(URL, data=body, headers=headers, method="POST")
-    with urllib.request.urlopen(request) as answer:
-        return str(answer.read().decode())
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return str(answer.read().decode())
+    except urllib.error.HTTPError as refused:
+        sys.exit(f"refused with {refused.code}: {refused.read().decode()}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,7 +95,9 @@ def test_killed_pipeline_as_a_script_does_both_and_ends_well(tmp_path: Path) -> 
 
 
 # --- triggers ------------------------------------------------------------------------------------
-NIGHTLY = EXAMPLES / "triggers" / "nightly.py"
+NIGHTLY, FOLDER, WEBHOOK, AFTER = (
+    EXAMPLES / "triggers" / f"{name}.py" for name in ("nightly", "folder", "webhook", "after")
+)
 
 
 def test_nightly_schedule_makes_its_runs_while_perdure_up_serves(perdure: Any) -> None:
@@ -124,3 +128,85 @@ def test_nightly_schedule_of_the_night_on_which_the_clocks_change(perdure: Any) 
         ("2026-03-29T03:00", "2026-03-29T01:00"),
         ("2026-03-30T02:00", "2026-03-30T00:00"),
     ]
+
+
+def serve(perdure: Any, *words: str | Path, **environment: str) -> dict[str, Any]:
+    """Let `perdure up` come to where it serves; return what it has told, by event."""
+    serving = perdure.start("up", "--json", *words, **environment)
+    told: dict[str, Any] = {}
+    while "serving" not in told:
+        line = serving.stdout.readline()
+        assert line, serving.communicate()[1]
+        told[json.loads(line)["event"]] = json.loads(line)
+    return told
+
+
+def succeeded(perdure: Any, workflow: str, number: int = 1) -> list[Any]:
+    """Return the runs of a workflow when so many have succeeded."""
+    runs: list[Any] = []
+    while len(runs) < number:
+        words = ("ls", "--workflow", workflow, "--status", "succeeded", "--json")
+        runs = json.loads(perdure(*words).out)
+    return runs
+
+
+@pytest.mark.usefixtures("need_the_examples_extra")
+def test_folder_is_watched_and_each_table_in_it_is_clustered_once(perdure: Any) -> None:
+    incoming = perdure.folder / "incoming"
+    incoming.mkdir()
+    shutil.copy(IRIS.with_name("iris.csv"), incoming / "early.csv")
+    (incoming / "empty.csv").touch()
+
+    serve(perdure, "--no-http", FOLDER)
+    shutil.copy(IRIS.with_name("iris.csv"), incoming / "late.csv")
+    runs = succeeded(perdure, "clusters", 2)
+
+    arrivals = json.loads(perdure("trigger", "arrivals", "landed", "--json").out)
+    told = {each["facts"]["name"]: (each["decision"], each.get("run")) for each in arrivals}
+    assert {run for _, run in told.values()} == {*(run["id"] for run in runs), None}
+    assert told["empty.csv"] == ("filtered", None)
+    for name in ("early", "late"):
+        report = (perdure.folder / "iris-reports" / name / "report.md").read_text()
+        assert "cluster sizes 38, 50, 62" in report
+
+
+def test_webhook_that_is_signed_makes_one_run_however_often_it_is_sent(perdure: Any) -> None:
+    key = subprocess.check_output([sys.executable, WEBHOOK, "key"], text=True).strip()
+    told = serve(perdure, "--port", "0", WEBHOOK, HOOK_KEY=key)
+    url = f"{told['http']['url']}/v1/hooks/pushed"
+
+    def push(*words: str, key: str = key) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, WEBHOOK, "push", *words],
+            env={**os.environ, "HOOK_URL": url, "HOOK_KEY": key},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    sent = [json.loads(push("perdure", "main", "msg_1").stdout) for _ in range(2)]
+    forged = push("perdure", "main", "msg_2", key="whsec_AAAA")
+    passed_over = json.loads(push("perdure", "draft", "msg_3").stdout)
+
+    [run] = succeeded(perdure, "build")
+    assert [each["run_id"] for each in sent] == [run["id"]] * 2
+    assert [each["is_new"] for each in sent] == [True, False]
+    assert run["tags"] == {"by": "push"}
+    assert "refused with 401" in forged.stderr
+    assert passed_over["decision"] == "filtered"
+    assert perdure("get", run["id"], "-o", "-").out == "compiled 2 files of perdure"
+
+
+def test_report_is_made_after_each_load_and_a_valuation_of_two_events(perdure: Any) -> None:
+    serve(perdure, "--no-http", AFTER)
+
+    perdure("emit", "rates", "--payload", "0.8")
+    loaded = perdure("run", "--id", "first", f"{AFTER}:load", "--day", "2026-03-02")
+    perdure("emit", "prices", "--payload", "12.5")
+    [report], [valuation] = succeeded(perdure, "report"), succeeded(perdure, "valuation")
+
+    assert loaded.code == 0, loaded.err
+    assert report["trigger"] == "report-after-load"
+    assert report["arrivals"] == ["first"]
+    assert perdure("get", report["id"], "-o", "-").out == "20 sold in 4 shops, by first"
+    assert json.loads(perdure("get", valuation["id"], "-o", "-").out) == 10.0

@@ -1,4 +1,4 @@
-"""Runs that are made without a plan: JSON inputs become what parameters take, or are refused."""
+"""Runs that are made without a plan: facts become what parameters take when it is built."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from perdure.client import Perdure, open_store
 from perdure.errors import DefinitionError
-from perdure.planning import PlanningChild, build
+from perdure.planning import build
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.records import RunId, RunRecord
 from perdure_storage.values import inputs_digest
@@ -55,13 +55,6 @@ def client(project: Path) -> Iterator[Perdure]:
         yield opened
 
 
-@pytest.fixture
-def child(client: Perdure) -> Iterator[PlanningChild]:
-    asked = PlanningChild(client.settings)
-    yield asked
-    asked.close()
-
-
 def unplanned(client: Perdure, inputs: dict[str, Any]) -> RunRecord:
     """Return a run of an entry point and inputs, as who knows no plan makes it."""
     stored = {name: client.runtime.values.store(value) for name, value in inputs.items()}
@@ -74,6 +67,7 @@ def unplanned(client: Perdure, inputs: dict[str, Any]) -> RunRecord:
         inputs=stored,
         inputs_digest=inputs_digest(stored),
         created_at=datetime(2026, 3, 1, tzinfo=UTC),
+        trigger="landed",
     )
 
 
@@ -101,49 +95,4 @@ def test_inputs_of_a_schedule_are_python_values_and_stay_so(client: Perdure) -> 
     record = unplanned(client, {"path": "a", "place": PLACE})
 
     with pytest.raises(DefinitionError, match="parameter 'path': expected Path, got str 'a'"):
-        build(client.runtime, msgspec.structs.replace(record, schedule="nightly"))
-
-
-def test_child_gives_the_inputs_that_a_run_would_have(
-    client: Perdure, child: PlanningChild
-) -> None:
-    answer = child.check("places:flow", {"path": "a.csv", "place": PLACE, "code": 7})
-
-    assert answer.error == ""
-    assert client.runtime.values.load(answer.inputs["path"]) == Path("a.csv")
-    assert "n" not in answer.inputs, "what is not given is left to the code of the day"
-
-
-@pytest.mark.parametrize(
-    ("inputs", "told"),
-    [
-        ({"path": "a"}, "flow: parameter 'place': Place is missing"),
-        ({"path": "a", "place": PLACE, "paht": 1}, "no parameter 'paht'"),
-        ({"path": "a", "place": {"city": "Bonn", "since": "today"}}, "'place'.since: expected"),
-        ({"path": 3, "place": PLACE}, "parameter 'path': expected Path, got int 3"),
-    ],
-)
-def test_child_says_what_does_not_fit(
-    child: PlanningChild, inputs: dict[str, Any], told: str
-) -> None:
-    answer = child.check("places:flow", inputs)
-
-    assert answer.is_misfit
-    assert told in answer.error
-
-
-def test_child_says_of_code_that_is_gone_that_it_is_not_the_inputs(child: PlanningChild) -> None:
-    answer = child.check("nowhere:flow", {})
-
-    assert "there is no module 'nowhere'" in answer.error
-    assert not answer.is_misfit
-
-
-def test_child_checks_against_the_code_of_the_moment(project: Path, child: PlanningChild) -> None:
-    before = child.check("places:flow", {"path": "a", "place": PLACE, "more": 1})
-
-    (project / "places.py").write_text(SOURCE.replace("flow(path", "flow(more: int, path"))
-    after = child.check("places:flow", {"path": "a", "place": PLACE, "more": 1})
-
-    assert before.is_misfit
-    assert not after.error
+        build(client.runtime, msgspec.structs.replace(record, trigger=None, schedule="nightly"))

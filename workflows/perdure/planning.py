@@ -2,8 +2,7 @@
 
 A tick makes a run with an entry point, and so does an arrival; who claims the run builds its plan.
 That imports the user's modules, so a process that drives other runs too has a child do it
-(``PlanningChild``). It is asked as well whether inputs would fit, by who has to say so before there
-is a run.
+(``PlanningChild``).
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from perdure.child import Child, ChildLost, answer_by
 from perdure.errors import DefinitionError, PerdureError
 from perdure_storage.clock import Clock
 from perdure_storage.errors import StoreUnavailable
-from perdure_storage.records import BuiltPlan, RunId, RunRecord, StoredValue
+from perdure_storage.records import BuiltPlan, RunId, RunRecord
 
 if TYPE_CHECKING:
     from perdure.runtime import Runtime
@@ -49,7 +48,7 @@ def build(runtime: Runtime, record: RunRecord) -> BuiltPlan:
         raise DefinitionError(f"run {record.id} has no entry point, and no plan either")
     workflow = load_target(record.origin)  # first: values may be of classes that it defines
     given = {name: runtime.values.load(value) for name, value in record.inputs.items()}
-    if record.schedule is None:
+    if record.trigger is not None:
         given = _fitted(workflow, given)
     prepared = prepare(workflow, given)
     plan = compile_dag(prepared.dag, runtime.values, origin=record.origin)
@@ -91,52 +90,16 @@ def _fitted(workflow: Workflow[Any, Any], given: Mapping[str, Any]) -> dict[str,
 
 # --- the child ----------------------------------------------------------------------------------
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """What a child is asked: for the plan of a run, or whether inputs fit an entry point."""
+    """What a child is asked for: the plan of a run."""
 
-    run_id: RunId | None = None
-    origin: str = ""
-    inputs: dict[str, Any] = {}
+    run_id: RunId
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a child says to it, or why it cannot.
-
-    Attributes:
-        built: the plan of a run.
-        inputs: that fit, as they are stored.
-        error: why there is neither; empty if there is.
-        is_misfit: the error is about the inputs; else it is about the code.
-    """
+    """The plan, or why there is none."""
 
     built: BuiltPlan | None = None
-    inputs: dict[str, StoredValue] = {}
     error: str = ""
-    is_misfit: bool = False
-
-
-def check(runtime: Runtime, origin: str, inputs: Mapping[str, Any]) -> Answer:
-    """Return JSON inputs of a workflow as a run that is made without a plan would have them.
-
-    Args:
-        runtime: where large ones are put.
-        origin: the workflow's entry point; it is imported.
-        inputs: JSON values by parameter name; those with a default may be left out.
-
-    Raises:
-        DefinitionError: the entry point leads nowhere.
-    """
-    from perdure.compile import prepare
-    from perdure.schema import convert
-    from perdure.submission import store_inputs
-    from perdure.target import load_target
-
-    workflow = load_target(origin)
-    try:
-        converted = convert(workflow.schema, inputs)
-        prepare(workflow, converted)
-    except DefinitionError as error:
-        return Answer(error=str(error), is_misfit=True)
-    return Answer(inputs=store_inputs(converted, runtime.values))
 
 
 def prepare_answers(settings: Settings) -> Callable[[bytes], Answer]:
@@ -149,8 +112,6 @@ def prepare_answers(settings: Settings) -> Callable[[bytes], Answer]:
 
 def _answer(runtime: Runtime, question: Question) -> Answer:
     try:
-        if question.run_id is None:
-            return check(runtime, question.origin, question.inputs)
         return Answer(built=build(runtime, runtime.store.get_run(question.run_id)))
     except PerdureError as error:
         return Answer(error=str(error))
@@ -159,7 +120,7 @@ def _answer(runtime: Runtime, question: Question) -> Answer:
 
 
 class PlanningChild:
-    """A process that builds plans and checks inputs. Any thread may ask it; it answers in turn.
+    """A process that builds plans. Any thread may ask it; it answers in turn.
 
     Args:
         settings: where the stores are.
@@ -170,20 +131,8 @@ class PlanningChild:
 
     def build(self, run_id: RunId) -> Answer:
         """Return the plan of a run, or why there is none."""
-        return self._ask(Question(run_id=run_id))
-
-    def check(self, origin: str, inputs: Mapping[str, Any]) -> Answer:
-        """Return JSON inputs as a run of the entry point would have them, or why they do not fit.
-
-        Args:
-            origin: the workflow's entry point, of today's code.
-            inputs: by parameter name; those with a default may be left out.
-        """
-        return self._ask(Question(origin=origin, inputs=dict(inputs)))
-
-    def _ask(self, question: Question) -> Answer:
         try:
-            return self._child.ask(question, Answer)
+            return self._child.ask(Question(run_id=run_id), Answer)
         except ChildLost as lost:
             return Answer(error=str(lost))
 

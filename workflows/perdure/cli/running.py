@@ -224,7 +224,8 @@ def up(
         list[str] | None,
         typer.Argument(
             metavar="[MODULE]...",
-            help="FILE.py or package.module: register the schedules that they declare first.",
+            help="FILE.py or package.module: register first the schedules and triggers that they "
+            "declare.",
             show_default=False,
         ),
     ] = None,
@@ -249,13 +250,13 @@ def up(
     as_json: JsonOption = False,
     traceback: TracebackOption = False,
 ) -> int:
-    """Drive the store's runs that nobody drives, and make those of schedules, until Ctrl-C.
+    """Drive the store's runs that nobody drives, and make those of schedules and triggers.
 
     It takes on what `perdure run --detach` and `submit` recorded, what drivers that died left
-    behind, and what schedules make when they are due. It registers what modules declare before it
-    serves, those that are named here and those of the setting `modules`, and pauses what they no
-    longer declare; it ends if one of them cannot be imported. SIGTERM ends it too. With --json it
-    prints one line an event.
+    behind, what schedules make when they are due, and what triggers make of what happens. It
+    registers what modules declare before it serves, those that are named here and those of the
+    setting `modules`, and pauses what they no longer declare; it ends if one of them cannot be
+    imported. Ctrl-C ends it, and SIGTERM. With --json it prints one line an event.
 
     If perdure[http] is installed it serves the same verbs, and webhooks, over HTTP on this machine:
     GET /openapi.json lists them. Beyond this machine it asks for a token.
