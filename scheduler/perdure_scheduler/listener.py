@@ -273,6 +273,10 @@ def _checked(given: object) -> Batch:
     if not isinstance(given, Batch | Arrival):
         raise TypeError(f"a source gives Arrival or Batch, and this gave {type(given).__name__}")
     batch = batch_of(given)
+    for each in batch.arrivals:
+        key: object = getattr(each, "key", None)
+        if not isinstance(key, str) or not key:
+            raise TypeError(f"an Arrival has a key that is text, and this is {each!r:.200}")
     if batch.cursor is not None and len(batch.cursor) > LONGEST_CURSOR:
         raise ValueError(f"a cursor has at most {LONGEST_CURSOR:,} characters")
     return batch

@@ -26,7 +26,7 @@ from perdure_storage.lifecycle import RUN_LIVE, RunStatus
 from perdure_storage.records import RunQuery
 from perdure_storage.trigger_records import ArrivalQuery, TriggerChange, TriggerRecord
 
-FILES = int(os.environ.get("PERDURE_TEST_FILES", "60"))
+FILES = int(os.environ.get("PERDURE_TEST_FILES", "40"))
 KILLS = int(os.environ.get("PERDURE_TEST_KILLS", "3"))
 FLOWS = """
 from perdure import task, workflow
@@ -153,6 +153,31 @@ def test_each_file_has_one_run_wherever_who_listens_dies(stage: Stage, point: st
         serve(stage)
 
         check(stage, client, 4)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("store", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def test_another_server_listens_on_when_the_one_that_listened_is_killed(
+    tmp_path: Path, store: str, request: pytest.FixtureRequest
+) -> None:
+    url = "" if store == "sqlite" else request.getfixturevalue("postgres_url")
+    stage = Stage(tmp_path, url)
+    try:
+        with stage.open() as client:
+            inbox = register(stage, client)
+            land(inbox, 0)
+            first = serve(stage)
+            wait_until(lambda: arrived(client) == 1, 60, "nothing arrives")
+            serve(stage)
+            land(inbox, 1)
+            for child in psutil.Process(first.pid).children(recursive=True):
+                child.kill()
+            first.kill()
+            land(inbox, 2)
+
+            check(stage, client, 3)
+    finally:
+        stage.end()
 
 
 def has_lost_a_listener(client: Perdure) -> bool:

@@ -244,16 +244,28 @@ def test_source_that_cannot_be_loaded_is_told_of_and_holds_up_no_other(world: Wo
     assert "KeyError" in world.state("lost").troubles[""].message
 
 
-def test_source_that_gives_anything_else_is_told_what_it_has_to_give(world: World) -> None:
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"key": "a"}, "gives Arrival or Batch, and this gave dict"),
+        (Arrival(key=7), "a key that is text"),  # type: ignore[arg-type]
+        (Arrival(key=""), "a key that is text"),
+        (Batch(arrivals=("a",)), "a key that is text"),  # type: ignore[arg-type]
+        (Batch(cursor="x" * 20_000), "at most 10,000 characters"),
+    ],
+)
+def test_source_that_gives_anything_else_is_told_what_it_has_to_give(
+    world: World, given: Any, said: str
+) -> None:
     class Wrong:
         async def listen(self, cursor: str | None) -> AsyncIterator[Any]:
-            yield {"key": "a"}
+            yield given
 
     world.listens("t", Wrong())
 
     world.listen_until(lambda: world.state().troubles)
 
-    assert "gives Arrival or Batch, and this gave dict" in world.state().troubles[""].message
+    assert said in world.state().troubles[""].message
 
 
 def test_trouble_that_goes_on_is_written_once(world: World) -> None:
