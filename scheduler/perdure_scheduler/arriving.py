@@ -395,7 +395,7 @@ class _Deciding:
 
     def _complete(self, joined: Sequence[Came]) -> None:
         facts = {each.condition: each.facts for each in joined}
-        listed = ", ".join(f"{each.condition} {each.key:.80}" for each in joined)
+        listed = ", ".join(f"{each.key:.80}" for each in joined)
         self._fire(joined, facts, Why.COMPLETE, f"complete: {listed}")
 
     def expire(self, upto: datetime) -> None:

@@ -82,7 +82,7 @@ class Dispatcher:
             ticks=ticked.ticks,
             arrivals=len(new),
             landed=ticked.landed + heard.landed,
-            left=ticked.left + heard.left,
+            left=ticked.left + heard.left + heard.stuck,
         )
 
     def _tick(self) -> Dispatched:

@@ -14,7 +14,7 @@ import msgspec
 from perdure_scheduler.arrival import Arrival
 from perdure_scheduler.conditions import Event, RunFinished
 from perdure_scheduler.errors import TriggerError
-from perdure_scheduler.intake import Brought, Intake, Receipt, TriggerChanged
+from perdure_scheduler.intake import Brought, Intake, Receipt, TriggerBusy, TriggerChanged
 from perdure_scheduler.trigger import Trigger
 from perdure_scheduler.trigger_changes import chain_of
 from perdure_storage.clock import Clock
@@ -45,18 +45,21 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         receipts: what became of arrivals.
         landed: how many triggers went on.
-        left: how many did not, though there was something for them.
+        left: how many did not, for now: somebody else was faster.
+        stuck: how many cannot be told, which was logged: they stand still until they are changed.
     """
 
     receipts: tuple[Receipt, ...] = ()
     landed: int = 0
     left: int = 0
+    stuck: int = 0
 
     def __add__(self, other: Heard) -> Heard:
         return Heard(
             receipts=self.receipts + other.receipts,
             landed=self.landed + other.landed,
             left=self.left + other.left,
+            stuck=self.stuck + other.stuck,
         )
 
 
@@ -76,7 +79,8 @@ class Hearing:
         self._clock = clock
         self._intake = Intake(store.triggers, values, clock)
         self._all_heard_upto = -1
-        self._told: dict[str, int] = {}
+        self._stuck: dict[str, int] = {}  # triggers that cannot be told, each with its version
+        self._kept: set[int] = set()  # ends of which one of those is to be told
 
     def look(self) -> Heard:
         """Bring what has happened, a batch of each kind; ``landed`` is 0 when nothing is left."""
@@ -91,7 +95,7 @@ class Hearing:
         heard = Heard()
         if newest == self._all_heard_upto:
             return heard
-        for record in every_trigger(self._triggers, TriggerQuery(hears=True)):
+        for record in self._triggers.hearing():
             heard += self.hear(record)
         if not heard.landed and not heard.left:
             self._all_heard_upto = newest
@@ -99,12 +103,15 @@ class Hearing:
 
     def hear(self, record: TriggerRecord) -> Heard:
         """Bring the next events to a trigger."""
-        events = self._triggers.events_after(record.heard, record.events, BATCH)
+        try:
+            events = self._triggers.events_after(record.heard, record.events, BATCH)
+            trigger = self._intake.definition(record)
+        except StoreUnavailable:
+            raise
+        except (StoreError, TriggerError) as error:
+            return self._stands_still(record, error)
         if not events:
             return Heard()
-        trigger = self._readable(record)
-        if trigger is None:
-            return Heard(left=1)
         arrivals = tuple(
             (condition, self._event_arrival(event))
             for event in events
@@ -139,21 +146,34 @@ class Hearing:
 
     # --- ends of runs -------------------------------------------------------------------------
     def _bring_ends(self) -> Heard:
-        ends = self._triggers.ends(BATCH)
-        if not ends:
+        watching = self._triggers.watching()
+        if any(self._stuck.get(each.name, each.version) != each.version for each in watching):
+            self._kept.clear()  # it was changed: perhaps it can be told now
+        ends = self._triggers.ends(BATCH + len(self._kept))
+        new = [end for end in ends if end.id not in self._kept][:BATCH]
+        if not new:
             return Heard()
         heard = Heard()
-        for record in every_trigger(self._triggers, TriggerQuery(watches_runs=True)):
-            trigger = self._readable(record)
-            if trigger is None:
-                # A newer perdure may read it: for that one the ends are kept.
-                return heard + Heard(left=1)
-            if arrivals := tuple(self._met_by(trigger, ends)):
-                heard += self._take(record, Brought(arrivals=arrivals, digest=record.digest))
+        for record in watching:
+            heard += self._bring_ends_to(record, new)
         if heard.left:
             return heard
-        self._triggers.accept((), ends=[end.id for end in ends])
+        ids = [end.id for end in new]
+        if heard.stuck:
+            self._kept.update(ids)
+        else:
+            self._triggers.accept((), ends=ids)
         return heard + Heard(landed=1)
+
+    def _bring_ends_to(self, record: TriggerRecord, ends: Sequence[EndRecord]) -> Heard:
+        try:
+            trigger = self._intake.definition(record)
+        except TriggerError as error:
+            return self._stands_still(record, error)
+        arrivals = tuple(self._met_by(trigger, ends))
+        if not arrivals:
+            return Heard()
+        return self._take(record, Brought(arrivals=arrivals, digest=record.digest))
 
     def _met_by(self, trigger: Trigger, ends: Sequence[EndRecord]) -> Iterator[tuple[str, Arrival]]:
         for end in ends:
@@ -188,33 +208,23 @@ class Hearing:
 
     # --- triggers -----------------------------------------------------------------------------
     def _take(self, record: TriggerRecord, brought: Brought) -> Heard:
-        """Take in what was brought to one trigger; what goes wrong with it stops no other."""
+        """Take in what was brought to one trigger; what is wrong with it stops no other."""
         try:
             receipts = self._intake.take(record.name, brought)
-        except (TriggerNotFound, TriggerChanged) as error:
+        except (TriggerNotFound, TriggerChanged, TriggerBusy) as error:
             log.debug("%s", error)  # the next look finds it as it is then
-            return Heard(left=1)
-        except TriggerError as error:
-            self._tell(record, error)
             return Heard(left=1)
         except StoreUnavailable:
             raise
-        except StoreError as error:
-            self._tell(record, error)
-            return Heard(left=1)
+        except (StoreError, TriggerError) as error:
+            return self._stands_still(record, error)
         return Heard(receipts=tuple(receipts), landed=1)
 
-    def _readable(self, record: TriggerRecord) -> Trigger | None:
-        try:
-            return self._intake.definition(record)
-        except TriggerError as error:
-            self._tell(record, error)
-            return None
-
-    def _tell(self, record: TriggerRecord, error: Exception) -> None:
-        if self._told.get(record.name) != record.version:
-            self._told[record.name] = record.version
+    def _stands_still(self, record: TriggerRecord, error: Exception) -> Heard:
+        if self._stuck.get(record.name) != record.version:
+            self._stuck[record.name] = record.version
             log.error("trigger %s stands still: %s", record.name, error)
+        return Heard(stuck=1)
 
 
 def every_trigger(triggers: TriggerStore, query: TriggerQuery) -> Iterator[TriggerRecord]:

@@ -84,6 +84,10 @@ class TriggerChanged(TriggerError):
     """The trigger is not any more the one for which something was brought: nothing was written."""
 
 
+class TriggerBusy(StoreError):
+    """Others were faster again and again: nothing was written, bring it once more."""
+
+
 class Intake:
     """Takes in what happens.
 
@@ -125,7 +129,9 @@ class Intake:
             TriggerNotFound: there is no such trigger any more.
             TriggerChanged: it has another definition now.
             TriggerError: its row cannot be read.
+            TriggerBusy: others were faster again and again; bring them again.
             StoreUnavailable: the store does not answer; bring them again.
+            StoreError: rows of it were tampered with, or the database refuses them.
         """
         named = tuple((condition, each) for each in arrivals)
         cursors = {} if cursor is None else {condition: cursor}
@@ -185,7 +191,7 @@ class Intake:
                 return self._piecewise(name, brought, refusal.message)
             # Somebody else was first, a value has to be put again, or the trigger is gone.
             log.debug("trigger %s was not taken on: %s", name, refusal.message)
-        raise StoreError(
+        raise TriggerBusy(
             f"trigger {name!r} was changed by others {TRIES} times while arrivals were to be "
             "taken in: try again"
         )

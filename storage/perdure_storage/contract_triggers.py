@@ -758,7 +758,7 @@ class TriggerContract:
     def test_triggers_are_listed_by_name_and_filtered(self, store: RunStore) -> None:
         watched(store, "b", module="m", watches_runs=True)
         watched(store, "a", paused=True, listens=True)
-        watched(store, "ab", module="m", listens=True, events=("price",))
+        watched(store, "ab", module="m", listens=True)
 
         def names(**query: object) -> list[str]:
             return [t.name for t in store.triggers.list_triggers(TriggerQuery(**query))]  # type: ignore[arg-type]
@@ -769,9 +769,17 @@ class TriggerContract:
         assert names(paused=True) == ["a"]
         assert names(watches_runs=True) == ["b"]
         assert names(listens=True, paused=False) == ["ab"]
-        assert names(hears=True) == ["ab"]
-        assert names(hears=False) == ["a", "b"]
         assert names(name_prefix="a", paused=False) == ["ab"]
+
+    def test_who_is_to_be_told_of_what_is_asked_for_paused_or_not(self, store: RunStore) -> None:
+        watched(store, "nothing")
+        watched(store, "b", events=("price",))
+        watched(store, "a", events=("price",), paused=True)
+        watched(store, "runs", watches_runs=True)
+
+        assert [each.name for each in store.triggers.hearing()] == ["a", "b"]
+        assert [each.name for each in store.triggers.watching()] == ["runs"]
+        assert store.triggers.watching() == [store.triggers.get_trigger("runs")]
 
 
 class TriggerNewsContract:

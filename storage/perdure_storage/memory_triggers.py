@@ -205,6 +205,12 @@ class MemoryTriggerStore:
         found = [each for each in self._by_name() if _matches(query, each)]
         return found[: query.limit]
 
+    def hearing(self) -> list[TriggerRecord]:
+        return [each for each in self._by_name() if each.events]
+
+    def watching(self) -> list[TriggerRecord]:
+        return [each for each in self._by_name() if each.watches_runs]
+
     def due_triggers(self, now: datetime, limit: int = 100) -> list[TriggerRecord]:
         due = [(each.next_at, each) for each in self._by_name() if each.next_at is not None]
         found = [(at, each.name, each) for at, each in due if at <= now]
@@ -300,7 +306,6 @@ def _matches(query: TriggerQuery, trigger: TriggerRecord) -> bool:
         and (query.paused is None or trigger.paused == query.paused)
         and (query.watches_runs is None or trigger.watches_runs == query.watches_runs)
         and (query.listens is None or trigger.listens == query.listens)
-        and (query.hears is None or bool(trigger.events) == query.hears)
         and trigger.name.startswith(query.name_prefix)
         and (query.after is None or trigger.name > query.after)
     )

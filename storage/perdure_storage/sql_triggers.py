@@ -23,6 +23,7 @@ from perdure_storage.rows import MessageRows, from_us, to_us
 from perdure_storage.signing import Signer
 from perdure_storage.sql_commits import find_condemned
 from perdure_storage.sql_creation import Creation
+from perdure_storage.statements import Statement
 from perdure_storage.tables import arrival as arrival_table
 from perdure_storage.tables import trigger as trigger_table
 from perdure_storage.trigger_records import (
@@ -451,8 +452,6 @@ class SqlTriggerStore:
             "paused": query.paused,
             "watches_runs": query.watches_runs,
             "listens": query.listens,
-            "hears": query.hears or None,
-            "hears not": query.hears is False or None,
             "prefix": query.name_prefix or None,
             "after": query.after,
         }
@@ -470,6 +469,16 @@ class SqlTriggerStore:
         statement = self._statements.list_triggers(filters)
         rows = self._database.read(lambda t: t.rows(statement, **given))
         return [self._rows.unpack(row) for row in rows]
+
+    def hearing(self) -> list[TriggerRecord]:
+        return self._all_trusted(self._statements.hearing)
+
+    def watching(self) -> list[TriggerRecord]:
+        return self._all_trusted(self._statements.watching)
+
+    def _all_trusted(self, statement: Statement) -> list[TriggerRecord]:
+        rows = self._database.read(lambda t: t.rows(statement))
+        return [trigger for trigger in map(self._trusted, rows) if trigger is not None]
 
     def due_triggers(self, now: datetime, limit: int = 100) -> list[TriggerRecord]:
         given = {"now_us": to_us(now), "limit": limit + len(self._distrusted)}

@@ -116,6 +116,17 @@ class TriggerStore(Protocol):
         """Return a page of triggers, by name."""
         ...
 
+    def hearing(self) -> list[TriggerRecord]:
+        """Return all triggers that want to know of events, by name.
+
+        One whose signature does not fit is left out, which is logged once: it stops no other.
+        """
+        ...
+
+    def watching(self) -> list[TriggerRecord]:
+        """Return all triggers that want to know when runs end, by name, as ``hearing`` does."""
+        ...
+
     def due_triggers(self, now: datetime, limit: int = 100) -> list[TriggerRecord]:
         """Return triggers whose ``next_at`` has come, the longest due first. Read by an index.
 

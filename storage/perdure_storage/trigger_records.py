@@ -151,16 +151,12 @@ class EndRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TriggerQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """A page of triggers by name. ``after`` is the name of the last one of the page before.
-
-    ``hears`` asks for those that want to know of events, or for those that do not.
-    """
+    """A page of triggers by name. ``after`` is the name of the last one of the page before."""
 
     module: str | None = None
     paused: bool | None = None
     watches_runs: bool | None = None
     listens: bool | None = None
-    hears: bool | None = None
     name_prefix: str = ""
     limit: int = 100
     after: str | None = None

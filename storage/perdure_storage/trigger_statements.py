@@ -199,10 +199,6 @@ class TriggerStatements:
         for flag in (trigger.c.paused, trigger.c.watches_runs, trigger.c.listens):
             if flag.name in filters:
                 query = query.where(flag == sa.bindparam(f"is_{flag.name}", type_=sa.Boolean))
-        if "hears" in filters:
-            query = query.where(trigger.c.events != sa.literal_column("'[]'"))
-        if "hears not" in filters:
-            query = query.where(trigger.c.events == sa.literal_column("'[]'"))
         if "prefix" in filters:
             query = query.where(
                 trigger.c.name >= sa.bindparam("prefix"),
@@ -211,6 +207,16 @@ class TriggerStatements:
         if "after" in filters:
             query = query.where(trigger.c.name > sa.bindparam("after"))
         return query.order_by(trigger.c.name).limit(_limit())
+
+    @cached_property
+    def hearing(self) -> Statement:
+        hearing = sa.select(trigger).where(trigger.c.events != sa.literal_column("'[]'"))
+        return self._compile(hearing.order_by(trigger.c.name))
+
+    @cached_property
+    def watching(self) -> Statement:
+        watching = sa.select(trigger).where(trigger.c.watches_runs == sa.true())
+        return self._compile(watching.order_by(trigger.c.name))
 
     @cached_property
     def due(self) -> Statement:

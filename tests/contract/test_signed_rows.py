@@ -10,7 +10,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.unit.scheduler.dispatching import NOON, World, trigger
 
+from perdure_scheduler.conditions import AnyOf, Event, RunFinished
 from perdure_storage.connect import open_run_store
 from perdure_storage.contract_samples import (
     NOW,
@@ -88,7 +90,8 @@ def path(tmp_path: Path) -> Path:
         schedule = registered(store, name, definition=f'{{"run":"{name}"}}', state=f'"{name}"')
         store.schedules.fire([fired(schedule, an_unplanned_run(f"of {name}"))])
     for name in ("landed", "other"):
-        trigger = watched(store, name, definition=f'{{"on":"{name}"}}', next_at=NOW)
+        wants = {"next_at": NOW, "events": ("price",), "watches_runs": True}
+        trigger = watched(store, name, definition=f'{{"on":"{name}"}}', **wants)
         change = arrived(msgspec.structs.replace(trigger, state=f'"{name}"'), "a.csv", run=name)
         store.triggers.accept([change])
     store.close()
@@ -268,7 +271,7 @@ def _list_attempts(store: RunStore) -> object:
         ("trigger SET plan_digest = 'blake3:plan'", _get_trigger, _LANDED),
         ("trigger SET blobs = '[\"blake3:evil\"]'", _get_trigger, _LANDED),
         ("trigger SET events = '[\"evil\"]'", _get_trigger, _LANDED),
-        ("trigger SET watches_runs = true", _get_trigger, _LANDED),
+        ("trigger SET watches_runs = false", _get_trigger, _LANDED),
         ("trigger SET listens = true", _get_trigger, _LANDED),
         ("trigger SET mac = NULL", _get_trigger, _LANDED),
         (
@@ -335,6 +338,8 @@ def test_a_trigger_that_was_changed_stops_no_other(
     due = [store.triggers.due_triggers(NOW, limit=1) for _ in range(3)]
 
     assert [[each.name for each in page] for page in due] == [[], ["other"], ["other"]]
+    assert [each.name for each in store.triggers.hearing()] == ["other"]
+    assert [each.name for each in store.triggers.watching()] == ["other"]
     assert len([each for each in caplog.records if "tampered" in each.message]) == 1
     store.close()
 
@@ -437,3 +442,23 @@ def test_a_file_that_holds_no_key_is_refused(tmp_path: Path, text: str) -> None:
         load_or_create_key(tmp_path)
 
     assert "not hexadecimal" not in str(refused.value)
+
+
+def test_a_trigger_with_a_changed_row_keeps_events_and_ends_from_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "perdure.db"
+    world = World(NOON, lambda clock: open_run_store(path, key=KEY, clock=clock))
+    for name in ("arrival", "trigger", "other"):
+        on = AnyOf(of={"e": Event(name="e"), "r": RunFinished(workflow="load")})
+        world.triggers.register(trigger(name, on))
+    world.emit("e")
+    world.at(NOON)
+    _tamper(path, "UPDATE arrival SET reason = 'evil' WHERE trigger = 'arrival'")
+    _tamper(path, "UPDATE trigger SET state = '{}' WHERE name = 'trigger'")
+
+    world.bring_run("load", "r")
+    world.end("r")
+    world.emit("e")
+    world.at(NOON)
+
+    assert world.became("other") == {"event-1": "fired", "r": "fired", "event-2": "fired"}
+    world.store.close()
