@@ -156,6 +156,18 @@ class MessageContract:
             assert report.refused[_RUN].steps == (second.step_id,)
         assert len(store.list_steps(_RUN)) == 1
 
+    def test_two_messages_of_one_batch_do_not_end_the_same_wait(self, store: RunStore) -> None:
+        run = claimed(store)
+        sent = [store.send(a_message()) for _ in range(2)]
+        store.commit([by(run, waits=(a_wait("run", "a"),))])
+
+        both = tuple(Delivery(each.id, StepId("a"), 1) for each in sent if each is not None)
+        report = store.commit([by(run, a_step("run", "a"), deliveries=both)])
+
+        assert report.refused[_RUN].kind == "rejected"
+        assert report.refused[_RUN].steps == ("a",)
+        assert [wait.message for wait in store.list_waits(_RUN)] == [None]
+
     def test_event_is_delivered_to_each_run(self, store: RunStore) -> None:
         event = store.send(a_message(None, at=_LATER))
         assert event is not None

@@ -810,12 +810,13 @@ def _bad_waits(kept: _Run, part: RunCommit) -> Iterator[StepId]:
             yield wait.step_id
         new.add(key)
     had = {wait.message for wait in kept.waits.values() if wait.message is not None}
+    unended = new | {key for key, wait in kept.waits.items() if wait.message is None}
     for delivery in part.deliveries:
         key = delivery.step_id, delivery.generation
-        found = kept.waits.get(key)
-        is_open = key in new or (found is not None and found.message is None)
-        if not is_open or delivery.message in had:
+        if key not in unended or delivery.message in had:
             yield delivery.step_id
+            continue
+        unended.remove(key)
         had.add(delivery.message)
 
 
