@@ -35,6 +35,8 @@ NODES_UP_TO = 300
 _LISTED = 40
 _NOW = 4
 _TAIL_BYTES = 2048
+_FAILURES = 2
+_FAILED = ("FAILED", "caught")
 _RUNNING = ("RUNNING", "READY", "WAITING")
 
 
@@ -113,16 +115,39 @@ def _now(run: Run, view: RunView, steps: Sequence[Step], now: datetime) -> Itera
     if view.error is not None:
         yield _error(view.error)
         return
-    pairs = list(zip(steps, view.steps))
-    running = [(step, each) for step, each in pairs if each.standing in _RUNNING]
-    slowest = sorted(view.steps, key=lambda each: -(each.duration_s or 0.0))
-    ran = [each for each in slowest if each.standing == "SUCCEEDED" and each.duration_s]
-    if running:
-        yield element("table", (_going(run, step, each, now) for step, each in running[:_NOW]))
-    elif view.status == RunStatus.SUCCEEDED:
-        yield element("p", f"result  {_result(run, view.steps)}", class_="result")
+    failed = [each for each in view.steps if each.standing in _FAILED]
+    running = _in_flight(steps, view.steps)
+    if failed or running:
+        rows = [_went_wrong(each) for each in failed[:_FAILURES]]
+        rows += [_going(run, step, each, now) for step, each in running[: _NOW - len(rows)]]
+        yield element("table", element("tbody", rows))
+    if view.status == RunStatus.SUCCEEDED:
+        yield element("p", f"result {_result(run, view.steps)}", class_="result")
+        slowest = sorted(view.steps, key=lambda each: -(each.duration_s or 0.0))
+        ran = [each for each in slowest if each.standing == "SUCCEEDED" and each.duration_s]
         told = ", ".join(f"{each.id} {words.duration(each.duration_s)}" for each in ran[:_NOW])
-        yield element("p", f"slowest  {told}" if told else "nothing ran", class_="more")
+        yield element("p", f"slowest {told}" if told else "nothing ran", class_="more")
+
+
+def _in_flight(steps: Sequence[Step], views: Sequence[StepView]) -> list[tuple[Step, StepView]]:
+    """Return what runs, then what waits; a map is told by what runs of it."""
+    pairs = [
+        (step, view)
+        for step, view in zip(steps, views)
+        if view.standing in _RUNNING and (view.standing != "WAITING" or view.reason)
+    ]
+    return sorted(pairs, key=lambda pair: _RUNNING.index(pair[1].standing))
+
+
+def _went_wrong(view: StepView) -> Element:
+    told = error_line(view.error) if view.error else view.reason
+    return element(
+        "tr",
+        element("td", view.id),
+        element("td", standing_text(view.standing), class_=_standing_class(view.standing)),
+        element("td", words.duration(view.duration_s), class_="number"),
+        element("td", words.one_line(told, 90), class_="told"),
+    )
 
 
 def _going(run: Run, step: Step, view: StepView, now: datetime) -> Element:
