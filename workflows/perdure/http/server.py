@@ -8,13 +8,14 @@ import logging
 import socket
 import threading
 from dataclasses import dataclass, field
-
-import uvicorn
+from typing import TYPE_CHECKING
 
 from perdure.errors import DefinitionError, PerdureError
-from perdure.http.app import make_app
 from perdure.http.door import LOOPBACK, Door
 from perdure.http.service import Service
+
+if TYPE_CHECKING:
+    import uvicorn
 
 log = logging.getLogger(__name__)
 
@@ -109,23 +110,10 @@ class Server:
         self._service = service
         self._socket = _listen(address)
         host = address.host
-        door = Door(token=address.token, hosts=LOOPBACK | {host})
+        self._door = Door(token=address.token, hosts=LOOPBACK | {host})
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                make_app(service, door),
-                http="h11",
-                ws="none",
-                loop="asyncio",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                limit_concurrency=_CONNECTIONS,
-                timeout_graceful_shutdown=int(_GRACE_S),
-            )
-        )
+        self._server: uvicorn.Server | None = None
+        self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="perdure-http", daemon=True)
 
     @property
@@ -139,18 +127,44 @@ class Server:
 
     def _run(self) -> None:
         try:
-            self._server.run(sockets=[self._socket])
+            self._server = _made(self._service, self._door)
+            if not self._is_over.is_set():
+                self._server.run(sockets=[self._socket])
         except Exception:
             # A thread that ends takes nothing with it: runs are driven on.
             log.exception("nothing is served over HTTP any more")
 
     def close(self) -> None:
         """End it; requests under way are answered first. Idempotent."""
-        self._server.should_exit = True
+        self._is_over.set()
+        if self._server is not None:
+            self._server.should_exit = True
         if self._thread.is_alive():
             self._thread.join(2 * _GRACE_S)
         self._socket.close()
         self._service.close()
+
+
+def _made(service: Service, door: Door) -> uvicorn.Server:
+    # Imported here, in the server's thread: who drives runs does not wait for it.
+    import uvicorn
+
+    from perdure.http.app import make_app
+
+    config = uvicorn.Config(
+        make_app(service, door),
+        http="h11",
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=_CONNECTIONS,
+        timeout_graceful_shutdown=int(_GRACE_S),
+    )
+    return uvicorn.Server(config)
 
 
 def _listen(address: Address) -> socket.socket:
