@@ -453,6 +453,9 @@ class _Deciding:
         run_id: str | None = None,
         run: Planned | None = None,
     ) -> None:
+        lacks = came.payload is not None and "payload" not in came.facts
+        if lacks and why in (Why.WHERE, Why.FACT_MISSING) and ".payload" in reason:
+            reason += ". A payload that is no JSON, or no small one, only travels whole"
         told = self._decisions if came.key in self._new else self._revised
         told[came.key] = Decision(
             came=came, verdict=verdict, why=why, reason=reason, run_id=run_id, run=run

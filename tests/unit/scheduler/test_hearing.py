@@ -52,6 +52,7 @@ def test_payload_that_is_no_json_travels_whole_and_is_not_read(world: World) -> 
     assert world.inputs(whole.run_id) == {"x": 3 + 4j}
     assert part.decision == "refused"
     assert part.reason.startswith("event.payload.real is missing: event has")
+    assert part.reason.endswith("A payload that is no JSON, or no small one, only travels whole")
 
 
 def test_event_that_meets_two_conditions_counts_once_for_any_and_for_each_of_all(
