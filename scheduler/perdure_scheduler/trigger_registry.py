@@ -11,13 +11,13 @@ from datetime import datetime
 
 import msgspec
 
-from perdure_scheduler import arriving
-from perdure_scheduler.arriving import Came, Outcome, TriggerState, Verdict, Why
+from perdure_scheduler import arriving, resuming
+from perdure_scheduler.arriving import Outcome, TriggerState, Verdict
 from perdure_scheduler.circles import refuse_circle
-from perdure_scheduler.conditions import Files, event_names, listens, watched
-from perdure_scheduler.file_source import passing_over
+from perdure_scheduler.conditions import event_names, listens, watched
 from perdure_scheduler.hearing import Hearing, every_trigger
 from perdure_scheduler.registered import NOT_DECLARED, TRIES, Registered
+from perdure_scheduler.resuming import Piece
 from perdure_scheduler.trigger import Trigger
 from perdure_scheduler.trigger_changes import came_back, change_of, state_of
 from perdure_storage.clock import Clock
@@ -76,26 +76,10 @@ class TriggerRegistry:
         for _ in range(TRIES):
             old = self._triggers.find_trigger(trigger.name)
             is_left = old is not None and _is_left(old)
-            if (
-                old is not None
-                and (old.digest, old.module) == (trigger.digest, module)
-                and not is_left
-            ):
+            if old is not None and not is_left and _says(old, trigger, module):
                 return Registered.UNCHANGED
             refuse_circle(trigger, self._watching(trigger.name))
-            record = TriggerRecord(
-                name=trigger.name,
-                definition=trigger.to_json(),
-                digest=trigger.digest,
-                module=module,
-                plan_digest=trigger.run.plan_digest,
-                blobs=blobs,
-                events=event_names(trigger.on),
-                watches_runs=bool(watched(trigger.on)),
-                listens=listens(trigger.on),
-                state="",
-            )
-            if self._replace(old, record, trigger, plan):
+            if self._replace(old, _row_of(trigger, module, blobs), trigger, plan):
                 if is_left:
                     self.resume(trigger.name)
                     return Registered.RESUMED
@@ -164,49 +148,32 @@ class TriggerRegistry:
             skip: of what arrived meanwhile nothing makes a run, nor of files that landed. What a
                 source of one's own has not given yet arrives as ever.
         """
+        step = resuming.skipped if skip else resuming.resumed
         tries = 0
         while tries < TRIES:
             record, now = self._triggers.get_trigger(name), self._clock.now()
             state = state_of(record)
             if state.paused is None:
                 return record
-            deferred = self._triggers.list_arrivals(
-                ArrivalQuery(
-                    trigger=name,
-                    decision=str(Verdict.DEFERRED),
-                    oldest_first=True,
-                    limit=_AT_ONCE,
-                )
-            )
-            trigger = Trigger.from_json(record.definition)
-            is_last = len(deferred) < _AT_ONCE
             rows = self._triggers.known(name, [each.key for each in state.waiting])
             held = {key: came_back(row) for key, row in rows.items()}
-            came = [came_back(row) for row in deferred]
-            going = msgspec.structs.replace(state, paused=None)
-            if skip and is_last:
-                # Nobody listened meanwhile: what landed is there, and has not arrived.
-                over = {
-                    name: passing_over(now)
-                    for name, part in trigger.parts.items()
-                    if isinstance(part, Files)
-                }
-                going = msgspec.structs.replace(going, cursors={**going.cursors, **over})
-            outcome = (
-                _skipped(trigger, going, came)
-                if skip
-                # Windows are over by the time at which what is left has come.
-                else arriving.decide(trigger, going, came, now if is_last else came[-1].at, held)
+            deferred = self._deferred(name)
+            piece = Piece(
+                deferred=[came_back(row) for row in deferred],
+                is_last=len(deferred) < _AT_ONCE,
+                held=held,
             )
-            outcome = msgspec.structs.replace(
-                outcome, decisions=(), revised=(*outcome.revised, *outcome.decisions)
-            )
-            if not is_last:
-                after = msgspec.structs.replace(outcome.state, paused=state.paused)
-                outcome = msgspec.structs.replace(outcome, state=after, wake_at=None)
+            trigger = Trigger.from_json(record.definition)
+            outcome = step(trigger, state, piece, now)
             rows |= {row.key: row for row in deferred}
             tries = 0 if self._write(record, trigger, outcome, now, rows) is not None else tries + 1
         raise _busy(name)
+
+    def _deferred(self, name: str) -> list[ArrivalRecord]:
+        query = ArrivalQuery(
+            trigger=name, decision=str(Verdict.DEFERRED), oldest_first=True, limit=_AT_ONCE
+        )
+        return self._triggers.list_arrivals(query)
 
     def pause_left(self, module: str, declared: Collection[str]) -> list[str]:
         """Pause what a module no longer declares; return the names."""
@@ -243,17 +210,23 @@ def _is_left(record: TriggerRecord) -> bool:
     return state.paused is not None and state.paused.reason == NOT_DECLARED
 
 
-def _skipped(trigger: Trigger, state: TriggerState, came: list[Came]) -> Outcome:
-    told = tuple(
-        arriving.Decision(
-            came=each,
-            verdict=Verdict.SKIPPED,
-            why=Why.PAUSED,
-            reason="the trigger was paused, and what came meanwhile was left out",
-        )
-        for each in came
+def _says(record: TriggerRecord, trigger: Trigger, module: str | None) -> bool:
+    return (record.digest, record.module) == (trigger.digest, module)
+
+
+def _row_of(trigger: Trigger, module: str | None, blobs: tuple[Digest, ...]) -> TriggerRecord:
+    return TriggerRecord(
+        name=trigger.name,
+        definition=trigger.to_json(),
+        digest=trigger.digest,
+        module=module,
+        plan_digest=trigger.run.plan_digest,
+        blobs=blobs,
+        events=event_names(trigger.on),
+        watches_runs=bool(watched(trigger.on)),
+        listens=listens(trigger.on),
+        state="",
     )
-    return msgspec.structs.replace(arriving.outcome_of(trigger, state), decisions=told)
 
 
 def _busy(name: str) -> StoreError:
