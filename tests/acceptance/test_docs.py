@@ -10,7 +10,8 @@ How a page is read:
   ``> `` continue; those below are the output, in
   which a line ``...`` stands for any number of lines, and ``...`` within a line for any text of
   it; ``[1]`` as the last one is the exit code.
-- ``needs=postgres`` at one of them: it finds the URL of a server in ``$POSTGRES``.
+- ``needs=postgres`` at one of them: it finds the URL of a server in ``$POSTGRES``; ``needs=curl``:
+  the page is read where there is that program.
 - ```` ```sh ```` blocks are for a machine that the page is not read on: they set up an environment
   or a server.
 - ```` ```{...} ```` blocks are Sphinx's: `.ci/run` builds the site.
@@ -22,6 +23,7 @@ import ast
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -177,10 +179,13 @@ def has_code(page: Path) -> bool:
 def test_page_does_what_it_says_in_a_fresh_folder(
     page: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
+    needs = {word for block in blocks_of(page.read_text()) for word in block.words}
+    if "needs=curl" in needs and shutil.which("curl") is None:
+        pytest.skip("there is no curl")
     (tmp_path / "page.py").write_text(script_of(page))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "COLUMNS": "100"}
-    if any("needs=postgres" in block.words for block in blocks_of(page.read_text())):
+    if "needs=postgres" in needs:
         environment["POSTGRES"] = request.getfixturevalue("postgres_url")
 
     result = subprocess.run(

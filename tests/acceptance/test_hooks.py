@@ -8,7 +8,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from tests.acceptance.asking import Asking, Here
 
@@ -17,12 +16,8 @@ from perdure.http.app import make_app
 from perdure.http.door import Door
 from perdure.http.service import Service
 from perdure.http.signatures import sign
-from perdure.run_templates import stored_template
 from perdure.target import load_target
-from perdure.triggers import Event, Trigger, Webhook, all_of, any_of, event
-from perdure_scheduler.arriving import Trouble
-from perdure_scheduler.trigger_changes import state_of
-from perdure_scheduler.trigger_registry import TriggerRegistry
+from perdure.triggers import Event, Webhook, all_of, any_of, event
 from perdure_storage.trigger_records import ArrivalQuery
 
 FLOWS = """
@@ -63,30 +58,7 @@ def wait_for(client: Perdure, name: str = "pushed", **options: Any) -> None:
         "inputs": {"repo": event.body.repo.full_name, "n": event.body.n},
         **options,
     }
-    register(client, Trigger(name, load_target("flows.py:build"), **given))
-
-
-def register(client: Perdure, trigger: Trigger) -> None:
-    runtime = client.runtime
-    ready = stored_template(
-        runtime,
-        trigger.workflow,
-        trigger.constants,
-        pending=trigger.definition.inputs,
-        what=f"trigger {trigger.name!r}",
-    )
-    registry_of(client).register(
-        msgspec.structs.replace(trigger.definition, run=ready.run), blobs=ready.blobs
-    )
-
-
-def registry_of(client: Perdure) -> TriggerRegistry:
-    runtime = client.runtime
-    return TriggerRegistry(runtime.store, runtime.values, runtime.clock)
-
-
-def troubles(client: Perdure) -> dict[str, Trouble]:
-    return state_of(client.runtime.store.triggers.get_trigger("pushed")).troubles
+    client.trigger(name, load_target("flows.py:build"), **given)
 
 
 def send(
@@ -214,14 +186,14 @@ def test_delivery_that_the_workflow_does_not_take_is_refused_and_counts_when_it_
     wait_for(client)
 
     refused = send(http, client, body)
-    shown = troubles(client)
+    shown = client.get_trigger("pushed").state.troubles
     mended = send(http, client).json()
 
     assert refused.status_code == 422
     assert says in refused.json()["detail"]
     assert says in shown[""].message
     assert (mended["decision"], mended["is_new"]) == ("fired", True)
-    assert troubles(client) == {}
+    assert client.get_trigger("pushed").state.troubles == {}
 
 
 def test_delivery_is_taken_in_though_the_module_cannot_be_imported_now(
@@ -248,10 +220,10 @@ def test_constants_beside_facts_are_checked_together(http: Asking, client: Perdu
 
 def test_delivery_to_a_paused_trigger_is_kept_for_later(http: Asking, client: Perdure) -> None:
     wait_for(client)
-    registry_of(client).pause("pushed", "by hand")
+    client.get_trigger("pushed").pause()
 
     kept = send(http, client).json()
-    registry_of(client).resume("pushed")
+    client.get_trigger("pushed").resume()
 
     assert (kept["decision"], kept["run_id"]) == ("deferred", None)
     assert decisions(client) == ["fired"]
