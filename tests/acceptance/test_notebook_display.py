@@ -14,8 +14,9 @@ from tests.acceptance.kernels import Ended, Kernel
 from perdure import task, workflow
 from perdure.client import Perdure, open_store
 from perdure.errors import RunFailed
+from perdure.notebook.live import View
 from perdure.runs import Runs
-from perdure.showing import bundle_of, lines_of
+from perdure.showing import Bundle, bundle_of, lines_of
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 CELLS = """
@@ -245,6 +246,48 @@ def test_looking_never_raises(client: Perdure, tmp_path: Path) -> None:
     assert set(bundle_of(run)) == {"text/plain"}
     assert "text/plain" in bundle_of(runs)
     assert "text/plain" in bundle_of(object())
+
+
+class Page:
+    """An output that notes what it is shown."""
+
+    def __init__(self, *, is_seen: bool) -> None:
+        self.is_seen = is_seen
+        self.shown: list[Bundle] = []
+        self.left: list[Bundle] = []
+
+    def show(self, look: Bundle) -> None:
+        self.shown.append(look)
+
+    def leave(self, look: Bundle) -> None:
+        self.left.append(look)
+
+
+@pytest.mark.parametrize("is_seen", [True, False])
+def test_picture_is_drawn_while_somebody_may_see_it_and_in_the_end(
+    client: Perdure, tmp_path: Path, is_seen: bool
+) -> None:
+    page = Page(is_seen=is_seen)
+    run = client.submit(tattling, path=str(tmp_path / "told"))
+    view = View(run, lambda: bundle_of(run), page)
+
+    went_on = view.turn()
+    client.resume(run.id).wait()
+    view.next_at = 0.0
+
+    assert went_on
+    assert not view.turn()
+    assert len(page.shown) == is_seen
+    assert statuses(page.left[0]) == {"succeeded"}
+
+
+def test_picture_of_a_run_that_is_deleted_is_drawn_no_more(client: Perdure, tmp_path: Path) -> None:
+    page = Page(is_seen=True)
+    run = client.start(tattling, path=str(tmp_path / "told")).wait()
+    client.delete(run.id)
+
+    assert not View(run, lambda: bundle_of(run), page).turn()
+    assert page.left == []
 
 
 def test_listed_runs_are_a_list_still(client: Perdure, tmp_path: Path) -> None:

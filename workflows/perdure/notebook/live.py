@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from perdure.progress.displays import Scene
 from perdure.runs import Run
 from perdure.showing import Bundle
-from perdure_storage.errors import PerdureError
+from perdure_storage.errors import PerdureError, RunNotFound
 from perdure_storage.lifecycle import RUN_LIVE
 from perdure_storage.records import RunCommit
 
@@ -110,7 +110,9 @@ class View:
             if self._output.is_seen:
                 self._output.show(self._look())
             is_quiet = not self._output.is_seen or not self._run.is_driven
-        except PerdureError as error:  # the store is away, or the run was deleted
+        except RunNotFound:  # it was deleted: the last picture stays
+            return False
+        except PerdureError as error:  # the store is away
             log.debug("could not look at the run: %s", error)
             is_quiet = True
         now = time.monotonic()
