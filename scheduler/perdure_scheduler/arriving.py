@@ -262,12 +262,7 @@ def registered_again(
     A source that is the same goes on where it was; what waits for conditions that are gone is told
     so.
     """
-    before = {_identity(part): name for name, part in old.parts.items()}
-    names = {
-        before[_identity(part)]: name
-        for name, part in new.parts.items()
-        if _identity(part) in before
-    }
+    names = _names_since(old, new)
     stays = isinstance(new.on, AllOf)
     waiting = [
         each for each in state.waiting if stays and names.get(each.condition) == each.condition
@@ -409,8 +404,9 @@ class _Deciding:
     def _expire_one(self, waiting: Waiting, on: AllOf) -> None:
         self._waiting.remove(waiting)
         there = {each.condition for each in self._waiting} | {waiting.condition}
-        missing = " and no ".join(name for name in on.of if name not in there) or "all of them"
-        reason = f"no {missing} came within {text_of(on.within)}"
+        missing = " and no ".join(name for name in on.of if name not in there)
+        span = f"within {text_of(on.within)}"
+        reason = f"no {missing} came {span}" if missing else f"they did not all come {span}"
         self._tell(self._known[waiting.key], Verdict.EXPIRED, Why.WINDOW_OVER, reason)
 
     def _missing(self) -> str:
@@ -494,7 +490,9 @@ def _inputs(
 def _chain(part: Single | None, came: Came) -> tuple[str, ...]:
     """Return the names of the triggers that led to an arrival one after the other."""
     chain = came.facts.get("chain") if isinstance(part, RunFinished) else None
-    return tuple(map(str, chain)) if isinstance(chain, list | tuple) else ()
+    if not isinstance(chain, list):
+        return ()
+    return tuple(each for each in chain if isinstance(each, str))
 
 
 def _circle(name: str, chain: Sequence[str]) -> str:
@@ -505,6 +503,18 @@ def _circle(name: str, chain: Sequence[str]) -> str:
     if len(chain) >= LONGEST_CHAIN:
         return f"{LONGEST_CHAIN} triggers have led to it one after the other"
     return ""
+
+
+def _names_since(old: Trigger, new: Trigger) -> dict[str, str]:
+    """Return the names of conditions that are the same, by the name that they had."""
+    before = {name: _identity(part) for name, part in old.parts.items()}
+    after = {name: _identity(part) for name, part in new.parts.items()}
+    names = {name: name for name in before if before[name] == after.get(name)}
+    renamed = {what: name for name, what in after.items() if name not in names}
+    for name, what in before.items():
+        if name not in names and what in renamed:
+            names[name] = renamed.pop(what)
+    return names
 
 
 def _identity(part: Single) -> tuple[str, str]:

@@ -18,6 +18,8 @@ SCHEMES = ("standard", "github")
 EXISTING = ("run", "skip")
 _SHORTEST = timedelta(seconds=1)
 _NOTHING = timedelta(0)
+_LONGEST = timedelta(days=3650)
+"""Of any duration: a time and it are added, and times end in the year 9999."""
 _Names = tuple[str, ...] | None
 
 
@@ -45,10 +47,8 @@ class Files(msgspec.Struct, frozen=True, kw_only=True, tag="files"):
     def __post_init__(self) -> None:
         if not self.url:
             raise TriggerError("Files(''): write a path or a URL, 's3://bucket/in/*.csv'")
-        if self.every < _SHORTEST:
-            raise TriggerError(f"every={text_of(max(self.every, _NOTHING))!r}: at least '1s'")
-        if self.stable_for < _NOTHING:
-            raise TriggerError("stable_for is negative: write a duration such as '5s'")
+        _check_length("every", self.every, such_as="30s")
+        _check_length("stable_for", self.stable_for, least=_NOTHING, such_as="5s")
         if self.existing not in EXISTING:
             raise TriggerError(f"existing={self.existing!r}: write {' or '.join(EXISTING)}")
 
@@ -82,8 +82,7 @@ class Webhook(msgspec.Struct, frozen=True, kw_only=True, tag="webhook"):
             )
         if self.scheme not in SCHEMES:
             raise TriggerError(f"scheme={self.scheme!r}: write {' or '.join(SCHEMES)}")
-        if self.window < _SHORTEST:
-            raise TriggerError("window= refuses every request: write a duration such as '5m'")
+        _check_length("window", self.window, such_as="5m")
         headers = tuple(each.lower() for each in self.headers)
         msgspec.structs.force_setattr(self, "headers", headers)
 
@@ -194,8 +193,7 @@ class AllOf(msgspec.Struct, frozen=True, kw_only=True, tag="all_of"):
 
     def __post_init__(self) -> None:
         _check_parts(self.of, "all_of")
-        if self.within < _SHORTEST:
-            raise TriggerError("all_of(within=...): write a duration such as '1h'")
+        _check_length("within", self.within, such_as="1h")
 
     def __str__(self) -> str:
         listed = ", ".join(f"{name}: {each}" for name, each in self.of.items())
@@ -251,6 +249,17 @@ def facts_known(condition: Condition) -> tuple[str, ...] | None:
             return None
         return ("condition", *dict.fromkeys(name for each in known for name in each or ()))
     return condition.facts
+
+
+def _check_length(
+    what: str, length: timedelta, *, least: timedelta = _SHORTEST, such_as: str
+) -> None:
+    if not least <= length <= _LONGEST:
+        short = "-" if length < _NOTHING else ""
+        raise TriggerError(
+            f"{what}='{short}{text_of(abs(length))}': write a duration from {text_of(least)} to "
+            f"{text_of(_LONGEST)}, such as {such_as!r}"
+        )
 
 
 def _check_parts(of: Mapping[str, Single], what: str) -> None:

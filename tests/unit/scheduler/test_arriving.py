@@ -499,6 +499,22 @@ def test_what_waits_goes_on_waiting_unless_its_condition_is_gone() -> None:
     assert gone.state.waiting == ()
 
 
+def test_two_conditions_that_are_alike_go_on_each_under_its_name() -> None:
+    alike = {"a": Event(name="x"), "b": Event(name="x", match={"k": 1})}
+    course = Course(trigger(on=AllOf(of=alike, within=HOUR)))
+    course.take(came("k", "a"))
+
+    again = changed(
+        AllOf(of=alike, within=HOUR),
+        AllOf(of=alike, within=2 * HOUR),
+        course.state,
+        course.known.values(),
+    )
+
+    assert told(again) == {}
+    assert again.state == course.state
+
+
 def test_trigger_says_what_it_waits_for() -> None:
     course = Course(trigger(on=BOTH))
     assert standing(course.trigger, course.state).startswith("waits for all of orders: files in/")
@@ -517,18 +533,22 @@ def test_trigger_says_what_it_waits_for() -> None:
     [
         (lambda: trigger("a b"), "a name is made of letters"),
         (lambda: trigger(on=Files(url="")), "write a path or a URL"),
-        (lambda: Files(url="x", every=timedelta(0)), "at least '1s'"),
-        (lambda: Files(url="x", stable_for=-SECOND), "stable_for is negative"),
+        (lambda: Files(url="x", every=timedelta(0)), "from 1s to 3650d, such as '30s'"),
+        (lambda: Files(url="x", stable_for=-SECOND), "stable_for='-1s': write a duration from 0s"),
         (lambda: Files(url="x", existing="no"), "write run or skip"),  # type: ignore[arg-type]
         (lambda: Webhook(keys=()), "names of environment variables"),
         (lambda: Webhook(keys=("K",), scheme="x"), "write standard or github"),  # type: ignore[arg-type]
-        (lambda: Webhook(keys=("K",), window=timedelta(0)), "refuses every request"),
+        (
+            lambda: Webhook(keys=("K",), window=timedelta(0)),
+            "window='0s': write a duration from 1s",
+        ),
         (lambda: Event(name=""), "write the name"),
         (lambda: RunFinished(workflow=""), "write the workflow"),
         (lambda: RunFinished(workflow="w", states=()), "write some of CANCELLED"),
         (lambda: Listen(source="mine"), "package.module:NAME"),
         (lambda: AllOf(of={"a": ROWS}, within=HOUR), "at least two"),
-        (lambda: AllOf(of={"a": ROWS, "b": HOOK}, within=timedelta(0)), "write a duration"),
+        (lambda: AllOf(of={"a": ROWS, "b": HOOK}, within=timedelta(0)), "such as '1h'"),
+        (lambda: AllOf(of={"a": ROWS, "b": HOOK}, within=timedelta.max), "to 3650d"),
         (lambda: AnyOf(of={"a b": ROWS, "c": HOOK}), "is no name for a condition"),
         (
             lambda: trigger(on=Files(url="x"), where=event.nam == "x"),
