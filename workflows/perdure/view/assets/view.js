@@ -113,6 +113,11 @@
     root.addEventListener("input", (event) => {
       if (event.target.matches("input.filter")) filter(root, event.target.value);
     });
+    root.addEventListener("change", (event) => {
+      if (!event.target.matches("input.zoom")) return;
+      const canvas = root.querySelector(".graph .canvas");
+      canvas.scrollLeft = (canvas.scrollWidth - canvas.clientWidth) / 2; // few graphs begin left
+    });
     root.addEventListener("click", (event) => {
       const link = event.target.closest("a[href^='#']");
       if (link) setTimeout(() => openTarget(root)); // the address changes first
