@@ -26,6 +26,7 @@ from perdure_scheduler.conditions import Webhook
 from perdure_scheduler.facts import event, path_of
 from perdure_scheduler.template import RunTemplate
 from perdure_scheduler.trigger import Trigger
+from perdure_storage.clock import SystemClock
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.records import RunQuery
 from perdure_storage.trigger_records import ArrivalQuery, TriggerChange, TriggerRecord
@@ -116,34 +117,34 @@ def client(stage: Stage) -> Iterator[Perdure]:
         yield opened
 
 
-def hook(client: Perdure, url: str, number: int) -> httpx.Response:
+def hook(http: httpx.Client, number: int) -> httpx.Response:
     content = json.dumps({"number": number}).encode()
-    timestamp = f"{client.runtime.clock.now().timestamp():.0f}"
+    timestamp = f"{SystemClock().now().timestamp():.0f}"
     headers = {
         "content-type": "application/json",
         "webhook-id": f"d{number}",
         "webhook-timestamp": timestamp,
         "webhook-signature": sign(KEY.encode(), f"d{number}", timestamp, content),
     }
-    return httpx.post(f"{url}/v1/hooks/hook", content=content, headers=headers, timeout=60)
+    return http.post("/v1/hooks/hook", content=content, headers=headers)
 
 
-def start(client: Perdure, url: str, number: int) -> httpx.Response:
+def start(http: httpx.Client, number: int) -> httpx.Response:
     body = {"workflow": "flow", "inputs": {"number": number}}
     headers = {"idempotency-key": f"d{number}"}
-    return httpx.post(f"{url}/v1/runs", json=body, headers=headers, timeout=60)
+    return http.post("/v1/runs", json=body, headers=headers)
 
 
-Ask = Callable[[Perdure, str, int], httpx.Response]
+Ask = Callable[[httpx.Client, int], httpx.Response]
 
 
-def ask_until_answered(client: Perdure, server: Mortal, ask: Ask, number: int) -> str:
+def ask_until_answered(http: httpx.Client, ask: Ask, number: int) -> str:
     """Ask as whoever sends webhooks does: again until there is an answer; return the run's id."""
     answers: list[httpx.Response] = []
 
     def is_answered() -> bool:
         try:
-            answer = ask(client, server.url, number)
+            answer = ask(http, number)
         except httpx.TransportError:  # nobody listens, or it died before it answered
             return False
         if answer.status_code != 503:
@@ -165,13 +166,15 @@ def test_what_is_sent_three_times_makes_one_run_though_who_answers_is_killed(
     random.Random(7).shuffle(numbers)
     middle = len(numbers) // 2
 
+    http = httpx.Client(base_url=server.url, timeout=60)
+
     def send(position: int) -> tuple[int, str]:
         if position == middle:
             server.kill()
-        return numbers[position], ask_until_answered(client, server, ask, numbers[position])
+        return numbers[position], ask_until_answered(http, ask, numbers[position])
 
     try:
-        with ThreadPoolExecutor(8) as senders:
+        with http, ThreadPoolExecutor(8) as senders:
             told = list(senders.map(send, range(len(numbers))))
         live = (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING)
         wait_until(

@@ -38,6 +38,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         ("perdure up", "drive what `--detach` recorded and what others left behind"),
         ("perdure up --workers 4", "with four CPUs"),
         ("perdure up package.flows", "and the schedules and triggers that this module declares"),
+        ("perdure up flow.py --port 8080", "and its workflows over HTTP at another port"),
     ),
     "schedule ls": (
         ("perdure schedule ls", "when each is due next, and how its last run went"),

@@ -1,7 +1,7 @@
 """The document that says to programs what may be asked: OpenAPI, made from the operations.
 
 The schemas are msgspec's, of the very types that decode and encode; only the frame is put together
-here. See docs/decisions/0012-openapi-from-msgspec.md.
+here. See docs/decisions/0011-openapi-by-msgspec.md.
 """
 
 from __future__ import annotations
