@@ -25,7 +25,6 @@ from perdure_scheduler.arriving import (
     stored_key,
 )
 from perdure_scheduler.errors import TriggerError
-from perdure_scheduler.registered import TRIES
 from perdure_scheduler.trigger import Trigger
 from perdure_scheduler.trigger_changes import came_back, came_of, change_of, state_of
 from perdure_storage.clock import Clock
@@ -37,6 +36,8 @@ from perdure_storage.values import Values
 
 log = logging.getLogger(__name__)
 
+_TRIES = 100
+"""How often it begins again because others were first: each of them is soon done."""
 _REJECTED = "rejected"
 
 
@@ -166,7 +167,7 @@ class Intake:
 
         Raises as ``receive`` does.
         """
-        for _ in range(TRIES):
+        for _ in range(_TRIES):
             read = self._read(name, brought)
             change = change_of(
                 read.record,
@@ -192,7 +193,7 @@ class Intake:
             # Somebody else was first, a value has to be put again, or the trigger is gone.
             log.debug("trigger %s was not taken on: %s", name, refusal.message)
         raise TriggerBusy(
-            f"trigger {name!r} was changed by others {TRIES} times while arrivals were to be "
+            f"trigger {name!r} was changed by others {_TRIES} times while arrivals were to be "
             "taken in: try again"
         )
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from random import Random  # noqa: TID251 - by seed
 from typing import Any
 
+import msgspec
 import pytest
 from tests.unit.scheduler.dispatching import HOUR, MINUTE, NOON, World, template, trigger
 
@@ -27,6 +28,7 @@ from perdure_scheduler.trigger_changes import state_of
 from perdure_scheduler.trigger_registry import TriggerRegistry
 from perdure_storage.clock import ManualClock
 from perdure_storage.connect import open_run_store
+from perdure_storage.contract_samples import a_value
 from perdure_storage.memory import MemoryRunStore
 from perdure_storage.protocols import RunStore
 from perdure_storage.trigger_protocol import TriggerStore
@@ -264,3 +266,18 @@ def check_pairs(rows: list[ArrivalRecord]) -> None:
     for pair in parts.values():
         assert sorted(row.condition for row in pair) == ["a", "b"]
         assert abs(pair[0].at - pair[1].at) < WINDOW
+
+
+def test_what_a_database_refuses_is_told_alone_and_the_rest_arrives(tmp_path: Path) -> None:
+    world = World(NOON, lambda clock: open_run_store(tmp_path / "perdure.db", clock=clock))
+    world.triggers.register(trigger())
+    too_large = msgspec.structs.replace(a_value(), size_bytes=2**70)
+    brought = [Arrival(key="a"), Arrival(key="b", payload=too_large), Arrival(key="c")]
+
+    receipts = world.intake.receive("t", brought, cursor="7")
+
+    assert [each.decision for each in receipts] == ["fired", "refused", "fired"]
+    assert receipts[1].reason.startswith("the database refuses it:")
+    assert state_of(world.trigger()).cursors == {"": "7"}
+    assert world.intake.receive("t", brought)[1].is_new is False
+    world.store.close()
