@@ -150,3 +150,16 @@ def different(count: int) -> Any:
         return nodes[-1]
 
     return body
+
+
+def all_before(count: int) -> Any:
+    """Return a workflow of so many different steps, each of which takes all before it."""
+
+    @workflow(name="all_before")
+    def body() -> Any:
+        nodes: list[Any] = []
+        for at in range(count):
+            nodes.append(total.options(name=f"step_{at:04}").bind(list(nodes)))
+        return nodes[-1]
+
+    return body

@@ -146,6 +146,20 @@ def test_branches_are_named_and_what_was_not_chosen_is_skipped(inline: Perdure) 
     assert {n.title: n.status for n in graph.nodes}["many"] == "SKIPPED"
 
 
+def test_of_very_many_arrows_those_are_drawn_that_give_nodes_their_layers(
+    inline: Perdure, tmp_path: Path
+) -> None:
+    run(inline, steps.all_before(95))
+
+    graph = view_graph(inline.get_run("r").steps())
+    page = page_of(inline, tmp_path)
+
+    assert {(edge.source, edge.target) for edge in graph.edges} == {
+        (f"step_{at:04}", f"step_{at + 1:04}") for at in range(94)
+    }
+    assert f"{95 * 94 // 2 - 94:,} more arrows are not drawn" in page.text
+
+
 def test_many_steps_of_one_task_are_one_node(inline: Perdure) -> None:
     run(inline, steps.alike)
 

@@ -7,7 +7,7 @@ nothing moves while it goes on, but where the graph itself grows.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -27,6 +27,8 @@ ALIKE_FROM = 9
 """So many steps of one task in one layer are one node."""
 DRAWN_UP_TO = 1500
 """More nodes than that are counted, not drawn."""
+ARROWS_UP_TO = 4000
+"""Of more arrows only those are drawn that put each node into its layer."""
 _DEPTH = 3
 
 
@@ -45,7 +47,8 @@ def view_graph(steps: Sequence[Step]) -> GraphView:
 def _view(steps: Sequence[Step], members: dict[str | None, list[Step]], *, depth: int) -> GraphView:
     ids = {step.id for step in steps}
     edges = [edge for step in steps for edge in _edges(step.plan) if edge.source in ids]
-    node_of = _alike(steps, edges)
+    layer = ranks([step.id for step in steps], [(edge.source, edge.target) for edge in edges])
+    node_of = _alike(steps, layer)
     if len(set(node_of.values())) > DRAWN_UP_TO:
         return GraphView(left_out=len(set(node_of.values())))
     groups: dict[str, list[Step]] = {}
@@ -55,7 +58,9 @@ def _view(steps: Sequence[Step], members: dict[str | None, list[Step]], *, depth
         _node(group[0], members, depth) if len(group) == 1 else _several(node, group)
         for node, group in groups.items()
     )
-    return GraphView(nodes=nodes, edges=_between(edges, node_of))
+    arrows = _between(edges, node_of)
+    drawn = arrows if len(arrows) <= ARROWS_UP_TO else _thinned(arrows, layer)
+    return GraphView(nodes=nodes, edges=drawn, arrows_left_out=len(arrows) - len(drawn))
 
 
 def _edges(step: StepPlan) -> Iterable[EdgeView]:
@@ -74,12 +79,11 @@ def _edges(step: StepPlan) -> Iterable[EdgeView]:
             yield EdgeView(source=source, target=step.id, kind="order")
 
 
-def _alike(steps: Sequence[Step], edges: Sequence[EdgeView]) -> dict[str, str]:
+def _alike(steps: Sequence[Step], layer: Mapping[str, int]) -> dict[str, str]:
     """Return the node of each step: many of one task in one layer are one.
 
     Between steps of one layer there is no arrow, so that no circle comes of it.
     """
-    layer = ranks([step.id for step in steps], [(edge.source, edge.target) for edge in edges])
     families: dict[tuple[str, int], list[str]] = {}
     for step in steps:
         families.setdefault((family_of(step.plan), layer[step.id]), []).append(step.id)
@@ -98,6 +102,15 @@ def _between(edges: Iterable[EdgeView], node_of: dict[str, str]) -> tuple[EdgeVi
         known = found.get(ends)
         if known is None or (known.kind == "order" and edge.kind != "order"):
             found[ends] = msgspec.structs.replace(edge, source=ends[0], target=ends[1])
+    return tuple(found.values())
+
+
+def _thinned(edges: Iterable[EdgeView], layer: Mapping[str, int]) -> tuple[EdgeView, ...]:
+    """Return one arrow to each node, from the layer above: all nodes stay in their layers."""
+    found: dict[str, EdgeView] = {}
+    for edge in edges:
+        if layer[edge.source] + 1 == layer[edge.target]:
+            found.setdefault(edge.target, edge)
     return tuple(found.values())
 
 

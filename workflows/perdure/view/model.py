@@ -225,11 +225,13 @@ class GraphView(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         left_out: how many nodes there would be, where they are too many to be drawn.
+        arrows_left_out: how many arrows are not there, where they are too many.
     """
 
     nodes: tuple[NodeView, ...] = ()
     edges: tuple[EdgeView, ...] = ()
     left_out: int = 0
+    arrows_left_out: int = 0
 
 
 class SpanView(msgspec.Struct, frozen=True):

@@ -123,6 +123,9 @@ def _graph(report: ReportView, anchors: Mapping[str, str]) -> Content:
     return [
         element("h2", "Graph", zoom if scale < _READABLE else None),
         element("div", drawn, class_=f"canvas {_seen(scale)}"),
+        element("p", f"{graph.arrows_left_out:,} more arrows are not drawn.", class_="more")
+        if graph.arrows_left_out
+        else None,
     ]
 
 
