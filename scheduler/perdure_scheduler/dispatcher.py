@@ -31,8 +31,10 @@ log = logging.getLogger(__name__)
 
 BATCH = 100
 """Schedules decided in one transaction: nobody waits long for its lock."""
-LOOK_EVERY_S = 0.2
-"""How soon the end of a run, or a schedule that was just registered, is seen."""
+LOOK_EVERY_S = 1.0
+"""How soon a change is seen of which nobody tells (``wake``)."""
+OVERDUE_AGAIN_S = 0.2
+"""When what is due and could not be written is tried again."""
 AGAIN_S = 1.0
 
 
@@ -71,6 +73,7 @@ class Dispatcher:
         self._hearing = Hearing(store, values, clock)
         self._definitions: dict[str, Definition] = {}
         self._unreadable: dict[str, int] = {}
+        self._woken = threading.Event()
 
     def dispatch(self) -> Dispatched:
         """Decide what is due now, a batch of each kind; returns what came of it."""
@@ -149,7 +152,7 @@ class Dispatcher:
         return min((at for at in known if at is not None), default=None)
 
     def serve(self, stop: threading.Event) -> None:
-        """Dispatch until ``stop`` is set; a store that is away is waited for.
+        """Dispatch until ``stop`` is set and ``wake`` has it seen. Waits for a store that is away.
 
         While nothing changes and nothing is due a look is one question, whether anything changed.
         """
@@ -162,8 +165,19 @@ class Dispatcher:
                     while not stop.is_set() and self.dispatch().landed:
                         pass
                     seen, due_at = changes, self._next_due()
-                wait_s = LOOK_EVERY_S
+                wait_s = self._until(due_at)
             except (StoreUnavailable, ValueUnavailable) as error:
                 log.error("the store is away, trying again: %s", error)
                 wait_s = AGAIN_S
-            stop.wait(wait_s)
+            self._woken.wait(wait_s)
+            self._woken.clear()
+
+    def wake(self) -> None:
+        """Look now, from any thread: something has changed."""
+        self._woken.set()
+
+    def _until(self, due_at: datetime | None) -> float:
+        if due_at is None:
+            return LOOK_EVERY_S
+        left_s = (due_at - self._clock.now()).total_seconds()
+        return min(left_s, LOOK_EVERY_S) if left_s > 0 else OVERDUE_AGAIN_S

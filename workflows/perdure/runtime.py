@@ -48,6 +48,7 @@ class Runtime:
         plan_for: PlanFor = lambda record: None,
         on_change: Callable[[str], None] = lambda run_id: None,
         on_commit: Callable[[RunCommit], None] = lambda commit: None,
+        on_news: Callable[[], None] = lambda: None,
     ) -> Coordinator:
         """Return a new coordinator of this process; it holds nothing until it drives a run."""
         # What drives runs is imported by who drives them: most commands only look.
@@ -64,6 +65,7 @@ class Runtime:
             plan_for=plan_for,
             on_change=on_change,
             on_commit=on_commit,
+            on_news=on_news,
         )
 
     def executor(self, name: str) -> Executor:

@@ -17,13 +17,16 @@ from perdure_scheduler.dispatcher import Dispatcher
 
 def serve(runtime: Runtime, stop: threading.Event) -> None:
     """Serve a store until ``stop`` is set. Any number of processes may serve one store."""
+    dispatcher = Dispatcher(runtime.store, runtime.values, runtime.clock)
     planner = Planner(PlanningChild(runtime.settings), runtime.clock, runtime.store.note_unplanned)
     served = Driving(
         lambda on_change: runtime.coordinator(
-            serves=True, plan_for=planner.plan_for, on_change=on_change
+            serves=True,
+            plan_for=planner.plan_for,
+            on_change=on_change,
+            on_news=dispatcher.wake,  # one look at the store for both
         )
     )
-    dispatcher = Dispatcher(runtime.store, runtime.values, runtime.clock)
     listening = ListeningChild(runtime.settings, runtime.store, runtime.clock)
     beside = [
         threading.Thread(target=dispatcher.serve, args=(stop,), name="perdure-dispatcher"),
@@ -36,6 +39,7 @@ def serve(runtime: Runtime, stop: threading.Event) -> None:
         served.serve(stop)
     finally:
         stop.set()
+        dispatcher.wake()
         served.stop()
         for thread in beside:
             thread.join()

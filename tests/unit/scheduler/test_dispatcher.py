@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import threading
 from datetime import date, datetime
 from typing import Any
 
 import msgspec
 import pytest
+from tests.crash.ledger import wait_until
 from tests.unit.scheduler.dispatching import (
     DAY,
     HOUR,
@@ -15,6 +17,7 @@ from tests.unit.scheduler.dispatching import (
     template,
 )
 
+from perdure_scheduler import dispatcher
 from perdure_scheduler.moments import Form, Moment, Placeholder
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.records import Digest, RunId, RunPolicy
@@ -152,8 +155,8 @@ def test_many_dispatchers_make_each_run_once(world: World) -> None:
 
     for minute in range(60):
         world.clock.jump(60)
-        for dispatcher in (*others[minute % 4 :], *others[: minute % 4]):
-            made += dispatcher.dispatch().made
+        for each in (*others[minute % 4 :], *others[: minute % 4]):
+            made += each.dispatch().made
         for run_id in made[-30:]:
             if world.store.get_run(RunId(run_id)).status is RunStatus.QUEUED and minute % 10 == 5:
                 world.end(run_id)
@@ -306,3 +309,23 @@ def test_schedule_that_gets_a_key_counts_the_runs_of_the_others_from_then_on(wor
     world.at(NOON + 90 * MINUTE)
 
     assert world.told("h") == ["13:30 defer: waits"]
+
+
+# --- serving --------------------------------------------------------------------------------------
+def test_who_serves_looks_when_it_is_told_of_a_change_and_ends_when_it_is_told_to(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "LOOK_EVERY_S", 3600.0)
+    stop = threading.Event()
+    serving = threading.Thread(target=world.dispatcher.serve, args=(stop,))
+    serving.start()
+    world.registry.register(definition())
+    world.clock.jump(HOUR.total_seconds())
+
+    world.dispatcher.wake()
+
+    wait_until(lambda: bool(world.runs), 10, "nobody looked")
+    stop.set()
+    world.dispatcher.wake()
+    serving.join(timeout=10)
+    assert not serving.is_alive()

@@ -82,6 +82,7 @@ class Coordinator:
             owner; in the driving thread.
         on_commit: called with what a run has contributed to a commit, once it is decided and not
             refused; in the driving thread. Who listens keeps it for another thread to look at.
+        on_news: called when the store has changed, whoever wrote, in the driving thread.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Coordinator:
         heartbeat: Heartbeat | None = None,
         on_change: Callable[[str], None] = lambda run_id: None,
         on_commit: Callable[[RunCommit], None] = lambda commit: None,
+        on_news: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._blobs = blobs
@@ -105,6 +107,7 @@ class Coordinator:
         self._clock = clock
         self._on_change = on_change
         self._on_commit = on_commit
+        self._on_news = on_news
         self._fleet = Fleet(executors)
         self._engine = EngineState(self._fleet.pools, values.store)
         self._loader = Loader(
@@ -166,8 +169,9 @@ class Coordinator:
         wait = 0.0 if self._events or self._engine.touched else self._wait_s(max_wait_s)
         self._events += [Ended(outcome) for outcome in self._fleet.poll(wait)]
         self._note_workers()
-        self._hear_the_last()
-        self._advance()
+        if self._events or not self._engine.is_empty or self._commits.is_waiting:
+            self._hear_the_last()
+            self._advance()
 
     def _advance(self) -> None:
         events, self._events = self._events, []
@@ -332,6 +336,8 @@ class Coordinator:
     def _look(self, now: float) -> None:
         changes = self._store.changes()
         changed, self._changes = changes != self._changes, changes
+        if changed:
+            self._on_news()
         if changed and self._engine.runs:
             self._hear_requests()
             self._hear_messages([run for run in self._engine.runs.values() if run.waits])

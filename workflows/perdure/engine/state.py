@@ -457,6 +457,12 @@ class EngineState:
         """Return the runs for whose waits messages may be there."""
         return [run for run in self.runs.values() if run.unheard]
 
+    @property
+    def is_empty(self) -> bool:
+        """Say whether no run is here, and nothing is left to be done of one that was."""
+        left = (self.touched, self.extensions, self.kills, self.quarantine, self.forget)
+        return not (self.runs or self.orphans or self.dropped or any(left))
+
     def next_wakeup(self) -> datetime | None:
         """Return when something falls due without any event, or None."""
         return self.timers[0][0] if self.timers else None
