@@ -336,6 +336,25 @@ class TriggerContract:
         assert store.triggers.list_arrivals(_OF_LANDED) == []
         assert store.find_run(RunId("run-a.csv")) is None
 
+    def test_trigger_does_not_go_on_without_what_was_put_off_meanwhile(
+        self, store: RunStore
+    ) -> None:
+        read = watched(store, paused=True)
+        put_off = TriggerChange(
+            trigger=read, moves=False, arrivals=(an_arrival(decision="deferred"),)
+        )
+
+        another = _replace(put_off, arrivals=(an_arrival("b.csv", decision="deferred"),))
+        decided = tuple(an_arrival(key, decision="skipped") for key in ("a.csv", "b.csv"))
+        going = TriggerChange(trigger=_replace(read, paused=False), revised=decided[:1])
+
+        assert store.triggers.accept([put_off]).refused == {}
+        assert store.triggers.accept([another]).refused == {}
+        assert store.triggers.accept([going]).refused["landed"].kind == "stale"
+        assert store.triggers.register(going) is None
+        assert store.triggers.get_trigger("landed") == read
+        assert store.triggers.accept([_replace(going, revised=decided)]).refused == {}
+
     def test_arrivals_alone_do_not_land_once_the_trigger_is_another_one(
         self, store: RunStore
     ) -> None:

@@ -56,6 +56,8 @@ class MemoryTriggerStore:
             old = self._triggers.get(given.name)
             if (0 if old is None else old.version) != given.version:
                 return None
+            if old is not None and self._left_behind(change, old) is not None:
+                return None
             change = trigger_guards.without(change, self.known(given.name, _keys_of(change)))
             of_plan = () if plan is None else plan.blobs
             blobs = {*of_plan, *given.blobs, *trigger_guards.blobs_of_change(change)}
@@ -99,10 +101,8 @@ class MemoryTriggerStore:
         if refusal is not None:
             report.refused[name] = refusal
             return []
-        if change.moves:
-            stored = self._triggers[name]
-            self._triggers[name] = trigger_guards.moved(stored, self._next(change.trigger))
-        report.accepted[name] = self._triggers[name]
+        after = trigger_guards.after(self._triggers[name], new, self._clock.now())
+        report.accepted[name] = self._triggers[name] = after
         return self._write_decided(new)
 
     def _refusal(
@@ -117,12 +117,21 @@ class MemoryTriggerStore:
         standing = None if stored is None else trigger_guards.Standing.of(stored)
         refusal = trigger_guards.stale(change, standing)
         refusal = refusal or trigger_guards.already_there(change, known)
+        if refusal is None and stored is not None:
+            refusal = self._left_behind(change, stored)
         if refusal is not None:
             return refusal
         if taken := trigger_guards.blobs_of_change(new) & set(self._beside.condemned()):
             return trigger_guards.condemned(change, taken)
         why = self._beside.missing_plan(new.runs, self._beside.plans)
         return trigger_guards.rejected(change, why) if why else None
+
+    def _left_behind(self, change: TriggerChange, stored: TriggerRecord) -> Refusal | None:
+        if not trigger_guards.lets_go_on(change, trigger_guards.Standing.of(stored)):
+            return None
+        kept = self._arrivals.get(stored.name, {}).values()
+        deferred = [each.key for each in kept if each.decision == trigger_guards.DEFERRED]
+        return trigger_guards.left_behind(change, deferred)
 
     def _next(self, trigger: TriggerRecord) -> TriggerRecord:
         now = self._clock.now()

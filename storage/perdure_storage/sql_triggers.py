@@ -70,12 +70,14 @@ class _Found:
         newest: number of the newest arrival that there ever was.
         known: those of its arrivals that are there, by key.
         revised: those about which something else is decided, as they are from now on.
+        deferred: keys of those that nobody may leave behind, if the change lets the trigger go on.
     """
 
     stored: TriggerRecord
     newest: int
     known: dict[str, ArrivalRecord]
     revised: tuple[ArrivalRecord, ...]
+    deferred: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -152,6 +154,8 @@ class SqlTriggerStore:
         if (0 if old is None else old.version) != given.version:
             raise _Stale(given.name)
         if found is not None:
+            if trigger_guards.left_behind(change, found.deferred) is not None:
+                raise _Stale(given.name)
             change = _to_write(change, found)
         of_plan = () if plan is None else plan.blobs
         blobs = {*of_plan, *given.blobs, *trigger_guards.blobs_of_change(change)}
@@ -315,12 +319,24 @@ class SqlTriggerStore:
         known = self._known(transaction, name, (arrival.key for arrival in change.arrivals))
         revised = {arrival.key: arrival for arrival in change.revised}
         before = self._known(transaction, name, revised)
+        stored = self._rows.unpack(row)
         return _Found(
-            stored=self._rows.unpack(row),
+            stored=stored,
             newest=row[NEWEST],
             known=known,
             revised=tuple(trigger_guards.revised(old, revised[k]) for k, old in before.items()),
+            deferred=self._deferred(transaction, change, stored),
         )
+
+    def _deferred(
+        self, transaction: Transaction, change: TriggerChange, stored: TriggerRecord
+    ) -> tuple[str, ...]:
+        if not trigger_guards.lets_go_on(change, trigger_guards.Standing.of(stored)):
+            return ()
+        # One more than are revised is one that is left behind.
+        given = {"of_name": stored.name, "limit": len(change.revised) + 1}
+        rows = transaction.rows(self._statements.deferred, **given)
+        return tuple(row[0] for row in rows)
 
     def _known(
         self, transaction: Transaction, name: str, keys: Iterable[str]
@@ -337,11 +353,11 @@ class SqlTriggerStore:
     ) -> TriggerRecord:
         """Write the new state of a trigger, if it has one, and count its arrivals."""
         name, newest = change.trigger.name, found.newest + len(change.arrivals)
-        if not change.moves:
+        new = trigger_guards.after(found.stored, change, self._clock.now())
+        if new == found.stored:
             if change.arrivals:
                 transaction.run(self._statements.count_arrivals, of_name=name, new_newest=newest)
-            return found.stored
-        new = trigger_guards.moved(found.stored, self._next(change.trigger))
+            return new
         row = dict(zip(_COLUMNS, self._rows.pack(new, newest), strict=True))
         names = (*STATE, "newest", "listener", "updated_at_us")
         given = {f"new_{column}": row[column] for column in names}
@@ -552,6 +568,7 @@ def _refusal(
         return trigger_guards.stale(change, None)
     refusal = trigger_guards.stale(change, trigger_guards.Standing.of(found.stored))
     refusal = refusal or trigger_guards.already_there(change, found.known)
+    refusal = refusal or trigger_guards.left_behind(change, found.deferred)
     if refusal is None and (taken := trigger_guards.blobs_of_change(new) & set(condemned)):
         return trigger_guards.condemned(change, taken)
     return refusal

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import msgspec
 
@@ -17,7 +18,8 @@ from perdure_storage.trigger_records import (
     TriggerRecord,
 )
 
-UNDECIDED = ("held", "deferred")
+DEFERRED = "deferred"
+UNDECIDED = ("held", DEFERRED)
 """Decisions of arrivals about which something is still to be decided: no retention takes them."""
 
 _replace = msgspec.structs.replace
@@ -112,6 +114,21 @@ def stale(change: TriggerChange, stored: Standing | None) -> Refusal | None:
     return Refusal(kind="stale", message=f"{_named(change)}: {why}")
 
 
+def lets_go_on(change: TriggerChange, stored: Standing) -> bool:
+    """Say whether a paused trigger would go on: then nothing may be left that was put off."""
+    return change.moves and stored.paused and not change.trigger.paused
+
+
+def left_behind(change: TriggerChange, deferred: Collection[str]) -> Refusal | None:
+    """Return the refusal of a change that lets a trigger go on without what was put off."""
+    keys = set(deferred) - {arrival.key for arrival in change.revised}
+    if not keys:
+        return None
+    return Refusal(
+        kind="stale", message=f"{_named(change)}: {min(keys)!r} was put off, and is not decided"
+    )
+
+
 def already_there(change: TriggerChange, keys: Collection[str]) -> Refusal | None:
     """Return the refusal of a change that rests on arrivals being new which are there."""
     if not change.moves or not keys:
@@ -140,17 +157,20 @@ def without(change: TriggerChange, known: Collection[str]) -> TriggerChange:
     return _replace(change, arrivals=arrivals, runs=runs)
 
 
-def moved(stored: TriggerRecord, new: TriggerRecord) -> TriggerRecord:
-    """Return the stored row with a new state: arrivals change nothing of the definition."""
+def after(stored: TriggerRecord, change: TriggerChange, now: datetime) -> TriggerRecord:
+    """Return the stored row after a change; arrivals change nothing of the definition."""
+    if not change.moves:
+        return stored
+    new = change.trigger
     return _replace(
         stored,
+        version=stored.version + 1,
+        updated_at=now,
         state=new.state,
         heard=new.heard,
         next_at=new.next_at,
         paused=new.paused,
         listener=None if new.paused else stored.listener,
-        version=new.version,
-        updated_at=new.updated_at,
     )
 
 

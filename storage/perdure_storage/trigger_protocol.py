@@ -35,7 +35,8 @@ class TriggerStore(Protocol):
     ) -> TriggerRecord | None:
         """Insert a trigger, or replace the definition of one, together with what was decided.
 
-        Guard: the version of ``change.trigger`` is the stored one; 0: no trigger has the name.
+        Guard: the version of ``change.trigger`` is the stored one; 0: no trigger has the name. And
+        nothing is left deferred, as ``accept`` says.
         Returns the row as it is now, or None if the guard failed: nothing was written, read it
         again. Writes the trigger with its references to ``blobs`` and ``plan``, and arrivals and
         runs as ``accept`` does: of arrivals that are there nothing is written. Nobody listens for
@@ -49,11 +50,12 @@ class TriggerStore(Protocol):
         """Write what was decided about arrivals: one transaction, guarded per trigger.
 
         Guard, per change: its trigger is there, with the definition that was read, and paused if
-        it was: who is told that a trigger is paused has seen its last run, and what is put off
-        until it goes on again is seen by who lets it go on. No named blob is condemned. If it
-        ``moves``: the version is the one that was read, and no key of ``arrivals`` is there. A
-        change whose guard fails is left out and reported, the rest lands; so is one with a row
-        that the database refuses, as ``rejected``. A batch holds a trigger at most once.
+        it was: who is told that a trigger is paused has seen its last run. No named blob is
+        condemned. If it ``moves``: the version is the one that was read, and no key of ``arrivals``
+        is there; and if it lets a paused trigger go on, no earlier arrival is ``"deferred"`` but
+        those that it revises: nobody would decide about it any more. A change whose guard fails is
+        left out and reported, the rest lands; so is one with a row that the database refuses, as
+        ``rejected``. A batch holds a trigger at most once.
 
         Writes: arrivals, each with the next ``seq`` of its trigger; one whose key is there is left
         out with its run, and reported as ``known``. ``revised`` ones replace decision, why,

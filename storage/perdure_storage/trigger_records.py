@@ -98,7 +98,7 @@ class TriggerChange(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         trigger: the row as it was read, its ``version`` included, with what is new in it.
         moves: whether anything of the row is new, or an earlier arrival is decided anew. False:
-            new arrivals alone are written, whatever its version is by then.
+            new arrivals alone are written, whatever the version is by then.
         arrivals: new ones, in the order in which they were decided.
         revised: earlier ones about which something else is decided now, as they are from now on.
         runs: to be made, QUEUED: without a plan, or with one that is there; each is named by an

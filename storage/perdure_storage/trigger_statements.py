@@ -19,7 +19,7 @@ from perdure_storage.tables import (
     run_end,
     trigger,
 )
-from perdure_storage.trigger_guards import UNDECIDED
+from perdure_storage.trigger_guards import DEFERRED, UNDECIDED
 from perdure_storage.trigger_rows import DECISION, STATE
 
 _IS_TIMED = sa.text(IS_TIMED)
@@ -247,6 +247,12 @@ class TriggerStatements:
             query = query.where(arrival.c.seq > limit if is_forward else arrival.c.seq < limit)
         order = arrival.c.seq if is_forward else arrival.c.seq.desc()
         return query.order_by(order).limit(_limit())
+
+    @cached_property
+    def deferred(self) -> Statement:
+        is_deferred = arrival.c.decision == sa.literal_column(f"'{DEFERRED}'")
+        keys = sa.select(arrival.c.key).where(_is_of(), is_deferred)
+        return self._compile(keys.order_by(arrival.c.seq).limit(_limit()))
 
     @cached_property
     def old_arrivals(self) -> Statement:
