@@ -146,10 +146,11 @@ class Hearing:
 
     # --- ends of runs -------------------------------------------------------------------------
     def _bring_ends(self) -> Heard:
+        # Ends before triggers: of whoever began to watch before one of them, it is told.
+        ends = self._triggers.ends(BATCH + len(self._kept))
         watching = self._triggers.watching()
         if any(self._stuck.get(each.name, each.version) != each.version for each in watching):
             self._kept.clear()  # it was changed: perhaps it can be told now
-        ends = self._triggers.ends(BATCH + len(self._kept))
         new = [end for end in ends if end.id not in self._kept][:BATCH]
         if not new:
             return Heard()

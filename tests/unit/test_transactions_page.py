@@ -53,6 +53,8 @@ READS = {
     "get_trigger",
     "list_triggers",
     "due_triggers",
+    "hearing",
+    "watching",
     "known",
     "list_arrivals",
     "events_after",

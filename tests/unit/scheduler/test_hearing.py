@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,6 +15,7 @@ from perdure_scheduler.conditions import AllOf, AnyOf, Event, Listen, RunFinishe
 from perdure_scheduler.facts import event
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.records import RunId
+from perdure_storage.trigger_protocol import TriggerStore
 from perdure_storage.trigger_records import TriggerChange
 
 FAILED, SUCCEEDED = RunStatus.FAILED, RunStatus.SUCCEEDED
@@ -138,6 +141,45 @@ def test_runs_of_triggers_hand_their_chain_on(world: World) -> None:
     (made,) = world.arrivals("last")
     assert world.inputs(made.run_id) == {"chain": ["hook", "then"]}
     assert world.store.get_run(RunId(str(made.run_id))).trigger == "last"
+
+
+class Overtaken:
+    """A store of triggers beside which something happens once, right after one question."""
+
+    def __init__(self, triggers: TriggerStore, question: str, meanwhile: Callable[[], None]):
+        self._triggers = triggers
+        self._question = question
+        self._meanwhile: list[Callable[[], None]] = [meanwhile]
+
+    def __getattr__(self, name: str) -> Any:
+        known = getattr(self._triggers, name)
+        if name != self._question or not self._meanwhile:
+            return known
+
+        def ask(*given: Any) -> Any:
+            answer = known(*given)
+            self._meanwhile.pop()()
+            return answer
+
+        return ask
+
+
+@pytest.mark.parametrize("question", ["watching", "ends"])
+def test_trigger_that_is_registered_while_ends_are_told_misses_none(
+    world: World, question: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin_and_end() -> None:
+        world.triggers.register(trigger(on=RunFinished(workflow="load")))
+        world.end("r")
+
+    world.bring_run("load", "r")
+    overtaken = Overtaken(world.store.triggers, question, begin_and_end)
+    monkeypatch.setattr(world.hearing, "_triggers", overtaken)
+
+    for _ in range(2):
+        world.hearing.look()
+
+    assert world.became() == {"r": "fired"}
 
 
 # --- windows --------------------------------------------------------------------------------------
