@@ -15,12 +15,16 @@ import perdure
 from perdure import task, workflow
 from perdure.client import Perdure
 from perdure.errors import DefinitionError
+from perdure_scheduler.conditions import Webhook
+from perdure_scheduler.template import RunTemplate
+from perdure_scheduler.trigger import Trigger
 from perdure_storage.checking import check_store
 from perdure_storage.clock import ManualClock, SystemClock
-from perdure_storage.contract_samples import a_schedule, a_tick
+from perdure_storage.contract_samples import a_schedule, a_tick, a_trigger, an_arrival
 from perdure_storage.records import PinRecord, Place
 from perdure_storage.roots import folder_of
 from perdure_storage.schedule_records import ScheduleChange, TickQuery
+from perdure_storage.trigger_records import ArrivalQuery, TriggerChange
 
 SIZE = 50_000
 
@@ -394,3 +398,21 @@ def test_ticks_go_with_the_runs_of_their_time(
 
     found = schedules.list_ticks(TickQuery(schedule="nightly"))
     assert [tick.reason for tick in found] == left
+
+
+def test_arrivals_go_when_they_are_older_than_anybody_sends_them_again(client: Perdure) -> None:
+    now, triggers = client.runtime.clock.now(), client.runtime.store.triggers
+    on = Trigger(
+        name="landed", on=Webhook(keys=("K",)), run=RunTemplate(workflow="w", origin="m:w")
+    )
+    ages = {"of a week ago": 7, "of 80 days ago": 80, "of 100 days ago": 100}
+    arrivals = tuple(
+        an_arrival(key, decided_at=now - timedelta(days=days)) for key, days in ages.items()
+    )
+    new = a_trigger(definition=on.to_json())
+    triggers.register(TriggerChange(trigger=new, arrivals=arrivals))
+
+    client.gc(keep="1d")
+
+    found = triggers.list_arrivals(ArrivalQuery(trigger="landed", oldest_first=True))
+    assert [arrival.key for arrival in found] == ["of a week ago", "of 80 days ago"]

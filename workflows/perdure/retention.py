@@ -129,15 +129,20 @@ def collect(
 
 
 def ledger_of(runtime: Runtime, *, keep: timedelta | None = None) -> Ledger:
-    """Return the ledger of a store's schedules, with what the settings keep of it.
+    """Return the ledger of a store's schedules and triggers, with what the settings keep of it.
 
     Args:
         runtime: the opened stores.
-        keep: how long instead.
+        keep: how long ticks are kept instead. Not arrivals: whoever sends something again, sends
+            it within the time that the settings say, and it is not to count twice.
     """
     settings = runtime.settings
-    retention = Retention(keep=keep or settings.keep_ticks, keep_last=settings.keep_ticks_last)
-    return Ledger(runtime.store.schedules, runtime.clock, retention)
+    retention = Retention(
+        keep=keep or settings.keep_ticks,
+        keep_last=settings.keep_ticks_last,
+        keep_arrivals=settings.keep_ticks,
+    )
+    return Ledger(runtime.store.schedules, runtime.store.triggers, runtime.clock, retention)
 
 
 class _Collection:
@@ -228,7 +233,7 @@ class _Collection:
             self.store.forget_events(self.now - self.policy.keep)
 
     def forget_ticks(self) -> None:
-        """Forget what became of old ticks: as old as runs that go, if a rule says how old."""
+        """Forget old ticks, as old as runs that go if a rule says how old, and old arrivals."""
         if not self.policy.tags:
             ledger_of(self.runtime, keep=self.policy.keep).sweep()
 

@@ -46,7 +46,8 @@ class Settings:
         resources: what else steps may ask for by ``resources=`` and how much of it there is here:
             a table such as ``{license = 2}``, in the environment ``license=2,slot=1``.
         modules: whose schedules ``perdure up`` registers: ``FILE.py`` or ``package.module``.
-        keep_ticks: how long the ledger of a schedule says what became of a time.
+        keep_ticks: how long the ledger of a schedule says what became of a time, and a trigger
+            of what arrived; what it has forgotten and comes again, counts again.
         keep_ticks_last: of how many times it does, at the most: the newest ones.
         http_host: where ``perdure up`` serves HTTP.
         http_port: at which port; 0: one that is free.
