@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from tests.acceptance.asking import Asking, Here
 from tests.acceptance.conftest import CommandLine
 
 from perdure.client import Perdure, open_store
+from perdure.http import app
 from perdure.http.app import make_app
 from perdure.http.door import Door
 from perdure.http.server import Address, Server
@@ -470,6 +472,31 @@ def test_body_that_is_too_long_is_refused_before_it_is_read(http: Asking) -> Non
 
     assert told.status_code == 413
     assert lied.status_code == 413
+
+
+HEAD = b"POST /v1/runs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
+def test_body_that_does_not_come_is_given_up(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "BODY_WITHIN_S", 0.1)
+
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as slow:
+        slow.sendall(HEAD + b"Content-Length: 10\r\n\r\n{")
+        answer = slow.recv(1000)
+
+    assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+def test_sender_that_goes_away_is_no_error_of_ours(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as gone:
+        gone.sendall(HEAD + b"Content-Length: 10\r\n\r\n{")
+
+    assert httpx.get(f"{server.url}/health").status_code == 200
+    assert "failed" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def _route(operation: Operation, service: Service, door: Door, rooms: Rooms) -> 
         except Refused as refused:
             return _problem(refused.problem, refused.headers)
         except ClientDisconnect:
-            raise
+            return Response(status_code=HTTPStatus.BAD_REQUEST)  # nobody is there to read it
         except Exception as error:  # noqa: BLE001 - the boundary: whoever asks is told, in words
             return _failure(error, service.store_option)
         if operation.method != "GET":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -253,9 +254,7 @@ def _tags(pairs: list[str]) -> dict[str, str]:
     return {name: value for name, _, value in split}
 
 
-def _since(text: str | None) -> Any:
-    from datetime import datetime
-
+def _since(text: str | None) -> datetime | str | None:
     if text is None:
         return None
     try:
