@@ -27,6 +27,7 @@ INNER = {
     "TriggerError": "no verb takes a trigger yet",
     "FactMissing": "becomes what the ledger says of what arrived",
     "TriggerChanged": "whoever is refused reads the trigger again and goes on",
+    "TriggerBusy": "whoever brings something brings it again",
     "TriggerNotFound": "no verb takes the name of a trigger yet",
     "BlobsCondemned": "whoever is refused puts its values again and goes on",
 }

@@ -15,7 +15,7 @@ from perdure.errors import (
     ValueUnavailable,
 )
 from perdure_scheduler.errors import ScheduleError, TriggerError
-from perdure_scheduler.intake import TriggerChanged
+from perdure_scheduler.intake import TriggerBusy, TriggerChanged
 from perdure_storage.errors import ScheduleNotFound, StoreUnavailable, TriggerNotFound
 
 MEDIA_TYPE = "application/problem+json"
@@ -25,6 +25,7 @@ _STATUS: tuple[tuple[type[Exception], HTTPStatus], ...] = (
     (RunNotFound, HTTPStatus.NOT_FOUND),
     (ScheduleNotFound, HTTPStatus.NOT_FOUND),
     (TriggerNotFound, HTTPStatus.NOT_FOUND),
+    (TriggerBusy, HTTPStatus.SERVICE_UNAVAILABLE),
     (TriggerChanged, HTTPStatus.SERVICE_UNAVAILABLE),
     (TriggerError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (RunConflict, HTTPStatus.CONFLICT),

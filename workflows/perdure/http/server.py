@@ -34,7 +34,7 @@ class PortTaken(PerdureError):
         Another ``perdure up`` runs on this machine; it may serve another store.
 
     Type:
-        ``perdure up --port PORT`` with a port that is free, or ``perdure up --no-http``.
+        ``perdure up --port 8080``, or another port that is free; or ``perdure up --no-http``.
 
     Attributes:
         port: the port.
