@@ -16,7 +16,7 @@ from perdure.graph.dag import Dag, make_dag
 from perdure.graph.node import Node
 from perdure.interactive import find_ipython
 from perdure.notebook import pictures
-from perdure.notebook.live import Room, Told, View, Views, Waited, open_output
+from perdure.notebook.live import Room, Told, View, Views, Waited, goes_on, open_output
 from perdure.notebook.tracebacks import lines_of
 from perdure.progress.displays import Scene
 from perdure.progress.watch import Display
@@ -24,6 +24,7 @@ from perdure.runs import Run, Runs, Step
 from perdure.showing import Bundle
 from perdure.view.markup import Element
 from perdure.workflow import Workflow
+from perdure_storage.errors import PerdureError
 from perdure_storage.lifecycle import RUN_LIVE
 
 log = logging.getLogger(__name__)
@@ -84,11 +85,14 @@ class Shown:
 
     def show_live(self, run: Run) -> bool:
         """Show a run below the cell while it goes on."""
-        if run.status not in RUN_LIVE:
+        try:
+            if run.record.status not in RUN_LIVE:
+                return False
+        except PerdureError:  # it was deleted, or the store is away: its bundle is text
             return False
         view = View(run, lambda: bundle(run), open_output())
-        view.turn()  # here, where the cell is known that it belongs to
-        self._views.add(view)
+        if goes_on(view):  # its first turn is here, where the cell is known that it belongs to
+            self._views.add(view)
         return True
 
     def lines_of(self, error: BaseException) -> list[str]:

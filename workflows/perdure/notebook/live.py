@@ -2,8 +2,7 @@
 
 A picture is one output of its cell, replaced in place. Without anywidget each change replaces it
 as a whole. With it the changes go to a widget in the page, which alters only what differs; in the
-end the widget makes room for static HTML. So what is saved needs no kernel, and what was saved
-before the end shows how far the run was.
+end the widget makes room for static HTML, so that what is saved needs no kernel.
 """
 
 from __future__ import annotations
@@ -102,9 +101,7 @@ class View:
         if began < self.next_at:
             return True
         try:
-            record = self._run.record
-            goes_on = record.status in RUN_LIVE
-            if not goes_on:
+            if self._run.record.status not in RUN_LIVE:
                 self._output.leave(self._look())
                 return False
             if self._output.is_seen:
@@ -142,7 +139,7 @@ class Views:
     def _draw(self) -> None:
         pause = threading.Event()
         while True:
-            over = [view for view in list(self._views) if not _goes_on(view)]
+            over = [view for view in list(self._views) if not goes_on(view)]
             with self._lock:
                 self._views = [view for view in self._views if view not in over]
                 if not self._views:
@@ -152,7 +149,8 @@ class Views:
             pause.wait(max(0.05, wake_at - time.monotonic()))
 
 
-def _goes_on(view: View) -> bool:
+def goes_on(view: View) -> bool:
+    """Let a view take its turn; return whether there will be another."""
     try:
         return view.turn()
     except Exception:  # whatever the notebook's own machinery raises: the view is given up
