@@ -287,15 +287,24 @@ def standing(trigger: Trigger, state: TriggerState) -> str:
     if state.paused is not None:
         since = f"{state.paused.since:%Y-%m-%d %H:%M:%S} UTC"
         return f"paused since {since}: {state.paused.reason}"
-    for name, trouble in state.troubles.items():
-        what = f"cannot listen to {name}" if name else "cannot listen"
-        return f"{what} since {trouble.since:%Y-%m-%d %H:%M:%S} UTC: {trouble.message}"
+    if state.troubles:
+        return trouble_of(trigger, state)
     if not state.waiting:
         return f"waits for {trigger.on}"
     there = {each.condition for each in state.waiting}
     missing = [name for name in trigger.parts if name not in there]
     has = ", ".join(name for name in trigger.parts if name in there)
     return f"has {has}; waits for {', '.join(missing)}"
+
+
+def trouble_of(trigger: Trigger, state: TriggerState) -> str:
+    """Return why not all can be taken in that a trigger waits for, for people; "" if it can."""
+    for name, trouble in state.troubles.items():
+        at = f"{trouble.since:%Y-%m-%d %H:%M:%S} UTC: {trouble.message}"
+        if isinstance(trigger.parts.get(name), Webhook):
+            return f"refused {f'by {name} ' if name else ''}at {at}"
+        return f"cannot listen {f'to {name} ' if name else ''}since {at}"
+    return ""
 
 
 class _Deciding:

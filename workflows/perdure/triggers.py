@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, cast
 
+from perdure.conversion import from_text_or_json
 from perdure.errors import DefinitionError, known_names
 from perdure.target import place_of
 from perdure.workflow import Workflow
@@ -16,7 +17,7 @@ from perdure_scheduler import conditions
 from perdure_scheduler.conditions import Condition, Single
 from perdure_scheduler.durations import Duration, duration
 from perdure_scheduler.errors import ScheduleError, TriggerError
-from perdure_scheduler.facts import AnyFilter, Fact, Filter, event, path_of
+from perdure_scheduler.facts import AnyFilter, Fact, Filter, event, path_of, path_text
 from perdure_scheduler.file_pattern import IGNORED
 from perdure_scheduler.sources import Source
 from perdure_scheduler.template import RunTemplate
@@ -114,6 +115,8 @@ class Trigger:
         for name, value in self.constants.items():
             _refuse_facts_within(value, f"{what}: inputs={{{name!r}: ...}}")
             schema.check(name, value)
+        for name, path in self.definition.inputs.items():
+            self._check_fact(what, name, path)
         if self.code == "latest":
             return
         for name in self.definition.inputs:
@@ -129,6 +132,39 @@ class Trigger:
                     "one of a fact: write code='latest', or leave the annotation out and take "
                     "JSON there"
                 )
+
+    def _check_fact(self, what: str, name: str, path: tuple[str | int, ...]) -> None:
+        """Refuse a fact of which no value is one that the parameter takes."""
+        part = self._part_of(path)
+        fact = path[1:] if isinstance(self.definition.on, conditions.AllOf) else path
+        if part is None or part.facts is None or len(fact) != 1 or fact[0] not in _SAMPLES:
+            return
+        field, (sample, types) = self.workflow.schema.field(name), _SAMPLES[fact[0]]
+        try:
+            from_text_or_json(sample, field.annotation, name)
+        except DefinitionError:
+            raise DefinitionError(
+                f"{what}: {name!r} takes {field.text}, and {path_text(path)} is such as "
+                f"{sample!r}: write {types} there, or give another fact"
+            ) from None
+
+    def _part_of(self, path: tuple[str | int, ...]) -> Single | None:
+        """Return the condition whose fact a path leads to; None: not one alone."""
+        parts = self.definition.parts
+        if isinstance(self.definition.on, conditions.AllOf):
+            return parts.get(str(path[0])) if path else None
+        return next(iter(parts.values())) if len(parts) == 1 else None
+
+
+_INSTANT = "2026-03-01T09:30:00+00:00"
+_SAMPLES: dict[str | int, tuple[Any, str]] = {
+    "path": ("/in/a.csv", "Path or str"),
+    "url": ("file:///in/a.csv", "str"),
+    "size": (1, "int"),
+    "number": (1, "int"),
+    **dict.fromkeys(("modified", "at", "received_at"), (_INSTANT, "datetime or str")),
+}
+"""Facts of which all values are of one kind: one of them, and what takes it."""
 
 
 def _refuse_facts_within(value: Any, where: str) -> None:

@@ -6,7 +6,7 @@ import os
 import sys
 import types
 from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,11 @@ def note(path: Path, k: int) -> str:
 @workflow
 def flow(path: Path, k: int = 3) -> str:
     return note.bind(path, k)
+
+
+@workflow
+def dated(day: date, at: datetime | None = None) -> str:
+    return note.bind(Path("a"), 1)
 
 
 @workflow
@@ -153,6 +158,20 @@ def test_source_of_a_script_is_found_again_by_its_file(monkeypatch: pytest.Monke
             ),
             "'n' is Static, part of the graph",
         ),
+        (
+            lambda: Trigger("t", dated, on=LANDED, inputs={"day": event.modified}),
+            "'day' takes date, and event.modified is such as '2026-03-01T09:30:00+00:00': write "
+            "datetime or str there",
+        ),
+        (
+            lambda: Trigger(
+                "t",
+                dated,
+                on=all_of(a=LANDED, b=Event("b"), within="1h"),
+                inputs={"day": event.a.size},
+            ),
+            "'day' takes date, and event.a.size is such as 1",
+        ),
         (lambda: Trigger("a b", flow, on=LANDED, inputs={"path": event.path}), "a name is made"),
         (lambda: Webhook(keys="HOOK_KEY"), "keys='HOOK_KEY': write a list of texts"),
         (lambda: RunFinished(flow, states="SUCEEDED"), "did you mean 'SUCCEEDED'"),
@@ -176,3 +195,11 @@ def test_pinned_trigger_gives_facts_to_parameters_that_take_anything() -> None:
     trigger = Trigger("t", loose, on=LANDED, inputs={"path": event.path}, code="pinned")
 
     assert trigger.code == "pinned"
+
+
+def test_fact_may_go_where_its_text_can_be_made_what_is_taken() -> None:
+    facts = {"day": event.payload, "at": event.at}
+
+    trigger = Trigger("t", dated, on=Event("go"), inputs=facts)
+
+    assert list(trigger.definition.inputs) == ["day", "at"]

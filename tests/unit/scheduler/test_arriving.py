@@ -624,3 +624,12 @@ def test_files_begin_anew_when_changes_begin_to_count() -> None:
     state = TriggerState(cursors={"": "begun"})
 
     assert registered_again(trigger(on=plain), trigger(on=changing), state, {}).state.cursors == {}
+
+
+def test_delivery_that_was_refused_is_told_with_its_trigger_until_one_is_taken_in() -> None:
+    one = trigger(on=Webhook(keys=("K",)))
+    trouble = Trouble(since=NOON, message="delivery msg_1: event.body.repo is missing")
+
+    told = standing(one, TriggerState(troubles={"": trouble}))
+
+    assert told == "refused at 2026-01-01 12:00:00 UTC: " + trouble.message

@@ -12,8 +12,8 @@ from perdure import words
 from perdure.cli.tables import columns, console, facts_table, plain, status
 from perdure.view.model import Preview
 from perdure.view.runs import read_preview
-from perdure_scheduler.arriving import Decision, standing
-from perdure_scheduler.conditions import Single
+from perdure_scheduler.arriving import Decision, standing, trouble_of
+from perdure_scheduler.conditions import Single, Webhook
 from perdure_scheduler.durations import text_of
 from perdure_scheduler.facts import path_text
 from perdure_scheduler.trigger import Trigger
@@ -47,7 +47,7 @@ class ArrivalView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class TriggerView(msgspec.Struct, frozen=True, kw_only=True):
-    """A trigger as a list has it; ``because`` says why it is paused."""
+    """A trigger as a list has it; ``because`` says why it is paused, or what troubles it."""
 
     name: str
     workflow: str
@@ -99,7 +99,9 @@ def view_trigger(runtime: Runtime, record: TriggerRecord) -> TriggerView:
         workflow=definition.run.workflow,
         on=str(definition.on),
         state=PAUSED if state.paused is not None else ACTIVE,
-        because=state.paused.reason if state.paused is not None else "",
+        because=(
+            state.paused.reason if state.paused is not None else trouble_of(definition, state)
+        ),
         module=record.module,
         last=arrivals[0] if arrivals else None,
     )
@@ -135,15 +137,18 @@ def view_detail(runtime: Runtime, record: TriggerRecord) -> DetailView:
 def _waits_for(definition: Trigger) -> Iterable[tuple[str, str]]:
     """Yield what it waits for, with each option that is no default, by name."""
     for name, part in definition.parts.items():
-        yield name, ", ".join([str(part), *_options(part)])
+        yield name, ", ".join([str(part), *_options(definition.name, name, part)])
 
 
-def _options(part: Single) -> Iterable[str]:
-    """Yield the options of a condition that somebody gave; what it must have is in its text."""
+def _options(trigger: str, name: str, part: Single) -> Iterable[str]:
+    """Yield what somebody has to know of a condition that its text does not say."""
+    if isinstance(part, Webhook):
+        yield f"POST /v1/hooks/{trigger}{f'/{name}' if name else ''}"
     for field in msgspec.structs.fields(part):
         value = getattr(part, field.encode_name)
-        if not field.required and value and value != field.default:
-            yield f"{field.encode_name}={_told(value)}"
+        told = _told(value)
+        if value and value != field.default and told not in str(part):
+            yield f"{field.encode_name}={told}"
 
 
 def _told(value: object) -> str:
