@@ -77,7 +77,7 @@ def test_detached_run_is_printed_as_json_and_may_be_asked_by_verbs(command_line:
 
 
 def test_detached_run_says_which_process_drives_it(command_line: Any) -> None:
-    up = command_line.start("up", "--json")
+    up = command_line.start("up", "--json", "--no-http")
     serving = json.loads(up.stdout.readline())
 
     detached = command_line("run", "--detach", "--id", "one", "w.py:stays")

@@ -101,7 +101,7 @@ NIGHTLY, FOLDER, WEBHOOK, AFTER = (
 
 
 def test_nightly_schedule_makes_its_runs_while_perdure_up_serves(perdure: Any) -> None:
-    serving = perdure.start("up", "--json", NIGHTLY, EVERY="1s")
+    serving = perdure.start("up", "--json", "--no-http", NIGHTLY, EVERY="1s")
     perdure.wait_for_file("summaries", serving)
     told = [json.loads(serving.stdout.readline()) for _ in range(2)]
 
