@@ -8,7 +8,7 @@ than it is compared with, a filter says neither yes nor no; only what holds lets
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any, NoReturn
@@ -74,18 +74,27 @@ class Fact:
 
     def __getitem__(self, key: str | int) -> Fact:
         if isinstance(key, bool) or not isinstance(key, str | int):
-            raise TriggerError(f"{self}[{key!r:.80}]: write a name or a position")
+            raise TriggerError(f"{self!r}[{key!r:.80}]: write a name or a position")
         if isinstance(key, str) and len(key) > LONGEST_TEXT:
             raise TriggerError(
-                f"{self}[{key[:40]!r}...]: a name has at most {LONGEST_TEXT} letters"
+                f"{self!r}[{key[:40]!r}...]: a name has at most {LONGEST_TEXT} letters"
             )
         return Fact((*path_of(self), key))
 
     def __repr__(self) -> str:
         return path_text(path_of(self))
 
+    def __str__(self) -> NoReturn:
+        raise TriggerError(
+            f"{self!r} is not known yet, so it cannot be part of a text: give it as an input by "
+            "itself, and make the text in the workflow's first step"
+        )
+
+    def __format__(self, spec: str) -> NoReturn:
+        self.__str__()
+
     def __bool__(self) -> NoReturn:
-        raise TriggerError(f"{self} is not known yet: compare it, as in {self} == 1")
+        raise TriggerError(f"{self!r} is not known yet: compare it, as in {self!r} == 1")
 
     def __eq__(self, other: object) -> Filter:  # type: ignore[override]
         return Compares(path=path_of(self), sign="==", value=_scalar(self, other))
@@ -107,14 +116,14 @@ class Fact:
 
     def is_in(self, values: object) -> Filter:
         """Return the filter that the fact is one of these scalars."""
-        if isinstance(values, str | Fact) or not hasattr(values, "__iter__"):
-            raise TriggerError(f"{self}.is_in({values!r:.80}): write a list, is_in(['a', 'b'])")
+        if isinstance(values, str | Fact) or not isinstance(values, Iterable):
+            raise TriggerError(f"{self!r}.is_in({values!r:.80}): write a list, is_in(['a', 'b'])")
         return IsIn(path=path_of(self), values=tuple(_scalar(self, each) for each in values))
 
     def matches(self, pattern: str) -> Filter:
         """Return the filter that the fact is text of a pattern: ``*``, ``?``, ``[abc]``."""
         if not isinstance(pattern, str):
-            raise TriggerError(f"{self}.matches({pattern!r:.80}): write a pattern, '*.csv'")
+            raise TriggerError(f"{self!r}.matches({pattern!r:.80}): write a pattern, '*.csv'")
         return Matches(path=path_of(self), pattern=_bounded(pattern))
 
     def __and__(self, other: object) -> NoReturn:
@@ -148,14 +157,14 @@ def path_text(path: Path) -> str:
 
 def _refuse_join(fact: Fact) -> NoReturn:
     raise TriggerError(
-        f"{fact} is no filter: compare it, and write each comparison in parentheses, as in "
-        f"({fact} == 1) & ({fact} != 2)"
+        f"{fact!r} is no filter: compare it, and write each comparison in parentheses, as in "
+        f"({fact!r} == 1) & ({fact!r} != 2)"
     )
 
 
 def _scalar(fact: Fact, value: object) -> Scalar:
     if isinstance(value, Fact):
-        raise TriggerError(f"{fact} is compared with {value}: compare it with a constant")
+        raise TriggerError(f"{fact!r} is compared with {value!r}: compare it with a constant")
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -163,10 +172,10 @@ def _scalar(fact: Fact, value: object) -> Scalar:
     if isinstance(value, int | float):
         # What is neither more nor less than itself is no number.
         if value != value or abs(value) >= 1e308:
-            raise TriggerError(f"{fact} is compared with {value!r:.40}: write a finite number")
+            raise TriggerError(f"{fact!r} is compared with {value!r:.40}: write a finite number")
         return value
     raise TriggerError(
-        f"{fact} is compared with {value!r:.80}: write text, a number, True, False or None; of a "
+        f"{fact!r} is compared with {value!r:.80}: write text, a number, True, False or None; of a "
         "date its ISO text"
     )
 
@@ -174,7 +183,7 @@ def _scalar(fact: Fact, value: object) -> Scalar:
 def _ordered(fact: Fact, value: object) -> Scalar:
     scalar = _scalar(fact, value)
     if scalar is None or isinstance(scalar, bool):
-        raise TriggerError(f"{fact} is ordered against {scalar}: write text or a number, or ==")
+        raise TriggerError(f"{fact!r} is ordered against {scalar}: write text or a number, or ==")
     return scalar
 
 

@@ -177,7 +177,7 @@ def _refuse_facts_within(value: Any, where: str) -> None:
     for each in inside:
         if isinstance(each, Fact):
             raise TriggerError(
-                f"{where}: {each} is within a {type(value).__name__}: give it as an input of its "
+                f"{where}: {each!r} is within a {type(value).__name__}: give it as an input of its "
                 "own, and put both together in a step"
             )
         _refuse_facts_within(each, where)

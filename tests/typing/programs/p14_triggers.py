@@ -5,7 +5,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import assert_type
 
-import perdure
 from perdure import (
     Arrival,
     Batch,

@@ -274,3 +274,9 @@ def test_facts_that_are_too_deep_are_refused(depth: int) -> None:
     with pytest.raises(TriggerError, match=r"deeper than|no JSON"):
         written({"a": nest})
     assert ask(event.a == 1, {"a": nest}).holds is False
+
+
+@pytest.mark.parametrize("text", [lambda: f"{event.path}.txt", lambda: str(event.path)])
+def test_fact_cannot_be_made_part_of_a_text(text: Any) -> None:
+    with pytest.raises(TriggerError, match=r"event\.path is not known yet"):
+        text()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -155,8 +155,11 @@ def _told(value: object) -> str:
     if isinstance(value, timedelta):
         return text_of(value)
     if isinstance(value, dict):
-        return ", ".join(f"{name}={each}" for name, each in value.items())
-    return "|".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        pairs = cast("dict[str, object]", value).items()
+        return ", ".join(f"{name}={each}" for name, each in pairs)
+    if isinstance(value, tuple):
+        return "|".join(map(str, cast("tuple[object, ...]", value)))
+    return str(value)
 
 
 def view_arrivals(

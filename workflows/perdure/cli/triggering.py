@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import msgspec
 import typer
@@ -199,7 +199,7 @@ def _read_facts(text: str) -> dict[str, Any]:
         ) from None
     if not isinstance(facts, dict):
         raise UsageError("--facts: facts are a JSON object", '--facts \'{"path": "in/a.csv"}\'')
-    return facts
+    return cast("dict[str, Any]", facts)
 
 
 # --- change ---------------------------------------------------------------------------------------
