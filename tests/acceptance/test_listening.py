@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +12,9 @@ import pytest
 from tests.acceptance.conftest import CommandLine
 from tests.crash.ledger import wait_until
 
-from perdure import listening
 from perdure.client import open_store
 from perdure.errors import DefinitionError
-from perdure.listening import ListeningChild, load_source
+from perdure.listening import load_source
 from perdure_scheduler.conditions import Files, Listen
 from perdure_scheduler.facts import event, path_of
 from perdure_scheduler.template import RunTemplate
@@ -154,28 +152,6 @@ def test_source_that_blocks_neither_holds_up_files_nor_the_end(project: Project)
     server.terminate()
 
     assert server.wait(30) == 0
-
-
-def test_source_that_holds_the_interpreter_is_killed_with_its_process_and_others_go_on(
-    project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(listening, "SILENT_S", 8.0)
-    project.write("one", first="import re; re.match('(a+)+$', 'a' * 60 + 'b')")
-    inbox = project.folder / "in"
-    inbox.mkdir()
-    project.register(name="holds")
-    project.register(Files(url=f"{inbox}/*"), name="files")
-    runtime = project.client.runtime
-    child, stop = ListeningChild(runtime.settings, runtime.store, runtime.clock), threading.Event()
-    serving = threading.Thread(target=child.serve, args=(stop,))
-    serving.start()
-    try:
-        wait_until(lambda: "gives no sign of life" in caplog.text, 60, "nobody misses it")
-        (inbox / "a").touch()
-        wait_until(lambda: runtime.store.list_runs(RunQuery()), 60, "the file does not arrive")
-    finally:
-        stop.set()
-        serving.join()
 
 
 def test_source_that_cannot_be_imported_is_told_of_and_heard_once_it_is_mended(

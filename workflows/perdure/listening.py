@@ -35,14 +35,8 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.5
 """How soon a child is missed that has died, or is needed for the first time."""
-BRIEF_S = 5.0
-"""A child that lived for less is followed by the next one later and later."""
-REST_S = 1.0
-LONGEST_REST_S = 60.0
-BEAT_EVERY_S = 5.0
-SILENT_S = 60.0
-"""A child that has given no sign of life for so long is killed: a source may hold the interpreter,
-as a regular expression does that comes to no end, and with it all others."""
+BRIEF_S = 2.0
+"""A child that lived for less is started again only after this."""
 GRACE_S = 5.0
 """How long a child may take to end."""
 CODE_EVERY_S = 2.0
@@ -50,20 +44,15 @@ CODE_EVERY_S = 2.0
 
 
 # --- within the child ---------------------------------------------------------------------------
-def main(requests: IO[bytes], beats: int) -> None:
-    """Listen until ``requests`` is closed, or SIGTERM comes, or code has changed.
-
-    Args:
-        requests: say where the stores are, and then nothing.
-        beats: a descriptor for signs of life.
-    """
+def main(requests: IO[bytes]) -> None:
+    """Listen until ``requests`` is closed, or SIGTERM comes, or code has changed."""
     from perdure.runtime import Runtime
 
     settings = msgspec.json.decode(requests.readline(), type=Place).settings()
-    asyncio.run(_listen(Runtime(settings), requests, beats))
+    asyncio.run(_listen(Runtime(settings), requests))
 
 
-async def _listen(runtime: Runtime, requests: IO[bytes], beats: int) -> None:
+async def _listen(runtime: Runtime, requests: IO[bytes]) -> None:
     from perdure.engine.heartbeat import Heartbeat
     from perdure.engine.ownership import this_owner
     from perdure_scheduler.intake import Intake
@@ -91,15 +80,11 @@ async def _listen(runtime: Runtime, requests: IO[bytes], beats: int) -> None:
         runtime.clock,
         seen_dead=lambda: _seen_dead(runtime.store),
     )
-    beside = [
-        asyncio.create_task(_stop_when_changed(imported, stop)),
-        asyncio.create_task(_beat(beats, stop)),
-    ]
+    watching = asyncio.create_task(_stop_when_changed(imported, stop))
     try:
         await listener.serve(stop)
     finally:
-        for task in beside:
-            task.cancel()
+        watching.cancel()
         heartbeat.stop()
 
 
@@ -111,16 +96,6 @@ def _stop_at_end(requests: IO[bytes], loop: asyncio.AbstractEventLoop, stop: asy
         loop.call_soon_threadsafe(stop.set)
 
     threading.Thread(target=wait, name="perdure-parent", daemon=True).start()
-
-
-async def _beat(beats: int, stop: asyncio.Event) -> None:
-    """Give a sign of life from time to time, as long as there is somebody who wants it."""
-    try:
-        while True:
-            os.write(beats, b".")
-            await asyncio.sleep(BEAT_EVERY_S)
-    except BrokenPipeError:
-        stop.set()
 
 
 async def _stop_when_changed(imported: Imported, stop: asyncio.Event) -> None:
@@ -169,9 +144,7 @@ class ListeningChild:
         self._store = store
         self._clock = clock
         self._process: subprocess.Popen[bytes] | None = None
-        self._started_at = self._heard_at = 0.0
-        self._starts_at = 0.0
-        self._rest_s = REST_S
+        self._started_at: float | None = None
         self._seen: object = None
         self._is_needed = False
 
@@ -191,14 +164,14 @@ class ListeningChild:
 
     def look(self) -> None:
         """Start a child, or a new one, or end it: as it is needed."""
-        self._bury()  # first: it is due while the store is away, too
         changes = self._store.changes()
         if changes != self._seen:
             self._is_needed = self._has_sources()
             self._seen = changes
+        self._bury()
         if not self._is_needed:
             self.close()
-        elif self._process is None and self._clock.monotonic() >= self._starts_at:
+        elif self._process is None and self._has_rested():
             self._start()
 
     def _has_sources(self) -> bool:
@@ -206,48 +179,25 @@ class ListeningChild:
         return bool(self._store.triggers.list_triggers(query))
 
     def _bury(self) -> None:
-        """Let go of a child that has ended, or might as well have."""
-        process, now = self._process, self._clock.monotonic()
-        if process is None:
-            return
-        self._hear(process, now)
-        if process.poll() is None:
-            if now - self._heard_at <= SILENT_S:
-                return
-            log.error(
-                "the process that listens gives no sign of life for %g s and is killed: a source "
-                "may hold the interpreter; what takes long belongs into a process of its own",
-                SILENT_S,
-            )
-            process.kill()
-        elif process.returncode:
-            log.warning("the process that listens has died (%d)", process.returncode)
-        self.close()
-        was_brief = now - self._started_at < BRIEF_S and bool(process.returncode)
-        self._rest_s = min(self._rest_s * 2, LONGEST_REST_S) if was_brief else REST_S
-        self._starts_at = now + self._rest_s
+        """Let go of a child that has ended."""
+        if self._process is not None and self._process.poll() is not None:
+            if self._process.returncode:
+                log.warning("the process that listens has died (%d)", self._process.returncode)
+            self.close()
 
-    def _hear(self, process: subprocess.Popen[bytes], now: float) -> None:
-        """Take note of signs of life."""
-        assert process.stdout is not None
-        try:
-            if os.read(process.stdout.fileno(), 1024):
-                self._heard_at = now
-        except BlockingIOError:
-            pass
+    def _has_rested(self) -> bool:
+        """Say whether the last child was started long ago enough, if there was one."""
+        return self._started_at is None or self._clock.monotonic() - self._started_at > BRIEF_S
 
     def _start(self) -> None:
-        self._started_at = self._heard_at = self._clock.monotonic()
+        self._started_at = self._clock.monotonic()
         # In a session of its own: a Ctrl-C at the terminal is for who drives.
         self._process = subprocess.Popen(
             [sys.executable, "-m", "perdure.listening"],
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
             start_new_session=True,
         )
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        os.set_blocking(self._process.stdout.fileno(), False)
         self._process.stdin.write(msgspec.json.encode(self._place) + b"\n")
         self._process.stdin.flush()
 
@@ -257,7 +207,6 @@ class ListeningChild:
         if process is None:
             return
         assert process.stdin is not None
-        assert process.stdout is not None
         try:
             process.stdin.close()
         except OSError:  # it is dead: what it has not read is lost with it
@@ -267,14 +216,12 @@ class ListeningChild:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        process.stdout.close()
 
 
 if __name__ == "__main__":
-    # What the user's modules print is no sign of life.
-    beats = os.dup(sys.stdout.fileno())
+    # What the user's modules print is not for who reads what `perdure up` says.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    main(sys.stdin.buffer, beats)
+    main(sys.stdin.buffer)
     # Threads that hang in file systems or in sources of the user's are not waited for.
     logging.shutdown()
     sys.stderr.flush()
