@@ -307,13 +307,16 @@ def waits() -> str:
 
 
 def test_run_whose_code_is_gone_disturbs_no_run_that_is_driven_beside_it(
-    client: Perdure, project: Path
+    client: Perdure, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client.register({"flows": flows()})
     beside = client.start(waits, run_id="beside")
     queued = client.get_schedule("soon").trigger()
     (project / "flows.py").unlink()
     sys.modules.pop("flows")
+    # Whatever a test before has left on the path.
+    path = [each for each in sys.path if not Path(each, "flows.py").exists()]
+    monkeypatch.setattr(sys, "path", path)
 
     with pytest.raises(RunNotDriven, match="no module 'flows'"):
         client.resume(queued.id).wait(nobody_after_s=0)

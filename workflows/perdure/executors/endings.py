@@ -40,6 +40,15 @@ def ended(call: StepCall, cause: Cause, *, retryable: bool = True, worker: str =
     return _outcome(call.id, cause, make(call), retryable=retryable, worker=worker)
 
 
+def unbegun(call: StepCall, cause: Cause) -> Outcome:
+    """Return the outcome of an attempt that was ended while it waited for its turn."""
+    if cause is not Cause.CANCELLED:
+        return ended(call, cause)
+    message = f"{call.id.step_id} was cancelled before it began"
+    error = RunCancelled(message, run_id=call.id.run_id)
+    return _outcome(call.id, cause, error, retryable=True, worker="")
+
+
 def lost(call: StepCall, cause: Cause, message: str, *, worker: str = "") -> Outcome:
     """Return the outcome of an attempt whose process died."""
     error = WorkerLost(f"{call.id.step_id}: {message}", step_id=call.id.step_id)

@@ -14,7 +14,7 @@ import msgspec
 
 from perdure.calls import CallContext, CallId, Outcome, StepCall
 from perdure.executors.capacity import detect_capacity
-from perdure.executors.endings import ended
+from perdure.executors.endings import ended, unbegun
 from perdure.executors.protocol import Capacity
 from perdure.executors.spools import drop_leftovers
 from perdure.executors.waking import WakePipe
@@ -70,7 +70,7 @@ class InlineExecutor:
         wanted = set(calls)
         unstarted = [call for call in self._calls if call.id in wanted]
         self._calls = deque(call for call in self._calls if call.id not in wanted)
-        self._outcomes += [ended(call, cause) for call in unstarted]
+        self._outcomes += [unbegun(call, cause) for call in unstarted]
 
     def poll(self, timeout_s: float | None) -> list[Outcome]:
         if not self._calls and not self._outcomes:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from perdure.calls import CallContext, CallId, Outcome, StepCall
 from perdure.executors.capacity import detect_capacity
 from perdure.executors.cgroups import count_oom_kills
-from perdure.executors.endings import describe_death, ended, lost
+from perdure.executors.endings import describe_death, ended, lost, unbegun
 from perdure.executors.protocol import Capacity
 from perdure.executors.recorded import RecordedSources
 from perdure.executors.spools import drop_leftovers, drop_spool
@@ -334,7 +334,7 @@ class ProcessExecutor:
         for key, queue in self._queues.items():
             for call in queue:
                 if call.id in calls:
-                    self._outcomes.append(ended(call, cause))
+                    self._outcomes.append(unbegun(call, cause))
             self._queues[key] = deque(call for call in queue if call.id not in calls)
 
     def _end(self, worker: WorkerProcess, flight: Flight, cause: Cause, grace_s: float) -> None:
