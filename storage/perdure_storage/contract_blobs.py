@@ -8,11 +8,13 @@ def area(self) -> BlobArea: ...
 from __future__ import annotations
 
 import threading
-from typing import Protocol
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol, cast
 
 import pytest
 
-from perdure_storage.errors import ValueDamaged, ValueUnavailable
+from perdure_storage.errors import NotSerializable, ValueDamaged, ValueUnavailable
 from perdure_storage.hashing import integrity_digest
 from perdure_storage.protocols import BlobStore, LogStore
 from perdure_storage.records import Buffer, Digest, RunId, StepId
@@ -137,6 +139,58 @@ class BlobStoreContract:
         with pytest.raises(ValueUnavailable):
             blobs.open(digest, len(_SMALL))
 
+    @pytest.mark.parametrize("data", [b"", _SMALL, _LARGE], ids=["empty", "small", "large"])
+    def test_copy_out_writes_the_bytes_to_a_file_that_is_the_callers(
+        self, blobs: BlobStore, area: BlobArea, tmp_path: Path, data: bytes
+    ) -> None:
+        digest = blobs.put([data])
+        mine = tmp_path / "mine"
+
+        for store in (blobs, area.open()):
+            with open(mine, "w+b") as file:
+                store.copy_out(digest, len(data), file.fileno())
+            assert mine.read_bytes() == data
+            with open(mine, "r+b") as file:
+                file.write(b"XYZ")
+
+        assert bytes(area.open().open(digest, len(data))) == data
+
+    @pytest.mark.parametrize("data", [_SMALL, _LARGE], ids=["small", "large"])
+    @pytest.mark.parametrize("damage", ["flip", "truncate", "grow", "swap", "empty"])
+    def test_copy_out_says_damaged_when_other_bytes_are_there(
+        self, blobs: BlobStore, area: BlobArea, tmp_path: Path, data: bytes, damage: str
+    ) -> None:
+        digest = blobs.put([data])
+        area.overwrite(digest, _damaged(data, damage))
+
+        with open(tmp_path / "mine", "w+b") as file, pytest.raises(ValueDamaged) as raised:
+            blobs.copy_out(digest, len(data), file.fileno())
+
+        assert not raised.value.missing
+
+    @pytest.mark.parametrize("data", [b"", _SMALL], ids=["empty", "small"])
+    def test_copy_out_says_missing_when_nothing_is_there(
+        self, blobs: BlobStore, tmp_path: Path, data: bytes
+    ) -> None:
+        with open(tmp_path / "mine", "w+b") as file, pytest.raises(ValueDamaged) as raised:
+            blobs.copy_out(integrity_digest([data]), len(data), file.fileno())
+
+        assert raised.value.missing
+
+    def test_bytes_that_are_made_while_they_are_read_are_stored(self, blobs: BlobStore) -> None:
+        digest = blobs.put(cast("list[Buffer]", _Made()))
+
+        assert digest == integrity_digest([_LARGE])
+        assert bytes(blobs.open(digest, len(_LARGE))) == _LARGE
+
+    def test_nothing_is_stored_when_whoever_makes_the_bytes_gives_up(
+        self, blobs: BlobStore
+    ) -> None:
+        with pytest.raises(NotSerializable):
+            blobs.put(cast("list[Buffer]", _Made(gives_up=True)))
+
+        assert list(blobs.list_digests()) == []
+
     def test_contains_looks_at_name_and_size(self, blobs: BlobStore) -> None:
         digest = blobs.put([_SMALL])
 
@@ -200,6 +254,19 @@ class BlobStoreContract:
 
         assert found == [integrity_digest([_LARGE])] * 4
         assert bytes(blobs.open(found[0], len(_LARGE))) == _LARGE
+
+
+class _Made:
+    """Makes the large bytes anew for whoever iterates; may give up at the end."""
+
+    def __init__(self, gives_up: bool = False) -> None:
+        self._gives_up = gives_up
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield _LARGE[:1000]
+        yield _LARGE[1000:]
+        if self._gives_up:
+            raise NotSerializable("the source has changed")
 
 
 def _damaged(data: bytes, damage: str) -> bytes:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from perdure_storage.records import Buffer
+
 
 class Sync(Protocol):
     """How hard writes are pushed down."""
@@ -111,6 +113,14 @@ def write_all(fd: int, data: memoryview) -> None:
     """Write every byte: one call may write less than it was given."""
     while data:
         data = data[os.write(fd, data) :]
+
+
+def write_at(fd: int, data: Buffer, at: int) -> None:
+    """Write every byte at a place of the file, wherever its position is."""
+    view = memoryview(data)
+    while view:
+        count = os.pwrite(fd, view, at)
+        view, at = view[count:], at + count
 
 
 def temporary_name() -> str:

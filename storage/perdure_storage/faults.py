@@ -61,6 +61,7 @@ CRASH_POINTS: Mapping[str, str] = {
     "blob.after-quarantine": "a damaged blob has been moved away",
     "blob.before-delete": "an unreferenced blob is about to be removed",
     "blob.after-delete": "an unreferenced blob has been removed",
+    "directory.before-manifest": "a folder's files are stored, its manifest is not",
     "spool.after-put": "a value of an unsynced step is in the spool",
     "log.after-append": "a segment of a log is written",
     # checkpoints

@@ -136,8 +136,10 @@ def blobs_of_step(step: StepRecord) -> tuple[Digest, ...]:
 
 
 def blobs_of_value(value: StoredValue | None) -> tuple[Digest, ...]:
-    """Return the blob that a value is in, if it is in one."""
-    return (value.integrity,) if value is not None and value.place is Place.BLOB else ()
+    """Return the blob that a value is in, if it is in one, and those of a folder's files."""
+    if value is None:
+        return ()
+    return (value.integrity, *value.files) if value.place is Place.BLOB else value.files
 
 
 def is_for(message: MessageRecord, run: RunRecord) -> bool:

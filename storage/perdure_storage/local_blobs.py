@@ -8,8 +8,9 @@ import fcntl
 import mmap
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from perdure_storage.clock import Clock, SystemClock
 from perdure_storage.durable_files import DISK, MEMORY, Sync, temporary_name, write_all
@@ -27,6 +28,8 @@ from perdure_storage.hashing import (
 from perdure_storage.records import BlobFile, Buffer, Digest, Leftover
 from perdure_storage.roots import LocalRoot, confirm_root, failure, folder_of
 from perdure_storage.verified import Verified, identity, sweep_records
+
+T = TypeVar("T")
 
 _HASHED_FIRST_UP_TO_BYTES = 1 << 20
 _MAPPED_FROM_BYTES = 128 << 10
@@ -92,6 +95,9 @@ class LocalBlobStore:
         try:
             self._point("blob.opened")
             written = self._write(fd, buffers, digest)
+            if self._is_there(self._path(written), os.fstat(fd).st_size):
+                temporary.unlink()  # before it costs the disk anything
+                return self._settle(written, self._path(written))
             self._sync.file(fd)
             self._point("blob.after-fsync")
             return self._give_name(fd, temporary, written)
@@ -182,16 +188,34 @@ class LocalBlobStore:
             ValueDamaged: nothing is there, or, confirmed by a second read, other bytes are.
             ValueUnavailable: the disk does not answer, or the root is not there.
         """
+        return self._twice(digest, lambda path: self._read(path, digest, size_bytes))
+
+    def copy_out(self, digest: Digest, size_bytes: int, fd: int) -> None:
+        """Write verified bytes to an empty file: a clone, where the filesystem has them.
+
+        Raises:
+            ValueDamaged: as ``open``.
+            ValueUnavailable: as ``open``.
+            OSError: the file takes no bytes.
+        """
+        blob = self._twice(digest, lambda path: self._open_verified(path, digest, size_bytes))
+        try:
+            _copy(blob, fd, size_bytes)
+        finally:
+            os.close(blob)
+
+    def _twice(self, digest: Digest, read: Callable[[Path], T | None]) -> T:
+        """Return what ``read`` makes of a blob's file; None is confirmed by a second read."""
         path = self._path(digest)
         try:
-            found = self._read(path, digest, size_bytes)
+            found = read(path)
             if found is None:
                 self._verified.forget(path.name)
                 _drop_cache(path)
-                found = self._read(path, digest, size_bytes)
+                found = read(path)
         except FileNotFoundError:
             confirm_root(self.root)
-            found = self._read_again(path, digest, size_bytes)
+            found = self._again(path, digest, read)
         except OSError as error:
             raise failure(error, f"read {digest} from {self.url}") from error
         if found is None:
@@ -199,9 +223,9 @@ class LocalBlobStore:
             raise ValueDamaged(f"{path} does not hold the bytes that were committed", digest=digest)
         return found
 
-    def _read_again(self, path: Path, digest: Digest, size_bytes: int) -> memoryview | None:
+    def _again(self, path: Path, digest: Digest, read: Callable[[Path], T | None]) -> T | None:
         try:
-            return self._read(path, digest, size_bytes)
+            return read(path)
         except FileNotFoundError:
             raise ValueDamaged(f"{path} is missing", digest=digest, missing=True) from None
         except OSError as error:
@@ -216,15 +240,32 @@ class LocalBlobStore:
                 return None
             if size_bytes < _MAPPED_FROM_BYTES:
                 return _read_small(fd, digest, size_bytes)
-            # Hashed by read(), not through the map: a disk error is then an exception, not the
-            # death of the process.
-            if not self._verified.holds(path.name, found):
-                if _hash_file(fd, size_bytes) != digest:
-                    return None
-                self._verified.note(path.name, found)
-            return _map(fd, size_bytes)
+            return _map(fd, size_bytes) if self._verify_file(path, digest, fd) else None
         finally:
             os.close(fd)
+
+    def _open_verified(self, path: Path, digest: Digest, size_bytes: int) -> int | None:
+        """Return the open file, or None if its bytes are not those of ``digest``."""
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            if os.fstat(fd).st_size == size_bytes and self._verify_file(path, digest, fd):
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+        return None
+
+    def _verify_file(self, path: Path, digest: Digest, fd: int) -> bool:
+        # Hashed by read(), not through a map: a disk error is then an exception, not the death
+        # of the process.
+        found = os.fstat(fd)
+        if self._verified.holds(path.name, found):
+            return True
+        if _hash_file(fd, found.st_size) != digest:
+            return False
+        self._verified.note(path.name, found)
+        return True
 
     def contains(self, digest: Digest, size_bytes: int) -> bool:
         """Say whether a blob of that name and size is there, without reading it."""
@@ -442,6 +483,31 @@ def _map(fd: int, size_bytes: int) -> memoryview:
     data = memoryview(bytearray(size_bytes))
     _read_into(fd, data)
     return data
+
+
+def _copy(source: int, target: int, size_bytes: int) -> None:
+    """Copy a file: within the filesystem, sharing its blocks, where that is to be had."""
+    at = 0
+    try:
+        while at < size_bytes and hasattr(os, "copy_file_range"):
+            count = os.copy_file_range(source, target, size_bytes - at, at, at)
+            if count == 0:
+                break
+            at += count
+    except OSError as error:
+        if error.errno not in _CANNOT_COPY:
+            raise
+    room = memoryview(bytearray(min(_READ_BYTES, size_bytes - at)))
+    os.lseek(target, at, os.SEEK_SET)
+    while at < size_bytes:
+        count = os.preadv(source, [room[: size_bytes - at]], at)
+        if count == 0:
+            raise OSError(f"the file became shorter while it was copied, at byte {at}")
+        write_all(target, room[:count])
+        at += count
+
+
+_CANNOT_COPY = (errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EBADF)
 
 
 def _read_into(fd: int, into: memoryview) -> None:

@@ -467,6 +467,15 @@ class BlobStore(Protocol):
         """
         ...
 
+    def copy_out(self, digest: Digest, size_bytes: int, fd: int) -> None:
+        """Write verified bytes to an empty file that is open for reading and writing.
+
+        In pieces, holding none but the one under way; locally a clone where the filesystem has
+        them. The file is the caller's: to change it changes no blob. Raises ValueDamaged as
+        ``open``, OSError if the file takes no bytes; what it holds then means nothing.
+        """
+        ...
+
     def contains(self, digest: Digest, size_bytes: int) -> bool:
         """Say whether a blob of that name and size is there, without reading it."""
         ...

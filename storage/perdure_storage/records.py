@@ -43,6 +43,8 @@ class StoredValue(msgspec.Struct, frozen=True, gc=False, kw_only=True):
             equality proves sameness and difference proves nothing.
         parts: value digests of the projections that other steps consume, by path text.
         preview: JSON made when the value was stored, so that looking never decodes.
+        files: of a folder, the blobs that hold its files; who refers to the value refers to
+            them too. Steps have no such values: their rows do not keep it.
     """
 
     codec: str
@@ -53,6 +55,7 @@ class StoredValue(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     data: bytes | None = None
     parts: dict[str, str] = {}
     preview: str = ""
+    files: tuple[Digest, ...] = ()
 
 
 class Cause(StrEnum):

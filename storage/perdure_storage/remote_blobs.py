@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from perdure_storage.clock import Clock, SystemClock
-from perdure_storage.durable_files import temporary_name
-from perdure_storage.errors import ValueDamaged, ValueUnavailable
+from perdure_storage.durable_files import temporary_name, write_at
+from perdure_storage.errors import PerdureError, ValueDamaged, ValueUnavailable
 from perdure_storage.faults import crash_point
-from perdure_storage.hashing import ALGORITHM, Hasher, hex_of, integrity_digest, is_digest, pieces
+from perdure_storage.hashing import ALGORITHM, Hasher, hex_of, is_digest, pieces
 from perdure_storage.records import BlobFile, Buffer, Digest, Leftover
 from perdure_storage.roots import RemoteRoot, confirm_root, failure, folder_of
+
+Take = Callable[[int, bytes], None]
+"""Gets a piece of a blob and where in it that begins."""
 
 _READ_BYTES = 8 << 20
 _DAY_S = 86_400.0
@@ -50,15 +53,14 @@ class FsspecBlobStore:
             StoreUnavailable: there is no room.
             ValueUnavailable: storage does not take it now.
         """
-        digest = digest or integrity_digest(buffers)
+        digest, size_bytes = _measure(buffers, digest)
         path = self._path(digest)
-        size_bytes = sum(map(len, pieces(buffers)))
         try:
             if self._size(path) == size_bytes:
                 self._point("blob.already-there")
                 return digest
             self._upload(path, buffers, size_bytes)
-        except ValueUnavailable:
+        except PerdureError:  # ours, or of whoever makes the bytes
             raise
         except Exception as error:  # a driver of somebody else's: any class may come
             raise failure(error, f"store a value in {self.url}") from error
@@ -122,51 +124,71 @@ class FsspecBlobStore:
             ValueDamaged: nothing is there, or, confirmed by a second read, other bytes are.
             ValueUnavailable: storage does not answer, or the root is not there.
         """
+        data = memoryview(bytearray(size_bytes))
+
+        def take(at: int, piece: bytes) -> None:
+            data[at : at + len(piece)] = piece
+
+        self._read(digest, size_bytes, take)
+        return data
+
+    def copy_out(self, digest: Digest, size_bytes: int, fd: int) -> None:
+        """Write verified bytes to an empty file, a piece at a time.
+
+        Raises:
+            ValueDamaged: as ``open``.
+            ValueUnavailable: as ``open``.
+            OSError: the file takes no bytes.
+        """
+        self._read(digest, size_bytes, lambda at, piece: write_at(fd, piece, at))
+
+    def _read(self, digest: Digest, size_bytes: int, take: Take) -> None:
+        """Hand the bytes over as they come; returns once all are there and verified."""
         path = self._path(digest)
         for _ in range(2):
-            found = self._read(path, digest, size_bytes)
-            if found is not None:
-                return found
+            if self._read_once(path, digest, size_bytes, take):
+                return
         confirm_root(self.root)
-        missing = not self._exists(path)
+        missing = self._look(path) is None
         said = "is missing" if missing else "does not hold the bytes that were committed"
         raise ValueDamaged(f"{self.url}: {digest} {said}", digest=digest, missing=missing)
 
-    def _read(self, path: str, digest: Digest, size_bytes: int) -> memoryview | None:
-        """Return the bytes, or None if they are missing or others."""
+    def _read_once(self, path: str, digest: Digest, size_bytes: int, take: Take) -> bool:
+        """Say whether the bytes are there, and are those of the digest."""
+        if self._look(path) != size_bytes:
+            return False
         hasher = Hasher()
-        data = memoryview(bytearray(size_bytes))
+        at = 0
+        for piece in self._pieces(path, digest, size_bytes):
+            take(at, piece)
+            hasher.update(piece)
+            at += len(piece)
+        return at == size_bytes and hasher.digest() == digest
+
+    def _pieces(self, path: str, digest: Digest, size_bytes: int) -> Iterator[bytes]:
+        """Yield that many bytes of an object; fewer if it ends before."""
         at = 0
         try:
-            if self._size(path) != size_bytes:
-                return None
             with self._fs.open(path, "rb") as file:
-                while at < size_bytes:
-                    piece = file.read(min(_READ_BYTES, size_bytes - at))
-                    if not piece:
-                        return None
-                    data[at : at + len(piece)] = piece
-                    hasher.update(piece)
+                while at < size_bytes and (piece := file.read(min(_READ_BYTES, size_bytes - at))):
                     at += len(piece)
+                    yield piece
         except FileNotFoundError:
-            return None
+            return
         except Exception as error:  # as above
             raise failure(error, f"read {digest} from {self.url}") from error
-        return data if hasher.digest() == digest else None
 
-    def _exists(self, path: str) -> bool:
+    def _look(self, path: str) -> int | None:
+        """Return an object's size; None if there is none."""
         try:
-            return self._size(path) is not None
+            return self._size(path)
         except Exception as error:  # as above
             raise failure(error, f"look into {self.url}") from error
 
     def contains(self, digest: Digest, size_bytes: int) -> bool:
         """Say whether a blob of that name and size is there, without reading it."""
-        try:
-            if self._size(self._path(digest)) == size_bytes:
-                return True
-        except Exception as error:  # as above
-            raise failure(error, f"look into {self.url}") from error
+        if self._look(self._path(digest)) == size_bytes:
+            return True
         confirm_root(self.root)
         return False
 
@@ -301,6 +323,17 @@ class FsspecBlobStore:
         except Exception as error:  # as above
             raise failure(error, f"sweep {self.url}") from error
         return swept
+
+
+def _measure(buffers: Sequence[Buffer], digest: Digest | None) -> tuple[Digest, int]:
+    """Return digest and length of the bytes, from one pass over them."""
+    hasher = Hasher() if digest is None else None
+    size_bytes = 0
+    for piece in pieces(buffers):
+        size_bytes += len(piece)
+        if hasher is not None:
+            hasher.update(piece)
+    return digest or hasher.digest(), size_bytes  # type: ignore[union-attr]
 
 
 def _digest_of(path: str) -> Digest | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from perdure_storage.durable_files import write_at
 from perdure_storage.hashing import integrity_digest
 from perdure_storage.protocols import BlobStore
 from perdure_storage.records import Buffer, Digest
@@ -35,6 +36,14 @@ class ScratchBlobs:
             if kept is not None
             else self._below.open(digest, size_bytes)
         )
+
+    def copy_out(self, digest: Digest, size_bytes: int, fd: int) -> None:
+        """Write bytes that were put here, else those below, to a file."""
+        kept = self._kept.get(digest)
+        if kept is None:
+            self._below.copy_out(digest, size_bytes, fd)
+        else:
+            write_at(fd, kept, 0)
 
     def contains(self, digest: Digest, size_bytes: int) -> bool:
         """Say whether the blob is here or below."""

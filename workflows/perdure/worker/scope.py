@@ -186,6 +186,9 @@ class LateBlobs:
         found: memoryview = self.opened.open(digest, size_bytes)
         return found
 
+    def copy_out(self, digest: Digest, size_bytes: int, fd: int) -> None:
+        self.opened.copy_out(digest, size_bytes, fd)
+
     def contains(self, digest: Digest, size_bytes: int) -> bool:
         return bool(self.opened.contains(digest, size_bytes))
 
