@@ -172,6 +172,8 @@ def _read_run(store: SqlRunStore, run_id: RunId, known: _Known) -> None:
             known.lost.add(step.value.integrity)  # that it is gone is what its row says
         else:
             known.note(step.value, run_id, f"step {step.step_id!r}")
+        for state in step.states.values():
+            known.note(state, run_id, f"the state after step {step.step_id!r}")
     store.list_attempts(run_id)
     store.list_expansions(run_id)
     for wait in store.list_waits(run_id):

@@ -132,7 +132,9 @@ def require_storable(what: str, texts: Iterable[str], numbers: Iterable[int] = (
 
 def blobs_of_step(step: StepRecord) -> tuple[Digest, ...]:
     """Return the blobs that a step row refers to."""
-    return blobs_of_value(step.value)
+    if not step.states:
+        return blobs_of_value(step.value)
+    return (*blobs_of_value(step.value), *_blobs_of(step.states))
 
 
 def blobs_of_value(value: StoredValue | None) -> tuple[Digest, ...]:

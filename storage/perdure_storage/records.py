@@ -198,6 +198,8 @@ class StepRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         reason: why it ran, or why it was taken over without running.
         peak_memory_bytes: what the attempt that ended it held at most; None if that is not known.
         seq: the run's commit sequence number, given by the store.
+        states: of a call of an actor, the actor's state after it, by the id of the actor: its
+            snapshot. In the row of the result, so that neither is ever there without the other.
     """
 
     run_id: RunId
@@ -220,6 +222,7 @@ class StepRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     reason: str = ""
     peak_memory_bytes: int | None = None
     seq: int = 0
+    states: dict[str, StoredValue] = {}
 
 
 class AttemptRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):

@@ -46,6 +46,7 @@ _LARGEST = 2**63 - 1
 _pack = msgspec.msgpack.Encoder().encode
 _json = msgspec.json.Encoder().encode
 _unpack_inputs = msgspec.msgpack.Decoder(dict[str, StoredValue]).decode
+_unpack_values = msgspec.msgpack.Decoder(dict[str, StoredValue]).decode
 _unpack_error = msgspec.msgpack.Decoder(ErrorRecord).decode
 _unpack_value = msgspec.msgpack.Decoder(StoredValue).decode
 _parse_owner = msgspec.json.Decoder(Owner).decode
@@ -260,6 +261,7 @@ class StepRows:
             step.reason,
             None,
             step.peak_memory_bytes,
+            _pack(step.states) if step.states else None,
         ]
         if self._signer is not None:
             row[26] = self._signer.sign("step", _step_facts(row))
@@ -291,6 +293,7 @@ class StepRows:
             reason=row[25],
             peak_memory_bytes=row[27],
             seq=row[1],
+            states={} if row[28] is None else _unpack_values(row[28]),
         )
 
 
@@ -325,6 +328,8 @@ def _step_facts(row: Row) -> tuple[object, ...]:
         *row[6:18],
         None if row[20] is None else bytes(row[20]),
         bool(row[21]),
+        # Not of other rows, whose signatures are older than this column.
+        *(() if row[28] is None else (bytes(row[28]),)),
     )
 
 

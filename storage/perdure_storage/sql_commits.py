@@ -21,7 +21,6 @@ from perdure_storage.records import (
     Delivery,
     Digest,
     EventRecord,
-    Place,
     Refusal,
     RunCommit,
     RunId,
@@ -115,8 +114,7 @@ class Commits:
                 part.steps.append(pack(step))
             except _UNPACKABLE:
                 part.bad.append(step.step_id)
-            if step.value is not None and step.value.place is Place.BLOB:
-                part.blobs.add(step.value.integrity)
+            part.blobs.update(guards.blobs_of_step(step))
         try:
             part.attempts += [self._attempts.pack(attempt) for attempt in commit.attempts]
             for expansion in commit.expansions:

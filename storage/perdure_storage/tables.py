@@ -212,6 +212,7 @@ step = Table(
     _text("reason"),
     _bytes("mac"),
     Column("peak_memory_bytes", BigInteger, nullable=True),
+    _bytes("states"),
     # Rows of one run are read together and sorted by whoever reads them: an index for their
     # order would cost every commit another page.
     PrimaryKeyConstraint("run_id", "step_id", "generation"),
