@@ -14,13 +14,18 @@ from tests.benchmarks.rounds import Case, measure, table
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def benchmark(*words: str) -> list[list[str]]:
-    """Run a program; return the cells of the table that it printed, below its head."""
+def printed(*words: str) -> list[str]:
+    """Run a program; return the lines that it printed."""
     ended = subprocess.run(
         [sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, ended.stderr
-    lines = [line for line in ended.stdout.splitlines() if line.startswith("|")]
+    return ended.stdout.splitlines()
+
+
+def benchmark(*words: str) -> list[list[str]]:
+    """Run a program; return the cells of the table that it printed, below its head."""
+    lines = [line for line in printed(*words) if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
@@ -38,6 +43,17 @@ def test_benchmark_of_reports_says_how_long_pages_take() -> None:
         "write the page of 12 different steps",
         "write the page of a map of 20",
     ]
+
+
+def test_benchmark_of_schedules_ends_with_as_many_ticks_as_are_kept() -> None:
+    words = ("3", "3h", "--full", "--keep-last=20", "--dense=1m", "--each=1h", "--keep-runs=30m")
+    lines = printed("tests.benchmarks.schedules", *words)
+
+    days = [line for line in lines if line.startswith("day ")]
+    assert days[0].startswith("day 0.0: 60 ticks, 0 runs")
+    assert days[-1].startswith("day 0.1: 60 ticks, ")
+    assert "tick on time: 54, " in "\n".join(lines)
+    assert any(line.startswith("perdure schedule ls: ") for line in lines)
 
 
 def test_filled_store_is_one_that_the_command_line_takes_for_its_own(perdure: Any) -> None:

@@ -1,11 +1,14 @@
 """A store full of schedules through a month: how fast ticks are decided, what lists take, its size.
 
-``python -m tests.benchmarks.schedules [SCHEDULES] [SPAN] [--dense=1m] [--each=12h] [--keep-last=N]
-[--keep-runs=1d]``: SCHEDULES schedules of each 10 s over a new SQLite file, with a clock by hand.
-Once each EACH of SPAN the ticks of DENSE are decided one by one, each with its run, which a stub
-ends; what lies between is leapt over as if nobody had served, so that all its ticks are one row of
-each schedule in the ledger, and one that is caught up. Ticks are forgotten as ``perdure up`` does
-it, runs deleted as by ``perdure gc``, once each EACH. Prints a line a figure.
+``python -m tests.benchmarks.schedules [SCHEDULES] [SPAN] [--full] [--dense=1m] [--each=12h]
+[--keep-last=N] [--keep-runs=1d]``: SCHEDULES schedules of each 10 s over a new SQLite file, with a
+clock by hand. Once each EACH of SPAN the ticks of DENSE are decided one by one, each with its run,
+which a stub ends; what lies between is leapt over as if nobody had served, so that all its ticks
+are one row of each schedule in the ledger, and one that is caught up. Ticks are forgotten as
+``perdure up`` does it, runs deleted as by ``perdure gc``, once each EACH. With ``--full`` the
+ledger has from the beginning as many ticks of each schedule as are ever kept: all that a month
+leaves of its 260,000 a schedule. Prints a line a figure, and at the end what the commands take,
+each in a process of its own.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from __future__ import annotations
 import argparse
 import logging
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -34,7 +39,7 @@ from perdure_storage.clock import ManualClock
 from perdure_storage.contract_samples import an_owner, built, by
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.records import RunEnd, RunId, RunQuery
-from perdure_storage.schedule_records import ScheduleQuery
+from perdure_storage.schedule_records import ScheduleChange, ScheduleQuery, TickRecord
 
 EVERY = timedelta(seconds=10)
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -54,6 +59,7 @@ class Month:
         self.store = self.runtime.store
         self.path = folder / "perdure.db"
         self.dispatcher = Dispatcher(self.store, self.runtime.values, self.clock)
+        self.keep_last = keep_last
         self.policy = retention.Policy(keep=keep_runs)
         self.took: defaultdict[str, float] = defaultdict(float)
         self.done: defaultdict[str, int] = defaultdict(int)
@@ -72,6 +78,26 @@ class Month:
                 times = declared(f"schedule-{each:05}", interval=EVERY)
                 registry.register(Definition(schedule=times, run=run))
         self.done["registered"] = number
+
+    def fill(self) -> None:
+        """Write as many ticks of each schedule as are kept, as they were decided before."""
+        with self.timed("tick of before"):
+            for record in self.store.schedules.list_schedules(ScheduleQuery(limit=100_000)):
+                ticks = tuple(
+                    TickRecord(
+                        schedule=record.name,
+                        at=at,
+                        decision="fire",
+                        why="on time",
+                        reason="on time",
+                        decided_at=at,
+                        run_id=RunId(f"{record.name}-{at:%Y-%m-%dT%H-%M-%S}Z"),
+                        code="flows:seed",
+                    )
+                    for at in (BEGIN - EVERY * back for back in range(self.keep_last, 0, -1))
+                )
+                self.store.schedules.fire([ScheduleChange(schedule=record, ticks=ticks)])
+                self.done["tick of before"] += len(ticks)
 
     def pass_by(self, length: timedelta, kind: str) -> None:
         """Let some time pass, decide what is due then, and end its runs."""
@@ -119,20 +145,34 @@ class Month:
             took[verb] = time.perf_counter() - began
         return took
 
+    def commands(self) -> dict[str, float]:
+        """Return how long lists take that somebody asks for at the command line, in seconds."""
+        schedules = self.store.schedules
+        name = schedules.list_schedules(ScheduleQuery(limit=1))[0].name
+        took = {}
+        for verb in ("schedule ls", f"schedule show {name}", f"schedule ticks {name}", "ls"):
+            command = [sys.executable, "-m", "perdure", *verb.split(), f"--store={self.path}"]
+            began = time.perf_counter()
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            took[verb] = time.perf_counter() - began
+        return took
+
     def rows(self) -> tuple[int, int, float]:
-        """Return how many ticks and runs there are, and the size of the file in MB."""
+        """Return how many ticks and runs there are, and the size of the database in MB."""
         with sqlite3.connect(self.path) as connection:
             ticks, runs = (
                 connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
                 for table in ("tick", "run")
             )
         connection.close()
-        return ticks, runs, self.path.stat().st_size / 1e6
+        files = self.path.parent.glob(f"{self.path.name}*")
+        return ticks, runs, sum(file.stat().st_size for file in files) / 1e6
 
 
 def main(
     number: int,
     span: timedelta,
+    is_full: bool,
     dense: timedelta,
     each: timedelta,
     keep_last: int,
@@ -143,6 +183,9 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         month = Month(Path(folder), keep_last, keep_runs)
         month.register(number)
+        if is_full:
+            month.fill()
+            report(month)
         end = BEGIN + span
         told = 0
         while month.clock.now() < end:
@@ -160,6 +203,8 @@ def main(
         for what, seconds in month.took.items():
             count = month.done[what]
             print(f"{what}: {count:,}, {seconds / max(count, 1) * 1e3:.2f} ms each")
+        for verb, seconds in month.commands().items():
+            print(f"perdure {verb}: {seconds:.2f} s")
         month.runtime.close()
 
 
@@ -175,6 +220,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("number", type=int, nargs="?", default=1000)
     parser.add_argument("span", nargs="?", default="30d")
+    parser.add_argument("--full", action="store_true")
     parser.add_argument("--dense", default="1m")
     parser.add_argument("--each", default="12h")
     parser.add_argument("--keep-last", type=int, default=KEEP_TICKS_LAST)
@@ -183,6 +229,7 @@ if __name__ == "__main__":
     main(
         asked.number,
         duration(asked.span, what="SPAN"),
+        asked.full,
         duration(asked.dense, what="--dense"),
         duration(asked.each, what="--each"),
         asked.keep_last,
