@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
@@ -61,6 +61,23 @@ class Ear(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     created_at: datetime | None
 
+    @property
+    def name(self) -> str:
+        """Return what people call it."""
+        return f"{self.trigger}/{self.condition}" if self.condition else self.trigger
+
+    @property
+    def key(self) -> str:
+        """Return what tells it from all others, and from itself as it was declared before."""
+        return f"{self.name} {self.digest}"
+
+
+class Rest(msgspec.Struct, frozen=True, kw_only=True):
+    """That a source is not listened to for a while, and why."""
+
+    message: str
+    rest_s: float
+
 
 class Listener:
     """Listens for one coordinator.
@@ -72,6 +89,8 @@ class Listener:
         load: gives a source by its entry point; it imports the user's code, and may raise anything.
         clock: how long it is since something.
         seen_dead: gives tokens of listeners that are seen to be dead; others die by their lease.
+        begins: is told, in the thread of a source of the user's, that its code is about to run.
+        rests: for sources that are not listened to at first, by the key of their ear.
     """
 
     def __init__(
@@ -82,6 +101,8 @@ class Listener:
         load: Callable[[str], Source],
         clock: Clock,
         seen_dead: Callable[[], Collection[str]] = tuple,
+        begins: Callable[[Ear], None] = lambda ear: None,
+        rests: Mapping[str, Rest] = {},
     ) -> None:
         self._store = store
         self._triggers = store.triggers
@@ -90,6 +111,8 @@ class Listener:
         self._load = load
         self._clock = clock
         self._seen_dead = seen_dead
+        self._begins = begins
+        self._rests = dict(rests)
         self._ears: dict[Ear, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._seen: object = None
@@ -125,7 +148,7 @@ class Listener:
         for ear in [ear for ear, task in self._ears.items() if ear not in wanted or task.done()]:
             self._end(self._ears.pop(ear))
         for ear in wanted - self._ears.keys():
-            self._ears[ear] = asyncio.create_task(self._listen(ear), name=_name(ear))
+            self._ears[ear] = asyncio.create_task(self._listen(ear), name=ear.name)
 
     def _take(self) -> list[TriggerRecord]:
         return self._triggers.take_sources(self._token, seen_dead=self._seen_dead())
@@ -155,17 +178,22 @@ class Listener:
         try:
             if isinstance(ear.part, Listen):
                 own = partial(self._listen_on, ear)
-                await in_own_loop(own, name=f"perdure-source-{_name(ear)}")
+                await in_own_loop(own, name=f"perdure-source-{ear.name}")
             else:
                 await self._listen_on(ear)
         except (TriggerChanged, TriggerNotFound) as error:
-            log.debug("%s is not listened to any more: %s", _name(ear), error)
+            log.debug("%s is not listened to any more: %s", ear.name, error)
         except Exception:  # a task of the user's has taken its loop down: it is begun again
-            log.exception("%s stopped", _name(ear))
+            log.exception("%s stopped", ear.name)
 
     async def _listen_on(self, ear: Ear) -> None:
         source: Source | None = None
         failures = 0
+        if (rest := self._rests.pop(ear.key, None)) is not None:
+            await self._tell(ear, rest.message, rest.rest_s)
+            await asyncio.sleep(rest.rest_s)
+        if isinstance(ear.part, Listen):
+            self._begins(ear)
         while True:
             began, rest_s = self._clock.monotonic(), REST_S
             try:
@@ -178,7 +206,7 @@ class Listener:
                     failures = 0
                 rest_s = min(REST_S * 2**failures, LONGEST_REST_S)
                 failures = min(failures + 1, 10)
-                await self._tell(ear, error, rest_s)
+                await self._tell(ear, f"{type(error).__name__}: {error}", rest_s)
             await asyncio.sleep(rest_s)
 
     def _source_of(self, part: Files | Listen) -> Source:
@@ -224,16 +252,16 @@ class Listener:
             except TriggerNotFound:
                 raise
             except StoreError as error:
-                log.warning("%s waits for the store: %s", _name(ear), error)
+                log.warning("%s waits for the store: %s", ear.name, error)
             await asyncio.sleep(AGAIN_S)
 
     async def _in_turn(self, work: Callable[[], T]) -> T:
         return await asyncio.wrap_future(self._turns.submit(work))
 
-    async def _tell(self, ear: Ear, error: BaseException, rest_s: float) -> None:
-        """Tell of a source that raised, where people look: in the log, and with the trigger."""
-        message = f"{type(error).__name__}: {error}"[:LONGEST_MESSAGE]
-        log.warning("%s: %s; listening again in %g s", _name(ear), message, rest_s)
+    async def _tell(self, ear: Ear, message: str, rest_s: float) -> None:
+        """Tell of a source that rests, where people look: in the log, and with the trigger."""
+        message = message[:LONGEST_MESSAGE]
+        log.warning("%s: %s; listening again in %.3g s", ear.name, message, rest_s)
         await self._note(ear, message)
 
     async def _note(self, ear: Ear, message: str) -> None:
@@ -258,10 +286,6 @@ class Listener:
         except StoreError as error:
             log.warning("could not say that nobody listens here any more: %s", error)
         self._turns.shutdown(wait=False, cancel_futures=True)
-
-
-def _name(ear: Ear) -> str:
-    return f"{ear.trigger}/{ear.condition}" if ear.condition else ear.trigger
 
 
 def _checked(given: object) -> Batch:

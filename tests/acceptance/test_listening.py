@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -12,9 +14,11 @@ import pytest
 from tests.acceptance.conftest import CommandLine
 from tests.crash.ledger import wait_until
 
+from perdure import listening_child
 from perdure.client import open_store
 from perdure.errors import DefinitionError
 from perdure.listening import load_source
+from perdure.listening_child import ListeningChild
 from perdure_scheduler.conditions import Files, Listen
 from perdure_scheduler.facts import event, path_of
 from perdure_scheduler.template import RunTemplate
@@ -43,6 +47,10 @@ def note(text: str) -> str:
 def flow(text: str) -> str:
     return note.bind(text)
 """
+
+
+HOLD = "import re; re.match('(a+)+$', 'a' * 60 + 'b')"
+"""Comes to no end, and lets no other thread run."""
 
 
 class Project:
@@ -78,8 +86,25 @@ class Project:
         runs = [self.client.get_run(run.id) for run in found]
         return {run.result() for run in runs if run.status == "SUCCEEDED"}
 
-    def trouble(self) -> str:
-        record = self.client.runtime.store.triggers.get_trigger("t")
+    def has_fired(self, *names: str) -> bool:
+        """Say whether all these triggers have made a run."""
+        store = self.client.runtime.store
+        return all(store.list_runs(RunQuery(trigger=name)) for name in names)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Keep a process alive that listens, from a thread of this one."""
+        child, stop = ListeningChild(self.client.runtime), threading.Event()
+        serving = threading.Thread(target=child.serve, args=(stop,))
+        serving.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            serving.join()
+
+    def trouble(self, name: str = "t") -> str:
+        record = self.client.runtime.store.triggers.get_trigger(name)
         return "".join(each.message for each in state_of(record).troubles.values())
 
 
@@ -152,6 +177,73 @@ def test_source_that_blocks_neither_holds_up_files_nor_the_end(project: Project)
     server.terminate()
 
     assert server.wait(30) == 0
+
+
+def test_process_that_listens_ends_with_its_parent_though_a_source_holds_the_interpreter(
+    project: Project,
+) -> None:
+    held = project.folder / "held"
+    project.write("one", first=f"open({str(held)!r}, 'w').close(); {HOLD}")
+    project.register()
+    server = project.up()
+    wait_until(held.exists, 60, "nobody listens")
+    (child,) = listener_of(server)
+
+    server.kill()
+
+    wait_until(lambda: not child.is_running(), 30, "it listens for nobody")
+
+
+def test_source_that_holds_the_interpreter_is_told_of_and_rests_while_others_go_on(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening_child, "SILENT_S", 4.0)
+    project.write("one", first=HOLD)
+    innocent = project.folder / "innocent.py"
+    innocent.write_text(FEED.format(key="two", first="await asyncio.sleep(1e-3)"))
+    inbox = project.folder / "in"
+    inbox.mkdir()
+    project.register(name="holds")
+    project.register(Listen(source=f"{innocent}:feed"), name="innocent")
+    project.register(Files(url=f"{inbox}/*"), name="files")
+
+    with project.listening():
+        wait_until(lambda: project.trouble("holds"), 60, "nobody misses it")
+        (inbox / "a").touch()
+        wait_until(lambda: project.has_fired("files", "innocent"), 60, "others do not go on")
+
+    assert "hold the interpreter" in project.trouble("holds")
+    assert project.trouble("innocent") == ""
+
+
+def test_source_that_takes_its_process_down_is_told_of_and_rests_while_files_arrive(
+    project: Project,
+) -> None:
+    project.write("one", first="import os; os.kill(os.getpid(), 11)")
+    inbox = project.folder / "in"
+    inbox.mkdir()
+    project.register(name="faulty")
+    project.register(Files(url=f"{inbox}/*"), name="files")
+
+    with project.listening():
+        wait_until(lambda: project.trouble("faulty"), 60, "nobody tells of it")
+        (inbox / "a").touch()
+        wait_until(lambda: project.has_fired("files"), 60, "the file does not arrive")
+
+    assert "has died (SIGSEGV) while it listened to this" in project.trouble("faulty")
+
+
+def test_process_that_dies_again_and_again_as_it_starts_is_started_later_and_later_and_told_of(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project.folder / "sitecustomize.py").write_text("import os; os._exit(3)")
+    monkeypatch.setenv("PYTHONPATH", str(project.folder))
+    project.register()
+
+    with project.listening():
+        wait_until(lambda: project.trouble(), 60, "nobody tells of it")
+
+    assert "has died (exit status 3) 2 times in a row, soon after its start" in project.trouble()
 
 
 def test_source_that_cannot_be_imported_is_told_of_and_heard_once_it_is_mended(

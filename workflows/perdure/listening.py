@@ -1,9 +1,9 @@
-"""Sources of triggers, listened to in a process of their own, which ``perdure up`` keeps alive.
+"""The process that listens to sources of triggers: a child of ``perdure up``, from within.
 
-They are the user's code, or file systems that may hang: neither belongs into the process that
+Sources are the user's code, or file systems that may hang: neither belongs into the process that
 drives runs. The child registers as a coordinator that takes no runs, so that its triggers go to
-another when it dies. It ends with its parent, whatever becomes of that: it sees its standard input
-close.
+another when it dies. It ends with its parent, whatever becomes of that. From time to time it gives
+a sign of life: a source may hold the interpreter, and then only its parent can help.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import asyncio
 import logging
 import os
 import signal
-import subprocess
 import sys
 import threading
 from typing import IO, TYPE_CHECKING
@@ -21,42 +20,69 @@ import msgspec
 
 from perdure.child import Imported, Place
 from perdure.errors import DefinitionError
-from perdure_storage.clock import Clock
-from perdure_storage.errors import PerdureError, StoreUnavailable
+from perdure.worker.kinship import die_with_parent
+from perdure_scheduler.listener import Ear, Listener, Rest
 from perdure_storage.protocols import RunStore
-from perdure_storage.trigger_records import TriggerQuery
 
 if TYPE_CHECKING:
     from perdure.runtime import Runtime
-    from perdure.settings import Settings
     from perdure_scheduler.sources import Source
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY_S = 0.5
-"""How soon a child is missed that has died, or is needed for the first time."""
-BRIEF_S = 2.0
-"""A child that lived for less is started again only after this."""
 GRACE_S = 5.0
-"""How long a child may take to end."""
+"""How long it may take to end."""
+SIGN_EVERY_S = 1.0
 CODE_EVERY_S = 2.0
 """How soon code of sources is seen to have changed."""
 
 
-# --- within the child ---------------------------------------------------------------------------
-def main(requests: IO[bytes]) -> None:
-    """Listen until ``requests`` is closed, or SIGTERM comes, or code has changed."""
+class Orders(msgspec.Struct, frozen=True, kw_only=True):
+    """What the child is told when it starts.
+
+    Attributes:
+        place: where the stores are.
+        rests: for sources that are to be left alone for a while, by the key of their ear.
+    """
+
+    place: Place
+    rests: dict[str, Rest] = {}
+
+
+class Sign(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """That the child is alive, or that from now on code of a source runs in one of its threads.
+
+    Attributes:
+        ear: the key of the ear that listens to that source.
+        thread: of that code, as the system counts threads.
+    """
+
+    ear: str = ""
+    thread: int = 0
+
+
+def main(requests: IO[bytes], signs: int) -> None:
+    """Listen until ``requests`` is closed, or SIGTERM comes, or code has changed.
+
+    Args:
+        requests: gives the orders, and then nothing.
+        signs: a descriptor that takes a sign a line.
+    """
     from perdure.runtime import Runtime
 
-    settings = msgspec.json.decode(requests.readline(), type=Place).settings()
-    asyncio.run(_listen(Runtime(settings), requests))
+    # Where code of sources holds the interpreter nobody here sees that the parent is gone.
+    die_with_parent(os.getppid())
+    orders = msgspec.json.decode(requests.readline(), type=Orders)
+    os.set_blocking(signs, False)
+    asyncio.run(_listen(Runtime(orders.place.settings()), requests, orders.rests, signs))
 
 
-async def _listen(runtime: Runtime, requests: IO[bytes]) -> None:
+async def _listen(
+    runtime: Runtime, requests: IO[bytes], rests: dict[str, Rest], signs: int
+) -> None:
     from perdure.engine.heartbeat import Heartbeat
     from perdure.engine.ownership import this_owner
     from perdure_scheduler.intake import Intake
-    from perdure_scheduler.listener import Listener
 
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
@@ -69,6 +95,9 @@ async def _listen(runtime: Runtime, requests: IO[bytes]) -> None:
         finally:
             imported.note()
 
+    def begins(ear: Ear) -> None:
+        _give(signs, Sign(ear=ear.key, thread=threading.get_native_id()))
+
     owner = this_owner()
     heartbeat = Heartbeat(runtime.store, owner, runtime.clock)
     heartbeat.start()
@@ -79,13 +108,32 @@ async def _listen(runtime: Runtime, requests: IO[bytes]) -> None:
         load,
         runtime.clock,
         seen_dead=lambda: _seen_dead(runtime.store),
+        begins=begins,
+        rests=rests,
     )
-    watching = asyncio.create_task(_stop_when_changed(imported, stop))
+    beside = [
+        asyncio.create_task(_give_signs(signs)),
+        asyncio.create_task(_stop_when_changed(imported, stop)),
+    ]
     try:
         await listener.serve(stop)
     finally:
-        watching.cancel()
+        for task in beside:
+            task.cancel()
         heartbeat.stop()
+
+
+async def _give_signs(signs: int) -> None:
+    while True:
+        _give(signs, Sign())
+        await asyncio.sleep(SIGN_EVERY_S)
+
+
+def _give(signs: int, sign: Sign) -> None:
+    try:
+        os.write(signs, msgspec.json.encode(sign) + b"\n")
+    except (BlockingIOError, BrokenPipeError):
+        pass  # nobody reads: the parent is halted, or gone
 
 
 def _stop_at_end(requests: IO[bytes], loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
@@ -94,6 +142,8 @@ def _stop_at_end(requests: IO[bytes], loop: asyncio.AbstractEventLoop, stop: asy
     def wait() -> None:
         requests.read()
         loop.call_soon_threadsafe(stop.set)
+        threading.Event().wait(GRACE_S)
+        os._exit(1)  # the loop does not get there: nobody is left who would wait for it
 
     threading.Thread(target=wait, name="perdure-parent", daemon=True).start()
 
@@ -129,99 +179,11 @@ def load_source(entry: str) -> Source:
     return found  # type: ignore[return-value]
 
 
-# --- seen from outside --------------------------------------------------------------------------
-class ListeningChild:
-    """The process that listens, while there is something to listen to.
-
-    Args:
-        settings: where the stores are.
-        store: says whether there is.
-        clock: how long a child has lived.
-    """
-
-    def __init__(self, settings: Settings, store: RunStore, clock: Clock) -> None:
-        self._place = Place.of(settings)
-        self._store = store
-        self._clock = clock
-        self._process: subprocess.Popen[bytes] | None = None
-        self._started_at: float | None = None
-        self._seen: object = None
-        self._is_needed = False
-
-    def serve(self, stop: threading.Event) -> None:
-        """Keep a child alive whenever it is needed, until ``stop`` is set."""
-        try:
-            while not stop.is_set():
-                try:
-                    self.look()
-                except StoreUnavailable as error:
-                    log.debug("the store is away, trying again: %s", error)
-                except (OSError, PerdureError) as error:
-                    log.error("nobody listens for triggers: %s", error)
-                stop.wait(LOOK_EVERY_S)
-        finally:
-            self.close()
-
-    def look(self) -> None:
-        """Start a child, or a new one, or end it: as it is needed."""
-        changes = self._store.changes()
-        if changes != self._seen:
-            self._is_needed = self._has_sources()
-            self._seen = changes
-        self._bury()
-        if not self._is_needed:
-            self.close()
-        elif self._process is None and self._has_rested():
-            self._start()
-
-    def _has_sources(self) -> bool:
-        query = TriggerQuery(listens=True, paused=False, limit=1)
-        return bool(self._store.triggers.list_triggers(query))
-
-    def _bury(self) -> None:
-        """Let go of a child that has ended."""
-        if self._process is not None and self._process.poll() is not None:
-            if self._process.returncode:
-                log.warning("the process that listens has died (%d)", self._process.returncode)
-            self.close()
-
-    def _has_rested(self) -> bool:
-        """Say whether the last child was started long ago enough, if there was one."""
-        return self._started_at is None or self._clock.monotonic() - self._started_at > BRIEF_S
-
-    def _start(self) -> None:
-        self._started_at = self._clock.monotonic()
-        # In a session of its own: a Ctrl-C at the terminal is for who drives.
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "perdure.listening"],
-            stdin=subprocess.PIPE,
-            start_new_session=True,
-        )
-        assert self._process.stdin is not None
-        self._process.stdin.write(msgspec.json.encode(self._place) + b"\n")
-        self._process.stdin.flush()
-
-    def close(self) -> None:
-        """End the child. Idempotent."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        assert process.stdin is not None
-        try:
-            process.stdin.close()
-        except OSError:  # it is dead: what it has not read is lost with it
-            pass
-        try:
-            process.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
 if __name__ == "__main__":
-    # What the user's modules print is not for who reads what `perdure up` says.
+    # What the user's modules print is no sign of life.
+    signs = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    main(sys.stdin.buffer)
+    main(sys.stdin.buffer, signs)
     # Threads that hang in file systems or in sources of the user's are not waited for.
     logging.shutdown()
     sys.stderr.flush()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 
 from perdure.driving import Driving
-from perdure.listening import ListeningChild
+from perdure.listening_child import ListeningChild
 from perdure.planning import Planner, PlanningChild
 from perdure.retention import ledger_of
 from perdure.runtime import Runtime
@@ -27,7 +27,7 @@ def serve(runtime: Runtime, stop: threading.Event) -> None:
             on_news=dispatcher.wake,  # one look at the store for both
         )
     )
-    listening = ListeningChild(runtime.settings, runtime.store, runtime.clock)
+    listening = ListeningChild(runtime)
     beside = [
         threading.Thread(target=dispatcher.serve, args=(stop,), name="perdure-dispatcher"),
         threading.Thread(target=ledger_of(runtime).serve, args=(stop,), name="perdure-ledger"),
