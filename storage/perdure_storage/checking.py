@@ -79,6 +79,8 @@ class _Known:
             self.sizes[value.integrity] = value.size_bytes
             whose = what if run_id is None else f"{what} of run {run_id!r}"
             self.users.setdefault(value.integrity, whose)
+        if value is not None and value.files:
+            self.note_all(value.files, what if run_id is None else f"{what} of run {run_id!r}")
 
     def note_all(self, blobs: Iterable[Digest], what: str) -> None:
         """Remember blobs of which no row says the size."""
@@ -178,6 +180,8 @@ def _read_run(store: SqlRunStore, run_id: RunId, known: _Known) -> None:
     store.list_expansions(run_id)
     for wait in store.list_waits(run_id):
         known.note(wait.default, run_id, f"default of step {wait.step_id!r}")
+    for save in store.list_saves(run_id):
+        known.note(save.value, run_id, f"save {save.number} of step {save.step_id!r}")
     store.list_events(run_id)
 
 

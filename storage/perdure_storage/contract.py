@@ -36,6 +36,7 @@ from perdure_storage.contract_samples import (
     ended,
     kinds,
 )
+from perdure_storage.contract_saves import SaveContract
 from perdure_storage.contract_schedules import ScheduleContract, UnplannedContract
 from perdure_storage.contract_triggers import TriggerContract, TriggerNewsContract
 from perdure_storage.errors import BlobsCondemned, InternalError, RunNotFound, StoreError
@@ -597,6 +598,7 @@ class RunStoreContract(
     MessageContract,
     RequestContract,
     RetentionContract,
+    SaveContract,
     ScheduleContract,
     TriggerContract,
     TriggerNewsContract,

@@ -20,10 +20,12 @@ from perdure_storage.records import (
     Owner,
     Place,
     PlanRecord,
+    Refusal,
     RunCommit,
     RunEnd,
     RunId,
     RunRecord,
+    SaveRecord,
     StepId,
     StepRecord,
     StoredValue,
@@ -129,6 +131,29 @@ def a_wait(run: str, step: str, **more: Any) -> WaitRecord:
         **more,
     }
     return WaitRecord(**record)
+
+
+def a_save(step: str, **more: Any) -> SaveRecord:
+    """Return what the first attempt of a step of the run ``run`` saves."""
+    record = {
+        "run_id": RunId("run"),
+        "step_id": StepId(step),
+        "generation": 1,
+        "attempt": 1,
+        "at": 1,
+        "value": a_value(),
+        "saved_at": NOW,
+        **more,
+    }
+    return SaveRecord(**record)
+
+
+def saved(
+    store: RunStore, run: RunRecord, save: SaveRecord, *, keep_last: int = 1
+) -> Refusal | None:
+    """Save as whoever has claimed the run; return why it was refused."""
+    assert run.owner is not None
+    return store.save(save, owner=run.owner.token, epoch=run.epoch, keep_last=keep_last)
 
 
 def a_message(run: str | None = "run", **more: Any) -> MessageRecord:

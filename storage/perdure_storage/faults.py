@@ -77,6 +77,12 @@ CRASH_POINTS: Mapping[str, str] = {
     "wait.after": "what a step waits for is durable",
     "deliver.before": "a message is taken for a step that waits, no row says so",
     "deliver.after": "a message is delivered, the step has its value",
+    "save.before-blob": "a step saves, nothing of it is stored",
+    "save.after-blob": "what a step saves is stored, no row names it",
+    "save.before": "before the transaction that keeps what a step saved",
+    "save.in-transaction": "what a step saved has its row, not committed",
+    "save.after": "what a step saved is durable, its coordinator has not been told",
+    "save.before-telling": "what a step saved is durable, the step has not been told",
     "terminal.before": "before the commit that ends a run",
     "terminal.after": "the run has ended, nobody has been told",
     # schedules

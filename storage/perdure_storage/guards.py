@@ -14,6 +14,7 @@ import msgspec
 from perdure_storage.errors import InternalError, RunConflict, StoreError
 from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus, StepStatus, may_become
 from perdure_storage.records import (
+    AttemptRecord,
     BuiltPlan,
     Digest,
     EventRecord,
@@ -26,6 +27,7 @@ from perdure_storage.records import (
     RunId,
     RunPolicy,
     RunRecord,
+    SaveRecord,
     StepId,
     StepRecord,
     StoredValue,
@@ -128,6 +130,44 @@ def require_storable(what: str, texts: Iterable[str], numbers: Iterable[int] = (
         raise StoreError(f"{what} cannot be stored: {error}") from error
     if "\0" in whole or max(map(abs, numbers), default=0) > _LARGEST:
         raise StoreError(f"{what} cannot be stored: a NUL or too large a number is in a row of it")
+
+
+def is_current(
+    save: SaveRecord,
+    steps: Iterable[tuple[StepId, int]],
+    attempts: Iterable[AttemptRecord],
+    saves: Iterable[SaveRecord],
+) -> bool:
+    """Say whether the attempt that saves is the current one of its step.
+
+    Args:
+        save: what is to be kept.
+        steps: step rows of the run: step and generation.
+        attempts: those of the run.
+        saves: those of the run.
+    """
+    mine = save.generation, save.attempt
+    return not (
+        any(step == save.step_id and generation >= mine[0] for step, generation in steps)
+        or any(
+            (each.generation, each.attempt) > mine
+            or ((each.generation, each.attempt) == mine and each.cause is not None)
+            for each in attempts
+            if each.step_id == save.step_id
+        )
+        or any(
+            (each.generation, each.attempt) > mine for each in saves if each.step_id == save.step_id
+        )
+    )
+
+
+def outrun(save: SaveRecord) -> Refusal:
+    """Return the refusal for the save of an attempt that is not the current one."""
+    return Refusal(
+        kind="stale",
+        message=f"attempt {save.attempt} of step {save.step_id!r} (generation {save.generation})"
+        f" of run {save.run_id!r} is not its current one: it has ended, or another has begun",
+    )
 
 
 def blobs_of_step(step: StepRecord) -> tuple[Digest, ...]:

@@ -42,6 +42,7 @@ from perdure_storage.records import (
     RunPolicy,
     RunQuery,
     RunRecord,
+    SaveRecord,
     StepId,
     StepRecord,
     StoredValue,
@@ -65,6 +66,7 @@ class _Run:
     attempts: dict[tuple[StepId, int, int], AttemptRecord] = field(default_factory=dict)
     expansions: dict[tuple[StepId, int, int], ExpansionRecord] = field(default_factory=dict)
     waits: dict[tuple[StepId, int], WaitRecord] = field(default_factory=dict)
+    saves: list[SaveRecord] = field(default_factory=list)
     events: list[EventRecord] = field(default_factory=list)
     blobs: set[Digest] = field(default_factory=set)
 
@@ -327,6 +329,38 @@ class MemoryRunStore:
                     refused[part.run_id] = refusal
         return CommitReport(committed=committed, refused=refused)
 
+    def save(
+        self, save: SaveRecord, *, owner: str, epoch: int, keep_last: int = 1
+    ) -> Refusal | None:
+        texts = (save.run_id, save.step_id, save.item, save.source)
+        guards.require_storable(f"what step {save.step_id!r} saved", texts, (save.at,))
+        with self._lock:
+            part = RunCommit(run_id=save.run_id, owner=owner, epoch=epoch)
+            if (refusal := self._refusal(part)) is not None:
+                return refusal
+            if taken := self._condemned.keys() & set(guards.blobs_of_value(save.value)):
+                return guards.condemned(save.run_id, taken)
+            kept = self._runs[save.run_id]
+            if not guards.is_current(save, kept.steps, kept.attempts.values(), kept.saves):
+                return guards.outrun(save)
+            others = [each.number for each in kept.saves if each.step_id == save.step_id]
+            kept.saves.append(_replace(save, number=max(others, default=0) + 1))
+            self._prune(kept, save, keep_last)
+            self._set(kept, takeovers=0)
+            self._version += 1
+            return None
+
+    def _prune(self, kept: _Run, save: SaveRecord, keep_last: int) -> None:
+        mine = [s for s in kept.saves if (s.step_id, s.item) == (save.step_id, save.item)]
+        gone = {each.number for each in mine[: -max(1, keep_last)]}
+        kept.saves = [s for s in kept.saves if s.step_id != save.step_id or s.number not in gone]
+
+    def list_saves(self, run_id: RunId) -> list[SaveRecord]:
+        with self._lock:
+            kept = self._runs.get(run_id)
+            saves = [] if kept is None else list(kept.saves)
+        return sorted(saves, key=lambda save: (save.step_id, save.number))
+
     def list_steps(
         self,
         run_id: RunId,
@@ -375,6 +409,7 @@ class MemoryRunStore:
                     attempts=tuple(self.list_attempts(run_id)),
                     expansions=tuple(self.list_expansions(run_id)),
                     waits=tuple(self.list_waits(run_id)),
+                    saves=tuple(self.list_saves(run_id)),
                     events=tuple(self.list_events(run_id)),
                 )
                 for run_id in run_ids
@@ -682,6 +717,7 @@ class MemoryRunStore:
         for delivery in part.deliveries:
             ended = delivery.step_id, delivery.generation
             kept.waits[ended] = _replace(kept.waits[ended], message=delivery.message)
+        kept.saves = [save for save in kept.saves if save.step_id not in part.spent]
         for attempt in part.attempts:
             kept.attempts[attempt.step_id, attempt.generation, attempt.attempt] = attempt
         for seq, event in enumerate(part.events, seq + 1):  # noqa: B020
@@ -737,6 +773,8 @@ class MemoryRunStore:
         staying = [kept for run_id, kept in self._runs.items() if run_id not in besides]
         for kept in staying:
             yield from kept.blobs
+            for save in kept.saves:
+                yield from guards.blobs_of_value(save.value)
         for message in self._messages:
             if message.run_id not in besides:
                 yield from guards.blobs_of_value(message.value)

@@ -32,12 +32,14 @@ from perdure_storage.records import (
     PinRecord,
     PlanRecord,
     ProcessId,
+    Refusal,
     Release,
     RunCommit,
     RunId,
     RunPolicy,
     RunQuery,
     RunRecord,
+    SaveRecord,
     StepId,
     StepRecord,
     StoredValue,
@@ -213,9 +215,31 @@ class RunStore(Protocol):
         deliveries of a message that the run has had. A batch holds a run at most once.
         Writes: step rows (with the run's next sequence number), attempts, events, expansions with
         their plans (which the run refers to until it is deleted), waits, deliveries, blob
-        references, ``wake_at``, the terminal transition, which clears the owner; a batch with a
-        step row resets ``takeovers`` to 0. Once a run has a terminal status nothing more of it
+        references, ``wake_at``, the terminal transition, which clears the owner; saves of
+        ``spent`` steps go, with their references; a batch with a step row resets ``takeovers``
+        to 0. Once a run has a terminal status nothing more of it
         commits. Reports the run's newest sequence number.
+        """
+        ...
+
+    def save(
+        self, save: SaveRecord, *, owner: str, epoch: int, keep_last: int = 1
+    ) -> Refusal | None:
+        """Keep what a step has saved while it runs, with the next number; prune older ones.
+
+        Guard: owner token and epoch stand, the run is not terminal; the attempt is current: that
+        generation of the step has no row, the attempt has not ended, and no later attempt or
+        generation has begun or saved. No blob that the value names is condemned. Returns why it
+        was refused (``stale``, ``terminal``, ``gone``, ``condemned``), or None: it is durable, and
+        of the step's (and item's) saves the newest ``keep_last`` stand. ``takeovers`` becomes 0.
+        Raises StoreError if it cannot be stored.
+        """
+        ...
+
+    def list_saves(self, run_id: RunId) -> list[SaveRecord]:
+        """Return what steps of the run have saved, ordered by (step, number).
+
+        Signed rows are verified before they are returned.
         """
         ...
 

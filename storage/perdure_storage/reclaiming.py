@@ -10,7 +10,14 @@ from perdure_storage.blobs import BlobRoot
 from perdure_storage.collection import reclaim
 from perdure_storage.errors import BlobsCondemned, PerdureError
 from perdure_storage.protocols import RunStore
-from perdure_storage.records import CommitReport, Digest, MessageRecord, Refusal, RunCommit
+from perdure_storage.records import (
+    CommitReport,
+    Digest,
+    MessageRecord,
+    Refusal,
+    RunCommit,
+    SaveRecord,
+)
 from perdure_storage.schedule_protocol import ScheduleStore
 from perdure_storage.schedule_records import FireReport, ScheduleChange
 from perdure_storage.trigger_guards import were_told
@@ -67,6 +74,12 @@ class _Reclaiming:
 
     def send(self, message: MessageRecord) -> MessageRecord | None:
         return self._twice(lambda: self._below.send(message))
+
+    def save(self, save: SaveRecord, **more: Any) -> Refusal | None:
+        refusal = self._below.save(save, **more)
+        if refusal is None or not _taken_back({"it": refusal}, self._below, self._blobs):
+            return refusal
+        return self._below.save(save, **more)
 
     def commit(self, batch: Sequence[RunCommit]) -> CommitReport:
         report = self._below.commit(batch)

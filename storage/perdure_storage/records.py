@@ -225,6 +225,21 @@ class StepRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     states: dict[str, StoredValue] = {}
 
 
+class Progress(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """How far a step says that it has come: for people to look at, nothing is decided by it.
+
+    Attributes:
+        done, total: in whatever the step counts; ``total`` is None if it does not know.
+        item: of a step that takes several items, the one that said so.
+    """
+
+    done: float
+    total: float | None = None
+    message: str = ""
+    at: datetime
+    item: str = ""
+
+
 class AttemptRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One try of a step; ``cause`` is None while it runs. Key: (run, step, generation, attempt)."""
 
@@ -239,6 +254,30 @@ class AttemptRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     finished_at: datetime | None = None
     not_before: datetime | None = None
     peak_memory_bytes: int | None = None
+    progress: Progress | None = None
+
+
+class SaveRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What a step saved while it ran, for its next attempt to go on from.
+
+    Attributes:
+        generation, attempt: who saved it.
+        item: of a step that takes several items, the one that it belongs to; else "".
+        number: given by the store; later saves of a step have larger ones.
+        at: what the step calls the place that it had come to.
+        source: digest of what it was made from: the step as it was, and what it consumed.
+    """
+
+    run_id: RunId
+    step_id: StepId
+    generation: int
+    attempt: int
+    item: str = ""
+    number: int = 0
+    at: int
+    source: str = ""
+    value: StoredValue
+    saved_at: datetime
 
 
 class EventRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -378,6 +417,7 @@ class RunCommit(msgspec.Struct, frozen=True, kw_only=True):
         expansions: graphs that steps gave in place of their values, to insert.
         waits: what steps wait for in place of having values, to insert.
         deliveries: messages that end waits; the step rows that they end with come along.
+        spent: steps whose saves nobody needs any more: they have their values.
     """
 
     run_id: RunId
@@ -391,6 +431,7 @@ class RunCommit(msgspec.Struct, frozen=True, kw_only=True):
     superseded: tuple[StepKey, ...] = ()
     waits: tuple[WaitRecord, ...] = ()
     deliveries: tuple[Delivery, ...] = ()
+    spent: tuple[StepId, ...] = ()
     end: RunEnd | None = None
     wake_at: datetime | None = None
 
@@ -434,6 +475,7 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
         attempts: ordered by (step, generation, attempt).
         expansions: ordered by (step, generation, link).
         waits: ordered by (step, generation).
+        saves: ordered by (step, number).
         events: in order.
     """
 
@@ -441,6 +483,7 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     attempts: tuple[AttemptRecord, ...] = ()
     expansions: tuple[ExpansionRecord, ...] = ()
     waits: tuple[WaitRecord, ...] = ()
+    saves: tuple[SaveRecord, ...] = ()
     events: tuple[EventRecord, ...] = ()
 
 

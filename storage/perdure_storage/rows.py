@@ -26,9 +26,11 @@ from perdure_storage.records import (
     Place,
     PlanRecord,
     ProcessId,
+    Progress,
     RunId,
     RunPolicy,
     RunRecord,
+    SaveRecord,
     StepId,
     StepRecord,
     StoredValue,
@@ -48,6 +50,7 @@ _json = msgspec.json.Encoder().encode
 _unpack_inputs = msgspec.msgpack.Decoder(dict[str, StoredValue]).decode
 _unpack_values = msgspec.msgpack.Decoder(dict[str, StoredValue]).decode
 _unpack_error = msgspec.msgpack.Decoder(ErrorRecord).decode
+_parse_progress = msgspec.json.Decoder(Progress).decode
 _unpack_value = msgspec.msgpack.Decoder(StoredValue).decode
 _parse_owner = msgspec.json.Decoder(Owner).decode
 _parse_policy = msgspec.json.Decoder(RunPolicy).decode
@@ -371,6 +374,7 @@ class AttemptRows:
             to_us(attempt.not_before),
             attempt.peak_memory_bytes,
             None,
+            None if attempt.progress is None else _text_of(attempt.progress),
         ]
         if self._signer is not None and error is not None:
             row[11] = self._signer.sign("attempt", (*row[:4], error))
@@ -394,6 +398,54 @@ class AttemptRows:
             finished_at=from_us(row[8]),
             not_before=from_us(row[9]),
             peak_memory_bytes=row[10],
+            progress=None if row[12] is None else _parse_progress(row[12]),
+        )
+
+
+class SaveRows:
+    """Rows of ``save``; all of it is signed."""
+
+    def __init__(self, signer: Signer | None) -> None:
+        self._signer = signer
+
+    def pack(self, save: SaveRecord) -> list[Any]:
+        """Return the row of a save, in the order of the table."""
+        row: list[Any] = [
+            save.run_id,
+            save.step_id,
+            save.number,
+            save.item,
+            save.generation,
+            save.attempt,
+            save.at,
+            save.source,
+            to_us(save.saved_at),
+            _pack(save.value),
+            None,
+        ]
+        if self._signer is not None:
+            row[10] = self._signer.sign("save", tuple(row[:10]))
+        return row
+
+    def unpack(self, row: Row) -> SaveRecord:
+        """Return the save of a row. Raises StoreError if its signature does not fit."""
+        if self._signer is not None:
+            facts = (*row[:9], bytes(row[9]))
+            named = f"save {row[2]} of step {row[1]!r} of run {row[0]!r}"
+            self._signer.require("save", facts, row[10], named)
+        saved_at = from_us(row[8])
+        assert saved_at is not None
+        return SaveRecord(
+            run_id=row[0],
+            step_id=row[1],
+            number=row[2],
+            item=row[3],
+            generation=row[4],
+            attempt=row[5],
+            at=row[6],
+            source=row[7],
+            value=_unpack_value(row[9]),
+            saved_at=saved_at,
         )
 
 

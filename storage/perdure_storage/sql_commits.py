@@ -237,6 +237,10 @@ class Commits:
         for part in parts:
             for delivery in part.commit.deliveries:
                 self._deliver(transaction, part.commit.run_id, delivery)
+        for part in parts:
+            for step_id in part.commit.spent:
+                for statement in statements.delete_saves_of_step:
+                    transaction.run(statement, of_run=part.commit.run_id, of_step=step_id)
         transaction.insert(
             statements.insert_blob_ref,
             [ref for part in parts if part.blobs for ref in _refs(part)],

@@ -8,7 +8,14 @@ from typing import TypeVar
 
 from perdure_storage.database import Database, Row, Transaction
 from perdure_storage.records import History, RunId
-from perdure_storage.rows import AttemptRows, ExpansionRows, StepRows, WaitRows, unpack_event
+from perdure_storage.rows import (
+    AttemptRows,
+    ExpansionRows,
+    SaveRows,
+    StepRows,
+    WaitRows,
+    unpack_event,
+)
 from perdure_storage.signing import Signer
 from perdure_storage.statements import Statement
 
@@ -30,6 +37,7 @@ class Histories:
         self._attempts = AttemptRows(signer)
         self._expansions = ExpansionRows(signer)
         self._waits = WaitRows(signer)
+        self._saves = SaveRows(signer)
 
     def read(self, run_ids: Collection[RunId]) -> dict[RunId, History]:
         """Return histories, as ``RunStore.histories`` says."""
@@ -51,6 +59,7 @@ class Histories:
         attempts = by_run(statements.attempts_of_runs, self._attempts.unpack)
         expansions = by_run(statements.expansions_of_runs, self._expansions.unpack)
         waits = by_run(statements.waits_of_runs, self._waits.unpack)
+        saves = by_run(statements.saves_of_runs, self._saves.unpack)
         events = by_run(statements.events_of_runs, unpack_event)
         return {
             run_id: History(
@@ -58,6 +67,7 @@ class Histories:
                 attempts=tuple(attempts[run_id]),
                 expansions=tuple(expansions[run_id]),
                 waits=tuple(waits[run_id]),
+                saves=tuple(saves[run_id]),
                 events=tuple(events[run_id]),
             )
             for run_id in run_ids

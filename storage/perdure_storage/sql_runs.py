@@ -33,12 +33,14 @@ from perdure_storage.records import (
     PinRecord,
     PlanRecord,
     ProcessId,
+    Refusal,
     Release,
     RunCommit,
     RunId,
     RunPolicy,
     RunQuery,
     RunRecord,
+    SaveRecord,
     StepId,
     StepRecord,
     StoredValue,
@@ -65,6 +67,7 @@ from perdure_storage.sql_commits import Commits, note_ends
 from perdure_storage.sql_creation import RUN_COLUMNS, Creation
 from perdure_storage.sql_histories import Histories
 from perdure_storage.sql_messages import Messages
+from perdure_storage.sql_saves import Saves
 from perdure_storage.sql_schedules import SqlScheduleStore
 from perdure_storage.sql_triggers import SqlTriggerStore
 from perdure_storage.sql_upkeep import Upkeep
@@ -107,6 +110,7 @@ class SqlRunStore:
         self._commits = Commits(database, clock, signer)
         self._messages = Messages(database, clock, signer, self._require)
         self._claims = Claims(database, clock, signer, self._messages, self._creation)
+        self._saves = Saves(database, signer)
         self._histories = Histories(database, signer)
         self._upkeep = Upkeep(database, clock)
         self._schedules = SqlScheduleStore(
@@ -330,6 +334,16 @@ class SqlRunStore:
         statement = of_run if step_id is None else of_step
         rows = self._database.read(lambda t: t.rows(statement, run_id=run_id, step_id=step_id))
         return [self._attempts.unpack(row) for row in rows]
+
+    def save(
+        self, save: SaveRecord, *, owner: str, epoch: int, keep_last: int = 1
+    ) -> Refusal | None:
+        refusal = self._saves.save(save, owner=owner, epoch=epoch, keep_last=keep_last)
+        self._own_changes += 1
+        return refusal
+
+    def list_saves(self, run_id: RunId) -> list[SaveRecord]:
+        return self._saves.list_saves(run_id)
 
     def list_expansions(self, run_id: RunId) -> list[ExpansionRecord]:
         statement = self._statements.list_expansions

@@ -35,6 +35,7 @@ from perdure_storage.tables import (
     plan_ref,
     run,
     run_end,
+    save,
     schedule,
     setting,
     step,
@@ -342,10 +343,10 @@ class Statements:
     def delete_of_run(self) -> tuple[Statement, ...]:
         """Everything that hangs on a run, then the run itself."""
         run_id: sa.BindParameter[str] = sa.bindparam("run_id")
-        refs = sa.text("holder IN ('run', 'step')") & (blob_ref.c.holder_id == run_id)
+        refs = sa.text("holder IN ('run', 'step', 'save')") & (blob_ref.c.holder_id == run_id)
         numbers = sa.select(sa.cast(message.c.id, sa.Text)).where(message.c.receiver == run_id)
         of_messages = sa.text("holder = 'message'") & blob_ref.c.holder_id.in_(numbers)
-        hanging = (event, attempt, step, expansion, wait, plan_ref)
+        hanging = (event, attempt, save, step, expansion, wait, plan_ref)
         return (
             self.compile(sa.delete(blob_ref).where(of_messages)),
             self.compile(sa.delete(message).where(message.c.receiver == run_id)),
@@ -526,9 +527,87 @@ class Statements:
         return self.compile(self._waits(self.among(wait.c.run_id)))
 
     @cached_property
+    def saves_of_runs(self) -> Statement:
+        return self.compile(self._saves(self.among(save.c.run_id)))
+
+    @cached_property
     def events_of_runs(self) -> Statement:
         found = sa.select(event).where(self.among(event.c.run_id))
         return self.compile(found.order_by(event.c.seq))
+
+    # --- saves -------------------------------------------------------------------------------
+    @cached_property
+    def find_later_attempt(self) -> Statement:
+        """Find what shows that an attempt is not the current one of its step."""
+        of_run: sa.BindParameter[str] = sa.bindparam("of_run", type_=sa.Text)
+        of_step: sa.BindParameter[str] = sa.bindparam("of_step", type_=sa.Text)
+        generation = sa.bindparam("of_generation", type_=sa.BigInteger)
+        number = sa.bindparam("of_attempt", type_=sa.BigInteger)
+
+        def later(table: sa.Table) -> Any:
+            return (table.c.generation > generation) | (
+                (table.c.generation == generation) & (table.c.attempt > number)
+            )
+
+        mine = (attempt.c.generation == generation) & (attempt.c.attempt == number)
+        has_ended = mine & attempt.c.cause.is_not(None)
+        found = [
+            sa.select(sa.literal(1)).where(
+                table.c.run_id == of_run, table.c.step_id == of_step, is_
+            )
+            for table, is_ in (
+                (step, step.c.generation >= generation),
+                (attempt, later(attempt) | has_ended),
+                (save, later(save)),
+            )
+        ]
+        return self.compile(sa.union_all(*found))
+
+    @cached_property
+    def numbers_of_saves(self) -> Statement:
+        """All saves of a step, newest first: number and item."""
+        mine = (save.c.run_id == sa.bindparam("of_run"), save.c.step_id == sa.bindparam("of_step"))
+        found = sa.select(save.c.number, save.c.item).where(*mine)
+        return self.compile(found.order_by(save.c.number.desc()))
+
+    @cached_property
+    def insert_save(self) -> Statement:
+        return self.compile(sa.insert(save))
+
+    @cached_property
+    def delete_save(self) -> tuple[Statement, Statement]:
+        """One save, and what it refers to."""
+        of_run: sa.BindParameter[str] = sa.bindparam("of_run", type_=sa.Text)
+        of_step: sa.BindParameter[str] = sa.bindparam("of_step", type_=sa.Text)
+        number = sa.bindparam("of_number", type_=sa.BigInteger)
+        mine = (save.c.run_id == of_run, save.c.step_id == of_step, save.c.number == number)
+        refs = self._refs_of_saves(of_run, of_step) & (blob_ref.c.generation == number)
+        return (
+            self.compile(sa.delete(save).where(*mine)),
+            self.compile(sa.delete(blob_ref).where(refs)),
+        )
+
+    @cached_property
+    def delete_saves_of_step(self) -> tuple[Statement, Statement]:
+        """All saves of a step, and what they refer to."""
+        of_run: sa.BindParameter[str] = sa.bindparam("of_run", type_=sa.Text)
+        of_step: sa.BindParameter[str] = sa.bindparam("of_step", type_=sa.Text)
+        mine = (save.c.run_id == of_run, save.c.step_id == of_step)
+        return (
+            self.compile(sa.delete(save).where(*mine)),
+            self.compile(sa.delete(blob_ref).where(self._refs_of_saves(of_run, of_step))),
+        )
+
+    def _refs_of_saves(self, of_run: Any, of_step: Any) -> Any:
+        mine = (blob_ref.c.holder_id == of_run) & (blob_ref.c.step_id == of_step)
+        return sa.text("holder = 'save'") & mine
+
+    @cached_property
+    def list_saves(self) -> Statement:
+        return self.compile(self._saves(save.c.run_id == sa.bindparam("run_id")))
+
+    def _saves(self, of_runs: Any) -> Any:
+        return sa.select(save).where(of_runs).order_by(save.c.step_id, save.c.number)
 
     # --- waits and messages ------------------------------------------------------------------
     @cached_property
@@ -760,7 +839,7 @@ class Statements:
             self.among(message.c.receiver, "besides")
         )
         of_messages = sa.text("holder = 'message'") & blob_ref.c.holder_id.in_(numbers)
-        of_runs = sa.text("holder IN ('run', 'step')") & leaving
+        of_runs = sa.text("holder IN ('run', 'step', 'save')") & leaving
         others = [
             sa.select(1).where(table.c.plan_digest == blob_ref.c.holder_id)
             for table in (schedule, trigger)

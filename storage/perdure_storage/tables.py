@@ -242,9 +242,29 @@ attempt = Table(
     _at("not_before"),
     Column("peak_memory_bytes", BigInteger, nullable=True),
     _bytes("mac"),
+    _text("progress", nullable=True),
     PrimaryKeyConstraint("run_id", "step_id", "generation", "attempt"),
     sqlite_with_rowid=False,
 )
+
+save = Table(
+    "save",
+    metadata,
+    _id("run_id", ForeignKey("run.id")),
+    _id("step_id"),
+    _int("number"),
+    _id("item"),
+    _int("generation"),
+    _int("attempt"),
+    _int("at"),
+    _text("source"),
+    _at("saved_at", nullable=False),
+    _bytes("value", nullable=False),
+    _bytes("mac"),
+    PrimaryKeyConstraint("run_id", "step_id", "number"),
+    sqlite_with_rowid=False,
+)
+"""What steps have saved while they run; a save's number stands for its generation in blob_ref."""
 
 expansion = Table(
     "expansion",
@@ -499,8 +519,8 @@ blob_ref = Table(
     Index("ix_blob_ref_digest", "digest"),
     sqlite_with_rowid=False,
 )
-"""Who refers to which blob: ``holder`` is "run" (inputs), "plan", "step", "message",
-"schedule", "trigger", "arrival" or "pin"."""
+"""Who refers to which blob: ``holder`` is "run" (inputs), "plan", "step", "save",
+"message", "schedule", "trigger", "arrival" or "pin"."""
 
 condemned = Table(
     "condemned",

@@ -26,6 +26,7 @@ READS = {
     "coordinators",
     "requests",
     "workers_of",
+    "list_saves",
     "list_steps",
     "list_attempts",
     "list_events",
