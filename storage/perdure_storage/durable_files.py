@@ -5,18 +5,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import secrets
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from perdure_storage.records import Buffer
 
 
 class Sync(Protocol):
     """How hard writes are pushed down."""
+
+    def begin(self, fd: int, start: int, size_bytes: int) -> None:
+        """Let bytes of a file go down already, as a hint: nothing is durable by it."""
+        ...
 
     def file(self, fd: int) -> None:
         """Push a file's bytes down."""
@@ -33,6 +38,16 @@ class Sync(Protocol):
 
 class DiskSync:
     """To the platter: what survives a power cut."""
+
+    def begin(self, fd: int, start: int, size_bytes: int) -> None:
+        """Start the write-back of a range, and wait for none of it; on Linux only.
+
+        So the disk works while the next bytes are hashed and copied, and the sync at the end
+        finds little to do. An error of the write-back is kept by the system for that sync.
+        """
+        start_writing = _sync_file_range()
+        if start_writing is not None:
+            start_writing(fd, start, size_bytes, _SYNC_FILE_RANGE_WRITE)
 
     def file(self, fd: int) -> None:
         """Sync a file. macOS' fsync stops at the drive's cache; F_FULLFSYNC does not."""
@@ -74,6 +89,9 @@ class DiskSync:
 class NoSync:
     """To the operating system only: survives processes, not the machine."""
 
+    def begin(self, fd: int, start: int, size_bytes: int) -> None:
+        """Do nothing."""
+
     def file(self, fd: int) -> None:
         """Do nothing."""
 
@@ -83,6 +101,22 @@ class NoSync:
     def make_folder(self, path: Path) -> None:
         """Make a folder with its parents."""
         path.mkdir(parents=True, exist_ok=True)
+
+
+_SYNC_FILE_RANGE_WRITE = 2
+
+
+@functools.cache
+def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
+    """Return sync_file_range(2), which Python has no name for, or None where there is none."""
+    import ctypes  # only large values are worth its import
+
+    try:
+        call = ctypes.CDLL(None).sync_file_range
+    except (AttributeError, OSError):
+        return None
+    call.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    return cast(Callable[[int, int, int, int], int], call)
 
 
 DISK: Sync = DiskSync()

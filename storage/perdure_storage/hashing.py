@@ -14,6 +14,8 @@ CHUNK_BYTES = 8 << 20
 """Bytes that are hashed or written at a time: enough for two threads, little beside a value."""
 
 _THREADS_FROM_BYTES = 1 << 20
+_SKETCHED_BYTES = 1 << 20
+_SKETCHED_START_BYTES = 4096
 _DIGEST = re.compile(r"blake3:[0-9a-f]{64}")
 
 
@@ -32,6 +34,18 @@ class Hasher:
     def digest(self) -> Digest:
         """Return the integrity digest of what was added so far."""
         return Digest(f"blake3:{self._state.hexdigest()}")
+
+
+def sketch(buffers: Iterable[Buffer]) -> str:
+    """Return a name that equal bytes share, from a small part of them: the start of each MiB.
+
+    Different bytes may share it, too: it says whether hashing them all is likely to pay.
+    """
+    state = blake3()
+    for piece in pieces(buffers, _SKETCHED_BYTES):
+        state.update(piece[:_SKETCHED_START_BYTES])
+        state.update(len(piece).to_bytes(4, "little"))
+    return state.hexdigest()
 
 
 def integrity_digest(buffers: Iterable[Buffer]) -> Digest:

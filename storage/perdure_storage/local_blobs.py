@@ -24,7 +24,9 @@ from perdure_storage.hashing import (
     integrity_digest,
     is_digest,
     pieces,
+    sketch,
 )
+from perdure_storage.hashing_beside import hashing
 from perdure_storage.records import BlobFile, Buffer, Digest, Leftover
 from perdure_storage.roots import LocalRoot, confirm_root, failure, folder_of
 from perdure_storage.verified import Verified, identity, sweep_records
@@ -32,6 +34,7 @@ from perdure_storage.verified import Verified, identity, sweep_records
 T = TypeVar("T")
 
 _HASHED_FIRST_UP_TO_BYTES = 1 << 20
+_BEGUN_FROM_BYTES = 8 << 20
 _MAPPED_FROM_BYTES = 128 << 10
 _READ_BYTES = 1 << 20
 _DAY_S = 86_400.0
@@ -66,7 +69,7 @@ class LocalBlobStore:
             ValueUnavailable: the disk does not take it for any other reason.
         """
         size_bytes = _size_of(buffers)
-        if digest is None and size_bytes is not None and size_bytes <= _HASHED_FIRST_UP_TO_BYTES:
+        if digest is None and size_bytes is not None and self._hashes_first(buffers, size_bytes):
             digest = integrity_digest(buffers)
         try:
             return self._put(buffers, digest, size_bytes)
@@ -81,6 +84,14 @@ class LocalBlobStore:
             return self._put(buffers, digest, size_bytes)
         except OSError as error:
             raise failure(error, f"store a value in {self.url}") from error
+
+    def _hashes_first(self, buffers: Sequence[Buffer], size_bytes: int) -> bool:
+        """Say whether to look for the name before writing: where little or much is saved by it.
+
+        Large bytes are hashed while they are written, unless they look like some that were put
+        on this host before: those are hashed first, and not written a second time.
+        """
+        return size_bytes <= _HASHED_FIRST_UP_TO_BYTES or self._verified.saw(sketch(buffers))
 
     def _put(
         self, buffers: Sequence[Buffer], digest: Digest | None, size_bytes: int | None
@@ -109,12 +120,16 @@ class LocalBlobStore:
             os.close(fd)
 
     def _write(self, fd: int, buffers: Sequence[Buffer], digest: Digest | None) -> Digest:
-        """Write and, if the digest is not known, hash in the same pass."""
+        """Write and, if the digest is not known, hash in the same pass; let the disk begin."""
         hasher = Hasher() if digest is None else None
+        written = begun = 0
         for at, piece in enumerate(pieces(buffers)):
-            if hasher is not None:
-                hasher.update(piece)
-            write_all(fd, piece)
+            with hashing(hasher, piece) if hasher is not None else contextlib.nullcontext():
+                write_all(fd, piece)
+            written += len(piece)
+            if written - begun >= _BEGUN_FROM_BYTES:
+                self._sync.begin(fd, begun, written - begun)
+                begun = written
             self._point("blob.mid-write" if at else "blob.first-byte")
         self._point("blob.before-close")
         return digest if hasher is None else hasher.digest()  # type: ignore[return-value]

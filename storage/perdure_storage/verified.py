@@ -4,6 +4,9 @@ A verification holds while device, inode, size and change time of the file stand
 in the process, and for large blobs in a folder of the user's own on this host, so that one process
 hands a gigabyte to the next without a second look at it. That folder is outside the blob root: who
 can change a blob there cannot vouch for it here.
+
+Beside the records lie marks of what large bytes were like that were put: what is like them is
+looked for by its name before it is written. A mark vouches for nothing.
 """
 
 from __future__ import annotations
@@ -40,6 +43,20 @@ class Verified:
         if self._known.get(name) == identity(found):
             return True
         return found.st_size >= _SHARED_FROM_BYTES and _is_shared(name, found)
+
+    def saw(self, mark: str) -> bool:
+        """Say whether bytes of this sketch were put on this host before; remember that they are."""
+        folder = _shared_folder()
+        if folder is None:
+            return False
+        record = folder / f"sketch-{mark}"
+        try:
+            record.touch(exist_ok=False)
+        except FileExistsError:
+            return True
+        except OSError:
+            pass
+        return False
 
     def forget(self, name: str) -> None:
         """Look at the file again next time."""

@@ -25,7 +25,7 @@ from perdure_storage.errors import (
     ValueDamaged,
     ValueUnavailable,
 )
-from perdure_storage.hashing import hex_of, integrity_digest
+from perdure_storage.hashing import hex_of, integrity_digest, sketch
 from perdure_storage.records import Digest
 from perdure_storage.wrappers import Fault, FaultyFS
 
@@ -178,6 +178,27 @@ def test_local_put_takes_over_a_truncated_file_of_its_name(local: LocalArea) -> 
     assert bytes(blobs.open(digest, len(_LARGE))) == _LARGE
 
 
+def test_local_put_writes_large_bytes_once_also_in_another_process(local: LocalArea) -> None:
+    digest = local.open().put([_LARGE])
+    incoming = local.folder / "incoming"
+    incoming.rmdir()
+    incoming.touch()  # whoever writes a blob fails now
+
+    assert local.open().put([_LARGE]) == digest
+
+
+def test_local_put_tells_large_bytes_apart_that_are_like_earlier_ones(local: LocalArea) -> None:
+    blobs = local.open()
+    other = bytearray(_LARGE)
+    other[-1] ^= 1
+    assert sketch([other]) == sketch([_LARGE])
+
+    digests = [blobs.put([_LARGE]), blobs.put([other])]
+
+    assert digests == [integrity_digest([_LARGE]), integrity_digest([other])]
+    assert bytes(blobs.open(digests[1], len(other))) == other
+
+
 def test_local_open_does_not_read_a_large_blob_again_in_another_process(
     local: LocalArea, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,7 +263,7 @@ def test_sweep_forgets_old_records_of_verified_blobs(
     digest = blobs.put([_LARGE])
 
     blobs.sweep_temporaries()
-    assert len(list(temporary.glob("*/*"))) == 1
+    assert len(list(temporary.glob("*/*"))) == 2, "the blob's, and the mark of its bytes"
     blobs.sweep_temporaries(older_than_s=-60)
 
     assert list(temporary.iterdir()) == []
