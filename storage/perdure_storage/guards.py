@@ -174,7 +174,8 @@ def blobs_of_step(step: StepRecord) -> tuple[Digest, ...]:
     """Return the blobs that a step row refers to."""
     if not step.states:
         return blobs_of_value(step.value)
-    return (*blobs_of_value(step.value), *_blobs_of(step.states))
+    of_states = (digest for state in step.states.values() for digest in blobs_of_value(state))
+    return (*blobs_of_value(step.value), *of_states)
 
 
 def blobs_of_value(value: StoredValue | None) -> tuple[Digest, ...]:

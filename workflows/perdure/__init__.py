@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from perdure import session, showing
+from perdure.actor import Actor, actor, method
 from perdure.branching import loop, switch, when
 from perdure.errors import (
     CodeChanged,
@@ -94,6 +95,7 @@ if TYPE_CHECKING:
     from perdure_scheduler.sources import Batch, Source
 
 __all__ = [
+    "Actor",
     "Arrival",
     "Backoff",
     "Batch",
@@ -136,6 +138,7 @@ __all__ = [
     "Webhook",
     "WorkerLost",
     "Workflow",
+    "actor",
     "all_of",
     "any_of",
     "cancel",
@@ -159,6 +162,7 @@ __all__ = [
     "list_schedules",
     "list_triggers",
     "loop",
+    "method",
     "open",
     "pause",
     "product",

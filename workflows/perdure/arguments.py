@@ -9,12 +9,14 @@ from perdure.fingerprint import is_code
 from perdure.graph.arguments import Entries, Fields, Items, find_path, resolve
 from perdure.graph.node import (
     Call,
+    Handle,
     Inputs,
     Mention,
     Node,
     describe,
     input_name,
     path_of,
+    place_of_actor,
     source_of,
 )
 from perdure.plan import (
@@ -114,6 +116,9 @@ class ArgumentWriter:
 
     The text is what a step's own digest is made of: constants by value digest, structure, and
     where an upstream value or code comes in, but not from which step, and not which code.
+
+    Attributes:
+        handles: the actors that were met, by the step of the constructor; taken by who asks.
     """
 
     def __init__(
@@ -122,6 +127,7 @@ class ArgumentWriter:
         self._constants = constants
         self._ids = ids
         self._is_growth = is_growth
+        self.handles: dict[str, Handle] = {}
 
     def write(self, template: Any, where: str, text: list[str]) -> Arg:
         """Return the argument, and append what it says about itself to ``text``.
@@ -151,6 +157,8 @@ class ArgumentWriter:
             return self._entries(template, where, text)
         if kind is Fields:
             return self._fields(template, where, text)
+        if isinstance(template, Handle):
+            return self._handle(template, where, text)
         constant = self._constants.add(template, where)
         if is_code(template):
             text.append("code")
@@ -190,6 +198,18 @@ class ArgumentWriter:
         assert isinstance(source, Call)
         text.append("step")
         return FromStep(self._ids[source], _positive(path, source.spec.options.outputs))
+
+    def _handle(self, handle: Handle, where: str, text: list[str]) -> FromStep:
+        at = place_of_actor(handle)
+        if isinstance(at, StepRef):
+            arg = self._reference(at, where, text)
+        else:
+            call = source_of(at)
+            assert isinstance(call, Call)
+            text.append("step")
+            arg = FromStep(self._ids[call])
+        self.handles[arg.step] = handle
+        return arg
 
     def _reference(self, ref: StepRef, where: str, text: list[str]) -> FromStep:
         """Return the value of a step of the run that this graph will be part of."""

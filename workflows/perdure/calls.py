@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.plan import Arg, Function, Path
+from perdure.plan import ActorStep, Arg, Function, Path, StepOptions
 from perdure.reference import StepRef
 from perdure_storage.hashing import digest_of
 from perdure_storage.records import Cause, Digest, ErrorRecord, Place, PlanRecord, StoredValue
@@ -25,6 +25,52 @@ class CallId(msgspec.Struct, frozen=True, gc=False):
     step_id: str
     generation: int
     attempt: int
+
+
+class Replay(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """A committed call of an actor that is made again, to come from a snapshot to a later state.
+
+    Attributes:
+        step_id: the step.
+        method: the method; "" for the constructor.
+        args, kwargs, values: as those of a ``StepCall``.
+        expected: value digest of its result then; "" if there is none to compare with.
+    """
+
+    step_id: str
+    method: str
+    args: tuple[Arg, ...] = ()
+    kwargs: dict[str, Arg] = {}
+    values: dict[str, StoredValue] = {}
+    expected: str = ""
+
+
+class ActorCall(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """What a call of an actor is to be made on, and what is to be kept of it.
+
+    Attributes:
+        of: what the step is to the actor.
+        role: ``"new"`` and ``"write"`` change the live instance, ``"read"`` has a copy of it,
+            ``"again"`` makes the result of a committed call once more, in an instance of its own,
+            and ``"use"`` has one that its constructor made.
+        base: after which call the instance has to be: ``"<step id>/<generation>"``.
+        is_live: the instance is said to be there: neither ``state`` nor ``replay`` are sent.
+        state: the state after an earlier call, from which ``replay`` leads to ``base``.
+        state_of: the step of that call.
+        replay: the calls since then; from the constructor on if there is no ``state``.
+        keeps: the state after the call is to be kept.
+        defaults: options of its calls.
+    """
+
+    of: ActorStep
+    role: str = "new"
+    base: str = ""
+    is_live: bool = False
+    state: StoredValue | None = None
+    state_of: str = ""
+    replay: tuple[Replay, ...] = ()
+    keeps: bool = False
+    defaults: StepOptions = StepOptions()
 
 
 class StepCall(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
@@ -48,6 +94,8 @@ class StepCall(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_default
         answer: id of the step that would answer for it; "" for the next link of its chain.
         is_brief: calls of its function have been over at once: it may be handed to a worker that
             still runs others.
+        actor: of a call of an actor, on what it is made.
+        turns: of a step that was given handles of actors, what came before it, by actor.
     """
 
     id: CallId
@@ -65,6 +113,8 @@ class StepCall(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_default
     names: str = ""
     answer: str = ""
     is_brief: bool = False
+    actor: ActorCall | None = None
+    turns: dict[str, str] = {}
 
 
 class CallContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,6 +190,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults
         culprit: for INPUT_LOST and INPUT_UNAVAILABLE, the key in ``StepCall.values``.
         worker: who ran it: ``"host/pid"``.
         peak_memory_bytes: the worker's peak resident set, None if unknown.
+        states: of a call of an actor that was to be kept, the state after it, by actor.
     """
 
     id: CallId
@@ -155,6 +206,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults
     started_at: datetime | None = None
     finished_at: datetime | None = None
     peak_memory_bytes: int | None = None
+    states: dict[str, StoredValue] = {}
 
 
 def step_key(step_id: str) -> str:

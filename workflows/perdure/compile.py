@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ from perdure.bundle import make_bundle
 from perdure.errors import DefinitionError, NotSerializable, did_you_mean
 from perdure.fingerprint import CodeDigest, code_digest, plain_digest, version_digest
 from perdure.graph.dag import Dag, Step, make_dag, place_of
-from perdure.graph.node import Node, TaskSpec, describe
+from perdure.graph.node import ActorUse, Handle, Node, TaskSpec, describe, use_of_actor
 from perdure.plan import (
+    ActorStep,
     Arg,
     Function,
     Parameter,
@@ -34,7 +36,9 @@ from perdure.plan import (
 from perdure.secret import SecretRef
 from perdure.sources import is_local_name
 from perdure.target import load_target, origin_of
-from perdure.task import Task
+from perdure.task import Task, default_name
+from perdure.turns import Place as Turn
+from perdure.turns import Turns
 from perdure.workflow import Workflow
 from perdure_storage.hashing import integrity_digest
 from perdure_storage.records import Digest, Place, PlanRecord, StoredValue
@@ -152,13 +156,19 @@ def compile_dag(dag: Dag, values: Values, *, origin: str | None = None) -> Plan:
     return _Compiler(dag, values).plan(origin)
 
 
-def compile_growth(dag: Dag, values: Values) -> Plan:
+def compile_growth(dag: Dag, values: Values, turns: Mapping[str, str]) -> Plan:
     """Return a graph that a running step gave as data; its sources are in the run's bundle.
+
+    Args:
+        dag: the graph.
+        values: where constants and functions go.
+        turns: what came before the step in the orders of the actors that it was given.
 
     Raises:
         NotSerializable: a constant or a closure has no encoding; carries the path to the culprit.
+        DefinitionError: an actor is called that the step was not given.
     """
-    return _Compiler(dag, values, is_growth=True).graph()
+    return _Compiler(dag, values, turns=turns, is_growth=True).graph()
 
 
 def plan_record(plan: Plan, inputs: Mapping[str, StoredValue]) -> PlanRecord:
@@ -175,13 +185,23 @@ def plan_record(plan: Plan, inputs: Mapping[str, StoredValue]) -> PlanRecord:
 class _Compiler:
     """One compilation. Mutable, used once."""
 
-    def __init__(self, dag: Dag, values: Values, *, is_growth: bool = False) -> None:
+    def __init__(
+        self,
+        dag: Dag,
+        values: Values,
+        *,
+        turns: Mapping[str, str] | None = None,
+        is_growth: bool = False,
+    ) -> None:
+        self._turns = Turns(turns or {})
         self._dag = dag
         self._values = values
         self._constants = Constants(values)
         self._writer = ArgumentWriter(self._constants, dag.ids, is_growth=is_growth)
         self._functions: dict[str, Function] = {}
         self._function_ids: dict[int, tuple[str, str]] = {}
+        self._specs: list[TaskSpec] = []
+        self._classes: dict[type, TaskSpec] = {}
         self._options: dict[bytes, int] = {}
         self._option_table: list[StepOptions] = []
         self._option_ids: dict[int, int] = {}
@@ -195,8 +215,13 @@ class _Compiler:
 
     def graph(self) -> Plan:
         """Return the graph as data."""
-        steps = tuple(self._step(step) for step in self._dag.steps)
+        steps = self._turns.marked([self._step(step) for step in self._dag.steps])
+        self._writer.handles.clear()
         output = self._writer.write(self._dag.output, "the result", [])
+        if self._writer.handles:
+            raise DefinitionError(
+                "an actor is no result: return what one of its methods gives, `stats.mean.bind()`"
+            )
         parameters = tuple(self._parameter(each) for each in self._dag.parameters)
         return Plan(
             workflow=self._dag.name,
@@ -211,8 +236,10 @@ class _Compiler:
     def _step(self, step: Step) -> StepPlan:
         spec = step.call.spec
         function, code = self._function(spec)
+        self._writer.handles.clear()
         try:
             args, kwargs, text = self._arguments(step)
+            actor, turn = self._turn(step, dict(self._writer.handles))
         except (NotSerializable, DefinitionError) as error:
             found = self._functions[function]
             if not is_built_in(found):
@@ -231,12 +258,53 @@ class _Compiler:
             scope=step.scope,
             args=tuple(args),
             kwargs=kwargs,
-            after=step.after,
+            after=(*step.after, *(each for each in turn.after if each not in step.after)),
+            actor=actor,
+            turns=turn.turns,
             options=self._option(spec),
             branches=spec.branches,
             item=step.item,
             width=step.width,
         )
+
+    def _turn(self, step: Step, handles: dict[str, Handle]) -> tuple[ActorStep | None, Turn]:
+        """Return what a step is to an actor, and its place in the orders of its actors."""
+        use = step.call.spec.actor
+        if use is None:
+            mapped = step.call.args[0] if step.call.spec.maps else None
+            reads = isinstance(mapped, Task) and _reads(mapped.spec.actor)
+            ordered = [n for n, each in handles.items() if use_of_actor(each).state == "durable"]
+            return None, self._turns.enter(step.id, ordered, writes=not reads)
+        if len(handles) != (use.role != "new"):
+            raise DefinitionError(
+                f"{step.id}: the handle of an actor is for tasks, not for the constructor or a "
+                "method of an actor: let a task that is given both return the calls"
+            )
+        actor = next(iter(handles), step.id)
+        cls, _ = self._function(self._class_spec(use.cls))
+        made = ActorStep(
+            actor=actor,
+            cls=cls,
+            method=use.method,
+            role=use.role,
+            state=use.state,
+            snapshot=use.snapshot,
+            nondeterminism=use.nondeterminism,
+            name=step.name,
+        )
+        if use.role == "new":
+            self._turns.begin(actor)
+            return made, Turn((), ())
+        if use.state == "rebuild":
+            return made, Turn((), ())
+        return made, self._turns.enter(step.id, handles, writes=use.role == "write")
+
+    def _class_spec(self, cls: type) -> TaskSpec:
+        """Return an actor's class as it travels with the calls of its methods."""
+        if cls not in self._classes:
+            spec = TaskSpec(function=cls, name=default_name(cls), actor=ActorUse(cls=cls))
+            self._classes[cls] = spec
+        return self._classes[cls]
 
     def _arguments(self, step: Step) -> tuple[list[Arg], dict[str, Arg], list[str]]:
         """Write the arguments of a step, and the text over which they are compared."""
@@ -280,6 +348,7 @@ class _Compiler:
         """Return the id of a task's function and the digest by which its code counts."""
         known = self._function_ids.get(id(spec))
         if known is None:
+            self._specs.append(spec)  # an id must not be given out again meanwhile
             found = code_digest(spec.function)
             self._modules.update(found.modules)
             version = spec.version
@@ -295,12 +364,14 @@ class _Compiler:
         value: StoredValue | None = None
         code = counted if spec.version is not None else found.stable
         referred = importable(module, qualname, function)
-        if referred is None:
+        if referred is None and spec.actor is not None and spec.actor.method:
+            pass  # it travels with its class
+        elif referred is None:
             value = encode(self._values, function, spec.name)
         else:  # the worker digests what it imports, which may declare a version of its own
             code = plain_digest(referred)
         identity = blake3(f"{code} {counted} {value and value.integrity}".encode()).hexdigest(8)
-        source = getattr(function, "__code__", None)
+        source = getattr(_placed(function), "__code__", None)
         return Function(
             id=f"{module}:{qualname}@{identity}",
             module=module,
@@ -323,6 +394,18 @@ class _Compiler:
         if data is None:
             return None, 0
         return self._values.blobs.put([data]), len(data)
+
+
+def _reads(use: ActorUse | None) -> bool:
+    return use is not None and use.role == "read"
+
+
+def _placed(function: Callable[..., Any]) -> Any:
+    """Return what has a place in a file: of a class a function of its body."""
+    if not isinstance(function, type):
+        return function
+    members = [each for each in vars(function).values() if inspect.isfunction(each)]
+    return vars(function).get("__init__") or next(iter(members), None)
 
 
 def function_name(function: Callable[..., Any]) -> tuple[str, str]:

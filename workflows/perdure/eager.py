@@ -14,10 +14,11 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 
+from perdure.actor import handle_in_run
 from perdure.chunks import unchunked
 from perdure.compile import prepare
 from perdure.errors import DefinitionError, Failure, SecretMissing
@@ -26,7 +27,9 @@ from perdure.graph.arguments import Entries, Fields, Items, leaves, nodes_in, re
 from perdure.graph.dag import Dag, Step, place_of
 from perdure.graph.growth import answer_id, first_answer_id
 from perdure.graph.node import (
+    ActorUse,
     Call,
+    Handle,
     Inputs,
     Mention,
     Node,
@@ -34,6 +37,7 @@ from perdure.graph.node import (
     describe,
     input_name,
     path_of,
+    place_of_actor,
     source_of,
 )
 from perdure.mapping import expand
@@ -42,6 +46,7 @@ from perdure.plan import Item, Path, path_text, project
 from perdure.reference import StepRef
 from perdure.secret import SecretRef
 from perdure.templates import build_object
+from perdure.worker.actors import copy_of, refused_growth
 from perdure.worker.context import Context, StopSignal, running
 from perdure.worker.growth import graph_of, is_graph, refuse_nodes_inside
 from perdure.worker.secrets import resolve_secret
@@ -105,13 +110,19 @@ class _Kept:
 class _Execution:
     """One eager execution. Mutable, used once.
 
-    ``known`` has the values of steps that references name, in this graph and those around it.
+    ``known`` has the values of steps that references name, in this graph and those around it, and
+    ``actors`` the instances of actors, by the steps of their constructors.
     """
 
     def __init__(
-        self, dag: Dag, inputs: Mapping[str, Any], known: dict[str, _Kept] | None = None
+        self,
+        dag: Dag,
+        inputs: Mapping[str, Any],
+        known: dict[str, _Kept] | None = None,
+        actors: dict[str, Any] | None = None,
     ) -> None:
         self._dag = dag
+        self._actors = {} if actors is None else actors
         self._known = {} if known is None else known
         self._codecs = Codecs(code_digest=plain_digest)
         self._inputs = {name: self._keep(value, name) for name, value in inputs.items()}
@@ -183,7 +194,7 @@ class _Execution:
         return self._build(Node(call), step.id)
 
     def _keep(self, value: Any, name: str) -> _Kept:
-        if type(value) in _ATOMS:
+        if type(value) in _ATOMS or isinstance(value, Handle):
             return _Kept("", b"", value)
         encoded = self._codecs.encode(value, name=name)
         return _Kept(encoded.codec, b"".join(encoded.buffers))
@@ -216,7 +227,7 @@ class _Execution:
         """Run what a step gave; failures below a step that catches are its own to take."""
         try:
             names = f"{step.scope}/{step.name}" if step.scope else step.name
-            value = run_graphs(given, step.id, names, self._known)
+            value = run_graphs(given, step.id, names, self._known, self._actors)
             _check_result(value, step.call.spec.options.outputs)
         except Exception as error:  # noqa: BLE001 (of the user's code: raised again, or a value)
             return _fail(error, step, 1)
@@ -228,7 +239,31 @@ class _Execution:
         kwargs = {
             name: self._build(each, f"{step.id}.bind({name})") for name, each in call.kwargs.items()
         }
+        if call.spec.actor is not None:
+            return self._call_actor(step, call.spec.actor, args, kwargs)
         return call_here(call.spec, args, kwargs)
+
+    def _call_actor(
+        self, step: Step, use: ActorUse, args: list[Any], kwargs: dict[str, Any]
+    ) -> Any:
+        """Construct an actor or call its method; one that raises leaves it as it was."""
+        spec = step.call.spec
+        if use.role == "new":
+            self._actors[step.id] = spec.function(*args, **kwargs)
+            return handle_in_run(use.cls, use, step.name, spec.options, step.id)
+        at = place_of_actor(args[0])
+        assert isinstance(at, StepRef)
+        instance = self._actors[at.step_id]
+        if use.state == "rebuild":
+            return _call_method(spec, use, instance, args[1:], kwargs)
+        if use.role == "read":
+            return _call_method(spec, use, copy_of(instance), args[1:], kwargs)
+        before = copy_of(instance)
+        try:
+            return _call_method(spec, use, instance, args[1:], kwargs)
+        except BaseException:
+            self._actors[at.step_id] = before
+            raise
 
     # --- arguments --------------------------------------------------------------------------
     def _build(self, template: Any, where: str) -> Any:
@@ -241,6 +276,9 @@ class _Execution:
                 return self._referred(template, where)
             case SecretRef(name):
                 return _secret(name)
+            case Handle():
+                at = place_of_actor(template)
+                return self._node(at, where) if isinstance(at, Node) else template
             case Items(kind, items):
                 items = tuple(item for item in items if not self._is_dropped(item))
                 parts = [self._build(item, f"{where}[{i}]") for i, item in enumerate(items)]
@@ -348,6 +386,20 @@ def call_here(spec: TaskSpec, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     return result
 
 
+def _call_method(
+    spec: TaskSpec, use: ActorUse, instance: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Any:
+    function = getattr(instance, use.method)
+
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        if is_graph(result) or isinstance(result, Pause):
+            raise refused_growth(spec.name, "a node" if is_graph(result) else "a wait")
+        return result
+
+    return call_here(replace(spec, function=checked), args, kwargs)
+
+
 def context_of(step_id: str, attempt: int, run_id: str = "eager") -> Context:
     """Return what ``current()`` is to say in a step that runs here."""
     key = f"{run_id}/{step_id}/1"
@@ -373,7 +425,13 @@ def _check_result(result: Any, outputs: int) -> None:
         raise TypeError(f"outputs={outputs}, but the function returned {got}")
 
 
-def run_graphs(given: Any, step_id: str, names: str, known: dict[str, _Kept] | None = None) -> Any:
+def run_graphs(
+    given: Any,
+    step_id: str,
+    names: str,
+    known: dict[str, _Kept] | None = None,
+    actors: dict[str, Any] | None = None,
+) -> Any:
     """Run the graph that a step gave, and the one that its last step gives, and so on.
 
     Args:
@@ -381,11 +439,12 @@ def run_graphs(given: Any, step_id: str, names: str, known: dict[str, _Kept] | N
         step_id: the step.
         names: what the names of the graph's steps begin with.
         known: values of steps that references name.
+        actors: instances of actors, by the steps of their constructors.
     """
     answer = first_answer_id(step_id)
     while is_graph(given):
         dag = graph_of(given, step_id, names, answer)
-        given = _Execution(dag, {}, known).last()
+        given = _Execution(dag, {}, known, actors).last()
         last = dag.steps[-1]
         step_id, answer = last.id, answer_id(last.id)
         names = f"{last.scope}/{last.name}" if last.scope else last.name

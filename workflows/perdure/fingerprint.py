@@ -43,6 +43,8 @@ from perdure_storage.shapes import is_main
 _UNIT = re.compile(r"unit:\d+")
 _NOTED = "noted"
 """What a manifest has in place of a digest for a package, which is not compared."""
+_METHOD = "__perdure_method__"
+"""Where ``@method`` keeps what it was told."""
 _OWN_DECORATORS = frozenset({"task", "workflow", "actor", "method"})
 
 
@@ -172,6 +174,7 @@ class _Reach:
         self._slices: dict[str, str] = {}
         self._is_source = True
         self._captured = False
+        self._asked = root
         self._root = self._captured_ref(_function_of(root), "it")
         done = 0
         while done < len(self._units):
@@ -433,7 +436,10 @@ class _Reach:
     def _fill_class(self, unit: _Unit, cls: type) -> None:
         unit.text = f"class {type(cls).__qualname__} {class_annotations(cls)}"
         unit.slots = [_slot("base", self.refer(base, unit.label)) for base in cls.__bases__]
-        for name, value in sorted(class_members(cls).items()):
+        members = class_members(cls)
+        if cls is self._asked:
+            members = _without_readers(cls, members)
+        for name, value in sorted(members.items()):
             where = f"{unit.label}.{name}"
             unit.slots.append(_slot(name, self._member(value, where)))
 
@@ -448,6 +454,37 @@ class _Reach:
         if isinstance(value, functools.cached_property):
             return "cached_property " + self.refer(value.func, where)
         return self.refer(value, where)
+
+
+def _without_readers(cls: type, members: dict[str, Any]) -> dict[str, Any]:
+    """Leave out methods of an actor that only read, unless another member names them.
+
+    What they do enters the results of their own calls, not the actor's state.
+    """
+    if any(is_local_name(base.__module__) for base in cls.__bases__ if base is not object):
+        return members  # which may call what is here
+    readers = {
+        name for name, value in members.items() if getattr(value, _METHOD, {}).get("readonly")
+    }
+    while readers:
+        others = (value for name, value in members.items() if name not in readers)
+        named = {name for each in others if _is_function(each) for name in _all_names(each)}
+        if not named & readers:
+            break
+        readers -= named
+    return {name: value for name, value in members.items() if name not in readers}
+
+
+def _is_function(member: Any) -> bool:
+    return isinstance(member, types.FunctionType | staticmethod | classmethod | property)
+
+
+def _all_names(member: Any) -> set[str]:
+    if isinstance(member, property):
+        parts = [each for each in (member.fget, member.fset, member.fdel) if each is not None]
+    else:
+        parts = [getattr(member, "__func__", member)]
+    return {name for each in parts for name in _code_names(each.__code__)}
 
 
 def _function_of(obj: Any) -> Any:

@@ -78,7 +78,8 @@ class Foreseen:
         kwargs = {name: resolve(arg, source) for name, arg in step.plan.kwargs.items()}
         answer = first_answer_id(step.id) if starts_chain(step) else answer_id(step.id)
         dag = graph_of(expand_items(*args, **kwargs), step.id, match_name(step.plan), answer)
-        plan = compile_growth(dag, self._values)
+        turns = {turn.actor: turn.step for turn in step.plan.turns}
+        plan = compile_growth(dag, self._values, turns)
         return Growth(kind="map", count=len(plan.steps), plan=plan_record(plan, {}))
 
 

@@ -20,7 +20,7 @@ _CLASS_SKIPPED = frozenset(
         "__annotations_cache__", "__dataclass_fields__", "__dataclass_params__", "__match_args__",
         "__hash__", "__subclasshook__", "__protocol_attrs__", "_is_protocol",
         "_is_runtime_protocol", "__non_callable_proto_members__", "__signature__",
-        "__class_getitem__", "__slotnames__",
+        "__class_getitem__", "__slotnames__", "__perdure_actor__",
     }
 )  # fmt: skip
 _ENUM_OWN = frozenset(

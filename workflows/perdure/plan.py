@@ -80,6 +80,23 @@ class ItemsOf(msgspec.Struct, frozen=True, gc=False, tag="items", tag_field="t")
         return ()
 
 
+class StateOf(msgspec.Struct, frozen=True, gc=False, tag="state", tag_field="t"):
+    """The state of an actor after a step: after what the last call before it left.
+
+    Attributes:
+        actor: the step of its constructor.
+        step: what has its place before in the actor's order, and may change the state.
+    """
+
+    actor: str
+    step: str
+
+    @property
+    def path(self) -> Path:
+        """Return the path into the state: none, as it is there for all references."""
+        return ()
+
+
 class FromSecret(msgspec.Struct, frozen=True, gc=False, tag="secret", tag_field="t"):
     """A secret, resolved in the worker when the step starts; only its name is stored."""
 
@@ -108,7 +125,7 @@ class ObjectArg(msgspec.Struct, frozen=True, gc=False, tag="object", tag_field="
 
 
 Arg = Const | FromStep | FromInput | RefTo | ItemsOf | FromSecret | ListArg | DictArg | ObjectArg
-Reference = FromStep | FromInput | RefTo | ItemsOf
+Reference = FromStep | FromInput | RefTo | ItemsOf | StateOf
 """What a step takes from elsewhere in its run."""
 
 
@@ -179,6 +196,32 @@ class StepOptions(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     allow_unenforced: bool = False
 
 
+class ActorStep(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """What a step is to an actor.
+
+    Attributes:
+        actor: the step of the constructor.
+        cls: id of the class among ``Plan.functions``.
+        method: the method that is called; "" for the constructor.
+        role: ``"new"``, ``"write"`` or ``"read"``.
+        state: ``"durable"`` or ``"rebuild"``.
+        snapshot: after how many mutating calls the state is kept; 0: after the last one.
+        is_last: no other step of its graph changes the state after it.
+        nondeterminism: ``"fail"`` or ``"warn"``, where a replayed call gives another value.
+        name: what the actor's steps are called.
+    """
+
+    actor: str
+    cls: str
+    method: str = ""
+    role: str = "new"
+    state: str = "durable"
+    snapshot: int = 1
+    is_last: bool = False
+    nondeterminism: str = "fail"
+    name: str = ""
+
+
 class StepPlan(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One call.
 
@@ -195,6 +238,8 @@ class StepPlan(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         after: ids of steps that must end before it, without giving it data.
         given: digest over the shape of the arguments and the value digests of constants in them,
             but for those that are code.
+        actor: of a call of an actor, which; its first argument is the actor's constructor.
+        turns: of each actor that it calls or is given, what comes before it in the actor's order.
         passed: digest over the constants that are code; "" if there are none.
         own: digest over the code, ``given``, ``outputs`` and ``catch``; over nothing upstream.
     """
@@ -213,6 +258,8 @@ class StepPlan(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     item: int | None = None
     width: int = 0
     branches: tuple[str, ...] = ()
+    actor: ActorStep | None = None
+    turns: tuple[StateOf, ...] = ()
 
 
 class Parameter(msgspec.Struct, frozen=True, kw_only=True):
@@ -340,10 +387,14 @@ def own_digest(code: str, outputs: int, catch: bool, given: str) -> str:
 
 
 def references(step: StepPlan) -> list[Reference]:
-    """Return the step's references in the order of the plan: arguments, then keywords by name."""
+    """Return the step's references in the order of the plan: arguments, then keywords by name.
+
+    Last come the states that it begins from.
+    """
     found: list[Reference] = []
     for arg in (*step.args, *(step.kwargs[name] for name in sorted(step.kwargs))):
         collect(arg, found)
+    found += step.turns
     return found
 
 
@@ -351,6 +402,12 @@ def upstream(step: StepPlan) -> list[str]:
     """Return the ids of the steps that it refers to, each once, in the order of the plan."""
     refs = references(step)
     return list(dict.fromkeys(ref.step for ref in refs if not isinstance(ref, FromInput)))
+
+
+def needs(step: StepPlan) -> list[str]:
+    """Return the ids of the steps whose values it takes: without those it only comes after."""
+    refs = references(step)
+    return list(dict.fromkeys(ref.step for ref in refs if not isinstance(ref, FromInput | StateOf)))
 
 
 def collect(arg: Arg, found: list[Reference]) -> None:

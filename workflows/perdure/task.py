@@ -30,7 +30,9 @@ class Task(Generic[P, R]):
     def __init__(
         self, function: Callable[P, Any], spec: TaskSpec, after: tuple[Node, ...] = ()
     ) -> None:
-        functools.update_wrapper(self, function)
+        # Of a class what is in it stays there: it would hide what a task has of its own.
+        updated = () if isinstance(function, type) else functools.WRAPPER_UPDATES
+        functools.update_wrapper(self, function, updated=updated)
         self._spec = spec
         self._after = after
         self._signature = _signature(function)
@@ -56,6 +58,9 @@ class Task(Generic[P, R]):
                 where no worker would find it.
         """
         self._check_signature(args, kwargs, "bind")
+        return self._bound(args, kwargs)
+
+    def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
         trace = current_trace()
         token = trace.token if trace else None
         where, uses = self._spec.name + ".bind", list[Node]()

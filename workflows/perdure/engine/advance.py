@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from heapq import heappush
 
+from perdure.engine.actors import absent_for_replay, take_states
 from perdure.engine.branching import CHOSE, choose, chosen_branch, has_changed_its_mind
 from perdure.engine.endings import count_ended, row_of
 from perdure.engine.matching import Matching
@@ -56,7 +57,7 @@ def settle(run: RunState, steps: Iterable[StepState], now: datetime) -> None:
             and not run.steps[ref.step].unneeded
             and not run.steps[ref.step].has_value
             and not (isinstance(ref, ItemsOf) and run.steps[ref.step].items is not None)
-        ]
+        ] + absent_for_replay(run, step)
         if absent:
             for upstream in dict.fromkeys(absent):
                 work.append(reopen(run, upstream, f"its value is needed by {step.id}", now))
@@ -95,6 +96,7 @@ def adopt(run: RunState, step: StepState, row: StepRecord, reason: str, now: dat
     """Take over a committed result as this step's, without running it. Does not wake consumers."""
     step.status = StepStatus.SUCCEEDED
     step.value, step.inputs = row.value, row.inputs
+    take_states(step, row)
     step.reason = reason + run.noted.get(step.plan.function, "")
     run.outbox.steps.append(
         row_of(
@@ -108,6 +110,7 @@ def adopt(run: RunState, step: StepState, row: StepRecord, reason: str, now: dat
             caught=row.caught,
             started_at=row.started_at,
             worker=row.worker,
+            states=row.states,
         )
     )
 
@@ -119,6 +122,7 @@ def hold(run: RunState, matching: Matching, now: datetime, *, reason: str = "") 
         step.status = StepStatus.SUCCEEDED
         step.generation, step.attempt = row.generation, row.attempt
         step.value, step.inputs, step.reason = row.value, row.inputs, row.reason
+        take_states(step, row)
         run.unfinished -= 1
     for step_id in sorted(matching.adopted, key=lambda step_id: run.steps[step_id].position):
         step, row = run.steps[step_id], matching.adopted[step_id]

@@ -13,7 +13,7 @@ import msgspec
 
 from perdure.engine.endings import count_ended, row_of
 from perdure.engine.state import RunState, StepState
-from perdure.plan import FromInput, FromStep, upstream
+from perdure.plan import FromInput, FromStep, StateOf, needs
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import StepId, StepKey, StepRecord
 
@@ -30,7 +30,7 @@ def find_conditional(run: RunState, added: Sequence[StepState]) -> None:
         return
     for step in added:
         for ref in step.refs:
-            if not isinstance(ref, FromInput):
+            if not isinstance(ref, FromInput | StateOf):
                 run.steps[ref.step].users.append(step)
     for step in added:
         step.wanted = False
@@ -84,7 +84,7 @@ def _lazily_needed(run: RunState, select: StepState) -> set[str]:
         step = run.steps[stack.pop()]
         if not step.wanted and step.status is StepStatus.PENDING and step.id not in found:
             found.add(step.id)
-            stack += upstream(step.plan)
+            stack += needs(step.plan)
     return found
 
 
@@ -109,7 +109,7 @@ def _before(run: RunState, select: StepState, lazily: Mapping[str, Collection[st
 def _needs(step: StepState) -> list[str]:
     """Return the steps that a step refers to, but for branches that are not chosen."""
     if not step.branches:
-        return upstream(step.plan)
+        return needs(step.plan)
     choice, *branches = _named(step)
     return [choice] + ([branches[step.chosen]] if step.chosen is not None else [])
 
@@ -206,7 +206,7 @@ def _skip(run: RunState, first: StepState, reason: str, now: datetime) -> list[S
         step.reason = reason
         _record(run, step, now)
         freed += count_ended(run, step)  # those that are after it without taking its value
-        stack += [run.steps[name] for name in upstream(step.plan)]
+        stack += [run.steps[name] for name in needs(step.plan)]
     return freed
 
 

@@ -16,6 +16,7 @@ from itertools import chain
 import msgspec
 
 from perdure.calls import Growth
+from perdure.engine.actors import remember_lost
 from perdure.engine.advance import hold, pend
 from perdure.engine.branching import find_conditional, settle_selects
 from perdure.engine.commands import Extend
@@ -129,6 +130,8 @@ def graft(run: RunState, root: StepState, expansion: ExpansionRecord, plan: Plan
     standing = {step.id for step in plan.steps if _stands(run, step.id, prints)}
     replaced = [run.steps[step.id] for step in plan.steps if step.id in run.steps.keys() - standing]
     added = add_steps(run, plan, prints, besides=standing)
+    for step in plan.steps:
+        root.lasts.update((turn.actor, step.id) for turn in step.turns)
     for old in replaced:
         _replace(run, old, run.steps[old.id])
     root.members = tuple(step.id for step in plan.steps)
@@ -143,6 +146,7 @@ def graft(run: RunState, root: StepState, expansion: ExpansionRecord, plan: Plan
     find_conditional(run, added)
     if expansion.kind == "map":
         root.items = _items(run, run.steps[plan.output.step])
+    remember_lost(run, run.grown.get(root.id, ()))
     own = _match_own(run, root, plan, prints, is_first=not expansion.link)
     extend = _extend(run, plan, _base_of(expansion))
     again = run.again.within(plan, root.id)
@@ -351,6 +355,9 @@ def _drop_link(run: RunState, root: StepState) -> None:
     if passed is not None and not passed.is_done:
         _detach(run, passed)
         run.unfinished -= 1
+        for turn in passed.plan.turns:
+            if root.lasts.get(turn.actor) == passed.id:
+                root.lasts[turn.actor] = turn.step
         del run.steps[passed.id]
         del run.fingerprints[passed.id]
 

@@ -59,7 +59,12 @@ def match_by_items(
     for step in plan.steps if consumed else ():
         here = run.steps[step.id]
         is_settled = step.id in adopted or step.id in matching.kept
-        if step.item is None or is_settled or not all(run.steps[d].is_done for d in here.deps):
+        if (
+            step.item is None
+            or step.turns
+            or is_settled
+            or not all(run.steps[d].is_done for d in here.deps)
+        ):
             continue
         digests = run.input_digests(here)
         forms = _forms(step, constants, digests, places)

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from perdure.calls import CallId, FirstTry, Growth, Outcome, Wait
+from perdure.engine.actors import changes_state, note_end, note_success
 from perdure.engine.advance import mark_done, open_items, pend, reopen, settle
 from perdure.engine.commands import Kill
 from perdure.engine.divergence import (
@@ -75,6 +76,8 @@ def on_ended(engine: EngineState, event: Ended, now: datetime) -> None:
         run.paces.note(
             step.plan.function, (outcome.finished_at - outcome.started_at).total_seconds()
         )
+    if outcome.cause is not Cause.SUCCEEDED:
+        note_end(run, step)
     if step.status is StepStatus.CANCELLED:  # nobody needs it any more
         _note_attempt(run, step, outcome, now)
     elif outcome.cause is Cause.SUCCEEDED and outcome.growth is not None:
@@ -140,19 +143,28 @@ def _conclude(
     # Whoever rebuilds it may not be the one that missed it: that owner may have died meanwhile.
     diverged, away = diverged_consumers(run, step), find_readers(run, step)
     names = [each.id for each in diverged] + [row.step_id for rows in away.values() for row in rows]
-    if names and not may_diverge(run, step, names, now):
+    # The state of an actor rests on such a value: the calls since cannot be made again singly.
+    is_in_state = any(changes_state(each) for each in diverged) or any(
+        row.states for rows in away.values() for row in rows
+    )
+    recomputes = run.record.policy.on_divergence == "recompute"
+    if names and ((is_in_state and recomputes) or not may_diverge(run, step, names, now)):
         _fail_diverged(run, step, outcome, names, now)
         return []
     again: list[StepState] = []
-    if names and run.record.policy.on_divergence == "recompute":
+    if names and recomputes:
         for each in (*diverged, *let_go(run, away)):
             again += recompute(run, each, f"{step.id} was rebuilt with another value")
     step.status = StepStatus.SUCCEEDED
+    if error is None:
+        note_success(run, step, outcome.states)
     run.outbox.attempts.pop(outcome.id, None)
     row = _row(run, step, outcome, StepStatus.SUCCEEDED, now)
     stored = value if run.stores(step) else _without_bytes(value)
     run.outbox.steps.append(
-        msgspec.structs.replace(row, value=stored, error=error, caught=error is not None)
+        msgspec.structs.replace(
+            row, value=stored, error=error, caught=error is not None, states=dict(step.states)
+        )
     )
     freed = [*mark_done(run, step), *(each for each in again if not each.missing)]
     for dep in step.deps:
@@ -408,6 +420,9 @@ def _on_input_lost(
     engine: EngineState, run: RunState, step: StepState, outcome: Outcome, now: datetime
 ) -> None:
     kind, _, name = outcome.culprit.partition(":")
+    if kind in ("actor", "state") and step.plan.actor is not None:
+        _restore_otherwise(engine, run, step, outcome, now)
+        return
     upstream = run.steps.get(name) if kind == "step" else None
     if upstream is None or upstream.rebuilt >= MAX_REBUILDS:
         fail(engine, run, step, outcome, now)
@@ -418,6 +433,22 @@ def _on_input_lost(
             engine.quarantine.append(upstream.value.integrity)
         why = outcome.error.message if outcome.error else "its value is gone"
         progress(engine, run, [reopen(run, upstream, why, now)], now)
+    _pend(engine, run, step, now)
+
+
+def _restore_otherwise(
+    engine: EngineState, run: RunState, step: StepState, outcome: Outcome, now: datetime
+) -> None:
+    """Come to an actor's state by another way: its instance is gone, or a snapshot of it."""
+    assert step.plan.actor is not None
+    kind, _, name = outcome.culprit.partition(":")
+    actor = step.plan.actor.actor
+    _note_attempt(run, step, outcome, now)
+    holder = run.steps.get(name)
+    if kind == "state" and holder is not None and actor in holder.states:
+        state = holder.states.pop(actor)
+        if state.place is Place.BLOB:
+            engine.quarantine.append(state.integrity)
     _pend(engine, run, step, now)
 
 

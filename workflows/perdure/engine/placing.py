@@ -6,13 +6,23 @@ from collections.abc import Container
 from datetime import datetime
 from heapq import heappop
 
-from perdure.calls import CallId, StepCall, encode_items, input_key, items_key, step_key
+from perdure.calls import (
+    ActorCall,
+    CallId,
+    Replay,
+    StepCall,
+    encode_items,
+    input_key,
+    items_key,
+    step_key,
+)
+from perdure.engine.actors import is_live, keeps_state, way_to
 from perdure.engine.commands import Dispatch
 from perdure.engine.matching import match_name
 from perdure.engine.placement import is_impatient
 from perdure.engine.state import EngineState, RunState, StepState, starts_chain
 from perdure.graph.growth import first_answer_id
-from perdure.plan import Arg, FromInput, FromStep, ItemsOf, ListArg, RefTo
+from perdure.plan import Arg, FromInput, FromStep, ItemsOf, ListArg, RefTo, StateOf
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import AttemptRecord, StepId, StoredValue
 
@@ -95,7 +105,7 @@ def _start(engine: EngineState, run: RunState, step: StepState, now: datetime) -
     return StepCall(
         id=call,
         function=step.plan.function,
-        args=_without_unneeded(run, step),
+        args=_arguments(run, step),
         kwargs=step.plan.kwargs,
         values=_values(run, step),
         parts=step.parts,
@@ -108,7 +118,47 @@ def _start(engine: EngineState, run: RunState, step: StepState, now: datetime) -
         names=match_name(step.plan),
         answer=first_answer_id(step.id) if starts_chain(step) else "",
         is_brief=_most_ahead(run, step) > 0,
+        actor=None if step.plan.actor is None else _on_actor(run, step),
+        turns={turn.actor: turn.step for turn in step.plan.turns},
     )
+
+
+def _on_actor(run: RunState, step: StepState) -> ActorCall:
+    """Return on what a call of an actor is made: on the live instance, or how to come to it."""
+    use = step.plan.actor
+    assert use is not None
+    way = way_to(run, step)
+    live = is_live(run, step, way)
+    role = "use" if use.state == "rebuild" and use.role != "new" else use.role
+    return ActorCall(
+        of=use,
+        role="again" if step.applied else role,
+        base="" if way.base is None else way.base.at,
+        is_live=live,
+        state=None if live or way.start is None else way.start.states[use.actor],
+        state_of="" if way.start is None else way.start.id,
+        replay=() if live else tuple(_replay(run, each) for each in way.replay),
+        keeps=keeps_state(step, way),
+        defaults=step.options,
+    )
+
+
+def _replay(run: RunState, step: StepState) -> Replay:
+    assert step.plan.actor is not None
+    return Replay(
+        step_id=step.id,
+        method=step.plan.actor.method,
+        args=_arguments(run, step),
+        kwargs=step.plan.kwargs,
+        values=_values(run, step),
+        expected="" if step.value is None else step.value.value_digest,
+    )
+
+
+def _arguments(run: RunState, step: StepState) -> tuple[Arg, ...]:
+    """Return a step's arguments; of a method's without the actor: its instance stands there."""
+    args = _without_unneeded(run, step)
+    return args[1:] if step.plan.actor is not None and step.plan.actor.method else args
 
 
 def _most_ahead(run: RunState, step: StepState) -> float:
@@ -139,7 +189,11 @@ def _values(run: RunState, step: StepState) -> dict[str, StoredValue]:
     for ref in step.refs:
         if isinstance(ref, FromInput):
             values[input_key(ref.name)] = run.record.inputs[ref.name]
-        elif isinstance(ref, RefTo) or run.steps[ref.step].unneeded:
+        elif (
+            isinstance(ref, RefTo | StateOf)
+            or run.steps[ref.step].unneeded
+            or (step.plan.actor is not None and ref.step == step.plan.actor.actor)
+        ):
             continue
         elif isinstance(ref, ItemsOf) and run.steps[ref.step].items is not None:
             values[items_key(ref.step)] = encode_items(run.steps[ref.step].items or ())

@@ -8,6 +8,7 @@ from datetime import datetime
 import msgspec
 
 from perdure.calls import CallId
+from perdure.engine.actors import remember_lost
 from perdure.engine.advance import hold
 from perdure.engine.branching import choose_again, find_conditional
 from perdure.engine.growth import (
@@ -92,6 +93,7 @@ def load_run(
         held = {**donated.adopted, **donated.kept}
         taken = msgspec.structs.replace(donated, kept={}, adopted=held, obsolete=())
         hold(run, taken, now, reason=f"taken over from {record.reuse_from}")
+    remember_lost(run, rows)
     remember_races(run, rows, waits)
     run.begun = _newest((attempt.step_id, attempt.generation) for attempt in attempts)
     _grow_again(run, expansions, now)

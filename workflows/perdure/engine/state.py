@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping
 from datetime import datetime
+from hashlib import blake2b
 from typing import Any
 
 from perdure.calls import CallId
@@ -23,6 +24,7 @@ from perdure.plan import (
     Plan,
     Reference,
     RefTo,
+    StateOf,
     StepOptions,
     StepPlan,
     collect,
@@ -62,6 +64,8 @@ class StepState:
     __slots__ = (
         "answer",
         "answers",
+        "applied",
+        "at",
         "attempt",
         "below",
         "branches",
@@ -75,6 +79,7 @@ class StepState:
         "given",
         "inputs",
         "items",
+        "lasts",
         "losses",
         "members",
         "missing",
@@ -92,6 +97,7 @@ class StepState:
         "refs",
         "shape",
         "started_at",
+        "states",
         "status",
         "unavailable",
         "unneeded",
@@ -157,6 +163,13 @@ class StepState:
         self.users: list[StepState] = []
         self.wanted = True
         self.chosen: int | None = None
+        # Of a call that changed an actor's state: that it did, under which name its process knows
+        # this, and what was kept of the state. Of a step that was given actors: the last in its
+        # graph that concerns each, and what the states are after it. A lost result changes nothing.
+        self.applied = False
+        self.at = ""
+        self.states: dict[str, StoredValue] = {}
+        self.lasts: dict[str, str] = {}
         # Cancelled because nobody needs it: others do without its value.
         self.unneeded = False
 
@@ -250,6 +263,7 @@ class RunState:
         answered: steps that wait for another one's value, which has come.
         noted: by function, how the versions of installed packages differ that were noted when
             what may be reused ran.
+        live: after which call the live instance of an actor is, as far as is known.
         gone: bytes that were found missing or damaged, and have not been made again.
     """
 
@@ -276,6 +290,7 @@ class RunState:
         self.answered: list[StepState] = []
         self.noted: Mapping[str, str] = {}
         self.gone: set[Digest] = set()
+        self.live: dict[str, str] = {}
         self.readers: dict[str, list[tuple[str, StepPlan]]] | None = None
         self.extensions: list[Extend] = []
         self.dormant: dict[str, ExpansionRecord] = {}
@@ -355,10 +370,15 @@ class RunState:
     def _digest(self, ref: Reference) -> str:
         if isinstance(ref, RefTo):
             return f"ref:{ref.step}"
+        if isinstance(ref, StateOf):
+            return mark_of(position(self, ref), ref.actor)
         if isinstance(ref, FromInput):
             value: StoredValue | None = self.record.inputs[ref.name]
         else:
-            value = self.steps[ref.step].value
+            step = self.steps[ref.step]
+            if step.plan.actor is not None and step.plan.actor.role == "new":
+                return f"actor:{step.id}"
+            value = step.value
         return part_digest(value, ref.path) if value is not None else ""
 
 
@@ -466,6 +486,35 @@ class EngineState:
     def next_wakeup(self) -> datetime | None:
         """Return when something falls due without any event, or None."""
         return self.timers[0][0] if self.timers else None
+
+
+def position(run: RunState, turn: StateOf) -> StepState:
+    """Return the call that left an actor in the state in which a step finds it in its turn.
+
+    What failed, was skipped or cancelled, or only read, left it as it was before.
+    """
+    step = run.steps[turn.step]
+    while not step.applied and turn.actor not in step.states:
+        last = step.lasts.get(turn.actor)
+        before = last if last is not None and last in run.steps else before_of(step, turn.actor)
+        if before is None:
+            break  # the constructor
+        step = run.steps[before]
+    return step
+
+
+def before_of(step: StepState, actor: str) -> str | None:
+    """Return what comes before a step in the order of an actor; None before the constructor."""
+    return next((turn.step for turn in step.plan.turns if turn.actor == actor), None)
+
+
+def mark_of(step: StepState, actor: str) -> str:
+    """Return what tells the state after a call from others: its digest, or how it came about."""
+    state = step.states.get(actor)
+    if state is not None:
+        return f"state:{state.value_digest}"
+    text = "\0".join((step.plan.own, *step.inputs))
+    return f"at:{blake2b(text.encode(), digest_size=16).hexdigest()}"
 
 
 def has_chosen(select: StepState, branch: StepState) -> bool:

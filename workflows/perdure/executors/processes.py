@@ -92,11 +92,19 @@ class ProcessExecutor:
         for worker in self._workers.values():
             worker.forget(run_id)
             self._watch(worker)
+        self._end_actors(run_id)
         self._transcripts.forget(run_id)
         self._sources.forget(run_id)
         if context is not None and run_id in self._spooled:
             self._spooled.discard(run_id)
             drop_spool(context)
+
+    def _end_actors(self, run_id: str) -> None:
+        """End the processes in which actors of a run lived."""
+        for key in [key for key in self._idle if key.actor and key.actor[0] == run_id]:
+            for worker in self._idle.pop(key):
+                worker.kill()
+            self._queues.pop(key, None)
 
     def submit(self, calls: Sequence[StepCall]) -> None:
         for call in calls:
@@ -221,6 +229,7 @@ class ProcessExecutor:
         key = WorkerKey(
             is_async=context.functions[call.function].is_async,
             folder=self._sources.folder_of(call.id.run_id),
+            actor=None if call.actor is None else (call.id.run_id, call.actor.of.actor),
         )
         self._queues.setdefault(key, deque()).append(call)
 

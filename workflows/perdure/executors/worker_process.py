@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 
-from perdure.calls import CallContext, CallId, StepCall
+from perdure.calls import CallContext, CallId, Replay, StepCall
 from perdure.executors.process_tree import kill_processes, process_id
 from perdure.plan import Arg, Const, DictArg, ListArg, ObjectArg
 from perdure.worker.frames import (
@@ -186,7 +186,7 @@ class WorkerProcess:
             known = self._known[call.id.run_id] = (set(), set())
             base = bare(context)
         functions, constants = known
-        new_functions = {call.function} - functions
+        new_functions = needed_functions(call) - functions
         new_constants = needed_constants(call) - constants
         if base is None and not new_functions and not new_constants:
             return None
@@ -265,13 +265,26 @@ class WorkerProcess:
 
 
 class WorkerKey:
-    """What calls must have in common to share a worker. Compared by value."""
+    """What calls must have in common to share a worker. Compared by value.
 
-    __slots__ = ("folder", "is_async")
+    Attributes:
+        is_async: they share a loop.
+        folder: where the sources of their run are, if they differ from today's.
+        actor: run and actor whose calls they are: its instance lives in that process.
+    """
 
-    def __init__(self, *, is_async: bool, folder: str | None = None) -> None:
+    __slots__ = ("actor", "folder", "is_async")
+
+    def __init__(
+        self,
+        *,
+        is_async: bool,
+        folder: str | None = None,
+        actor: tuple[str, str] | None = None,
+    ) -> None:
         self.is_async = is_async
         self.folder = folder
+        self.actor = actor
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, WorkerKey) and self._parts() == other._parts()
@@ -279,8 +292,8 @@ class WorkerKey:
     def __hash__(self) -> int:
         return hash(self._parts())
 
-    def _parts(self) -> tuple[bool, str | None]:
-        return self.is_async, self.folder
+    def _parts(self) -> tuple[bool, str | None, tuple[str, str] | None]:
+        return self.is_async, self.folder, self.actor
 
 
 def bare(context: CallContext) -> CallContext:
@@ -296,11 +309,20 @@ def bare(context: CallContext) -> CallContext:
     )
 
 
+def needed_functions(call: StepCall) -> set[str]:
+    """Return the functions that a call needs: of an actor's its class as well."""
+    return {call.function} if call.actor is None else {call.function, call.actor.of.cls}
+
+
 def needed_constants(call: StepCall) -> set[int]:
     """Return the constants that the call's arguments and ``retry_on`` refer to."""
     found: set[int] = set()
-    for arg in (*call.args, *call.kwargs.values()):
-        _collect(arg, found)
+    calls: list[StepCall | Replay] = [call]
+    if call.actor is not None:
+        calls += call.actor.replay
+    for each in calls:
+        for arg in (*each.args, *each.kwargs.values()):
+            _collect(arg, found)
     if call.retry_on is not None:
         found.add(call.retry_on)
     if call.stop_when is not None:

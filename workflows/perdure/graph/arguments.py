@@ -19,7 +19,17 @@ from typing import Any
 from uuid import UUID
 
 from perdure.errors import DefinitionError
-from perdure.graph.node import Alias, Inputs, Mention, Node, describe, path_of, source_of
+from perdure.graph.node import (
+    Alias,
+    Handle,
+    Inputs,
+    Mention,
+    Node,
+    describe,
+    path_of,
+    place_of_actor,
+    source_of,
+)
 from perdure.plan import Attr, Item, path_text
 from perdure.reference import StepRef
 from perdure.secret import SecretRef
@@ -103,6 +113,8 @@ def freeze(value: Any, where: str, found: list[Node]) -> Any:
         return _accept(value, where, found)
     if kind in _NAMES:
         return value
+    if issubclass(kind, Handle):
+        return _accept_actor(value, where, found)
     held, hidden = _scan(value)
     if hidden:
         raise DefinitionError(_hidden_message(value, where))
@@ -124,6 +136,17 @@ def _accept(node: Node, where: str, found: list[Node]) -> Node:
     return node
 
 
+def _accept_actor(handle: Handle, where: str, found: list[Node]) -> Handle:
+    at = place_of_actor(handle)
+    if type(at) is Node:
+        _accept(at, where, found)
+    return handle
+
+
+def _is_mark(kind: type) -> bool:
+    return kind in _MARKS or issubclass(kind, Handle)
+
+
 def _scan(value: Any) -> tuple[bool, bool]:
     """Return whether a node is inside visible containers, and whether one hides elsewhere."""
     visible, hidden = [value], list[Any]()
@@ -134,7 +157,7 @@ def _scan(value: Any) -> tuple[bool, bool]:
         kind = type(item)
         if kind in _LEAVES:
             continue
-        if kind in _MARKS:
+        if _is_mark(kind):
             held = True
             continue
         if id(item) in seen:
@@ -168,7 +191,7 @@ def _hides_node(stack: list[Any], seen: set[int]) -> bool:
         kind = type(item)
         if kind in _LEAVES:
             continue
-        if kind in _MARKS:
+        if _is_mark(kind):
             return True
         budget -= 1
         for _, child in _hidden_children(item):
@@ -246,7 +269,7 @@ def _hidden_message(value: Any, where: str) -> str:
     culprit: list[Any] = []
 
     def misplaced(item: Any) -> bool:
-        if type(item) in _MARKS:
+        if _is_mark(type(item)):
             culprit.append(item)
             return len(culprit) > 0
         return False
@@ -312,6 +335,8 @@ def _rebuild(value: Any, where: str, found: list[Node], depth: int) -> Any:
         if type(value.node) is StepRef:
             return value
         return Mention(_accept(value.node, where, found), value.items)
+    if issubclass(kind, Handle):
+        return _accept_actor(value, where, found)
     children = _visible_children(value)
     if children is None or not _scan(value)[0]:
         return value
@@ -355,6 +380,9 @@ def nodes_in(template: Any) -> Iterator[Node]:
         elif type(item) is Mention:
             if type(item.node) is Node:
                 yield item.node
+        elif isinstance(item, Handle):
+            if type(at := place_of_actor(item)) is Node:
+                yield at
         elif type(item) is Items:
             stack.extend(reversed(item.items))
         elif type(item) is Entries:

@@ -21,6 +21,27 @@ from perdure.showing import Bundle, bundle_of
 _order = itertools.count()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActorUse:
+    """What a step is to an actor.
+
+    Attributes:
+        cls: the actor's class.
+        method: the method that is called; "" for the constructor.
+        role: ``"new"``, ``"write"`` or ``"read"``.
+        state: ``"durable"`` or ``"rebuild"``.
+        snapshot: after how many mutating calls the state is kept; 0: after the last one.
+        nondeterminism: ``"fail"`` or ``"warn"``, where a replayed call gives another value.
+    """
+
+    cls: type
+    method: str = ""
+    role: str = "new"
+    state: str = "durable"
+    snapshot: int = 1
+    nondeterminism: str = "fail"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TaskSpec:
     """A task as data: the function and how it is to be run.
@@ -39,6 +60,7 @@ class TaskSpec:
             first argument says which, the others are the branches.
         maps: its step calls a task for each item; arguments: the task, what of it is code, the
             iterables, the keyword arguments.
+        actor: of a call of an actor, which.
     """
 
     function: Callable[..., Any]
@@ -52,6 +74,7 @@ class TaskSpec:
     is_async: bool = False
     branches: tuple[str, ...] = ()
     maps: bool = False
+    actor: ActorUse | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -179,6 +202,29 @@ class Mention:
 
     node: Node | StepRef
     items: bool = False
+
+
+class Handle:
+    """An actor among arguments: the step of its constructor, as a node or, in a run, by its id.
+
+    What users hold is a subclass with the actor's methods.
+    """
+
+    __slots__ = ("_at", "_use")
+    _at: Node | StepRef
+    _use: ActorUse
+
+
+def use_of_actor(handle: Handle) -> ActorUse:
+    """Return how the actor is kept."""
+    use: ActorUse = object.__getattribute__(handle, "_use")
+    return use
+
+
+def place_of_actor(handle: Handle) -> Node | StepRef:
+    """Return the step of the actor's constructor."""
+    at: Node | StepRef = object.__getattribute__(handle, "_at")
+    return at
 
 
 def _refusal(doing: str) -> Callable[..., NoReturn]:

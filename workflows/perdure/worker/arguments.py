@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from perdure.calls import StepCall, decode_items, input_key, items_key, step_key
+from perdure.calls import Replay, StepCall, decode_items, input_key, items_key, step_key
 from perdure.errors import SecretMissing
 from perdure.plan import Path, path_text, project
 from perdure.templates import resolve
@@ -20,7 +20,7 @@ class Arguments:
 
     __slots__ = ("_call", "_loaded", "_scope", "constant")
 
-    def __init__(self, call: StepCall, scope: RunScope) -> None:
+    def __init__(self, call: StepCall | Replay, scope: RunScope) -> None:
         self._call = call
         self._scope = scope
         self._loaded: dict[str, Any] = {}

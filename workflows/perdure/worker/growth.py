@@ -84,7 +84,7 @@ def grow(returned: Given, call: StepCall, values: Values, record: Record) -> Gro
     """
     at = call.id.step_id
     dag = graph_of(returned, at, call.names, call.answer or answer_id(at))
-    plan = compile_growth(dag, values)
+    plan = compile_growth(dag, values, call.turns)
     kind = "map" if isinstance(returned, Children) else "graph"
     return Growth(
         kind=kind,

@@ -32,6 +32,9 @@ class RunScope:
 
     Functions and constants may come in parts: the coordinator sends each before the first call
     that needs it.
+
+    Attributes:
+        actors: instances of actors, by actor, each with the call after which it is as it is.
     """
 
     def __init__(self, context: CallContext) -> None:
@@ -47,6 +50,7 @@ class RunScope:
         self._constants: dict[int, StoredValue] = dict(context.constants)
         self._callables: dict[str, Callable[..., Any]] = {}
         self._shared: dict[int, Any] = {}
+        self.actors: dict[str, tuple[str, Any]] = {}
 
     def learn(
         self, functions: Mapping[str, Function], constants: Mapping[int, StoredValue]
@@ -74,6 +78,10 @@ class RunScope:
             found = self._resolve(self._functions[function])
             self._callables[function] = found
         return found
+
+    def travels(self, function: str) -> bool:
+        """Say whether the function of this id was sent, not imported."""
+        return self._functions[function].value is not None
 
     def _resolve(self, function: Function) -> Callable[..., Any]:
         if function.value is None:

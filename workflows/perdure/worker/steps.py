@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from perdure.calls import FirstTry, Growth, Outcome, StepCall, Wait
 from perdure.errors import DefinitionError, StepTimeout
@@ -36,7 +36,9 @@ from perdure_storage.shapes import shown_name
 if TYPE_CHECKING:
     from perdure.graph.node import Call
     from perdure.pausing import Pause
+    from perdure.worker.actors import ActorTurn
 
+T = TypeVar("T")
 _clock = SystemClock()
 
 
@@ -54,6 +56,7 @@ class Attempt:
         "started_at",
         "stop",
         "surroundings",
+        "turn",
     )
 
     def __init__(
@@ -71,6 +74,7 @@ class Attempt:
         self.surroundings = surroundings
         self.pid = os.getpid()
         self.in_user_code = False
+        self.turn: ActorTurn | None = None
         self.stop = StopSignal()
         self.output = AttemptOutput(AttemptLog(at, scope.logs, scope.redactor))
         self.started_at: datetime = _clock.now()
@@ -127,7 +131,7 @@ class Attempt:
                 leave_if_forked(self.pid)
             except BaseException as error:
                 leave_if_forked(self.pid, error)
-                if isinstance(error, KeyboardInterrupt):
+                if isinstance(error, KeyboardInterrupt | Refusal):
                     raise
                 return self._raised(error)
             finally:
@@ -166,7 +170,13 @@ class Attempt:
 
     # --- before ---------------------------------------------------------------------------------
     def _prepare(self) -> tuple[Callable[..., Any], list[Any], dict[str, Any]]:
-        function = self.scope.function(self.call.function)
+        function: Callable[..., Any]
+        if self.call.actor is None:
+            function = self.scope.function(self.call.function)
+        else:
+            from perdure.worker.actors import ActorTurn  # as slow to load as all of compiling
+
+            function = self.turn = ActorTurn(self.call, self.scope)
         arguments = Arguments(self.call, self.scope)
         prepared = function, arguments.positional(), arguments.keywords()
         if self.stop.asked:
@@ -175,6 +185,8 @@ class Attempt:
 
     # --- after ----------------------------------------------------------------------------------
     def _succeeded(self, result: Any) -> Outcome:
+        if self.turn is not None:
+            return self._called(self.turn, result)
         if _is_graph(result):
             return self._grown(result)
         if _is_pause(result):
@@ -184,6 +196,18 @@ class Attempt:
         value = self._store(result)
         crash_point("worker.after-encode")
         return self._outcome(Cause.SUCCEEDED, value=value, stops=stops)
+
+    def _called(self, turn: ActorTurn, result: Any) -> Outcome:
+        """Keep what a call of an actor gave, and the state after it."""
+        if _is_graph(result) or _is_pause(result):
+            kind = "a node" if _is_graph(result) else "a wait"
+            raise _user_refusal(turn.refuse_growth(kind))
+        self._check(result)
+        stops = self._stops(result)
+        value = self._store(result)
+        states = self._encoded(turn.finish, "the state of the actor after the call")
+        crash_point("worker.after-encode")
+        return self._outcome(Cause.SUCCEEDED, value=value, stops=stops, states=states)
 
     def _stops(self, result: Any) -> bool:
         """Ask ``stop_when`` whether the other children of the map are needed after this value."""
@@ -255,8 +279,16 @@ class Attempt:
                 parts[path_text(path)] = project(result, path)
             except Exception:  # noqa: BLE001 - the consumer that asks for it will say so
                 continue
-        try:
+
+        def store() -> StoredValue:
             return self.scope.values.store(result, checkpoint=self.call.checkpoint, parts=parts)
+
+        return self._encoded(store, "the value that the function returned", result)
+
+    def _encoded(self, encode: Callable[[], T], what: str, result: Any = None) -> T:
+        """Encode something of the user's; what goes wrong in that is told as an outcome."""
+        try:
+            return encode()
         except (ValueUnavailable, StoreUnavailable) as error:
             raise Refusal(Cause.INPUT_UNAVAILABLE, error) from error
         except NotSerializable as error:
@@ -266,7 +298,7 @@ class Attempt:
             raise Refusal(Cause.SETUP_ERROR, error) from error
         except Exception as error:
             # Encoding runs the value's own code (``__reduce__``, ``__getstate__``).
-            error.add_note("while encoding the value that the function returned")
+            error.add_note(f"while encoding {what}")
             raise _user_refusal(error) from error
 
     def _raised(self, error: BaseException) -> Outcome:
@@ -311,6 +343,7 @@ class Attempt:
         stops: bool = False,
         culprit: str = "",
         note: str = "",
+        states: dict[str, StoredValue] | None = None,
     ) -> Outcome:
         return Outcome(
             id=self.call.id,
@@ -326,6 +359,7 @@ class Attempt:
             started_at=self.started_at,
             finished_at=_clock.now(),
             peak_memory_bytes=None if self.memory is None else self.memory.read_bytes(),
+            states=states or {},
         )
 
     def _record(self, error: BaseException, cause: Cause, note: str) -> ErrorRecord:

@@ -1,0 +1,296 @@
+"""Actors in a graph: the order of their calls, what a failure leaves, where they are restored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.acceptance import actor_steps as steps
+from tests.acceptance.actor_steps import Journal, Stats
+
+import perdure
+from perdure import workflow
+from perdure.client import Perdure, open_store
+from perdure.errors import DefinitionError, RunFailed
+from perdure_storage.lifecycle import StepStatus
+from perdure_storage.records import RunId, StepRecord
+
+
+@pytest.fixture(params=["inline", "processes"])
+def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Perdure]:
+    with open_store(str(tmp_path / "store" / "perdure.db"), executor=request.param) as opened:
+        yield opened
+
+
+@pytest.fixture
+def inline(tmp_path: Path) -> Iterator[Perdure]:
+    with open_store(str(tmp_path / "store" / "perdure.db"), executor="inline") as opened:
+        yield opened
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Perdure]:
+    with open_store(str(tmp_path / "store" / "perdure.db"), executor="processes") as opened:
+        yield opened
+
+
+def rows(client: Perdure, run_id: str) -> dict[str, StepRecord]:
+    return {row.step_id: row for row in client.runtime.store.list_steps(RunId(run_id))}
+
+
+# --- order --------------------------------------------------------------------------------------
+def test_actor_gives_the_same_eagerly_and_durably(client: Perdure) -> None:
+    assert steps.running() == steps.RUNNING
+    assert client.run(steps.running) == steps.RUNNING
+
+
+def test_constructing_the_class_gives_a_plain_object() -> None:
+    stats = Stats(1.0)
+
+    assert stats.add(2.0) == 3.0
+    assert Journal("").lines == []  # type: ignore[abstract]
+
+
+@workflow
+def by_place() -> Any:
+    stats = Stats.bind()
+    slow = stats.add.bind(steps.double.bind(steps.double.bind(1.0)))
+    quick = stats.add.bind(100.0)
+    return [quick, slow]
+
+
+def test_calls_come_in_the_order_in_which_they_were_bound(client: Perdure) -> None:
+    assert client.run(by_place) == [104.0, 4.0]
+
+
+@workflow
+def two_readers() -> Any:
+    stats = Stats.bind()
+    before = stats.add.bind(1.0)
+    first, spoilt, second = stats.mean.bind(), stats.spoil.bind(), stats.mean.bind()
+    after = stats.add.bind(2.0)
+    return [before, first, spoilt, second, after]
+
+
+def test_reader_sees_what_comes_before_it_and_changes_nothing(client: Perdure) -> None:
+    wanted = [1.0, 1.0, -1.0, 1.0, 3.0]
+
+    assert two_readers() == wanted
+    assert client.run(two_readers) == wanted
+
+
+@workflow
+def with_failure() -> Any:
+    stats = Stats.bind(1.0)
+    failed = stats.refuse.options(catch=True).bind(5.0)
+    return [failed, stats.add.bind(1.0)]
+
+
+def test_failed_call_leaves_the_state_as_it_was(client: Perdure) -> None:
+    eager = with_failure()
+    failure, total = client.run(with_failure)
+
+    assert failure.message == "no 5.0"
+    assert total == 2.0
+    assert eager[1] == 2.0
+
+
+@workflow
+def with_branch(add: bool) -> Any:
+    stats = Stats.bind(1.0)
+    chosen = perdure.when(add, stats.add.bind(10.0), steps.double.bind(1.0))
+    return [chosen, stats.add.bind(1.0)]
+
+
+@pytest.mark.parametrize(("add", "wanted"), [(True, [11.0, 12.0]), (False, [2.0, 2.0])])
+def test_skipped_call_leaves_the_state_as_it_was(
+    client: Perdure, add: bool, wanted: list[float]
+) -> None:
+    assert client.run(with_branch, inputs={"add": add}) == wanted
+    assert with_branch(add) == wanted
+
+
+# --- state --------------------------------------------------------------------------------------
+def test_result_and_state_are_in_one_row(inline: Perdure) -> None:
+    inline.run(steps.running, run_id="r")
+
+    found = rows(inline, "r")
+    assert all(found[name].states for name in ("Stats", "Stats.add", "Stats.add#2", "Stats.add#4"))
+    assert not found["Stats.mean"].states
+
+
+@workflow
+def journal(folder: str) -> Any:
+    kept = Journal.bind(folder)  # type: ignore[attr-defined]
+    a = kept.write.bind("a")
+    b = kept.write.bind("b")
+    return [a, b, kept.die_once.bind("c"), kept.write.bind("d"), kept.read.bind()]
+
+
+LINES = [["a"], ["a", "b"], ["a", "b", "c"], ["a", "b", "c", "d"], ["a", "b", "c", "d"]]
+
+
+def test_killed_actor_is_restored_and_no_committed_call_is_made_again(
+    processes: Perdure, tmp_path: Path
+) -> None:
+    assert processes.run(journal, inputs={"folder": str(tmp_path)}) == LINES
+
+    assert steps.done(tmp_path) == ["a", "b", "dies:c", "c", "d"]
+
+
+@pytest.mark.parametrize("snapshot", [2, 3, "end"])
+def test_calls_since_the_snapshot_are_replayed_in_order(
+    processes: Perdure, tmp_path: Path, snapshot: Any
+) -> None:
+    @workflow
+    def sparsely(folder: str) -> Any:
+        kept = Journal.options(snapshot=snapshot).bind(folder)  # type: ignore[attr-defined]
+        lines = [kept.write.bind(line) for line in "abcd"]
+        return [*lines, kept.die_once.bind("e"), kept.read.bind()]
+
+    result = processes.run(sparsely, inputs={"folder": str(tmp_path)})
+
+    assert result[-2:] == [list("abcde")] * 2
+    told = steps.done(tmp_path)
+    assert told[:5] == [*"abcd", "dies:e"]
+    assert told[5:] == [*{2: "", 3: "d", "end": "abcd"}[snapshot], "e"]
+
+
+def test_call_that_is_tried_again_begins_from_the_state_before_it(
+    client: Perdure, tmp_path: Path
+) -> None:
+    @workflow
+    def again(folder: str) -> Any:
+        kept = Journal.bind(folder)  # type: ignore[attr-defined]
+        first = kept.write.bind("a")
+        return [first, kept.fail_once.options(retries=1, backoff=perdure.Backoff(0)).bind("b")]
+
+    assert client.run(again, inputs={"folder": str(tmp_path)}) == [["a"], ["a", "b"]]
+
+
+def test_call_whose_time_is_up_leaves_the_state_as_it_was(
+    processes: Perdure, tmp_path: Path
+) -> None:
+    @workflow
+    def hanging(folder: str) -> Any:
+        kept = Journal.bind(folder)  # type: ignore[attr-defined]
+        kept.write.bind("a")
+        late = kept.hang.options(timeout=0.3, catch=True).bind("b")
+        return [late, kept.write.bind("c")]
+
+    late, lines = processes.run(hanging, inputs={"folder": str(tmp_path)})
+
+    assert late.type.endswith("StepTimeout")
+    assert lines == ["a", "c"]
+
+
+# --- again --------------------------------------------------------------------------------------
+def test_resumed_run_goes_on_from_the_state_of_its_last_call(
+    client: Perdure, tmp_path: Path
+) -> None:
+    @workflow
+    def failing(folder: str) -> Any:
+        kept = Journal.bind(folder)  # type: ignore[attr-defined]
+        kept.write.bind("a")
+        return [kept.fail_once.bind("b"), kept.write.bind("c")]
+
+    with pytest.raises(RunFailed):
+        client.run(failing, inputs={"folder": str(tmp_path)}, run_id="r")
+
+    assert client.resume("r").result() == [["a", "b"], ["a", "b", "c"]]
+    assert steps.done(tmp_path) == ["a", "fails:b", "b", "c"]
+
+
+def test_lost_result_is_made_again_without_another_effect(client: Perdure, tmp_path: Path) -> None:
+    large = 100_000
+    folder = {"folder": str(tmp_path)}
+
+    @workflow
+    def lossy(folder: str) -> Any:
+        kept = Journal.bind(folder)  # type: ignore[attr-defined]
+        first = kept.write.bind("a" * large)
+        second = kept.write.bind("b")
+        return [first, second, kept.fail_once.bind("c"), steps_after.bind(first)]
+
+    with pytest.raises(RunFailed):
+        client.run(lossy, inputs=folder, run_id="r")
+    value = rows(client, "r")["Journal.write"].value
+    assert value is not None
+    client.runtime.blobs.delete(value.integrity)
+
+    result = client.resume("r").result()
+
+    assert result[2] == ["a" * large, "b", "c"]
+    assert result[3] == large
+    assert rows(client, "r")["Journal.write"].generation == 2
+    assert client.runtime.store.list_steps(RunId("r"))
+
+
+@perdure.task
+def steps_after(lines: list[str]) -> int:
+    return len(lines[0])
+
+
+def add_up(xs: list[float]) -> Any:
+    @workflow
+    def adding() -> Any:
+        stats = Stats.bind()
+        return [stats.add.bind(x) for x in xs]
+
+    return adding
+
+
+def test_calls_before_a_change_are_taken_over_and_those_after_it_run(inline: Perdure) -> None:
+    inline.run(add_up([1.0, 2.0, 3.0]), run_id="a")
+
+    assert inline.run(add_up([1.0, 5.0, 3.0]), reuse="a", run_id="b") == [1.0, 6.0, 9.0]
+
+    found = rows(inline, "b")
+    assert [found[n].attempt for n in ("Stats", "Stats.add", "Stats.add#2", "Stats.add#3")] == [
+        0, 0, 1, 1,
+    ]  # fmt: skip
+
+
+# --- refusals -----------------------------------------------------------------------------------
+def test_direct_call_in_a_step_is_refused_with_what_to_return(inline: Perdure) -> None:
+    with pytest.raises(RunFailed, match=r"return actor\.add\.bind"):
+        inline.run(steps.call_at_once.bind(Stats.bind()))
+
+
+def test_direct_call_in_a_workflow_is_refused() -> None:
+    @workflow
+    def direct() -> Any:
+        return Stats.bind().add(1.0)
+
+    with pytest.raises(DefinitionError, match=r"add\.bind"):
+        direct.dag()
+
+
+def test_unknown_method_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(DefinitionError, match=r"no method 'ad'.*add"):
+        Stats.bind().ad.bind(1.0)  # type: ignore[attr-defined]
+
+
+def test_wrong_arguments_of_a_method_are_refused_where_they_are_bound() -> None:
+    with pytest.raises(DefinitionError, match="missing a required argument"):
+        Stats.bind().add.bind(y=1.0)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"snapshot": 0}, {"snapshot": "never"}, {"state": "kept"}, {"pool": 2},
+        {"checkpoint": False}, {"volatile": True}, {"catch": True}, {"speed": 1},
+    ],
+)  # fmt: skip
+def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(DefinitionError):
+        Stats.options(**options)
+
+
+def test_all_steps_have_succeeded(client: Perdure) -> None:
+    client.run(steps.running, run_id="r")
+
+    assert {row.status for row in rows(client, "r").values()} == {StepStatus.SUCCEEDED}
