@@ -95,6 +95,28 @@ class CreationContract:
         )
         assert kinds(store) == ["submitted"]
 
+    def test_create_run_with_an_owner_makes_a_run_that_is_claimed(self, store: RunStore) -> None:
+        owner = an_owner()
+        store.register(owner, 10.0)
+
+        made = store.create_run(a_run(), a_plan(), owner=owner)
+
+        assert made == store.get_run(_RUN)
+        assert made is not None
+        assert (made.status, made.owner, made.lease_live) == (RunStatus.RUNNING, owner, True)
+        assert (made.epoch, made.takeovers, made.seq) == (1, 0, 2)
+        assert made.started_at is not None
+        assert kinds(store) == ["submitted", "claimed"]
+        assert store.claim_run(_RUN, an_owner("another")) is None
+
+    def test_create_run_with_an_owner_claims_no_run_that_is_there(self, store: RunStore) -> None:
+        first = created(store)
+        store.register(an_owner(), 10.0)
+
+        assert store.create_run(a_run(), a_plan(), owner=an_owner()) is None
+
+        assert store.get_run(_RUN) == first
+
     def test_create_run_gives_none_and_changes_nothing_when_the_id_is_taken(
         self, store: RunStore
     ) -> None:
@@ -125,6 +147,14 @@ class CreationContract:
         created(store, "b", plan=plan)
 
         assert store.get_plan(plan.digest) == plan
+
+    def test_find_runs_gives_those_that_there_are(self, store: RunStore) -> None:
+        runs = [created(store, name) for name in ("a", "b", "c")]
+
+        found = store.find_runs([RunId("c"), RunId("a"), RunId("absent")])
+
+        assert sorted(found, key=lambda run: run.id) == [runs[0], runs[2]]
+        assert store.find_runs([]) == []
 
     def test_find_run_gives_none_when_there_is_no_such_run(self, store: RunStore) -> None:
         assert store.find_run(_RUN) is None

@@ -244,6 +244,19 @@ def fresh(run: RunRecord) -> RunRecord:
     )
 
 
+def born(run: RunRecord, owner: Owner, now: datetime) -> RunRecord:
+    """Return a run that is made just now as it is once its maker has claimed it too."""
+    return _replace(
+        run,
+        status=status_after_claim(run),
+        owner=owner,
+        lease_live=True,
+        epoch=run.epoch + 1,
+        started_at=now,
+        seq=run.seq + 1,
+    )
+
+
 def require_plan(run: RunRecord, plan: PlanRecord | None) -> None:
     """Raise InternalError unless the plan is the one that the run names."""
     require_own_plan(f"run {run.id!r}", run.plan_digest, plan)

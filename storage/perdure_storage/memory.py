@@ -142,10 +142,15 @@ class MemoryRunStore:
         return self._triggers
 
     # --- runs -------------------------------------------------------------------------------
-    def create_run(self, run: RunRecord, plan: PlanRecord | None) -> RunRecord | None:
+    def create_run(
+        self, run: RunRecord, plan: PlanRecord | None, *, owner: Owner | None = None
+    ) -> RunRecord | None:
         guards.require_plan(run, plan)
         with self._lock:
-            return self._create(run, plan)
+            made = self._create(run, plan)
+            if made is None or owner is None:
+                return made
+            return self._claim(self._runs[run.id], owner)
 
     def _create(self, run: RunRecord, plan: PlanRecord | None) -> RunRecord | None:
         """Make a run whose plan is given, is there, or is to be built."""
@@ -168,6 +173,9 @@ class MemoryRunStore:
         with self._lock:
             kept = self._runs.get(run_id)
             return None if kept is None else self._seen(kept)
+
+    def find_runs(self, run_ids: Collection[RunId]) -> list[RunRecord]:
+        return [run for run_id in run_ids if (run := self.find_run(run_id)) is not None]
 
     def get_run(self, run_id: RunId) -> RunRecord:
         with self._lock:

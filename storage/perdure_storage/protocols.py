@@ -73,8 +73,13 @@ class RunStore(Protocol):
         ...
 
     # --- runs -------------------------------------------------------------------------------
-    def create_run(self, run: RunRecord, plan: PlanRecord | None) -> RunRecord | None:
+    def create_run(
+        self, run: RunRecord, plan: PlanRecord | None, *, owner: Owner | None = None
+    ) -> RunRecord | None:
         """Insert a QUEUED run with its plan, if it has one yet, and blob references.
+
+        With ``owner``, who is registered and has a plan, the run is claimed in the same
+        transaction, as ``claim_run`` would: RUNNING, epoch 1.
 
         Guard: no run, and no tombstone, has this id. Returns the row, or None if the id is
         taken (the caller then reads the run and applies the rules for existing ids; if there is
@@ -88,6 +93,10 @@ class RunStore(Protocol):
 
     def find_run(self, run_id: RunId) -> RunRecord | None:
         """Return the run, or None. ``lease_live`` is judged by the store's own clock."""
+        ...
+
+    def find_runs(self, run_ids: Collection[RunId]) -> list[RunRecord]:
+        """Return those of the runs that there are, in no order."""
         ...
 
     def get_run(self, run_id: RunId) -> RunRecord:

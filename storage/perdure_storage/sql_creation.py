@@ -31,7 +31,7 @@ class Creation:
         self._plans = PlanRows(signer)
 
     def create(self, transaction: Transaction, run: RunRecord, plan: PlanRecord | None) -> bool:
-        """Make a run; return False if its id is taken.
+        """Make a run, claimed if it has an owner; return False if its id is taken.
 
         A plan that is given may be there by then, without anything that refers to it: who gets
         False has to undo the transaction, or give none.
@@ -54,7 +54,9 @@ class Creation:
         self.refer(transaction, "run", run.id, blobs)
         if run.plan_digest is not None:
             transaction.insert(self._statements.insert_plan_ref, [(run.id, run.plan_digest)])
-        self.tell(transaction, run.id, run.seq, "submitted")
+        self.tell(transaction, run.id, 1, "submitted")
+        if run.owner is not None:
+            self.tell(transaction, run.id, 2, *guards.claim_event(guards.fresh(run), run.owner))
         return True
 
     def put_plan(self, transaction: Transaction, plan: PlanRecord) -> None:

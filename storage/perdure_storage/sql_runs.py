@@ -141,9 +141,13 @@ class SqlRunStore:
         return self._database
 
     # --- runs --------------------------------------------------------------------------------
-    def create_run(self, run: RunRecord, plan: PlanRecord | None) -> RunRecord | None:
+    def create_run(
+        self, run: RunRecord, plan: PlanRecord | None, *, owner: Owner | None = None
+    ) -> RunRecord | None:
         guards.require_plan(run, plan)
         made = _replace(guards.fresh(run), seq=1)
+        if owner is not None:
+            made = guards.born(made, owner, self._clock.now())
         try:
             self._runs.pack(made)
         except (UnicodeEncodeError, OverflowError, TypeError) as error:
@@ -167,6 +171,11 @@ class SqlRunStore:
     def find_run(self, run_id: RunId) -> RunRecord | None:
         row = self._database.read(lambda t: t.row(self._statements.find_run, run_id=run_id))
         return None if row is None else self._runs.unpack(row)
+
+    def find_runs(self, run_ids: Collection[RunId]) -> list[RunRecord]:
+        listed = self._statements.id_list(list(run_ids))
+        rows = self._database.read(lambda t: t.rows(self._statements.find_runs, ids=listed))
+        return [self._runs.unpack(row) for row in rows]
 
     def get_run(self, run_id: RunId) -> RunRecord:
         run = self.find_run(run_id)

@@ -15,6 +15,7 @@ import sys
 import tokenize
 import zipfile
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from tempfile import mkdtemp
 
@@ -43,10 +44,16 @@ def make_bundle(modules: Iterable[str]) -> bytes | None:
     files = _closure(modules)
     if not files:
         return None
+    return _archive_of(tuple((name, _source_bytes(files[name])) for name in sorted(files)))
+
+
+@lru_cache(maxsize=16)
+def _archive_of(files: tuple[tuple[str, bytes], ...]) -> bytes:
+    """Return the archive of files; kept, as a process records many runs of the same sources."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name in sorted(files):
-            archive.writestr(zipfile.ZipInfo(name, _EPOCH), _source_bytes(files[name]))
+        for name, content in files:
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), content)
     return buffer.getvalue()
 
 
@@ -56,7 +63,7 @@ def _closure(modules: Iterable[str]) -> dict[str, str]:
     pending, seen = list(modules), set[str]()
     while pending:
         name = pending.pop()
-        if name in seen or not name or is_perdures_own(name):
+        if name in seen or not name or is_perdures_own(name) or _is_elsewhere(name):
             continue
         seen.add(name)
         if is_main(name):
@@ -69,6 +76,13 @@ def _closure(modules: Iterable[str]) -> dict[str, str]:
         pending.extend(_imports(filename, _package_of(name, filename)))
         pending.append(name.rpartition(".")[0])  # a package's __init__ runs before its modules
     return files
+
+
+def _is_elsewhere(name: str) -> bool:
+    """Say, without looking at the disk, whether a name belongs to a library that is loaded."""
+    top = sys.modules.get(name.partition(".")[0])
+    filename = getattr(top, "__file__", None)
+    return filename is not None and not is_main(name) and not is_local_file(filename)
 
 
 def _script_imports(name: str) -> list[str]:
@@ -108,9 +122,13 @@ def _source_bytes(filename: str) -> bytes:
     source = source_file(filename)
     if source is None or not source.text.strip():  # of an empty file linecache may give a line
         return Path(filename).read_bytes()
-    with open(filename, "rb") as file:
-        encoding, _ = tokenize.detect_encoding(file.readline)
-    return source.text.encode(encoding)
+    return _encoded(source.text)
+
+
+@lru_cache(maxsize=256)
+def _encoded(text: str) -> bytes:
+    encoding, _ = tokenize.detect_encoding(io.BytesIO(text.encode()).readline)
+    return text.encode(encoding)
 
 
 def unpack_bundle(data: bytes | memoryview, folder: Path) -> Path:

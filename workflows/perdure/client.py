@@ -123,7 +123,7 @@ class Perdure:
             RunFailed: a step failed for good; its exception is ``__cause__``.
             RunConflict: the id belongs to another run, or its state does not allow it.
         """
-        run = self._submit(dag, options, say=True)
+        run = self._submit(dag, options, say=True, is_driven=True)
         try:
             return self.drive(run)
         except KeyboardInterrupt as interrupt:
@@ -133,7 +133,7 @@ class Perdure:
 
     def start(self, dag: Any, **options: Any) -> Run:
         """Run durably, driven by this process in the background; returns the run at once."""
-        run = self.begin(dag, **options)
+        run = self._submit(dag, options, say=False, is_driven=True)
         self._driving.drive_in_background(run.id)
         return run
 
@@ -165,12 +165,17 @@ class Perdure:
         prepared = prepare(dag, {**(inputs or {}), **more})
         return execute(prepared.dag, prepared.inputs)
 
-    def _submit(self, dag: Any, options: dict[str, Any], *, say: bool) -> Run:
+    def _submit(
+        self, dag: Any, options: dict[str, Any], *, say: bool, is_driven: bool = False
+    ) -> Run:
+        """Make the run, or find it; if it ``is_driven`` here, a new one is claimed at once."""
         from perdure.submission import Submission
 
         wishes = self._wishes(dag, options)
         submission = Submission(self.runtime, self.settings, dag, wishes)
-        record, note = submission.submit()
+        record, note = submission.submit(self._driving.owner() if is_driven else None)
+        if submission.born is not None:
+            self._driving.adopt(submission.born)
         if note or (say and not is_kernel()):  # there its picture tells the id
             self._say(note or f"run {record.id}")
         is_ours = record.plan_digest == submission.body.digest

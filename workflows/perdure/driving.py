@@ -22,6 +22,8 @@ from perdure_storage.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from perdure.engine.coordinator import Coordinator
+    from perdure.engine.loading import Born
+    from perdure_storage.records import Owner
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,14 @@ class Driving:
     def submit(self, run_id: str) -> None:
         """Hand a run to this process's coordinator; somebody must ``drive`` or be waiting."""
         self._current().submit(run_id)
+
+    def owner(self) -> Owner:
+        """Return the identity under which runs may be claimed for this process."""
+        return self._current().ready_to_own()
+
+    def adopt(self, born: Born) -> None:
+        """Hand over a run that was claimed, as it was made, for ``owner()``."""
+        self._current().adopt(born)
 
     def drives(self, run_id: str) -> bool:
         """Say whether the run is driven in this process."""

@@ -18,7 +18,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from blake3 import blake3
@@ -72,13 +72,6 @@ class CodeDigest:
     is_source: bool = True
 
 
-@runtime_checkable
-class _Registered(Protocol):
-    """A task or workflow: names its function, declared version and step name."""
-
-    def __perdure_code__(self) -> tuple[Callable[..., Any], str | None, str]: ...
-
-
 def code_digest(obj: Any) -> CodeDigest:
     """Return the code digest of a function, class, task or workflow.
 
@@ -99,9 +92,13 @@ def noted_versions(manifest: Mapping[str, str]) -> dict[str, str]:
 
 def is_code(obj: Any) -> bool:
     """Say whether a value is code itself: a function, a class, a task or a workflow."""
+    return isinstance(obj, types.FunctionType | type) or _is_registered(obj)
+
+
+def _is_registered(obj: Any) -> bool:
+    """Say whether an object is a task or workflow: it names its function, version and name."""
     # Asked of every constant: isinstance with a protocol would take a hundred times as long.
-    is_registered = hasattr(type(obj), "__perdure_code__")
-    return isinstance(obj, types.FunctionType | type) or is_registered
+    return hasattr(type(obj), "__perdure_code__")
 
 
 def plain_digest(obj: Any) -> str:
@@ -115,7 +112,7 @@ def version_digest(name: str, version: str) -> str:
 
 
 def _declared_version(obj: Any) -> str | None:
-    if isinstance(obj, type) or not isinstance(obj, _Registered):
+    if not _is_registered(obj):
         return None
     _, version, name = obj.__perdure_code__()
     return None if version is None else version_digest(name, version)
@@ -232,7 +229,7 @@ class _Reach:
             return self._module_ref(obj, where)
         if isinstance(obj, type(None) | bool | int | float | str | bytes):
             return self._value_ref(obj, where)
-        if isinstance(obj, _Registered):
+        if _is_registered(obj):
             return _declared_version(obj) or self.refer(_function_of(obj), where)
         if isinstance(obj, types.MethodType):
             return f"method {self.refer(obj.__func__, where)} of {self.refer(obj.__self__, where)}"
@@ -488,8 +485,7 @@ def _all_names(member: Any) -> set[str]:
 
 
 def _function_of(obj: Any) -> Any:
-    is_registered = not isinstance(obj, type) and isinstance(obj, _Registered)
-    return obj.__perdure_code__()[0] if is_registered else obj
+    return obj.__perdure_code__()[0] if _is_registered(obj) else obj
 
 
 def _digest_of_bytes(value: Any) -> str | None:

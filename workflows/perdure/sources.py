@@ -365,6 +365,9 @@ def find_module_file(name: str) -> str | None:
     loaded = sys.modules.get(name)
     if loaded is not None:
         return getattr(loaded, "__file__", None)
+    parent = sys.modules.get(name.rpartition(".")[0])
+    if parent is not None and not hasattr(parent, "__path__"):
+        return None  # a name in a module, not a module in a package
     path: Any = None
     spec: importlib.machinery.ModuleSpec | None = None
     prefix = ""

@@ -14,6 +14,7 @@ import msgspec
 
 from perdure.changes import refuse_changes
 from perdure.compile import Prepared, compile_dag, plan_record, prepare
+from perdure.engine.loading import Born
 from perdure.engine.matching import Matching, match_rows
 from perdure.engine.ownership import driver_of, is_driven, is_seen_dead
 from perdure.engine.placement import shortage
@@ -34,6 +35,7 @@ from perdure_storage.guards import reopened
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.protocols import RunStore
 from perdure_storage.records import (
+    Owner,
     Place,
     PlanRecord,
     RunId,
@@ -204,6 +206,7 @@ class Submission:
         self.settings = settings
         self.wishes = wishes
         self._values = values or runtime.values
+        self.born: Born | None = None
         self.prepared: Prepared = prepare(dag, wishes.given)
         self._put()
         crash_point("plan.stored")
@@ -215,28 +218,33 @@ class Submission:
         self.inputs = store_inputs(self.prepared.inputs, self._values)
         self.body = plan_record(self.plan, self.inputs)
 
-    def submit(self) -> tuple[RunRecord, str]:
-        """Make the run, or find it under its id. Returns the row and a line about what it is."""
+    def submit(self, owner: Owner | None = None) -> tuple[RunRecord, str]:
+        """Make the run, or find it under its id. Returns the row and a line about what it is.
+
+        Args:
+            owner: claims the run if it is made; it is ``born`` then, for who drives it.
+        """
         try:
-            return self._submit()
+            return self._submit(owner)
         except BlobsCondemned:
             # gc has taken what was put a moment ago: it comes by once, not twice.
             self._put()
-            return self._submit()
+            return self._submit(owner)
 
-    def _submit(self) -> tuple[RunRecord, str]:
+    def _submit(self, owner: Owner | None) -> tuple[RunRecord, str]:
         intent = self.intend()
         if intent.action is Action.REOPEN:
             return self._reopen(intent), intent.note
         if intent.action is Action.KEEP:
             return intent.record, intent.note
-        made = self.store.create_run(intent.record, self.body)
+        made = self.store.create_run(intent.record, self.body, owner=owner)
         if made is not None:
+            self.born = Born(made, self.body) if owner is not None else None
             return made, intent.note
         if self.store.find_run(intent.record.id) is None:
             # Whoever deleted the run of this id died before the end of it.
             self.runtime.sweep_deleted(intent.record.id)
-        return self._submit()
+        return self._submit(owner)
 
     def intend(self) -> Intent:
         """Return what ``submit`` would do now; writes nothing.

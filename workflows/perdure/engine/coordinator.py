@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 
 from perdure.engine.commands import Asleep, Turn
 from perdure.engine.commits import GROUP_AGE_S, Commits
@@ -23,7 +24,7 @@ from perdure.engine.events import (
 )
 from perdure.engine.fleet import Fleet
 from perdure.engine.heartbeat import Heartbeat
-from perdure.engine.loading import Loader, PlanFor, Reading, failed_end
+from perdure.engine.loading import Born, Loader, PlanFor, Reading, failed_end
 from perdure.engine.outages import Outage
 from perdure.engine.ownership import retire
 from perdure.engine.sleepers import Sleepers
@@ -35,7 +36,7 @@ from perdure_storage.blobs import BlobRoot
 from perdure_storage.clock import Clock
 from perdure_storage.errors import PerdureError, StoreUnavailable
 from perdure_storage.faults import crash_point
-from perdure_storage.lifecycle import RunStatus
+from perdure_storage.lifecycle import RUN_LIVE, RunStatus
 from perdure_storage.protocols import RunStore
 from perdure_storage.records import (
     Cause,
@@ -62,6 +63,9 @@ LOOK_FOR_WORK_EVERY_S = 1.0
 CROWD = 500
 """While this many runs are driven others are looked for at that pace only: runs are memory, and
 what is recorded faster than it is worked off stays with the store, and with other coordinators."""
+
+TOGETHER = 100
+"""As many runs that were handed over are taken on in one transaction."""
 
 
 class Coordinator:
@@ -120,6 +124,7 @@ class Coordinator:
         )
         self._events: list[Event] = []
         self._inbox: deque[str] = deque()
+        self._born: deque[Born] = deque()
         self._again: list[str] = []
         self._sleepers = Sleepers(store, clock, owner)
         self._changes: object = None
@@ -134,6 +139,16 @@ class Coordinator:
         self._inbox.append(run_id)
         self.wake()
 
+    def ready_to_own(self) -> Owner:
+        """Register, if that is not done yet, and return as whom runs may be claimed for it."""
+        self._heartbeat.start()
+        return self._owner
+
+    def adopt(self, born: Born) -> None:
+        """Hand over a run that was claimed for this coordinator as it was made."""
+        self._born.append(born)
+        self.wake()
+
     def wake(self) -> None:
         """End the current wait, if any."""
         self._fleet.wake()
@@ -141,7 +156,8 @@ class Coordinator:
     def drives(self, run_id: str) -> bool:
         """Say whether the run is driven here, or is about to be."""
         waiting = run_id in self._inbox or run_id in self._again or run_id in self._sleepers
-        return waiting or run_id in self._engine.runs
+        is_new = any(born.record.id == run_id for born in self._born.copy())
+        return waiting or is_new or run_id in self._engine.runs
 
     @property
     def is_in_user_code(self) -> bool:
@@ -151,7 +167,8 @@ class Coordinator:
     @property
     def is_idle(self) -> bool:
         """Say whether there is nothing to drive."""
-        waiting = self._inbox or self._again or self._events or self._commits.is_waiting
+        handed_over = self._inbox or self._born or self._again
+        waiting = handed_over or self._events or self._commits.is_waiting
         return not (self._engine.runs or waiting or self._sleepers)
 
     # --- one turn -----------------------------------------------------------------------------
@@ -308,13 +325,37 @@ class Coordinator:
         for run_id in ready:
             self._again.remove(run_id)
             self._inbox.append(run_id)
-        while self._inbox:
-            run_id = self._inbox[0]
+        # A run that is born is handed over before anybody asks that it be driven: those that are
+        # asked for by now are loaded first, and not claimed a second time.
+        asked = list(islice(self._inbox, TOGETHER))
+        self._take_born()
+        if len(asked) > 1:
+            self._take_on_together(asked)
+        for run_id in asked:
             try:
-                if run_id not in self._engine.runs and not self.take_on(run_id):
+                is_settled = run_id in self._engine.runs or run_id in self._again
+                if not is_settled and not self.take_on(run_id):
                     self._on_change(run_id)
             finally:
                 self._inbox.popleft()
+
+    def _take_born(self) -> None:
+        while born := list(islice(self._born, TOGETHER)):
+            try:
+                self._load([each.record for each in born], self._loader.reading_of(born))
+            finally:
+                for _ in born:
+                    self._born.popleft()
+
+    def _take_on_together(self, run_ids: list[str]) -> None:
+        """Take on what was handed over, in a few transactions for all of it.
+
+        What is not taken by that, because it is somebody's or cannot be read, is looked at by
+        itself.
+        """
+        new = {RunId(run_id) for run_id in run_ids} - self._engine.runs.keys()
+        found = self._store.find_runs(new) if new else []
+        self._take_on_all([run for run in found if run.status in RUN_LIVE])
 
     def _listen(self) -> None:
         now = self._clock.monotonic()
@@ -385,6 +426,8 @@ class Coordinator:
         for record in records:
             run = self._engine.runs.get(record.id)
             if run is None:
+                # Claimed as it was made, and not loaded yet: it must not miss what is asked now.
+                self._changes = None
                 continue
             if record.cancel_requested and run.ending is None:
                 self._events.append(CancelRequested(record.id))
@@ -420,11 +463,11 @@ class Coordinator:
         self._load(claimed)
         return claimed
 
-    def _load(self, claimed: list[RunRecord]) -> None:
+    def _load(self, claimed: list[RunRecord], reading: Reading | None = None) -> None:
         if not claimed:
             return
         crash_point("claim.after")
-        reading = self._loader.read(claimed)
+        reading = reading or self._loader.read(claimed)
         for record in claimed:
             try:
                 self._begin(record, reading)

@@ -29,15 +29,17 @@ class Heartbeat:
         self._workers: tuple[ProcessId, ...] = ()
         self._beat = threading.Event()
         self._stopping = False
+        self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Register the coordinator and begin to renew, once."""
-        if self._thread is not None:
-            return
-        self._store.register(self._owner, LEASE_S)
-        self._thread = threading.Thread(target=self._run, name="perdure-heartbeat", daemon=True)
-        self._thread.start()
+        """Register the coordinator and begin to renew, once, whoever asks for it first."""
+        with self._starting:
+            if self._thread is not None:
+                return
+            self._store.register(self._owner, LEASE_S)
+            self._thread = threading.Thread(target=self._run, name="perdure-heartbeat", daemon=True)
+            self._thread.start()
 
     def beat_now(self, workers: tuple[ProcessId, ...]) -> None:
         """Record these worker processes with the next renewal, which comes at once."""

@@ -33,6 +33,7 @@ from perdure_storage.records import (
     ExpansionRecord,
     History,
     Owner,
+    PlanRecord,
     RunEnd,
     RunId,
     RunRecord,
@@ -172,6 +173,14 @@ def _functions_before(store: RunStore, record: RunRecord, history: History) -> d
 
 
 @dataclass(frozen=True, slots=True)
+class Born:
+    """A run that its maker claimed as it was made: nothing can have happened in it before."""
+
+    record: RunRecord
+    plan: PlanRecord
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """What was read at once of runs that are taken on together.
 
@@ -286,6 +295,14 @@ class Loader:
             # Rows of one of them are damaged: each is read by itself, so that the others go on.
             log.debug("reading runs one by one: %s", error)
             return Reading({})
+
+    def reading_of(self, born: Sequence[Born]) -> Reading:
+        """Return what there is to read of runs that were made just now: their plans."""
+        bodies = {each.plan.digest: each.plan.body for each in born}
+        return Reading(
+            {each.record.id: History() for each in born},
+            {digest: decode_plan(body) for digest, body in bodies.items()},
+        )
 
     def load(self, record: RunRecord, reading: Reading) -> tuple[RunState, list[Digest]]:
         """Build the state of a claimed run, and make it known to its executor.
