@@ -19,6 +19,7 @@ READS = {
     "store_id",
     "url",
     "find_run",
+    "find_runs",
     "get_run",
     "list_runs",
     "get_plan",
