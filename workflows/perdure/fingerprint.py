@@ -119,12 +119,11 @@ def _declared_version(obj: Any) -> str | None:
 
 
 def _hash(*parts: str) -> str:
-    state = blake3()
+    told: list[bytes] = []
     for part in parts:
         data = part.encode("utf-8", "surrogatepass")
-        state.update(len(data).to_bytes(8, "little"))
-        state.update(data)
-    return state.hexdigest(16)
+        told += (len(data).to_bytes(8, "little"), data)
+    return blake3(b"".join(told)).hexdigest(16)
 
 
 @dataclass(slots=True)

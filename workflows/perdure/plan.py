@@ -392,8 +392,10 @@ def references(step: StepPlan) -> list[Reference]:
     Last come the states that it begins from.
     """
     found: list[Reference] = []
-    for arg in (*step.args, *(step.kwargs[name] for name in sorted(step.kwargs))):
+    for arg in step.args:
         collect(arg, found)
+    for name in sorted(step.kwargs):
+        collect(step.kwargs[name], found)
     found += step.turns
     return found
 
@@ -410,9 +412,13 @@ def needs(step: StepPlan) -> list[str]:
     return list(dict.fromkeys(ref.step for ref in refs if not isinstance(ref, FromInput | StateOf)))
 
 
+_REFERENCES = (FromStep, FromInput, RefTo, ItemsOf)
+"""A tuple made once: this is asked of every argument of every step, also of 100,000."""
+
+
 def collect(arg: Arg, found: list[Reference]) -> None:
     """Append the references inside ``arg`` to ``found``, depth first, left to right."""
-    if isinstance(arg, FromStep | FromInput | RefTo | ItemsOf):
+    if isinstance(arg, _REFERENCES):
         found.append(arg)
     elif isinstance(arg, ListArg):
         for item in arg.items:
@@ -474,6 +480,8 @@ def _rebased(arg: Arg, base: int) -> Arg:
 
 def path_text(path: Path) -> str:
     """Write a projection as its user would: ``[0].name["k"]``; "" for the value itself."""
+    if not path:  # as a rule, and for each of 100,000 steps
+        return ""
     return "".join(
         f".{part.name}" if isinstance(part, Attr) else f"[{part.key!r}]" for part in path
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -15,7 +17,7 @@ from perdure.engine.ownership import is_neighbour, is_seen_dead
 from perdure.engine.placement import shortage
 from perdure.engine.restore import CAREFUL_TAKEOVERS, load_run
 from perdure.engine.salvage import lose_damaged_values
-from perdure.engine.state import RunState
+from perdure.engine.state import RunState, StepState
 from perdure.engine.takeover import match_donor
 from perdure.executors.process_tree import kill_processes
 from perdure.fingerprint import fingerprints
@@ -197,6 +199,21 @@ PlanFor = Callable[[RunRecord], BuiltPlan | None]
 """Returns the plan of a run that was made without one; None: it is not built yet."""
 
 
+@contextmanager
+def _all_stays() -> Iterator[None]:
+    """Let Python look for garbage later: in what is built here, all of which stays, is none.
+
+    It would walk through all of it again and again, a fifth of the load of a large run.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 class Loader:
     """Claims runs for one coordinator and builds their states."""
 
@@ -287,6 +304,7 @@ class Loader:
             kill_processes(self._store.workers_of(token))
         return dead
 
+    @_all_stays()
     def read(self, records: Sequence[RunRecord]) -> Reading:
         """Read what claimed runs did, in a few queries for all of them."""
         try:
@@ -304,6 +322,7 @@ class Loader:
             {digest: decode_plan(body) for digest, body in bodies.items()},
         )
 
+    @_all_stays()
     def load(self, record: RunRecord, reading: Reading) -> tuple[RunState, list[Digest]]:
         """Build the state of a claimed run, and make it known to its executor.
 
@@ -334,7 +353,10 @@ class Loader:
 
     def _open(self, run: RunState) -> None:
         executor = self._fleet.get(run.executor)
+        firsts: dict[int, StepState] = {}
         for step in run.steps.values():
+            firsts.setdefault(id(step.options), step)
+        for step in firsts.values():
             if (missing := shortage(step.options, executor.capacity)) is not None:
                 run.ending = failed_end(
                     "perdure.errors.DefinitionError",
