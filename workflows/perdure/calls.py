@@ -96,6 +96,10 @@ class StepCall(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_default
             still runs others.
         actor: of a call of an actor, on what it is made.
         turns: of a step that was given handles of actors, what came before it, by actor.
+        gpu_ids: the GPUs that it has, or has a part of; no other is to be seen by it.
+        shares_gpu: others may have the rest of the one that it has a part of.
+        memory_bytes: more than that, beyond a tolerance, and the executor ends the attempt, with
+            cause OUT_OF_MEMORY.
     """
 
     id: CallId
@@ -115,6 +119,9 @@ class StepCall(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_default
     is_brief: bool = False
     actor: ActorCall | None = None
     turns: dict[str, str] = {}
+    gpu_ids: tuple[str, ...] = ()
+    shares_gpu: bool = False
+    memory_bytes: int | None = None
 
 
 class CallContext(msgspec.Struct, frozen=True, kw_only=True):

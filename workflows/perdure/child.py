@@ -39,6 +39,11 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     blobs: str
     executor: str
     workers: int | None
+    cpus: float | None
+    gpus: int | None
+    memory: int | None
+    resources: dict[str, float]
+    labels: dict[str, str]
     origin: dict[str, str]
 
     @classmethod
@@ -49,13 +54,26 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
             blobs=settings.blobs,
             executor=settings.executor,
             workers=settings.workers,
+            cpus=settings.cpus,
+            gpus=settings.gpus,
+            memory=settings.memory,
+            resources=dict(settings.resources),
+            labels=dict(settings.labels),
             origin=dict(settings.origin),
         )
 
     def settings(self) -> Settings:
         """Return the same settings in a child, which is in the same folder and environment."""
         found = load_settings(
-            store=self.store, blobs=self.blobs, executor=self.executor, workers=self.workers
+            store=self.store,
+            blobs=self.blobs,
+            executor=self.executor,
+            workers=self.workers,
+            cpus=self.cpus,
+            gpus=self.gpus,
+            memory=self.memory,
+            resources=self.resources,
+            labels=self.labels,
         )
         # Commands that errors name lead to the store as they do where the question comes from.
         return replace(found, origin={**found.origin, **self.origin})

@@ -716,6 +716,11 @@ def open_store(
     blobs: str | None = None,
     executor: str | None = None,
     workers: int | None = None,
+    cpus: float | None = None,
+    gpus: int | None = None,
+    memory: int | str | None = None,
+    resources: Mapping[str, float] | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> Perdure:
     """Return the verbs against a store, a context manager. What is not given is a setting.
 
@@ -724,8 +729,26 @@ def open_store(
         blobs: folder or fsspec URL of large values.
         executor: ``"processes"`` or ``"inline"``.
         workers: how many CPUs steps may use at one time.
+        cpus: the same, where it is not the number of worker processes too.
+        gpus: how many GPUs steps may use; those that are found by default.
+        memory: how much memory steps may ask for at one time, in bytes or as ``"64GiB"``.
+        resources: what else steps may ask for, and how much there is: ``{"license": 2}``.
+        labels: what else there is to say of this machine: ``{"zone": "a"}``; steps ask for it
+            by ``resources={"zone=a": 1}``.
     """
-    return Perdure(load_settings(store=store, blobs=blobs, executor=executor, workers=workers))
+    return Perdure(
+        load_settings(
+            store=store,
+            blobs=blobs,
+            executor=executor,
+            workers=workers,
+            cpus=cpus,
+            gpus=gpus,
+            memory=memory,
+            resources=resources,
+            labels=labels,
+        )
+    )
 
 
 def default_client() -> Perdure:

@@ -70,11 +70,11 @@ class Runtime:
 
     def executor(self, name: str) -> Executor:
         """Return a new executor of that name."""
-        from perdure.executors.capacity import detect_capacity
+        from perdure.executors.capacity import capacity_of
         from perdure.executors.inline import InlineExecutor
         from perdure.executors.processes import ProcessExecutor
 
-        capacity = detect_capacity(self.settings.workers, resources=self.settings.resources)
+        capacity = capacity_of(self.settings)
         if name == "inline":
             return InlineExecutor(capacity)
         if name == "processes":

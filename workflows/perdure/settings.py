@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from perdure.errors import DefinitionError, did_you_mean, known_names
-from perdure.resources import check_resources, parse_duration
+from perdure.resources import check_resources, parse_duration, parse_memory
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +43,14 @@ class Settings:
             store.
         executor: where steps run, ``processes`` or ``inline``.
         workers: CPUs that steps may use at one time. None: what this machine has.
+        cpus: the same, where it is not the number of worker processes too. None: ``workers``.
+        gpus: GPUs that steps may use. None: those that are found; more than those are pretended
+            ones, for tests; 0: none is counted, and none hidden from steps.
+        memory: bytes that steps may ask for at one time. None: most of what this machine has.
         resources: what else steps may ask for by ``resources=`` and how much of it there is here:
             a table such as ``{license = 2}``, in the environment ``license=2,slot=1``.
+        labels: what else there is to say of this machine, and is not used up: a table such as
+            ``{zone = "a"}``; steps ask for it by ``resources={"zone=a": 1}``.
         modules: whose schedules ``perdure up`` registers: ``FILE.py`` or ``package.module``.
         keep_ticks: how long the ledger of a schedule says what became of a time, and a trigger
             of what arrived; what it has forgotten and comes again, counts again.
@@ -63,7 +69,11 @@ class Settings:
     key: str | None = field(default=None, repr=False)
     executor: str = "processes"
     workers: int | None = None
+    cpus: float | None = None
+    gpus: int | None = None
+    memory: int | None = None
     resources: Mapping[str, float] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
     modules: tuple[str, ...] = ()
     keep_ticks: timedelta = KEEP_TICKS
     keep_ticks_last: int = KEEP_TICKS_LAST
@@ -137,8 +147,16 @@ SETTINGS = (
     ),
     Setting(name="executor", kinds=(str,), unit="processes or inline", default="processes"),
     Setting(name="workers", kinds=(int,), unit="CPUs", default="those of this machine"),
+    Setting(name="cpus", kinds=(int, float), unit="CPUs", default="workers"),
+    Setting(name="gpus", kinds=(int,), unit="GPUs", default="those that are found"),
+    Setting(
+        name="memory", kinds=(int, str), unit="bytes, or 64GiB", default="90% of this machine's"
+    ),
     Setting(
         name="resources", kinds=(str, dict), unit="NAME=AMOUNT,... or a TOML table", default="none"
+    ),
+    Setting(
+        name="labels", kinds=(str, dict), unit="NAME=VALUE,... or a TOML table", default="none"
     ),
     Setting(
         name="modules",
@@ -403,10 +421,21 @@ def _checked(found: dict[str, Any], origin: Mapping[str, str]) -> dict[str, Any]
         found["keep_ticks"] = _read_age("keep_ticks", found["keep_ticks"], origin["keep_ticks"])
     if "resources" in found:
         found["resources"] = _read_resources(found["resources"], origin["resources"])
+    if "labels" in found:
+        found["labels"] = _read_labels(found["labels"], origin["labels"])
+    if "memory" in found:
+        found["memory"] = _read_memory(found["memory"], origin["memory"])
+    if "cpus" in found:
+        found["cpus"] = _read_cpus(found["cpus"], origin["cpus"])
     return found
 
 
-_NUMBERS = {"workers": (1, 4096), "keep_ticks_last": (1, 10_000_000), "http_port": (0, 65535)}
+_NUMBERS = {
+    "workers": (1, 4096),
+    "gpus": (0, 4096),
+    "keep_ticks_last": (1, 10_000_000),
+    "http_port": (0, 65535),
+}
 
 
 def _read_number(name: str, value: Any, source: str, least: int, most: int) -> int:
@@ -427,6 +456,39 @@ def _read_age(name: str, value: Any, source: str) -> timedelta:
     if age <= timedelta(0):
         raise DefinitionError(f"{name}={value!r} (from {source}) keeps nothing: write 90d or so")
     return age
+
+
+def _read_cpus(value: Any, source: str) -> float:
+    try:
+        cpus = float(value)
+    except (TypeError, ValueError) as error:
+        raise DefinitionError(f"cpus={value!r} (from {source}) is not a number") from error
+    if not 0 < cpus <= 4096:
+        raise DefinitionError(f"cpus={value!r} (from {source}) is not above 0 and up to 4096")
+    return cpus
+
+
+def _read_memory(value: Any, source: str) -> int:
+    plain = value.strip() if isinstance(value, str) else value
+    try:
+        return parse_memory(plain)
+    except DefinitionError as error:
+        raise DefinitionError(f"{error} (from {source})") from error
+
+
+def _read_labels(given: Any, source: str) -> Mapping[str, str]:
+    """Return labels by name, from a table or from the text ``"zone=a,disk=fast"``."""
+    if isinstance(given, str):
+        pairs = [pair.partition("=") for pair in given.split(",") if pair.strip()]
+        given = {name.strip(): value.strip() for name, _, value in pairs}
+    if not isinstance(given, Mapping):
+        raise DefinitionError(f"labels={given!r} (from {source}): write a dict, {{'zone': 'a'}}")
+    for name, value in given.items():
+        if not (isinstance(name, str) and name and "=" not in name):
+            raise DefinitionError(f"labels (from {source}): {name!r} is not a name")
+        if not (isinstance(value, str) and value):
+            raise DefinitionError(f"labels (from {source}): write {name}=VALUE, such as zone=a")
+    return dict(given)
 
 
 def _read_resources(given: Any, source: str) -> Mapping[str, float]:

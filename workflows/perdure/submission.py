@@ -17,10 +17,10 @@ from perdure.compile import Prepared, compile_dag, plan_record, prepare
 from perdure.engine.loading import Born
 from perdure.engine.matching import Matching, match_rows
 from perdure.engine.ownership import driver_of, is_driven, is_seen_dead
-from perdure.engine.placement import shortage
+from perdure.engine.placement import request_of, shortage
 from perdure.engine.takeover import match_donor
 from perdure.errors import DefinitionError, RunConflict, RunNotFound, did_you_mean, known_names
-from perdure.executors.capacity import detect_capacity
+from perdure.executors.capacity import capacity_of
 from perdure.executors.process_tree import kill_processes
 from perdure.fingerprint import fingerprints
 from perdure.fork_plan import carried_over, with_takeover
@@ -468,16 +468,16 @@ def refuse_unenforceable(plan: Plan, settings: Settings, executor: str | None) -
         DefinitionError: a step asks for more than there is, or for what the executor cannot do.
     """
     executor = executor or settings.executor
-    capacity = detect_capacity(settings.workers, resources=settings.resources)
+    offer = capacity_of(settings).offer
     first: dict[int, StepPlan] = {}
     for step in plan.steps:
         first.setdefault(step.options, step)
     for index, step in first.items():
         options = plan.options[index]
-        if (missing := shortage(options, capacity)) is not None:
+        if (missing := shortage(request_of(options), offer)) is not None:
             raise DefinitionError(
                 f"{placed(step, plan.functions)} can never run here: {missing}. Ask for less, "
-                f"start perdure where there is more{_or_say_so(missing.partition('=')[0])}"
+                f"start perdure where there is more{_or_say_so(_name_in(missing))}"
             )
         if executor == "inline" and options.timeout_s is not None and not options.allow_unenforced:
             raise DefinitionError(
@@ -487,12 +487,19 @@ def refuse_unenforceable(plan: Plan, settings: Settings, executor: str | None) -
             )
 
 
+def _name_in(missing: str) -> str:
+    """Return what is missing; labels have an equals sign of their own."""
+    return missing.partition(" asked")[0].rpartition("=")[0]
+
+
 def _or_say_so(resource: str) -> str:
     """Return how to say that there is more of a resource than perdure sees by itself."""
     if resource == "cpus":
         return ", or let steps have more with `workers` (--workers, PERDURE_WORKERS)"
     if resource in ("gpus", "memory"):
-        return ""
+        return f", or say that there is more with `{resource}` (PERDURE_{resource.upper()})"
+    if "=" in resource:
+        return f", or give this one the label: PERDURE_LABELS={resource}, a setting too"
     return f", or say how much there is: PERDURE_RESOURCES={resource}=AMOUNT, a setting too"
 
 

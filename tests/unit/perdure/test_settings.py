@@ -247,3 +247,39 @@ def test_modules_are_a_list_in_a_file_and_a_file_among_them_starts_there(tmp_pat
 
     assert load(inner).modules == ("a.flows", str(tmp_path / "b.py"))
     assert load(inner, {"PERDURE_MODULES": "a, c.flows"}).modules == ("a", "c.flows")
+
+
+def test_what_a_machine_has_is_read_from_text_and_from_tables(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(
+        "[tool.perdure]\ncpus = 1.5\ngpus = 2\nmemory = '4GiB'\nlabels = { zone = 'a' }\n"
+    )
+    environ = {
+        "PERDURE_CPUS": "2.5",
+        "PERDURE_GPUS": "0",
+        "PERDURE_MEMORY": "1024",
+        "PERDURE_LABELS": "zone=b, disk=fast",
+    }
+
+    project, environment = load(tmp_path), load(tmp_path, environ)
+
+    assert (project.cpus, project.gpus, project.memory) == (1.5, 2, 4 << 30)
+    assert project.labels == {"zone": "a"}
+    assert (environment.cpus, environment.gpus, environment.memory) == (2.5, 0, 1024)
+    assert environment.labels == {"zone": "b", "disk": "fast"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("CPUS", "many", "cpus='many' .from environment. is not a number"),
+        ("CPUS", "0", "is not above 0"),
+        ("GPUS", "-1", "is not from 0 to 4096"),
+        ("MEMORY", "4 elephants", "memory='4 elephants' is not a size.*from environment"),
+        ("LABELS", "zone", "write zone=VALUE, such as zone=a"),
+    ],
+)
+def test_what_no_machine_can_have_is_refused(
+    tmp_path: Path, name: str, text: str, said: str
+) -> None:
+    with pytest.raises(DefinitionError, match=said):
+        load(tmp_path, {f"PERDURE_{name}": text})

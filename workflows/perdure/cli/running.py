@@ -19,9 +19,14 @@ import typer
 from perdure.cli.completion import choices, run_ids
 from perdure.cli.endings import ExitCode, Interrupted, say
 from perdure.cli.session import (
+    CpusOption,
     ExecutorOption,
+    GpusOption,
     IdArgument,
     JsonOption,
+    LabelOption,
+    MemoryOption,
+    ResourceOption,
     Session,
     StoreOption,
     TracebackOption,
@@ -246,6 +251,11 @@ def up(
     no_http: Annotated[bool, typer.Option("--no-http", help="Serve nothing over HTTP.")] = False,
     executor: ExecutorOption = None,
     workers: WorkersOption = None,
+    cpus: CpusOption = None,
+    gpus: GpusOption = None,
+    memory: MemoryOption = None,
+    resource: ResourceOption = None,
+    label: LabelOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
     traceback: TracebackOption = False,
@@ -257,6 +267,8 @@ def up(
     registers what modules declare before it serves, those that are named here and those of the
     setting `modules`, and pauses what they no longer declare; it ends if one of them cannot be
     imported. Ctrl-C ends it, and SIGTERM. With --json it prints one line an event.
+
+    It takes runs on that ask for no more than there is here; others wait for a host that has it.
 
     If perdure[http] is installed it serves the same verbs, and webhooks, over HTTP on this machine:
     GET /openapi.json lists them. Beyond this machine it asks for a token.
@@ -275,7 +287,16 @@ def up(
     signal.signal(signal.SIGINT, on_signal)
     tell = _tell_json if as_json else _tell_text
     with open_store(
-        store, executor=executor, workers=workers, http_host=host, http_port=port
+        store,
+        executor=executor,
+        workers=workers,
+        cpus=cpus,
+        gpus=gpus,
+        memory=memory,
+        resources=",".join(resource) if resource else None,
+        labels=",".join(label) if label else None,
+        http_host=host,
+        http_port=port,
     ) as perdure:
         url = perdure.runtime.store.url
         declared = dict.fromkeys([*perdure.settings.modules, *(modules or ())])

@@ -69,6 +69,38 @@ WorkersOption = Annotated[
     int | None,
     typer.Option("--workers", metavar="N", help="How many CPUs steps may use at one time."),
 ]
+CpusOption = Annotated[
+    float | None,
+    typer.Option("--cpus", metavar="N", help="CPUs that steps may use; default: --workers."),
+]
+GpusOption = Annotated[
+    int | None,
+    typer.Option(
+        "--gpus", metavar="N", help="GPUs that steps may use; default: those that are found."
+    ),
+]
+MemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--memory", metavar="SIZE", help="Memory that steps may ask for at one time, as 64GiB."
+    ),
+]
+ResourceOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--resource",
+        metavar="NAME=AMOUNT",
+        help="What else steps may ask for, and how much there is; may be repeated.",
+    ),
+]
+LabelOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label",
+        metavar="NAME=VALUE",
+        help='What steps may ask for as resources={"NAME=VALUE": 1}; may be repeated.',
+    ),
+]
 IdArgument = Annotated[
     str,
     typer.Argument(

@@ -15,6 +15,7 @@ from pathlib import Path
 from perdure.doctor.disks import check_room
 from perdure.doctor.finding import Finding, ok, warning
 from perdure.executors.capacity import usable_cpus, usable_memory_bytes
+from perdure.executors.gpus import Gpus, usable_gpus
 from perdure.words import size
 
 FEW_DESCRIPTORS = 1024
@@ -30,6 +31,7 @@ def check_machine() -> Iterator[Finding]:
     yield check_versions()
     yield judge_cores(usable_cpus())
     yield judge_memory(usable_memory_bytes())
+    yield judge_gpus(usable_gpus())
     yield judge_descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     yield from _check_shm(Path("/dev/shm"))
     yield check_room("temporary files", Path(tempfile.gettempdir()))
@@ -67,6 +69,17 @@ def judge_memory(usable_bytes: int) -> Finding:
     if usable_bytes < LITTLE_MEMORY_BYTES:
         return warning("memory", said, "each worker needs some 100 MB: raise the container's limit")
     return ok("memory", said)
+
+
+def judge_gpus(gpus: Gpus) -> Finding:
+    """Say which GPUs steps may have."""
+    if gpus.why_none:
+        remedy = "pip install 'perdure[gpu]', or say how many there are with the setting gpus"
+        return warning("GPUs", f"none is counted: {gpus.why_none}", remedy)
+    if not gpus.found:
+        return ok("GPUs", "none that this process may use")
+    named = (f"{gpu.id}: {gpu.name} ({size(gpu.memory_bytes)})" for gpu in gpus.found)
+    return ok("GPUs", ", ".join(named))
 
 
 def judge_descriptors(limit: int) -> Finding:

@@ -14,7 +14,7 @@ from perdure.engine.fleet import Fleet
 from perdure.engine.growth import rows_of_graphs
 from perdure.engine.matching import match_rows, noted_changes
 from perdure.engine.ownership import is_neighbour, is_seen_dead
-from perdure.engine.placement import shortage
+from perdure.engine.placement import request_of, shortage
 from perdure.engine.restore import CAREFUL_TAKEOVERS, load_run
 from perdure.engine.salvage import lose_damaged_values
 from perdure.engine.state import RunState, StepState
@@ -357,7 +357,7 @@ class Loader:
         for step in run.steps.values():
             firsts.setdefault(id(step.options), step)
         for step in firsts.values():
-            if (missing := shortage(step.options, executor.capacity)) is not None:
+            if (missing := shortage(request_of(step.options), executor.capacity.offer)) is not None:
                 run.ending = failed_end(
                     "perdure.errors.DefinitionError",
                     f"{placed(step.plan, run.plan.functions)} can never run here: {missing}",

@@ -32,7 +32,7 @@ from perdure.engine.growth import (
     settle_graft,
 )
 from perdure.engine.needs import STOPPED, end_unneeded, kill
-from perdure.engine.placement import shortage
+from perdure.engine.placement import request_of, shortage
 from perdure.engine.racing import targets_of
 from perdure.engine.readers import find_readers, let_go
 from perdure.engine.restore import count_cause
@@ -64,14 +64,14 @@ def on_ended(engine: EngineState, event: Ended, now: datetime) -> None:
     """Free what the attempt held and work its outcome into the run."""
     outcome = event.outcome
     if orphan := engine.orphans.pop(outcome.id, None):
-        engine.pools[orphan[0]].give(orphan[1])
+        engine.pools[orphan[0]].give(orphan[1], outcome.id)
         return
     run = engine.runs.get(outcome.id.run_id)
     step = run.running.pop(outcome.id, None) if run is not None else None
     if run is None or step is None:
         return
     engine.touched[run.id] = None
-    engine.pools[run.executor].give(step.shape)
+    engine.pools[run.executor].give(step.shape, outcome.id)
     if outcome.started_at is not None and outcome.finished_at is not None:
         run.paces.note(
             step.plan.function, (outcome.finished_at - outcome.started_at).total_seconds()
@@ -284,9 +284,9 @@ def _tell_executor(engine: EngineState, run: RunState) -> None:
 
 
 def _shortage(engine: EngineState, run: RunState, root: StepState) -> str:
-    capacity = engine.pools[run.executor].capacity
+    offer = engine.pools[run.executor].capacity.offer
     for member in root.members:
-        if missing := shortage(run.steps[member].options, capacity):
+        if missing := shortage(request_of(run.steps[member].options), offer):
             return f"step {member}, which {root.id} gave, can never run here: {missing}"
     return ""
 

@@ -8,26 +8,35 @@ that nothing of its run or of lower rank starts until it fits, so small steps ne
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
 
 from perdure.errors import did_you_mean
 from perdure.executors.protocol import Capacity
-from perdure.plan import StepOptions
+from perdure.plan import Plan, StepOptions
+from perdure.words import size
 
 PATIENCE_S = 5.0
 _SLACK = 1e-9
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """What one attempt holds while it runs; the key of a ready queue."""
+    """What one attempt, or one process, holds; the key of a ready queue.
+
+    Attributes:
+        gpus: whole ones, or a fraction of one.
+        slots: how many of the executor's places for processes it takes: none if it runs in a
+            process that is there, and has one.
+    """
 
     cpus: float
     gpus: float
     memory_bytes: int
     resources: tuple[tuple[str, float], ...]
     is_async: bool
+    slots: int = 1
 
 
 def shape_of(options: StepOptions, *, is_async: bool) -> Shape:
@@ -41,44 +50,141 @@ def shape_of(options: StepOptions, *, is_async: bool) -> Shape:
     )
 
 
-class Pool:
-    """What is free on one executor. Owned by the engine; changed by ``take`` and ``give`` only."""
+def process_shape(options: StepOptions) -> Shape:
+    """Return what an actor's process holds while it lives, whether or not it is called."""
+    return msgspec.structs.replace(shape_of(options, is_async=False), cpus=0.0)
+
+
+def call_shape(options: StepOptions) -> Shape:
+    """Return what one call of an actor holds beside what its process does."""
+    return Shape(options.cpus, 0.0, 0, (), False, slots=0)
+
+
+class Free:
+    """What is free of everything. Mutable."""
+
+    __slots__ = ("async_slots", "cpus", "gpus", "memory_bytes", "resources", "slots")
 
     def __init__(self, capacity: Capacity) -> None:
-        self.capacity = capacity
         self.cpus = capacity.cpus
-        self.gpus = capacity.gpus
+        self.gpus = [1.0] * len(capacity.gpu_ids)  # of each one, how much
         self.memory_bytes = capacity.memory_bytes
         self.resources = dict(capacity.resources)
         self.slots = capacity.slots
         self.async_slots = capacity.async_slots
-        self._holders: dict[Shape, int] = {}
-        self._ahead: dict[Shape, int] = {}
+
+    def copy(self) -> Free:
+        """Return another one, to try things with."""
+        made = Free.__new__(Free)
+        made.cpus, made.memory_bytes = self.cpus, self.memory_bytes
+        made.slots, made.async_slots = self.slots, self.async_slots
+        made.gpus, made.resources = list(self.gpus), dict(self.resources)
+        return made
+
+    def has_slot(self, shape: Shape) -> bool:
+        """Say whether there is a place for it, whatever it asks for."""
+        return self.async_slots > 0 if shape.is_async else self.slots >= shape.slots
 
     def fits(self, shape: Shape) -> bool:
-        """Say whether the request fits into what is free now."""
-        if (self.async_slots if shape.is_async else self.slots) <= 0:
-            return False
-        return self.capacity.is_serial or (
-            shape.cpus <= self.cpus + _SLACK
-            and shape.gpus <= self.gpus + _SLACK
+        """Say whether the request fits."""
+        return (
+            self.has_slot(shape)
+            and shape.cpus <= self.cpus + _SLACK
             and shape.memory_bytes <= self.memory_bytes
+            and (not shape.gpus or self._choose_gpus(shape.gpus) is not None)
             and all(self.resources.get(name, 0.0) + _SLACK >= n for name, n in shape.resources)
         )
 
-    def take(self, shape: Shape) -> None:
-        """Hold the request."""
+    def _choose_gpus(self, asked: float) -> list[int] | None:
+        """Return which GPUs to give: the first that are free, or the fullest with room.
+
+        Fractions go where others are, so that whole ones stay whole as long as possible.
+        """
+        if asked >= 1:
+            whole = [number for number, free in enumerate(self.gpus) if free >= 1 - _SLACK]
+            return whole[: int(asked)] if len(whole) >= asked else None
+        roomy = [(free, n) for n, free in enumerate(self.gpus) if free + _SLACK >= asked]
+        return [min(roomy)[1]] if roomy else None
+
+    def take(self, shape: Shape) -> tuple[int, ...]:
+        """Hold the request; return the numbers of its GPUs."""
+        gpus = tuple(self._choose_gpus(shape.gpus) or ()) if shape.gpus else ()
+        self._add(shape, gpus, -1)
+        return gpus
+
+    def give(self, shape: Shape, gpus: Sequence[int]) -> None:
+        """Free the request, and these GPUs of it."""
+        self._add(shape, gpus, 1)
+
+    def take_back(self, shape: Shape, gpus: Sequence[int]) -> None:
+        """Hold a request again that was freed, with the GPUs that it had."""
+        self._add(shape, gpus, -1)
+
+    def _add(self, shape: Shape, gpus: Sequence[int], sign: int) -> None:
+        self.cpus += sign * shape.cpus
+        self.memory_bytes += sign * shape.memory_bytes
+        for number in gpus:
+            self.gpus[number] += sign * min(shape.gpus, 1.0)
+        for name, amount in shape.resources:
+            self.resources[name] = self.resources.get(name, 0.0) + sign * amount
+        if shape.is_async:
+            self.async_slots += sign
+        else:
+            self.slots += sign * shape.slots
+
+
+class _Resident:
+    """A process that holds something for as long as it lives."""
+
+    __slots__ = ("gpus", "is_ending", "is_idle", "shape")
+
+    def __init__(self, shape: Shape, gpus: tuple[int, ...]) -> None:
+        self.shape = shape
+        self.gpus = gpus
+        self.is_idle = False
+        self.is_ending = False
+
+
+class Pool:
+    """What is free on one executor. Owned by the engine, which tells it who takes and gives.
+
+    Attempts hold something while they run, residents, the processes of actors, while they live. A
+    resident that is idle may be ended for the sake of what fits no other way.
+    """
+
+    def __init__(self, capacity: Capacity) -> None:
+        self.capacity = capacity
+        self.free = Free(capacity)
+        self._holders: dict[Shape, int] = {}
+        self._ahead: dict[Shape, int] = {}
+        self._gpus: dict[Hashable, tuple[int, ...]] = {}
+        self._residents: dict[Hashable, _Resident] = {}  # those that are idle: longest first
+
+    # --- attempts ---------------------------------------------------------------------------
+    def fits(self, shape: Shape) -> bool:
+        """Say whether the request fits into what is free now."""
+        return self.free.has_slot(shape) if self.capacity.is_serial else self.free.fits(shape)
+
+    def take(self, shape: Shape, holder: Hashable) -> tuple[str, ...]:
+        """Hold the request; return the ids of the GPUs that the holder has until it gives them."""
         self._holders[shape] = self._holders.get(shape, 0) + 1
-        self._add(shape, -1)
+        if self.capacity.is_serial:
+            shape = _without_gpus(shape)  # nothing can be hidden from a thread of this process
+        gpus = self.free.take(shape)
+        if gpus:
+            self._gpus[holder] = gpus
+        return tuple(self.capacity.gpu_ids[number] for number in gpus)
 
     def may_wait(self, shape: Shape, most: float) -> bool:
         """Say whether one more may be sent ahead, to wait there for the end of its like.
+
+        None that has GPUs of its own: its like may end on another one.
 
         Args:
             shape: its request.
             most: so many may wait behind each of those that hold such a request.
         """
-        if shape.is_async or self.capacity.is_serial:
+        if shape.is_async or shape.gpus or self.capacity.is_serial:
             return False
         return self._ahead.get(shape, 0) < most * self._holders.get(shape, 0)
 
@@ -86,40 +192,161 @@ class Pool:
         """Note one that waits there; it holds nothing until another one of its shape ends."""
         self._ahead[shape] = self._ahead.get(shape, 0) + 1
 
-    def give(self, shape: Shape) -> None:
-        """Free the request, or leave it to one that was sent ahead."""
+    def give(self, shape: Shape, holder: Hashable) -> None:
+        """Free what the holder has, or leave it to one that was sent ahead."""
         if self._ahead.get(shape, 0):
             self._ahead[shape] -= 1
             return
         self._holders[shape] -= 1
-        self._add(shape, 1)
+        if self.capacity.is_serial:
+            shape = _without_gpus(shape)
+        self.free.give(shape, self._gpus.pop(holder, ()))
 
-    def _add(self, shape: Shape, sign: int) -> None:
-        self.cpus += sign * shape.cpus
-        self.gpus += sign * shape.gpus
-        self.memory_bytes += sign * shape.memory_bytes
-        for name, amount in shape.resources:
-            self.resources[name] = self.resources.get(name, 0.0) + sign * amount
-        if shape.is_async:
-            self.async_slots += sign
-        else:
-            self.slots += sign
+    # --- residents --------------------------------------------------------------------------
+    def settle(self, holder: Hashable, shape: Shape) -> tuple[str, ...]:
+        """Hold a request for as long as a process lives, which is busy now; return its GPUs."""
+        gpus = self.free.take(shape)
+        self._residents[holder] = _Resident(shape, gpus)
+        return tuple(self.capacity.gpu_ids[number] for number in gpus)
+
+    def rest(self, holder: Hashable) -> None:
+        """Note that a resident is idle from now on."""
+        resident = self._residents.pop(holder)
+        resident.is_idle = True
+        self._residents[holder] = resident
+
+    def rouse(self, holder: Hashable) -> bool:
+        """Note that a resident is busy from now on; False: it is gone, or about to end."""
+        resident = self._residents.get(holder)
+        if resident is None or resident.is_ending:
+            return False
+        resident.is_idle = False
+        return True
+
+    def leave(self, holder: Hashable) -> None:
+        """Free what a resident held: its process is gone."""
+        resident = self._residents.pop(holder)
+        self.free.give(resident.shape, resident.gpus)
+
+    def make_room(self, shape: Shape) -> tuple[Hashable, ...]:
+        """Return the idle residents that are to be ended so that the request fits.
+
+        They are as few as need be, those first that have been idle for longest, and they count as
+        ending from now on. Empty if it fits already, or will when those are gone that are ending,
+        or would not even fit without all that are idle.
+        """
+        free = self.free.copy()
+        for resident in self._residents.values():
+            if resident.is_ending:
+                free.give(resident.shape, resident.gpus)
+        chosen: dict[Hashable, _Resident] = {}
+        for holder, resident in self._residents.items():
+            if free.fits(shape):
+                break
+            if resident.is_idle and not resident.is_ending:
+                free.give(resident.shape, resident.gpus)
+                chosen[holder] = resident
+        if not free.fits(shape):
+            return ()
+        for holder, resident in list(chosen.items()):
+            without = free.copy()
+            without.take_back(resident.shape, resident.gpus)
+            if without.fits(shape):
+                free = without
+                del chosen[holder]
+        for resident in chosen.values():
+            resident.is_ending = True
+        return tuple(chosen)
 
 
-def shortage(options: StepOptions, capacity: Capacity) -> str | None:
-    """Return why the request can never fit on an executor of this capacity, or None."""
+def _without_gpus(shape: Shape) -> Shape:
+    return msgspec.structs.replace(shape, gpus=0.0) if shape.gpus else shape
+
+
+class Waiting(msgspec.Struct, frozen=True, gc=False):
+    """The first of the ready steps of one shape.
+
+    Attributes:
+        position: its place in the plan.
+        ready_at: since when it waits to be started.
+        most_ahead: how many like it may wait behind one that runs.
+    """
+
+    shape: Shape
+    position: int
+    ready_at: datetime | None
+    most_ahead: float = 0
+
+
+class Choice(msgspec.Struct, frozen=True, gc=False):
+    """What is to start next.
+
+    Attributes:
+        start: the first in the plan that fits; None if none does.
+        is_blocked: a large request has been passed over for long enough: what is free is kept
+            for it, and nothing starts.
+    """
+
+    start: Waiting | None = None
+    is_blocked: bool = False
+
+
+def choose(pool: Pool, waiting: Iterable[Waiting], now: datetime) -> Choice:
+    """Return which of these starts next."""
+    best: Waiting | None = None
+    for each in waiting:
+        if not pool.fits(each.shape) and not pool.may_wait(each.shape, each.most_ahead):
+            if _blocks(each, now):
+                return Choice(is_blocked=True)
+        elif best is None or each.position < best.position:
+            best = each
+    return Choice(best)
+
+
+def make_room(pool: Pool, waiting: Iterable[Waiting], now: datetime) -> tuple[Hashable, ...]:
+    """Return the idle residents to end now, when nothing that waits can start.
+
+    It is for the sake of one request, those first that block the others, then in the order of
+    the plan: each that is ended lets one start, so that they do not end each other in turn
+    without anything being done.
+    """
+    stuck = [each for each in waiting if not pool.fits(each.shape)]
+    for each in sorted(stuck, key=lambda each: (not _blocks(each, now), each.position)):
+        if ended := pool.make_room(each.shape):
+            return ended
+    return ()
+
+
+def _blocks(each: Waiting, now: datetime) -> bool:
+    """Say whether a request has been passed over for so long that it blocks the others."""
+    return each.ready_at is not None and now - each.ready_at > timedelta(seconds=PATIENCE_S)
+
+
+def request_of(options: StepOptions) -> dict[str, float]:
+    """Return what a step asks for, by name."""
     asked = {"cpus": options.cpus, "gpus": options.gpus, "memory": options.memory_bytes or 0}
-    has = {"cpus": capacity.cpus, "gpus": capacity.gpus, "memory": capacity.memory_bytes}
-    asked |= options.resources
-    has |= capacity.resources
-    for name, amount in asked.items():
-        if amount > has.get(name, 0.0) + _SLACK:
-            unit = " bytes" if name == "memory" else ""
-            near = "" if name in has else did_you_mean(name, has)
-            return f"{name}={amount:g}{unit} asked, {has.get(name, 0.0):g}{unit} here{near}"
+    return asked | options.resources
+
+
+def largest_request(plan: Plan) -> dict[str, float]:
+    """Return the most that any step of a plan asks for of each thing: who has that, fits all."""
+    most: dict[str, float] = {}
+    for options in plan.options:
+        for name, amount in request_of(options).items():
+            if amount > most.get(name, 0.0):
+                most[name] = amount
+    return most
+
+
+def shortage(request: Mapping[str, float], offer: Mapping[str, float]) -> str | None:
+    """Return why a request can never fit where so much is offered in all, or None."""
+    for name, amount in request.items():
+        has = offer.get(name, 0.0)
+        if amount > has + _SLACK:
+            near = "" if name in offer else did_you_mean(name, offer)
+            return f"{name}={_amount(name, amount)} asked, {_amount(name, has)} here{near}"
     return None
 
 
-def is_impatient(ready_since: datetime, now: datetime) -> bool:
-    """Say whether a request has been passed over for so long that it blocks the others."""
-    return now - ready_since > timedelta(seconds=PATIENCE_S)
+def _amount(name: str, amount: float) -> str:
+    return size(int(amount)) if name == "memory" and amount else f"{amount:g}"

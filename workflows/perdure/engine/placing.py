@@ -19,7 +19,7 @@ from perdure.calls import (
 from perdure.engine.actors import is_live, keeps_state, way_to
 from perdure.engine.commands import Dispatch
 from perdure.engine.matching import match_name
-from perdure.engine.placement import is_impatient
+from perdure.engine.placement import Pool, Shape, Waiting, choose
 from perdure.engine.state import EngineState, RunState, StepState, starts_chain
 from perdure.graph.growth import first_answer_id
 from perdure.plan import Arg, FromInput, FromStep, ItemsOf, ListArg, RefTo, StateOf
@@ -54,26 +54,34 @@ def _place_one(
     if run.executor in full or (run.one_at_a_time and run.running):
         return False
     pool = engine.pools[run.executor]
-    best: StepState | None = None
+    first: dict[Shape, StepState] = {}
     for shape, heap in list(run.ready.items()):
         step = first_ready(run, heap)
         if step is None:
             del run.ready[shape]
-        elif not pool.fits(shape) and not pool.may_wait(shape, _most_ahead(run, step)):
-            if step.ready_at is not None and is_impatient(step.ready_at, now):
-                full.add(run.executor)
-                return False
-        elif best is None or step.position < best.position:
-            best = step
-    if best is None:
+        else:
+            first[shape] = step
+    choice = choose(pool, (_waiting(run, step) for step in first.values()), now)
+    if choice.is_blocked:
+        full.add(run.executor)
+    if choice.start is None:
         return False
-    heappop(run.ready[best.shape])
-    if pool.fits(best.shape):
-        pool.take(best.shape)
-    else:
-        pool.send_ahead(best.shape)
-    placed.append(Dispatch(run.executor, _start(engine, run, best, now)))
+    shape = choice.start.shape
+    heappop(run.ready[shape])
+    placed.append(Dispatch(run.executor, _start(engine, run, first[shape], now)))
     return True
+
+
+def _waiting(run: RunState, step: StepState) -> Waiting:
+    return Waiting(step.shape, step.position, step.ready_at, _most_ahead(run, step))
+
+
+def _hold(pool: Pool, shape: Shape, call: CallId) -> tuple[str, ...]:
+    """Take what the call asks for, or send it ahead; return the ids of its GPUs."""
+    if pool.fits(shape):
+        return pool.take(shape, call)
+    pool.send_ahead(shape)
+    return ()
 
 
 def first_ready(run: RunState, heap: list[tuple[int, int, str]]) -> StepState | None:
@@ -120,6 +128,9 @@ def _start(engine: EngineState, run: RunState, step: StepState, now: datetime) -
         is_brief=_most_ahead(run, step) > 0,
         actor=None if step.plan.actor is None else _on_actor(run, step),
         turns={turn.actor: turn.step for turn in step.plan.turns},
+        gpu_ids=_hold(engine.pools[run.executor], step.shape, call),
+        shares_gpu=0 < options.gpus < 1,
+        memory_bytes=options.memory_bytes,
     )
 
 

@@ -8,8 +8,12 @@ from collections.abc import Mapping
 from functools import cache
 
 from perdure.executors.cgroups import read_limits
+from perdure.executors.gpus import gpu_ids
 from perdure.executors.protocol import Capacity
+from perdure.settings import Settings
 
+ENOUGH = 1e12
+"""So much there is of a label. A number, and finite: it travels as JSON."""
 MEMORY_SHARE = 0.9
 """Share of the memory that steps may ask for; the rest is the coordinator's and the system's."""
 
@@ -18,7 +22,7 @@ def detect_capacity(
     workers: int | None = None,
     *,
     cpus: float | None = None,
-    gpus: float = 0.0,
+    gpus: int | None = None,
     memory: int | None = None,
     resources: Mapping[str, float] | None = None,
 ) -> Capacity:
@@ -29,7 +33,7 @@ def detect_capacity(
             so that steps which ask for less than a CPU find room.
         cpus: CPUs to offer; None: those of the process's affinity and its cgroup's quota, but no
             fewer than ``workers``, so that so many plain steps fit.
-        gpus: GPUs to offer.
+        gpus: GPUs to offer; None: those that are found. More than those are pretended ones.
         memory: bytes to offer; None: 90 % of the machine's or the cgroup's limit.
         resources: amounts of whatever the user's steps name.
     """
@@ -37,11 +41,27 @@ def detect_capacity(
         cpus = float(workers) if workers is not None else usable_cpus()
     return Capacity(
         cpus=cpus,
-        gpus=gpus,
+        gpu_ids=gpu_ids(gpus),
         memory_bytes=memory if memory is not None else int(usable_memory_bytes() * MEMORY_SHARE),
         resources=dict(resources or {}),
         slots=workers if workers is not None else max(64, math.ceil(cpus)),
     )
+
+
+def capacity_of(settings: Settings) -> Capacity:
+    """Return what steps may have here, as the settings say it."""
+    return detect_capacity(
+        settings.workers,
+        cpus=settings.cpus,
+        gpus=settings.gpus,
+        memory=settings.memory,
+        resources={**settings.resources, **labels_as_resources(settings.labels)},
+    )
+
+
+def labels_as_resources(labels: Mapping[str, str]) -> dict[str, float]:
+    """Return labels as what they are to steps: ``zone=a``, of which there is always enough."""
+    return {f"{name}={value}": ENOUGH for name, value in labels.items()}
 
 
 @cache

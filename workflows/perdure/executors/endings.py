@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from perdure.calls import CallId, Outcome, StepCall
 from perdure.errors import PerdureError, RunCancelled, StepTimeout, WorkerLost
+from perdure.words import size
 from perdure.worker.failures import error_record
 from perdure.worker.steps import worker_name
 from perdure_storage.codecs import Codecs
@@ -53,6 +54,16 @@ def lost(call: StepCall, cause: Cause, message: str, *, worker: str = "") -> Out
     """Return the outcome of an attempt whose process died."""
     error = WorkerLost(f"{call.id.step_id}: {message}", step_id=call.id.step_id)
     return _outcome(call.id, cause, error, retryable=True, worker=worker)
+
+
+def too_large(call: StepCall, held_bytes: int, *, worker: str) -> Outcome:
+    """Return the outcome of an attempt that was ended because it took more than its ``memory``."""
+    asked = size(call.memory_bytes or 0)
+    message = (
+        f"it held {size(held_bytes)} of memory, with the processes below it, and had asked for "
+        f"memory={asked}: it was ended before it took what others have asked for"
+    )
+    return lost(call, Cause.OUT_OF_MEMORY, message, worker=worker)
 
 
 def describe_death(status: int | None, *, out_of_memory: bool) -> tuple[Cause, str]:

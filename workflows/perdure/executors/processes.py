@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from perdure.calls import CallContext, CallId, Outcome, StepCall
 from perdure.executors.capacity import detect_capacity
 from perdure.executors.cgroups import count_oom_kills
-from perdure.executors.endings import describe_death, ended, lost, unbegun
+from perdure.executors.endings import describe_death, ended, lost, too_large, unbegun
+from perdure.executors.memory_watch import is_beyond, most_bytes
 from perdure.executors.protocol import Capacity
 from perdure.executors.recorded import RecordedSources
 from perdure.executors.spools import drop_leftovers, drop_spool
@@ -36,6 +37,9 @@ _CLOSE_S = 5.0
 _BUNDLE_S = 0.05
 """How long brief calls may wait in a worker behind another one before they are taken back."""
 _LOOK_AT_OUTPUT_S = 1.0
+_LOOK_AT_MEMORY_S = 0.2
+_KEEP_GPUS_S = 10.0
+"""How long an idle worker may keep GPUs: what it has allocated there is free only when it ends."""
 
 
 class ProcessExecutor:
@@ -70,6 +74,7 @@ class ProcessExecutor:
         self._spooled: set[str] = set()
         self._oom_kills = count_oom_kills()
         self._looks_at_output = False
+        self._looks_at_memory = False
         self._closed = False
         # More at once would only slow each other down; there is always one on its way.
         self._most_starting = max(1, math.ceil(self.capacity.cpus))
@@ -222,6 +227,8 @@ class ProcessExecutor:
         worker.trim_output()
         if not worker.key.is_async:
             self._idle.setdefault(worker.key, []).append(worker)
+        if worker.key.gpu_ids and worker.key.actor is None:
+            self._end_if_idle_for_long(worker)
 
     # --- calls on their way down ----------------------------------------------------------------
     def _enqueue(self, call: StepCall) -> None:
@@ -230,22 +237,28 @@ class ProcessExecutor:
             is_async=context.functions[call.function].is_async,
             folder=self._sources.folder_of(call.id.run_id),
             actor=None if call.actor is None else (call.id.run_id, call.actor.of.actor),
+            gpu_ids=call.gpu_ids if self.capacity.gpu_ids else None,
         )
         self._queues.setdefault(key, deque()).append(call)
 
     def _assign(self) -> None:
         """Hand queued calls to workers; start workers for those that find none."""
         for key, queue in self._queues.items():
-            if queue and key.is_async:
+            if not queue or not self._clear_gpus(key, queue[0]):
+                continue
+            if key.is_async:
                 self._assign_async(key, queue)
-            elif queue:
+            else:
                 self._assign_sync(key, queue)
 
     def _assign_sync(self, key: WorkerKey, queue: deque[StepCall]) -> None:
         idle = self._idle.get(key, [])
         while queue and idle:
             worker = idle.pop()
-            self._give(worker, self._bundle(queue))
+            if _is_too_large_for(worker, queue[0]):
+                worker.kill()
+            else:
+                self._give(worker, self._bundle(queue))
         while queue and self._may_start(key, len(queue)):
             self._start(key, queue)
 
@@ -299,6 +312,40 @@ class ProcessExecutor:
                 idle.pop().kill()
                 return
 
+    def _clear_gpus(self, key: WorkerKey, call: StepCall) -> bool:
+        """End idle workers that hold memory of the call's GPUs; say whether all of them are gone.
+
+        One of its own kind it may have for itself; beside a call that has but a part of a GPU
+        others of its kind may stay.
+        """
+        if not call.gpu_ids:
+            return True
+        own = [w for w in self._workers.values() if w.key == key]
+        if not call.shares_gpu and not key.is_async:
+            own = self._idle.get(key, [])[-1:]
+        others = [w for w in self._workers.values() if w.key.shares_gpu(key) and w not in own]
+        for worker in others:
+            if worker.is_ready and not worker.flights and not worker.is_ending:
+                self._retire(worker)
+        return not any(worker.is_ending for worker in others)
+
+    def _retire(self, worker: WorkerProcess) -> None:
+        """End a worker that has nothing to do."""
+        idle = self._idle.get(worker.key, [])
+        if worker in idle:
+            idle.remove(worker)
+        worker.kill()
+
+    def _end_if_idle_for_long(self, worker: WorkerProcess) -> None:
+        seen = worker.calls_given
+
+        def end_if_idle() -> None:
+            is_here = worker.pid in self._workers and not worker.is_ending
+            if is_here and not worker.flights and worker.calls_given == seen:
+                self._retire(worker)
+
+        self._timers.after(_KEEP_GPUS_S, end_if_idle)
+
     def _start(self, key: WorkerKey, queue: deque[StepCall]) -> None:
         try:
             worker = WorkerProcess(key)
@@ -321,6 +368,8 @@ class ProcessExecutor:
         if len(calls) > 1 and not worker.key.is_async:
             self._timers.after(_BUNDLE_S, lambda: self._take_back_if_late(worker))
         self._keep_looking_at_output()
+        if _is_watched(worker):
+            self._keep_looking_at_memory()
 
     def _watch(self, worker: WorkerProcess) -> None:
         """Wait for the line to take more only while there is more."""
@@ -395,6 +444,8 @@ class ProcessExecutor:
         return self._sources.use_for(self._contexts[outcome.id.run_id])
 
     def _ended(self, worker: WorkerProcess, flight: Flight, cause: Cause) -> Outcome:
+        if cause is Cause.OUT_OF_MEMORY:
+            return too_large(flight.call, flight.held_bytes, worker=worker.name)
         return ended(
             flight.call,
             cause,
@@ -478,3 +529,41 @@ class ProcessExecutor:
                 self._note_output(worker, flight, None, last=False)
         if self._homes:
             self._keep_looking_at_output()
+
+    # --- memory ---------------------------------------------------------------------------------
+    def _keep_looking_at_memory(self) -> None:
+        if not self._looks_at_memory:
+            self._looks_at_memory = True
+            self._timers.after(_LOOK_AT_MEMORY_S, self._look_at_memory)
+
+    def _look_at_memory(self) -> None:
+        """Several times a second while calls run that have asked for some: none may take more."""
+        self._looks_at_memory = False
+        for worker in list(self._workers.values()):
+            if not _is_watched(worker):
+                continue
+            self._keep_looking_at_memory()
+            flight = next(iter(worker.flights.values()))  # those behind it have not begun
+            asked = flight.call.memory_bytes
+            if (
+                asked
+                and flight.ending is None
+                and (held := is_beyond(worker.pid, most_bytes(asked)))
+            ):
+                flight.held_bytes = held
+                self._end(worker, flight, Cause.OUT_OF_MEMORY, 0)
+
+
+def _is_watched(worker: WorkerProcess) -> bool:
+    """Say whether it runs a call whose memory can be told from that of others."""
+    if worker.key.is_async or worker.is_ending:
+        return False
+    return any(flight.call.memory_bytes for flight in worker.flights.values())
+
+
+def _is_too_large_for(worker: WorkerProcess, call: StepCall) -> bool:
+    """Say whether calls before have left more in a worker than this one may take at all."""
+    asked = call.memory_bytes
+    if asked is None or worker.key.actor is not None:  # what an actor has left there is its own
+        return False
+    return is_beyond(worker.pid, most_bytes(asked)) > 0

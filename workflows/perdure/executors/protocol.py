@@ -16,6 +16,7 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     """What a host offers to the steps that run on it at one time.
 
     Attributes:
+        gpu_ids: its GPUs, by their words in ``CUDA_VISIBLE_DEVICES``.
         slots: how many ordinary attempts may run at once, whatever they ask for.
         async_slots: how many ``async def`` attempts may.
         is_serial: attempts run one after the other, so what they ask for is not added up; each
@@ -23,12 +24,18 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     cpus: float
-    gpus: float = 0.0
+    gpu_ids: tuple[str, ...] = ()
     memory_bytes: int = 0
     resources: dict[str, float] = {}
     slots: int = 64
     async_slots: int = 1000
     is_serial: bool = False
+
+    @property
+    def offer(self) -> dict[str, float]:
+        """Return how much there is of everything that a step may ask for, by name."""
+        own = {"cpus": self.cpus, "gpus": len(self.gpu_ids), "memory": self.memory_bytes}
+        return {**self.resources, **own}
 
 
 class Executor(Protocol):

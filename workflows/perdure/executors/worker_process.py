@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 
 from perdure.calls import CallContext, CallId, Replay, StepCall
+from perdure.executors.gpus import visible_gpus
 from perdure.executors.process_tree import kill_processes, process_id
 from perdure.plan import Arg, Const, DictArg, ListArg, ObjectArg
 from perdure.worker.frames import (
@@ -38,14 +39,16 @@ class Flight:
     Attributes:
         ending: the cause with which it is being ended; None while it is not.
         timeout_is_retryable: what ``retry_on`` says of a time-out; True until the worker says.
+        held_bytes: the memory for which it is being ended; 0 if it is not.
     """
 
-    __slots__ = ("call", "ending", "timeout_is_retryable")
+    __slots__ = ("call", "ending", "held_bytes", "timeout_is_retryable")
 
     def __init__(self, call: StepCall) -> None:
         self.call = call
         self.ending: Cause | None = None
         self.timeout_is_retryable = True
+        self.held_bytes = 0
 
 
 class WorkerProcess:
@@ -57,6 +60,7 @@ class WorkerProcess:
         worker_pid: the worker's own pid, below the keeper's; 0 until it has said that it reads.
         is_ending: it is being killed; no call is given to it any more.
         has_hung_up: it has closed its line, or died.
+        calls_given: how many calls it has had.
         status: its exit status once it and everything below it are gone; None before, and for
             ever if its keeper was killed.
     """
@@ -67,6 +71,7 @@ class WorkerProcess:
         self.worker_pid = 0
         self.is_ending = False
         self.has_hung_up = False
+        self.calls_given = 0
         self.status: int | None = None
         self._known: dict[str, tuple[set[str], set[int]]] = {}
         self._frames = FrameBuffer()
@@ -122,6 +127,7 @@ class WorkerProcess:
     def give(self, calls: Sequence[StepCall], contexts: dict[str, CallContext]) -> None:
         """Hand over calls, and first what they need that this worker does not know yet."""
         messages: list[Down] = []
+        self.calls_given += len(calls)
         for call in calls:
             self.flights[call.id] = Flight(call)
             define = self._missing(call, contexts[call.id.run_id])
@@ -271,9 +277,11 @@ class WorkerKey:
         is_async: they share a loop.
         folder: where the sources of their run are, if they differ from today's.
         actor: run and actor whose calls they are: its instance lives in that process.
+        gpu_ids: the GPUs that it sees: a process chooses once. None: no GPUs are counted here,
+            and it sees what the coordinator does.
     """
 
-    __slots__ = ("actor", "folder", "is_async")
+    __slots__ = ("actor", "folder", "gpu_ids", "is_async")
 
     def __init__(
         self,
@@ -281,10 +289,12 @@ class WorkerKey:
         is_async: bool,
         folder: str | None = None,
         actor: tuple[str, str] | None = None,
+        gpu_ids: tuple[str, ...] | None = None,
     ) -> None:
         self.is_async = is_async
         self.folder = folder
         self.actor = actor
+        self.gpu_ids = gpu_ids
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, WorkerKey) and self._parts() == other._parts()
@@ -292,8 +302,12 @@ class WorkerKey:
     def __hash__(self) -> int:
         return hash(self._parts())
 
-    def _parts(self) -> tuple[bool, str | None, tuple[str, str] | None]:
-        return self.is_async, self.folder, self.actor
+    def shares_gpu(self, other: WorkerKey) -> bool:
+        """Say whether both see the same GPU."""
+        return not set(self.gpu_ids or ()).isdisjoint(other.gpu_ids or ())
+
+    def _parts(self) -> tuple[object, ...]:
+        return self.is_async, self.folder, self.actor, self.gpu_ids
 
 
 def bare(context: CallContext) -> CallContext:
@@ -378,6 +392,8 @@ def _start_interpreter(
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,
+        # CUDA reads it once, at the latest when a step's module is imported.
+        env=None if key.gpu_ids is None else {**os.environ, **visible_gpus(key.gpu_ids)},
         pass_fds=(line.fileno(), life.fileno(), tickets),
         start_new_session=True,
     )

@@ -241,9 +241,9 @@ def test_lost_ownership_drops_the_run_and_kills_its_attempts(diamond: Plan) -> N
 
     assert turn.dropped == ("r",)
     assert turn.kill[0].cause is Cause.ABANDONED
-    assert bench.engine.pools["processes"].cpus == 1
+    assert bench.engine.pools["processes"].free.cpus == 1
     bench.end("a", Cause.ABANDONED)
-    assert bench.engine.pools["processes"].cpus == 2
+    assert bench.engine.pools["processes"].free.cpus == 2
 
 
 # --- resume -----------------------------------------------------------------------------------

@@ -1,28 +1,54 @@
-"""What fits, what never can, and that taking and giving balance."""
+"""What fits, what never can, which GPUs it gets, and that taking and giving balance."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perdure.engine.placement import Pool, shape_of, shortage
+from perdure.engine.placement import (
+    Pool,
+    largest_request,
+    process_shape,
+    request_of,
+    shape_of,
+    shortage,
+)
 from perdure.executors.protocol import Capacity
-from perdure.plan import StepOptions
+from perdure.plan import Plan, StepOptions
 
-CAPACITY = Capacity(cpus=4, gpus=1, memory_bytes=1000, resources={"fpga": 2}, slots=8)
+CAPACITY = Capacity(cpus=4, gpu_ids=("0",), memory_bytes=1000, resources={"fpga": 2}, slots=8)
+FOUR_GPUS = Capacity(cpus=16, gpu_ids=("0", "1", "2", "3"), slots=64)
+
+
+def missing(options: StepOptions) -> str | None:
+    return shortage(request_of(options), CAPACITY.offer)
 
 
 def test_shortage_names_what_is_missing() -> None:
-    assert shortage(StepOptions(cpus=5), CAPACITY) == "cpus=5 asked, 4 here"
-    assert shortage(StepOptions(memory_bytes=2000), CAPACITY) is not None
-    assert shortage(StepOptions(resources={"tpu": 1}), CAPACITY) == "tpu=1 asked, 0 here"
-    assert shortage(StepOptions(cpus=4, gpus=1, resources={"fpga": 2}), CAPACITY) is None
+    assert missing(StepOptions(cpus=5)) == "cpus=5 asked, 4 here"
+    assert missing(StepOptions(gpus=2)) == "gpus=2 asked, 1 here"
+    assert missing(StepOptions(memory_bytes=2 << 20)) == "memory=2.0 MiB asked, 1000 B here"
+    assert missing(StepOptions(resources={"tpu": 1})) == "tpu=1 asked, 0 here"
+    assert missing(StepOptions(cpus=4, gpus=1, resources={"fpga": 2})) is None
 
 
 def test_shortage_of_a_misspelt_resource_names_the_nearest() -> None:
-    missing = shortage(StepOptions(resources={"fpag": 1}), CAPACITY)
+    assert missing(StepOptions(resources={"fpag": 1})) == (
+        "fpag=1 asked, 0 here; did you mean 'fpga'?"
+    )
 
-    assert missing == "fpag=1 asked, 0 here; did you mean 'fpga'?"
+
+def test_largest_request_of_a_plan_is_the_most_of_each_thing() -> None:
+    plan = Plan(
+        workflow="w",
+        steps=(),
+        functions={},
+        constants=(),
+        options=(StepOptions(cpus=4), StepOptions(gpus=0.5, resources={"fpga": 1})),
+        output=None,
+    )
+
+    assert largest_request(plan) == {"cpus": 4, "gpus": 0.5, "fpga": 1}
 
 
 def test_fractions_of_a_gpu_are_shared() -> None:
@@ -31,28 +57,72 @@ def test_fractions_of_a_gpu_are_shared() -> None:
 
     taken = 0
     while pool.fits(shape) and taken < 20:
-        pool.take(shape)
+        assert pool.take(shape, taken) == ("0",)
         taken += 1
 
     assert taken == 8  # the slots, not the rounding of ten tenths
+
+
+def test_whole_gpus_are_held_by_one_at_a_time() -> None:
+    pool = Pool(FOUR_GPUS)
+    two = shape_of(StepOptions(gpus=2), is_async=False)
+
+    held = [pool.take(two, "a"), pool.take(two, "b")]
+    fits = pool.fits(two)
+    pool.give(two, "a")
+
+    assert held == [("0", "1"), ("2", "3")]
+    assert not fits
+    assert pool.take(two, "c") == ("0", "1")
+
+
+def test_fractions_share_a_gpu_rather_than_break_another() -> None:
+    pool = Pool(FOUR_GPUS)
+    half = shape_of(StepOptions(cpus=0, gpus=0.5), is_async=False)
+    whole = shape_of(StepOptions(cpus=0, gpus=3), is_async=False)
+
+    fractions = [pool.take(half, "a"), pool.take(half, "b")]
+
+    assert fractions == [("0",), ("0",)]
+    assert pool.take(whole, "c") == ("1", "2", "3")
+
+
+def test_fractions_of_two_gpus_are_no_whole_one() -> None:
+    pool = Pool(Capacity(cpus=4, gpu_ids=("0", "1"), slots=8))
+    part = shape_of(StepOptions(cpus=0, gpus=0.6), is_async=False)
+    whole = shape_of(StepOptions(cpus=0, gpus=1), is_async=False)
+
+    pool.take(part, "a")
+    pool.take(part, "b")
+
+    assert not pool.fits(part)
+    assert not pool.fits(whole)
+
+
+def test_nothing_with_a_gpu_is_sent_ahead() -> None:
+    pool = Pool(FOUR_GPUS)
+    shape = shape_of(StepOptions(gpus=4), is_async=False)
+    pool.take(shape, "a")
+
+    assert not pool.may_wait(shape, 100)
 
 
 def test_async_attempts_have_slots_of_their_own() -> None:
     pool = Pool(Capacity(cpus=1, slots=1, async_slots=2))
     waiting = shape_of(StepOptions(cpus=0), is_async=True)
 
-    pool.take(shape_of(StepOptions(), is_async=False))
+    pool.take(shape_of(StepOptions(), is_async=False), "a")
 
     assert pool.fits(waiting)
 
 
 def test_serial_place_fits_whatever_is_queued() -> None:
-    pool = Pool(Capacity(cpus=1, slots=3, is_serial=True))
-    shape = shape_of(StepOptions(cpus=1), is_async=False)
+    pool = Pool(Capacity(cpus=1, gpu_ids=("0",), slots=3, is_serial=True))
+    shape = shape_of(StepOptions(cpus=1, gpus=1), is_async=False)
 
-    for _ in range(3):
+    for number in range(3):
         assert pool.fits(shape)
-        pool.take(shape)
+        assert pool.take(shape, number) == ()
 
     assert not pool.fits(shape)
 
@@ -72,27 +142,28 @@ def test_serial_place_fits_whatever_is_queued() -> None:
 def test_pool_never_goes_below_nothing_and_comes_back_to_itself(asked: list[StepOptions]) -> None:
     pool = Pool(CAPACITY)
     held = []
-    for options in asked:
+    for number, options in enumerate(asked):
         shape = shape_of(options, is_async=False)
         if pool.fits(shape):
-            pool.take(shape)
-            held.append(shape)
-        assert pool.cpus > -1e-6
-        assert pool.gpus > -1e-6
-        assert pool.memory_bytes >= 0
+            pool.take(shape, number)
+            held.append((number, shape))
+        assert pool.free.cpus > -1e-6
+        assert min(pool.free.gpus) > -1e-6
+        assert pool.free.memory_bytes >= 0
 
-    for shape in held:
-        pool.give(shape)
+    for number, shape in held:
+        pool.give(shape, number)
 
-    assert abs(pool.cpus - 4) < 1e-6
-    assert pool.slots == 8
+    assert abs(pool.free.cpus - 4) < 1e-6
+    assert abs(pool.free.gpus[0] - 1) < 1e-6
+    assert pool.free.slots == 8
 
 
 def test_sent_ahead_holds_nothing_until_one_of_its_like_ends() -> None:
     pool = Pool(Capacity(cpus=2, slots=8))
     shape, other = (shape_of(StepOptions(cpus=cpus), is_async=False) for cpus in (1, 2))
-    pool.take(shape)
-    pool.take(shape)
+    pool.take(shape, "a")
+    pool.take(shape, "b")
 
     assert pool.may_wait(shape, 2)
     assert not pool.may_wait(other, 2)  # none of its like runs
@@ -101,17 +172,53 @@ def test_sent_ahead_holds_nothing_until_one_of_its_like_ends() -> None:
         pool.send_ahead(shape)
     assert not pool.may_wait(shape, 2)
 
-    for _ in range(4):  # those that were sent ahead take the places of those that end
-        pool.give(shape)
+    for call in range(4):  # those that were sent ahead take the places of those that end
+        pool.give(shape, call)
         assert not pool.fits(shape)
-    pool.give(shape)
-    pool.give(shape)
+    pool.give(shape, "a")
+    pool.give(shape, "b")
     assert pool.fits(other)
 
 
 def test_nothing_is_sent_ahead_where_calls_wait_in_line_anyway() -> None:
     shape = shape_of(StepOptions(), is_async=False)
     pool = Pool(Capacity(cpus=1, slots=1, is_serial=True))
-    pool.take(shape)
+    pool.take(shape, "a")
 
     assert not pool.may_wait(shape, 100)
+
+
+def test_idle_residents_are_ended_the_longest_idle_first_and_no_more_than_need_be() -> None:
+    pool = Pool(Capacity(cpus=4, memory_bytes=100, slots=8))
+    for name, memory_bytes in (("small", 10), ("large", 60), ("busy", 20)):
+        pool.settle(name, process_shape(StepOptions(memory_bytes=memory_bytes)))
+    pool.rest("small")
+    pool.rest("large")
+
+    chosen = pool.make_room(shape_of(StepOptions(memory_bytes=70), is_async=False))
+
+    assert chosen == ("large",)  # with it gone, the small one may stay
+    assert pool.make_room(shape_of(StepOptions(memory_bytes=70), is_async=False)) == ()
+    assert not pool.rouse("large")
+    assert pool.rouse("small")
+
+
+def test_busy_residents_are_never_ended() -> None:
+    pool = Pool(Capacity(cpus=2, memory_bytes=100, slots=2))
+    pool.settle("busy", process_shape(StepOptions(memory_bytes=60)))
+
+    assert pool.make_room(shape_of(StepOptions(memory_bytes=60), is_async=False)) == ()
+
+
+def test_residents_give_back_what_they_held_when_they_are_gone() -> None:
+    pool = Pool(CAPACITY)
+    shape = process_shape(StepOptions(gpus=1, memory_bytes=400, resources={"fpga": 1}))
+
+    assert pool.settle("model", shape) == ("0",)
+    pool.rest("model")
+    is_full = not pool.fits(shape)
+    pool.leave("model")
+
+    assert is_full
+    assert pool.fits(shape)
+    assert pool.free.memory_bytes == 1000
