@@ -32,7 +32,8 @@ class Task(Generic[P, R]):
     ) -> None:
         # Of a class what is in it stays there: it would hide what a task has of its own.
         updated = () if isinstance(function, type) else functools.WRAPPER_UPDATES
-        functools.update_wrapper(self, function, updated=updated)
+        wrapped: Callable[..., Any] = function
+        functools.update_wrapper(self, wrapped, updated=updated)
         self._spec = spec
         self._after = after
         self._signature = _signature(function)
