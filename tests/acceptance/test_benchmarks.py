@@ -115,3 +115,23 @@ def test_engines_are_compared_side_by_side() -> None:
     assert [row[0] for row in rows] == ["perdure"]
     assert rows[0][3] == "1.00"
     assert "run twice 0" in rows[0][5]
+
+
+def test_targets_are_told_beside_what_is_reached_and_the_limit() -> None:
+    rows = benchmark("tests.benchmarks.targets", "W6", "--rounds=1")
+
+    assert [row[:3] for row in rows] == [
+        ["W6, 1", "perdure", "cold start, s"],
+        ["W6, 1", "perdure-processes", "cold start, s"],
+    ]
+    assert all(0 < float(row[5]) < float(row[4]) for row in rows)
+
+
+def test_benchmark_of_a_large_value_says_where_time_and_memory_went() -> None:
+    (line,) = printed("tests.benchmarks", "perdure", "W4", "--size=16")
+
+    figures = json.loads(line)
+    assert figures["producer_own_mb"] > 16
+    assert figures["again_written_mb"] < 16
+    assert 0 < figures["stored_s"] < figures["seconds"]
+    assert figures["first_byte_s"] > 0

@@ -73,8 +73,17 @@ WORKLOADS = {
     "W5": (2_000, "steps in a chain, killed half-way and resumed: from the resume on", "s"),
     "W6": (1, "cold start: a script of one run of one step", "s"),
     "W7": (64, "steps of 0.25 s of Python", "s"),
+    "W9": (10_000, "runs that sleep, a tenth of them due at once: late", "s"),
 }
 """By name: the size, what it is, and in which unit its figure is told."""
+
+
+BESIDES = (
+    *("first_new_step_s", "run_twice", "stored_s", "first_byte_s", "producer_own_mb"),
+    *("consumer_own_mb", "again_s", "again_written_mb", "idle_mb", "idle_cpu_share"),
+    "request_seen_s",
+)
+"""Figures beside the seconds that a table shows where an engine has them."""
 
 
 class Unable(Exception):
@@ -90,6 +99,8 @@ def run(engine: str, workload: str, size: int, postgres: str | None) -> dict[str
     chosen = ENGINES[engine]
     environ = {**os.environ, **chosen.environ}
     environ.pop("ENGINE_POSTGRES", None)
+    # What is installed has its bytecode; a checkout that may not keep it would compile each time.
+    environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if chosen.needs_postgres:
         if postgres is None:
             raise Unable(f"{engine} needs --postgres URL")
@@ -156,8 +167,8 @@ def _table(found: Mapping[str, Sequence[dict[str, Any]]], size: int, unit: str) 
             mine["seconds"] / other["seconds"] for mine, other in zip(runs, first, strict=False)
         )
         more = [
-            f"{key.removesuffix('_s').replace('_', ' ')} {runs[0][key]:.3g}"
-            for key in ("first_new_step_s", "run_twice")
+            f"{key.removesuffix('_s').replace('_', ' ')} {median(each[key] for each in runs):.3g}"
+            for key in BESIDES
             if key in runs[0]
         ]
         rows.append(

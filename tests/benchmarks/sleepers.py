@@ -33,6 +33,8 @@ HEAD_START_S = 15.0
 """How long before their time the runs that are due together are to sleep: at least, and"""
 HEAD_START_EACH_S = 0.03
 """more for each of them, as they have to be recorded and to fall asleep before."""
+REQUESTS = 20
+"""How many runs are recorded, one after the other, to see how soon another process begins them."""
 
 
 @workflow
@@ -53,53 +55,78 @@ def woke() -> str:
     return "awake"
 
 
+@workflow
+def nudged() -> str:
+    """Run a step, as soon as it is seen that it is there."""
+    return woke.bind()
+
+
 def main(runs: int, due: int, store: str = "") -> None:
     """Measure, and print a line a figure."""
+    for name, figure in figures(runs, due, store).items():
+        print(f"{name.replace('_', ' ')}: {figure:.3g}")
+
+
+def figures(runs: int, due: int, store: str = "") -> dict[str, float]:
+    """Return what was measured, by name; times in seconds."""
     logging.disable(logging.WARNING)  # of each run: that nobody drives it yet
     with tempfile.TemporaryDirectory() as folder:
         where = store or str(Path(folder) / "perdure.db")
         blobs = str(Path(folder) / "blobs")
         with open_store(where, blobs=blobs, executor="inline") as client:
-            measure(client, {"PERDURE_STORE": where, "PERDURE_BLOBS": blobs}, runs, due)
+            place = {"PERDURE_STORE": where, "PERDURE_BLOBS": blobs}
+            return measure(client, place, runs, due)
 
 
-def measure(client: Perdure, place: dict[str, str], runs: int, due: int) -> None:
+def measure(client: Perdure, place: dict[str, str], runs: int, due: int) -> dict[str, float]:
     """Record runs, serve them from another process, look."""
     now = client.runtime.clock.now
     late = now() + timedelta(hours=1)
-    record(client, [(f"late-{number:06}", late) for number in range(runs - due)])
+    found: dict[str, float] = {}
+    found["recorded_s"] = record(client, [(f"late-{n:06}", late) for n in range(runs - due)])
     command = [sys.executable, "-m", "perdure", "up", "--executor", "inline"]
     server = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, **place})
     try:
         process = psutil.Process(server.pid)
         began = time.perf_counter()
         wait_until_asleep(client, server)
-        print(f"{runs - due} runs sleep after {time.perf_counter() - began:.1f} s")
+        found["fell_asleep_s"] = time.perf_counter() - began
         together = now() + timedelta(seconds=LOOK_S + HEAD_START_S + due * HEAD_START_EACH_S)
         names = [f"due-{number:06}" for number in range(due)]
         record(client, [(name, together) for name in names])
         wait_until_asleep(client, server)
         if now() > together - timedelta(seconds=LOOK_S):
-            print("not all slept in time: the figures say too much")
+            print("not all slept in time: the figures say too much", file=sys.stderr)
         used = cpu_s(process)
         threading.Event().wait(LOOK_S)
-        print(f"memory of perdure up: {process.memory_info().rss / 2**20:.0f} MB")
-        print(f"CPU while nothing is due: {(cpu_s(process) - used) / LOOK_S:.1%} of a core")
+        found["idle_mb"] = process.memory_info().rss / 2**20
+        found["idle_cpu_share"] = (cpu_s(process) - used) / LOOK_S
         while any(client.get_run(name).status not in RUN_TERMINAL for name in reversed(names)):
             threading.Event().wait(0.5)
-        print(f"memory of perdure up after that: {process.memory_info().rss / 2**20:.0f} MB")
+        found["mb_after"] = process.memory_info().rss / 2**20
+        found["request_seen_s"] = max(seen(client) for _ in range(REQUESTS))
     finally:
         server.terminate()
         server.wait()
-    report(client, names)
+    return found | lateness(client, names)
 
 
-def record(client: Perdure, runs: Sequence[tuple[str, datetime]]) -> None:
-    """Submit runs under their ids."""
+def seen(client: Perdure) -> float:
+    """Return how long after a run was recorded, while nothing else is due, its step begins."""
+    run = client.submit(nudged)
+    run.wait()
+    record = client.runtime.store.get_run(RunId(run.id))
+    (step,) = client.runtime.store.list_steps(RunId(run.id))
+    assert step.started_at is not None
+    return (step.started_at - record.created_at).total_seconds()
+
+
+def record(client: Perdure, runs: Sequence[tuple[str, datetime]]) -> float:
+    """Submit runs under their ids; return the seconds that it took."""
     began = time.perf_counter()
     for name, until in runs:
         client.submit(sleeps, until=until, run_id=name)
-    print(f"{len(runs)} runs recorded in {time.perf_counter() - began:.1f} s")
+    return time.perf_counter() - began
 
 
 def wait_until_asleep(client: Perdure, server: subprocess.Popen[bytes]) -> None:
@@ -110,10 +137,10 @@ def wait_until_asleep(client: Perdure, server: subprocess.Popen[bytes]) -> None:
         threading.Event().wait(0.2)
 
 
-def report(client: Perdure, names: Sequence[str]) -> None:
-    """Print how late each part of a wake-up was, counted from the deadline of that very sleep."""
+def lateness(client: Perdure, names: Sequence[str]) -> dict[str, float]:
+    """Return how late each part of a wake-up was, counted from the deadline of that very sleep."""
     store = client.runtime.store
-    spans: dict[str, list[float]] = {"decided to wake": [], "next step begun": [], "ended": []}
+    spans: dict[str, list[float]] = {"decided": [], "next_step": [], "ended": []}
     deadlines = []
     for name in names:
         [wait] = store.list_waits(RunId(name))
@@ -128,12 +155,13 @@ def report(client: Perdure, names: Sequence[str]) -> None:
         for span, at in zip(spans.values(), times, strict=True):
             assert at is not None
             span.append((at - wait.deadline).total_seconds())
-    spread = (max(deadlines) - min(deadlines)).total_seconds()
-    print(f"{len(names)} due within {spread:.2f} s, seconds late:")
+    found = {"due_within_s": (max(deadlines) - min(deadlines)).total_seconds()}
     for what, seconds in spans.items():
         seconds.sort()
-        median, nearly = seconds[len(seconds) // 2], seconds[len(seconds) * 99 // 100]
-        print(f"  {what}: median {median:.2f}, 99 % {nearly:.2f}, last {seconds[-1]:.2f}")
+        found[f"{what}_median_s"] = seconds[len(seconds) // 2]
+        found[f"{what}_99_s"] = seconds[len(seconds) * 99 // 100]
+        found[f"{what}_last_s"] = seconds[-1]
+    return found
 
 
 def cpu_s(process: psutil.Process) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -17,6 +18,8 @@ Figures = dict[str, Any]
 Workload = Callable[[int, Path], Figures]
 BUSY_S = 0.25
 PATIENCE_S = 600.0
+LOOK_EACH_S = 1e-5
+"""Between two looks at the ledger, for each step: to read it takes a core, too."""
 
 
 def main(workloads: dict[str, Workload], settings: Figures, *packages: str) -> None:
@@ -36,6 +39,12 @@ def main(workloads: dict[str, Workload], settings: Figures, *packages: str) -> N
 def peak_mb() -> float:
     """Return the most memory that this process has held, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def own_mb(process: int | str = "self") -> float:
+    """Return the memory that a process has for itself, in MB: without files that it maps."""
+    words = Path(f"/proc/{process}/status").read_text().split()
+    return int(words[words.index("RssAnon:") + 1]) / 1024
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -65,24 +74,29 @@ def burn() -> int:
     return 1
 
 
-def interrupted(command: list[str], ledger: Path, steps: int) -> Figures:
+def interrupted(
+    command: list[str], ledger: Path, steps: int, *, again: list[str] | None = None
+) -> Figures:
     """Kill a run half-way, begin it again in a new process, and say what that came to.
 
     Args:
-        command: runs or resumes it; its steps append a line of their number and ``time.time()``.
+        command: runs it; its steps append a line of their number and ``time.time()``.
         ledger: the file that they append to.
         steps: how many there are.
+        again: goes on with it; by default the same command.
     """
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
     until = time.monotonic() + PATIENCE_S
     while len(lines(ledger)) < steps // 2:
         if first.poll() is not None or time.monotonic() > until:
             raise SystemExit("the run ended before it could be killed")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            first.wait(steps * LOOK_EACH_S)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     before = lines(ledger)
     begin = time.time()  # noqa: TID251 - other processes' clocks are compared with it
-    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(again or command, stdout=subprocess.DEVNULL, check=True)
     seconds = time.time() - begin  # noqa: TID251
     new = lines(ledger)[len(before) :]
     # The one that ran when it was killed may have written its line without being committed.

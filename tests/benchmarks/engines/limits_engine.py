@@ -10,7 +10,7 @@ import time
 from itertools import islice
 from pathlib import Path
 
-from common import Figures, burn, main
+from common import Figures, main
 
 ROWS = "SELECT * FROM step ORDER BY run_id, seq"
 
@@ -19,11 +19,7 @@ def _rows(name: str, size: int, folder: Path, rows_a_commit: int) -> Figures:
     """Write the rows of perdure's run of this workload, with the same durability."""
     made, target = folder / "made", folder / "raw.db"
     made.mkdir()
-    engine = Path(__file__).with_name("perdure_engine.py")
-    environ = {**os.environ, "ENGINE_EXECUTOR": "inline"}
-    environ.pop("ENGINE_POSTGRES", None)
-    command = [sys.executable, str(engine), name, str(size), str(made)]
-    subprocess.run(command, check=True, capture_output=True, env=environ)
+    _perdure(name, size, made)
     source = sqlite3.connect(made / "perdure.db")
     ddl = source.execute("SELECT sql FROM sqlite_master WHERE name IN ('step', 'ix_step_current')")
     tables = [sql.replace('FOREIGN KEY("run_id") REFERENCES "run" ("id")', "") for (sql,) in ddl]
@@ -39,6 +35,15 @@ def _rows(name: str, size: int, folder: Path, rows_a_commit: int) -> Figures:
         database.executemany(f"INSERT INTO step VALUES ({places})", due)
         database.commit()
     return {"seconds": time.perf_counter() - begin}
+
+
+def _perdure(name: str, size: int, folder: Path) -> None:
+    """Let perdure run a workload into a folder."""
+    engine = Path(__file__).with_name("perdure_engine.py")
+    environ = {**os.environ, "ENGINE_EXECUTOR": "inline"}
+    environ.pop("ENGINE_POSTGRES", None)
+    command = [sys.executable, str(engine), name, str(size), str(folder)]
+    subprocess.run(command, check=True, capture_output=True, env=environ)
 
 
 def chain(size: int, folder: Path) -> Figures:
@@ -78,11 +83,47 @@ def cold(size: int, folder: Path) -> Figures:
     return {"seconds": time.perf_counter() - begin}
 
 
-def spread(size: int, folder: Path) -> Figures:
-    """The work of all steps on the CPUs that there are, but for one step of it."""
+def started_again(size: int, folder: Path) -> Figures:
+    """Start an interpreter that reads the rows of half of such a run, all of them."""
+    made = folder / "made"
+    made.mkdir()
+    _perdure("W1", size // 2, made)
+    program = (
+        "import sqlite3, sys; d = sqlite3.connect(sys.argv[1]);"
+        "assert len(d.execute('SELECT * FROM step').fetchall()) > 0"
+    )
+    command = [sys.executable, "-c", program, str(made / "perdure.db")]
     begin = time.perf_counter()
-    burn()
-    return {"seconds": (time.perf_counter() - begin) * size / (os.cpu_count() or 1)}
+    subprocess.run(command, check=True)
+    seconds = time.perf_counter() - begin
+    return {"seconds": seconds, "first_new_step_s": seconds}
+
+
+def spread(size: int, folder: Path) -> Figures:
+    """The same work by as many processes as there are CPUs, each of which has its share."""
+    count = os.cpu_count() or 1
+    program = "import sys, common; [common.burn() for _ in range(int(sys.argv[1]))]"
+    words = [sys.executable, "-c", program, str(-(-size // count))]
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    begin = time.perf_counter()
+    workers = [subprocess.Popen(words, env=environ) for _ in range(count)]
+    codes = [worker.wait() for worker in workers]
+    if any(codes):
+        raise SystemExit("a process failed")
+    return {"seconds": time.perf_counter() - begin}
+
+
+def asleep(size: int, folder: Path) -> Figures:
+    """A process that looks ten times a second whether a database has changed."""
+    program = (
+        "import sqlite3, sys, time\n"
+        "d = sqlite3.connect(sys.argv[1])\n"
+        "for _ in range(50): d.execute('PRAGMA data_version').fetchone(); time.sleep(0.1)\n"
+        "print(time.process_time())"
+    )
+    command = [sys.executable, "-c", program, str(folder / "idle.db")]
+    ended = subprocess.run(command, check=True, capture_output=True, text=True)
+    return {"seconds": 0.1, "idle_cpu_share": float(ended.stdout) / 5.0}
 
 
 if __name__ == "__main__":
@@ -92,8 +133,10 @@ if __name__ == "__main__":
             "W2": fan_out,
             "W3": many_runs,
             "W4": large,
+            "W5": started_again,
             "W6": cold,
             "W7": spread,
+            "W9": asleep,
         },
         {"store": "SQLite, WAL, synchronous=FULL"},
     )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
-from common import Figures, interrupted, main, timed
+from common import Figures, interrupted, lines, main, own_mb, timed
 
 EXECUTOR = os.environ.get("ENGINE_EXECUTOR", "inline")
 POSTGRES = os.environ.get("ENGINE_POSTGRES")
@@ -66,16 +69,69 @@ def many_runs(size: int, folder: Path) -> Figures:
 
 
 def large(size: int, folder: Path) -> Figures:
+    """One array from a step to the next; then the same once more, whose bytes are there."""
+    with client(folder) as opened:
+        figures = handed_over(opened, size, folder / "ledger")
+        before = written_mb()
+        again = handed_over(opened, size, folder / "again")
+        figures["again_s"], figures["again_written_mb"] = again["seconds"], written_mb() - before
+        shutil.rmtree(folder / "blobs")  # a gigabyte: not left to whoever asked
+    return figures
+
+
+def handed_over(opened, size: int, ledger: Path) -> Figures:
+    """Run it, and say where the time and the memory went."""
     import perdure_steps as steps
 
-    with client(folder):
-        return timed(lambda: steps.large.run(size), size * 131_072 - 1.0)
+    name = ledger.name
+    with most_own_mb() as most:
+        last = size * 131_072 - 1.0
+        figures = timed(lambda: steps.large.run(size, str(ledger), run_id=name)[0], last)
+    (_, made), (_, arrived) = lines(ledger)
+    rows = {row.step_id: row for row in opened.runtime.store.list_steps(name)}
+    return {
+        **figures,
+        "stored_s": rows["make"].finished_at.timestamp() - made,
+        "first_byte_s": arrived - rows["make"].finished_at.timestamp(),
+        "producer_own_mb": most[0],
+        "consumer_own_mb": opened.get_run(name).result()[1],
+    }
+
+
+@contextlib.contextmanager
+def most_own_mb():
+    """Look a hundred times a second; what is given holds the most that a process had for itself."""
+    import psutil
+
+    most, over = [0.0], threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.01):
+            for pid in (os.getpid(), *(c.pid for c in psutil.Process().children(recursive=True))):
+                with contextlib.suppress(OSError, ValueError):  # it has ended
+                    most[0] = max(most[0], own_mb(pid))
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    try:
+        yield most
+    finally:
+        over.set()
+        looker.join()
+
+
+def written_mb() -> float:
+    """Return what this process and those of its children that have ended gave to the disk."""
+    words = Path("/proc/self/io").read_text().split()
+    return int(words[words.index("write_bytes:") + 1]) / 2**20
 
 
 def resumed(size: int, folder: Path) -> Figures:
     ledger = folder / "ledger"
-    command = [sys.executable, __file__, "noted", str(size), str(folder)]
-    return interrupted(command, ledger, size)
+    command = [sys.executable, __file__]
+    words = [str(size), str(folder)]
+    again = [*command, "resume", *words]
+    return interrupted([*command, "noted", *words], ledger, size, again=again)
 
 
 def noted(size: int, folder: Path) -> Figures:
@@ -83,6 +139,20 @@ def noted(size: int, folder: Path) -> Figures:
 
     with client(folder):
         return timed(lambda: steps.noted.run(size, str(folder / "ledger"), run_id="noted"), size)
+
+
+def resume(size: int, folder: Path) -> Figures:
+    with client(folder) as opened:
+        return timed(lambda: opened.resume("noted").result(), size)
+
+
+def asleep(size: int, folder: Path) -> Figures:
+    """Runs that sleep, a tenth of which are due at once; the seconds are those of the last."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+    from tests.benchmarks import sleepers
+
+    found = sleepers.figures(size, max(1, size // 10), POSTGRES or "")
+    return {"seconds": found["next_step_last_s"], **found}
 
 
 def cold(size: int, folder: Path) -> Figures:
@@ -111,7 +181,9 @@ if __name__ == "__main__":
             "W5": resumed,
             "W6": cold,
             "W7": spread,
+            "W9": asleep,
             "noted": noted,
+            "resume": resume,
         },
         {
             "executor": EXECUTOR,

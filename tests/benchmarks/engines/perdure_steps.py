@@ -24,13 +24,17 @@ def total(numbers: list[int]) -> int:
 
 
 @task
-def make(mebibytes: int) -> numpy.ndarray:
-    return numpy.arange(mebibytes * 131_072, dtype=numpy.float64)
+def make(mebibytes: int, ledger: str) -> numpy.ndarray:
+    array = numpy.arange(mebibytes * 131_072, dtype=numpy.float64)
+    common.append(ledger, 0)
+    return array
 
 
 @task
-def read(array: numpy.ndarray) -> float:
-    return float(array[-1])
+def read(array: numpy.ndarray, ledger: str) -> tuple[float, float]:
+    """Return the last item, and the memory that is this process's own, in MB."""
+    common.append(ledger, 1)
+    return float(array[-1]), common.own_mb()
 
 
 @task
@@ -66,8 +70,8 @@ def five(start: int) -> int:
 
 
 @workflow
-def large(mebibytes: int) -> float:
-    return read.bind(make.bind(mebibytes))
+def large(mebibytes: int, ledger: str) -> tuple[float, float]:
+    return read.bind(make.bind(mebibytes, ledger), ledger)
 
 
 @workflow
