@@ -107,10 +107,48 @@ def test_interrupt_of_an_await_comes_at_once_and_the_run_goes_on(
         interrupt_when=(folder / "four").exists,
     )
 
-    assert "Cancelled" in ended.error
+    assert ended.error.splitlines()[-1] == "CancelledError"
+    assert "runs.py" not in ended.error
+    assert "interrupted: run awaited goes on. " in ended.streams
+    assert 'end it: perdure.cancel("awaited")' in ended.streams
     assert time.monotonic() - began < 30
     assert kernel('perdure.get_run("awaited").cancel().status.value').text != "'INTERRUPTED'"
     assert kernel('perdure.get_run("awaited").wait().status.value').text == "'CANCELLED'"
+
+
+def test_interrupt_of_a_wait_for_a_run_of_another_cell_says_that_it_goes_on(
+    kernel: Kernel, folder: Path
+) -> None:
+    kernel('hangs.start(run_id="waited", name="five")')
+
+    ended = kernel('perdure.get_run("waited").result()', interrupt_when=(folder / "five").exists)
+
+    assert ended.error.splitlines()[-1] == "KeyboardInterrupt"
+    assert "driving.py" not in ended.error
+    assert 'Look at it: perdure.get_run("waited"); end it: perdure.cancel("waited")' in (
+        ended.streams
+    )
+    assert kernel('perdure.cancel("waited").wait().status.value').text == "'CANCELLED'"
+
+
+@pytest.mark.parametrize(
+    ("cell", "run_id"),
+    [
+        ('hangs.start(run_id="begun", name="six").result()', "begun"),
+        ('perdure.resume("begun").result()', "begun"),
+    ],
+)
+def test_interrupt_of_a_cell_that_starts_a_run_and_waits_for_it_ends_both(
+    kernel: Kernel, folder: Path, cell: str, run_id: str
+) -> None:
+    began = folder / "six"
+    began.unlink(missing_ok=True)
+
+    ended = kernel(cell, interrupt_when=began.exists)
+
+    assert f'interrupted. Go on with: perdure.resume("{run_id}")' in ended.streams
+    assert "driving.py" not in ended.error
+    assert kernel(f'perdure.get_run("{run_id}").status.value').text == "'INTERRUPTED'"
 
 
 def test_error_says_what_to_type_in_python(kernel: Kernel) -> None:
@@ -157,3 +195,13 @@ def test_restarted_kernel_leaves_started_runs_at_once_and_finds_them_again(tmp_p
         assert kernel('perdure.resume("lost").cancel().wait().status.value').text == "'CANCELLED'"
     finally:
         kernel.shut_down()
+
+
+def test_resume_of_an_interrupted_run_says_that_it_was_interrupted(
+    kernel: Kernel, folder: Path
+) -> None:
+    kernel('hangs.run(run_id="left", name="seven")', interrupt_when=(folder / "seven").exists)
+
+    ended = kernel('perdure.resume("left").cancel().wait().status.value')
+
+    assert "left was INTERRUPTED: goes on" in ended.streams

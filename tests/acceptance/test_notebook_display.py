@@ -13,7 +13,7 @@ from tests.acceptance.kernels import Ended, Kernel
 
 from perdure import task, workflow
 from perdure.client import Perdure, open_store
-from perdure.errors import RunFailed
+from perdure.errors import DefinitionError, RunFailed
 from perdure.notebook.live import View
 from perdure.runs import Runs
 from perdure.showing import Bundle, bundle_of, lines_of
@@ -170,6 +170,18 @@ def test_magic_says_what_there_is_to_an_unknown_word(kernel: Kernel) -> None:
     assert "explain" in told
 
 
+def test_magic_says_which_word_is_missing(kernel: Kernel) -> None:
+    kernel('quick.run(run_id="missing")')
+    kernel("%load_ext perdure")
+
+    told = kernel("%perdure why missing").streams
+    few = kernel("%perdure diff missing").streams
+
+    assert "%perdure why missing STEP: which step? missing has first" in told
+    assert "%perdure diff ID ID" in few
+    assert "%perdure show" not in few
+
+
 def test_magic_lets_new_runs_of_the_kernel_take_over_what_has_not_changed(kernel: Kernel) -> None:
     kernel("%load_ext perdure")
     kernel("%perdure reuse last")
@@ -238,6 +250,20 @@ def test_looking_unpickles_nothing_and_lets_no_markup_in(client: Perdure, tmp_pa
     assert told.exists()  # it would have told
 
 
+@task
+def talks() -> None:
+    print("one")
+    print("two\x1b[31m red\x07")
+
+
+def test_lines_that_a_step_printed_are_lines(client: Perdure) -> None:
+    run = client.start(talks.bind(), run_id="r").wait()
+
+    look = bundle_of(run["talks"])
+
+    assert '<pre class="log">one\ntwo red\N{REPLACEMENT CHARACTER}</pre>' in look["text/html"]
+
+
 def test_looking_never_raises(client: Perdure, tmp_path: Path) -> None:
     run = client.start(tattling, path=str(tmp_path / "told")).wait()
     runs = client.list_runs()
@@ -288,6 +314,17 @@ def test_picture_of_a_run_that_is_deleted_is_drawn_no_more(client: Perdure, tmp_
 
     assert not View(run, lambda: bundle_of(run), page).turn()
     assert page.left == []
+
+
+def test_id_that_is_no_text_is_refused_in_a_line(client: Perdure) -> None:
+    with pytest.raises(DefinitionError, match="the id of a run is text, not None"):
+        client.get_run(None)  # type: ignore[arg-type]
+
+
+def test_run_compared_with_itself_says_that_nothing_was_computed_again(client: Perdure) -> None:
+    client.run(talks.bind(), run_id="r")
+
+    assert str(client.diff("r", "r")) == "r and itself: no step was computed again"
 
 
 def test_listed_runs_are_a_list_still(client: Perdure, tmp_path: Path) -> None:

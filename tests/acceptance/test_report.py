@@ -11,10 +11,11 @@ import pytest
 from tests.acceptance import reported_steps as steps
 from tests.unit.perdure.view.test_page import Page
 
-from perdure import RunFailed
+from perdure import DefinitionError, RunFailed
 from perdure.client import Perdure, open_store
 from perdure.view.graph import view_graph
 from perdure.view.report import TOLD_UP_TO, view_report
+from perdure.view.writing import default_name
 
 
 @pytest.fixture
@@ -267,13 +268,56 @@ def test_report_of_the_command_line_says_where_it_is_and_replaces_its_own(perdur
     refused = perdure("report", "-", "-o", "mine.html")
     printed = perdure("report", "-", "-o", "-")
 
-    assert "to team-a.html: open it in a browser" in first.err
+    [page] = perdure.folder.glob("team-a-*.html")
+    assert f"to {page.name}: open it in a browser" in first.err
     told = json.loads(again.out)
-    assert told["file"] == str(perdure.folder / "team-a.html")
-    assert told["size_bytes"] == (perdure.folder / "team-a.html").stat().st_size
+    assert told["file"] == str(page)
+    assert told["size_bytes"] == page.stat().st_size
     assert refused.code == 2
     assert "--force overwrites it" in refused.err
     assert printed.out.startswith("<!doctype html>")
+
+
+def test_report_replaces_a_page_and_keeps_any_other_file(inline: Perdure, tmp_path: Path) -> None:
+    run(inline, steps.different(2))
+    mine = tmp_path / "mine.html"
+    mine.write_text("<p>mine</p>")
+    view = inline.get_run("r")
+
+    with pytest.raises(DefinitionError, match=r"mine.html exists; force=True overwrites it"):
+        view.report(mine)
+
+    assert mine.read_text() == "<p>mine</p>"
+    assert view.report(mine, force=True) == view.report(mine) == mine
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("nodir/y.html", "there is no folder .*nodir; make it: mkdir -p .*nodir"),
+        (".", "is a folder; name a file in it, such as .*run.html"),
+        ("", "is a folder"),
+        ("/", "/ is a folder; name a file in it, such as /run.html"),
+    ],
+)
+def test_place_that_can_have_no_page_is_refused_in_a_line(
+    inline: Perdure, path: str, said: str
+) -> None:
+    run(inline, steps.different(2))
+
+    with pytest.raises(DefinitionError, match=said):
+        inline.get_run("r").report(path)
+
+
+def test_pages_of_different_runs_have_different_names() -> None:
+    ids = ["数据一", "数据二", ".", "ünï", "a/b", "a-b", "é" * 90, "é" * 91, "run", "..", "x" * 300]
+
+    names = [default_name(each) for each in ids]
+
+    assert len(set(names)) == len(ids)
+    assert names[0] == "数据一.html"
+    assert not any("/" in each or each.startswith(".") for each in names)
+    assert max(len(each.encode()) for each in names) < 130
 
 
 def test_report_of_a_thousand_steps_reads_the_store_a_few_times_only(inline: Perdure) -> None:

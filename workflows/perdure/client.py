@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.driving import Driving
 from perdure.errors import (
     DefinitionError,
+    PerdureError,
     RunConflict,
     RunNotDriven,
     RunNotFound,
@@ -127,8 +128,7 @@ class Perdure:
         try:
             return self.drive(run)
         except KeyboardInterrupt as interrupt:
-            self._say(f"interrupted. Go on with: {run.resume_command}")
-            shorten(interrupt)
+            self.tell_interrupted(run, interrupt)
             raise
 
     def start(self, dag: Any, **options: Any) -> Run:
@@ -401,7 +401,7 @@ class Perdure:
             while run.record.status in RUN_LIVE:
                 self._drive(run)
                 try:
-                    run.wait(nobody_after_s=0)
+                    run.await_end(nobody_after_s=0)
                 except RunNotDriven:
                     # Another process drove it and is gone: it is taken over here.
                     # One that has no plan even now will have none in the next turn either.
@@ -421,6 +421,15 @@ class Perdure:
         """Wait until something changed in this process, at most ``seconds``."""
         self._driving.wait_a_moment(seconds)
 
+    def tell_interrupted(self, run: Run, interrupt: BaseException) -> None:
+        """Say what becomes of a run that somebody no longer waits for."""
+        shorten(interrupt)
+        with suppress(PerdureError):  # the store is away: the interrupt is what counts
+            if self._driving.goes_on(run.id) or run.is_driven:
+                self._say(f"interrupted: run {run.id} goes on. {run.end_command}")
+            elif run.record.status in RUN_LIVE:
+                self._say(f"interrupted. Go on with: {run.resume_command}")
+
     def drives(self, run_id: str) -> bool:
         """Say whether the run is driven by this process."""
         return self._driving.drives(run_id)
@@ -428,6 +437,8 @@ class Perdure:
     # --- looking ----------------------------------------------------------------------------
     def get_run(self, run_id: str) -> Run:
         """Return the run. Raises RunNotFound, which names the store and similar ids."""
+        if not isinstance(run_id, str):
+            raise DefinitionError(f"the id of a run is text, not {run_id!r:.80}")
         record = self.runtime.store.find_run(RunId(run_id))
         if record is None:
             raise RunNotFound(run_id, self.runtime.store.url, self._hint(run_id))
@@ -531,11 +542,13 @@ class Perdure:
         """Return the recorded reason why a step ran, was reused, is retried or waits."""
         return self.get_run(run_id)[step].why()
 
-    def report(self, run_id: str, path: str | os.PathLike[str] | None = None) -> Path:
+    def report(
+        self, run_id: str, path: str | os.PathLike[str] | None = None, *, force: bool = False
+    ) -> Path:
         """Write a page that shows a run, and return where it is; see ``Run.report``."""
         from perdure.view.writing import write_report
 
-        return write_report(self.get_run(run_id), path)
+        return write_report(self.get_run(run_id), path, force=force)
 
     # --- asking -----------------------------------------------------------------------------
     def cancel(self, run_id: str) -> Run:

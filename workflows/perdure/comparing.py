@@ -119,6 +119,8 @@ class Difference:
         return "\n\n".join([self._title(), *(block for block in blocks if block)])
 
     def _title(self) -> str:
+        if self.a == self.b:
+            return f"{self.a} and itself: no step was computed again"
         differing = sum(not step.is_same for step in self.steps)
         outputs = [step for step in self.steps if step.is_output]
         result = ""
@@ -299,6 +301,8 @@ def _diff_generations(runtime: Runtime, run: Run) -> Difference:
         )
         for step_id, (before, now) in _newest_two(rows)
     )
+    if not steps:
+        return Difference(a=run.id, b=run.id)
     return Difference(a=f"{run.id} before", b=f"{run.id} now", steps=steps)
 
 

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from perdure.errors import DefinitionError, PerdureError
-from perdure.interactive import is_kernel
+from perdure.interactive import current_cell, is_kernel
 from perdure_storage.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Driving:
         self._seat = threading.Lock()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._in_background: set[str] = set()
+        self._in_background: dict[str, int | None] = {}  # the cell that started each
         self._interrupted = False
         self._driver: int | None = None
 
@@ -109,9 +109,13 @@ class Driving:
 
     def drive_in_background(self, run_id: str) -> None:
         """Hand a run over, and have a thread drive until nothing is left to do here."""
-        self._in_background.add(run_id)
+        self._in_background[run_id] = current_cell()
         self.submit(run_id)
         self._start_thread()
+
+    def goes_on(self, run_id: str) -> bool:
+        """Say whether a thread of this process drives it, or is about to."""
+        return run_id in self._in_background
 
     def _start_thread(self) -> None:
         with self._changed:
@@ -175,7 +179,7 @@ class Driving:
         return self._coordinator
 
     def _tell(self, run_id: str) -> None:
-        self._in_background.discard(run_id)
+        self._in_background.pop(run_id, None)
         with self._changed:
             self._changed.notify_all()
 
@@ -203,10 +207,13 @@ class Driving:
                 self._go_on_in_background()
 
     def _go_on_in_background(self) -> None:
-        """Let started runs go on in a notebook: who interrupts a cell means what that waits for."""
-        if self._in_background and is_kernel():
-            for run_id in sorted(self._in_background):
+        """Let runs that other cells started go on: who interrupts a cell means what that runs."""
+        cell, started, self._in_background = current_cell(), self._in_background, {}
+        if is_kernel():
+            for run_id in sorted(run_id for run_id, its in started.items() if its != cell):
+                self._in_background[run_id] = started[run_id]
                 self.submit(run_id)
+        if self._in_background:
             self._start_thread()
 
     def _on_sigint(self, signum: int, frame: FrameType | None) -> None:

@@ -19,6 +19,12 @@ def cell_of(filename: str) -> str:
     return named[1].removeprefix("In[").removesuffix("]") if named and named[0] == "Cell" else ""
 
 
+def current_cell() -> int | None:
+    """Return the number of the cell that runs now, or None where nobody types Python."""
+    number: int | None = getattr(find_ipython(), "execution_count", None)
+    return number
+
+
 def is_kernel() -> bool:
     """Say whether this process is the kernel of a notebook."""
     return getattr(find_ipython(), "kernel", None) is not None

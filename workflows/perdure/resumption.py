@@ -27,6 +27,7 @@ from perdure.plan import (
     step_code,
 )
 from perdure.remedies import shell_of
+from perdure.runs import status_of
 from perdure.runtime import Runtime
 from perdure.submission import (
     Action,
@@ -116,7 +117,7 @@ def intend_resume(
         action=Action.REOPEN,
         record=reopened(record, body, policy),
         plan=plan,
-        note=f"{run_id} was {record.status}: goes on",
+        note=f"{run_id} was {status_of(record)}: goes on",
     )
 
 

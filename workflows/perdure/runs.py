@@ -20,6 +20,7 @@ from perdure import story
 from perdure.engine.ownership import is_driven, is_seen_dead
 from perdure.errors import DefinitionError, RunNotDriven, WaitTimeout, did_you_mean
 from perdure.grown import newest_graphs
+from perdure.interactive import is_kernel
 from perdure.plan import FromStep, Plan, StepPlan, recorded_plan, upstream
 from perdure.remedies import Shell, shell_of
 from perdure.results import error_of, inputs_of, load_value, read_result, what_to_type
@@ -88,6 +89,10 @@ class Client(Protocol):
         """Wait until something changed in this process, at most ``seconds``."""
         ...
 
+    def tell_interrupted(self, run: Run, interrupt: BaseException) -> None:
+        """Say what becomes of a run that somebody no longer waits for."""
+        ...
+
     def watching(self, run: Run) -> AbstractContextManager[None]:
         """Show how the run goes on while the block runs, if there is anybody to see it."""
         ...
@@ -106,7 +111,9 @@ class Client(Protocol):
         """Pause a run."""
         ...
 
-    def report(self, run_id: str, path: str | os.PathLike[str] | None = None) -> Path:
+    def report(
+        self, run_id: str, path: str | os.PathLike[str] | None = None, *, force: bool = False
+    ) -> Path:
         """Write a page that shows a run."""
         ...
 
@@ -258,6 +265,14 @@ class Run:
             RunNotDriven: nobody drives it.
             WaitTimeout: it goes on, but not within ``timeout``.
         """
+        try:
+            return self.await_end(timeout, nobody_after_s=nobody_after_s)
+        except KeyboardInterrupt as interrupt:
+            self._client.tell_interrupted(self, interrupt)
+            raise
+
+    def await_end(self, timeout: float | timedelta | None = None, *, nobody_after_s: float) -> Run:
+        """Do what ``wait`` does, for callers that say themselves what an interrupt does."""
         with self._client.watching(self):
             return self._wait(timeout, nobody_after_s)
 
@@ -321,6 +336,10 @@ class Run:
                 # A notebook's kernel cancels from within a signal's handler, which does not wake
                 # an event loop: it has to look by itself.
                 await asyncio.wait([waiting], timeout=_LOOK_EVERY_S)
+        except asyncio.CancelledError as cancelled:
+            if is_kernel():
+                self._client.tell_interrupted(self, cancelled)
+            raise
         finally:
             given_up.set()  # or the thread would outlive who waits, and keep the process waiting
         waiting.result()
@@ -365,22 +384,24 @@ class Run:
         """Return the run's story beyond its steps, from sequence number ``after`` on."""
         return self._client.runtime.store.list_events(self.id, after=after)  # type: ignore[arg-type]
 
-    def report(self, path: str | os.PathLike[str] | None = None) -> Path:
+    def report(self, path: str | os.PathLike[str] | None = None, *, force: bool = False) -> Path:
         """Write a page that shows it, as it stands now: one file, complete by itself.
 
         Nothing is decoded for it: values are shown as they looked when they were committed.
 
         Args:
-            path: where to; None: ``<run id>.html`` in the working folder. A file that is there is
-                replaced.
+            path: where to; None: ``<run id>.html`` in the working folder. A page of a run that is
+                there is replaced.
+            force: whether any other file that is there is replaced too.
 
         Returns:
             Where it is.
 
         Raises:
+            DefinitionError: no file can be there, or another one would be lost.
             OSError: it cannot be written there.
         """
-        return self._client.report(self.id, path)
+        return self._client.report(self.id, path, force=force)
 
     # --- asking -----------------------------------------------------------------------------
     def cancel(self) -> Run:
@@ -416,6 +437,12 @@ class Run:
     def resume_command(self) -> str:
         """Return the command that goes on with it, as a shell takes it."""
         return self._shell.resume(self.id)
+
+    @property
+    def end_command(self) -> str:
+        """Return sentences with the commands that look at it and that end it."""
+        look, end = self._shell.command("show", self.id), self._shell.command("cancel", self.id)
+        return f"Look at it: {look}; end it: {end}"
 
     @property
     def mend_command(self) -> str:

@@ -7,12 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from perdure.cli.endings import UsageError
+from perdure.overwriting import always, never, refusal
 
 STDOUT = "-"
 
 
 def target_of(
-    output: str, *, force: bool, may_go: Callable[[Path], bool] = lambda path: False
+    output: str,
+    *,
+    force: bool,
+    may_go: Callable[[Path], bool] = never,
+    example: str = "value.json",
 ) -> Path | None:
     """Return the file to write, None for the standard output.
 
@@ -20,6 +25,7 @@ def target_of(
         output: what was typed.
         force: whether a file that is there is overwritten.
         may_go: says of a file that is there whether it is overwritten in any case.
+        example: a name for a file in a folder.
 
     Raises:
         UsageError: nothing can be written there, or something else would be lost.
@@ -29,18 +35,12 @@ def target_of(
     if output == STDOUT:
         return None
     target = Path(output).expanduser()
-    if target.is_dir():
-        raise UsageError(
-            f"{target} is a folder: name a file in it, such as {target / 'value.json'}"
-        )
-    if not target.parent.is_dir():
-        raise UsageError(
-            f"there is no folder {target.parent}", f"make it: mkdir -p {target.parent}"
-        )
-    if target.exists() and not target.is_file():
-        raise UsageError(f"{target} is no plain file", "-o - writes to the standard output")
-    if target.exists() and not force and not may_go(target):
-        raise UsageError(f"{target} exists", "--force overwrites it")
+    refused = refusal(
+        target, may_go=always if force else may_go, forcing="--force", example=example
+    )
+    if refused is not None:
+        said, remedy = refused
+        raise UsageError(said, remedy or "-o - writes to the standard output")
     return target
 
 

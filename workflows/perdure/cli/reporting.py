@@ -42,17 +42,19 @@ def report(
     from perdure.cli.naming import find
     from perdure.cli.opening import open_existing
     from perdure.cli.views import to_json
-    from perdure.view.writing import default_name, is_page, page_of, write_report
+    from perdure.view.writing import EXAMPLE, default_name, is_page, page_of, write_report
     from perdure.words import size
 
     with open_existing(store) as perdure:
         run = find(perdure, run_id)
-        target = target_of(output or default_name(run.id), force=force, may_go=is_page)
+        target = target_of(
+            output or default_name(run.id), force=force, may_go=is_page, example=EXAMPLE
+        )
         if target is None:
             sys.stdout.buffer.write(page_of(run).encode())
             return ExitCode.OK
         try:
-            written = write_report(run, target)
+            written = write_report(run, target, force=force)
         except OSError as error:
             raise unwritable(target, error) from error
     size_bytes = written.stat().st_size

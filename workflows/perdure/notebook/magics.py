@@ -36,6 +36,15 @@ HELP = """%perdure ls                     the runs, newest first; --status faile
 %perdure help                   this"""
 
 
+_SOME = 12
+
+
+def _help_of(verb: str) -> str:
+    """Return what the help says of one verb."""
+    of_verb = (line for line in HELP.splitlines() if line.split()[1] == verb)
+    return "\n".join(of_verb)
+
+
 class Magic:
     """``%perdure`` in one shell.
 
@@ -73,8 +82,8 @@ class Magic:
             return self._verbs[verb](*words)
         except (PerdureError, ValueError) as error:
             raise UsageError(str(error)) from error
-        except TypeError as error:  # too few words, or too many: the help says how many
-            raise UsageError(f"%perdure {line}: not so, but so\n\n{HELP}") from error
+        except TypeError as error:  # too few words, or too many
+            raise UsageError(f"%perdure {line}: not so, but so\n{_help_of(verb)}") from error
 
     def complete(self, line: str) -> list[str]:
         """Return what the last word of a line may be."""
@@ -126,8 +135,13 @@ class Magic:
         invoke(["explain", subject, *words])
         return None
 
-    def _why(self, run_id: str, step_id: str) -> None:
-        print(self._show(run_id, step_id).why())
+    def _why(self, run_id: str, step_id: str | None = None) -> None:
+        run = find(_client(), run_id)
+        if step_id is None:
+            ids = [step.id for step in run.steps()]
+            some = ", ".join(ids[:_SOME]) + (", ..." if len(ids) > _SOME else "")
+            raise UsageError(f"%perdure why {run_id} STEP: which step? {run.id} has {some}")
+        print(run[step_id].why())
 
     def _diff(self, a: str, b: str) -> Any:
         return _client().diff(find(_client(), a).id, find(_client(), b).id)

@@ -252,7 +252,7 @@ def draw_runs(runs: Sequence[Run]) -> Element:
 def draw_step(step: Step) -> Element:
     """Return where a step stands, why, what its value looked like, and what it printed."""
     view = view_step(step, Siblings(step.run))
-    printed = words.printable(step.logs()[-_TAIL_BYTES:].replace("\n", "\r")).replace("\r", "\n")
+    printed = "\n".join(map(words.printable, step.logs()[-_TAIL_BYTES:].splitlines()))
     return framed(
         element(
             "header",
