@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -276,6 +277,43 @@ def test_report_of_the_command_line_says_where_it_is_and_replaces_its_own(perdur
     assert refused.code == 2
     assert "--force overwrites it" in refused.err
     assert printed.out.startswith("<!doctype html>")
+
+
+SCRIPT = """from perdure import task, workflow
+
+RATE = 3
+
+def scaled(x):
+    # by a rate that nobody remembers
+    return x * RATE
+
+class Scale:
+    def of(self, x):
+        return scaled(x)
+
+@task(retries=2)
+def f(x: int) -> int:
+    return Scale().of(x)  # the whole of it
+
+@workflow
+def w() -> int:
+    return f.bind(1)
+"""
+
+
+def test_page_of_a_script_has_the_text_of_what_ran_and_what_it_ran_with(perdure: Any) -> None:
+    perdure.write("w.py", SCRIPT)
+    perdure("run", "--id", "r", "--executor", "inline", "w.py")
+    (perdure.folder / "w.py").write_text("raise SystemExit('never run again')")
+
+    perdure("report", "r")
+
+    page = Page((perdure.folder / "r.html").read_text())
+    assert "@task(retries=2)\ndef f(x: int) -> int:\n" in page.text
+    assert "return Scale().of(x)  # the whole of it" in page.text
+    assert "class Scale:\n    def of(self, x):" in page.text
+    assert "# by a rate that nobody remembers" in page.text
+    assert f"Python {platform.python_version()}" in page.text
 
 
 def test_report_replaces_a_page_and_keeps_any_other_file(inline: Perdure, tmp_path: Path) -> None:

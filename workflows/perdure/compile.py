@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import metadata
 from typing import Any
 
 import msgspec
@@ -211,7 +213,9 @@ class _Compiler:
         """Return the plan of a run, with the sources that it reached."""
         plan = self.graph()
         bundle, size = self._bundle()
-        return msgspec.structs.replace(plan, origin=origin, bundle=bundle, bundle_size=size)
+        return msgspec.structs.replace(
+            plan, origin=origin, bundle=bundle, bundle_size=size, made_with=_made_with()
+        )
 
     def graph(self) -> Plan:
         """Return the graph as data."""
@@ -384,6 +388,7 @@ class _Compiler:
             is_async=spec.is_async,
             manifest=found.manifest,
             not_followed=found.not_followed,
+            texts=found.texts if value is not None else {},
         )
 
     def _bundle(self) -> tuple[str | None, int]:
@@ -406,6 +411,15 @@ def _placed(function: Callable[..., Any]) -> Any:
         return function
     members = [each for each in vars(function).values() if inspect.isfunction(each)]
     return vars(function).get("__init__") or next(iter(members), None)
+
+
+@lru_cache(maxsize=1)
+def _made_with() -> dict[str, str]:
+    return {
+        "Python": platform.python_version(),
+        "perdure": metadata.version("perdure"),
+        "on": f"{platform.system()} {platform.machine()}",
+    }
 
 
 def function_name(function: Callable[..., Any]) -> tuple[str, str]:

@@ -35,6 +35,7 @@ from perdure.sources import (
     is_local_file,
     is_local_module,
     is_local_name,
+    written_text,
 )
 from perdure_storage.digests import canonical_digest, value_digest
 from perdure_storage.records import StoredValue
@@ -45,6 +46,8 @@ _NOTED = "noted"
 """What a manifest has in place of a digest for a package, which is not compared."""
 _METHOD = "__perdure_method__"
 """Where ``@method`` keeps what it was told."""
+_TEXT_CHARS = 20_000
+"""Of a longer definition the beginning is recorded: plans are read whole, and often."""
 _OWN_DECORATORS = frozenset({"task", "workflow", "actor", "method"})
 
 
@@ -61,6 +64,7 @@ class CodeDigest:
             distributions that it names are noted with their version.
         not_followed: what it could not see into.
         modules: names of the user's importable modules that were reached.
+        texts: what it covers of scripts and notebooks, as written, under the names of ``manifest``.
         is_source: False if some function had no source and counts by its bytecode.
     """
 
@@ -69,6 +73,7 @@ class CodeDigest:
     manifest: dict[str, str]
     not_followed: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
+    texts: dict[str, str] = field(default_factory=dict)
     is_source: bool = True
 
 
@@ -191,8 +196,18 @@ class _Reach:
             manifest=manifest,
             not_followed=tuple(self._not_followed),
             modules=tuple(sorted(self._modules)),
+            texts=self._texts(),
             is_source=self._is_source,
         )
+
+    def _texts(self) -> dict[str, str]:
+        """Return what was written of the units that no archive of modules will have."""
+        written = (
+            (f"{unit.label} ({unit.place})", written_text(unit.obj))
+            for unit in self._units
+            if is_main(unit.obj.__module__)
+        )
+        return {name: text[:_TEXT_CHARS] for name, text in written if text}
 
     def _digest(self, chosen: Callable[[_Slot], str]) -> str:
         """Digest what the chosen references reach, units numbered in the order of that."""

@@ -144,6 +144,7 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
         is_async: an ``async def``.
         manifest: what the code digest covers: ``{"prep.scale (prep.py:40)": digest}``.
         not_followed: what it could not see into (opaque globals, dynamic look-ups).
+        texts: of functions that travel by value what was written, for people: as ``manifest``.
     """
 
     id: str
@@ -157,6 +158,7 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     is_async: bool = False
     manifest: dict[str, str] = {}
     not_followed: tuple[str, ...] = ()
+    texts: dict[str, str] = {}
 
 
 class Backoff(msgspec.Struct, frozen=True):
@@ -320,6 +322,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         bundle: digest of the blob that holds the project-local sources it reached, or None.
         bundle_size: its length in bytes.
         takeover: of a fork, what it wants of the run that it was made from.
+        made_with: versions of Python and of perdure, and the machine, for people.
     """
 
     workflow: str
@@ -333,6 +336,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     bundle: str | None = None
     bundle_size: int = 0
     takeover: Takeover | None = None
+    made_with: dict[str, str] = {}
     version: int = 1
 
 

@@ -298,6 +298,30 @@ def find_definition(function: types.FunctionType) -> Definition | None:
     return None
 
 
+def written_text(obj: types.FunctionType | type) -> str:
+    """Return a definition as its author wrote it, decorators and comments too; "" if not known."""
+    if isinstance(obj, type):
+        return _class_text(obj)
+    node, source = find_definition(obj), source_file(obj.__code__.co_filename, obj.__globals__)
+    return _text_of(node, source) if node is not None and source is not None else ""
+
+
+def _class_text(cls: type) -> str:
+    """Return the text of a class at the top of the file that its methods are in."""
+    methods = [each for each in vars(cls).values() if isinstance(each, types.FunctionType)]
+    for method in methods:
+        source = source_file(method.__code__.co_filename, method.__globals__)
+        for node in source.bindings.get(cls.__name__, ()) if source is not None else ():
+            if source is not None and isinstance(node, ast.ClassDef):
+                return _text_of(node, source)
+    return ""
+
+
+def _text_of(node: Definition | ast.ClassDef, source: SourceFile) -> str:
+    first = min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", ()))])
+    return "\n".join(source.text.splitlines()[first - 1 : node.end_lineno])
+
+
 def is_written(code: types.CodeType) -> bool:
     """Say whether today's file has exactly this code, line by line."""
     linecache.checkcache(code.co_filename)

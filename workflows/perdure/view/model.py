@@ -311,6 +311,7 @@ class ReportView(msgspec.Struct, frozen=True, kw_only=True):
         functions: the user's functions that it calls.
         sources: texts of the user's modules as they were recorded, by name.
         packages: versions of installed packages that its code names.
+        made_with: versions of Python and of perdure, and the machine, when its plan was made.
         policy: how it is driven.
     """
 
@@ -327,6 +328,7 @@ class ReportView(msgspec.Struct, frozen=True, kw_only=True):
     functions: tuple[FunctionView, ...] = ()
     sources: dict[str, str] = {}
     packages: dict[str, str] = {}
+    made_with: dict[str, str] = {}
     policy: dict[str, str] = {}
 
 

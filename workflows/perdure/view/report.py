@@ -61,8 +61,9 @@ def view_report(run: Run) -> ReportView:
         ancestors=_ancestors(run, record),
         events=tuple(_event(event) for event in events[-_EVENTS:]),
         functions=_functions(steps),
-        sources=_sources(run),
+        sources={**_texts(steps), **_sources(run)},
         packages=_packages(steps),
+        made_with=run.plan.made_with,
         policy=_policy(record, run),
     )
 
@@ -174,6 +175,14 @@ def _packages(steps: Iterable[Step]) -> dict[str, str]:
         if not is_built_in(function):
             noted.update(noted_versions(function.manifest))
     return dict(sorted(noted.items()))
+
+
+def _texts(steps: Iterable[Step]) -> dict[str, str]:
+    """Return what was written in scripts and cells, by name; an earlier one is as good."""
+    found: dict[str, str] = {}
+    for function in {f.id: f for s in steps for f in s.graph.functions.values()}.values():
+        found.update(function.texts)
+    return found
 
 
 def _sources(run: Run) -> dict[str, str]:

@@ -176,14 +176,18 @@ def draw_code(report: ReportView) -> Content:
             )
             for name, text in report.sources.items()
         ]
-        or element("p", "Of a script or a notebook the functions are recorded, not the text."),
-        [
-            element("h3", "packages that it names"),
-            element("p", ", ".join(f"{name} {v}" for name, v in report.packages.items())),
-        ]
+        or element("p", "No text of it was recorded."),
+        [element("h3", "made with"), element("p", _versions(report.made_with))]
+        if report.made_with
+        else None,
+        [element("h3", "packages that it names"), element("p", _versions(report.packages))]
         if report.packages
         else None,
     ]
+
+
+def _versions(named: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in named.items())
 
 
 def _cut(text: str) -> str:
