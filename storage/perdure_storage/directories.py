@@ -13,10 +13,9 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -27,6 +26,9 @@ from perdure_storage.faults import crash_point
 from perdure_storage.records import Buffer, Digest, StoredValue
 from perdure_storage.values import Values
 from perdure_storage.verified import identity
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 CODEC = "directory/1"
 
@@ -106,7 +108,7 @@ class Directories:
         root = Path(folder)
         found, folders = _survey(root, name)
         mapped = _mapped_inodes()
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="perdure-directory") as pool:
+        with _threads() as pool:
             files = tuple(pool.map(lambda file: self._store_file(root, file, mapped, name), found))
         crash_point("directory.before-manifest")
         stored = self._values.store(Manifest(files=files, folders=tuple(folders)), name=name)
@@ -181,7 +183,7 @@ class Directories:
             (target / inner).mkdir(parents=True, exist_ok=True)
         for parent in sorted({(target / file.path).parent for file in manifest.files}):
             parent.mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="perdure-directory") as pool:
+        with _threads() as pool:
             list(pool.map(lambda file: self._restore_file(target, file), manifest.files))
 
     def _restore_file(self, target: Path, file: StoredFile) -> None:
@@ -196,6 +198,13 @@ class Directories:
         for file in manifest.files:
             with contextlib.suppress(OSError):  # taken away already: then nothing is known of it
                 self._note((target / file.path).lstat(), file.digest)
+
+
+def _threads() -> ThreadPoolExecutor:
+    """Return threads for as long as a ``with`` block: syncs of many files overlap."""
+    from concurrent.futures import ThreadPoolExecutor  # not for every worker
+
+    return ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="perdure-directory")
 
 
 _CHANGED = "it changed while it was stored: store it when nothing writes to it"

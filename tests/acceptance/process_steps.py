@@ -42,7 +42,7 @@ def sleep_with_finally() -> None:
 def stop_when_asked(folder: str) -> str:
     here = current()
     (Path(folder) / "begun").touch()
-    while not here.should_stop:
+    while not here.should_stop():
         threading.Event().wait(0.01)
     return "saved"
 

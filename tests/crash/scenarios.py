@@ -492,6 +492,19 @@ SCENARIOS = {
         executor="processes",
         worker_dies=True,
     ),
+    "saving": Scenario(
+        act=lambda client: client.run(steps.training, run_id=RUN),
+        recover=go_on_with(steps.training),
+        points=("save.before", "save.in-transaction", "save.after", "save.before-telling"),
+        executor="processes",
+    ),
+    "worker that saves": Scenario(
+        act=lambda client: client.run(steps.training, run_id=RUN),
+        recover=go_on_with(steps.training),
+        points=("save.before-blob", "directory.before-manifest", "save.after-blob"),
+        executor="processes",
+        worker_dies=True,
+    ),
     "cancel": Scenario(
         act=cancel, recover=serve_then_go_on, points=("cancel.before", "cancel.after")
     ),

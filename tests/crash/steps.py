@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -97,6 +98,58 @@ def everything(n: int = 1) -> str:
 def current_attempt() -> int:
     """Return the number of this attempt; outside of a run, as ``execute`` is, a later one."""
     return current().attempt if "PERDURE_TEST_LEDGER" in os.environ else 2
+
+
+# --- a step that saves --------------------------------------------------------------------------
+EPOCHS = 4
+
+
+def weights_after(epoch: int) -> str:
+    """Return what so many epochs lead to."""
+    weights = ""
+    for n in range(1, epoch + 1):
+        weights = text_of(weights, n)
+    return weights
+
+
+@task(lost_retries=-1)
+def train(epochs: int) -> str:
+    """Go on from what was saved: right, and never less than what was said to be durable."""
+    with executing():
+        here = current()
+        saved = here.load()
+        at = saved.at if saved is not None else 0
+        weights = (saved.value / "weights").read_text() if saved is not None else ""
+        assert weights == weights_after(at), "I20: what was saved is not what comes back"
+        told = _told()
+        assert at >= _last(told), "I20: what was durable is lost"
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "data").write_bytes(bytes_of("data", BLOB_BYTES))
+            for epoch in range(at + 1, epochs + 1):
+                weights = text_of(weights, epoch)
+                (Path(folder) / "weights").write_text(weights)
+                here.save(Path(folder), at=epoch)
+                if told is not None:
+                    with open(told, "a") as file:
+                        file.write(f"{epoch}\n")
+        return weights
+
+
+def _told() -> Path | None:
+    """Return where steps note what was said to be durable; None where no ledger is kept."""
+    ledger = os.environ.get("PERDURE_TEST_LEDGER")
+    return None if ledger is None else Path(ledger).with_name(f"told-{current().run_id}")
+
+
+def _last(told: Path | None) -> int:
+    if told is None or not told.exists():
+        return 0
+    return int(told.read_text().split()[-1])
+
+
+@workflow
+def training(epochs: int = EPOCHS) -> str:
+    return measure_text.bind(train.bind(epochs))
 
 
 # --- steps that ask for something ---------------------------------------------------------------

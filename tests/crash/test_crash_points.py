@@ -19,7 +19,7 @@ SCENARIO_OF = {point: name for name, each in SCENARIOS.items() for point in each
 COMMITS = [
     point
     for point in CRASH_POINTS
-    if point.startswith(("run.", "claim.", "commit.", "terminal.", "fire."))
+    if point.startswith(("run.", "claim.", "commit.", "terminal.", "fire.", "save."))
 ]
 GC = ["condemn.after", "blob.after-delete", "free.before", "absolve.after"]
 KILLED = -signal.SIGKILL

@@ -8,14 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from perdure.plan import ActorStep, Arg, Function, Path, StepOptions
 from perdure.reference import StepRef
 from perdure_storage.hashing import digest_of
-from perdure_storage.records import Cause, Digest, ErrorRecord, Place, PlanRecord, StoredValue
+from perdure_storage.records import (
+    Cause,
+    Digest,
+    ErrorRecord,
+    Place,
+    PlanRecord,
+    Progress,
+    Refusal,
+    StoredValue,
+)
 
 
 class CallId(msgspec.Struct, frozen=True, gc=False):
@@ -73,6 +82,51 @@ class ActorCall(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaul
     defaults: StepOptions = StepOptions()
 
 
+class SavedValue(msgspec.Struct, frozen=True, array_like=True):
+    """What an earlier attempt of a step has saved; fields as those of ``SaveRecord``."""
+
+    at: int
+    value: StoredValue
+    item: str = ""
+
+
+class Saving(msgspec.Struct, frozen=True):
+    """What a running attempt wants to be kept for the next one.
+
+    Attributes:
+        keep_last: how many saves of the step, or of this item of it, are to stand.
+    """
+
+    call: CallId
+    value: StoredValue
+    at: int
+    keep_last: int = 1
+    item: str = ""
+
+
+class Told(msgspec.Struct, frozen=True):
+    """How far a running attempt says that it is."""
+
+    call: CallId
+    progress: Progress
+
+
+class Desk(Protocol):
+    """Where attempts that run have their saves kept, and say how far they are. For any thread."""
+
+    def keep(self, saving: Saving) -> Refusal | None:
+        """Make a save durable, and return None once it is; or why it is not kept."""
+        ...
+
+    def tell(self, told: Told) -> None:
+        """Say how far an attempt is. May be lost."""
+        ...
+
+    def look(self, call: CallId) -> bool:
+        """Say whether the attempt is asked to hand over: its run is paused or cancelled."""
+        ...
+
+
 class StepCall(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """All that a worker needs to run one attempt, beside the run's ``CallContext``.
 
@@ -92,6 +146,7 @@ class StepCall(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_default
         names: the sub-workflows around the step and its own name, by ``/``: what the names of
             the steps begin with that it may give in place of a value.
         answer: id of the step that would answer for it; "" for the next link of its chain.
+        saves: what earlier attempts have saved, oldest first.
         is_brief: calls of its function have been over at once: it may be handed to a worker that
             still runs others.
         actor: of a call of an actor, on what it is made.
@@ -116,6 +171,7 @@ class StepCall(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_default
     idempotency_key: str = ""
     names: str = ""
     answer: str = ""
+    saves: tuple[SavedValue, ...] = ()
     is_brief: bool = False
     actor: ActorCall | None = None
     turns: dict[str, str] = {}

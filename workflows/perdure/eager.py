@@ -19,6 +19,7 @@ from itertools import takewhile
 from typing import Any
 
 from perdure.actor import handle_in_run
+from perdure.calls import CallId, SavedValue, Saving, Told
 from perdure.chunks import unchunked
 from perdure.compile import prepare
 from perdure.errors import DefinitionError, Failure, SecretMissing
@@ -49,10 +50,14 @@ from perdure.templates import build_object
 from perdure.worker.actors import copy_of, refused_growth
 from perdure.worker.context import Context, StopSignal, running
 from perdure.worker.growth import graph_of, is_graph, refuse_nodes_inside
+from perdure.worker.saving import Saves
 from perdure.worker.secrets import resolve_secret
 from perdure.worker.tracebacks import traceback_text
 from perdure_storage.codecs import Codecs
+from perdure_storage.directories import Directories
+from perdure_storage.scratch import ScratchBlobs
 from perdure_storage.shapes import readable, shown_name
+from perdure_storage.values import Values
 
 _SEQUENCES: dict[str, Callable[[Any], Any]] = {
     "list": list, "tuple": tuple, "set": set, "frozenset": frozenset,
@@ -211,9 +216,11 @@ class _Execution:
         """Return what the step's function gives, after as many tries as it has."""
         spec = step.call.spec
         attempts = 0
+        desk = EagerDesk(self._codecs)
         while True:
             attempts += 1
-            token = running.set(context_of(step.id, attempts))
+            context = context_of(step.id, attempts, desk=desk)
+            token = running.set(context)
             try:
                 return self._attempt(step)
             except Exception as error:  # noqa: BLE001 (of the user's code: raised again, or a value)
@@ -222,6 +229,7 @@ class _Execution:
                 return _fail(error, step, attempts)
             finally:
                 running.reset(token)
+                context.saves.close()
 
     def _without_graph(self, given: Any, step: Step) -> Any:
         """Run what a step gave; failures below a step that catches are its own to take."""
@@ -400,10 +408,41 @@ def _call_method(
     return call_here(replace(spec, function=checked), args, kwargs)
 
 
-def context_of(step_id: str, attempt: int, run_id: str = "eager") -> Context:
+def context_of(
+    step_id: str, attempt: int, run_id: str = "eager", desk: EagerDesk | None = None
+) -> Context:
     """Return what ``current()`` is to say in a step that runs here."""
     key = f"{run_id}/{step_id}/1"
-    return Context(run_id, step_id, 1, attempt, key, StopSignal(), _Printed())
+    call = CallId(run_id, step_id, 1, attempt)
+    saves = (desk or EagerDesk()).saves(call)
+    return Context(run_id, step_id, 1, attempt, key, StopSignal(), _Printed(), saves)
+
+
+class EagerDesk:
+    """The ``Desk`` of one step that runs here: what its attempts save stays in memory."""
+
+    def __init__(self, codecs: Codecs | None = None) -> None:
+        self._values = Values(codecs or Codecs(code_digest=plain_digest), ScratchBlobs())
+        self._directories = Directories(self._values)
+        self._saved: list[SavedValue] = []
+
+    def saves(self, call: CallId) -> Saves:
+        """Return what an attempt saves with, and has to go on from."""
+        return Saves(call, self._values, self._directories, self, self._saved)
+
+    def keep(self, saving: Saving) -> None:
+        """Remember it for the next attempt."""
+        self._saved.append(SavedValue(saving.at, saving.value, saving.item))
+        mine = [each for each in self._saved if each.item == saving.item]
+        for old in mine[: -saving.keep_last]:
+            self._saved.remove(old)
+
+    def tell(self, told: Told) -> None:
+        """Do nothing: nobody looks."""
+
+    def look(self, call: CallId) -> bool:
+        """Nobody asks."""
+        return False
 
 
 def _calls_in(nodes: Any) -> list[Call]:

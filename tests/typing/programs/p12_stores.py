@@ -7,7 +7,7 @@ from perdure import DefinitionError, PerdureError, RunConflict, RunFailed, curre
 @task
 def careful(x: int) -> str:
     here = current()
-    if here.should_stop:
+    if here.should_stop():
         return ""
     return f"{here.run_id}/{here.step_id}/{here.attempt}/{here.idempotency_key}/{x}"
 

@@ -169,7 +169,7 @@ def test_a_step_knows_itself_as_in_a_durable_run() -> None:
         here = current()
         if here.attempt == 1:
             raise ValueError
-        return f"{here.step_id} {here.attempt} {here.generation} {here.should_stop}"
+        return f"{here.step_id} {here.attempt} {here.generation} {here.should_stop()}"
 
     assert execute(who.bind()) == "who 2 1 False"
     with pytest.raises(DefinitionError):

@@ -35,6 +35,13 @@ class Kill(msgspec.Struct, frozen=True):
     cause: Cause
 
 
+class HandOver(msgspec.Struct, frozen=True):
+    """Tell attempts of a run that they may end early: it is paused."""
+
+    executor: str
+    calls: tuple[CallId, ...]
+
+
 class Asleep(msgspec.Struct, frozen=True):
     """A run in which everything waits.
 
@@ -59,6 +66,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
         extend: what executors have to know before the attempts start.
         dispatch: attempts to start.
         kill: attempts to end.
+        hand_over: attempts that may end early.
         forget: unsynced values, by run and digest, that nobody will read again.
         ended: runs that are over with these commits.
         parked: runs to give back: paused ones, in which nothing runs any more.
@@ -71,6 +79,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     extend: tuple[Extend, ...] = ()
     dispatch: tuple[Dispatch, ...] = ()
     kill: tuple[Kill, ...] = ()
+    hand_over: tuple[HandOver, ...] = ()
     forget: tuple[tuple[str, Digest], ...] = ()
     ended: tuple[str, ...] = ()
     parked: tuple[str, ...] = ()

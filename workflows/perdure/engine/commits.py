@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -12,6 +13,8 @@ from perdure_storage.clock import Clock
 from perdure_storage.errors import StoreUnavailable
 from perdure_storage.protocols import RunStore
 from perdure_storage.records import CommitReport, RunCommit, RunId
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -76,10 +79,14 @@ class Commits:
         Raises:
             StoreUnavailable: the store has been away for longer than the patience.
         """
+        return self.patiently(lambda: self._store.commit(commits))
+
+    def patiently(self, ask: Callable[[], T]) -> T:
+        """Ask the store for something; park while it does not answer. Raises as ``write``."""
         give_up_at = self._clock.monotonic() + PATIENCE_S
         while True:
             try:
-                report = self._store.commit(commits)
+                answer = ask()
             except StoreUnavailable as error:
                 if self._clock.monotonic() >= give_up_at:
                     raise
@@ -87,7 +94,7 @@ class Commits:
                 self._pause(PARK_S)
             else:
                 self._outage.end()
-                return report
+                return answer
 
 
 def merge(batches: Sequence[tuple[RunCommit, ...]]) -> tuple[RunCommit, ...]:
@@ -118,4 +125,5 @@ def _join(first: RunCommit, second: RunCommit) -> RunCommit:
         events=first.events + second.events,
         lost=first.lost + second.lost,
         superseded=first.superseded + second.superseded,
+        spent=first.spent + second.spent,
     )

@@ -14,6 +14,7 @@ from itertools import islice
 from perdure.engine.commands import Asleep, Turn
 from perdure.engine.commits import GROUP_AGE_S, Commits
 from perdure.engine.decide import decide, take_on
+from perdure.engine.desk import EngineDesk
 from perdure.engine.events import (
     CancelRequested,
     Ended,
@@ -118,6 +119,8 @@ class Coordinator:
             store, self._blobs, owner, clock, self._fleet, default_executor, plan_for
         )
         self._commits = Commits(store, clock, self._fleet.pause)
+        self._desk = EngineDesk(store, self._engine, self._commits, owner, clock, on_commit)
+        self._fleet.attend(self._desk)
         self._heartbeat = heartbeat or Heartbeat(store, owner, clock)
         self._deaf = Outage(
             log, clock, what="could not look for requests", over="requests are looked for again"
@@ -184,7 +187,10 @@ class Coordinator:
         self._take_inbox()
         self._listen()
         wait = 0.0 if self._events or self._engine.touched else self._wait_s(max_wait_s)
-        self._events += [Ended(outcome) for outcome in self._fleet.poll(wait)]
+        over = [Ended(outcome) for outcome in self._fleet.poll(wait)]
+        # What was saved first: the attempt that did so may be among those that ended.
+        self._events += [*self._desk.take_events(), *over]
+        self._desk.write_told()
         self._note_workers()
         if self._events or not self._engine.is_empty or self._commits.is_waiting:
             self._hear_the_last()
@@ -244,6 +250,8 @@ class Coordinator:
     def _act(self, turn: Turn, report: CommitReport) -> None:
         for kill in turn.kill:
             self._fleet.kill(kill)
+        for command in turn.hand_over:
+            self._fleet.hand_over(command)
         for run_id, digest in turn.forget:
             self._blobs.spool(run_id).delete(digest)
         for refused, refusal in report.refused.items():

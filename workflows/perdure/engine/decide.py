@@ -14,7 +14,7 @@ from heapq import heappop, heappush
 
 import msgspec
 
-from perdure.engine.commands import Asleep, Kill, Turn
+from perdure.engine.commands import Asleep, HandOver, Kill, Turn
 from perdure.engine.events import (
     CancelRequested,
     Ended,
@@ -22,9 +22,11 @@ from perdure.engine.events import (
     Heard,
     OwnershipLost,
     PauseRequested,
+    Saved,
 )
 from perdure.engine.outcomes import on_ended, progress
 from perdure.engine.placing import first_ready, place
+from perdure.engine.saves import on_saved, spend_all
 from perdure.engine.state import EngineState, RunState
 from perdure.engine.waits import LINGER, can_end, next_deadline
 from perdure.engine.waking import end_races, on_heard, wake_due
@@ -75,6 +77,7 @@ def _empty(engine: EngineState, **fields: tuple[object, ...]) -> Turn:
             quarantine=tuple(engine.quarantine),
             extend=tuple(engine.extensions),
             kill=tuple(engine.kills),
+            hand_over=tuple(engine.hand_overs),
             forget=tuple(engine.forget),
             dropped=tuple(engine.dropped),
         ),
@@ -83,6 +86,7 @@ def _empty(engine: EngineState, **fields: tuple[object, ...]) -> Turn:
     engine.touched.clear()
     engine.extensions.clear()
     engine.kills.clear()
+    engine.hand_overs.clear()
     engine.quarantine.clear()
     engine.forget.clear()
     engine.dropped.clear()
@@ -106,6 +110,8 @@ def _begin_ending(engine: EngineState, run: RunState, end: RunEnd, cause: Cause)
 def _on_pause(engine: EngineState, event: PauseRequested, now: datetime) -> None:
     if run := engine.runs.get(event.run_id):
         run.paused = event.paused
+        if run.paused and run.running:
+            engine.hand_overs.append(HandOver(run.executor, tuple(run.running)))
         engine.touched[run.id] = None
 
 
@@ -168,6 +174,8 @@ def _finish_runs(
         end = _end_of(run)
         if end is not None:
             run.outbox.end = end
+            if end.status is RunStatus.SUCCEEDED:
+                spend_all(run)
             ended.append(run_id)
         elif run.paused:
             parked.append(run_id)
@@ -214,6 +222,7 @@ def _can_start(run: RunState) -> bool:
 
 _HANDLERS: dict[type, Callable[..., None]] = {
     Ended: on_ended,
+    Saved: on_saved,
     CancelRequested: _on_cancel,
     PauseRequested: _on_pause,
     Heard: on_heard,

@@ -5,13 +5,20 @@ from __future__ import annotations
 import msgspec
 
 from perdure.calls import Outcome
-from perdure_storage.records import MessageRecord
+from perdure_storage.records import MessageRecord, SaveRecord
 
 
 class Ended(msgspec.Struct, frozen=True, gc=False):
     """An attempt ended."""
 
     outcome: Outcome
+
+
+class Saved(msgspec.Struct, frozen=True):
+    """An attempt has saved something, and it is durable; the newest so many of its saves stand."""
+
+    save: SaveRecord
+    keep_last: int
 
 
 class CancelRequested(msgspec.Struct, frozen=True):
@@ -41,4 +48,4 @@ class OwnershipLost(msgspec.Struct, frozen=True):
     why: str
 
 
-Event = Ended | CancelRequested | PauseRequested | Heard | OwnershipLost
+Event = Ended | Saved | CancelRequested | PauseRequested | Heard | OwnershipLost

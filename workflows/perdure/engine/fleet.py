@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 
-from perdure.calls import Outcome, StepCall
-from perdure.engine.commands import Dispatch, Extend, Kill
+from perdure.calls import Desk, Outcome, StepCall
+from perdure.engine.commands import Dispatch, Extend, HandOver, Kill
 from perdure.engine.placement import Pool
 from perdure.executors.protocol import Executor
 from perdure_storage.faults import crash_point
@@ -26,12 +26,19 @@ class Fleet:
         self._make = make
         self._executors: dict[str, Executor] = {}
         self._woken = threading.Event()
+        self._desk: Desk | None = None
         self.pools: dict[str, Pool] = {}
+
+    def attend(self, desk: Desk) -> None:
+        """Have a desk keep what attempts save on executors that are made from now on."""
+        self._desk = desk
 
     def get(self, name: str) -> Executor:
         """Return the executor of that name."""
         if name not in self._executors:
             executor = self._make(name)
+            if self._desk is not None:
+                executor.attend(self._desk)
             self.pools[name] = Pool(executor.capacity)
             self._executors[name] = executor
         return self._executors[name]
@@ -80,6 +87,10 @@ class Fleet:
         self._executors[command.executor].kill(
             command.calls, grace_s=KILL_GRACE_S, cause=command.cause
         )
+
+    def hand_over(self, command: HandOver) -> None:
+        """Tell attempts that they may end early."""
+        self._executors[command.executor].hand_over(command.calls)
 
     def close_run(self, run_id: str) -> None:
         """Forget a run everywhere."""

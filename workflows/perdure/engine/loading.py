@@ -39,6 +39,7 @@ from perdure_storage.records import (
     RunEnd,
     RunId,
     RunRecord,
+    SaveRecord,
     StepRecord,
     WaitRecord,
 )
@@ -64,6 +65,7 @@ class Past:
         donor_graphs: rows of the steps of such graphs of that run, and of the runs that it took
             over from in turn: a map that was taken over whole left its items there.
         waits: what steps of the run wait or waited for.
+        saves: what steps of the run have saved while they ran.
     """
 
     rows: Sequence[StepRecord] = ()
@@ -75,6 +77,7 @@ class Past:
     donor_expansions: Sequence[ExpansionRecord] = ()
     donor_graphs: Sequence[StepRecord] = ()
     waits: Sequence[WaitRecord] = ()
+    saves: Sequence[SaveRecord] = ()
 
 
 def read_past(store: RunStore, record: RunRecord) -> Past:
@@ -95,6 +98,7 @@ def past_of(store: RunStore, record: RunRecord, history: History) -> Past:
         donor_expansions=store.list_expansions(donor.id) if donor is not None else (),
         donor_graphs=tuple(_rows_of_graphs_before(store, donor)),
         waits=history.waits,
+        saves=history.saves,
     )
 
 
@@ -143,6 +147,7 @@ def state_of(record: RunRecord, plan: Plan, past: Past, now: datetime) -> RunSta
         grown=grown,
         donated_grown=donated_grown,
         waits=past.waits,
+        saves=past.saves,
         noted=noted_changes({**past.functions, **past.donor_functions}, plan.functions),
         now=now,
     )

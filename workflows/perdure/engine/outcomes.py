@@ -36,6 +36,7 @@ from perdure.engine.placement import request_of, shortage
 from perdure.engine.racing import targets_of
 from perdure.engine.readers import find_readers, let_go
 from perdure.engine.restore import count_cause
+from perdure.engine.saves import spend
 from perdure.engine.state import EngineState, RunState, StepState
 from perdure.engine.waits import begin_wait
 from perdure.errors import Failure
@@ -158,6 +159,7 @@ def _conclude(
     step.status = StepStatus.SUCCEEDED
     if error is None:
         note_success(run, step, outcome.states)
+    spend(run, step)
     run.outbox.attempts.pop(outcome.id, None)
     row = _row(run, step, outcome, StepStatus.SUCCEEDED, now)
     stored = value if run.stores(step) else _without_bytes(value)
@@ -497,6 +499,7 @@ def _note_attempt(run: RunState, step: StepState, outcome: Outcome, now: datetim
         finished_at=outcome.finished_at or now,
         not_before=step.not_before,
         peak_memory_bytes=outcome.peak_memory_bytes,
+        progress=step.progress,
     )
 
 

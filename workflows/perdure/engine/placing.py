@@ -20,6 +20,7 @@ from perdure.engine.actors import is_live, keeps_state, way_to
 from perdure.engine.commands import Dispatch
 from perdure.engine.matching import match_name
 from perdure.engine.placement import Pool, Shape, Waiting, choose
+from perdure.engine.saves import saves_for
 from perdure.engine.state import EngineState, RunState, StepState, starts_chain
 from perdure.graph.growth import first_answer_id
 from perdure.plan import Arg, FromInput, FromStep, ItemsOf, ListArg, RefTo, StateOf
@@ -99,6 +100,7 @@ def _start(engine: EngineState, run: RunState, step: StepState, now: datetime) -
     step.status = StepStatus.RUNNING
     step.attempt += 1
     step.inputs = run.input_digests(step)
+    step.begun_at, step.progress = now, None
     call = CallId(run.id, step.id, step.generation, step.attempt)
     run.running[call] = step
     run.outbox.attempts[call] = AttemptRecord(
@@ -125,6 +127,7 @@ def _start(engine: EngineState, run: RunState, step: StepState, now: datetime) -
         idempotency_key=f"{run.id}/{step.id}/{step.generation}",
         names=match_name(step.plan),
         answer=first_answer_id(step.id) if starts_chain(step) else "",
+        saves=saves_for(run, step),
         is_brief=_most_ahead(run, step) > 0,
         actor=None if step.plan.actor is None else _on_actor(run, step),
         turns={turn.actor: turn.step for turn in step.plan.turns},

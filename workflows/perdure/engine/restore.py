@@ -25,6 +25,7 @@ from perdure.engine.growth import (
 )
 from perdure.engine.matching import Matching
 from perdure.engine.needs import end_again, remember_races
+from perdure.engine.saves import remember_saves
 from perdure.engine.state import RunState, StepState
 from perdure.engine.waits import wait_again
 from perdure.plan import Plan
@@ -36,6 +37,7 @@ from perdure_storage.records import (
     ExpansionRecord,
     RunEnd,
     RunRecord,
+    SaveRecord,
     StepRecord,
     WaitRecord,
 )
@@ -61,6 +63,7 @@ def load_run(
     grown: Mapping[str, list[StepRecord]] = _NONE,
     donated_grown: Mapping[str, list[StepRecord]] = _NONE,
     waits: Sequence[WaitRecord] = (),
+    saves: Sequence[SaveRecord] = (),
     noted: Mapping[str, str] = _NOTHING,
     now: datetime,
 ) -> RunState:
@@ -78,6 +81,7 @@ def load_run(
         grown: rows of the steps of such graphs, by the step that waited.
         donated_grown: such rows of ``record.reuse_from``, by their name.
         waits: what steps wait or waited for.
+        saves: what steps have saved while they ran.
         noted: how noted versions of packages differ, by function: for reasons.
         now: the time of the load, for the rows that it makes.
     """
@@ -103,6 +107,7 @@ def load_run(
     wait_again(run, waits)
     choose_again(run, rows, now)
     end_again(run, now)
+    remember_saves(run, saves)
     _restore_failures(run, rows)
     _restore_attempts(run, attempts, now)
     if record.forked_from is not None and record.reuse_from is None:

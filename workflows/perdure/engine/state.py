@@ -13,7 +13,7 @@ from typing import Any
 
 from perdure.calls import CallId
 from perdure.engine.again import Again
-from perdure.engine.commands import Extend, Kill
+from perdure.engine.commands import Extend, HandOver, Kill
 from perdure.engine.paces import Paces
 from perdure.engine.placement import Pool, Shape, shape_of
 from perdure.plan import (
@@ -42,10 +42,13 @@ from perdure_storage.records import (
     EventRecord,
     ExpansionRecord,
     Place,
+    Progress,
     RunCommit,
     RunEnd,
     RunId,
     RunRecord,
+    SaveRecord,
+    StepId,
     StepKey,
     StepRecord,
     StoredValue,
@@ -67,6 +70,7 @@ class StepState:
         "applied",
         "at",
         "attempt",
+        "begun_at",
         "below",
         "branches",
         "candidates",
@@ -91,6 +95,7 @@ class StepState:
         "parts",
         "plan",
         "position",
+        "progress",
         "ready_at",
         "reason",
         "rebuilt",
@@ -152,6 +157,9 @@ class StepState:
         self.items: tuple[StepRef, ...] | None = None
         self.started_at: datetime | None = None
         self.worker = ""
+        # Of its attempt: when it was started here, and how far it said that it was.
+        self.begun_at: datetime | None = None
+        self.progress: Progress | None = None
         # Of a step in such a graph: whom it answers for, and who waits for the graph.
         self.answers: StepState | None = None
         self.below: StepState | None = None
@@ -264,6 +272,7 @@ class RunState:
         noted: by function, how the versions of installed packages differ that were noted when
             what may be reused ran.
         live: after which call the live instance of an actor is, as far as is known.
+        saves: what steps have saved while they ran, oldest first, by step.
         gone: bytes that were found missing or damaged, and have not been made again.
     """
 
@@ -291,6 +300,7 @@ class RunState:
         self.noted: Mapping[str, str] = {}
         self.gone: set[Digest] = set()
         self.live: dict[str, str] = {}
+        self.saves: dict[str, list[SaveRecord]] = {}
         self.readers: dict[str, list[tuple[str, StepPlan]]] | None = None
         self.extensions: list[Extend] = []
         self.dormant: dict[str, ExpansionRecord] = {}
@@ -392,6 +402,7 @@ class Outbox:
         "events",
         "expansions",
         "lost",
+        "spent",
         "steps",
         "superseded",
         "waits",
@@ -406,6 +417,7 @@ class Outbox:
         self.events: list[EventRecord] = []
         self.lost: list[StepKey] = []
         self.superseded: list[StepKey] = []
+        self.spent: list[StepId] = []
         self.end: RunEnd | None = None
 
     def lose(self, key: StepKey) -> None:
@@ -442,6 +454,7 @@ class Outbox:
             events=tuple(self.events),
             lost=tuple(self.lost),
             superseded=tuple(self.superseded),
+            spent=tuple(self.spent),
             end=self.end,
         )
         self.__init__()  # type: ignore[misc]
@@ -468,6 +481,7 @@ class EngineState:
         self.touched: dict[str, None] = {}
         self.extensions: list[Extend] = []
         self.kills: list[Kill] = []
+        self.hand_overs: list[HandOver] = []
         self.quarantine: list[Digest] = []
         self.forget: list[tuple[str, Digest]] = []
         self.dropped: list[str] = []
@@ -480,7 +494,14 @@ class EngineState:
     @property
     def is_empty(self) -> bool:
         """Say whether no run is here, and nothing is left to be done of one that was."""
-        left = (self.touched, self.extensions, self.kills, self.quarantine, self.forget)
+        left = (
+            self.touched,
+            self.extensions,
+            self.kills,
+            self.hand_overs,
+            self.quarantine,
+            self.forget,
+        )
         return not (self.runs or self.orphans or self.dropped or any(left))
 
     def next_wakeup(self) -> datetime | None:

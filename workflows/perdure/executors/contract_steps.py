@@ -60,7 +60,7 @@ def identify() -> tuple[str, str, int, int, str, bool]:
         here.generation,
         here.attempt,
         here.idempotency_key,
-        here.should_stop,
+        here.should_stop(),
     )
 
 

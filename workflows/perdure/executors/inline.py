@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from perdure.calls import CallContext, CallId, Outcome, StepCall
+from perdure.calls import CallContext, CallId, Desk, Outcome, StepCall
 from perdure.executors.capacity import detect_capacity
 from perdure.executors.endings import ended, unbegun
 from perdure.executors.protocol import Capacity
@@ -21,6 +21,7 @@ from perdure.executors.waking import WakePipe
 from perdure.plan import Function
 from perdure.worker.output import captured_streams
 from perdure.worker.readiness import wait_readable
+from perdure.worker.saving import NoDesk
 from perdure.worker.scope import RunScope
 from perdure.worker.steps import Attempt
 from perdure_storage.records import Cause, ProcessId, StoredValue
@@ -45,8 +46,15 @@ class InlineExecutor:
         self._calls: deque[StepCall] = deque()
         self._outcomes: list[Outcome] = []
         self._wake = WakePipe()
+        self._desk: Desk = NoDesk()
         self._closed = False
         self.runs_here = False
+
+    def attend(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def hand_over(self, calls: Sequence[CallId]) -> None:
+        """Do nothing: what runs here asks the desk itself."""
 
     def open_run(self, context: CallContext) -> None:
         self._scopes[context.run_id] = RunScope(context)
@@ -119,7 +127,7 @@ class InlineExecutor:
                 return
 
     def _run_one(self, call: StepCall, scope: RunScope) -> Outcome:
-        attempt = Attempt(call, scope)
+        attempt = Attempt(call, scope, desk=self._desk)
         try:
             outcome = attempt.run()
         except BaseException:
@@ -127,7 +135,7 @@ class InlineExecutor:
             self._outcomes.append(ended(call, Cause.ABANDONED))
             raise
         finally:
-            attempt.output.close()
+            attempt.close()
         return outcome
 
     def _take_async(self) -> list[StepCall]:
@@ -147,7 +155,7 @@ class InlineExecutor:
         # Imported here: the event loop's library is as slow to load as all of perdure.
         from perdure.executors.together import run_together
 
-        attempts = [Attempt(call, self._scopes[call.id.run_id]) for call in calls]
+        attempts = [Attempt(call, self._scopes[call.id.run_id], desk=self._desk) for call in calls]
         try:
             self._outcomes += run_together(attempts)
         except BaseException:
@@ -155,4 +163,4 @@ class InlineExecutor:
             raise
         finally:
             for attempt in attempts:
-                attempt.output.close()
+                attempt.close()

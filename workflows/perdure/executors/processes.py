@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from perdure.calls import CallContext, CallId, Outcome, StepCall
+from perdure.calls import CallContext, CallId, Desk, Outcome, StepCall
 from perdure.executors.capacity import detect_capacity
 from perdure.executors.cgroups import count_oom_kills
 from perdure.executors.endings import describe_death, ended, lost, too_large, unbegun
@@ -26,9 +26,11 @@ from perdure.executors.transcripts import Transcripts
 from perdure.executors.waking import WakePipe
 from perdure.executors.worker_process import Flight, WorkerKey, WorkerProcess
 from perdure.plan import Function
-from perdure.worker.frames import Done, Judged, Ready, Up
+from perdure.worker.frames import Done, Judged, Keep, Ready, Tell, Up
+from perdure.worker.saving import NoDesk
 from perdure.worker.tickets import MOST
-from perdure_storage.records import Cause, Place, ProcessId, StoredValue
+from perdure_storage.faults import crash_point
+from perdure_storage.records import Cause, Place, ProcessId, Refusal, StoredValue
 
 TIMEOUT_GRACE_S = 5.0
 """Between asking a call whose time is up to end, and SIGKILL."""
@@ -67,6 +69,7 @@ class ProcessExecutor:
         self._outcomes: list[Outcome] = []
         self._selector = selectors.DefaultSelector()
         self._wake = WakePipe()
+        self._desk: Desk = NoDesk()
         self._selector.register(self._wake.fd, selectors.EVENT_READ, None)
         self._timers = Timers()
         self._sources = RecordedSources()
@@ -80,6 +83,14 @@ class ProcessExecutor:
         self._most_starting = max(1, math.ceil(self.capacity.cpus))
 
     # --- the contract ---------------------------------------------------------------------------
+    def attend(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def hand_over(self, calls: Sequence[CallId]) -> None:
+        for worker in {self._homes[at] for at in calls if at in self._homes}:
+            worker.hand_over([at for at in calls if at in worker.flights])
+            self._watch(worker)
+
     def open_run(self, context: CallContext) -> None:
         self._contexts[context.run_id] = context
         self._sources.use_where_they_differ(context)
@@ -214,11 +225,25 @@ class ProcessExecutor:
         elif isinstance(message, Ready):
             worker.worker_pid = message.pid
             self._settle(worker)
+        elif isinstance(message, Keep):
+            self._keep(worker, message)
+        elif isinstance(message, Tell):
+            if message.told.call in worker.flights:
+                self._desk.tell(message.told)
         else:
             assert isinstance(message, Judged)
             flight = worker.flights.get(message.call)
             if flight is not None:
                 flight.timeout_is_retryable = message.timeout_is_retryable
+
+    def _keep(self, worker: WorkerProcess, asked: Keep) -> None:
+        """Have a save made durable, unless the attempt is over as far as the engine knows."""
+        refusal: Refusal | None = Refusal(kind="stale", message="the attempt has been ended")
+        if asked.saving.call in worker.flights:
+            refusal = self._desk.keep(asked.saving)
+            crash_point("save.before-telling")
+        worker.answer(asked.number, refusal)
+        self._watch(worker)
 
     def _settle(self, worker: WorkerProcess) -> None:
         """Give an idle worker its place among the idle, or its end."""

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from perdure.calls import CallContext, CallId, Outcome, StepCall
+from perdure.calls import CallContext, CallId, Desk, Outcome, StepCall
 from perdure.plan import Function
 from perdure_storage.records import Cause, ProcessId, StoredValue
 
@@ -63,6 +63,17 @@ class Executor(Protocol):
     @property
     def capacity(self) -> Capacity:
         """Return what it offers; placement is the engine's business and never exceeds it."""
+        ...
+
+    def attend(self, desk: Desk) -> None:
+        """Have a desk, which is asked in the thread that polls, keep what running attempts save.
+
+        Before the first call; without one nothing is kept.
+        """
+        ...
+
+    def hand_over(self, calls: Sequence[CallId]) -> None:
+        """Tell running attempts that they may end early: their run is paused. Nobody ends them."""
         ...
 
     def open_run(self, context: CallContext) -> None:

@@ -18,6 +18,8 @@ from perdure.worker.frames import (
     Down,
     Forget,
     FrameBuffer,
+    HandOver,
+    Kept,
     Stop,
     Up,
     Work,
@@ -26,7 +28,7 @@ from perdure.worker.frames import (
 )
 from perdure.worker.keeper import KILL, STATUS, TERM
 from perdure.worker.tickets import Tickets
-from perdure_storage.records import Cause, ProcessId
+from perdure_storage.records import Cause, ProcessId, Refusal
 
 _RECEIVE_BYTES = 1 << 20
 _KEEP_OUTPUT_BYTES = 1 << 20
@@ -154,6 +156,14 @@ class WorkerProcess:
             self._send([Stop((at,))])
         else:
             self._order(TERM)
+
+    def answer(self, number: int, refusal: Refusal | None) -> None:
+        """Answer the question of that number of a call that saves."""
+        self._send([Kept(number, refusal)])
+
+    def hand_over(self, calls: Sequence[CallId]) -> None:
+        """Tell calls that they may end early."""
+        self._send([HandOver(tuple(calls))])
 
     def kill(self) -> None:
         """Have the keeper SIGKILL the worker and end everything below it."""

@@ -20,7 +20,7 @@ from perdure.worker.arguments import Arguments
 from perdure.worker.failures import Refusal
 from perdure.worker.scope import RunScope
 from perdure_storage.digests import value_digest
-from perdure_storage.directories import Directories, is_directory
+from perdure_storage.directories import is_directory
 from perdure_storage.errors import StoreError, StoreUnavailable, ValueDamaged, ValueUnavailable
 from perdure_storage.faults import crash_point
 from perdure_storage.records import Cause, StoredValue
@@ -178,7 +178,7 @@ def store_state(instance: Any, scope: RunScope, name: str) -> StoredValue:
     if has_folders(type(instance)):
         with tempfile.TemporaryDirectory(prefix="perdure-state-") as folder:
             instance.save(folder)
-            return Directories(scope.values).store(folder, name=name)
+            return scope.directories.store(folder, name=name)
     return scope.values.store(state_of(instance), name=name)
 
 
@@ -187,7 +187,7 @@ def load_state(cls: Any, stored: StoredValue, scope: RunScope) -> Any:
     if is_directory(stored):
         instance = cls.__new__(cls)
         with tempfile.TemporaryDirectory(prefix="perdure-state-") as folder:
-            Directories(scope.values).restore(stored, folder)
+            scope.directories.restore(stored, folder)
             instance.load(folder)
         return instance
     return revive(cls, scope.values.load(stored))

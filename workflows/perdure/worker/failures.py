@@ -21,6 +21,10 @@ class StepInterrupted(BaseException):
     """
 
 
+class StepStopped(BaseException):
+    """Raised by ``current().stop()``: the attempt hands over to a later one."""
+
+
 class Refusal(Exception):
     """An attempt that cannot begin, or whose value cannot be kept, for a reason not the user's.
 

@@ -1,7 +1,8 @@
 """What a coordinator and a worker process say to each other, and how it is cut into frames.
 
 A frame is eight bytes of length, big-endian, and a msgpack message. Downwards go ``Define``,
-``Work``, ``Stop`` and ``Forget``; upwards ``Ready``, ``Judged`` and ``Done``.
+``Work``, ``Stop``, ``HandOver``, ``Kept`` and ``Forget``; upwards ``Ready``, ``Judged``, ``Keep``,
+``Tell`` and ``Done``.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from perdure.calls import CallContext, CallId, Outcome, StepCall
+from perdure.calls import CallContext, CallId, Outcome, Saving, StepCall, Told
 from perdure.plan import Function
-from perdure_storage.records import StoredValue
+from perdure_storage.records import Refusal, StoredValue
 
 _HEAD = struct.Struct("!Q")
 
@@ -44,6 +45,19 @@ class Stop(msgspec.Struct, frozen=True, tag="stop", tag_field="m"):
     calls: tuple[CallId, ...]
 
 
+class HandOver(msgspec.Struct, frozen=True, tag="hand over", tag_field="m"):
+    """Tells calls that their run is paused: those that look may end early. Nobody ends them."""
+
+    calls: tuple[CallId, ...]
+
+
+class Kept(msgspec.Struct, frozen=True, tag="kept", tag_field="m"):
+    """The answer to the ``Keep`` of that number: None, or why it is not kept."""
+
+    number: int
+    refusal: Refusal | None
+
+
 class Forget(msgspec.Struct, frozen=True, tag="forget", tag_field="m"):
     """A run is over: what was kept of it may go."""
 
@@ -65,6 +79,23 @@ class Judged(msgspec.Struct, frozen=True, tag="judged", tag_field="m"):
     timeout_is_retryable: bool
 
 
+class Keep(msgspec.Struct, frozen=True, tag="keep", tag_field="m"):
+    """Asks for a save to be made durable; the call waits for the answer.
+
+    Attributes:
+        number: of the question, among those of this worker.
+    """
+
+    number: int
+    saving: Saving
+
+
+class Tell(msgspec.Struct, frozen=True, tag="tell", tag_field="m"):
+    """Says how far a call is."""
+
+    told: Told
+
+
 class Done(msgspec.Struct, frozen=True, tag="done", tag_field="m"):
     """Outcomes, and how long the worker's output file was when each of them was made.
 
@@ -75,8 +106,8 @@ class Done(msgspec.Struct, frozen=True, tag="done", tag_field="m"):
     printed: tuple[int, ...] = ()
 
 
-Down = Define | Work | Stop | Forget
-Up = Ready | Judged | Done
+Down = Define | Work | Stop | HandOver | Kept | Forget
+Up = Ready | Judged | Keep | Tell | Done
 
 _encoder = msgspec.msgpack.Encoder()
 decode_down = msgspec.msgpack.Decoder(Down).decode

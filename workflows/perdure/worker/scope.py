@@ -17,6 +17,7 @@ from perdure.worker.failures import Refusal
 from perdure.worker.secrets import Redactor
 from perdure_storage.blobs import open_blobs
 from perdure_storage.codecs import Codecs
+from perdure_storage.directories import Directories
 from perdure_storage.errors import ValueUnavailable
 from perdure_storage.logs import open_logs
 from perdure_storage.protocols import LogStore
@@ -45,6 +46,7 @@ class RunScope:
         # Of each value that is an object: a run's classes do not change, so once is enough.
         codecs = Codecs(code_digest=plain_digest, class_digest=cache(plain_digest))
         self.values = Values(codecs, blobs, self.spool)
+        self.directories = Directories(self.values)
         self.logs: LogStore = LateLogs(context.blobs_url, context.store_id)
         self._functions: dict[str, Function] = dict(context.functions)
         self._constants: dict[int, StoredValue] = dict(context.constants)

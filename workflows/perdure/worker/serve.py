@@ -5,24 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from perdure.calls import StepCall
 from perdure.worker.forks import cut_off_children
-from perdure.worker.frames import (
-    Define,
-    Done,
-    Down,
-    Forget,
-    FrameBuffer,
-    Judged,
-    Ready,
-    Up,
-    Work,
-    decode_down,
-    encode_frames,
-)
+from perdure.worker.frames import Define, Done, Down, Forget, Judged, Ready, Work
+from perdure.worker.line import Line
 from perdure.worker.memory import PeakMemory
 from perdure.worker.scopes import Scopes
 from perdure.worker.steps import Attempt
@@ -30,8 +22,6 @@ from perdure.worker.streams import StandardStreams
 from perdure.worker.surroundings import Surroundings
 from perdure.worker.tickets import TicketTaker
 from perdure_storage.faults import crash_point
-
-_RECEIVE_BYTES = 1 << 18
 
 
 def serve(line: socket.socket, tickets: int) -> None:
@@ -44,20 +34,19 @@ class Server:
     """Runs the calls that come over a line, in order. Owned by the main thread."""
 
     def __init__(self, line: socket.socket, tickets: TicketTaker) -> None:
-        self._line = line
+        self._interruption = Interruption()
+        self._line = Line(line, shield=self._interruption.put_off)
         self._tickets = tickets
-        self._frames = FrameBuffer()
         self._scopes = Scopes()
         self._calls: deque[tuple[int, StepCall]] = deque()
         self._memory = PeakMemory()
         self._streams = StandardStreams()
         self._surroundings = Surroundings()
-        self._interruption = Interruption()
 
     def serve(self) -> None:
         """Read and run until the line closes."""
         crash_point("worker.start")
-        self._send(Ready(os.getpid()))
+        self._line.send(Ready(os.getpid()))
         while self._read():
             self._run_calls()
 
@@ -65,14 +54,12 @@ class Server:
         """Wait for messages and take them in; say whether the line is open."""
         self._interruption.rest()
         try:
-            data = self._line.recv(_RECEIVE_BYTES)
-        except ConnectionError:
-            return False
+            come = self._line.receive()
         finally:
             self._interruption.rouse()
-        for body in self._frames.feed(data):
-            self._take(decode_down(body))
-        return bool(data)
+        for message in come:
+            self._take(message)
+        return self._line.is_open
 
     def _take(self, message: Down) -> None:
         if isinstance(message, Work):
@@ -93,10 +80,14 @@ class Server:
         self._memory.reset()
         self._streams.restore()
         attempt = Attempt(
-            call, self._scopes.of(call), memory=self._memory, surroundings=self._surroundings
+            call,
+            self._scopes.of(call),
+            memory=self._memory,
+            surroundings=self._surroundings,
+            desk=self._line,
         )
         if call.timeout_s is not None and call.retry_on is not None:
-            self._send(Judged(call.id, attempt.judge_timeout()))
+            self._line.send(Judged(call.id, attempt.judge_timeout()))
         self._interruption.begin(attempt)
         try:
             outcome = attempt.run()
@@ -104,13 +95,12 @@ class Server:
             outcome = attempt.failed(error)  # The step raised it itself: SIGINT is ignored here.
         finally:
             self._interruption.end()
+        attempt.saves.close()
+        self._line.forget(call.id)
         # At once: the next call may take long, whatever those before it took.
         crash_point("worker.before-outcome")
-        self._send(Done((outcome,), (self._streams.written_bytes(),)))
+        self._line.send(Done((outcome,), (self._streams.written_bytes(),)))
         crash_point("worker.after-outcome")
-
-    def _send(self, message: Up) -> None:
-        self._line.sendall(encode_frames([message]))
 
 
 class Interruption:
@@ -121,6 +111,8 @@ class Interruption:
         self._attempt: Attempt | None = None
         self._is_idle = False
         self._came_early = False
+        self._came_shielded = False
+        self._is_shielded = False
         self._handlers = {
             signal.SIGTERM: self._on_sigterm,
             signal.SIGINT: signal.getsignal(signal.SIGINT),
@@ -153,11 +145,32 @@ class Interruption:
     def end(self) -> None:
         """Say that no attempt runs."""
         self._attempt = None
+        self._came_shielded = False
+
+    @contextmanager
+    def put_off(self) -> Iterator[None]:
+        """Put an interruption off while a call talks to the coordinator: no message is cut short.
+
+        Handlers run in the main thread only, and so others need nothing.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self._is_shielded = True
+        try:
+            yield
+        finally:
+            self._is_shielded = False
+        if self._came_shielded and self._attempt is not None:
+            self._came_shielded = False
+            self._attempt.interrupt()
 
     def _on_sigterm(self, signum: int, _frame: FrameType | None) -> None:
         if os.getpid() != self._pid or self._is_idle:
             # In a child that the step forked without exec, it means what it always does.
             _die(signum)
+        elif self._attempt is not None and self._is_shielded:
+            self._attempt.stop.asked = self._came_shielded = True
         elif self._attempt is not None:
             self._attempt.interrupt()
         else:

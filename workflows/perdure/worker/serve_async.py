@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import sys
+from collections.abc import Callable
 
 from perdure.calls import CallId, Outcome, StepCall
 from perdure.worker.forks import cut_off_children
@@ -14,22 +15,17 @@ from perdure.worker.frames import (
     Done,
     Down,
     Forget,
-    FrameBuffer,
     Judged,
     Ready,
     Stop,
-    Up,
     Work,
-    decode_down,
-    encode_frames,
 )
+from perdure.worker.line import Line
 from perdure.worker.memory import PeakMemory
 from perdure.worker.output import SEGMENT_AGE_S, DivertedStream
 from perdure.worker.scopes import Scopes
 from perdure.worker.steps import Attempt
 from perdure_storage.faults import crash_point
-
-_RECEIVE_BYTES = 1 << 18
 
 
 def serve_async(line: socket.socket) -> None:
@@ -41,16 +37,24 @@ def serve_async(line: socket.socket) -> None:
 
 
 async def _serve(line: socket.socket) -> None:
-    reader, writer = await asyncio.open_connection(sock=line)
-    await AsyncServer(reader, writer).serve()
+    await AsyncServer(line).serve()
+
+
+def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    loop.call_soon_threadsafe(call)
 
 
 class AsyncServer:
-    """Runs the calls that come over a line together. Owned by the loop's thread."""
+    """Runs the calls that come over a line together. Owned by the loop's thread.
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
+    The line is read as it becomes readable, and by a coroutine that saves, which waits for its
+    answer: so not by a stream of asyncio's, which would have read on beyond it.
+    """
+
+    def __init__(self, line: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        self._line = Line(line, on_come=lambda: _soon(loop, self._hear))
+        self._over = asyncio.Event()
         self._scopes = Scopes()
         self._attempts: dict[CallId, Attempt] = {}
         self._tasks: dict[CallId, asyncio.Task[None]] = {}
@@ -60,12 +64,20 @@ class AsyncServer:
     async def serve(self) -> None:
         """Read and start calls until the line closes."""
         crash_point("worker.start")
-        self._send(Ready(os.getpid()))
+        self._line.send(Ready(os.getpid()))
         self._flush_logs()
-        frames = FrameBuffer()
-        while data := await self._reader.read(_RECEIVE_BYTES):
-            for body in frames.feed(data):
-                self._take(decode_down(body))
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._line.fileno(), self._hear)
+        try:
+            await self._over.wait()
+        finally:
+            loop.remove_reader(self._line.fileno())
+
+    def _hear(self) -> None:
+        for message in self._line.receive(wait=False):
+            self._take(message)
+        if not self._line.is_open:
+            self._over.set()
 
     def _take(self, message: Down) -> None:
         if isinstance(message, Work):
@@ -81,9 +93,10 @@ class AsyncServer:
             self._scopes.forget(message.run_id)
 
     def _start(self, call: StepCall) -> None:
-        attempt = Attempt(call, self._scopes.of(call), memory=self._memory)
+        scope = self._scopes.of(call)
+        attempt = Attempt(call, scope, memory=self._memory, desk=self._line)
         if call.timeout_s is not None and call.retry_on is not None:
-            self._send(Judged(call.id, attempt.judge_timeout()))
+            self._line.send(Judged(call.id, attempt.judge_timeout()))
         self._attempts[call.id] = attempt
         self._tasks[call.id] = asyncio.get_running_loop().create_task(self._run(attempt))
 
@@ -99,19 +112,17 @@ class AsyncServer:
             # Cancelled before its first line ran; or the step raised Ctrl-C's exception itself.
             outcome = attempt.failed(error)
         del self._attempts[attempt.call.id], self._tasks[attempt.call.id]
-        attempt.output.close()
+        attempt.close()
+        self._line.forget(attempt.call.id)
         if not self._outcomes:
             asyncio.get_running_loop().call_soon(self._tell)
         self._outcomes.append(outcome)
 
     def _tell(self) -> None:
         crash_point("worker.before-outcome")
-        self._send(Done(tuple(self._outcomes)))
+        self._line.send(Done(tuple(self._outcomes)))
         self._outcomes.clear()
         crash_point("worker.after-outcome")
-
-    def _send(self, message: Up) -> None:
-        self._writer.write(encode_frames([message]))
 
     def _flush_logs(self) -> None:
         """Write what running calls have printed, every second from now on."""

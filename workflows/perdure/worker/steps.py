@@ -9,15 +9,16 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from perdure.calls import FirstTry, Growth, Outcome, StepCall, Wait
+from perdure.calls import Desk, FirstTry, Growth, Outcome, StepCall, Wait
 from perdure.errors import DefinitionError, StepTimeout
 from perdure.plan import path_text, project
 from perdure.worker.arguments import Arguments
 from perdure.worker.context import Context, StopSignal, running
-from perdure.worker.failures import Refusal, StepInterrupted, error_record
+from perdure.worker.failures import Refusal, StepInterrupted, StepStopped, error_record
 from perdure.worker.forks import leave_if_forked
 from perdure.worker.memory import PeakMemory
 from perdure.worker.output import AttemptLog, AttemptOutput
+from perdure.worker.saving import NoDesk, Saves
 from perdure.worker.scope import RunScope
 from perdure.worker.surroundings import Surroundings
 from perdure_storage.clock import SystemClock
@@ -52,6 +53,7 @@ class Attempt:
         "memory",
         "output",
         "pid",
+        "saves",
         "scope",
         "started_at",
         "stop",
@@ -66,6 +68,7 @@ class Attempt:
         *,
         memory: PeakMemory | None = None,
         surroundings: Surroundings | None = None,
+        desk: Desk | None = None,
     ) -> None:
         at = call.id
         self.call = call
@@ -78,6 +81,7 @@ class Attempt:
         self.stop = StopSignal()
         self.output = AttemptOutput(AttemptLog(at, scope.logs, scope.redactor))
         self.started_at: datetime = _clock.now()
+        self.saves = Saves(at, scope.values, scope.directories, desk or NoDesk(), call.saves)
         self.context = Context(
             at.run_id,
             at.step_id,
@@ -86,6 +90,7 @@ class Attempt:
             call.idempotency_key,
             self.stop,
             self.output,
+            self.saves,
         )
 
     def run(self) -> Outcome:
@@ -105,6 +110,14 @@ class Attempt:
         self.stop.asked = True
         if self.in_user_code and not self.stop.watched:
             raise StepInterrupted("the step was asked to end")
+
+    def close(self) -> None:
+        """Write what was printed, tell the last progress, remove what was made to be loaded into.
+
+        Before the outcome is told: whoever hears that nobody runs the step any more is right.
+        """
+        self.saves.close()
+        self.output.close()
 
     def failed(self, error: BaseException) -> Outcome:
         """Return the outcome of an error that the user's code raised."""
@@ -302,7 +315,11 @@ class Attempt:
             raise _user_refusal(error) from error
 
     def _raised(self, error: BaseException) -> Outcome:
-        if self.stop.asked or isinstance(error, StepInterrupted):
+        if error is self.saves.unavailable:
+            return self._outcome(Cause.INPUT_UNAVAILABLE, error=_bare(error))
+        if isinstance(error, StepStopped) and not self.stop.asked:
+            return self._outcome(Cause.ABANDONED, error=_bare(error))
+        if self.stop.asked or isinstance(error, StepInterrupted | StepStopped):
             return self._outcome(Cause.CANCELLED, error=error, retryable=False)
         retryable, note = self._judge(error)
         return self._outcome(Cause.USER_ERROR, error=error, retryable=retryable, note=note)

@@ -157,6 +157,7 @@ def test_merge_keeps_all_that_both_commits_write() -> None:
         superseded=(StepKey(StepId("d"), 1),),
         waits=(WaitRecord(run_id=RUN, step_id=StepId("e"), generation=1, kind="signal"),),
         deliveries=(Delivery(1, StepId("e"), 1),),
+        spent=(StepId("f"),),
     )
     twice = {name for name in RunCommit.__struct_fields__ if isinstance(getattr(full, name), tuple)}
 
@@ -164,7 +165,7 @@ def test_merge_keeps_all_that_both_commits_write() -> None:
 
     assert twice == {
         *("steps", "expansions", "attempts", "events", "lost", "superseded"),
-        *("waits", "deliveries"),
+        *("waits", "deliveries", "spent"),
     }
     for name in twice:
         assert getattr(joined, name) == getattr(full, name) * 2, name

@@ -5,6 +5,8 @@ import contextvars
 
 import pytest
 
+from perdure.calls import CallId
+from perdure.eager import EagerDesk
 from perdure.errors import DefinitionError
 from perdure.worker.context import Context, StopSignal, current, running
 
@@ -15,7 +17,16 @@ class Nowhere:
 
 
 def context(step: str = "step") -> Context:
-    return Context("run", step, 1, 2, "key", StopSignal(), Nowhere())
+    return Context(
+        "run",
+        step,
+        1,
+        2,
+        "key",
+        StopSignal(),
+        Nowhere(),
+        EagerDesk().saves(CallId("run", step, 1, 2)),
+    )
 
 
 def test_current_outside_of_a_step_says_where_it_belongs() -> None:
@@ -39,13 +50,13 @@ def test_should_stop_says_what_was_asked_and_notes_that_somebody_looked() -> Non
     def step() -> tuple[bool, bool]:
         here = context()
         running.set(here)
-        before = current().should_stop
-        here.stop.asked = True
-        return before, current().should_stop
+        before = current().should_stop()
+        here.signal.asked = True
+        return before, current().should_stop()
 
     here = context()
 
     assert contextvars.copy_context().run(step) == (False, True)
-    assert not here.stop.watched
-    assert not here.should_stop
-    assert here.stop.watched
+    assert not here.signal.watched
+    assert not here.should_stop()
+    assert here.signal.watched

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from perdure.calls import CallId
+from perdure.eager import EagerDesk
 from perdure.worker.context import Context, StopSignal, running
 from perdure.worker.output import (
     SEGMENT_BYTES,
@@ -53,7 +54,16 @@ class BrokenLogs(KeptLogs):
 
 
 def context_of(output: AttemptOutput) -> Context:
-    return Context("run", "step", 1, 2, "key", StopSignal(), output)
+    return Context(
+        "run",
+        "step",
+        1,
+        2,
+        "key",
+        StopSignal(),
+        output,
+        EagerDesk().saves(CallId("run", "step", 1, 2)),
+    )
 
 
 def test_log_masks_a_secret_that_comes_in_pieces() -> None:
