@@ -11,6 +11,8 @@ from tests.crash.ledger import wait_until
 
 from perdure.client import Perdure, open_store
 from perdure.errors import RunFailed
+from perdure.story import Siblings
+from perdure.view.runs import view_step
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.records import Cause, RunId, SaveRecord
 
@@ -57,6 +59,16 @@ def test_coroutine_goes_on_from_what_was_saved(client: Perdure, folder: str) -> 
     assert client.run(steps.count_async.bind(folder, 4, (2, 3)), run_id="r") == 10
 
     assert notes(folder) == ["from None", "from 2", "from 3"]
+
+
+def test_failed_step_says_what_it_has_saved(inline: Perdure, folder: str) -> None:
+    with pytest.raises(RunFailed):
+        inline.run(steps.count_once.bind(folder, 4, (2,)), run_id="r")
+
+    step = inline.get_run("r")["count_once"]
+
+    assert "\n  saved at 2, " in step.why()
+    assert view_step(step, Siblings(step.run)).saved == [2]
 
 
 def test_many_coroutines_save_beside_each_other(client: Perdure, tmp_path: Path) -> None:
@@ -191,6 +203,9 @@ def test_progress_is_seen_from_outside_while_the_step_runs(client: Perdure, fold
         return () if come is None else (come.done, come.total, come.message)
 
     wait_until(lambda: told() == (2, 4, "loss 0.5"), 20, "nothing is told")
+    step = client.get_run("r")["tells"]
+    assert step.why() == "tells runs (attempt 1): 2 of 4, loss 0.5"
+    assert view_step(step, Siblings(step.run)).reason == "2 of 4, loss 0.5"
     (Path(folder) / "go").touch()
     assert client.get_run("r").result() == "done"
     [attempt] = client.runtime.store.list_attempts(RunId("r"))

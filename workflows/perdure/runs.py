@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -33,6 +33,7 @@ from perdure_storage.records import (
     ErrorRecord,
     EventRecord,
     RunRecord,
+    SaveRecord,
     StepId,
     StepRecord,
     WaitRecord,
@@ -511,6 +512,7 @@ class Step:
         graph: what the call is a part of: the run's DAG, or a graph that another step gave.
         root: the step that gave the graph that it is in; None: it is in the run's DAG.
         wait: the time or message that it waits for, if it does.
+        saves: what it has saved for its next attempt, oldest first; nothing once it has a value.
     """
 
     def __init__(
@@ -524,8 +526,10 @@ class Step:
         status: StepStatus,
         wait: WaitRecord | None = None,
         root: str | None = None,
+        saves: Sequence[SaveRecord] = (),
     ) -> None:
         self.run = run
+        self.saves = saves
         self.id = plan.id
         self.plan = plan
         self.graph = graph
@@ -681,6 +685,9 @@ def _views(run: Run, client: Client) -> list[Step]:
         tries.setdefault(attempt.step_id, []).append(attempt)
     grown = newest_graphs(store.list_expansions(record.id))
     waits = {each.step_id: each for each in store.list_waits(record.id)}  # the newest of each
+    saves: dict[str, list[SaveRecord]] = {}
+    for save in store.list_saves(record.id):
+        saves.setdefault(save.step_id, []).append(save)
     views: list[Step] = []
     rows = {i: row for i, each in lives.items() for row in each if row.current}
     driven = is_driven(record)
@@ -691,7 +698,8 @@ def _views(run: Run, client: Client) -> list[Step]:
         own = list(_completed(tries.get(step.id, []), ended, is_driven=driven))
         status = _step_status(record, row, own, waits=step.id in grown or step.id in waits)
         wait = waits.get(StepId(step.id))
-        views.append(Step(run, client, step, graph, ended, own, status, wait, root))
+        kept = saves.get(step.id, ())
+        views.append(Step(run, client, step, graph, ended, own, status, wait, root, kept))
     return views
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from perdure import words
 from perdure.plan import GIVEN
-from perdure.progress.causes import HOW_ENDED, how_long, is_choice, of_wait
+from perdure.progress.causes import HOW_ENDED, how_far, how_long, is_choice, of_saves, of_wait
 from perdure.results import item_of
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import AttemptRecord, ErrorRecord, StepRecord
@@ -63,14 +63,14 @@ class Siblings:
 def why(step: Step, siblings: Siblings) -> str:
     """Return why a step ran, was taken over, is retried or waits, and how its attempts went."""
     if step.row is not None:
-        told = of_ended(step.row, step.attempts)
+        told = _with_saves(of_ended(step.row, step.attempts), step)
         if step.row.generation == 1:
             return told
         return "\n".join([told, *map(of_generation, step.generations)])
     if step.wait is not None:
         now = step.run.runtime.clock.now()
         return f"{step.id} waits for {of_wait(step.wait, step.run.signal_command, now=now)}"
-    return of_unended(
+    told = of_unended(
         step.id,
         step.status,
         step.attempts,
@@ -78,6 +78,12 @@ def why(step: Step, siblings: Siblings) -> str:
         left=lambda: siblings.left[step.id],
         run_status=siblings.run_status,
     )
+    return _with_saves(told, step)
+
+
+def _with_saves(told: str, step: Step) -> str:
+    """Add what the next attempt would go on from; a step with a value has nothing of that."""
+    return f"{told}\n  {of_saves(step.saves)}" if step.saves else told
 
 
 def _unmet(step: Step, siblings: Siblings) -> list[str]:
@@ -126,7 +132,8 @@ def of_unended(
         run_status: where its run stands.
     """
     if status is StepStatus.RUNNING:
-        return _with_tries(f"{step_id} runs (attempt {attempts[-1].attempt})", attempts)
+        far = f": {how_far(attempts[-1].progress)}" if attempts[-1].progress else ""
+        return _with_tries(f"{step_id} runs (attempt {attempts[-1].attempt}){far}", attempts)
     if status is StepStatus.READY:
         return _with_tries(f"{step_id} waits for another attempt{_when(attempts)}", attempts, 1)
     if status is StepStatus.CANCELLED:
@@ -220,12 +227,13 @@ def of_attempt(attempt: AttemptRecord) -> str:
     """Return how one try went, in a line."""
     again = f"generation {attempt.generation}, " if attempt.generation > 1 else ""
     name = f"{again}attempt {attempt.attempt}"
+    far = f", {how_far(attempt.progress)}" if attempt.progress is not None else ""
     if attempt.cause is None:
-        return f"{name} runs"
+        return f"{name} runs{far}"
     ran = how_long(attempt)
     took = f" after {words.duration(ran.total_seconds())}" if ran is not None else ""
     what = f": {_error(attempt.error)}" if attempt.error is not None else ""
-    return f"{name} {HOW_ENDED[attempt.cause]}{took}{what}"
+    return f"{name} {HOW_ENDED[attempt.cause]}{took}{far}{what}"
 
 
 def _count(attempts: Sequence[AttemptRecord], row: StepRecord) -> str:

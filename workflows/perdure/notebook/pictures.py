@@ -153,7 +153,7 @@ def _went_wrong(view: StepView) -> Element:
 def _going(run: Run, step: Step, view: StepView, now: datetime) -> Element:
     began = step.attempts[-1].started_at if step.attempts else None
     since = (now - began).total_seconds() if began and view.standing == "RUNNING" else None
-    told = _last_line(run, step) if step.attempts else ""
+    told = _last_line(run, step) if step.attempts and not view.reason else ""
     return element(
         "tr",
         element("td", view.id),

@@ -21,6 +21,7 @@ from perdure_storage.records import (
     AttemptRecord,
     Cause,
     ExpansionRecord,
+    Progress,
     RunCommit,
     RunId,
     StepId,
@@ -77,6 +78,7 @@ class Glance(msgspec.Struct, frozen=True, kw_only=True):
         waits: what the first of these wait for, those that end soonest first.
         retries: attempts that failed or were lost since, and were or will be followed by another.
         retry_in_s: time until the next such step may start, or None.
+        told: how far these say that they are, by step.
         slowest: the attempts that have been running for longest, longest first.
         rate: steps a second over the last seconds; None while it would say nothing.
         left_s: time that the rest takes at that rate; None while that would be a guess.
@@ -98,6 +100,7 @@ class Glance(msgspec.Struct, frozen=True, kw_only=True):
     retries: int
     retry_in_s: float | None
     slowest: tuple[Running, ...]
+    told: dict[StepId, Progress] = {}
     rate: float | None
     left_s: float | None
     elapsed_s: float
@@ -118,6 +121,7 @@ class Board:
         self._grown: set[tuple[StepId, int, int]] = set()
         self.ended_as: RunStatus | None = None
         self.running: dict[StepId, Running] = {}
+        self._far: dict[StepId, Progress] = {}
         self._since = now
         self._before = 0
         self._reused = 0
@@ -209,6 +213,10 @@ class Board:
             attempt.attempt,
             attempt.started_at or self._since,
         )
+        if attempt.progress is not None:
+            self._far[attempt.step_id] = attempt.progress
+        else:
+            self._far.pop(attempt.step_id, None)
 
     def _stop(self, attempt: AttemptRecord, final: Collection[_Try]) -> bool:
         key = (attempt.step_id, attempt.generation, attempt.attempt)
@@ -268,6 +276,7 @@ class Board:
     def look(self, now: datetime) -> Glance:
         """Return the state of things at ``now``."""
         running = self._in_flight()
+        slowest = tuple(nsmallest(_SLOWEST, running, key=_age))
         rate = self._rate(now)
         return Glance(
             total=self.total,
@@ -286,12 +295,16 @@ class Board:
             waits=tuple(nsmallest(_WAITS, self._waits.values(), key=_ends_at)),
             retries=self._retries,
             retry_in_s=self._retry_in_s(now),
-            slowest=tuple(nsmallest(_SLOWEST, running, key=_age)),
+            slowest=slowest,
+            told={each.step_id: self._far[each.step_id] for each in slowest if self._tells(each)},
             rate=rate,
             left_s=self._left_s(rate),
             elapsed_s=max(0.0, (now - self._since).total_seconds()),
             at=now,
         )
+
+    def _tells(self, attempt: Running) -> bool:
+        return attempt.step_id in self._far
 
     def _in_flight(self) -> list[Running]:
         """Return what runs: of attempts that run one after the other, the first."""

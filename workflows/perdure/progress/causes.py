@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from perdure import words
 from perdure.engine.branching import CHOSE
-from perdure_storage.records import AttemptRecord, Cause, StepRecord, WaitRecord
+from perdure_storage.records import (
+    AttemptRecord,
+    Cause,
+    Progress,
+    SaveRecord,
+    StepRecord,
+    WaitRecord,
+)
 
 if TYPE_CHECKING:
     from perdure.runs import Step
@@ -39,6 +46,28 @@ def how_long(attempt: AttemptRecord) -> timedelta | None:
     if started is None or finished is None or attempt.cause is Cause.ABANDONED:
         return None
     return max(timedelta(), finished - started)
+
+
+def how_far(progress: Progress) -> str:
+    """Return how far a step says that it is: "3 of 10, loss 0.2"."""
+    of = "" if progress.total is None else f" of {_number(progress.total)}"
+    whose = f"{progress.item}: " if progress.item else ""
+    message = f", {progress.message}" if progress.message else ""
+    return words.printable(words.one_line(f"{whose}{_number(progress.done)}{of}{message}", 200))
+
+
+def _number(value: float) -> str:
+    return f"{int(value):,}" if value.is_integer() else f"{value:.4g}"
+
+
+def of_saves(saves: Sequence[SaveRecord]) -> str:
+    """Return what a step has saved, newest first, for who looks at one without a value."""
+    if not saves:
+        return ""
+    newest = saves[-1]
+    of = f" of {newest.item}" if newest.item else ""
+    more = f", and {len(saves) - 1} before" if len(saves) > 1 else ""
+    return words.printable(f"saved at {newest.at}{of}, {newest.saved_at:%H:%M:%S} UTC{more}")
 
 
 def is_choice(row: StepRecord) -> bool:

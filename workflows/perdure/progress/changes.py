@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from perdure import words
 from perdure.progress.board import DONE, Board, Glance, News, Running
-from perdure.progress.causes import HOW_ENDED, how_long, is_choice, of_wait
+from perdure.progress.causes import HOW_ENDED, how_far, how_long, is_choice, of_wait
 from perdure_storage.lifecycle import RunStatus, StepStatus
 from perdure_storage.records import (
     AttemptRecord,
@@ -116,11 +116,7 @@ class Teller:
         found = [each for each in glance.slowest if each.since <= edge and each not in self._long]
         done = self._board.done
         self._long = {each for each in self._long if each in glance.slowest} | set(found)
-        return [
-            self._placed(f"{_name(each)}: running for {words.duration(_age_s(each, now))}", done)
-            for each in found
-            if self._may_tell()
-        ]
+        return [self._placed(_runs(each, glance, now), done) for each in found if self._may_tell()]
 
     def _close_window(self, now: datetime) -> list[str]:
         lines = [_sum(self._board.look(now))] if self._untold else []
@@ -226,6 +222,12 @@ def _because(error: ErrorRecord | None) -> str:
 def _text(error: ErrorRecord) -> str:
     said = words.failure(error.type, error.message, error.step_id)
     return words.printable(" ".join(said.split()))
+
+
+def _runs(attempt: Running, glance: Glance, now: datetime) -> str:
+    told = glance.told.get(attempt.step_id)
+    far = f": {how_far(told)}" if told is not None else ""
+    return f"{_name(attempt)}: running for {words.duration(_age_s(attempt, now))}{far}"
 
 
 def _name(attempt: Running) -> str:

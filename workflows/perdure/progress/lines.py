@@ -9,7 +9,7 @@ from rich.cells import cell_len, set_cell_size
 
 from perdure import words
 from perdure.progress.board import Glance, Running
-from perdure.progress.causes import of_wait
+from perdure.progress.causes import how_far, of_wait
 from perdure_storage.records import StepId
 
 Span = tuple[str, str]
@@ -154,7 +154,9 @@ def _waits(
 
 def _running(attempt: Running, glance: Glance, width: int, glyphs: Glyphs) -> Line:
     took = words.duration(max(0.0, (glance.at - attempt.since).total_seconds()))
-    tail = f"  {took}" + (f"  attempt {attempt.attempt}" if attempt.attempt > 1 else "")
+    told = glance.told.get(attempt.step_id)
+    far = f"  {how_far(told)}" if told is not None else ""
+    tail = f"{far}  {took}" + (f"  attempt {attempt.attempt}" if attempt.attempt > 1 else "")
     tail = _fit(tail, max(0, width - 10), glyphs)
     name = _fit("  " + words.printable(attempt.step_id), width - cell_len(tail), glyphs)
     return ((name, ""), (tail, "cyan"))

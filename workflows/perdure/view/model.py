@@ -25,6 +25,16 @@ class ErrorView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     traceback: str = ""
 
 
+class ProgressView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How far an attempt said that it was, last; ``item`` of a step that takes several."""
+
+    done: float
+    total: float | None = None
+    message: str = ""
+    at: datetime
+    item: str = ""
+
+
 class AttemptView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One try of a step."""
 
@@ -36,6 +46,7 @@ class AttemptView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     started_at: datetime | None = None
     duration_s: float | None = None
     peak_memory_bytes: int | None = None
+    progress: ProgressView | None = None
     error: ErrorView | None = None
 
 
@@ -46,6 +57,8 @@ class StepView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         standing: its status as people say it, see ``standing_of``.
         name: what many calls of one task have in common.
         peak_memory_bytes: what its last attempt held at most.
+        progress: how far its last attempt said that it was.
+        saved: the places of what it has saved, which its next attempt goes on from.
         preview: what its value looked like when it was committed.
         left: whether its run has ended without an end of it.
     """
@@ -57,6 +70,8 @@ class StepView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     attempts: int = 0
     duration_s: float | None = None
     peak_memory_bytes: int | None = None
+    progress: ProgressView | None = None
+    saved: list[int] = []
     preview: Preview | None = None
     reason: str = ""
     left: bool = False

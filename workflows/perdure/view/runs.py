@@ -10,14 +10,22 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from perdure.progress.causes import how_long, standing_of
-from perdure.view.model import AttemptView, ErrorView, GroupView, Preview, RunView, StepView
+from perdure.view.model import (
+    AttemptView,
+    ErrorView,
+    GroupView,
+    Preview,
+    ProgressView,
+    RunView,
+    StepView,
+)
 from perdure_scheduler.schedule import nominal_of
 from perdure_scheduler.trigger_changes import arrivals_of, chain_of
 
 if TYPE_CHECKING:
     from perdure.runs import Run, Step
     from perdure.story import Siblings
-    from perdure_storage.records import AttemptRecord, ErrorRecord, RunRecord
+    from perdure_storage.records import AttemptRecord, ErrorRecord, Progress, RunRecord
 
 
 def view_run(run: Run, siblings: Siblings | None = None) -> RunView:
@@ -151,6 +159,8 @@ def view_step(step: Step, siblings: Siblings) -> StepView:
         attempts=len(step.attempts),
         duration_s=_seconds(step.duration),
         peak_memory_bytes=step.row.peak_memory_bytes if step.row is not None else None,
+        progress=view_progress(step.attempts[-1].progress if step.attempts else None),
+        saved=[save.at for save in step.saves],
         preview=step.preview,
         reason=siblings.left.get(step.id, "") or _reason(step),
         left=step.is_left,
@@ -173,8 +183,18 @@ def _reason(step: Step) -> str:
     if step.row is not None:
         return step.row.reason
     if step.wait is None:
-        return ""
+        return _how_far(step)
     return f"waits for {of_wait(step.wait, now=step.run.runtime.clock.now())}"
+
+
+def _how_far(step: Step) -> str:
+    """Return how far a step says that it is, and what its next attempt would go on from."""
+    from perdure.progress.causes import how_far, of_saves
+
+    last = step.attempts[-1] if step.attempts else None
+    is_told = last is not None and last.cause is None and last.progress is not None
+    told = how_far(last.progress) if is_told else ""  # type: ignore[union-attr, arg-type]
+    return "; ".join(filter(None, [told, of_saves(step.saves)]))
 
 
 def view_attempt(attempt: AttemptRecord) -> AttemptView:
@@ -188,7 +208,21 @@ def view_attempt(attempt: AttemptRecord) -> AttemptView:
         started_at=attempt.started_at,
         duration_s=_seconds(how_long(attempt)),
         peak_memory_bytes=attempt.peak_memory_bytes,
+        progress=view_progress(attempt.progress),
         error=view_error(attempt.error),
+    )
+
+
+def view_progress(progress: Progress | None) -> ProgressView | None:
+    """Return how far an attempt said that it was."""
+    if progress is None:
+        return None
+    return ProgressView(
+        done=progress.done,
+        total=progress.total,
+        message=progress.message,
+        at=progress.at,
+        item=progress.item,
     )
 
 

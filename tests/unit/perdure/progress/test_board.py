@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 from tests.unit.perdure.engine.bench import plan_of
 from tests.unit.perdure.progress.facts import (
@@ -17,7 +18,7 @@ from tests.unit.perdure.progress.facts import (
 
 from perdure.progress.board import Board
 from perdure_storage.lifecycle import RunStatus
-from perdure_storage.records import Cause, StepId, StepKey
+from perdure_storage.records import Cause, Progress, StepId, StepKey
 
 
 @pytest.fixture
@@ -170,3 +171,17 @@ def test_end_of_the_run_is_noted(board: Board) -> None:
     board.apply(end(RunStatus.CANCELLED))
 
     assert board.ended_as is RunStatus.CANCELLED
+
+
+def test_board_remembers_how_far_an_attempt_says_that_it_is_until_another_begins() -> None:
+    board = Board(wide_plan(1), at(0))
+    come = Progress(done=3, total=10, at=at(2))
+    told = msgspec.structs.replace(started("f#0"), progress=come)
+
+    board.apply(commit(started("f#0")))
+    board.apply(commit(told))
+    during = board.look(at(3)).told
+    board.apply(commit(started("f#0", attempt=2)))
+
+    assert during == {"f#0": come}
+    assert board.look(at(4)).told == {}

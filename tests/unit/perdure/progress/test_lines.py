@@ -8,7 +8,7 @@ from tests.unit.perdure.progress.facts import at, waits
 
 from perdure.progress.board import Glance, Running
 from perdure.progress.lines import ASCII, Spoken, frame, plain
-from perdure_storage.records import StepId
+from perdure_storage.records import Progress, StepId
 
 
 def glance(**more: Any) -> Glance:
@@ -50,6 +50,14 @@ def test_frame_says_how_far_how_fast_and_what_is_slow() -> None:
     assert lines[2] == "  7.6 s · 410 steps/s · 17.3 s left"
     assert lines[3:5] == ["  train[1]  12.0 s", "  train[2]  11.0 s  attempt 2"]
     assert lines[-2:] == ["  … and 3 more", "  train[1] | epoch 3"]
+
+
+def test_frame_says_how_far_a_step_says_that_it_is() -> None:
+    come = Progress(done=3, total=10, message="loss 0.25", at=at(12))
+
+    lines = text(glance(told={StepId("train[1]"): come}))
+
+    assert lines[3:5] == ["  train[1]  3 of 10, loss 0.25  12.0 s", "  train[2]  11.0 s  attempt 2"]
 
 
 def test_frame_says_what_steps_wait_for() -> None:
