@@ -347,7 +347,7 @@ class _Deciding:
         elif self._state.paused is not None:
             reason = f"the trigger is paused: {self._state.paused.reason}"
             self._tell(came, Verdict.DEFERRED, Why.PAUSED, reason)
-        elif circle := _circle(self._trigger.name, _chain(part, came)):
+        elif circle := _circle(self._trigger.name, part, _chain(part, came)):
             self._tell(came, Verdict.REFUSED, Why.CIRCLE, circle)
         elif isinstance(self._trigger.on, AllOf):
             self._take_part(came, self._trigger.on)
@@ -442,8 +442,10 @@ class _Deciding:
         keys = tuple(each.key for each in joined)
         run_id = run_id_of(name, *keys)
         chains = [_chain(self._trigger.parts.get(each.condition), each) for each in joined]
-        led = dict.fromkeys(link for chain in chains for link in chain)
-        planned = Planned(run_id=run_id, inputs=inputs, chain=(*led, name), keys=keys)
+        # The longest one as it is: by its length it is seen that they come to no end.
+        led = max(chains, key=len)
+        others = dict.fromkeys(link for chain in chains for link in chain if link not in led)
+        planned = Planned(run_id=run_id, inputs=inputs, chain=(*others, *led, name), keys=keys)
         for each in joined[:-1]:
             self._tell(each, Verdict.USED, why, reason, run_id=run_id)
         self._tell(joined[-1], Verdict.FIRED, why, reason, run_id=run_id, run=planned)
@@ -498,19 +500,24 @@ def _inputs(
 
 def _chain(part: Single | None, came: Came) -> tuple[str, ...]:
     """Return the names of the triggers that led to an arrival one after the other."""
-    chain = came.facts.get("chain") if isinstance(part, RunFinished) else None
+    chain = came.facts.get("chain") if isinstance(part, RunFinished | Event) else None
     if not isinstance(chain, list):
         return ()
     return tuple(each for each in chain if isinstance(each, str))
 
 
-def _circle(name: str, chain: Sequence[str]) -> str:
-    """Return why a chain of triggers does not go on, "" if it does."""
-    if name in chain:
+def _circle(name: str, part: Single | None, chain: Sequence[str]) -> str:
+    """Return why a chain of triggers does not go on, "" if it does.
+
+    By ends of runs each would lead to the next one for ever. Whether an event is sent is for a step
+    to say: runs may come back to their trigger by events, but not without end.
+    """
+    if name in chain and not isinstance(part, Event):
         shown = " -> ".join((*chain[-10:], name))
         return f"triggers would start each other for ever: {shown}"
     if len(chain) >= LONGEST_CHAIN:
-        return f"{LONGEST_CHAIN} triggers have led to it one after the other"
+        shown = " -> ".join((*chain[-3:], name))
+        return f"{LONGEST_CHAIN} runs of triggers have led to it one after the other: ... {shown}"
     return ""
 
 

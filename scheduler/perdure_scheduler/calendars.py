@@ -186,13 +186,12 @@ class Calendar(msgspec.Struct, frozen=True, kw_only=True, tag="calendar"):
             )
         if not any(self._named(year, month) for year in _CYCLE for month in self.months):
             raise ScheduleError(
-                f"no such day: there is no {self.day} in the months {self.months}; count from the "
+                f"no such day: there is no {self.day} in {_short(self.months)}; count from the "
                 "end instead: -1 is the last"
             )
 
     def __str__(self) -> str:
-        of = ", ".join(_MONTHS[month - 1][:3] for month in self.months)
-        months = "" if self.months == _WHOLE_YEAR else f" of {of}"
+        months = "" if self.months == _WHOLE_YEAR else f" of {_short(self.months)}"
         return f"{self.day}{months} at {', '.join(_shown(each) for each in self.at)}"
 
     @property
@@ -315,3 +314,7 @@ def _ordinal(n: int) -> str:
 def _check_n(n: int, most: int, what: str) -> None:
     if n == 0 or abs(n) > most:
         raise ScheduleError(f"{what}: write 1 to {most}, or -1 for the last")
+
+
+def _short(months: tuple[int, ...]) -> str:
+    return ", ".join(_MONTHS[month - 1][:3] for month in months)

@@ -173,9 +173,12 @@ def decide(schedule: Schedule, state: ScheduleState, now: datetime, runs: Runs) 
         now: the time, in UTC; may be earlier than in an earlier call.
         runs: those of this schedule, read in the transaction that writes the outcome.
     """
+    before = state
     state = _paused_by_failures(schedule, state, now, runs)
     deciding = _Deciding(schedule, state, now, runs)
     if state.paused is not None:
+        if before.paused is None:
+            deciding.put_off(state.paused)
         deciding.skip_all_due(state.paused)
     else:
         deciding.start_waiting()
@@ -188,6 +191,16 @@ def pause(state: ScheduleState, now: datetime, reason: str) -> ScheduleState:
     if state.paused is not None:
         return state
     return msgspec.structs.replace(state, paused=Pause(since=now, reason=reason))
+
+
+def put_off(
+    schedule: Schedule, state: ScheduleState, now: datetime, runs: Runs
+) -> tuple[TickDecision, ...]:
+    """Return what is told of the ticks that wait in a schedule that has just been paused."""
+    deciding = _Deciding(schedule, state, now, runs)
+    if state.paused is not None:
+        deciding.put_off(state.paused)
+    return deciding.outcome().decisions
 
 
 def resume(schedule: Schedule, state: ScheduleState, now: datetime, runs: Runs) -> Outcome:
@@ -303,6 +316,15 @@ class _Deciding:
         if newest is not None:
             reason = f"paused since {self._shown(paused.since)}: {paused.reason}"
             self._tell_row(Verdict.SKIP, Why.PAUSED, reason, newest)
+
+    def put_off(self, paused: Pause) -> None:
+        """Tell of what waits that it is no longer a run for which it does."""
+        for at in self._waiting:
+            reason = (
+                f"the schedule was paused while this waited for its turn ({paused.reason}): it "
+                "fires when the schedule goes on and no run does"
+            )
+            self._tell(Verdict.DEFER, Why.PAUSED, reason, at)
 
     def start_waiting(self) -> None:
         while self._waiting and self._has_room(self._waiting[0]):

@@ -33,6 +33,8 @@ Instant = datetime | date | str
 it; a date is its midnight; text is ISO 8601."""
 
 _DAY = timedelta(days=1)
+_FIRST_YEAR, _LAST_YEAR = 2, 9997
+"""Beyond them there is no date, or none a year later."""
 _INSTANT = timedelta(microseconds=1)
 
 
@@ -137,7 +139,8 @@ def expressed(text: str, *, tz: str = "UTC") -> Schedule:
     """
     words = text.split()
     looks_like = "interval" if len(words) == 1 else "calendar"
-    if text[:1] == "@" or (len(words) > 1 and not any(map(str.isalpha, words[0]))):
+    is_five = len(words) == 5 and "at" not in words
+    if text[:1] == "@" or is_five or (len(words) > 1 and not any(map(str.isalpha, words[0]))):
         looks_like = "cron"
     refused: dict[str, ScheduleError] = {}
     for kind in ("cron", "interval", "calendar"):
@@ -223,16 +226,24 @@ def _instants(value: Instant, tz: ZoneInfo, dst: Dst, what: str) -> tuple[dateti
 
 
 def _read(value: Instant, what: str) -> datetime | date:
-    if not isinstance(value, str):
-        if isinstance(value, date):
-            return value
-    else:
-        for read in (date.fromisoformat, datetime.fromisoformat):
-            try:
-                return read(value.strip())
-            except ValueError:
-                continue
+    read = _parsed(value) if isinstance(value, str) else value
+    if isinstance(read, date):
+        if not _FIRST_YEAR <= read.year <= _LAST_YEAR:
+            raise ScheduleError(
+                f"{what}={str(value)!r} is too far away: write a year from {_FIRST_YEAR} to "
+                f"{_LAST_YEAR}"
+            )
+        return read
     raise ScheduleError(
         f"{what}={value!r} is no time: write a datetime, a date, or text such as "
         "'2026-03-01T09:30' or '2026-03-01'"
     )
+
+
+def _parsed(text: str) -> datetime | date | None:
+    for read in (date.fromisoformat, datetime.fromisoformat):
+        try:
+            return read(text.strip())
+        except ValueError:
+            continue
+    return None

@@ -26,7 +26,7 @@ from perdure_storage.errors import (
 )
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.protocols import RunStore
-from perdure_storage.records import MessageRecord, Place
+from perdure_storage.records import MessageRecord, Place, RunId
 from perdure_storage.trigger_protocol import TriggerStore
 from perdure_storage.trigger_records import EndRecord, TriggerQuery, TriggerRecord
 from perdure_storage.values import Values
@@ -97,7 +97,7 @@ class Hearing:
             return heard
         for record in self._triggers.hearing():
             heard += self.hear(record)
-        if not heard.landed and not heard.left:
+        if not heard.landed and not heard.left and not heard.stuck:
             self._all_heard_upto = newest
         return heard
 
@@ -127,6 +127,8 @@ class Hearing:
             "match": event.match,
             "number": event.id,
             "at": event.at.isoformat(),
+            "sender": event.sender,
+            "chain": self._chain(event.sender),
             **self._payload(event),
         }
         return Arrival(key=f"event-{event.id}", facts=facts, payload=event.value)
@@ -196,16 +198,17 @@ class Hearing:
             "at": end.at.isoformat(),
             "trigger": end.trigger,
             "schedule": end.schedule,
-            "chain": self._chain(end),
+            "chain": [] if end.trigger is None else self._chain(end.run_id, end.trigger),
         }
-        key = end.run_id if is_final else f"{end.run_id}-{end.status}-{end.seq}"
-        return Arrival(key=key, facts=facts)
+        which = end.run_id if is_final else f"{end.run_id}-{end.status}-{end.seq}"
+        # A run that was deleted may have left its id to this one.
+        made = "" if end.created_at is None else f"{end.created_at.isoformat()}/"
+        return Arrival(key=f"{made}{which}", facts=facts)
 
-    def _chain(self, end: EndRecord) -> list[str]:
-        if end.trigger is None:
-            return []
-        run = self._store.find_run(end.run_id)
-        return [end.trigger] if run is None else chain_of(run)
+    def _chain(self, run_id: RunId | None, *known: str) -> list[str]:
+        """Return the triggers that led to a run; of one that is gone, those that are known."""
+        run = None if run_id is None else self._store.find_run(run_id)
+        return list(known) if run is None else chain_of(run)
 
     # --- triggers -----------------------------------------------------------------------------
     def _take(self, record: TriggerRecord, brought: Brought) -> Heard:

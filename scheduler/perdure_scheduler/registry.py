@@ -125,7 +125,10 @@ class Registry:
             settled = deciding.decide(definition.schedule, state, now, runs)
             paused = deciding.pause(settled.state, now, reason)
             after = deciding.outcome_of(definition.schedule, paused)
-            return msgspec.structs.replace(after, decisions=settled.decisions)
+            told = settled.decisions
+            if settled.state.paused is None:
+                told += deciding.put_off(definition.schedule, paused, now, runs)
+            return msgspec.structs.replace(after, decisions=told)
 
         return self.change(name, step)
 

@@ -62,6 +62,11 @@ def zone(key: str) -> ZoneInfo:
     try:
         return ZoneInfo(key)
     except (ZoneInfoNotFoundError, ValueError, OSError, TypeError):
+        if str(key).isupper() and len(str(key)) <= 5:
+            raise ScheduleError(
+                f"tz={key!r} is no time zone that is known here: letters such as these mean one "
+                "offset, and not everywhere the same; name a place, such as 'Europe/Berlin'"
+            ) from None
         near = difflib.get_close_matches(str(key), sorted(available_timezones()), n=3)
         hint = " or ".join(repr(name) for name in near) or "an IANA name such as 'Europe/Berlin'"
         raise ScheduleError(

@@ -277,6 +277,7 @@ class MemoryTriggerStore:
             trigger=run.trigger,
             schedule=run.schedule,
             at=run.finished_at,
+            created_at=run.created_at,
         )
 
     def is_unheard(self, event: MessageRecord) -> bool:

@@ -371,6 +371,7 @@ class MessageRecord(msgspec.Struct, frozen=True, kw_only=True):
         run_id: whom a signal is for; None for an event.
         match: what an event says about itself; waits select by it.
         dedup_key: of several messages with one key, to one run under one name, the first counts.
+        sender: the run of whose steps one sent it; None if no step did.
     """
 
     id: int = 0
@@ -380,6 +381,7 @@ class MessageRecord(msgspec.Struct, frozen=True, kw_only=True):
     match: dict[str, Any] = {}
     dedup_key: str | None = None
     at: datetime
+    sender: RunId | None = None
 
 
 class Delivery(msgspec.Struct, frozen=True, gc=False):

@@ -581,12 +581,13 @@ class MessageRows:
             to_us(message.at),
             _pack(message.value),
         ]
-        mac = None if self._signer is None else self._signer.sign("message", tuple(facts))
-        return [*facts, mac]
+        signed = _signed_message(facts, message.sender)
+        mac = None if self._signer is None else self._signer.sign("message", signed)
+        return [*facts, mac, message.sender]
 
     def named(self, row: Row) -> dict[str, Any]:
         """Return a packed row by the names of its columns."""
-        names = ("receiver", "name", "match", "dedup_key", "at_us", "value", "mac")
+        names = ("receiver", "name", "match", "dedup_key", "at_us", "value", "mac", "sender")
         return dict(zip(names, row, strict=True))
 
     def numbered(self, message: MessageRecord, number: int) -> MessageRecord:
@@ -597,7 +598,7 @@ class MessageRows:
         """Return the message of a row. Raises StoreError if its signature does not fit."""
         if self._signer is not None:
             named = f"message {row[0]} ({row[2]!r})"
-            self._signer.require("message", tuple(row[1:7]), row[7], named)
+            self._signer.require("message", _signed_message(row[1:7], row[8]), row[7], named)
         return MessageRecord(
             id=row[0],
             run_id=row[1] or None,
@@ -606,7 +607,13 @@ class MessageRows:
             dedup_key=row[4],
             at=required_time(row[5]),
             value=_unpack_value(row[6]),
+            sender=row[8],
         )
+
+
+def _signed_message(facts: Sequence[object], sender: object) -> tuple[object, ...]:
+    """Return what is signed of a message; as before there were senders, if it has none."""
+    return tuple(facts) if sender is None else (*facts, sender)
 
 
 def pack_event(run_id: RunId, seq: int, event: EventRecord) -> list[Any]:

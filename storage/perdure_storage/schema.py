@@ -56,7 +56,7 @@ class Schema:
 
 CURRENT = Schema(
     Path(__file__).parent / "migrations",
-    ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010"),
+    tuple(f"{number:04}" for number in range(1, 12)),
 )
 
 _VERSION = sa.Table(

@@ -326,6 +326,7 @@ message = Table(
     _at("at", nullable=False),
     _bytes("value", nullable=False),
     _bytes("mac"),
+    _id("sender", nullable=True),
     PrimaryKeyConstraint("id"),
     Index("ix_message_receiver", "receiver", "name", "id"),
     # A number is never given twice: runs remember which ones they have had.
@@ -488,6 +489,7 @@ run_end = Table(
     _id("trigger", nullable=True),
     _id("schedule", nullable=True),
     _at("at", nullable=False),
+    _at("created_at"),
     PrimaryKeyConstraint("id"),
     # A number is never given twice: who was told of an end lets go of that one, of no later one.
     sqlite_autoincrement=True,

@@ -137,6 +137,8 @@ class EndRecord(msgspec.Struct, frozen=True, kw_only=True):
         id: given by the store; no order is promised.
         seq: the run's sequence number then: a run that is opened again may end again.
         trigger, schedule: what made the run.
+        created_at: when the run was made: another one may have the id of one that was deleted. None
+            only of ends that an older version wrote.
     """
 
     id: int
@@ -148,6 +150,7 @@ class EndRecord(msgspec.Struct, frozen=True, kw_only=True):
     trigger: str | None = None
     schedule: str | None = None
     at: datetime
+    created_at: datetime | None = None
 
 
 class TriggerQuery(msgspec.Struct, frozen=True, kw_only=True):

@@ -176,4 +176,5 @@ def unpack_end(row: Row) -> EndRecord:
         trigger=row[6],
         schedule=row[7],
         at=required_time(row[8]),
+        created_at=from_us(row[9]),
     )

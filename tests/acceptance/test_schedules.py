@@ -19,6 +19,8 @@ from tests.crash.ledger import wait_until
 import perdure
 from perdure.client import Perdure, open_store
 from perdure.errors import DefinitionError, RunNotDriven
+from perdure_scheduler.errors import ScheduleError
+from perdure_storage.clock import SystemClock
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.records import RunQuery
 
@@ -36,6 +38,8 @@ def flow(at: datetime, day: date, k: int = 3) -> str:
 
 soon = Schedule("soon", flow, interval="1s", inputs={"at": fire_time, "day": interval_start})
 """
+
+TIMES = {"at": perdure.fire_time, "day": perdure.interval_start}
 
 
 @pytest.fixture
@@ -249,8 +253,7 @@ def test_up_ends_before_it_serves_if_a_module_cannot_be_imported(project: Path) 
 
 
 def test_backfill_goes_on_where_it_was_interrupted(client: Perdure, serving: CommandLine) -> None:
-    inputs = {"at": perdure.fire_time, "day": perdure.interval_start}
-    handle = client.schedule("daily", flows().flow, cron="@daily", inputs=inputs)
+    handle = client.schedule("daily", flows().flow, cron="@daily", inputs=TIMES)
 
     def interrupt(wish: Any) -> None:
         raise KeyboardInterrupt
@@ -267,11 +270,31 @@ def test_backfill_goes_on_where_it_was_interrupted(client: Perdure, serving: Com
     assert len(succeeded(client)) == 5
 
 
+def test_runs_of_a_day_are_of_the_times_that_have_come(client: Perdure) -> None:
+    handle = client.schedule("hourly", flows().flow, cron="@hourly", inputs=TIMES)
+    now = SystemClock().now()
+
+    handle.run_at(now.date())
+
+    assert now - timedelta(hours=1) < handle.ticks()[0].at < now + timedelta(minutes=1)
+    for later in (now + timedelta(hours=2), now.date() + timedelta(days=2)):
+        with pytest.raises(ScheduleError, match="has yet to come, and the ticks of schedule"):
+            handle.run_at(later)
+
+
+def test_runs_of_a_day_that_are_very_many_are_left_to_a_backfill(client: Perdure) -> None:
+    handle = client.schedule("often", flows().flow, interval="10s", inputs=TIMES)
+
+    with pytest.raises(ScheduleError, match="8,640 times in there, more than 100 at once"):
+        handle.run_at("2026-01-03")
+
+    assert handle.ticks() == []
+
+
 def test_triggered_run_is_of_now_whatever_its_schedule_does(
     client: Perdure, serving: CommandLine
 ) -> None:
-    inputs = {"at": perdure.fire_time, "day": perdure.interval_start}
-    handle = client.schedule("daily", flows().flow, cron="@daily", inputs=inputs)
+    handle = client.schedule("daily", flows().flow, cron="@daily", inputs=TIMES)
     handle.pause()
 
     run = handle.trigger()

@@ -460,5 +460,6 @@ def test_a_trigger_with_a_changed_row_keeps_events_and_ends_from_no_other(tmp_pa
     world.emit("e")
     world.at(NOON)
 
-    assert world.became("other") == {"event-1": "fired", "r": "fired", "event-2": "fired"}
+    end = f"{NOON.isoformat()}/r"
+    assert world.became("other") == {"event-1": "fired", end: "fired", "event-2": "fired"}
     world.store.close()

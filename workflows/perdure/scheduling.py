@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,8 @@ from perdure_storage.schedule_records import ScheduleRecord, TickQuery, TickReco
 if TYPE_CHECKING:
     from perdure.client import Perdure
 
+MOST_AT_ONCE = 100
+"""Runs that a person may ask for with one word: each quarter of an hour of a day."""
 _LOOK_EVERY_S = 0.2
 
 
@@ -126,8 +129,8 @@ class ScheduleHandle:
     def run_at(self, day: Instant) -> list[Run]:
         """Make the run of each nominal time of a day now, whatever the policies say.
 
-        They have the ids that the ticks give: a time that has a run keeps it, and one that has
-        yet to come makes no other then.
+        They have the ids that the ticks give: a time that has a run keeps it. Times that have yet
+        to come are left to their ticks.
 
         Args:
             day: a date, or one instant; naive ones and text are read in the schedule's zone.
@@ -136,11 +139,25 @@ class ScheduleHandle:
             The runs of these times, made now or there before.
 
         Raises:
-            ScheduleError: no time of the schedule is there; the error names the nearest.
+            ScheduleError: no time of the schedule that has come is there, the error names the
+                nearest; or there are more than ``MOST_AT_ONCE``, which are for ``backfill``.
         """
-        schedule = self.definition.schedule
+        schedule, now = self.definition.schedule, self._runtime.clock.now()
         first = instant_of(day, schedule.zone, what="day")
-        times = times_within(schedule, first, end_of(day, schedule.zone, what="day"))
+        if first > now:
+            raise ScheduleError(
+                f"{schedule.nominal(first).text} has yet to come, and the ticks of schedule "
+                f"{self.name} make the runs of then; for a run of now write "
+                f"`perdure schedule trigger {self.name}`"
+            )
+        last = min(now, end_of(day, schedule.zone, what="day"))
+        times = times_within(schedule, first, last)
+        if len(times) > MOST_AT_ONCE:
+            raise ScheduleError(
+                f"{self.name} has {len(times):,} times in there, more than {MOST_AT_ONCE} at once. "
+                f"Some of them at a time makes `perdure schedule backfill {self.name} --from "
+                f"{shlex.quote(str(day))}`, and --dry-run says which"
+            )
         wishes = self._by_hand.wishes(schedule, times, Reprocess.NONE, "")
         for wish in wishes:
             if wish.is_made:

@@ -11,6 +11,7 @@ from perdure.plan import Arg, Const, FromInput, Plan, StepPlan, decode_plan, rec
 from perdure.remedies import shell_of
 from perdure.runtime import Runtime
 from perdure.waits import match_of, type_of
+from perdure.worker.context import running
 from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus
 from perdure_storage.records import MessageRecord, RunId, RunRecord, StoredValue
 from perdure_storage.shapes import readable
@@ -114,6 +115,7 @@ def _send(
     dedup_key: str | None,
 ) -> MessageRecord | None:
     stored = runtime.values.store(value, name=f"the value of {readable(name)}")
+    step = running.get()
     message = MessageRecord(
         run_id=run_id,
         name=name,
@@ -121,6 +123,7 @@ def _send(
         match=match,
         dedup_key=dedup_key,
         at=runtime.clock.now(),
+        sender=None if step is None else RunId(step.run_id),
     )
     return runtime.store.send(message)
 

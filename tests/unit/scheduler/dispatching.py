@@ -88,10 +88,12 @@ class World:
         arrivals = [Arrival(key=key, facts=facts) for key in keys]
         return self.intake.receive(name, arrivals, condition=condition)
 
-    def emit(self, name: str, payload: Any = None, **match: Any) -> None:
-        value = self.values.store(payload)
-        message = MessageRecord(name=name, value=value, match=match, at=self.clock.now())
-        self.store.send(message)
+    def emit(
+        self, name: str, payload: Any = None, *, sender: RunId | None = None, **match: Any
+    ) -> None:
+        """Let an event be sent, by a step of the run ``sender`` or by anybody."""
+        now, value = self.clock.now(), self.values.store(payload)
+        self.store.send(MessageRecord(name=name, value=value, match=match, at=now, sender=sender))
 
     def trigger(self, name: str = "t") -> TriggerRecord:
         return self.store.triggers.get_trigger(name)
@@ -124,6 +126,11 @@ class World:
     def open_again(self, run_id: str) -> None:
         """Let somebody resume a run that has ended."""
         self.store.reset_run(RunId(run_id))
+
+    def delete(self, run_id: str) -> None:
+        """Let a run be deleted, and its id be free again, as gc has it after a while."""
+        self.store.delete_run(RunId(run_id))
+        self.store.free_id(RunId(run_id))
 
     def end(self, run_id: str, status: RunStatus = RunStatus.SUCCEEDED) -> None:
         """Let a run end, as who drives it would."""

@@ -330,7 +330,7 @@ def test_run_knows_which_triggers_led_to_it() -> None:
     ("chain", "told_"),
     [
         (["a", "t", "b"], "triggers would start each other for ever: a -> t -> b -> t"),
-        ([f"a{n}" for n in range(LONGEST_CHAIN)], "100 triggers have led to it"),
+        ([f"a{n}" for n in range(LONGEST_CHAIN)], "100 runs of triggers have led to it"),
     ],
 )
 def test_chain_of_triggers_that_comes_back_or_has_no_end_is_refused(

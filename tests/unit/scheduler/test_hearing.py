@@ -11,6 +11,7 @@ import pytest
 from tests.unit.scheduler.dispatching import HOUR, NOON, SECOND, World, template, trigger
 
 from perdure_scheduler import hearing
+from perdure_scheduler.arriving import LONGEST_CHAIN
 from perdure_scheduler.conditions import AllOf, AnyOf, Event, Listen, RunFinished
 from perdure_scheduler.facts import event
 from perdure_storage.lifecycle import RunStatus
@@ -24,6 +25,11 @@ FAILED, SUCCEEDED = RunStatus.FAILED, RunStatus.SUCCEEDED
 @pytest.fixture
 def world() -> World:
     return World()
+
+
+def became_of_runs(world: World, name: str = "t") -> dict[str, str]:
+    """Return what became of each end of a run, by its id: the key says when it was made, too."""
+    return {key.rpartition("/")[2]: decision for key, decision in world.became(name).items()}
 
 
 # --- events ---------------------------------------------------------------------------------------
@@ -86,6 +92,40 @@ def test_many_events_are_heard_in_their_order(
     assert world.hearing.look().landed == 0
 
 
+def test_trigger_that_stood_still_hears_what_came_meanwhile_when_it_is_mended(world: World) -> None:
+    world.triggers.register(trigger(on=Event(name="e")))
+    world.triggers.register(trigger("well", on=Event(name="e")))
+    record = world.store.triggers.get_trigger("t")
+    broken = msgspec.structs.replace(record, state="{")
+    assert world.store.triggers.accept([TriggerChange(trigger=broken)]).accepted
+
+    world.emit("e")
+    world.at(NOON)
+    mended = msgspec.structs.replace(world.store.triggers.get_trigger("t"), state=record.state)
+    assert world.store.triggers.accept([TriggerChange(trigger=mended)]).accepted
+    world.at(NOON + SECOND)
+
+    assert world.became("well") == world.became() == {"event-1": "fired"}
+
+
+def test_run_that_sends_the_event_that_started_it_is_refused_when_it_comes_to_no_end(
+    world: World,
+) -> None:
+    world.triggers.register(trigger(on=Event(name="e")))
+    world.emit("e")
+    world.at(NOON)
+    for _ in range(LONGEST_CHAIN + 3):
+        for run_id in world.live:
+            world.emit("e", sender=run_id)
+            world.end(run_id)
+        world.at(NOON)
+
+    newest = world.arrivals()[-1]
+    assert newest.key == f"event-{LONGEST_CHAIN + 1}"
+    assert newest.decision == "refused"
+    assert newest.reason.startswith("100 runs of triggers have led to it one after the other")
+
+
 # --- ends of runs ---------------------------------------------------------------------------------
 def test_run_that_ends_as_asked_fires_what_waits_for_it(world: World) -> None:
     on = RunFinished(workflow="load", states=(SUCCEEDED,), tags={"team": "a"})
@@ -103,7 +143,7 @@ def test_run_that_ends_as_asked_fires_what_waits_for_it(world: World) -> None:
     world.at(NOON)
 
     (made,) = world.arrivals()
-    assert (made.key, made.decision) == ("good", "fired")
+    assert (made.key, made.decision) == (f"{NOON.isoformat()}/good", "fired")
     assert world.inputs(made.run_id) == {"run": "good", "status": "SUCCEEDED", "team": "a"}
     assert world.store.triggers.ends() == []
 
@@ -121,6 +161,21 @@ def test_run_that_fails_again_is_told_again(world: World) -> None:
 
     assert [each.decision for each in world.arrivals()] == ["fired"] * 3
     assert len({each.run_id for each in world.arrivals()}) == 3
+
+
+def test_run_that_has_the_id_of_one_that_was_deleted_is_told_of_like_any_other(
+    world: World,
+) -> None:
+    on = RunFinished(workflow="load")
+    world.triggers.register(trigger(on=on, run=template(workflow="report")))
+    for hours in range(2):
+        world.at(NOON + hours * HOUR)
+        world.bring_run("load", "r")
+        world.end("r")
+        world.at(NOON + hours * HOUR)
+        world.delete("r")
+
+    assert [each.decision for each in world.arrivals()] == ["fired"] * 2
 
 
 def test_runs_of_triggers_hand_their_chain_on(world: World) -> None:
@@ -179,7 +234,7 @@ def test_trigger_that_is_registered_while_ends_are_told_misses_none(
     for _ in range(2):
         world.hearing.look()
 
-    assert world.became() == {"r": "fired"}
+    assert became_of_runs(world) == {"r": "fired"}
 
 
 # --- windows --------------------------------------------------------------------------------------
@@ -216,7 +271,7 @@ def test_trigger_of_a_newer_perdure_stops_no_other_and_loses_nothing(
         world.at(NOON)
 
     assert world.became("b-e") == {f"event-{number}": "fired" for number in (1, 2, 3)}
-    assert world.became("b-r") == {f"r{number}": "fired" for number in range(3)}
+    assert became_of_runs(world, "b-r") == {f"r{number}": "fired" for number in range(3)}
     assert sum("a-e stands still" in each.message for each in caplog.records) == 1
     assert sum("a-r stands still" in each.message for each in caplog.records) == 1
     assert world.trigger("a-e").heard == 0
@@ -224,5 +279,5 @@ def test_trigger_of_a_newer_perdure_stops_no_other_and_loses_nothing(
     world.store.triggers.remove("a-r")
     world.triggers.register(trigger("a-r", RunFinished(workflow="load")))
     world.at(NOON)
-    assert world.became("a-r") == {f"r{number}": "fired" for number in range(3)}
+    assert became_of_runs(world, "a-r") == {f"r{number}": "fired" for number in range(3)}
     assert world.store.triggers.ends() == []

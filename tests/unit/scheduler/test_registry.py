@@ -1,7 +1,15 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.scheduler.dispatching import HOUR, MINUTE, NOON, World, definition, template
+from tests.unit.scheduler.dispatching import (
+    HOUR,
+    MINUTE,
+    NOON,
+    SECOND,
+    World,
+    definition,
+    template,
+)
 
 from perdure_scheduler.registered import NOT_DECLARED, Registered
 from perdure_storage.errors import ScheduleNotFound
@@ -103,3 +111,23 @@ def test_time_that_is_due_while_a_schedule_is_changed_is_decided_by_what_it_was(
     world.at(NOON + 2 * HOUR)
 
     assert world.told() == ["13:00 fire: on time", "13:30 fire: on time"]
+
+
+def test_tick_that_waits_when_its_schedule_is_paused_is_told_to_wait_for_that(
+    world: World,
+) -> None:
+    world.registry.register(definition())
+    world.at(NOON + HOUR)
+    world.at(NOON + 2 * HOUR)
+    assert world.ticks()[-1].why == "waits"
+
+    world.registry.pause("h", "for repairs")
+    world.end(world.live[0])
+    world.at(NOON + 2 * HOUR + SECOND)
+    paused = world.ticks()[-1]
+    world.registry.resume("h")
+    world.at(NOON + 2 * HOUR + 2 * SECOND)
+
+    assert (paused.decision, paused.why) == ("defer", "paused")
+    assert "paused while this waited for its turn (for repairs)" in paused.reason
+    assert world.ticks()[-1].decision == "fire"

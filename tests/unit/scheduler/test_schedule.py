@@ -3,13 +3,14 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from perdure_scheduler.calendars import BusinessDay, Calendar, Holidays, NthWeekday, Weekday
-from perdure_scheduler.declaration import declared, expressed
+from perdure_scheduler.declaration import declared, expressed, instant_of
 from perdure_scheduler.errors import ScheduleError
 from perdure_scheduler.policies import CatchupAll, Queue, QueueAll
 from perdure_scheduler.schedule import Schedule, nominal_of
@@ -301,6 +302,8 @@ def test_expression_alone_says_which_kind_it_is(text: str, when: str) -> None:
         ("@dayly", "@daily"),
         ("90x", "is not a duration"),
         ("lst business day", "last business day"),
+        ("H * * * *", "cron"),
+        ("30th day of feb at 9:00", "no 30th day in feb;"),
     ],
 )
 def test_expression_that_is_none_is_answered_as_the_kind_it_looks_like(
@@ -308,6 +311,17 @@ def test_expression_that_is_none_is_answered_as_the_kind_it_looks_like(
 ) -> None:
     with pytest.raises(ScheduleError, match=told):
         expressed(text)
+
+
+@pytest.mark.parametrize("text", ["0001-01-01", "9999-12-30"])
+def test_date_beyond_which_there_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ScheduleError, match="write a year from 2 to 9997"):
+        instant_of(text, ZoneInfo("UTC"), what="at")
+
+
+def test_letters_that_name_an_offset_are_answered_with_a_place() -> None:
+    with pytest.raises(ScheduleError, match="name a place, such as 'Europe/Berlin'"):
+        declared("s", cron="@daily", tz="CEST")
 
 
 @pytest.mark.parametrize("at", [utc(2026, 1, 5, 1), utc(2026, 1, 5, 1, 2, 3, 40)])

@@ -270,8 +270,8 @@ def up(
 
     It takes runs on that ask for no more than there is here; others wait for a host that has it.
 
-    If perdure[http] is installed it serves the same verbs, and webhooks, over HTTP on this machine:
-    GET /openapi.json lists them. Beyond this machine it asks for a token.
+    Installed with its extra `http` it serves the same verbs, and webhooks, over HTTP on this
+    machine: GET /openapi.json lists them. Beyond this machine it asks for a token.
     """
     from perdure.cli.http import served
     from perdure.cli.opening import open_store

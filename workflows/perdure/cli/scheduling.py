@@ -47,6 +47,7 @@ AtOption = Annotated[
     ),
 ]
 _INSTANT = timedelta(microseconds=1)
+BY_HAND = "by hand"
 
 
 # --- look -----------------------------------------------------------------------------------------
@@ -241,7 +242,7 @@ def pause(
     name: NameArgument,
     reason: Annotated[
         str, typer.Option(metavar="TEXT", help="Why; it stands in the ledger.")
-    ] = "by hand",
+    ] = BY_HAND,
     store: StoreOption = None,
     as_json: JsonOption = False,
     traceback: TracebackOption = False,
@@ -251,7 +252,10 @@ def pause(
 
     with open_existing(store) as perdure:
         handle = _find(perdure, name)
+        was_paused = handle.record.paused
         handle.pause(reason)
+        if was_paused and reason != BY_HAND:
+            say(f"{name} was paused before, and keeps the reason of then")
         _tell(perdure, handle, as_json=as_json)
     return ExitCode.OK
 
