@@ -97,7 +97,8 @@ class MemoryTriggerStore:
         known = self.known(name, _keys_of(change))
         new = trigger_guards.without(change, known)
         refusal = self._refusal(change, new, known)
-        report.known.update({(name, key): arrival for key, arrival in known.items()})
+        if refusal is None or refusal.kind != "rejected":
+            report.known.update({(name, key): arrival for key, arrival in known.items()})
         if refusal is not None:
             report.refused[name] = refusal
             return []

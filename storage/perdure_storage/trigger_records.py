@@ -120,7 +120,7 @@ class AcceptReport(msgspec.Struct, frozen=True, kw_only=True):
         refused: why a change did not land, by name: ``"stale"``, ``"gone"``, ``"condemned"`` or
             ``"rejected"``.
         known: arrivals that were there already, as they are, by trigger and key: of these nothing
-            was written, and no run made.
+            was written, and no run made. Of a change that is rejected none is told.
         made: the runs that did not exist before, in the order of the changes.
     """
 
