@@ -220,7 +220,7 @@ def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     - ``name``: step name; default: the function's qualified name.
     - ``version``: declared code version; replaces the code digest.
     - ``cpus``: CPUs that one attempt holds while it runs; an ``async def`` none by default.
-    - ``gpus``: GPUs that it holds: whole ones, or a fraction of one.
+    - ``gpus``: GPUs that it holds: whole ones, or a fraction of one. It sees no others.
     - ``memory``: memory that is set aside for it, in bytes or as ``"8GiB"``.
     - ``resources``: how much it holds of what the settings name: ``{"license": 1}``.
     - ``retries``: further attempts after the user's code raised.
