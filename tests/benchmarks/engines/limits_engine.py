@@ -60,12 +60,12 @@ def many_runs(size: int, folder: Path) -> Figures:
 
 
 def large(size: int, folder: Path) -> Figures:
-    """Write and sync the bytes, and map them."""
-    block = os.urandom(1 << 20)
+    """Write and sync bytes that lie in memory, as the value of a step does."""
+    data = memoryview(os.urandom(1 << 20) * size)
     begin = time.perf_counter()
     with open(folder / "large", "wb") as file:
-        for _ in range(size):
-            file.write(block)
+        for at in range(0, len(data), 1 << 20):
+            file.write(data[at : at + (1 << 20)])
         file.flush()
         os.fsync(file.fileno())
     return {"seconds": time.perf_counter() - begin}
@@ -87,7 +87,7 @@ def started_again(size: int, folder: Path) -> Figures:
     """Start an interpreter that reads the rows of half of such a run, all of them."""
     made = folder / "made"
     made.mkdir()
-    _perdure("W1", size // 2, made)
+    _perdure("W2", size // 2, made)  # the rows are alike, and sooner made
     program = (
         "import sqlite3, sys; d = sqlite3.connect(sys.argv[1]);"
         "assert len(d.execute('SELECT * FROM step').fetchall()) > 0"
