@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from functools import cached_property
@@ -125,6 +126,10 @@ class FilePlace:
             entry: dict[str, Any] = self._fs.info(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            return None  # a link that leads back to itself leads to no file
         return entry
 
 

@@ -117,7 +117,7 @@ class Registry:
         return Registered.RESUMED, msgspec.structs.replace(resumed, decisions=told)
 
     def pause(self, name: str, reason: str) -> ScheduleRecord:
-        """Let no tick of a schedule fire; its runs go on. What is paused stays so."""
+        """Let no tick of a schedule fire from now on; its runs go on. What is paused stays so."""
 
         def step(
             definition: Definition, state: ScheduleState, now: datetime, runs: Runs
@@ -146,7 +146,7 @@ class Registry:
         left: list[str] = []
         for record in self.all(ScheduleQuery(module=module)):
             if record.name not in declared and not record.paused:
-                self.pause(record.name, NOT_DECLARED)
+                self.change(record.name, _leave)
                 left.append(record.name)
         return left
 
@@ -195,3 +195,14 @@ def _busy(name: str) -> StoreError:
         f"schedule {name!r} was changed by others {TRIES} times while it was to be changed: try "
         "again"
     )
+
+
+def _leave(definition: Definition, state: ScheduleState, now: datetime, runs: Runs) -> Outcome:
+    """Pause what its module does not declare any more; also what is due by now does not fire.
+
+    Nobody knows since when it is not declared: while nobody served, it may have been taken out.
+    """
+    schedule, paused = definition.schedule, deciding.pause(state, now, NOT_DECLARED)
+    told = () if state.paused is not None else deciding.put_off(schedule, paused, now, runs)
+    settled = deciding.decide(schedule, paused, now, runs)
+    return msgspec.structs.replace(settled, decisions=(*told, *settled.decisions))

@@ -311,3 +311,34 @@ def _module(**names: Any) -> ModuleType:
     module = ModuleType("x")
     vars(module).update(names)
     return module
+
+
+def test_fire_by_hand_says_which_conditions_there_are_and_exits_1_if_no_run_can_be_made(
+    client: Perdure, project: Path
+) -> None:
+    both = perdure.all_of(a=Event("a"), b=Event("b"), within="1h")
+    client.trigger("both", flows().after, on=both, inputs={"of": event.a.payload})
+    client.trigger("one", flows().after, on=Event("a"), inputs={"of": event.payload})
+    command_line = CommandLine(project)
+
+    without = command_line("trigger", "fire", "both")
+    other = command_line("trigger", "test", "both", "--facts", "{}", "--condition", "c")
+    needless = command_line("trigger", "fire", "one", "--condition", "a")
+    refused = command_line("trigger", "fire", "one")
+    held = command_line("trigger", "fire", "both", "--condition", "a", "--facts", '{"payload": 1}')
+
+    assert (without.code, other.code, needless.code) == (2, 2, 2)
+    assert "waits for several conditions: say for which one it is" in without.err
+    assert "(--condition a or b)" in without.err
+    assert "has no condition 'c'" in other.err
+    assert "leave out condition='a'" in needless.err
+    assert (refused.code, held.code) == (1, 0)
+    assert held.err.startswith("held: ")
+
+
+def test_run_that_was_fired_by_hand_says_so_in_its_id(client: Perdure) -> None:
+    client.trigger("one", flows().after, on=Event("a"), inputs={"of": event.number})
+
+    receipt = client.get_trigger("one").fire({"number": 1})
+
+    assert str(receipt.run_id).startswith("one-by-hand-2")

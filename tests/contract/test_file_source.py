@@ -172,6 +172,7 @@ def test_link_to_a_file_counts_and_link_to_a_folder_is_not_followed(tmp_path: Pa
     (outside / "a.csv").write_text("12")
     (inbox / "link.csv").symlink_to(outside / "a.csv")
     (inbox / "dead.csv").symlink_to(outside / "nothing.csv")
+    (inbox / "itself.csv").symlink_to(inbox / "itself.csv")
     (inbox / "loop").symlink_to(inbox)
     (inbox / "folder.csv").mkdir()
 

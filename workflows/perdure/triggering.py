@@ -120,7 +120,9 @@ class TriggerHandle:
             key: names it: the same one counts once. By default the time, in UTC.
             condition: the name of the one that it is for, in ``all_of`` and ``any_of``.
         """
-        named = key if key is not None else f"by hand {self._runtime.clock.now().isoformat()}"
+        self._require_condition(condition)
+        now = self._runtime.clock.now()
+        named = key if key is not None else f"by-hand-{now:%Y%m%dT%H%M%S.%f}Z"
         arrival = Arrival(key=named, facts=dict(facts))
         [receipt] = self._intake.receive(self.name, [arrival], condition=condition)
         if receipt.run_id is not None:
@@ -132,7 +134,29 @@ class TriggerHandle:
 
         What is known already is left out.
         """
+        self._require_condition(condition)
         return self._intake.foresee(self.name, arrivals, condition=condition)
+
+    def _require_condition(self, condition: str) -> None:
+        """Refuse a condition that the trigger has not, and none where it has several.
+
+        Raises:
+            TriggerError: it says which there are.
+        """
+        names = list(self.definition.parts)
+        if condition in names:
+            return
+        if "" in names:
+            raise TriggerError(
+                f"trigger {self.name!r} waits for one thing alone: leave out condition="
+                f"{condition!r} (--condition)"
+            )
+        told = f"has no condition {condition!r}" if condition else "waits for several conditions"
+        listed = " or ".join(names)
+        raise TriggerError(
+            f"trigger {self.name!r} {told}: say for which one it is, condition={names[0]!r} "
+            f"(--condition {listed})"
+        )
 
     def foresee_listing(self) -> list[Decision]:
         """Say what would become of the files that are there now; nothing is written.

@@ -75,6 +75,19 @@ def test_what_a_module_declares_no_more_is_paused_and_comes_back_with_it(world: 
     assert not world.schedule("by_hand").paused
 
 
+def test_schedule_that_its_module_left_while_nobody_served_does_not_fire_for_that(
+    world: World,
+) -> None:
+    world.registry.register(definition("left"), module="m")
+    world.clock.jump(2 * HOUR.total_seconds())
+
+    world.registry.pause_left("m", set())
+    world.at(world.clock.now() + SECOND)
+
+    assert world.told("left") == ["13:00 skip: paused x2"]
+    assert world.runs == []
+
+
 def test_pause_by_a_person_stays_when_the_module_is_registered_again(world: World) -> None:
     world.registry.register(definition(), module="m")
     world.registry.pause("h", "not this week")

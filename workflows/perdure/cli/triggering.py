@@ -283,17 +283,19 @@ def fire(
     """Bring an arrival by hand, as if it had happened: filter and inputs apply to it."""
     from perdure.cli.opening import open_existing
     from perdure.cli.views import to_json
+    from perdure_scheduler.arriving import Verdict
 
     with open_existing(store) as perdure:
         handle = _find(perdure, name)
         receipt = handle.fire(_read_facts(facts), key=key, condition=condition)
+    code = ExitCode.FAILED if receipt.decision == Verdict.REFUSED else ExitCode.OK
     if as_json:
         print(to_json(receipt))
-        return ExitCode.OK
+        return code
     again = "" if receipt.is_new else " already, earlier"
     run = f": `perdure show {receipt.run_id}`" if receipt.run_id is not None else ""
     say(f"{receipt.decision}{again}: {receipt.reason}{run}")
-    return ExitCode.OK
+    return code
 
 
 @trigger.command("rm", cls=Verb, epilog=epilog("trigger rm"))
