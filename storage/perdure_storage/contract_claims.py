@@ -6,10 +6,12 @@ from datetime import timedelta
 
 import pytest
 
+from perdure_storage.clock import ManualClock
 from perdure_storage.contract_samples import (
     LEASE_S,
     NOW,
     a_message,
+    a_plan,
     a_step,
     a_value,
     a_wait,
@@ -157,3 +159,66 @@ class ManyRunsContract:
 
         assert [run.id for run in store.claimable()] == ["b"]
         assert store.get_run(RunId("a")).wake_at == later
+
+    # --- hosts of different kinds ---------------------------------------------------------------
+    @pytest.mark.parametrize(
+        ("offer", "fitting"),
+        [
+            (None, ["plain", "cpus", "gpu", "licensed"]),
+            ({"cpus": 2, "gpus": 0}, ["plain"]),
+            ({"cpus": 8, "gpus": 0}, ["plain", "cpus"]),
+            ({"cpus": 8, "gpus": 1.0}, ["plain", "cpus", "gpu"]),
+            ({"cpus": 1, "gpus": 1, "licence/a": 0.30000000000000004}, ["plain", "licensed"]),
+        ],
+    )
+    def test_claimable_leaves_out_what_needs_more_than_is_offered(
+        self, store: RunStore, offer: dict[str, float] | None, fitting: list[str]
+    ) -> None:
+        needs = {
+            "plain": {},
+            "cpus": {"cpus": 4.0, "memory": 0.0},
+            "gpu": {"cpus": 4.0, "gpus": 1.0},
+            "licensed": {"licence/a": 0.3},
+        }
+        for name, needed in needs.items():
+            created(store, name, plan=a_plan(f"plan-{name}", needs=needed))
+
+        found = store.claimable(offer=offer)
+
+        assert sorted(run.id for run in found) == sorted(fitting)
+
+    def test_needs_of_a_plan_are_read_as_they_were_written(self, store: RunStore) -> None:
+        plan = a_plan(needs={"gpus": 0.5, "zone=a": 1.0})
+        created(store, plan=plan)
+
+        assert store.get_plan(plan.digest) == plan
+
+    def test_claimable_leaves_out_runs_with_graphs_that_need_more_than_is_offered(
+        self, store: RunStore, clock: ManualClock
+    ) -> None:
+        run = claimed(store)
+        grown = an_expansion(run.id, "g", plan=a_plan("grown", needs={"gpus": 1.0}))
+        store.commit([by(run, expansions=(grown,))])
+        clock.advance(LEASE_S + 5)
+
+        without = store.claimable(offer={"cpus": 8.0})
+
+        assert without == []
+        assert [each.id for each in store.claimable(offer={"gpus": 1.0})] == [run.id]
+
+    def test_runs_to_be_cancelled_are_claimable_for_everybody(self, store: RunStore) -> None:
+        run = created(store, plan=a_plan(needs={"gpus": 1.0}))
+        store.request_cancel(run.id)
+
+        assert [each.id for each in store.claimable(offer={"cpus": 1.0})] == [run.id]
+
+    def test_next_wake_is_that_of_runs_that_fit(self, store: RunStore) -> None:
+        wakes = {"gpu": NOW + timedelta(hours=1), "plain": NOW + timedelta(hours=2)}
+        for name, at in wakes.items():
+            needs = {"gpus": 1.0} if name == "gpu" else {}
+            run = claimed(store, name, plan=a_plan(f"plan-{name}", needs=needs))
+            store.release_run(run, to=RunStatus.WAITING, wake_at=at)
+
+        assert store.next_wake() == wakes["gpu"]
+        assert store.next_wake({"gpus": 1.0}) == wakes["gpu"]
+        assert store.next_wake({"cpus": 1.0}) == wakes["plain"]

@@ -43,10 +43,13 @@ def digest(name: str) -> Digest:
     return Digest(f"blake3:{name}")
 
 
-def a_plan(name: str = "plan", *blobs: str) -> PlanRecord:
+def a_plan(name: str = "plan", *blobs: str, needs: dict[str, float] | None = None) -> PlanRecord:
     """Return a plan that refers to blobs of those names."""
     return PlanRecord(
-        digest=digest(name), body=b'{"of":"%s"}' % name.encode(), blobs=tuple(map(digest, blobs))
+        digest=digest(name),
+        body=b'{"of":"%s"}' % name.encode(),
+        blobs=tuple(map(digest, blobs)),
+        needs=needs or {},
     )
 
 

@@ -14,6 +14,7 @@ import msgspec
 from perdure_storage.errors import InternalError, RunConflict, StoreError
 from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus, StepStatus, may_become
 from perdure_storage.records import (
+    AMOUNT_SLACK,
     AttemptRecord,
     BuiltPlan,
     Digest,
@@ -329,6 +330,11 @@ def reset_detail(run: RunRecord, plan: PlanRecord | None, reason: str) -> dict[s
 def token_of(run: RunRecord) -> str | None:
     """Return the token of the run's owner, if there is one."""
     return None if run.owner is None else run.owner.token
+
+
+def fits(needs: Mapping[str, float], offer: Mapping[str, float]) -> bool:
+    """Say whether nothing is needed of which there is less."""
+    return all(amount <= offer.get(name, 0.0) + AMOUNT_SLACK for name, amount in needs.items())
 
 
 def is_due(run: RunRecord, now: datetime) -> bool:

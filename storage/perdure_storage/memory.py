@@ -201,10 +201,18 @@ class MemoryRunStore:
             )
         return plan
 
-    def claimable(self, limit: int = 100, *, besides: str | None = None) -> list[RunRecord]:
+    def claimable(
+        self,
+        limit: int = 100,
+        *,
+        besides: str | None = None,
+        offer: Mapping[str, float] | None = None,
+    ) -> list[RunRecord]:
         now = self._clock.now()
         with self._lock:
-            runs = [self._seen(k) for k in self._runs.values() if self._is_claimable(k, now)]
+            due = [k for k in self._runs.values() if self._is_claimable(k, now)]
+            fit = [k for k in due if k.record.cancel_requested or self._fits(k, offer)]
+            runs = [self._seen(k) for k in fit]
         others = [r for r in runs if besides is None or guards.token_of(r) != besides]
         others.sort(key=lambda r: (r.lease_live, -r.priority, r.created_at, r.id))
         return [_replace(run, inputs={}) for run in others[:limit]]
@@ -318,9 +326,10 @@ class MemoryRunStore:
         self._set(kept, owner=None, status=release.to, wake_at=wake_at)
         return True
 
-    def next_wake(self) -> datetime | None:
+    def next_wake(self, offer: Mapping[str, float] | None = None) -> datetime | None:
         with self._lock:
-            waiting = [k.record for k in self._runs.values() if k.record.status == "WAITING"]
+            kept = [k for k in self._runs.values() if k.record.status == "WAITING"]
+            waiting = [k.record for k in kept if self._fits(k, offer)]
         return min((run.wake_at for run in waiting if run.wake_at is not None), default=None)
 
     # --- checkpoints ------------------------------------------------------------------------
@@ -670,6 +679,14 @@ class MemoryRunStore:
         if self._is_driven(run) and not (run.owner is not None and self._is_here(run.owner)):
             return False
         return run.cancel_requested or guards.is_due(run, now)
+
+    def _fits(self, kept: _Run, offer: Mapping[str, float] | None) -> bool:
+        if offer is None:
+            return True
+        digest = kept.record.plan_digest
+        plans = [] if digest is None else [self._plans[digest]]
+        plans += [expansion.plan for expansion in kept.expansions.values()]
+        return all(guards.fits(plan.needs, offer) for plan in plans)
 
     def _may_claim(self, run_id: RunId, seen_dead: Collection[str]) -> bool:
         kept = self._runs.get(run_id)

@@ -114,7 +114,13 @@ class RunStore(Protocol):
         """
         ...
 
-    def claimable(self, limit: int = 100, *, besides: str | None = None) -> list[RunRecord]:
+    def claimable(
+        self,
+        limit: int = 100,
+        *,
+        besides: str | None = None,
+        offer: Mapping[str, float] | None = None,
+    ) -> list[RunRecord]:
         """Return live runs without a live lease that are due: QUEUED ones whose ``not_before``
         has come, WAITING ones whose ``wake_at`` has come, RUNNING ones whose owner's lease is
         over or is on this boot (the caller looks whether that process lives), and any live one
@@ -123,6 +129,10 @@ class RunStore(Protocol):
         Those without a live lease come first, so that healthy neighbours hide nothing; then
         highest priority, then oldest. Runs owned by ``besides`` (the caller's own token) are
         left out. ``inputs`` are left empty.
+
+        With an ``offer``, how much there is of what by name, runs are left out whose plan, or a
+        graph that a step of theirs gave, needs more of something, but for those that are to be
+        cancelled, which anybody can do.
         """
         ...
 
@@ -207,8 +217,11 @@ class RunStore(Protocol):
         """
         ...
 
-    def next_wake(self) -> datetime | None:
-        """Return when the next WAITING run is due, or None. One look into an index."""
+    def next_wake(self, offer: Mapping[str, float] | None = None) -> datetime | None:
+        """Return when the next WAITING run is due, or None. One look into an index.
+
+        With an ``offer`` runs are left out as ``claimable`` leaves them out.
+        """
         ...
 
     # --- checkpoints ------------------------------------------------------------------------

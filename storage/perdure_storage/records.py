@@ -22,6 +22,10 @@ Digest = NewType("Digest", str)
 """``<algorithm>:<hex>``; the integrity digest of bytes, ``blake3:...``."""
 
 
+AMOUNT_SLACK = 1e-9
+"""Parts of something add up to it, whatever the last bit of a float says."""
+
+
 class Place(StrEnum):
     """Where the bytes of a value are."""
 
@@ -98,6 +102,7 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True):
         token: unique for each coordinator; what rows refer to.
         started: the process's start time in seconds since the epoch, as psutil reports it.
         serves: takes on any run that nobody drives, as ``perdure up`` does.
+        offer: how much steps may have there in all, by name; of one that serves.
     """
 
     token: str
@@ -107,6 +112,7 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     started: float
     serves: bool = False
+    offer: tuple[tuple[str, float], ...] = ()
 
 
 class ProcessId(msgspec.Struct, frozen=True, kw_only=True):
@@ -291,11 +297,17 @@ class EventRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlanRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A plan as the store sees it: JSON bytes under their digest, and the blobs they name."""
+    """A plan as the store sees it: JSON bytes under their digest, and the blobs they name.
+
+    Attributes:
+        needs: the most that any of its steps asks for, by name of what it is; empty if that is
+            no more than anybody has.
+    """
 
     digest: Digest
     body: bytes
     blobs: tuple[Digest, ...] = ()
+    needs: dict[str, float] = {}
 
 
 class BuiltPlan(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ Readers verify what is signed before they give anything back.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -56,6 +56,7 @@ _parse_owner = msgspec.json.Decoder(Owner).decode
 _parse_policy = msgspec.json.Decoder(RunPolicy).decode
 _parse_texts = msgspec.json.Decoder(tuple[str, ...]).decode
 _parse_map = msgspec.json.Decoder(dict[str, str]).decode
+_parse_amounts = msgspec.json.Decoder(dict[str, float]).decode
 _parse_any = msgspec.json.Decoder(dict[str, Any]).decode
 _parse_processes = msgspec.json.Decoder(tuple[ProcessId, ...]).decode
 
@@ -449,6 +450,16 @@ class SaveRows:
         )
 
 
+def pack_amounts(amounts: Mapping[str, float]) -> str | None:
+    """Return amounts by name as a column, which the database itself looks into."""
+    return _text_of(amounts) if amounts else None
+
+
+def pack_offer(offer: Mapping[str, float]) -> str:
+    """Return what somebody has as a parameter of a query."""
+    return _text_of(offer)
+
+
 class PlanRows:
     """Rows of ``plan``: body and blobs are signed under the plan's digest."""
 
@@ -460,16 +471,19 @@ class PlanRows:
         blobs = _text_of(plan.blobs)
         signer = self._signer
         mac = None if signer is None else signer.sign("plan", (plan.digest, blobs, plan.body))
-        return [plan.digest, plan.body, blobs, mac]
+        return [plan.digest, plan.body, blobs, mac, pack_amounts(plan.needs)]
 
     def unpack(self, row: Row) -> PlanRecord:
         """Return the plan of a row. Raises StoreError if its signature does not fit."""
-        digest, body, blobs, mac = row
+        digest, body, blobs, mac, needs = row
         if self._signer is not None:
             facts = (digest, blobs, bytes(body))
             self._signer.require("plan", facts, mac, f"plan {digest}")
         return PlanRecord(
-            digest=digest, body=bytes(body), blobs=tuple(map(Digest, _parse_texts(blobs)))
+            digest=digest,
+            body=bytes(body),
+            blobs=tuple(map(Digest, _parse_texts(blobs))),
+            needs={} if needs is None else _parse_amounts(needs),
         )
 
 

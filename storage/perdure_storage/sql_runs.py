@@ -54,6 +54,7 @@ from perdure_storage.rows import (
     RunRows,
     StepRows,
     from_us,
+    pack_offer,
     pack_owner,
     pack_processes,
     to_us,
@@ -222,18 +223,25 @@ class SqlRunStore:
             )
         return self._plans.unpack(row)
 
-    def claimable(self, limit: int = 100, *, besides: str | None = None) -> list[RunRecord]:
+    def claimable(
+        self,
+        limit: int = 100,
+        *,
+        besides: str | None = None,
+        offer: Mapping[str, float] | None = None,
+    ) -> list[RunRecord]:
         now_us = to_us(self._clock.now())
         boot_id = self._database.terms.boot_id
-        rows = self._database.read(
-            lambda t: t.rows(
-                self._statements.claimable,
-                limit=limit,
-                besides=besides or "",
-                now_us=now_us,
-                this_boot=boot_id,
-            )
-        )
+        given: dict[str, object] = {
+            "limit": limit,
+            "besides": besides or "",
+            "now_us": now_us,
+            "this_boot": boot_id,
+        }
+        statement = self._statements.claimable(fits=offer is not None)
+        if offer is not None:
+            given["offer"] = pack_offer(offer)
+        rows = self._database.read(lambda t: t.rows(statement, **given))
         return [self._runs.unpack_listed(row) for row in rows]
 
     # --- ownership ---------------------------------------------------------------------------
@@ -310,8 +318,10 @@ class SqlRunStore:
         self._own_changes += 1
         return released
 
-    def next_wake(self) -> datetime | None:
-        row = self._database.read(lambda t: t.row(self._statements.next_wake))
+    def next_wake(self, offer: Mapping[str, float] | None = None) -> datetime | None:
+        statement = self._statements.next_wake(fits=offer is not None)
+        given = {} if offer is None else {"offer": pack_offer(offer)}
+        row = self._database.read(lambda t: t.row(statement, **given))
         return None if row is None else from_us(row[0])
 
     # --- checkpoints -------------------------------------------------------------------------

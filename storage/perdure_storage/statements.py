@@ -17,6 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
 
 from perdure_storage.leases import LEASE_FACTS, LeaseTerms
+from perdure_storage.records import AMOUNT_SLACK
 from perdure_storage.tables import (
     AWAITS_EVENT,
     IS_CANCELLING,
@@ -59,6 +60,10 @@ _MESSAGE_KEY: sa.ColumnElement[int] = sa.literal_column(str(_BLOB_LOCK + 1))
 """PostgreSQL advisory lock: exclusive to who sends a message, shared by who must miss none."""
 
 _LISTED = [column for column in run.c if column.name not in ("inputs", "mac")]
+
+
+def _amount(pair: Any) -> Any:
+    return sa.cast(pair.c.value, sa.Double)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,8 +234,14 @@ class Statements:
         chosen = sa.select(run.c.id).where(self.among(run.c.id)).order_by(run.c.id)
         return self.compile(chosen.with_for_update(skip_locked=True))
 
-    @cached_property
-    def claimable(self) -> Statement:
+    def claimable(self, *, fits: bool) -> Statement:
+        """Return a query for runs to take on; ``fits``: those that fit an offer."""
+        shape = ("claimable", fits)
+        if shape not in self._shapes:
+            self._shapes[shape] = self.compile(self._claimable(fits=fits))
+        return self._shapes[shape]
+
+    def _claimable(self, *, fits: bool) -> Any:
         owner = run.c.owner_token
         others = owner.is_(None) | (owner != sa.bindparam("besides", type_=sa.Text))
         due_at = sa.bindparam("now_us", type_=sa.BigInteger)
@@ -248,9 +259,10 @@ class Statements:
         is_free = ~self.lease_lives() | (
             coordinator.c.boot_id == sa.bindparam("this_boot", type_=sa.Text)
         )
-        return self.compile(
+        fitting = run.c.cancel_requested | self._fits() if fits else sa.true()
+        return (
             self._runs(*_LISTED)
-            .where(run.c.id.in_(sa.select(candidates.c.id)), is_free, others)
+            .where(run.c.id.in_(sa.select(candidates.c.id)), is_free, others, fitting)
             .order_by(
                 sa.case((self.lease_lives(), 1), else_=0),
                 run.c.priority.desc(),
@@ -259,6 +271,29 @@ class Statements:
             )
             .limit(sa.bindparam("limit", type_=sa.Integer))
         )
+
+    def _fits(self) -> Any:
+        """Say of a run that neither its plan nor a graph that it was given needs too much."""
+        grown = sa.select(expansion.c.plan_digest).where(expansion.c.run_id == run.c.id)
+        own = self._needs_more(plan.c.digest == run.c.plan_digest)
+        return ~own & ~self._needs_more(plan.c.digest.in_(grown.correlate(run)))
+
+    def _needs_more(self, which: Any) -> Any:
+        """Say whether one of some plans needs more of something than is offered."""
+        need = self._amounts(plan.c.needs, "need")
+        offered = self._amounts(sa.bindparam("offer", type_=sa.Text), "offered")
+        has = sa.select(_amount(offered)).where(offered.c.key == need.c.key).scalar_subquery()
+        enough = sa.func.coalesce(has, 0.0) + AMOUNT_SLACK
+        more = sa.select(sa.literal(1)).select_from(plan.join(need, sa.true()))
+        return sa.exists(more.where(which, _amount(need) > enough).correlate(run))
+
+    def _amounts(self, column: Any, name: str) -> Any:
+        """Return amounts by name as a table of the database."""
+        if self.is_postgres:
+            pairs = sa.func.json_each_text(sa.cast(column, postgresql.JSON))
+        else:
+            pairs = sa.func.json_each(column)
+        return pairs.table_valued("key", "value", name=name)
 
     def list_runs(self, *, statuses: int, filters: frozenset[str]) -> Statement:
         """Return a page query; ``filters`` names those in use, so that each shape has a plan."""
@@ -784,14 +819,14 @@ class Statements:
         ends = sa.select(*columns).where(self.among(run.c.id), sa.exists(watching))
         return self.compile(sa.insert(run_end).from_select(noted, ends))
 
-    @cached_property
-    def next_wake(self) -> Statement:
-        return self.compile(
-            sa.select(run.c.wake_at_us)
-            .where(_IS_WAITING, run.c.wake_at_us.is_not(None))
-            .order_by(run.c.wake_at_us)
-            .limit(1)
-        )
+    def next_wake(self, *, fits: bool) -> Statement:
+        """Return a query for the next wake-up; ``fits``: of runs that fit an offer."""
+        shape = ("next_wake", fits)
+        if shape not in self._shapes:
+            sleeping = sa.select(run.c.wake_at_us).where(_IS_WAITING, run.c.wake_at_us.is_not(None))
+            mine = sleeping.where(self._fits()) if fits else sleeping
+            self._shapes[shape] = self.compile(mine.order_by(run.c.wake_at_us).limit(1))
+        return self._shapes[shape]
 
     @cached_property
     def list_events(self) -> Statement:

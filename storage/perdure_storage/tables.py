@@ -78,6 +78,7 @@ plan = Table(
     _bytes("body", nullable=False),
     _text("blobs"),
     _bytes("mac"),
+    _text("needs", nullable=True),
     PrimaryKeyConstraint("digest"),
 )
 

@@ -143,9 +143,11 @@ class Perdure:
 
     def submit(self, dag: Any, **options: Any) -> Run:
         """Record the run for some ``perdure up`` to drive; warns, once, while none is alive."""
-        run = self._submit(dag, options, say=False)
+        run = self._submit(dag, options, say=False, is_for_others=True)
         if run.record.status in RUN_LIVE:
             self.tell_if_unserved(run.id)
+            if why := run.waits_for_host:
+                log.warning("run %s %s", run.id, why)
         return run
 
     def tell_if_unserved(self, run_id: str) -> None:
@@ -166,13 +168,21 @@ class Perdure:
         return execute(prepared.dag, prepared.inputs)
 
     def _submit(
-        self, dag: Any, options: dict[str, Any], *, say: bool, is_driven: bool = False
+        self,
+        dag: Any,
+        options: dict[str, Any],
+        *,
+        say: bool,
+        is_driven: bool = False,
+        is_for_others: bool = False,
     ) -> Run:
         """Make the run, or find it; if it ``is_driven`` here, a new one is claimed at once."""
         from perdure.submission import Submission
 
         wishes = self._wishes(dag, options)
-        submission = Submission(self.runtime, self.settings, dag, wishes)
+        submission = Submission(
+            self.runtime, self.settings, dag, wishes, is_for_others=is_for_others
+        )
         record, note = submission.submit(self._driving.owner() if is_driven else None)
         if submission.born is not None:
             self._driving.adopt(submission.born)

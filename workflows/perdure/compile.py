@@ -31,6 +31,7 @@ from perdure.plan import (
     encode_plan,
     given_digest,
     is_built_in,
+    needs_of,
     own_digest,
     passed_digest,
     step_code,
@@ -181,7 +182,12 @@ def plan_record(plan: Plan, inputs: Mapping[str, StoredValue]) -> PlanRecord:
     blobs = {value.integrity for value in stored if value.place is Place.BLOB}
     if plan.bundle is not None:
         blobs.add(Digest(plan.bundle))
-    return PlanRecord(digest=integrity_digest([body]), body=body, blobs=tuple(sorted(blobs)))
+    return PlanRecord(
+        digest=integrity_digest([body]),
+        body=body,
+        blobs=tuple(sorted(blobs)),
+        needs=needs_of(plan),
+    )
 
 
 class _Compiler:

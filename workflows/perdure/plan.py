@@ -340,6 +340,28 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     version: int = 1
 
 
+def request_of(options: StepOptions) -> dict[str, float]:
+    """Return what a step asks for, by name."""
+    asked = {"cpus": options.cpus, "gpus": options.gpus, "memory": options.memory_bytes or 0}
+    return asked | options.resources
+
+
+def needs_of(plan: Plan) -> dict[str, float]:
+    """Return the same for stores to choose hosts by; empty if each host that can run any has it."""
+    most = largest_request(plan)
+    return {} if most.keys() <= {"cpus"} and most.get("cpus", 0.0) <= 1 else most
+
+
+def largest_request(plan: Plan) -> dict[str, float]:
+    """Return the most that any step of a plan asks for of each thing: who has that, fits all."""
+    most: dict[str, float] = {}
+    for options in plan.options:
+        for name, amount in request_of(options).items():
+            if amount > most.get(name, 0.0):
+                most[name] = amount
+    return most
+
+
 def is_built_in(function: Function) -> bool:
     """Say whether a function is one of perdure's own: of a map, a wait, a choice."""
     return function.module.startswith("perdure.")

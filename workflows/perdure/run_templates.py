@@ -102,7 +102,7 @@ def _pinned(
     static = {field.name for field in schema.fields if field.static}
     dag = workflow.dag(**{name: values[name] for name in static})
     plan = compile_dag(dag, runtime.values, origin=origin_of(workflow))
-    refuse_unenforceable(plan, runtime.settings, wishes.executor)
+    refuse_unenforceable(plan, runtime.settings, wishes.executor, is_for_others=True)
     open_now = {name: value for name, value in values.items() if name not in {*static, *pending}}
     inputs = store_inputs(open_now, runtime.values)
     return plan_record(plan, inputs), inputs

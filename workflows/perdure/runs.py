@@ -17,10 +17,11 @@ from typing import Any, Protocol
 import msgspec
 
 from perdure import story
-from perdure.engine.ownership import is_driven, is_seen_dead
+from perdure.engine.ownership import is_driven
 from perdure.errors import DefinitionError, RunNotDriven, WaitTimeout, did_you_mean
 from perdure.grown import newest_graphs
 from perdure.interactive import is_kernel
+from perdure.hosts import serving_hosts, waits_for_host
 from perdure.plan import FromStep, Plan, StepPlan, recorded_plan, upstream
 from perdure.remedies import Shell, shell_of
 from perdure.results import error_of, inputs_of, load_value, read_result, what_to_type
@@ -218,6 +219,11 @@ class Run:
         return told[-1] if told else "who takes it on builds it, of the code as it is then"
 
     @property
+    def waits_for_host(self) -> str:
+        """Return why it waits for a host that has more than those that are up; "" if not."""
+        return waits_for_host(self._client.runtime.store, self.record)
+
+    @property
     def progress(self) -> Progress:
         """Return how many steps are done, running and failed."""
         statuses = [step.status for step in self.steps()]
@@ -315,10 +321,7 @@ class Run:
         if record.owner is not None:
             return is_driven(record)
         store = self._client.runtime.store
-        return any(
-            alive and owner.serves and not is_seen_dead(owner)
-            for owner, alive in store.coordinators()
-        )
+        return bool(serving_hosts(store))
 
     def __await__(self) -> Generator[Any, None, Any]:
         """Wait without blocking the event loop; gives what ``result()`` returns.

@@ -53,13 +53,14 @@ class Runtime:
         """Return a new coordinator of this process; it holds nothing until it drives a run."""
         # What drives runs is imported by who drives them: most commands only look.
         from perdure.engine.coordinator import Coordinator
+        from perdure.executors.capacity import capacity_of
 
         return Coordinator(
             store=self.store,
             blobs=self.blobs,
             values=self.values,
             executors=self.executor,
-            owner=this_owner(serves=serves),
+            owner=this_owner(offer=capacity_of(self.settings).offer if serves else None),
             clock=self.clock,
             default_executor=self.settings.executor,
             plan_for=plan_for,

@@ -17,14 +17,14 @@ from perdure.compile import Prepared, compile_dag, plan_record, prepare
 from perdure.engine.loading import Born
 from perdure.engine.matching import Matching, match_rows
 from perdure.engine.ownership import driver_of, is_driven, is_seen_dead
-from perdure.engine.placement import request_of, shortage
+from perdure.engine.placement import shortage
 from perdure.engine.takeover import match_donor
 from perdure.errors import DefinitionError, RunConflict, RunNotFound, did_you_mean, known_names
 from perdure.executors.capacity import capacity_of
 from perdure.executors.process_tree import kill_processes
 from perdure.fingerprint import fingerprints
 from perdure.fork_plan import carried_over, with_takeover
-from perdure.plan import Function, Plan, StepPlan, Takeover, placed, recorded_plan
+from perdure.plan import Function, Plan, StepPlan, Takeover, placed, recorded_plan, request_of
 from perdure.remedies import Shell, shell_of
 from perdure.resources import parse_duration
 from perdure.runtime import Runtime
@@ -200,7 +200,9 @@ class Submission:
         dag: Any,
         wishes: Wishes,
         values: Values | None = None,
+        is_for_others: bool = False,
     ) -> None:
+        self._is_for_others = is_for_others
         self.runtime = runtime
         self.store = runtime.store
         self.settings = settings
@@ -214,7 +216,9 @@ class Submission:
     def _put(self) -> None:
         """Store what the plan and the inputs are made of; no row names it yet."""
         self.plan = compile_dag(self.prepared.dag, self._values, origin=self.prepared.origin)
-        refuse_unenforceable(self.plan, self.settings, self.wishes.executor)
+        refuse_unenforceable(
+            self.plan, self.settings, self.wishes.executor, is_for_others=self._is_for_others
+        )
         self.inputs = store_inputs(self.prepared.inputs, self._values)
         self.body = plan_record(self.plan, self.inputs)
 
@@ -461,20 +465,29 @@ class Submission:
         )
 
 
-def refuse_unenforceable(plan: Plan, settings: Settings, executor: str | None) -> None:
+def refuse_unenforceable(
+    plan: Plan, settings: Settings, executor: str | None, *, is_for_others: bool = False
+) -> None:
     """Refuse, before anything exists, a plan that could never run here.
+
+    Args:
+        plan: what is to run.
+        settings: say what there is here.
+        executor: that of the run, if it names one.
+        is_for_others: who drives it need not be here: one that has more may come.
 
     Raises:
         DefinitionError: a step asks for more than there is, or for what the executor cannot do.
     """
     executor = executor or settings.executor
-    offer = capacity_of(settings).offer
+    offer = None if is_for_others else capacity_of(settings).offer
     first: dict[int, StepPlan] = {}
     for step in plan.steps:
         first.setdefault(step.options, step)
     for index, step in first.items():
         options = plan.options[index]
-        if (missing := shortage(request_of(options), offer)) is not None:
+        missing = None if offer is None else shortage(request_of(options), offer)
+        if missing is not None:
             raise DefinitionError(
                 f"{placed(step, plan.functions)} can never run here: {missing}. Ask for less, "
                 f"start perdure where there is more{_or_say_so(_name_in(missing))}"

@@ -115,6 +115,8 @@ def _facts(run: RunView, now: datetime) -> Table:
         table.add_row("trigger", plain(told))
     if run.unplanned:
         table.add_row("no plan yet", plain(run.unplanned))
+    if run.waits_for_host:
+        table.add_row("not driven", plain(f"it {run.waits_for_host}"))
     if run.driver is not None:
         table.add_row("driven by", plain(run.driver))
     if run.deadline is not None:

@@ -14,14 +14,14 @@ from perdure.engine.fleet import Fleet
 from perdure.engine.growth import rows_of_graphs
 from perdure.engine.matching import match_rows, noted_changes
 from perdure.engine.ownership import is_neighbour, is_seen_dead
-from perdure.engine.placement import request_of, shortage
+from perdure.engine.placement import shortage
 from perdure.engine.restore import CAREFUL_TAKEOVERS, load_run
 from perdure.engine.salvage import lose_damaged_values
 from perdure.engine.state import RunState, StepState
 from perdure.engine.takeover import match_donor
 from perdure.executors.process_tree import kill_processes
 from perdure.fingerprint import fingerprints
-from perdure.plan import Function, Plan, decode_plan, placed
+from perdure.plan import Function, Plan, decode_plan, placed, request_of
 from perdure_storage.clock import Clock
 from perdure_storage.errors import BlobsCondemned, PerdureError, StoreError, StoreUnavailable
 from perdure_storage.lifecycle import RUN_LIVE, RunStatus

@@ -32,7 +32,7 @@ from perdure.engine.growth import (
     settle_graft,
 )
 from perdure.engine.needs import STOPPED, end_unneeded, kill
-from perdure.engine.placement import request_of, shortage
+from perdure.engine.placement import shortage
 from perdure.engine.racing import targets_of
 from perdure.engine.readers import find_readers, let_go
 from perdure.engine.restore import count_cause
@@ -40,7 +40,7 @@ from perdure.engine.saves import spend
 from perdure.engine.state import EngineState, RunState, StepState
 from perdure.engine.waits import begin_wait
 from perdure.errors import Failure
-from perdure.plan import Backoff
+from perdure.plan import Backoff, request_of
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import (
     AttemptRecord,

@@ -6,6 +6,7 @@ import functools
 import os
 import platform
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
@@ -31,8 +32,12 @@ def _pid_namespace() -> str:
     return os.readlink(linux) if linux.exists() else ""
 
 
-def this_owner(*, serves: bool = False) -> Owner:
-    """Return a new coordinator identity of this process."""
+def this_owner(*, offer: Mapping[str, float] | None = None) -> Owner:
+    """Return a new coordinator identity of this process.
+
+    Args:
+        offer: how much steps may have here in all, of one that serves; None: it does not.
+    """
     host, boot_id, pid_ns = _host()
     token = secrets.token_hex(8)
     _living.add(token)
@@ -43,7 +48,8 @@ def this_owner(*, serves: bool = False) -> Owner:
         pid_ns=pid_ns,
         pid=os.getpid(),
         started=psutil.Process().create_time(),
-        serves=serves,
+        serves=offer is not None,
+        offer=tuple(sorted((offer or {}).items())),
     )
 
 

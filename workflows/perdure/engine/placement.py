@@ -15,11 +15,11 @@ import msgspec
 
 from perdure.errors import did_you_mean
 from perdure.executors.protocol import Capacity
-from perdure.plan import Plan, StepOptions
+from perdure.plan import StepOptions
 from perdure.words import size
+from perdure_storage.records import AMOUNT_SLACK
 
 PATIENCE_S = 5.0
-_SLACK = 1e-9
 
 
 class Shape(msgspec.Struct, frozen=True):
@@ -89,10 +89,12 @@ class Free:
         """Say whether the request fits."""
         return (
             self.has_slot(shape)
-            and shape.cpus <= self.cpus + _SLACK
+            and shape.cpus <= self.cpus + AMOUNT_SLACK
             and shape.memory_bytes <= self.memory_bytes
             and (not shape.gpus or self._choose_gpus(shape.gpus) is not None)
-            and all(self.resources.get(name, 0.0) + _SLACK >= n for name, n in shape.resources)
+            and all(
+                self.resources.get(name, 0.0) + AMOUNT_SLACK >= n for name, n in shape.resources
+            )
         )
 
     def _choose_gpus(self, asked: float) -> list[int] | None:
@@ -101,9 +103,9 @@ class Free:
         Fractions go where others are, so that whole ones stay whole as long as possible.
         """
         if asked >= 1:
-            whole = [number for number, free in enumerate(self.gpus) if free >= 1 - _SLACK]
+            whole = [number for number, free in enumerate(self.gpus) if free >= 1 - AMOUNT_SLACK]
             return whole[: int(asked)] if len(whole) >= asked else None
-        roomy = [(free, n) for n, free in enumerate(self.gpus) if free + _SLACK >= asked]
+        roomy = [(free, n) for n, free in enumerate(self.gpus) if free + AMOUNT_SLACK >= asked]
         return [min(roomy)[1]] if roomy else None
 
     def take(self, shape: Shape) -> tuple[int, ...]:
@@ -322,27 +324,11 @@ def _blocks(each: Waiting, now: datetime) -> bool:
     return each.ready_at is not None and now - each.ready_at > timedelta(seconds=PATIENCE_S)
 
 
-def request_of(options: StepOptions) -> dict[str, float]:
-    """Return what a step asks for, by name."""
-    asked = {"cpus": options.cpus, "gpus": options.gpus, "memory": options.memory_bytes or 0}
-    return asked | options.resources
-
-
-def largest_request(plan: Plan) -> dict[str, float]:
-    """Return the most that any step of a plan asks for of each thing: who has that, fits all."""
-    most: dict[str, float] = {}
-    for options in plan.options:
-        for name, amount in request_of(options).items():
-            if amount > most.get(name, 0.0):
-                most[name] = amount
-    return most
-
-
 def shortage(request: Mapping[str, float], offer: Mapping[str, float]) -> str | None:
     """Return why a request can never fit where so much is offered in all, or None."""
     for name, amount in request.items():
         has = offer.get(name, 0.0)
-        if amount > has + _SLACK:
+        if amount > has + AMOUNT_SLACK:
             near = "" if name in offer else did_you_mean(name, offer)
             return f"{name}={_amount(name, amount)} asked, {_amount(name, has)} here{near}"
     return None

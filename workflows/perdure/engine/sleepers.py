@@ -31,6 +31,7 @@ class Sleepers:
         self._store = store
         self._clock = clock
         self._owner = owner
+        self._offer = dict(owner.offer) or None
         self._own: set[RunId] = set()
         self.next_wake: datetime | None = None
         self.are_more = False
@@ -67,7 +68,7 @@ class Sleepers:
         return found
 
     def _of_the_store(self) -> list[RunRecord]:
-        return self._store.claimable(AT_ONCE, besides=self._owner.token)
+        return self._store.claimable(AT_ONCE, besides=self._owner.token, offer=self._offer)
 
     def _of_its_own(self) -> list[RunRecord]:
         found = (self._store.find_run(run_id) for run_id in list(self._own))
@@ -86,7 +87,8 @@ class Sleepers:
 
     def look(self) -> None:
         """See when the next one is due, and which are no longer asleep."""
-        self.next_wake = self._store.next_wake() if self._owner.serves else self._next_of_own()
+        serves = self._owner.serves
+        self.next_wake = self._store.next_wake(self._offer) if serves else self._next_of_own()
 
     def _next_of_own(self) -> datetime | None:
         found: datetime | None = None

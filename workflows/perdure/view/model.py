@@ -99,6 +99,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         trigger: which made it, of which ``arrivals``, by key; ``led_by``: the triggers that led to
             that one after the other.
         unplanned: why it has no plan yet.
+        waits_for_host: why no host that is up takes it on.
         driver: who drives it now: process and host; None if nobody does.
         next: what to type to go on with it, where nobody drives it.
     """
@@ -122,6 +123,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     arrivals: list[str] = []
     led_by: list[str] = []
     unplanned: str = ""
+    waits_for_host: str = ""
     deadline: datetime | None = None
     driver: str | None = None
     next: str = ""

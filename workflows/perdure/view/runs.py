@@ -79,6 +79,7 @@ def _with_steps(view: RunView, run: Run, record: RunRecord, siblings: Siblings) 
         steps=steps,
         driver=_driver(run, record),
         unplanned=run.unplanned,
+        waits_for_host=run.waits_for_host,
         next=_next(run, view, there),
         done=counts.done if counts else 0,
         running=counts.running if counts else 0,

@@ -34,6 +34,7 @@ def draw_head(report: ReportView) -> Content:
         element("p", f"It has no plan yet: {run.unplanned}", class_="next")
         if run.unplanned
         else None,
+        element("p", f"It {run.waits_for_host}", class_="next") if run.waits_for_host else None,
     ]
 
 

@@ -7,14 +7,12 @@ from hypothesis import strategies as st
 
 from perdure.engine.placement import (
     Pool,
-    largest_request,
     process_shape,
-    request_of,
     shape_of,
     shortage,
 )
 from perdure.executors.protocol import Capacity
-from perdure.plan import Plan, StepOptions
+from perdure.plan import Plan, StepOptions, largest_request, request_of
 
 CAPACITY = Capacity(cpus=4, gpu_ids=("0",), memory_bytes=1000, resources={"fpga": 2}, slots=8)
 FOUR_GPUS = Capacity(cpus=16, gpu_ids=("0", "1", "2", "3"), slots=64)
