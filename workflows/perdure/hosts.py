@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from perdure.engine.ownership import is_seen_dead
-from perdure.words import size
+from perdure.words import amount
 from perdure_storage.guards import fits
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.protocols import RunStore
@@ -31,7 +31,7 @@ def waits_for_host(store: RunStore, record: RunRecord) -> str:
     if not hosts or any(fits(needs, offer) for offer in offers):
         return ""
     lacking = [name for name in needs if not any(_has(name, needs, offer) for offer in offers)]
-    asked = ", ".join(_amount(name, needs[name]) for name in lacking or needs)
+    asked = ", ".join(amount(name, needs[name]) for name in lacking or needs)
     have = "; ".join(_offered(host, lacking or list(needs)) for host in hosts)
     return f"waits for a host with {asked}: {have}"
 
@@ -42,11 +42,5 @@ def _has(name: str, needs: Mapping[str, float], offer: Mapping[str, float]) -> b
 
 def _offered(host: Owner, names: list[str]) -> str:
     offer = dict(host.offer)
-    had = ", ".join(_amount(name, offer.get(name, 0.0)) for name in names)
+    had = ", ".join(amount(name, offer.get(name, 0.0)) for name in names)
     return f"process {host.pid} on {host.host} has {had}"
-
-
-def _amount(name: str, amount: float) -> str:
-    if "=" in name:  # a label, which is there or is not
-        return name if amount else f"no {name}"
-    return f"{name}={size(int(amount)) if name == 'memory' else f'{amount:g}'}"

@@ -20,8 +20,8 @@ from perdure import story
 from perdure.engine.ownership import is_driven
 from perdure.errors import DefinitionError, RunNotDriven, WaitTimeout, did_you_mean
 from perdure.grown import newest_graphs
-from perdure.interactive import is_kernel
 from perdure.hosts import serving_hosts, waits_for_host
+from perdure.interactive import is_kernel
 from perdure.plan import FromStep, Plan, StepPlan, recorded_plan, upstream
 from perdure.remedies import Shell, shell_of
 from perdure.results import error_of, inputs_of, load_value, read_result, what_to_type

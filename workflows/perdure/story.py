@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from perdure import words
-from perdure.plan import GIVEN
+from perdure.plan import GIVEN, request_of
 from perdure.progress.causes import HOW_ENDED, how_far, how_long, is_choice, of_saves, of_wait
 from perdure.results import item_of
 from perdure_storage.lifecycle import StepStatus
@@ -45,6 +46,21 @@ class Siblings:
         return str(self._run.status)
 
     @cached_property
+    def waits_for_host(self) -> str:
+        """Return why no host that is up takes their run on; "" if one does."""
+        return self._run.waits_for_host
+
+    @cached_property
+    def ends(self) -> dict[str, datetime]:
+        """Return when each gave what others may need: its value, or a graph in place of it."""
+        return {step.id: at for step in self.steps if (at := _gave_at(step)) is not None}
+
+    @cached_property
+    def began(self) -> datetime | None:
+        """Return when their run was first taken on."""
+        return self._run.record.started_at
+
+    @cached_property
     def values(self) -> dict[str, StoredValue | None]:
         """Return the values of those that have ended, by step id."""
         return {step.id: step.row.value for step in self.steps if step.row is not None}
@@ -58,6 +74,25 @@ class Siblings:
     def unended(self) -> list[str]:
         """Return the ids of those that have not ended, in plan order."""
         return [step.id for step in self.steps if step.row is None]
+
+
+def waited_s(step: Step, siblings: Siblings) -> float | None:
+    """Return how long a step waited for its turn, once nothing that it needs was missing."""
+    began = step.attempts[0].started_at if step.attempts else None
+    needs = [*step.inputs, *([step.root] if step.root is not None else [])]
+    ready = [siblings.ends[name] for name in needs if name in siblings.ends]
+    if siblings.began is not None:
+        ready.append(siblings.began)
+    if began is None or not ready:
+        return None
+    return max(0.0, (began - max(ready)).total_seconds())
+
+
+def _gave_at(step: Step) -> datetime | None:
+    """Return when a step ended; of one that gave a graph, when it gave that."""
+    if step.attempts:
+        return step.attempts[-1].finished_at
+    return step.row.finished_at if step.row is not None else None
 
 
 def why(step: Step, siblings: Siblings) -> str:
@@ -77,6 +112,8 @@ def why(step: Step, siblings: Siblings) -> str:
         unmet=lambda: _unmet(step, siblings),
         left=lambda: siblings.left[step.id],
         run_status=siblings.run_status,
+        asks=lambda: request_text(step),
+        waits_for_host=siblings.waits_for_host,
     )
     return _with_saves(told, step)
 
@@ -84,6 +121,12 @@ def why(step: Step, siblings: Siblings) -> str:
 def _with_saves(told: str, step: Step) -> str:
     """Add what the next attempt would go on from; a step with a value has nothing of that."""
     return f"{told}\n  {of_saves(step.saves)}" if step.saves else told
+
+
+def request_text(step: Step) -> str:
+    """Return what a step asks for in words: ``cpus=1, gpus=0.5``."""
+    asked = request_of(step.graph.options[step.plan.options])
+    return ", ".join(words.amount(name, amount) for name, amount in asked.items() if amount)
 
 
 def _unmet(step: Step, siblings: Siblings) -> list[str]:
@@ -120,6 +163,8 @@ def of_unended(
     unmet: Callable[[], Sequence[str]],
     left: Callable[[], str],
     run_status: str,
+    asks: Callable[[], str] = lambda: "",
+    waits_for_host: str = "",
 ) -> str:
     """Return the story of a step that has no row yet, or never got one.
 
@@ -130,6 +175,8 @@ def of_unended(
         unmet: finds the steps that it takes values of and that have not ended.
         left: finds why it was left when its run ended.
         run_status: where its run stands.
+        asks: finds what it asks for.
+        waits_for_host: why no host takes its run on.
     """
     if status is StepStatus.RUNNING:
         far = f": {how_far(attempts[-1].progress)}" if attempts[-1].progress else ""
@@ -143,8 +190,11 @@ def of_unended(
     if status is StepStatus.PENDING and missing:
         more = f" and {len(missing) - _UNMET} more" if len(missing) > _UNMET else ""
         return f"{step_id} waits for {', '.join(missing[:_UNMET])}{more}"
+    if status is StepStatus.PENDING and run_status == "RUNNING" and (asked := asks()):
+        return f"{step_id} could begin, and waits for its turn: until {asked} are free"
     if status is StepStatus.PENDING:
-        return f"{step_id} has not begun: its run is {run_status}"
+        more = f", and {waits_for_host}" if waits_for_host else ""
+        return f"{step_id} has not begun: its run is {run_status}{more}"
     return f"{step_id} is {status}"
 
 

@@ -17,7 +17,7 @@ from perdure.compile import Prepared, compile_dag, plan_record, prepare
 from perdure.engine.loading import Born
 from perdure.engine.matching import Matching, match_rows
 from perdure.engine.ownership import driver_of, is_driven, is_seen_dead
-from perdure.engine.placement import shortage
+from perdure.engine.placement import lacking, shortage
 from perdure.engine.takeover import match_donor
 from perdure.errors import DefinitionError, RunConflict, RunNotFound, did_you_mean, known_names
 from perdure.executors.capacity import capacity_of
@@ -486,11 +486,13 @@ def refuse_unenforceable(
         first.setdefault(step.options, step)
     for index, step in first.items():
         options = plan.options[index]
-        missing = None if offer is None else shortage(request_of(options), offer)
-        if missing is not None:
+        asked = request_of(options)
+        name = None if offer is None else lacking(asked, offer)
+        if offer is not None and name is not None:
+            missing = shortage(asked, offer)
             raise DefinitionError(
                 f"{placed(step, plan.functions)} can never run here: {missing}. Ask for less, "
-                f"start perdure where there is more{_or_say_so(_name_in(missing))}"
+                f"start perdure where there is more{_or_say_so(name)}"
             )
         if executor == "inline" and options.timeout_s is not None and not options.allow_unenforced:
             raise DefinitionError(
@@ -498,11 +500,6 @@ def refuse_unenforceable(
                 "enforce. Use executor='processes', or say allow_unenforced=True in the task's "
                 "options"
             )
-
-
-def _name_in(missing: str) -> str:
-    """Return what is missing; labels have an equals sign of their own."""
-    return missing.partition(" asked")[0].rpartition("=")[0]
 
 
 def _or_say_so(resource: str) -> str:

@@ -86,6 +86,18 @@ def rate(per_second: float, noun: str) -> str:
     return f"{per_second * _MINUTE_S:.1f} {noun}/min"
 
 
+def amount(name: str, number: float) -> str:
+    """Return how much of something: ``"memory=4.0 GiB"``, ``"gpus=0.5"``; a label by itself."""
+    if "=" in name:
+        return name if number else f"no {name}"
+    return f"{name}={size(int(number)) if name == 'memory' and number else f'{number:g}'}"
+
+
+def had(name: str, number: float) -> str:
+    """Return the number of ``amount`` alone."""
+    return amount(name, number).partition("=")[2] if "=" not in name else "none"
+
+
 def size(size_bytes: int) -> str:
     """Return ``"512 B"``, ``"1.5 KiB"``, ``"4.0 GiB"``."""
     if size_bytes < 1024:

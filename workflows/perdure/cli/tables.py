@@ -27,7 +27,7 @@ _COLOURS = {
 }
 _PIPE_WIDTH = 1000
 _NARROW = 60
-_SHORT = {"STATUS", "ATTEMPT", "ATTEMPTS", "TOOK", "STARTED", "MEMORY"}
+_SHORT = {"STATUS", "ATTEMPT", "ATTEMPTS", "TOOK", "WAITED", "STARTED", "MEMORY"}
 EACH_UP_TO = 50
 """Steps that are listed one by one; of more a summary is more use."""
 _REMARKABLE = ("FAILED", "RUNNING", "READY")
@@ -46,7 +46,8 @@ def console() -> Console:
 def print_runs(runs: list[RunView], now: datetime) -> None:
     """Print one line a run, newest first."""
     failed = ["ERROR"] if any(run.error for run in runs) and not _is_narrow() else []
-    table = columns("ID", "WORKFLOW", "STATUS", "CREATED", "TOOK", *failed)
+    waits = ["NOT DRIVEN"] if any(run.waits_for_host for run in runs) and not _is_narrow() else []
+    table = columns("ID", "WORKFLOW", "STATUS", "CREATED", "TOOK", *failed, *waits)
     for run in runs:
         error = words.one_line(describe(run.error), _text_width()) if run.error else ""
         table.add_row(
@@ -56,6 +57,7 @@ def print_runs(runs: list[RunView], now: datetime) -> None:
             words.age(run.created_at, now),
             words.duration(_took(run)),
             *(plain(error) for _ in failed),
+            *(plain(words.one_line(run.waits_for_host, _text_width())) for _ in waits),
         )
     console().print(table)
 
@@ -171,7 +173,7 @@ def _groups(groups: list[GroupView]) -> Table:
 def _steps(steps: list[StepView]) -> Table:
     if _is_narrow():
         return _steps_in_brief(steps)
-    table = columns("STEP", "STATUS", "ATTEMPTS", "TOOK", "VALUE", "WHY")
+    table = columns("STEP", "STATUS", "ATTEMPTS", "WAITED", "TOOK", "WORKER", "VALUE", "WHY")
     for step in steps:
         value = (
             words.one_line(_describe_own(step.error), _text_width())
@@ -182,7 +184,9 @@ def _steps(steps: list[StepView]) -> Table:
             plain(step.id),
             _step_status(step),
             str(step.attempts or ""),
+            words.duration(step.waited_s),
             words.duration(step.duration_s),
+            plain(step.worker),
             plain(value),
             plain(words.one_line(step.reason, _text_width())),
         )

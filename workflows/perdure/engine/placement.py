@@ -13,10 +13,11 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from perdure import words
 from perdure.errors import did_you_mean
 from perdure.executors.protocol import Capacity
 from perdure.plan import StepOptions
-from perdure.words import size
+from perdure_storage.guards import fits
 from perdure_storage.records import AMOUNT_SLACK
 
 PATIENCE_S = 5.0
@@ -324,15 +325,16 @@ def _blocks(each: Waiting, now: datetime) -> bool:
     return each.ready_at is not None and now - each.ready_at > timedelta(seconds=PATIENCE_S)
 
 
+def lacking(request: Mapping[str, float], offer: Mapping[str, float]) -> str | None:
+    """Return the name of something of which more is asked than offered in all, or None."""
+    return next((n for n, amount in request.items() if not fits({n: amount}, offer)), None)
+
+
 def shortage(request: Mapping[str, float], offer: Mapping[str, float]) -> str | None:
-    """Return why a request can never fit where so much is offered in all, or None."""
-    for name, amount in request.items():
-        has = offer.get(name, 0.0)
-        if amount > has + AMOUNT_SLACK:
-            near = "" if name in offer else did_you_mean(name, offer)
-            return f"{name}={_amount(name, amount)} asked, {_amount(name, has)} here{near}"
-    return None
-
-
-def _amount(name: str, amount: float) -> str:
-    return size(int(amount)) if name == "memory" and amount else f"{amount:g}"
+    """Return why the request can never fit where so much is offered in all, or None."""
+    name = lacking(request, offer)
+    if name is None:
+        return None
+    near = "" if name in offer else did_you_mean(name, offer)
+    has = words.had(name, offer.get(name, 0.0))
+    return f"{words.amount(name, request[name])} asked, {has} here{near}"

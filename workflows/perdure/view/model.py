@@ -56,6 +56,8 @@ class StepView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         standing: its status as people say it, see ``standing_of``.
         name: what many calls of one task have in common.
+        waited_s: from when nothing it needs was missing to the beginning of its first attempt.
+        worker: who ran its last attempt: host and process.
         peak_memory_bytes: what its last attempt held at most.
         progress: how far its last attempt said that it was.
         saved: the places of what it has saved, which its next attempt goes on from.
@@ -68,7 +70,9 @@ class StepView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     standing: str = ""
     name: str = ""
     attempts: int = 0
+    waited_s: float | None = None
     duration_s: float | None = None
+    worker: str = ""
     peak_memory_bytes: int | None = None
     progress: ProgressView | None = None
     saved: list[int] = []

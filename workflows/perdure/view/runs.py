@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from perdure import story
 from perdure.progress.causes import how_long, standing_of
 from perdure.view.model import (
     AttemptView,
@@ -57,6 +58,7 @@ def view_run(run: Run, siblings: Siblings | None = None) -> RunView:
         trigger=record.trigger,
         arrivals=arrivals_of(record),
         led_by=chain_of(record)[:-1],
+        waits_for_host=run.waits_for_host,
         deadline=record.deadline,
         error=view_error(record.error),
     )
@@ -79,7 +81,6 @@ def _with_steps(view: RunView, run: Run, record: RunRecord, siblings: Siblings) 
         steps=steps,
         driver=_driver(run, record),
         unplanned=run.unplanned,
-        waits_for_host=run.waits_for_host,
         next=_next(run, view, there),
         done=counts.done if counts else 0,
         running=counts.running if counts else 0,
@@ -158,7 +159,9 @@ def view_step(step: Step, siblings: Siblings) -> StepView:
         standing=standing_of(step),
         name=family_of(step.plan),
         attempts=len(step.attempts),
+        waited_s=story.waited_s(step, siblings),
         duration_s=_seconds(step.duration),
+        worker=step.attempts[-1].worker if step.attempts else "",
         peak_memory_bytes=step.row.peak_memory_bytes if step.row is not None else None,
         progress=view_progress(step.attempts[-1].progress if step.attempts else None),
         saved=[save.at for save in step.saves],
