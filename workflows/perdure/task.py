@@ -221,9 +221,9 @@ def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     - ``version``: declared code version; replaces the code digest.
     - ``cpus``: CPUs that one attempt holds while it runs; an ``async def`` none by default.
     - ``gpus``: GPUs that it holds: whole ones, or a fraction of one. It sees no others.
-        - ``memory``: memory that is set aside for it, in bytes or as ``"8GiB"``; an attempt that takes
+    - ``memory``: memory that is set aside for it, in bytes or as ``"8GiB"``; an attempt that takes
       more is ended.
-        - ``resources``: how much it holds of what the settings name: ``{"license": 1}``.
+    - ``resources``: how much it holds of what the settings name: ``{"license": 1}``.
     - ``retries``: further attempts after the user's code raised.
     - ``retry_on``: exception classes or a predicate; default ``Exception``.
     - ``backoff``: delays between attempts.
