@@ -40,13 +40,15 @@ class Replay(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A committed call of an actor that is made again, to come from a snapshot to a later state.
 
     Attributes:
-        step_id: the step.
+        step_id, generation, attempt: what it was.
         method: the method; "" for the constructor.
         args, kwargs, values: as those of a ``StepCall``.
         expected: value digest of its result then; "" if there is none to compare with.
     """
 
     step_id: str
+    generation: int
+    attempt: int
     method: str
     args: tuple[Arg, ...] = ()
     kwargs: dict[str, Arg] = {}

@@ -201,7 +201,8 @@ class _Compiler:
         turns: Mapping[str, str] | None = None,
         is_growth: bool = False,
     ) -> None:
-        self._turns = Turns(turns or {})
+        has_branches = any(step.call.spec.branches for step in dag.steps)
+        self._turns = Turns(turns or {}, has_branches=has_branches)
         self._dag = dag
         self._values = values
         self._constants = Constants(values)

@@ -32,10 +32,11 @@ class Turns:
 
     Args:
         before: of a graph that a step gave, what comes before it by actor: the orders go on.
+        has_branches: steps of it may be skipped; then one after such a step is after all before it.
     """
 
-    def __init__(self, before: Mapping[str, str]) -> None:
-        self._before = before
+    def __init__(self, before: Mapping[str, str], *, has_branches: bool = False) -> None:
+        self._passed: dict[str, list[str]] | None = {} if has_branches else None
         self._writers: dict[str, str] = dict(before)
         self._readers: dict[str, list[str]] = {}
 
@@ -61,6 +62,11 @@ class Turns:
                 )
             turns.append(StateOf(actor, writer))
             after += [each for each in (writer,) if each != actor]
+            if self._passed is not None:
+                passed = self._passed.setdefault(actor, [])
+                after += passed
+                if writes:
+                    passed.append(step)
             if writes:
                 after += self._readers.pop(actor, [])
                 self._writers[actor] = step

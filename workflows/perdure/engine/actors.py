@@ -7,13 +7,21 @@ copy of what the rows say, and is not asked for anything that they do not.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from perdure.engine.state import RunState, StepState, before_of, position
+from perdure.engine.state import (
+    RunState,
+    StepState,
+    before_of,
+    kept_state,
+    position,
+    unfinished_before,
+)
 from perdure.plan import FromStep, ItemsOf, StateOf
+from perdure_storage.hashing import digest_of
 from perdure_storage.lifecycle import StepStatus
-from perdure_storage.records import StepRecord, StoredValue
+from perdure_storage.records import Place, StepRecord, StoredValue
 
 
 class Way(NamedTuple):
@@ -54,7 +62,7 @@ def way_to(run: RunState, step: StepState) -> Way:
     base = position(run, turn)
     replay: list[StepState] = []
     at: StepState | None = base
-    while at is not None and use.actor not in at.states:
+    while at is not None and kept_state(at, use.actor) is None:
         replay.append(at)
         before = before_of(at, use.actor)
         at = None if before is None else position(run, StateOf(use.actor, before))
@@ -67,6 +75,34 @@ def is_live(run: RunState, step: StepState, way: Way) -> bool:
     if use is None or use.role != "write" or step.applied or way.base is None:
         return False
     return run.live.get(use.actor) == way.base.at
+
+
+def wait_for_effects(run: RunState, step: StepState) -> bool:
+    """Let a step wait for what is done again before its turn; say whether there is something.
+
+    A graph that was done, and so has let it pass, may have to say again how it left an actor.
+    """
+    for turn in (*step.plan.turns, *_turns_of_replay(run, step)):
+        again = unfinished_before(run, turn)
+        if again is not None and again.id not in step.deps:
+            step.deps += (again.id,)
+            again.consumers.append(step)
+            again.open_consumers += 1
+    step.missing = run.missing_of(step)
+    return step.missing > 0
+
+
+def _turns_of_replay(run: RunState, step: StepState) -> Iterator[StateOf]:
+    """Yield the turns of the calls that would be made again to come to the state of a call."""
+    if step.plan.actor is None:
+        return
+    actor = step.plan.actor.actor
+    for turn in step.plan.turns:
+        at = position(run, turn)
+        while kept_state(at, actor) is None and (before := before_of(at, actor)) is not None:
+            earlier = StateOf(actor, before)
+            yield earlier
+            at = position(run, earlier)
 
 
 def absent_for_replay(run: RunState, step: StepState) -> list[StepState]:
@@ -116,10 +152,38 @@ def note_end(run: RunState, step: StepState) -> None:
 
 def _take_from_graph(run: RunState, root: StepState) -> None:
     for actor, last in root.lasts.items():
-        if last in run.steps:
-            left = position(run, StateOf(actor, last)).states.get(actor)
-            if left is not None:
-                root.states[actor] = left
+        turn = StateOf(actor, last)
+        kept = None
+        if last in run.steps and unfinished_before(run, turn) is None:
+            kept = kept_state(position(run, turn), actor)
+        root.states[actor] = kept or _UNKEPT
+
+
+_UNKEPT = StoredValue(
+    codec="unkept/1",
+    place=Place.NONE,
+    size_bytes=0,
+    integrity=digest_of(b""),
+    value_digest="",
+)
+"""In the row of a step whose graph has called an actor: only the rows of that graph say how it is
+now. Without them the step's row is of no use."""
+
+
+def lose_state(step: StepState, actor: str) -> StoredValue:
+    """Note that a snapshot is gone; return it. The calls since an earlier one lead to its state."""
+    state = step.states.pop(actor)
+    if step.plan.actor is None:
+        step.states[actor] = _UNKEPT
+    return state
+
+
+def is_unkept(run: RunState, step: StepState) -> bool:
+    """Say whether what a step's graph has done to an actor is neither in its row nor in the run."""
+    return step.is_done and any(
+        kept_state(step, actor) is None and step.lasts.get(actor) not in run.steps
+        for actor in step.states
+    )
 
 
 def remember_lost(run: RunState, rows: Iterable[StepRecord]) -> None:

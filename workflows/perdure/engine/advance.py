@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from heapq import heappush
 
-from perdure.engine.actors import absent_for_replay, take_states
+from perdure.engine.actors import absent_for_replay, take_states, wait_for_effects
 from perdure.engine.branching import CHOSE, choose, chosen_branch, has_changed_its_mind
 from perdure.engine.endings import count_ended, row_of
 from perdure.engine.matching import Matching
@@ -40,6 +40,8 @@ def settle(run: RunState, steps: Iterable[StepState], now: datetime) -> None:
             continue
         if step.branches and (step.chosen is None or has_changed_its_mind(run, step)):
             work.extend([*choose(run, step, now), step])
+            continue
+        if step.plan.turns and wait_for_effects(run, step):
             continue
         inputs = run.input_digests(step)
         row = next((row for row in step.candidates if row.inputs == inputs), None)

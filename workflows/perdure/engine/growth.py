@@ -21,7 +21,7 @@ from perdure.engine.advance import hold, pend
 from perdure.engine.branching import find_conditional, settle_selects
 from perdure.engine.commands import Extend
 from perdure.engine.items import match_by_items
-from perdure.engine.matching import Matching, match_name, match_rows
+from perdure.engine.matching import Matching, is_whole, match_name, match_rows
 from perdure.engine.needs import STOPPED, end_unneeded
 from perdure.engine.state import RunState, StepState, add_steps, starts_chain
 from perdure.engine.takeover import hold_back, keep_edited
@@ -278,7 +278,7 @@ def retire_leftovers(run: RunState, root: StepState) -> None:
 def _donor_rows(run: RunState, plan: Plan) -> list[StepRecord]:
     """Return the rows of the run that this one was made from that are of the names of a graph."""
     names = dict.fromkeys(match_name(step) for step in plan.steps) if run.donated else ()
-    return [row for name in names for row in run.donated.get(name, ())]
+    return [row for name in names for row in run.donated.get(name, ()) if is_whole(row)]
 
 
 def _keeps_changed(run: RunState) -> bool:

@@ -19,7 +19,7 @@ from perdure.fingerprint import noted_versions
 from perdure.graph.dag import MAX_ID_BYTES
 from perdure.plan import GIVEN, Function, Plan, StepPlan, step_code
 from perdure_storage.lifecycle import StepStatus
-from perdure_storage.records import StepRecord, StoredValue
+from perdure_storage.records import Place, StepRecord, StoredValue
 
 
 class Matching(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +57,14 @@ def family_of(step: StepPlan) -> str:
 
 # Names contain none of these characters, so what looks like a mark is one.
 _ITEM, _LINK, _NUMBER = re.compile(r"\[[^\[\]]*\]"), re.compile(r"~[0-9]+"), re.compile(r"#[0-9]+")
+
+
+def is_whole(row: StepRecord) -> bool:
+    """Say whether a row can stand for its step elsewhere, without the graph that the step gave.
+
+    It cannot if only the rows of that graph say how it left an actor.
+    """
+    return not any(state.place is Place.NONE for state in row.states.values())
 
 
 def match_rows(
@@ -121,7 +129,7 @@ def _match_rest(
 ) -> Matching:
     same: dict[tuple[str, str], deque[StepRecord]] = defaultdict(deque)
     named: dict[str, list[StepRecord]] = defaultdict(list)
-    for row in (*left, *history):
+    for row in filter(is_whole, (*left, *history)):
         same[row.name, row.fingerprint].append(row)
         named[row.name].append(row)
     adopted: dict[str, StepRecord] = {}

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from perdure.calls import CallId, FirstTry, Growth, Outcome, Wait
-from perdure.engine.actors import changes_state, note_end, note_success
+from perdure.engine.actors import changes_state, is_unkept, lose_state, note_end, note_success
 from perdure.engine.advance import mark_done, open_items, pend, reopen, settle
 from perdure.engine.commands import Kill
 from perdure.engine.divergence import (
@@ -27,6 +27,7 @@ from perdure.engine.growth import (
     outside,
     plan_of,
     reach,
+    recall,
     retire_leftovers,
     root_of,
     settle_graft,
@@ -157,7 +158,7 @@ def _conclude(
         for each in (*diverged, *let_go(run, away)):
             again += recompute(run, each, f"{step.id} was rebuilt with another value")
     step.status = StepStatus.SUCCEEDED
-    if error is None:
+    if error is None or step.plan.actor is None:
         note_success(run, step, outcome.states)
     spend(run, step)
     run.outbox.attempts.pop(outcome.id, None)
@@ -448,9 +449,15 @@ def _restore_otherwise(
     _note_attempt(run, step, outcome, now)
     holder = run.steps.get(name)
     if kind == "state" and holder is not None and actor in holder.states:
-        state = holder.states.pop(actor)
+        state = lose_state(holder, actor)
         if state.place is Place.BLOB:
             engine.quarantine.append(state.integrity)
+        if is_unkept(run, holder):
+            recall(run, holder, now)
+            _tell_executor(engine, run)
+        if is_unkept(run, holder):
+            why = "the state of an actor after it is gone"
+            progress(engine, run, [reopen(run, holder, why, now)], now)
     _pend(engine, run, step, now)
 
 

@@ -161,6 +161,8 @@ def _replay(run: RunState, step: StepState) -> Replay:
     assert step.plan.actor is not None
     return Replay(
         step_id=step.id,
+        generation=step.generation,
+        attempt=max(step.attempt, 1),
         method=step.plan.actor.method,
         args=_arguments(run, step),
         kwargs=step.plan.kwargs,

@@ -6,7 +6,7 @@ thrown away and built again from rows at any time (``restore.py``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from datetime import datetime
 from hashlib import blake2b
 from typing import Any
@@ -212,6 +212,8 @@ class StepState:
         self.wait = None
         self.chosen = None
         self.unneeded = False
+        if self.plan.actor is None:  # a call's effect stands, though its result is gone
+            self.states, self.lasts = {}, {}
         self.reason = reason
 
 
@@ -514,14 +516,47 @@ def position(run: RunState, turn: StateOf) -> StepState:
 
     What failed, was skipped or cancelled, or only read, left it as it was before.
     """
+    *_, found = _way_back(run, turn)
+    return found
+
+
+def unfinished_before(run: RunState, turn: StateOf) -> StepState | None:
+    """Return a step before a turn that is not done yet, and may say how an actor is then.
+
+    That is so where what lies between was skipped or cancelled, or is done again.
+    """
+    return next(
+        (
+            step
+            for step in _way_back(run, turn)
+            if step.status in _UNDER_WAY
+            and not step.applied
+            and kept_state(step, turn.actor) is None
+        ),
+        None,
+    )
+
+
+_UNDER_WAY = (StepStatus.PENDING, StepStatus.READY, StepStatus.RUNNING, StepStatus.WAITING)
+
+
+def _way_back(run: RunState, turn: StateOf) -> Iterator[StepState]:
+    """Yield what comes before a step in the order of an actor, back to what left it as it is."""
     step = run.steps[turn.step]
-    while not step.applied and turn.actor not in step.states:
+    yield step
+    while not step.applied and kept_state(step, turn.actor) is None:
         last = step.lasts.get(turn.actor)
         before = last if last is not None and last in run.steps else before_of(step, turn.actor)
         if before is None:
-            break  # the constructor
+            return  # the constructor
         step = run.steps[before]
-    return step
+        yield step
+
+
+def kept_state(step: StepState, actor: str) -> StoredValue | None:
+    """Return the snapshot of an actor that is kept with a step, if there is one."""
+    state = step.states.get(actor)
+    return None if state is None or state.place is Place.NONE else state
 
 
 def before_of(step: StepState, actor: str) -> str | None:
@@ -531,7 +566,7 @@ def before_of(step: StepState, actor: str) -> str | None:
 
 def mark_of(step: StepState, actor: str) -> str:
     """Return what tells the state after a call from others: its digest, or how it came about."""
-    state = step.states.get(actor)
+    state = kept_state(step, actor)
     if state is not None:
         return f"state:{state.value_digest}"
     text = "\0".join((step.plan.own, *step.inputs))

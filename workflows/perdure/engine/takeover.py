@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 import msgspec
 
 from perdure.engine.again import Again, below
-from perdure.engine.matching import Matching, match_name, match_rows
+from perdure.engine.matching import Matching, is_whole, match_name, match_rows
 from perdure.plan import (
     Function,
     Plan,
@@ -48,7 +48,7 @@ def match_donor(
     matching = match_rows(
         plan,
         fingerprints,
-        rows,
+        filter(is_whole, rows),
         keep_changed=keep_changed,
         old_functions=functions,
         inputs=inputs,

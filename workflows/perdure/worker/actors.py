@@ -12,11 +12,14 @@ import sys
 import tempfile
 from typing import Any
 
+import msgspec
+
 from perdure.calls import ActorCall, Replay, StepCall
 from perdure.errors import DefinitionError, NondeterminismError
 from perdure.fingerprint import plain_digest
 from perdure.plan import ActorStep
 from perdure.worker.arguments import Arguments
+from perdure.worker.context import Context, running
 from perdure.worker.failures import Refusal
 from perdure.worker.scope import RunScope
 from perdure_storage.digests import value_digest
@@ -29,7 +32,7 @@ _OPAQUE = "opaque:"
 
 
 class ActorTurn:
-    """One call of an actor: called in place of the method. Owned by its attempt."""
+    """One call of an actor: called in place of the method, once it is prepared. Used once."""
 
     def __init__(self, call: StepCall, scope: RunScope) -> None:
         assert call.actor is not None
@@ -42,13 +45,21 @@ class ActorTurn:
         if self._of.method and not scope.travels(self._of.cls):
             scope.function(call.function)  # what only reads is no part of its class's code
 
+    def prepare(self) -> None:
+        """Find the instance in the state that the call is to be made on, or make it.
+
+        Raises:
+            Refusal: its state is lost or out of reach, or a replayed call gave another value.
+        """
+        if self._of.method:
+            self._instance = self._obtain()
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Make the call. Raises what the method does, and Refusal where there is no instance."""
+        """Make the call. Raises what the method does."""
         of = self._of
         if not of.method:
             self._instance = self._cls(*args, **kwargs)
             return self._handle()
-        self._instance = self._obtain()
         return getattr(self._instance, of.method)(*args, **kwargs)
 
     def finish(self) -> dict[str, StoredValue]:
@@ -90,8 +101,7 @@ class ActorTurn:
     def _obtain(self) -> Any:
         """Return the instance for the call; one that a failure could spoil is not kept for others.
 
-        Raises:
-            Refusal: its state is lost or out of reach, or a replayed call gave another value.
+        Raises as ``prepare``.
         """
         use, of, held = self._use, self._of, self._scope.actors
         if use.role == "again":
@@ -129,11 +139,12 @@ class ActorTurn:
             raise Refusal(Cause.SETUP_ERROR, error) from error
         except Exception as error:
             error.add_note(f"while the state of {self._of.name} was restored")
-            raise
+            raise Refusal(Cause.SETUP_ERROR, error) from error
 
     def _replayed(self, instance: Any, replay: Replay) -> Any:
         arguments = Arguments(replay, self._scope)
         args, kwargs = arguments.positional(), arguments.keywords()
+        token = running.set(_context_then(replay))
         try:
             if not replay.method:
                 return self._cls(*args, **kwargs)
@@ -141,6 +152,8 @@ class ActorTurn:
         except Exception as error:
             what = f"raised {type(error).__name__}: {error}"
             raise self._differs(replay, what) from error
+        finally:
+            running.reset(token)
         self._compare(replay, result)
         return instance
 
@@ -161,6 +174,21 @@ class ActorTurn:
             'after every call (snapshot="every"), or accept it: nondeterminism="warn"'
         )
         return Refusal(Cause.ENGINE_ERROR, error, retryable=False)
+
+
+def _context_then(replay: Replay) -> Context | None:
+    """Return what ``current()`` said when the call was made first."""
+    now = running.get()
+    if now is None:
+        return None
+    step_id, generation = replay.step_id, replay.generation
+    return msgspec.structs.replace(
+        now,
+        step_id=step_id,
+        generation=generation,
+        attempt=replay.attempt,
+        idempotency_key=f"{now.run_id}/{step_id}/{generation}",
+    )
 
 
 # --- states -------------------------------------------------------------------------------------

@@ -144,7 +144,7 @@ class Attempt:
                 leave_if_forked(self.pid)
             except BaseException as error:
                 leave_if_forked(self.pid, error)
-                if isinstance(error, KeyboardInterrupt | Refusal):
+                if isinstance(error, KeyboardInterrupt):
                     raise
                 return self._raised(error)
             finally:
@@ -192,6 +192,8 @@ class Attempt:
             function = self.turn = ActorTurn(self.call, self.scope)
         arguments = Arguments(self.call, self.scope)
         prepared = function, arguments.positional(), arguments.keywords()
+        if self.turn is not None:
+            self.turn.prepare()
         if self.stop.asked:
             raise Refusal(Cause.CANCELLED, StepInterrupted("the step was asked to end"))
         return prepared

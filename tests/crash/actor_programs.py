@@ -1,0 +1,189 @@
+"""Programs by chance of tasks and actors, and what plain Python says that they come to.
+
+Each actor remembers every call that has changed it, in order: were one made twice, left out, or
+made on another state, its memory would show it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hypothesis import strategies as st
+
+import perdure
+from perdure import Failure, actor, method, task, workflow
+
+ACTORS = 2
+FAILED = "Failure"
+PADDING = 40_000
+"""Some states are too large for their rows, and so are blobs."""
+
+
+HESITATED: set[int] = set()
+"""What calls hesitate at, in this process, no more."""
+
+
+class Refused(Exception):
+    """What a call raises that is to fail."""
+
+
+@actor
+class Memory:
+    """Remembers what it was told."""
+
+    def __init__(self, padding: int) -> None:
+        self.padding = "x" * padding
+        self.told: list[int] = []
+
+    def tell(self, number: Any) -> int:
+        self.told.append(weigh(number))
+        return sum(self.told)
+
+    def refuse(self, number: int) -> int:
+        self.told.append(-number)
+        raise Refused(str(number))
+
+    def hesitate(self, number: int) -> int:
+        self.told.append(-number)
+        if number not in HESITATED:
+            HESITATED.add(number)
+            raise Refused(str(number))
+        self.told.pop()
+        return self.tell(number)
+
+    @method(readonly=True)
+    def recall(self) -> list[int]:
+        told = list(self.told)
+        self.told.append(-1)  # on a copy
+        return told
+
+
+def weigh(value: Any) -> int:
+    """Return a number for any value that a program has."""
+    if isinstance(value, Failure) or value == FAILED:
+        return 5
+    if isinstance(value, list):
+        return sum(map(weigh, value)) % 1009 + len(value)
+    return int(value) % 1009
+
+
+@task
+def weighed(value: Any) -> int:
+    return weigh(value)
+
+
+@task
+def is_odd(value: Any) -> bool:
+    return weigh(value) % 2 == 1
+
+
+@task
+def play(actors: list[Any], program: list[Any]) -> Any:
+    """Give the graph of a program in place of a value."""
+    return weighed.bind(traced(actors, program))
+
+
+def traced(actors: Sequence[Any], program: Sequence[Any]) -> list[Any]:
+    """Bind the calls of a program; return their nodes."""
+    nodes: list[Any] = [1]
+    for kind, which, number in program:
+        # A graph below that was given one actor has no other.
+        memory, before = actors[which % len(actors)], nodes[number % len(nodes)]
+        match kind:
+            case "tell":
+                nodes.append(memory.tell.bind(number))
+            case "pass":
+                nodes.append(memory.tell.bind(before))
+            case "refuse":
+                nodes.append(memory.refuse.options(catch=True).bind(number))
+            case "hesitate":
+                again = perdure.Backoff(0)
+                nodes.append(memory.hesitate.options(retries=1, backoff=again).bind(number))
+            case "recall":
+                nodes.append(memory.recall.bind())
+            case "map":
+                nodes.append(memory.tell.map(list(range(number % 4))))
+            case "readers":
+                nodes.append(weighed.map(memory.tell.map(list(range(number % 3)))))
+            case "task":
+                nodes.append(weighed.bind(before))
+            case "branch":
+                chosen = memory.tell.bind(number)
+                nodes.append(perdure.when(is_odd.bind(before), chosen, weighed.bind(0)))
+            case list():
+                nodes.append(play.bind([memory] if which else list(actors), kind))
+    return nodes
+
+
+@workflow
+def playing(program: perdure.Static[list[Any]], snapshots: perdure.Static[list[Any]]) -> Any:
+    actors = [
+        Memory.options(snapshot=snapshot).bind(n * PADDING)  # type: ignore[attr-defined]
+        for n, snapshot in enumerate(snapshots)
+    ]
+    return [traced(actors, program), [each.recall.bind() for each in actors]]
+
+
+# --- what plain Python says ---------------------------------------------------------------------
+def foretold(program: Sequence[Any]) -> Any:
+    """Return what a program comes to."""
+    told: list[list[int]] = [[] for _ in range(ACTORS)]
+    values = _foretold(program, told)
+    return [values, told]
+
+
+def _foretold(program: Sequence[Any], told: list[list[int]]) -> list[Any]:
+    values: list[Any] = [1]
+
+    def tell(which: int, value: Any) -> int:
+        told[which].append(weigh(value))
+        return sum(told[which])
+
+    for kind, place, number in program:
+        which = place % len(told)
+        before = values[number % len(values)]
+        match kind:
+            case "tell" | "hesitate":
+                values.append(tell(which, number))
+            case "pass":
+                values.append(tell(which, before))
+            case "refuse":
+                values.append(FAILED)
+            case "recall":
+                values.append(list(told[which]))
+            case "map":
+                values.append([tell(which, item) for item in range(number % 4)])
+            case "readers":
+                values.append([weigh(tell(which, item)) for item in range(number % 3)])
+            case "task":
+                values.append(weigh(before))
+            case "branch":
+                values.append(tell(which, number) if weigh(before) % 2 == 1 else 0)
+            case list():
+                inner = [told[which]] if place else told
+                values.append(weigh(_foretold(kind, inner)))
+    return values
+
+
+def plain(value: Any) -> Any:
+    """Return a result with what tells failures apart left out."""
+    if isinstance(value, Failure):
+        return FAILED
+    return list(map(plain, value)) if isinstance(value, list) else value
+
+
+_numbers = st.integers(0, 60)
+_which = st.integers(0, ACTORS - 1)
+_kinds = st.sampled_from(
+    ["tell", "pass", "refuse", "hesitate", "recall", "map", "readers", "task", "branch"]
+)
+
+
+def _ops(depth: int) -> st.SearchStrategy[list[Any]]:
+    kinds: Any = _kinds if depth == 0 else st.one_of(_kinds, _kinds, _kinds, _ops(depth - 1))
+    return st.lists(st.tuples(kinds, _which, _numbers).map(list), min_size=1, max_size=6)
+
+
+programs = _ops(2)
+snapshots = st.lists(st.sampled_from(["every", 2, 3, "end"]), min_size=ACTORS, max_size=ACTORS)

@@ -1,0 +1,162 @@
+"""Programs of tasks and actors by chance, killed anywhere: each call changes its actor once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from tests.crash.actor_programs import HESITATED, foretold, plain, playing, programs, snapshots
+from tests.crash.counting import Counted, Life, MortalExecutor, Tripwire, dead_owner
+
+import perdure
+from perdure.calls import Outcome, StepCall
+from perdure.client import open_store
+from perdure.results import read_result
+from perdure.runtime import Runtime
+from perdure.settings import load_settings
+from perdure.worker.scope import RunScope
+from perdure_storage.faults import InjectedCrash
+from perdure_storage.lifecycle import RunStatus, StepStatus
+from perdure_storage.records import Place, RunId
+
+NEVER = 1 << 30
+RUN = "victim"
+EXAMPLES = int(os.environ.get("PERDURE_PROGRAMS", "25"))
+by_chance = settings(
+    max_examples=EXAMPLES,
+    derandomize="PERDURE_PROGRAMS" not in os.environ,
+    database=None,
+    deadline=None,
+    phases=[Phase.generate],  # a program of many steps takes long to be made smaller
+    suppress_health_check=list(HealthCheck),
+)
+deaths = st.lists(st.tuples(st.integers(0, 5000), st.sampled_from(["before", "after"])), max_size=3)
+losses = st.integers(1, 9)
+"""Every how many calls the processes of all actors are gone."""
+
+
+class LossyExecutor(MortalExecutor):
+    """Runs steps here; every so many calls it has lost the instances of all actors."""
+
+    def __init__(self, every: int) -> None:
+        super().__init__()
+        self._every = every
+        self._counted = count(1)
+
+    def _run_one(self, call: StepCall, scope: RunScope) -> Outcome:
+        if next(self._counted) % self._every == 0:
+            scope.actors.clear()
+        return super()._run_one(call, scope)
+
+
+class Stage:
+    """A folder with a store, on which coordinators live and die."""
+
+    def __init__(self, folder: Path, every: int) -> None:
+        self.store = str(folder / "perdure.db")
+        self._every = every
+        self._owners = count()
+
+    def live(self, wire: Tripwire, run_id: str = RUN, **options: Any) -> None:
+        """Drive the run until it ends, or the wire trips."""
+        runtime = Runtime(load_settings(store=self.store, executor="inline"))
+        life = Life(runtime, wire, dead_owner(next(self._owners)))
+        executors: list[MortalExecutor] = life._executors
+
+        def executor(name: str) -> Any:
+            executors.append(LossyExecutor(self._every))
+            return Counted(executors[-1], wire, "executor")
+
+        life._executor = executor  # type: ignore[method-assign]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("perdure.worker.scope.open_blobs", life.open_worker_blobs)
+            try:
+                life.run(playing, run_id, **options)
+            finally:
+                life.end()
+
+
+@contextmanager
+def staged(every: int) -> Iterator[Stage]:
+    HESITATED.clear()
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
+        yield Stage(Path(name), every)
+
+
+def check(stage: Stage, wanted: Any, run_id: str = RUN) -> None:
+    with open_store(stage.store) as client:
+        record = client.runtime.store.get_run(RunId(run_id))
+        assert record.status is RunStatus.SUCCEEDED, f"{record.status}: {record.error}"
+        assert plain(read_result(client.runtime, record)) == wanted
+
+
+@by_chance
+@given(programs)
+def test_program_of_actors_executed_eagerly_comes_to_what_it_should(program: list[Any]) -> None:
+    result = perdure.execute(playing, program=program, snapshots=["every", "every"])
+
+    assert plain(result) == foretold(program)
+
+
+@by_chance
+@given(programs, snapshots, deaths, losses, st.sampled_from(["step", "group"]))
+def test_killed_program_of_actors_comes_to_what_it_should(
+    program: list[Any],
+    kept: list[Any],
+    deaths: list[tuple[int, str]],
+    every: int,
+    durability: str,
+) -> None:
+    options = {"inputs": {"program": program, "snapshots": kept}, "durability": durability}
+
+    with staged(every) as stage:
+        undisturbed = Tripwire(NEVER, "before")
+        stage.live(undisturbed, "undisturbed", **options)
+        check(stage, foretold(program), "undisturbed")
+        for at, when in deaths:
+            try:
+                stage.live(Tripwire(at % undisturbed.calls + 1, when), **options)
+            except InjectedCrash:
+                continue
+            break
+        stage.live(Tripwire(NEVER, "before"), **options)
+
+        check(stage, foretold(program))
+
+
+@by_chance
+@given(programs, programs, snapshots, st.integers(0, 1 << 30))
+def test_program_of_actors_that_was_edited_and_lost_values_comes_to_what_it_should(
+    program: list[Any], edit: list[Any], kept: list[Any], lost: int
+) -> None:
+    edited = [*program[: lost % (len(program) + 1)], *edit]
+
+    with staged(7) as stage:
+        inputs = {"program": program, "snapshots": kept}
+        stage.live(Tripwire(NEVER, "before"), "first", inputs=inputs)
+        lose(stage, "first", lost)
+        inputs = {"program": edited, "snapshots": kept}
+        stage.live(Tripwire(NEVER, "before"), RUN, inputs=inputs, reuse="first")
+
+        check(stage, foretold(edited))
+
+
+def lose(stage: Stage, run_id: str, which: int) -> None:
+    """Remove blobs of values and of states: those whose bit is set."""
+    with open_store(stage.store) as client:
+        rows = client.runtime.store.list_steps(RunId(run_id))
+        values = [value for row in rows for value in (row.value, *row.states.values()) if value]
+        names = sorted({each.integrity for each in values if each.place is Place.BLOB})
+        for at, name in enumerate(names):
+            if which >> (at % 30) & 1:
+                client.runtime.blobs.delete(name)
+        assert all(row.status is not StepStatus.LOST for row in rows)
