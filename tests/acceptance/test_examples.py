@@ -65,6 +65,36 @@ def test_iris_is_a_script_too(tmp_path: Path) -> None:
     assert ended.stdout.splitlines()[-1] == "cluster sizes 38, 50, 62"
 
 
+def test_training_that_is_killed_in_each_epoch_ends_with_the_weights_of_one_that_is_not(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("torch", reason="pip install torch")
+    pytest.importorskip("sklearn")
+
+    ended = subprocess.run(
+        [sys.executable, EXAMPLES / "training.py"], cwd=tmp_path, capture_output=True, text=True
+    )
+
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert re.search(r"^killed in 6 epochs, 7 attempts: accuracy 0\.9[6-9]", ended.stdout, re.M)
+    assert ended.stdout.splitlines()[-1] == "weights equal: True"
+
+
+def test_training_says_how_to_install_what_it_needs(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('not here')")
+
+    ended = subprocess.run(
+        [sys.executable, EXAMPLES / "training.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+
+    assert ended.returncode == 1
+    assert "pip install torch --index-url https://download.pytorch.org/whl/cpu" in ended.stdout
+
+
 @pytest.mark.parametrize("executor", ["processes", "inline"])
 def test_killed_pipeline_is_resumed_with_the_right_sum_and_nothing_committed_runs_twice(
     perdure: Any, executor: str

@@ -57,7 +57,7 @@ def how_far(progress: Progress) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{int(value):,}" if value.is_integer() else f"{value:.4g}"
+    return f"{int(value):,}" if float(value).is_integer() else f"{value:.4g}"
 
 
 def of_saves(saves: Sequence[SaveRecord]) -> str:

@@ -6,6 +6,7 @@ over the attempt's *desk*, and ``save`` returns when the row is durable.
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import tempfile
@@ -125,6 +126,8 @@ class Saves:
 
     def tell(self, done: float, total: float | None, message: str, item: str) -> None:
         """Say how far the step is; see ``Context.progress``."""
+        if not (math.isfinite(done) and math.isfinite(total or 0)):
+            raise DefinitionError(f"progress({done}, {total}): say it with finite numbers")
         self._untold = Progress(
             done=done, total=total, message=message, at=self._clock.now(), item=item
         )
