@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -83,47 +84,63 @@ def check(client: Perdure, count: int) -> None:
     print(f"{count} events, each with one run, and one run after it")
 
 
+STORES = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
+KILLS = [
+    # First it tells of events, then of ends.
+    ("accept.in-transaction", 1, "sqlite"),
+    ("accept.after", 1, "sqlite"),
+    ("accept.after", 3, "sqlite"),
+    # Runs end, and a trigger waits for their ends.
+    ("terminal.before", 1, "sqlite"),
+    ("commit.in-transaction", 1, "sqlite"),
+    ("commit.in-transaction", 2, "sqlite"),
+    ("commit.before-telling", 1, "sqlite"),
+    ("terminal.after", 1, "sqlite"),
+    # Where it is another transaction than SQLite's.
+    pytest.param("accept.in-transaction", 1, "postgres", marks=pytest.mark.postgres),
+    pytest.param("commit.in-transaction", 1, "postgres", marks=pytest.mark.postgres),
+]
+
+
+@pytest.fixture
+def staged(tmp_path: Path, store: str, request: pytest.FixtureRequest) -> Iterator[Stage]:
+    """A stage of the store that the test asks for."""
+    stage = Stage(tmp_path, "" if store == "sqlite" else request.getfixturevalue("postgres_url"))
+    yield stage
+    stage.end()
+
+
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize(
-    ("point", "at"),  # first it tells of events, then of ends
-    [("accept.in-transaction", 1), ("accept.after", 1), ("accept.after", 3)],
-)
-def test_each_event_and_each_end_is_told_once_wherever_who_tells_them_is_killed(
-    stage: Stage, point: str, at: int
+@pytest.mark.parametrize(("point", "at", "store"), KILLS)
+def test_each_event_and_each_end_is_told_once_wherever_who_serves_is_killed(
+    staged: Stage, point: str, at: int
 ) -> None:
-    with stage.open() as client:
-        register(stage, client)
+    with staged.open() as client:
+        register(staged, client)
         emit(client, EVENTS)
 
-        killed = serve(stage, f"{point}:{at}:kill")
-        assert stage.finish(killed)[0] == -signal.SIGKILL
+        killed = serve(staged, f"{point}:{at}:kill")
+        assert staged.finish(killed)[0] == -signal.SIGKILL
         emit(client, EVENTS)
-        serve(stage)
+        serve(staged)
 
         check(client, 2 * EVENTS)
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("store", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def test_two_that_serve_one_store_tell_nothing_twice_though_one_is_killed(
-    tmp_path: Path, store: str, request: pytest.FixtureRequest
-) -> None:
-    url = "" if store == "sqlite" else request.getfixturevalue("postgres_url")
-    stage = Stage(tmp_path, url)
-    try:
-        with stage.open() as client:
-            register(stage, client)
-            emit(client, EVENTS)
+@pytest.mark.parametrize("store", STORES)
+def test_two_that_serve_one_store_tell_nothing_twice_though_one_is_killed(staged: Stage) -> None:
+    with staged.open() as client:
+        register(staged, client)
+        emit(client, EVENTS)
 
-            first, _ = serve(stage, "accept.after:1:kill"), serve(stage)
-            for _ in range(EVENTS):
-                emit(client, 1)
-            wait_until(lambda: first.poll() is not None or _all_told(client), 60, "nothing is told")
-            serve(stage)
+        first, _ = serve(staged, "accept.after:1:kill"), serve(staged)
+        for _ in range(EVENTS):
+            emit(client, 1)
+        wait_until(lambda: first.poll() is not None or _all_told(client), 60, "nothing is told")
+        serve(staged)
 
-            check(client, 2 * EVENTS)
-    finally:
-        stage.end()
+        check(client, 2 * EVENTS)
 
 
 def _all_told(client: Perdure) -> bool:
