@@ -279,6 +279,41 @@ def test_report_of_the_command_line_says_where_it_is_and_replaces_its_own(perdur
     assert printed.out.startswith("<!doctype html>")
 
 
+SLOW = """import time
+from perdure import task, workflow
+@task
+def slow(path: str) -> int:
+    open(path, "w").close()
+    while True: time.sleep(0.02)
+@workflow
+def w(path: str) -> int:
+    return slow.bind(path)
+"""
+
+
+def test_what_was_cut_off_by_a_cancel_or_a_kill_is_on_its_page(perdure: Any) -> None:
+    perdure.write("w.py", SLOW)
+    for run_id in ("killed", "cancelled"):
+        driver = perdure.start("run", "--id", run_id, "w.py", "--path", run_id)
+        perdure.wait_for_file(run_id, driver)
+        if run_id == "killed":
+            driver.kill()
+        else:
+            perdure("cancel", run_id)
+        driver.wait(60)
+        perdure("report", run_id)
+
+    killed, cancelled = (
+        Page((perdure.folder / f"{each}.html").read_text()) for each in ("killed", "cancelled")
+    )
+
+    assert "slow, attempt 1 was cut off, and nobody saw when" in killed.text
+    assert "slow, attempt 1: cancelled, " in cancelled.text
+    assert "attempts" in killed.text
+    [bar] = cancelled.of_class("span")[-1:]
+    assert float(bar["width"] or 0) > 1
+
+
 SCRIPT = """from perdure import task, workflow
 
 RATE = 3

@@ -76,6 +76,19 @@ def test_page_loads_nothing_and_has_nothing_to_complain_of(opened: Any) -> None:
     assert "ValueError: no column 'speed'" in page.locator(".failure").inner_text()
 
 
+@pytest.mark.parametrize("width", [1000, 700])
+def test_timeline_shrinks_with_the_page_and_no_bar_is_out_of_sight(opened: Any, width: int) -> None:
+    page = opened("broken")
+    page.set_viewport_size({"width": width, "height": 900})
+
+    rights = page.locator(".timeline .span").evaluate_all(
+        "bars => bars.map(bar => bar.getBoundingClientRect().right)"
+    )
+
+    assert rights
+    assert max(rights) < width
+
+
 def test_hostile_names_do_nothing_in_a_browser(opened: Any) -> None:
     page = opened("hostile")
     for row in page.locator("details.step > summary").all():

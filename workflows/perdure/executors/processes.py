@@ -13,6 +13,8 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from perdure.calls import CallContext, CallId, Desk, Outcome, StepCall
 from perdure.executors.capacity import detect_capacity
 from perdure.executors.cgroups import count_oom_kills
@@ -470,13 +472,11 @@ class ProcessExecutor:
 
     def _ended(self, worker: WorkerProcess, flight: Flight, cause: Cause) -> Outcome:
         if cause is Cause.OUT_OF_MEMORY:
-            return too_large(flight.call, flight.held_bytes, worker=worker.name)
-        return ended(
-            flight.call,
-            cause,
-            retryable=flight.timeout_is_retryable if cause is Cause.TIMEOUT else True,
-            worker=worker.name,
-        )
+            outcome = too_large(flight.call, flight.held_bytes, worker=worker.name)
+        else:
+            retryable = flight.timeout_is_retryable if cause is Cause.TIMEOUT else True
+            outcome = ended(flight.call, cause, retryable=retryable, worker=worker.name)
+        return _begun(outcome, flight)
 
     def _forget_flight(self, worker: WorkerProcess, flight: Flight) -> None:
         del worker.flights[flight.call.id]
@@ -508,14 +508,16 @@ class ProcessExecutor:
             self._forget_flight(worker, flight)
             if flight is not flights[-1] and not worker.key.is_async:
                 # It was over, and its worker died before it was heard: nobody's fault.
-                self._outcomes.append(ended(flight.call, Cause.ABANDONED, worker=worker.name))
+                self._outcomes.append(self._ended(worker, flight, Cause.ABANDONED))
             elif flight.ending is not None:
                 self._outcomes.append(self._ended(worker, flight, flight.ending))
             elif worker.is_ending:
                 # Its process was killed for the sake of a neighbour on the same loop.
-                self._outcomes.append(ended(flight.call, Cause.ABANDONED, worker=worker.name))
+                self._outcomes.append(self._ended(worker, flight, Cause.ABANDONED))
             else:
-                self._outcomes.append(lost(flight.call, cause, message, worker=worker.name))
+                self._outcomes.append(
+                    _begun(lost(flight.call, cause, message, worker=worker.name), flight)
+                )
 
     def _tell_of_stillbirth(self, worker: WorkerProcess, message: str) -> None:
         """A worker died before it read a call: one waiting call bears that."""
@@ -577,6 +579,11 @@ class ProcessExecutor:
             ):
                 flight.held_bytes = held
                 self._end(worker, flight, Cause.OUT_OF_MEMORY, 0)
+
+
+def _begun(outcome: Outcome, flight: Flight) -> Outcome:
+    """Return an outcome of an attempt that cannot tell itself when it began."""
+    return msgspec.structs.replace(outcome, started_at=flight.started_at)
 
 
 def _is_watched(worker: WorkerProcess) -> bool:

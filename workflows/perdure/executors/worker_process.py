@@ -28,7 +28,10 @@ from perdure.worker.frames import (
 )
 from perdure.worker.keeper import KILL, STATUS, TERM
 from perdure.worker.tickets import Tickets
+from perdure_storage.clock import SystemClock
 from perdure_storage.records import Cause, ProcessId, Refusal
+
+_clock = SystemClock()
 
 _RECEIVE_BYTES = 1 << 20
 _KEEP_OUTPUT_BYTES = 1 << 20
@@ -42,15 +45,17 @@ class Flight:
         ending: the cause with which it is being ended; None while it is not.
         timeout_is_retryable: what ``retry_on`` says of a time-out; True until the worker says.
         held_bytes: the memory for which it is being ended; 0 if it is not.
+        started_at: when it was handed over: what is told of one that cannot tell itself.
     """
 
-    __slots__ = ("call", "ending", "held_bytes", "timeout_is_retryable")
+    __slots__ = ("call", "ending", "held_bytes", "started_at", "timeout_is_retryable")
 
     def __init__(self, call: StepCall) -> None:
         self.call = call
         self.ending: Cause | None = None
         self.timeout_is_retryable = True
         self.held_bytes = 0
+        self.started_at = _clock.now()
 
 
 class WorkerProcess:

@@ -85,6 +85,8 @@ def _told(span: SpanView, count: int) -> str:
     if span.kind in ("queued", "waited"):
         what = "waited to begin" if span.kind == "queued" else "waited for what it needs"
         return f"{span.step} {what} for {took}"
+    if span.kind == "LOST" and span.end == span.start:
+        return f"{span.step}, attempt {span.attempt} was cut off, and nobody saw when"
     where = f" on {span.worker}" if span.worker else ""
     return f"{span.step}, attempt {span.attempt}: {standing_text(span.kind)}, {took}{where}"
 

@@ -160,7 +160,7 @@ def _steps(report: ReportView, anchors: Mapping[str, str]) -> Content:
         )
         if len(report.details) >= _FILTER_FROM
         else None,
-        draw_steps(report.details, views, report.logs, anchors),
+        draw_steps(report.details, views, report.logs, anchors, report.at),
         _untold(report),
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 
 from perdure import words
 from perdure.view.drawing import standing_text, status_class
@@ -14,8 +15,7 @@ _BRIEF = 110
 _TAKEN = 12
 _LOG_LINES = 20
 _ATTEMPTS = 20
-_OPEN_UP_TO = 3
-"""Rows of steps that failed that are open from the start."""
+_SUCCEEDED = "succeeded"
 
 
 def draw_steps(
@@ -23,6 +23,7 @@ def draw_steps(
     views: Mapping[str, StepView],
     logs: Mapping[str, str],
     anchors: Mapping[str, str],
+    at: datetime,
 ) -> Element:
     """Return a row for each step.
 
@@ -31,20 +32,36 @@ def draw_steps(
         views: of each step its brief, by step id.
         logs: what steps printed last, by step id.
         anchors: the id of each row, by step id.
+        at: when it was looked at: so long have those run that still do.
     """
-    longest = max([view.duration_s or 0.0 for view in views.values()], default=0.0)
+    details = list(details)
+    took = {each.id: _took(each, views[each.id], at) for each in details}
+    longest = max([seconds or 0.0 for seconds in took.values()], default=0.0)
     return element(
         "div",
         (
-            _row(detail, views[detail.id], logs.get(detail.id, ""), anchors, longest)
+            _row(detail, views[detail.id], logs.get(detail.id, ""), anchors, took, longest)
             for detail in details
         ),
         class_="steps",
     )
 
 
+def _took(detail: DetailView, view: StepView, at: datetime) -> float | None:
+    """Return the seconds that a step took, or has been running for."""
+    began = detail.attempts[-1].started_at if detail.attempts else None
+    if view.standing == "RUNNING" and view.duration_s is None and began is not None:
+        return max(0.0, (at - began).total_seconds())
+    return view.duration_s
+
+
 def _row(
-    detail: DetailView, view: StepView, log: str, anchors: Mapping[str, str], longest: float
+    detail: DetailView,
+    view: StepView,
+    log: str,
+    anchors: Mapping[str, str],
+    took: Mapping[str, float | None],
+    longest: float,
 ) -> Element:
     return element(
         "details",
@@ -53,8 +70,8 @@ def _row(
             element("span", class_="dot"),
             element("code", view.id, class_="id"),
             element("span", standing_text(view.standing), class_="standing"),
-            element("span", words.duration(view.duration_s), class_="took"),
-            _meter(view.duration_s, longest),
+            element("span", words.duration(took[view.id]), class_="took"),
+            _meter(took[view.id], longest),
             element("span", _brief(view), class_="brief"),
         ),
         element("div", _inside(detail, view, log, anchors), class_="inside"),
@@ -93,7 +110,7 @@ def _inside(
     if log:
         yield element("h4", "last printed")
         yield element("pre", _last_lines(log), class_="log")
-    if len(detail.attempts) > 1 or (detail.attempts and view.error is not None):
+    if len(detail.attempts) > 1 or any(each.cause != _SUCCEEDED for each in detail.attempts):
         yield element("h4", "attempts")
         yield _attempts(detail.attempts)
     elif len(tries) > 1:

@@ -96,11 +96,24 @@ def _next(run: Run, view: RunView, steps: Sequence[Step]) -> str:
         return run.next_command
     if run.unplanned:
         return run.plan_command
+    if view.status == "WAITING":
+        return _awaited(run, steps)
     caught = _count_caught(steps)
     if view.status != "SUCCEEDED" or not caught:
         return ""
     failures = "1 failure was" if caught == 1 else f"{caught:,} failures were"
     return f"{failures} caught; redo what failed, and keep the rest: {run.mend_command}"
+
+
+def _awaited(run: Run, steps: Sequence[Step]) -> str:
+    """Return how to send the first signal that a run waits for; "" if it waits for none."""
+    from perdure.progress.causes import of_wait
+
+    now = run.runtime.clock.now()
+    waits = (step.wait for step in steps if step.status == "WAITING" and step.wait is not None)
+    signals = (each for each in waits if each.kind == "signal")
+    told = next((of_wait(each, run.signal_command, now=now) for each in signals), "")
+    return f"it waits for {told}" if told else ""
 
 
 def _count_caught(steps: Sequence[Step]) -> int:

@@ -81,9 +81,9 @@ def _spans(step: Step, known: _Ends, clock: _Clock) -> Iterator[SpanView]:
     ready: datetime | None = known.ready(step)
     last: datetime | None = None
     for attempt in step.attempts:
-        if attempt.started_at is None or (how_long(attempt) is None and attempt.cause is not None):
-            continue  # nobody saw when it ended
-        start, end = clock.at(attempt.started_at), clock.at(attempt.finished_at)
+        if attempt.started_at is None:
+            continue  # it never began
+        start, end = clock.at(attempt.started_at), clock.at(_end(attempt))
         if attempt.generation == 1 and ready is not None and clock.at(ready) < start:
             yield SpanView(step.id, "queued", clock.at(ready), start)
         yield SpanView(step.id, _kind(attempt), start, end, attempt.attempt, attempt.worker)
@@ -93,6 +93,12 @@ def _spans(step: Step, known: _Ends, clock: _Clock) -> Iterator[SpanView]:
     ended = step.row.finished_at if step.row is not None else None
     if step.status == "WAITING" or (ended is not None and ended > last):
         yield SpanView(step.id, "waited", clock.at(last), clock.at(ended))
+
+
+def _end(attempt: AttemptRecord) -> datetime | None:
+    """Return when an attempt ended; of one that was cut off, which nobody saw, its beginning."""
+    was_seen = attempt.cause is None or how_long(attempt) is not None
+    return attempt.finished_at if was_seen else attempt.started_at
 
 
 def _kind(attempt: AttemptRecord) -> str:
