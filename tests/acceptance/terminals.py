@@ -23,13 +23,19 @@ class Terminal:
     """Runs ``python WORDS...`` with a terminal of its own for all three streams."""
 
     def __init__(
-        self, words: list[str], folder: Path, *, columns: int = 80, **environment: str
+        self,
+        words: list[str],
+        folder: Path,
+        *,
+        columns: int = 80,
+        lines: int = 24,
+        **environment: str,
     ) -> None:
-        self._screen = pyte.Screen(columns, 24)
+        self._screen = pyte.Screen(columns, lines)
         self._stream = pyte.ByteStream(self._screen)
         self.sent = b""
         self._fd, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         environ = {**os.environ, "TERM": "xterm-256color", **environment}
         for name in {"COLUMNS", "LINES"} - environment.keys():  # the size is the terminal's own
             environ.pop(name, None)

@@ -351,6 +351,18 @@ def test_page_of_a_script_has_the_text_of_what_ran_and_what_it_ran_with(perdure:
     assert f"Python {platform.python_version()}" in page.text
 
 
+def test_fan_in_of_a_map_of_which_one_item_failed_names_that_one_only(inline: Perdure) -> None:
+    run(inline, steps.broken, n=12)
+
+    why = {step.id: step.why() for step in inline.get_run("r").steps()}
+
+    told = [
+        each for each in why.values() if "it takes the value of" in each and "which failed" in each
+    ]
+    assert told
+    assert all(each.count("[") <= 1 for each in told), told
+
+
 def test_report_replaces_a_page_and_keeps_any_other_file(inline: Perdure, tmp_path: Path) -> None:
     run(inline, steps.different(2))
     mine = tmp_path / "mine.html"

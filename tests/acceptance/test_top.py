@@ -86,6 +86,58 @@ def test_top_without_a_store_or_a_run_says_so(perdure: Any) -> None:
     assert "nobody drives runs: `perdure up` does" in nothing.out
 
 
+def test_top_without_a_store_has_its_shape_in_json(perdure: Any) -> None:
+    told = json.loads(perdure("top", "--json").out)
+
+    assert told["runs"] == told["coordinators"] == []
+
+
+def test_top_waits_for_a_store(perdure: Any) -> None:
+    perdure.write("held.py", HELD)
+    terminal = Terminal(["-m", "perdure", "top", "--every", "0.1"], perdure.folder, columns=130)
+    try:
+        nothing = terminal.wait_for(lambda shown: "no runs: there is no store" in shown)
+        perdure("run", "--detach", "--id", "later", "held.py")
+        found = terminal.wait_for(lambda shown: "QUEUED" in shown)
+        terminal.process.send_signal(signal.SIGINT)
+        code = terminal.wait()
+    finally:
+        terminal.close()
+
+    assert "perdure run TARGET" in nothing
+    assert "later" in found
+    assert code == 130
+
+
+def test_small_terminal_shows_the_runs_that_go_on(inline: Perdure, tmp_path: Path) -> None:
+    for n in range(5):
+        with pytest.raises(RunFailed):
+            inline.run(steps.broken, run_id=f"ended-{n}")
+    inline.submit(steps.three, run_id="goes-on")
+    terminal = Terminal(
+        ["-m", "perdure", "top", "--store", str(tmp_path / "store" / "perdure.db")],
+        tmp_path,
+        columns=50,
+        lines=10,
+    )
+    try:
+        shown = terminal.wait_for(lambda shown: "higher" in shown)
+    finally:
+        terminal.close()
+
+    assert "QUEUED" in shown
+    assert "DRIVEN" in shown.splitlines()[0]
+    assert "more runs: make the terminal higher" in " ".join(shown.split())
+
+
+def test_steps_of_runs_that_have_ended_are_not_counted(inline: Perdure) -> None:
+    inline.run(steps.different(2), run_id="r")
+
+    [ended] = Activity(inline.runtime, 10).look().runs
+
+    assert (ended.done, ended.failed, ended.total) == (None, None, None)
+
+
 def test_step_that_runs_is_named_with_who_drives_it(inline: Perdure, tmp_path: Path) -> None:
     seen = tmp_path / "seen.json"
     inline.run(steps.watched_activity, run_id="r", store=inline.settings.store, path=str(seen))

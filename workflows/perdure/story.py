@@ -219,7 +219,7 @@ def of_left(steps: Sequence[Step], run_status: str) -> dict[str, str]:
         if step.id in members:
             said[step.id] = _of_graph(members[step.id], values)
         elif unmet:
-            said[step.id] = f"it takes the value of {_some(unmet)}, which {_has_none(by_id, unmet)}"
+            said[step.id] = f"it takes the value of {_unmet(by_id, unmet)}"
         else:
             said[step.id] = f"the run ended as {run_status} first"
     return said
@@ -252,9 +252,14 @@ def _has_value(step: Step) -> bool:
     return step.status in (StepStatus.SUCCEEDED, StepStatus.SKIPPED)
 
 
-def _has_none(by_id: Mapping[str, Step], names: Sequence[str]) -> str:
-    failed = any(by_id[name].status is StepStatus.FAILED for name in names)
-    return "failed" if failed else "has none"
+def _unmet(by_id: Mapping[str, Step], names: Sequence[str]) -> str:
+    """Return which values are not there, and why: those that failed first, for they are why."""
+    failed = [name for name in names if by_id[name].status is StepStatus.FAILED]
+    if not failed:
+        return f"{_some(names)}, which has none"
+    others = len(names) - len(failed)
+    more = f"; {words.count_of(others, 'other')} had not ended" if others else ""
+    return f"{_some(failed)}, which failed{more}"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import sys
 import threading
 import time
@@ -14,13 +16,16 @@ from perdure.cli.endings import ExitCode, say
 from perdure.cli.session import JsonOption, StoreOption, TracebackOption
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
+    from perdure.client import Perdure
     from perdure.view.activity import Activity
     from perdure.view.model import ActiveRunView, ActivityView
 
 _STEPS_WIDTH = 44
 _BAR = 10
+_ROW_LINES = 4
+"""So many lines a run may take where the terminal is narrow."""
 _PAUSE_SHARE = 4
 """To look takes at most one part in five of the time, however much goes on."""
 
@@ -40,26 +45,74 @@ def top(
     """Show the runs that go on and who drives them, live, until Ctrl-C.
 
     Those that run come first, then those that are queued, paused or wait, then what has ended in
-    the last ten minutes. Below are the processes that drive runs, with their workers. With --once,
-    with --json, and where the output is no terminal, it shows that once.
+    the last ten minutes. Below are the processes that drive runs, with their workers. Where there
+    is no store yet it waits for one. With --once, with --json, and where the output is no
+    terminal, it shows that once.
     """
+    is_live = not (once or as_json) and sys.stdout.isatty()
+    wait = threading.Event().wait
+    try:
+        perdure = _await_store(store, wait, every) if is_live else _find_store(store)
+        if perdure is None:
+            _show_nothing(as_json=as_json)
+            return ExitCode.OK
+        with perdure:
+            return _show(perdure, limit, as_json=as_json, wait=wait, every_s=every, is_live=is_live)
+    except KeyboardInterrupt:
+        return ExitCode.CANCELLED
+
+
+def _find_store(store: str | None) -> Perdure | None:
+    """Open the store; say so and return None if there is none yet."""
     from perdure.cli.opening import NoStoreYet, open_existing
+
+    try:
+        return open_existing(store)
+    except NoStoreYet as nothing:
+        say(f"no runs: {nothing}")
+        return None
+
+
+def _await_store(store: str | None, wait: Callable[[float], object], every_s: float) -> Perdure:
+    """Open the store, as soon as there is one."""
+    from perdure.cli.opening import NoStoreYet, open_existing
+
+    perdure = _find_store(store)
+    while perdure is None:
+        wait(every_s)
+        with contextlib.suppress(NoStoreYet):
+            perdure = open_existing(store)
+    return perdure
+
+
+def _show_nothing(*, as_json: bool) -> None:
+    from perdure.cli.views import to_json
+    from perdure.view.model import ActivityView
+    from perdure_storage.clock import SystemClock
+
+    if as_json:
+        print(to_json(ActivityView(at=SystemClock().now())))
+
+
+def _show(
+    perdure: Perdure,
+    limit: int,
+    *,
+    as_json: bool,
+    wait: Callable[[float], object],
+    every_s: float,
+    is_live: bool,
+) -> int:
     from perdure.cli.views import to_json
     from perdure.view.activity import Activity
 
-    try:
-        perdure = open_existing(store)
-    except NoStoreYet as nothing:
-        print("{}") if as_json else say(f"no runs: {nothing}")
-        return ExitCode.OK
-    with perdure:
-        activity = Activity(perdure.runtime, limit)
-        if as_json:
-            print(to_json(activity.look()))
-        elif once or not sys.stdout.isatty():
-            _print(activity.look())
-        else:
-            return _watch(activity, threading.Event().wait, every)
+    activity = Activity(perdure.runtime, limit)
+    if as_json:
+        print(to_json(activity.look()))
+    elif is_live:
+        _watch(activity, wait, every_s)
+    else:
+        _print(activity.look())
     return ExitCode.OK
 
 
@@ -69,35 +122,53 @@ def _print(view: ActivityView) -> None:
     console().print(_picture(view))
 
 
-def _watch(activity: Activity, wait: Callable[[float], object], every_s: float) -> int:
-    """Draw it again and again in place; what was seen last stays on the terminal."""
+def _watch(activity: Activity, wait: Callable[[float], object], every_s: float) -> None:
+    """Draw it again and again in place, until Ctrl-C; what was seen last stays on the terminal."""
     from rich.live import Live
 
     from perdure.cli.tables import console
 
-    with Live(
-        _picture(activity.look()),
-        console=console(),
-        auto_refresh=False,
-        vertical_overflow="crop",
-    ) as live:
+    screen = console()
+    with Live(_fitting(activity.look(), screen), console=screen, auto_refresh=False) as live:
         pause_s = every_s
-        try:
-            while True:
-                wait(pause_s)
-                began = time.monotonic()
-                live.update(_picture(activity.look()), refresh=True)
-                pause_s = max(every_s, _PAUSE_SHARE * (time.monotonic() - began))
-        except KeyboardInterrupt:
-            return ExitCode.CANCELLED
+        while True:
+            wait(pause_s)
+            began = time.monotonic()
+            live.update(_fitting(activity.look(), screen), refresh=True)
+            pause_s = max(every_s, _PAUSE_SHARE * (time.monotonic() - began))
+
+
+def _fitting(view: ActivityView, screen: Console) -> RenderableType:
+    """Return the picture with as many runs as the terminal has room for: the first ones."""
+    from msgspec.structs import replace
+
+    screen.width = shutil.get_terminal_size().columns
+    room, shown, left_out = screen.height - 1, view, 0
+    while True:
+        picture = _picture(shown, left_out)
+        excess = len(screen.render_lines(picture)) - room
+        if excess <= 0 or not shown.runs:
+            return picture
+        shown = replace(shown, runs=shown.runs[: -max(1, excess // _ROW_LINES)])
+        left_out = len(view.runs) - len(shown.runs)
 
 
 # --- as text ------------------------------------------------------------------------------------
-def _picture(view: ActivityView) -> RenderableType:
+def _picture(view: ActivityView, left_out: int = 0) -> RenderableType:
+    """Return it as text.
+
+    Args:
+        view: what goes on.
+        left_out: how many runs more there would be, if the terminal were higher.
+    """
     from rich.console import Group
 
-    parts: list[RenderableType] = [_runs(view) if view.runs else "no runs go on"]
-    if not view.are_all:
+    from perdure.words import count_of
+
+    parts: list[RenderableType] = [_runs(view) if view.runs or left_out else "no runs go on"]
+    if left_out:
+        parts.append(f"and {count_of(left_out, 'more run')}: make the terminal higher")
+    elif not view.are_all:
         parts.append("and more: --limit shows them")
     return Group(*parts, "", _coordinators(view))
 
@@ -126,10 +197,11 @@ _ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
 def _progress(run: ActiveRunView) -> str:
     if not run.total:
         return ""
-    filled = round(_BAR * run.done / run.total)
+    done = run.done or 0
+    filled = round(_BAR * done / run.total)
     bar = f"[green]{'━' * filled}[/green][dim]{'─' * (_BAR - filled)}[/dim]"
     failed = f" [red]{run.failed:,} failed[/red]" if run.failed else ""
-    return f"{bar} {run.done:,}/{run.total:,}{failed}"
+    return f"{bar} {done:,}/{run.total:,}{failed}"
 
 
 def _now(run: ActiveRunView) -> str:
@@ -138,7 +210,8 @@ def _now(run: ActiveRunView) -> str:
 
     if not run.steps:
         return words.one_line(run.waits, _STEPS_WIDTH)
-    more = f" +{run.running - 1}" if run.running > 1 else ""
+    others = (run.running or 0) - 1
+    more = f" +{others}" if others > 0 else ""
     name = words.one_line(run.steps[0], _STEPS_WIDTH - 12)
     return f"{name} {words.duration(run.step_s)}{more}"
 

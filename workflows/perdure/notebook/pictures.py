@@ -238,7 +238,9 @@ def draw_runs(runs: Sequence[Run]) -> Element:
             _pill(view.status),
             words.age(view.created_at, now) if now else "",
             _took(view, view.created_at),
-            words.one_line(view.error.message, 80) if view.error else "",
+            element(
+                "span", words.one_line(view.error.message, 80) if view.error else "", class_="told"
+            ),
         )
         for view in views
     ]
@@ -304,9 +306,7 @@ def draw_explanation(explanation: Explanation) -> Element:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Content]]) -> Element:
-    """Return a table."""
-    return element(
-        "table",
-        element("thead", element("tr", (element("th", name) for name in header))),
-        element("tbody", (element("tr", (element("td", each) for each in row)) for row in rows)),
-    )
+    """Return a table, which scrolls where the page is too narrow for it."""
+    heads = element("thead", element("tr", (element("th", name) for name in header)))
+    body = element("tbody", (element("tr", (element("td", each) for each in row)) for row in rows))
+    return element("div", element("table", heads, body), class_="table")

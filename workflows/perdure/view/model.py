@@ -357,7 +357,8 @@ class ActiveRunView(msgspec.Struct, frozen=True, kw_only=True):
     """A run among those that go on.
 
     Attributes:
-        done, running, failed, total: steps; ``total`` is 0 while it has no plan.
+        done, running, failed, total: steps; None where they are not looked at: while it has no
+            plan, and when it has ended.
         steps: those that have been running for longest, longest first.
         step_s: how long the first of them has been running.
         since: when it began, or, of one that has not begun, when it was made; of one that has
@@ -370,10 +371,10 @@ class ActiveRunView(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     workflow: str
     status: str
-    done: int = 0
-    running: int = 0
-    failed: int = 0
-    total: int = 0
+    done: int | None = None
+    running: int | None = None
+    failed: int | None = None
+    total: int | None = None
     steps: tuple[str, ...] = ()
     step_s: float | None = None
     since: datetime
