@@ -219,7 +219,7 @@ def of_left(steps: Sequence[Step], run_status: str) -> dict[str, str]:
         if step.id in members:
             said[step.id] = _of_graph(members[step.id], values)
         elif unmet:
-            said[step.id] = f"it takes the value of {_unmet(by_id, unmet)}"
+            said[step.id] = f"it takes the value of {_lacking(by_id, unmet)}"
         else:
             said[step.id] = f"the run ended as {run_status} first"
     return said
@@ -252,7 +252,7 @@ def _has_value(step: Step) -> bool:
     return step.status in (StepStatus.SUCCEEDED, StepStatus.SKIPPED)
 
 
-def _unmet(by_id: Mapping[str, Step], names: Sequence[str]) -> str:
+def _lacking(by_id: Mapping[str, Step], names: Sequence[str]) -> str:
     """Return which values are not there, and why: those that failed first, for they are why."""
     failed = [name for name in names if by_id[name].status is StepStatus.FAILED]
     if not failed:
