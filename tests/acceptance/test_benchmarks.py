@@ -56,6 +56,17 @@ def test_benchmark_of_schedules_ends_with_as_many_ticks_as_are_kept() -> None:
     assert any(line.startswith("perdure schedule ls: ") for line in lines)
 
 
+def test_benchmark_of_saves_says_that_only_what_changed_is_written() -> None:
+    rows = benchmark("tests.benchmarks.saves", "--mib=4", "--rounds=1")
+
+    assert {row[0]: row[3] for row in rows} == {
+        "save all": "4.00",
+        "save unchanged": "0.00",
+        "save with one file changed": "0.06",
+        "load": "0.00",
+    }
+
+
 def test_filled_store_is_one_that_the_command_line_takes_for_its_own(perdure: Any) -> None:
     home = perdure.folder / ".perdure"
     fill(f"sqlite:///{home / 'perdure.db'}", str(home / "blobs"), 60)
