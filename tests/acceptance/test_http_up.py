@@ -16,6 +16,8 @@ import pytest
 from tests.acceptance.conftest import CommandLine
 from tests.crash.ledger import wait_until
 
+from perdure.http.server import Address, _listen
+
 TOKEN = "the-token-of-this-server"
 FLOWS = """
 from perdure import task, wait_signal, workflow
@@ -86,6 +88,15 @@ def test_run_is_started_driven_signalled_and_cancelled_over_http(perdure: Comman
         wait_until(lambda: status("answered") == "SUCCEEDED", 60, "it is not answered")
         wait_until(lambda: status("cancelled") == "CANCELLED", 60, "it is not cancelled")
         assert end(perdure.started[-1]) == 0, "an open connection keeps nothing alive"
+
+
+def test_answers_do_not_wait_until_their_beginning_is_acknowledged() -> None:
+    listening = _listen(Address(host="127.0.0.1", port=0))
+    with listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_port_that_is_taken_is_said_and_an_error_only_where_it_was_asked_for(
