@@ -45,6 +45,7 @@ from perdure.secret import Secret
 from perdure.task import Task, task
 from perdure.waits import sleep, wait, wait_event, wait_signal
 from perdure.workflow import Workflow, workflow
+from perdure_storage.garbage import all_stays
 
 if TYPE_CHECKING:
     from perdure.client import Perdure
@@ -218,7 +219,8 @@ def __getattr__(name: str) -> Any:
     module = _LATE.get(name)
     if module is None:
         raise AttributeError(f"module 'perdure' has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(module), name)
+    with all_stays():
+        value = globals()[name] = getattr(importlib.import_module(module), name)
     return value
 
 
@@ -227,7 +229,8 @@ def __dir__() -> list[str]:
 
 
 def _default_client() -> Perdure:
-    from perdure.client import default_client
+    with all_stays():
+        from perdure.client import default_client
 
     return default_client()
 

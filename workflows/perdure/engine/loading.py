@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -24,6 +22,7 @@ from perdure.fingerprint import fingerprints
 from perdure.plan import Function, Plan, decode_plan, placed, request_of
 from perdure_storage.clock import Clock
 from perdure_storage.errors import BlobsCondemned, PerdureError, StoreError, StoreUnavailable
+from perdure_storage.garbage import all_stays
 from perdure_storage.lifecycle import RUN_LIVE, RunStatus
 from perdure_storage.protocols import BlobStore, RunStore
 from perdure_storage.records import (
@@ -204,21 +203,6 @@ PlanFor = Callable[[RunRecord], BuiltPlan | None]
 """Returns the plan of a run that was made without one; None: it is not built yet."""
 
 
-@contextmanager
-def _all_stays() -> Iterator[None]:
-    """Let Python look for garbage later: in what is built here, all of which stays, is none.
-
-    It would walk through all of it again and again, a fifth of the load of a large run.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
 class Loader:
     """Claims runs for one coordinator and builds their states."""
 
@@ -309,7 +293,7 @@ class Loader:
             kill_processes(self._store.workers_of(token))
         return dead
 
-    @_all_stays()
+    @all_stays()
     def read(self, records: Sequence[RunRecord]) -> Reading:
         """Read what claimed runs did, in a few queries for all of them."""
         try:
@@ -327,7 +311,7 @@ class Loader:
             {digest: decode_plan(body) for digest, body in bodies.items()},
         )
 
-    @_all_stays()
+    @all_stays()
     def load(self, record: RunRecord, reading: Reading) -> tuple[RunState, list[Digest]]:
         """Build the state of a claimed run, and make it known to its executor.
 
