@@ -61,6 +61,8 @@ CRASH_POINTS: Mapping[str, str] = {
     "blob.after-quarantine": "a damaged blob has been moved away",
     "blob.before-delete": "an unreferenced blob is about to be removed",
     "blob.after-delete": "an unreferenced blob has been removed",
+    "actor.snapshot-stored": "the state of an actor after a call is stored, no row names it",
+    "actor.before-replay": "a call of an actor is about to be made again, to restore its state",
     "directory.before-manifest": "a folder's files are stored, its manifest is not",
     "spool.after-put": "a value of an unsynced step is in the spool",
     "log.after-append": "a segment of a log is written",

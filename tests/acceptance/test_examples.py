@@ -56,6 +56,16 @@ def test_iris_takes_another_number_of_clusters_and_reuses_what_does_not_depend_o
     assert "three" in perdure("why", "four", "load").out
 
 
+def test_actor_whose_process_is_killed_comes_to_what_a_plain_object_does(perdure: Any) -> None:
+    ended = subprocess.run(
+        [sys.executable, EXAMPLES / "actors.py"],
+        cwd=perdure.folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert ended.returncode == 0, ended.stderr
+    assert "count 60, mean 49.787, variance 880.789" in ended.stdout
+
+
 @pytest.mark.usefixtures("need_the_examples_extra")
 def test_iris_is_a_script_too(tmp_path: Path) -> None:
     ended = subprocess.run(

@@ -492,6 +492,13 @@ SCENARIOS = {
         executor="processes",
         worker_dies=True,
     ),
+    "acting": Scenario(
+        act=lambda client: client.run(steps.acting, run_id=RUN),
+        recover=go_on_with(steps.acting),
+        points=("actor.snapshot-stored", "actor.before-replay"),
+        executor="processes",
+        worker_dies=True,
+    ),
     "saving": Scenario(
         act=lambda client: client.run(steps.training, run_id=RUN),
         recover=go_on_with(steps.training),

@@ -152,6 +152,34 @@ def training(epochs: int = EPOCHS) -> str:
     return measure_text.bind(train.bind(epochs))
 
 
+# --- an actor ---------------------------------------------------------------------------------
+class Tally(perdure.Actor, snapshot=3):
+    """Adds up. What fails leaves no instance, so that the next call has one made by replay."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    @perdure.method
+    def add(self, n: int) -> int:
+        self.total += n
+        return self.total
+
+    @perdure.method(catch=True)
+    def refuse(self, n: int) -> int:
+        self.total -= n
+        raise ValueError(n)
+
+
+@workflow
+def acting(n: int = 1) -> int:
+    tally = Tally.bind()
+    tally.add.bind(start.bind(n))
+    tally.add.bind(2)
+    tally.refuse.bind(5)
+    tally.add.bind(4)
+    return tally.add.bind(8)
+
+
 # --- steps that ask for something ---------------------------------------------------------------
 @task
 def ask(wish: str) -> str:
