@@ -294,3 +294,184 @@ def test_all_steps_have_succeeded(client: Perdure) -> None:
     client.run(steps.running, run_id="r")
 
     assert {row.status for row in rows(client, "r").values()} == {StepStatus.SUCCEEDED}
+
+
+# --- states of other kinds ----------------------------------------------------------------------
+@perdure.actor(state="rebuild")
+class Model:
+    """Is costly to make, and remembers nothing."""
+
+    def __init__(self, folder: str, factor: float) -> None:
+        steps.note(folder, "made")
+        self.factor = factor
+
+    def scale(self, x: float) -> float:
+        return self.factor * x
+
+
+@workflow
+def scaled(folder: str, factor: float) -> Any:
+    model = Model.bind(folder, factor)  # type: ignore[attr-defined]
+    return [model.scale.bind(1.0), model.scale.map([2.0, 3.0])]
+
+
+def test_rebuilt_actor_is_made_by_its_constructor_and_keeps_no_state(
+    client: Perdure, tmp_path: Path
+) -> None:
+    wanted = [2.0, [4.0, 6.0]]
+    inputs = {"folder": str(tmp_path), "factor": 2.0}
+
+    assert scaled(str(tmp_path), 2.0) == wanted
+    assert client.run(scaled, inputs=inputs, run_id="r") == wanted
+
+    assert not any(row.states for row in rows(client, "r").values())
+
+
+class Shelf(perdure.Actor):
+    """Keeps its state in a folder, a file a book."""
+
+    def __init__(self) -> None:
+        self.books: dict[str, str] = {}
+
+    @perdure.method
+    def put(self, name: str, text: str) -> int:
+        self.books[name] = text
+        return len(self.books)
+
+    @perdure.method
+    def refuse(self) -> None:
+        self.books.clear()
+        raise ValueError("no")
+
+    def save(self, folder: str) -> None:
+        for name, text in self.books.items():
+            (Path(folder) / name).write_text(text)
+
+    def load(self, folder: str) -> None:
+        self.books = {path.name: path.read_text() for path in Path(folder).iterdir()}
+
+    @perdure.method(readonly=True)
+    def read(self) -> dict[str, str]:
+        return dict(sorted(self.books.items()))
+
+
+@workflow
+def shelving() -> Any:
+    shelf = Shelf.bind()
+    shelf.put.bind("a", "a" * 50_000)
+    shelf.put.bind("b", "b")
+    shelf.refuse.options(catch=True).bind()
+    shelf.put.bind("c", "c")
+    return shelf.read.bind()
+
+
+def test_state_that_is_saved_into_a_folder_is_restored_from_it(client: Perdure) -> None:
+    wanted = {"a": "a" * 50_000, "b": "b", "c": "c"}
+
+    assert shelving() == wanted
+    assert client.run(shelving) == wanted
+
+
+class Twins(perdure.Actor):
+    """One list under two names."""
+
+    def __init__(self) -> None:
+        self.one: list[int] = []
+        self.other = self.one
+
+    @perdure.method
+    def add(self, n: int) -> int:
+        self.one.append(n)
+        return len(self.other)
+
+    @perdure.method(catch=True)
+    def fail(self) -> None:
+        raise ValueError("no")
+
+
+@workflow
+def twins() -> Any:
+    both = Twins.bind()
+    return [both.add.bind(1), both.fail.bind(), both.add.bind(2)][::2]
+
+
+def test_what_is_one_object_in_a_state_is_one_when_it_is_restored(client: Perdure) -> None:
+    assert client.run(twins) == [1, 2]
+
+
+def counter(step: int, shown: str) -> Any:
+    scope: dict[str, Any] = {"__name__": "__main__"}
+    source = f"""
+import perdure
+class Counter(perdure.Actor):
+    def __init__(self):
+        self.n = 0
+    @perdure.method
+    def add(self):
+        self.n += {step}
+        return self.n
+    @perdure.method(readonly=True)
+    def show(self):
+        return f"{shown} {{self.n}}"
+@perdure.workflow
+def counting():
+    counter = Counter.bind()
+    return [counter.add.bind(), counter.show.bind()]
+"""
+    exec(compile(source, "<counter>", "exec"), scope)
+    return scope["counting"]
+
+
+def test_edit_of_a_mutating_method_begins_at_the_constructor(inline: Perdure) -> None:
+    inline.run(counter(1, "at"), run_id="a")
+
+    assert inline.run(counter(2, "at"), reuse="a", run_id="b") == [2, "at 2"]
+    assert rows(inline, "b")["Counter"].attempt == 1
+
+
+def test_edit_of_a_reader_makes_its_own_calls_run_again(inline: Perdure) -> None:
+    inline.run(counter(1, "at"), run_id="a")
+
+    assert inline.run(counter(1, "now"), reuse="a", run_id="b") == [1, "now 1"]
+    found = rows(inline, "b")
+    assert [found[n].attempt for n in ("Counter", "Counter.add", "Counter.show")] == [0, 0, 1]
+
+
+def test_damaged_snapshot_is_made_again_from_an_earlier_one(inline: Perdure) -> None:
+    large = 50_000
+
+    @workflow
+    def shelf_that_waits() -> Any:
+        shelf = Shelf.bind()
+        first = shelf.put.bind("a", "a" * large)
+        return [first, waited.bind(shelf.put.bind("b", "b")), shelf.read.bind()]
+
+    with pytest.raises(RunFailed):
+        inline.run(shelf_that_waits, run_id="r")
+    for row in rows(inline, "r").values():
+        for state in row.states.values():
+            for blob in state.files:
+                inline.runtime.blobs.delete(blob)
+
+    inline.resume("r").result()
+
+
+seen: list[int] = []
+
+
+@perdure.task
+def waited(n: int) -> int:
+    seen.append(n)
+    if len(seen) == 1:
+        raise RuntimeError("the first time")
+    return n
+
+
+def test_actor_that_is_given_to_an_actor_is_refused(inline: Perdure) -> None:
+    with pytest.raises(DefinitionError, match="handle of an actor is for tasks"):
+        inline.run(Stats.bind().add.bind(Stats.bind()))  # type: ignore[arg-type]
+
+
+def test_handle_is_no_result(inline: Perdure) -> None:
+    with pytest.raises(DefinitionError, match="no result"):
+        inline.run([Stats.bind()])
