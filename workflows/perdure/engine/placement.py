@@ -3,7 +3,7 @@
 Deterministic: higher priority first, then the runs in turn, within a run the order of the plan.
 Steps of one shape (the same request) wait in one queue, so that a wide fan-out costs one look,
 not thousands. A request that does not fit lets others pass, but only for ``PATIENCE_S``: after
-that nothing of its run or of lower rank starts until it fits, so small steps never starve it.
+that what it lacks is kept for it until it fits, so small steps never starve it.
 """
 
 from __future__ import annotations
@@ -38,6 +38,17 @@ class Shape(msgspec.Struct, frozen=True):
     resources: tuple[tuple[str, float], ...]
     is_async: bool
     slots: int = 1
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of all that it takes some of."""
+        own = {
+            "cpus": self.cpus,
+            "gpus": self.gpus,
+            "memory": self.memory_bytes,
+            "async slots" if self.is_async else "slots": self.slots,
+        }
+        return [name for name, amount in (*own.items(), *self.resources) if amount]
 
 
 def shape_of(options: StepOptions, *, is_async: bool) -> Shape:
@@ -93,10 +104,22 @@ class Free:
             and shape.cpus <= self.cpus + AMOUNT_SLACK
             and shape.memory_bytes <= self.memory_bytes
             and (not shape.gpus or self._choose_gpus(shape.gpus) is not None)
-            and all(
-                self.resources.get(name, 0.0) + AMOUNT_SLACK >= n for name, n in shape.resources
-            )
+            and all(self._has(name, amount) for name, amount in shape.resources)
         )
+
+    def lacks(self, shape: Shape) -> frozenset[str]:
+        """Return the names of what there is too little of for the request."""
+        missing = {
+            "cpus": shape.cpus > self.cpus + AMOUNT_SLACK,
+            "gpus": bool(shape.gpus) and self._choose_gpus(shape.gpus) is None,
+            "memory": shape.memory_bytes > self.memory_bytes,
+            "async slots" if shape.is_async else "slots": not self.has_slot(shape),
+        }
+        missing |= {name: not self._has(name, amount) for name, amount in shape.resources}
+        return frozenset(name for name, is_missing in missing.items() if is_missing)
+
+    def _has(self, name: str, amount: float) -> bool:
+        return amount <= self.resources.get(name, 0.0) + AMOUNT_SLACK
 
     def _choose_gpus(self, asked: float) -> list[int] | None:
         """Return which GPUs to give: the first that are free, or the fullest with room.
@@ -167,6 +190,21 @@ class Pool:
     def fits(self, shape: Shape) -> bool:
         """Say whether the request fits into what is free now."""
         return self.free.has_slot(shape) if self.capacity.is_serial else self.free.fits(shape)
+
+    def lacks(self, shape: Shape) -> frozenset[str]:
+        """Return the names of what there is too little of now."""
+        if self.capacity.is_serial:
+            return NOTHING if self.free.has_slot(shape) else frozenset({"slots", "async slots"})
+        return self.free.lacks(shape)
+
+    def share(self, shape: Shape) -> float:
+        """Return how much of all that there is the request takes, of what it takes most of."""
+        offer = self.capacity.offer
+        asked = {"cpus": shape.cpus, "gpus": shape.gpus, "memory": shape.memory_bytes}
+        asked |= dict(shape.resources)
+        return max(
+            amount / offer[name] if offer.get(name) else 0.0 for name, amount in asked.items()
+        )
 
     def take(self, shape: Shape, holder: Hashable) -> tuple[str, ...]:
         """Hold the request; return the ids of the GPUs that the holder has until it gives them."""
@@ -285,43 +323,60 @@ class Choice(msgspec.Struct, frozen=True, gc=False):
     """What is to start next.
 
     Attributes:
-        start: the first in the plan that fits; None if none does.
-        is_blocked: a large request has been passed over for long enough: what is free is kept
-            for it, and nothing starts.
+        start: None if there is nothing that may.
+        kept: names of what is kept for requests that have been passed over for long enough.
     """
 
-    start: Waiting | None = None
-    is_blocked: bool = False
+    start: Waiting | None
+    kept: frozenset[str]
 
 
-def choose(pool: Pool, waiting: Iterable[Waiting], now: datetime) -> Choice:
-    """Return which of these starts next."""
-    best: Waiting | None = None
-    for each in waiting:
-        if not pool.fits(each.shape) and not pool.may_wait(each.shape, each.most_ahead):
-            if _blocks(each, now):
-                return Choice(is_blocked=True)
-        elif best is None or each.position < best.position:
-            best = each
-    return Choice(best)
+NOTHING: frozenset[str] = frozenset()
+
+
+def choose(
+    pool: Pool, waiting: Iterable[Waiting], now: datetime, kept: frozenset[str] = NOTHING
+) -> Choice:
+    """Return which of these starts next: the first in the plan that fits.
+
+    Those come first that have been passed over for long, the largest of them before all: else
+    smaller ones would take each time what was just kept for it. Only what such a request lacks is
+    kept: one that waits for a GPU does not hold up those that want CPUs alone.
+
+    Args:
+        pool: what is free.
+        waiting: the first ready step of each shape.
+        now: the time.
+        kept: what is kept for others already.
+    """
+    for each in sorted(waiting, key=lambda each: _rank(pool, each, now)):
+        can_start = pool.fits(each.shape) or pool.may_wait(each.shape, each.most_ahead)
+        if can_start and kept.isdisjoint(each.shape.names):
+            return Choice(each, kept)
+        if not can_start and _is_impatient(each, now):
+            kept |= pool.lacks(each.shape)
+    return Choice(None, kept)
 
 
 def make_room(pool: Pool, waiting: Iterable[Waiting], now: datetime) -> tuple[Hashable, ...]:
     """Return the idle residents to end now, when nothing that waits can start.
 
-    It is for the sake of one request, those first that block the others, then in the order of
-    the plan: each that is ended lets one start, so that they do not end each other in turn
-    without anything being done.
+    It is for the sake of one request, in the order of ``choose``: each that is ended lets one
+    start, so that they do not end each other in turn without anything being done.
     """
     stuck = [each for each in waiting if not pool.fits(each.shape)]
-    for each in sorted(stuck, key=lambda each: (not _blocks(each, now), each.position)):
+    for each in sorted(stuck, key=lambda each: _rank(pool, each, now)):
         if ended := pool.make_room(each.shape):
             return ended
     return ()
 
 
-def _blocks(each: Waiting, now: datetime) -> bool:
-    """Say whether a request has been passed over for so long that it blocks the others."""
+def _rank(pool: Pool, each: Waiting, now: datetime) -> tuple[float, int]:
+    return (-pool.share(each.shape) if _is_impatient(each, now) else 1.0, each.position)
+
+
+def _is_impatient(each: Waiting, now: datetime) -> bool:
+    """Say whether a request has been passed over for so long that the others wait for it."""
     return each.ready_at is not None and now - each.ready_at > timedelta(seconds=PATIENCE_S)
 
 

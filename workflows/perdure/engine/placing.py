@@ -19,7 +19,7 @@ from perdure.calls import (
 from perdure.engine.actors import is_live, keeps_state, way_to
 from perdure.engine.commands import Dispatch
 from perdure.engine.matching import match_name
-from perdure.engine.placement import Pool, Shape, Waiting, choose
+from perdure.engine.placement import NOTHING, Pool, Shape, Waiting, choose
 from perdure.engine.saves import saves_for
 from perdure.engine.state import EngineState, RunState, StepState, starts_chain
 from perdure.graph.growth import first_answer_id
@@ -31,7 +31,7 @@ from perdure_storage.records import AttemptRecord, StepId, StoredValue
 def place(engine: EngineState, now: datetime) -> tuple[Dispatch, ...]:
     """Start what is ready and fits, in order of rank."""
     placed: list[Dispatch] = []
-    full: set[str] = set()
+    kept: dict[str, frozenset[str]] = {}
     ranks: dict[int, list[RunState]] = {}
     for run in engine.runs.values():
         if run.ready and not run.is_stopping:
@@ -40,19 +40,22 @@ def place(engine: EngineState, now: datetime) -> tuple[Dispatch, ...]:
         waiting = ranks[priority]
         while waiting:
             # One step of each run in turn: a wide run does not keep a narrow one waiting.
-            waiting = [run for run in waiting if _place_one(engine, run, now, placed, full)]
+            waiting = [run for run in waiting if _place_one(engine, run, now, placed, kept)]
     return tuple(placed)
 
 
 def _place_one(
-    engine: EngineState, run: RunState, now: datetime, placed: list[Dispatch], full: set[str]
+    engine: EngineState,
+    run: RunState,
+    now: datetime,
+    placed: list[Dispatch],
+    kept: dict[str, frozenset[str]],
 ) -> bool:
     """Start one step of the run if one fits.
 
-    ``full`` names the executors that a large request has waited for long enough: what is free
-    there is kept for it.
+    ``kept`` says by executor what is kept for large requests that have waited for long enough.
     """
-    if run.executor in full or (run.one_at_a_time and run.running):
+    if run.one_at_a_time and run.running:
         return False
     pool = engine.pools[run.executor]
     first: dict[Shape, StepState] = {}
@@ -62,9 +65,9 @@ def _place_one(
             del run.ready[shape]
         else:
             first[shape] = step
-    choice = choose(pool, (_waiting(run, step) for step in first.values()), now)
-    if choice.is_blocked:
-        full.add(run.executor)
+    waiting = [_waiting(run, step) for step in first.values()]
+    choice = choose(pool, waiting, now, kept.get(run.executor, NOTHING))
+    kept[run.executor] = choice.kept
     if choice.start is None:
         return False
     shape = choice.start.shape

@@ -1,0 +1,40 @@
+"""Steps that use a GPU through torch, imported by name in workers."""
+
+from __future__ import annotations
+
+import os
+
+from perdure import task
+
+
+@task(gpus=1)
+def device() -> tuple[str, int, float]:
+    """Return what the step is told, how many GPUs torch sees, and a product that one computed."""
+    import torch
+
+    ones = torch.ones(64, 64, device="cuda")
+    return os.environ["CUDA_VISIBLE_DEVICES"], torch.cuda.device_count(), float((ones @ ones).sum())
+
+
+@task
+def without() -> tuple[bool, str]:
+    import torch
+
+    return torch.cuda.is_available(), os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+@task(gpus=0.5)
+def half(n: int, mib: int) -> tuple[str, int]:
+    """Take memory of a GPU, keep it in torch's cache, and tell which GPU it was."""
+    import torch
+
+    kept = torch.empty(mib << 20, dtype=torch.uint8, device="cuda")
+    return os.environ["CUDA_VISIBLE_DEVICES"], kept.numel() >> 20
+
+
+@task(gpus=1)
+def free_mib() -> int:
+    """Return how much memory of its GPU nobody holds."""
+    import torch
+
+    return int(torch.cuda.mem_get_info()[0] >> 20)
