@@ -17,7 +17,7 @@ from datetime import datetime
 
 import msgspec
 
-from perdure.calls import CallContext, CallId, Growth, Outcome, StepCall, Wait
+from perdure.calls import CallContext, CallId, Desk, Growth, Outcome, StepCall, Wait
 from perdure.engine.coordinator import Coordinator
 from perdure.engine.heartbeat import LEASE_S
 from perdure.executors.protocol import Capacity
@@ -524,6 +524,11 @@ class SimExecutor:
         self.token = token
         self.calls: list[StepCall] = []
         self.ended: list[Outcome] = []
+
+    def attend(self, desk: Desk) -> None:
+        """Ignore it: steps of these worlds save nothing."""
+
+    def hand_over(self, calls: Sequence[CallId]) -> None: ...
 
     def open_run(self, context: CallContext) -> None: ...
 
