@@ -21,7 +21,8 @@ from perdure_scheduler.trigger import Trigger
 from perdure_storage.checking import check_store
 from perdure_storage.clock import ManualClock, SystemClock
 from perdure_storage.contract_samples import a_schedule, a_tick, a_trigger, an_arrival
-from perdure_storage.records import PinRecord, Place
+from perdure_storage.hashing import integrity_digest
+from perdure_storage.records import PinRecord, Place, RunId
 from perdure_storage.roots import folder_of
 from perdure_storage.schedule_records import ScheduleChange, TickQuery
 from perdure_storage.trigger_records import ArrivalQuery, TriggerChange
@@ -416,3 +417,33 @@ def test_arrivals_go_when_they_are_older_than_anybody_sends_them_again(client: P
 
     found = triggers.list_arrivals(ArrivalQuery(trigger="landed", oldest_first=True))
     assert [arrival.key for arrival in found] == ["of a week ago", "of 80 days ago"]
+
+
+@task
+def fails_after_two_saves(folder: Path) -> None:
+    for at in (1, 2):
+        (folder / "changes").write_bytes(bytes([at]) * SIZE)
+        perdure.current().save(folder, at=at)
+    raise OSError("enough")
+
+
+def test_gc_leaves_what_the_newest_save_names_and_takes_the_one_before(
+    client: Perdure, tmp_path: Path
+) -> None:
+    folder = tmp_path / "state"
+    folder.mkdir()
+    (folder / "stays").write_bytes(b"same" * SIZE)
+    with pytest.raises(perdure.RunFailed):
+        client.run(fails_after_two_saves.bind(folder), run_id="r")
+    [save] = client.runtime.store.list_saves(RunId("r"))
+    later(client, days=3)
+
+    client.gc()
+    left = set(client.runtime.blobs.list_digests())
+    client.delete("r")
+    client.gc()
+
+    assert set(save.value.files) <= left
+    assert integrity_digest([b"\x01" * SIZE]) not in left
+    assert not set(save.value.files) & set(client.runtime.blobs.list_digests())
+    assert is_whole(client)

@@ -16,7 +16,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from perdure.calls import CallContext, CallId, Outcome, StepCall, input_key, step_key
+from perdure.calls import (
+    CallContext,
+    CallId,
+    Outcome,
+    Saving,
+    StepCall,
+    Told,
+    input_key,
+    step_key,
+)
 from perdure.executors import contract_steps as steps
 from perdure.executors.protocol import Executor
 from perdure.fingerprint import plain_digest
@@ -36,7 +45,7 @@ from perdure_storage.blobs import open_blobs
 from perdure_storage.codecs import Codecs
 from perdure_storage.errors import ValueDamaged
 from perdure_storage.logs import open_logs
-from perdure_storage.records import Cause, Place, RunId, StepId, StoredValue
+from perdure_storage.records import Cause, Place, Refusal, RunId, StepId, StoredValue
 from perdure_storage.values import Values
 
 LARGE_BYTES = 100_000
@@ -134,6 +143,31 @@ class Bench:
         return self.logs.read(
             RunId(call.run_id), StepId(call.step_id), call.generation, call.attempt
         ).decode()
+
+
+class DeskOfTest:
+    """Remembers what it was asked, and answers as it was told to."""
+
+    def __init__(self, refusal: Refusal | None = None) -> None:
+        self._refusal = refusal
+        self.kept: list[Saving] = []
+        self.told: list[Told] = []
+        self.threads: set[int] = set()
+
+    def keep(self, saving: Saving) -> Refusal | None:
+        """Remember a save."""
+        self.threads.add(threading.get_ident())
+        self.kept.append(saving)
+        return self._refusal
+
+    def tell(self, told: Told) -> None:
+        """Remember how far a step is."""
+        self.threads.add(threading.get_ident())
+        self.told.append(told)
+
+    def look(self, call: CallId) -> bool:
+        """Nobody asks."""
+        return False
 
 
 class ExecutorContract:
@@ -464,6 +498,47 @@ class ExecutorContract:
         [outcome] = bench.run(StepCall(id=at, function=name, idempotency_key="key"))
 
         assert bench.value(outcome) == (bench.run_id, "train", 2, 3, "key", False)
+
+    def test_what_a_step_saves_and_tells_comes_to_the_desk_in_the_polling_thread(
+        self, bench: Bench
+    ) -> None:
+        desk = DeskOfTest()
+        bench.executor.attend(desk)
+
+        outcome = bench.run_one(steps.saves, 3)
+
+        assert bench.value(outcome) == 3
+        assert [bench.values.load(each.value) for each in desk.kept] == [30, 31, 32]
+        assert [each.at for each in desk.kept] == [0, 1, 2]
+        assert desk.told[-1].progress.done == 2
+        assert desk.threads == {threading.get_ident()}
+
+    def test_what_a_coroutine_saves_comes_to_the_desk_too(self, bench: Bench) -> None:
+        desk = DeskOfTest()
+        bench.executor.attend(desk)
+
+        outcome = bench.run_one(steps.saves_later, 3)
+
+        assert bench.value(outcome) == 3
+        assert [each.at for each in desk.kept] == [0, 1, 2]
+
+    def test_save_that_the_desk_refuses_is_an_error_in_the_step(self, bench: Bench) -> None:
+        bench.executor.attend(DeskOfTest(Refusal(kind="stale", message="another attempt runs")))
+
+        outcome = bench.run_one(steps.saves, 3)
+
+        assert outcome.cause is Cause.USER_ERROR
+        assert outcome.error is not None
+        assert outcome.error.type == "perdure_storage.errors.RunConflict"
+        assert "another attempt runs" in outcome.error.message
+
+    def test_store_that_does_not_answer_a_save_is_no_fault_of_the_step(self, bench: Bench) -> None:
+        bench.executor.attend(DeskOfTest(Refusal(kind="unavailable", message="locked")))
+
+        assert bench.run_one(steps.saves, 3).cause is Cause.INPUT_UNAVAILABLE
+
+    def test_without_a_desk_nothing_is_kept(self, bench: Bench) -> None:
+        assert bench.run_one(steps.saves, 3).cause is Cause.USER_ERROR
 
     def test_outcome_says_who_ran_it_and_when(self, bench: Bench) -> None:
         outcome = bench.run_one(steps.add, 1)

@@ -64,6 +64,28 @@ def identify() -> tuple[str, str, int, int, str, bool]:
     )
 
 
+def saves(n: int) -> int:
+    """Save and tell so many times."""
+    here = current()
+    for at in range(n):
+        here.save(n * 10 + at, at=at)
+        here.progress(at, n)
+    return n
+
+
+async def saves_later(n: int) -> int:
+    """Save in a coroutine, and in a thread of its own."""
+    import asyncio
+
+    here = current()
+    for at in range(n):
+        if at % 2:
+            await asyncio.to_thread(here.save, at, at=at)
+        else:
+            here.save(at, at=at)
+    return n
+
+
 def fork_and_return() -> tuple[str, int]:
     """Return in two processes."""
     child = os.fork()
