@@ -149,6 +149,30 @@ def test_picture_of_a_started_run_goes_from_pending_to_done_by_itself(lab: Lab, 
     assert (was["width"], was["height"]) == (now["width"], now["height"])
 
 
+NOTE_HEIGHTS = """
+window.heights = [];
+const output = document.querySelector(".jp-OutputArea:has(.perdure)");
+new ResizeObserver(([each]) => heights.push(each.contentRect.height)).observe(output);
+"""
+
+
+def test_output_keeps_its_height_from_one_picture_to_the_next(lab: Lab, page: Any) -> None:
+    open_notebook(lab, page, "steady", 'study.start(gate="steady gate")')
+    page.wait_for_selector(".perdure .node.s-running[data-step=fit]")
+    page.wait_for_selector(".perdure .now >> text=1 s")
+    page.evaluate(NOTE_HEIGHTS)
+    page.wait_for_selector(".perdure .now >> text=3 s")
+    while_running = page.evaluate("heights")
+
+    (lab.folder / "steady gate").touch()
+
+    page.wait_for_selector(".perdure header .s-succeeded")
+    page.wait_for_selector(".perdure .now >> text=slowest")
+    heights = page.evaluate("heights")
+    assert len(set(while_running)) == 1, while_running
+    assert max(heights) - min(heights) <= 2, heights
+
+
 def test_run_that_a_cell_waits_for_leaves_its_last_picture_in_the_saved_notebook(
     lab: Lab, page: Any
 ) -> None:

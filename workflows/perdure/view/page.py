@@ -109,7 +109,12 @@ def _graph(report: ReportView, anchors: Mapping[str, str]) -> Content:
     if graph.left_out:
         return [
             element("h2", "Graph"),
-            element("p", f"{graph.left_out:,} nodes are too many to be drawn."),
+            element(
+                "p",
+                f"{graph.left_out:,} nodes are too many to be drawn; ",
+                element("code", f"perdure show {report.run.id} --all"),
+                " lists the steps.",
+            ),
         ]
     if not graph.nodes:
         return None
@@ -170,4 +175,11 @@ def _untold(report: ReportView) -> Content:
         return None
     names = ", ".join(f"{count:,} of {name}" for name, count in report.untold.items())
     whole = words.count_of(sum(report.untold.values()), "more step")
-    return element("p", f"and {whole}, of which there is nothing to tell: {names}. ", class_="more")
+    command = element("code", f"perdure show {report.run.id} --all")
+    return element(
+        "p",
+        f"and {whole} that this page leaves out: {names}. ",
+        command,
+        " lists them.",
+        class_="more",
+    )
