@@ -193,6 +193,7 @@ class AllOf(msgspec.Struct, frozen=True, kw_only=True, tag="all_of"):
 
     def __post_init__(self) -> None:
         _check_parts(self.of, "all_of")
+        _check_differ(self.of)
         _check_length("within", self.within, such_as="1h")
 
     def __str__(self) -> str:
@@ -259,6 +260,22 @@ def _check_length(
         raise TriggerError(
             f"{what}='{short}{text_of(abs(length))}': write a duration from {text_of(least)} to "
             f"{text_of(_LONGEST)}, such as {such_as!r}"
+        )
+
+
+def _check_differ(of: Mapping[str, Single]) -> None:
+    """Refuse conditions that one arrival would meet all at once. Webhooks have a route each."""
+    same = [
+        (first, name)
+        for index, (name, part) in enumerate(of.items())
+        for first, other in list(of.items())[:index]
+        if part == other and not isinstance(part, Webhook | Listen)
+    ]
+    if same:
+        first, name = same[0]
+        raise TriggerError(
+            f"all_of(...): {first!r} and {name!r} are the same, so one arrival would be both: it "
+            "takes one of each, and there is none that waits for two of one"
         )
 
 

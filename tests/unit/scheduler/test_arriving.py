@@ -633,3 +633,11 @@ def test_delivery_that_was_refused_is_told_with_its_trigger_until_one_is_taken_i
     told = standing(one, TriggerState(troubles={"": trouble}))
 
     assert told == "refused at 2026-01-01 12:00:00 UTC: " + trouble.message
+
+
+def test_two_of_one_condition_are_refused_where_one_arrival_would_be_both() -> None:
+    with pytest.raises(TriggerError, match="'x' and 'y' are the same, so one arrival would be"):
+        AllOf(of={"x": Event(name="s"), "y": Event(name="s")}, within=HOUR)
+
+    differing = AllOf(of={"x": Event(name="s"), "y": Event(name="s", match={"k": 1})}, within=HOUR)
+    assert list(differing.of) == ["x", "y"]
