@@ -116,12 +116,15 @@ class TriggerState(msgspec.Struct, frozen=True, kw_only=True):
         troubles: of sources that cannot be listened to now, by condition.
         waiting: arrivals that wait for others, in the order in which they came.
         paused: since when and why, if it is.
+        made: when the trigger was made, for the ids of its runs: one that is removed and declared
+            again makes runs of its own. None of those that an older version made.
     """
 
     cursors: dict[str, str] = {}
     troubles: dict[str, Trouble] = {}
     waiting: tuple[Waiting, ...] = ()
     paused: Pause | None = None
+    made: datetime | None = None
 
     def to_json(self) -> str:
         """Return it as JSON, equal for equal states."""
@@ -196,9 +199,17 @@ def stored_key(on: Condition, condition: str, key: str) -> str:
     return f"{_readable(key)}~{digest}"
 
 
-def run_id_of(name: str, *keys: str) -> str:
-    """Return the id of the run of arrivals: the same whoever asks, and whenever."""
+def run_id_of(name: str, *keys: str, made: datetime | None = None) -> str:
+    """Return the id of the run of arrivals: the same whoever asks, and whenever.
+
+    Args:
+        name: of the trigger.
+        *keys: of the arrivals.
+        made: when the trigger was made.
+    """
     parts = [name.encode(), *(key.encode("utf-8", "backslashreplace") for key in keys)]
+    if made is not None:
+        parts.append(made.isoformat().encode())
     digest = combine("arrival", *(b"%d:%b" % (len(part), part) for part in parts))
     # Of 64 bits: keys that read alike are many, and two with one id would make one run.
     return "-".join(filter(None, (name, _readable(keys[-1]), digest.hex()[:16])))
@@ -440,7 +451,7 @@ class _Deciding:
             return
         name = self._trigger.name
         keys = tuple(each.key for each in joined)
-        run_id = run_id_of(name, *keys)
+        run_id = run_id_of(name, *keys, made=self._state.made)
         chains = [_chain(self._trigger.parts.get(each.condition), each) for each in joined]
         # The longest one as it is: by its length it is seen that they come to no end.
         led = max(chains, key=len)

@@ -98,7 +98,7 @@ class TriggerRegistry:
         heard = self._triggers.newest_event()
         now = self._clock.now()
         if old is None:
-            outcome = arriving.outcome_of(trigger, TriggerState())
+            outcome = arriving.outcome_of(trigger, TriggerState(made=now))
             first = msgspec.structs.replace(record, heard=heard)
             change = change_of(first, trigger, outcome, now, self._values)
             return self._triggers.register(change, plan) is not None

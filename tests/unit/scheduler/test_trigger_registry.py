@@ -7,6 +7,7 @@ import pytest
 from tests.unit.scheduler.dispatching import HOUR, MINUTE, NOON, World, template, trigger
 
 from perdure_scheduler import trigger_registry
+from perdure_scheduler.arrival import Arrival
 from perdure_scheduler.conditions import AllOf, AnyOf, Event, Files, Listen, RunFinished
 from perdure_scheduler.errors import TriggerError
 from perdure_scheduler.facts import event
@@ -264,3 +265,17 @@ def test_circle_that_is_registered_from_two_sides_at_once_runs_out(world: World)
     assert (first.decision, second.decision) == ("fired", "refused")
     assert second.reason == "triggers would start each other for ever: one -> two -> one"
     assert len(world.runs) == 3
+
+
+def test_trigger_that_was_removed_and_declared_again_makes_a_run_of_its_own(world: World) -> None:
+    world.triggers.register(trigger())
+    [before] = world.intake.receive("t", [Arrival(key="k")])
+    world.store.triggers.remove("t")
+    world.clock.jump(MINUTE.total_seconds())
+
+    world.triggers.register(trigger())
+    [after] = world.intake.receive("t", [Arrival(key="k")])
+
+    assert (before.decision, after.decision, after.is_new) == ("fired", "fired", True)
+    assert before.run_id != after.run_id
+    assert len(world.runs) == 2

@@ -308,8 +308,8 @@ def remove(
 ) -> int:
     """Remove a trigger with its arrivals; its runs stay. There is no way back.
 
-    What a module declares comes back when that module is registered again; it makes no other run
-    of what had one.
+    What a module declares comes back when that module is registered again, as a new trigger: of
+    files that are still there it makes other runs, unless existing="skip".
     """
     from perdure.cli.opening import open_existing
     from perdure.cli.views import to_json
