@@ -57,7 +57,8 @@ def _open(
     )
     missing = [name for name in ("starlette", "uvicorn") if not importlib.util.find_spec(name)]
     if missing:
-        why = f"{' and '.join(missing)} is not installed: `pip install 'perdure[http]'`"
+        are = "are" if len(missing) > 1 else "is"
+        why = f"{' and '.join(missing)} {are} not installed: `pip install 'perdure[http]'`"
         if is_asked:
             raise DefinitionError(f"nothing can be served over HTTP: {why}")
         tell("no-http", why=why)

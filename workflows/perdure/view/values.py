@@ -53,7 +53,13 @@ def _table(preview: Preview) -> Element:
     columns = preview.get("columns")
     names = columns.items() if isinstance(columns, dict) else ()
     shape = preview.get("shape")
-    hidden = shape[0] - len(rows) if isinstance(shape, list) and shape and _is_int(shape[0]) else 0
+    whole = [each if _is_int(each) else 0 for each in shape] if isinstance(shape, list) else []
+    shown = (len(rows), len(columns) if isinstance(columns, dict) else 0)
+    hidden = [
+        words.count_of(there - here, f"more {noun}")
+        for there, here, noun in zip(whole, shown, ("row", "column"))
+        if there > here
+    ]
     return element(
         "div",
         element(
@@ -61,9 +67,7 @@ def _table(preview: Preview) -> Element:
             element("thead", element("tr", (_heading(name, kind) for name, kind in names))),
             element("tbody", (element("tr", _cells(row)) for row in rows)),
         ),
-        element("p", f"and {words.count_of(hidden, 'more row')}", class_="more")
-        if hidden > 0
-        else None,
+        element("p", f"and {', '.join(hidden)}", class_="more") if hidden else None,
         class_="rows",
     )
 

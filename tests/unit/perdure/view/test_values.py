@@ -38,6 +38,17 @@ def test_table_shows_its_first_rows_and_how_many_are_left() -> None:
     assert "and 45 more rows" in page.text
 
 
+def test_table_says_how_many_columns_are_left() -> None:
+    seen = {
+        "type": "DataFrame",
+        "shape": [500, 42],
+        "columns": {f"c{n}": "int64" for n in range(12)},
+        "rows": [[0] * 12] * 5,
+    }
+
+    assert "and 495 more rows, 30 more columns" in Page(str(element("div", draw_value(seen)))).text
+
+
 def test_array_shows_its_shape_and_its_first_items() -> None:
     np = pytest.importorskip("numpy")
 
