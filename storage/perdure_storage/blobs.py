@@ -53,6 +53,10 @@ class BlobRoot(BlobStore, Protocol):
         """Yield every blob with its size and age, in no order."""
         ...
 
+    def size_of(self, digest: Digest) -> int | None:
+        """Return how many bytes a blob has, None if it is not there; it is not read."""
+        ...
+
     def renew(self, digest: Digest) -> bool:
         """Make a blob young, if it is there; say whether it is.
 

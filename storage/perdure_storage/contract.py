@@ -18,6 +18,7 @@ from perdure_storage.clock import ManualClock
 from perdure_storage.contract_claims import ManyRunsContract
 from perdure_storage.contract_commits import CommitContract
 from perdure_storage.contract_expansions import ExpansionContract
+from perdure_storage.contract_imports import ImportContract
 from perdure_storage.contract_messages import MessageContract
 from perdure_storage.contract_requests import RequestContract
 from perdure_storage.contract_retention import RetentionContract
@@ -625,6 +626,7 @@ class RunStoreContract(
     ManyRunsContract,
     CommitContract,
     ExpansionContract,
+    ImportContract,
     MessageContract,
     RequestContract,
     RetentionContract,

@@ -13,23 +13,29 @@ from perdure_storage.protocols import RunStore
 from perdure_storage.records import (
     AttemptRecord,
     BuiltPlan,
+    Cause,
     Digest,
+    ErrorRecord,
     EventRecord,
     ExpansionRecord,
+    History,
     MessageRecord,
     Owner,
     Place,
     PlanRecord,
+    Progress,
     Refusal,
     RunCommit,
     RunEnd,
     RunId,
+    RunPolicy,
     RunRecord,
     SaveRecord,
     StepId,
     StepRecord,
     StoredValue,
     WaitRecord,
+    WholeRun,
 )
 from perdure_storage.schedule_records import ScheduleChange, ScheduleRecord, TickRecord
 from perdure_storage.trigger_records import ArrivalRecord, TriggerChange, TriggerRecord
@@ -273,3 +279,132 @@ def ended(store: RunStore, name: str = "run", status: RunStatus = RunStatus.SUCC
 def kinds(store: RunStore, name: str = "run") -> list[str]:
     """Return the kinds of a run's events, in order."""
     return [event.kind for event in store.list_events(RunId(name))]
+
+
+def a_whole_run() -> WholeRun:
+    """Return a run with rows of every kind, in which each field has been set by some row."""
+    plans = (a_plan("child", "child code"), a_plan("former", "old code"), a_plan("plan", "code"))
+    blob = a_value("large", place=Place.BLOB, name="large")
+    full = msgspec.structs.replace(blob, parts={"[0]": "v1:part"}, files=(digest("file"),))
+    error = ErrorRecord(
+        type="builtins.ValueError",
+        message="no",
+        traceback="at line 1",
+        cause=Cause.TIMEOUT,
+        step_id="bad",
+        pickled=b"\x80never read",
+    )
+    later = NOW + timedelta(microseconds=3)
+    run = a_run(
+        status=RunStatus.FAILED,
+        plan=plans[2],
+        origin="package.module:flow",
+        inputs={"x": a_value("1"), "y": a_value(place=Place.BLOB, name="input")},
+        inputs_digest="v1:xy",
+        policy=RunPolicy(durability="group"),
+        tags={"team": "search"},
+        metadata={"nested": [1, None, 2.5, "\0"]},
+        parent=RunId("above"),
+        forked_from=RunId("before"),
+        reuse_from=RunId("before"),
+        queue="q",
+        priority=-3,
+        not_before=later,
+        deadline=later,
+        started_at=later,
+        finished_at=later,
+        error=error,
+        epoch=4,
+        seq=40,
+    )
+    steps = (
+        a_step("run", "a", 1, status=StepStatus.LOST, current=False, seq=3, value=_blob("lost")),
+        a_step("run", "a", 2, current=False, seq=5, value=_blob("history")),
+        StepRecord(
+            run_id=run.id,
+            step_id=StepId("a"),
+            generation=3,
+            status=StepStatus.SUCCEEDED,
+            attempt=2,
+            name="a",
+            own="own:1",
+            code="code:1",
+            fingerprint="fp:1",
+            inputs=("v1:1", "opaque:2"),
+            value=msgspec.structs.replace(full, files=()),
+            started_at=NOW,
+            finished_at=later,
+            worker="w1",
+            reason="its code changed",
+            peak_memory_bytes=12,
+            seq=7,
+            states={"counter": _blob("state"), "other": a_value("2")},
+        ),
+        a_step("run", "bad", status=StepStatus.FAILED, error=error, caught=True, seq=8),
+        a_step("run", "asked", value=a_value("yes"), seq=9),
+    )
+    attempts = (
+        AttemptRecord(
+            run_id=run.id,
+            step_id=StepId("a"),
+            generation=3,
+            attempt=2,
+            cause=Cause.SUCCEEDED,
+            error=error,
+            worker="w1",
+            started_at=NOW,
+            finished_at=later,
+            not_before=later,
+            peak_memory_bytes=12,
+            progress=Progress(done=1.0, total=2.0, message="half", at=NOW, item="a[1]"),
+        ),
+        an_attempt("run", "bad"),
+    )
+    waits = (
+        a_wait("run", "asked", message=11),
+        a_wait(
+            "run",
+            "heard",
+            generation=2,
+            kind="event",
+            name="landed",
+            match={"path": "a.csv"},
+            deadline=later,
+            default=_blob("default"),
+            source="made of this",
+            message=12,
+        ),
+        a_wait("run", "still", name="more"),
+    )
+    save = a_save(
+        "bad", generation=1, attempt=3, item="bad[4]", number=6, at=7, source="s", value=full
+    )
+    events = (
+        an_event("submitted", seq=1),
+        an_event("signalled", seq=2, detail={"name": "go", "message": 11}),
+        an_event("lost", seq=6, step_id=StepId("a"), detail={"why": "gone"}),
+    )
+    messages = (
+        a_message(id=11, dedup_key="once"),
+        a_message(None, id=12, name="landed", match={"path": "a.csv"}, dedup_key="k"),
+        a_message(id=13, name="more", value=_blob("sent")),
+    )
+    return WholeRun(
+        run=run,
+        plans=plans,
+        history=History(
+            steps=steps,
+            attempts=attempts,
+            expansions=(
+                an_expansion("run", "bad", link=1, kind="map", source="src", plan=plans[0]),
+            ),
+            waits=waits,
+            saves=(save,),
+            events=events,
+        ),
+        messages=messages,
+    )
+
+
+def _blob(name: str) -> StoredValue:
+    return a_value(place=Place.BLOB, name=name)

@@ -4,7 +4,8 @@ PerdureError
 |- StoreError            the store cannot be used as it is (URL, schema, key, disk, marker)
 |  |- SchemaMismatch     its tables are of another version of perdure
 |  |- StoreUnavailable   it does not answer now; the same call may go through later
-|  `- KeyMissing         rows are signed and the key is not there
+|  |- KeyMissing         rows are signed and the key is not there
+|  `- RunFileRefused     the file is no exported run, or cannot be imported
 |- RunNotFound
 |- ScheduleNotFound
 |- TriggerNotFound
@@ -99,6 +100,18 @@ class KeyMissing(StoreError):
     Type:
         Copy ``key`` from where the store was made, or set ``PERDURE_KEY``; ``perdure doctor`` says
         where it is looked for.
+    """
+
+
+class RunFileRefused(StoreError):
+    """The file is no exported run, or is one that cannot be imported as it is.
+
+    Likely:
+        It is another file, was cut on its way, was written by a newer perdure, or holds pickled
+        values and nobody has said that its maker is trusted.
+
+    Type:
+        ``perdure export RUN -o FILE`` where the run is, and import that file.
     """
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
@@ -33,6 +34,7 @@ from perdure_storage.records import (
     StepRecord,
     StoredValue,
     WaitRecord,
+    WholeRun,
 )
 
 _replace = msgspec.structs.replace
@@ -479,3 +481,132 @@ def may_note_unplanned(run: RunRecord, events: Sequence[EventRecord], why: str) 
         return False
     last = events[-1] if events else None
     return last is None or last.kind != UNPLANNED or last.detail.get("why") != why
+
+
+IMPORTED = "imported"
+"""Kind of the event that says where a run came from."""
+
+
+def as_imported(run: RunRecord) -> RunRecord:
+    """Return a run of another store as it is in this one: nothing of it goes on by itself.
+
+    Names of schedules and triggers mean others here, whose policies and rules are not about it. A
+    live run takes over nothing: who is named may be another one.
+    """
+    imported = _replace(
+        run,
+        owner=None,
+        lease_live=False,
+        takeovers=0,
+        seq=run.seq + 1,
+        schedule=None,
+        by_hand=False,
+        trigger=None,
+    )
+    if run.status in RUN_TERMINAL:
+        return imported
+    return _replace(
+        imported,
+        status=RunStatus.PAUSED,
+        pause_requested=True,
+        cancel_requested=False,
+        wake_at=None,
+        reuse_from=None,
+    )
+
+
+def imported_message(message: MessageRecord, run_id: RunId) -> MessageRecord:
+    """Return a message of an imported run: an event that it had is to nobody else here."""
+    if message.run_id is not None:
+        return message
+    return _replace(message, run_id=run_id, dedup_key=None)
+
+
+def imported_events(
+    whole: WholeRun, numbers: Mapping[int, int], told: EventRecord
+) -> list[EventRecord]:
+    """Return the story of an imported run: messages have the numbers of this store."""
+    events = sorted(whole.history.events, key=lambda event: event.seq)
+    return [*(_renumbered(event, numbers) for event in events), told]
+
+
+def imported_waits(whole: WholeRun, numbers: Mapping[int, int]) -> list[WaitRecord]:
+    """Return the waits of an imported run: messages have the numbers of this store."""
+    return [
+        wait if wait.message is None else _replace(wait, message=numbers[wait.message])
+        for wait in whole.history.waits
+    ]
+
+
+def _renumbered(event: EventRecord, numbers: Mapping[int, int]) -> EventRecord:
+    if event.kind != "signalled" or event.detail.get("message") not in numbers:
+        return event
+    detail = {**event.detail, "message": numbers[event.detail["message"]]}
+    return _replace(event, detail=detail)
+
+
+def blobs_of_whole(whole: WholeRun) -> set[Digest]:
+    """Return the blobs that the rows of a run refer to; those of LOST rows are gone."""
+    history = whole.history
+    values = (
+        *(save.value for save in history.saves),
+        *(wait.default for wait in history.waits),
+        *(message.value for message in whole.messages),
+    )
+    return {
+        *blobs_of_inputs(whole.run),
+        *(digest for plan in whole.plans for digest in plan.blobs),
+        *(digest for value in values for digest in blobs_of_value(value)),
+        *(
+            digest
+            for step in history.steps
+            if step.status is not StepStatus.LOST
+            for digest in blobs_of_step(step)
+        ),
+    }
+
+
+def require_whole(whole: WholeRun) -> None:
+    """Raise StoreError unless all rows are of the run, each is there once, and they fit."""
+    run, history = whole.run, whole.history
+    rows: tuple[Any, ...] = (
+        *history.steps,
+        *history.attempts,
+        *history.expansions,
+        *history.waits,
+        *history.saves,
+    )
+    current = [step.step_id for step in history.steps if step.current]
+    taken = [wait.message for wait in history.waits if wait.message is not None]
+    plans = {plan.digest: plan for plan in whole.plans}
+    keys = (
+        [(s.step_id, s.generation) for s in history.steps],
+        current,
+        [(a.step_id, a.generation, a.attempt) for a in history.attempts],
+        [(e.step_id, e.generation, e.link) for e in history.expansions],
+        [(w.step_id, w.generation) for w in history.waits],
+        [(s.step_id, s.number) for s in history.saves],
+        [event.seq for event in history.events],
+        [message.id for message in whole.messages],
+        [plan.digest for plan in whole.plans],
+        taken,
+    )
+    numbered: tuple[Any, ...] = (*history.steps, *history.events)
+    fits = (
+        all(row.run_id == run.id for row in rows)
+        and all(message.run_id in (None, run.id) for message in whole.messages)
+        and all(len(set(each)) == len(each) for each in keys)
+        and all(0 < row.seq <= run.seq for row in numbered)
+        and all(plans.get(each.plan.digest) == each.plan for each in history.expansions)
+        and (run.plan_digest is None or run.plan_digest in plans)
+        and set(taken) <= {message.id for message in whole.messages}
+        and all(map(_has_zones, (run, *rows, *history.events, *whole.messages)))
+    )
+    if not fits:
+        raise StoreError(f"the rows of run {run.id!r} do not fit together: it cannot be imported")
+
+
+def _has_zones(row: msgspec.Struct) -> bool:
+    """Say whether all times of a row are aware."""
+    values = (getattr(row, name) for name in row.__struct_fields__)
+    return all(value.tzinfo is not None for value in values if isinstance(value, datetime))

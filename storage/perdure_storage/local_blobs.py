@@ -294,6 +294,16 @@ class LocalBlobStore:
         return False
 
     # --- upkeep -----------------------------------------------------------------------------
+    def size_of(self, digest: Digest) -> int | None:
+        """Return how many bytes a blob has, None if it is not there."""
+        try:
+            return self._path(digest).stat().st_size
+        except FileNotFoundError:
+            confirm_root(self.root)
+            return None
+        except OSError as error:
+            raise failure(error, f"look for {digest} in {self.url}") from error
+
     def quarantine(self, digest: Digest) -> None:
         """Move a blob out of the way, into the store's ``quarantine`` folder. Idempotent."""
         path = self._path(digest)

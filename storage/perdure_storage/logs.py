@@ -71,6 +71,17 @@ class LocalLogStore:
         except OSError as error:
             raise failure(error, f"read a log in {self._root.url}") from error
 
+    def pieces(
+        self, run_id: RunId, step_id: StepId, generation: int, attempt: int
+    ) -> Iterator[bytes]:
+        """Yield what was printed so far, a segment at a time."""
+        folder = self._root.folder / _folder(run_id, step_id, generation, attempt)
+        try:
+            for path in sorted(folder.glob("*.log")):
+                yield path.read_bytes()
+        except OSError as error:
+            raise failure(error, f"read a log in {self._root.url}") from error
+
     def delete(self, run_id: RunId) -> None:
         """Remove all of a run's segments. Idempotent."""
         self._root.remove(f"logs/{folder_of(run_id)}")
@@ -148,6 +159,17 @@ class FsspecLogStore:
             segments = self._list(folder)
             cut = _cut(segments, offset)
             return b"".join(self._fs.cat_file(path)[start:] for path, start in cut)
+        except Exception as error:  # as above
+            raise failure(error, f"read a log in {self._root.url}") from error
+
+    def pieces(
+        self, run_id: RunId, step_id: StepId, generation: int, attempt: int
+    ) -> Iterator[bytes]:
+        """Yield what was printed so far, a segment at a time."""
+        folder = f"{self._root.folder}/{_folder(run_id, step_id, generation, attempt)}"
+        try:
+            for path, _ in self._list(folder):
+                yield self._fs.cat_file(path)
         except Exception as error:  # as above
             raise failure(error, f"read a log in {self._root.url}") from error
 

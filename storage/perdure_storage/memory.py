@@ -11,6 +11,7 @@ import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
@@ -47,6 +48,7 @@ from perdure_storage.records import (
     StepRecord,
     StoredValue,
     WaitRecord,
+    WholeRun,
 )
 from perdure_storage.roots import public_url
 from perdure_storage.rows import StepRows
@@ -564,6 +566,57 @@ class MemoryRunStore:
             self._tombstones[run_id] = self._clock.now()
             self._drop_plans(kept.plans)
             self._version += 1
+
+    def whole_run(self, run_id: RunId) -> WholeRun:
+        with self._lock:
+            kept = self._kept(run_id)
+            had = {wait.message for wait in kept.waits.values()}
+            return WholeRun(
+                run=self._seen(kept),
+                plans=tuple(self._plans[digest] for digest in sorted(kept.plans)),
+                history=self.histories([run_id])[run_id],
+                messages=tuple(m for m in self._messages if m.run_id == run_id or m.id in had),
+            )
+
+    def import_run(self, whole: WholeRun, told: Mapping[str, Any]) -> RunRecord | None:
+        guards.require_whole(whole)
+        with self._lock:
+            run, history = guards.as_imported(whole.run), whole.history
+            if self._is_taken(run.id):
+                return None
+            self._refuse_condemned(run.id, guards.blobs_of_whole(whole))
+            numbers = self._imported_messages(whole)
+            event = EventRecord(
+                kind=guards.IMPORTED, at=self._clock.now(), detail=dict(told), seq=run.seq
+            )
+            for plan in whole.plans:
+                self._plans.setdefault(plan.digest, plan)
+            waits = guards.imported_waits(whole, numbers)
+            kept = _Run(
+                record=run,
+                plans={plan.digest for plan in whole.plans},
+                steps={(s.step_id, s.generation): s for s in history.steps},
+                current={s.step_id: s.generation for s in history.steps if s.current},
+                attempts={(a.step_id, a.generation, a.attempt): a for a in history.attempts},
+                expansions={_key_of(each): each for each in history.expansions},
+                waits={(wait.step_id, wait.generation): wait for wait in waits},
+                saves=list(history.saves),
+                events=guards.imported_events(whole, numbers, event),
+                blobs=guards.blobs_of_whole(whole),
+            )
+            self._runs[run.id] = kept
+            self._version += 1
+            return self._seen(kept)
+
+    def _imported_messages(self, whole: WholeRun) -> dict[int, int]:
+        """Keep the messages of an imported run; return their numbers here."""
+        numbers = {}
+        for message in whole.messages:
+            self._newest_message += 1
+            numbers[message.id] = self._newest_message
+            mine = guards.imported_message(message, whole.run.id)
+            self._messages.append(_replace(mine, id=self._newest_message))
+        return numbers
 
     def free_id(self, run_id: RunId) -> None:
         with self._lock:

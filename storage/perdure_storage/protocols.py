@@ -6,15 +6,15 @@ the order run rows by id, then steps, then others.
 
 Events that the store itself writes, in the transaction of the change they tell of, each with the
 next sequence number: ``submitted``, ``claimed``, ``taken over``, ``cancel requested``,
-``pause requested``, ``pause cleared``, ``reset``, and the terminal ``succeeded``, ``failed``,
-``cancelled``. All others come in with ``RunCommit.events``.
+``pause requested``, ``pause cleared``, ``reset``, ``imported``, and the terminal ``succeeded``,
+``failed``, ``cancelled``. All others come in with ``RunCommit.events``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.records import (
@@ -44,6 +44,7 @@ from perdure_storage.records import (
     StepRecord,
     StoredValue,
     WaitRecord,
+    WholeRun,
 )
 from perdure_storage.schedule_protocol import ScheduleStore
 from perdure_storage.trigger_protocol import TriggerStore
@@ -391,6 +392,26 @@ class RunStore(Protocol):
         """
         ...
 
+    def whole_run(self, run_id: RunId) -> WholeRun:
+        """Return every row of a run. Raises RunNotFound. Signed rows are verified.
+
+        Of a run that goes on meanwhile the rows are of different moments: the caller looks before
+        and after whether it did.
+        """
+        ...
+
+    def import_run(self, whole: WholeRun, told: Mapping[str, Any]) -> RunRecord | None:
+        """Insert a run of another store with all its rows, signed anew.
+
+        Guard: no run, and no tombstone, has its id; else None. Nothing goes on by itself: nobody
+        owns it, and one that is live is PAUSED. It is no schedule's and no trigger's, and nobody is
+        told of its end. Its messages get numbers of this store, by which its waits and its story
+        name them; an event that it has consumed is one to it alone. All generations keep their
+        blobs, but LOST ones. Its story tells ``imported``, with ``told``. Raises StoreError if the
+        rows do not fit together or cannot be stored; BlobsCondemned.
+        """
+        ...
+
     def free_id(self, run_id: RunId) -> None:
         """Remove the tombstone of a deleted run: all that it left is gone. Idempotent."""
         ...
@@ -557,6 +578,12 @@ class LogStore(Protocol):
         read, as far as segments allow: whoever follows a log, or wants its last line, pays for
         what is new only.
         """
+        ...
+
+    def pieces(
+        self, run_id: RunId, step_id: StepId, generation: int, attempt: int
+    ) -> Iterator[bytes]:
+        """Yield what was printed so far, a segment at a time; nothing if nothing was."""
         ...
 
     def delete(self, run_id: RunId) -> None:

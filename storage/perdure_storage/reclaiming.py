@@ -72,6 +72,9 @@ class _Reclaiming:
     def reset_run(self, *args: Any, **kwargs: Any) -> Any:
         return self._twice(lambda: self._below.reset_run(*args, **kwargs))
 
+    def import_run(self, *args: Any, **kwargs: Any) -> Any:
+        return self._twice(lambda: self._below.import_run(*args, **kwargs))
+
     def send(self, message: MessageRecord) -> MessageRecord | None:
         return self._twice(lambda: self._below.send(message))
 

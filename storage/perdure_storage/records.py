@@ -501,6 +501,20 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     events: tuple[EventRecord, ...] = ()
 
 
+class WholeRun(msgspec.Struct, frozen=True, kw_only=True):
+    """Every row that belongs to one run: what goes from store to store when it moves.
+
+    Attributes:
+        plans: all that it has, those of its expansions and former ones too, by digest.
+        messages: signals to it, and the events that it has consumed, by number.
+    """
+
+    run: RunRecord
+    plans: tuple[PlanRecord, ...] = ()
+    history: History = History()
+    messages: tuple[MessageRecord, ...] = ()
+
+
 class CommitReport(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a batch, per run."""
 

@@ -192,6 +192,13 @@ class FsspecBlobStore:
         confirm_root(self.root)
         return False
 
+    def size_of(self, digest: Digest) -> int | None:
+        """Return how many bytes a blob has, None if it is not there."""
+        size_bytes = self._look(self._path(digest))
+        if size_bytes is None:
+            confirm_root(self.root)
+        return size_bytes
+
     # --- upkeep -----------------------------------------------------------------------------
     def quarantine(self, digest: Digest) -> None:
         """Move a blob out of the way, under the store's ``quarantine`` prefix. Idempotent."""

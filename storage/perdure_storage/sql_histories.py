@@ -43,9 +43,10 @@ class Histories:
         """Return histories, as ``RunStore.histories`` says."""
         if not run_ids:
             return {}
-        return self._database.read(lambda transaction: self._read(transaction, run_ids))
+        return self._database.read(lambda transaction: self.within(transaction, run_ids))
 
-    def _read(self, transaction: Transaction, run_ids: Collection[RunId]) -> dict[RunId, History]:
+    def within(self, transaction: Transaction, run_ids: Collection[RunId]) -> dict[RunId, History]:
+        """Return histories as a transaction sees them."""
         ids = self._statements.id_list(list(run_ids))
 
         def by_run(statement: Statement, unpack: Callable[[Row], T]) -> dict[RunId, list[T]]:

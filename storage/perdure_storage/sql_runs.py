@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from operator import attrgetter
+from typing import Any
 
 import msgspec
 
@@ -45,6 +46,7 @@ from perdure_storage.records import (
     StepRecord,
     StoredValue,
     WaitRecord,
+    WholeRun,
 )
 from perdure_storage.roots import public_url
 from perdure_storage.rows import (
@@ -67,6 +69,7 @@ from perdure_storage.sql_claims import Claims
 from perdure_storage.sql_commits import Commits, note_ends
 from perdure_storage.sql_creation import RUN_COLUMNS, Creation
 from perdure_storage.sql_histories import Histories
+from perdure_storage.sql_imports import Imports
 from perdure_storage.sql_messages import Messages
 from perdure_storage.sql_saves import Saves
 from perdure_storage.sql_schedules import SqlScheduleStore
@@ -113,6 +116,7 @@ class SqlRunStore:
         self._claims = Claims(database, clock, signer, self._messages, self._creation)
         self._saves = Saves(database, signer)
         self._histories = Histories(database, signer)
+        self._imports = Imports(database, clock, signer, self._creation)
         self._upkeep = Upkeep(database, clock)
         self._schedules = SqlScheduleStore(
             database, clock, signer, self._creation, self._cancel_if_live, self._changed
@@ -546,6 +550,14 @@ class SqlRunStore:
             transaction.run(statement, run_id=run_id)
         transaction.insert(statements.insert_tombstone, [(run_id, to_us(self._clock.now()))])
         self._creation.drop_unused(transaction, plans)
+
+    def whole_run(self, run_id: RunId) -> WholeRun:
+        return self._imports.whole_run(run_id)
+
+    def import_run(self, whole: WholeRun, told: Mapping[str, Any]) -> RunRecord | None:
+        imported = self._imports.import_run(whole, told)
+        self._own_changes += 1
+        return imported
 
     # --- upkeep ------------------------------------------------------------------------------
     def free_id(self, run_id: RunId) -> None:

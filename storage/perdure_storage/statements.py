@@ -675,6 +675,14 @@ class Statements:
         return self.compile(made.returning(message.c.id))
 
     @cached_property
+    def messages_of_run(self) -> Statement:
+        """Signals to a run, and the events that it has consumed."""
+        of_run: sa.BindParameter[str] = sa.bindparam("of_run", type_=sa.Text)
+        had = sa.select(wait.c.message).where(wait.c.run_id == of_run, wait.c.message.is_not(None))
+        mine = (message.c.receiver == of_run) | message.c.id.in_(had)
+        return self.compile(sa.select(message).where(mine).order_by(message.c.id))
+
+    @cached_property
     def find_duplicate(self) -> Statement:
         # Looked for, not run into: a row that a key refuses would still use up a number.
         same = (

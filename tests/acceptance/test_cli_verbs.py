@@ -74,6 +74,7 @@ PREPARE = dedent(
     doubles = load_target("w.py:doubles")
     with perdure.open(executor="inline") as store:
         doubles.run(run_id="one")
+        store.export_run("one", "one.perdure")
         for run_id in ("cancelled", "deleted"):
             doubles.submit(run_id=run_id)
             store.cancel(run_id)
@@ -149,6 +150,8 @@ GOOD = {
     "signal": Case("signal to-pause go --value 1", "signal 'go' sent"),
     "emit": Case("emit landed --payload 1 --match n=1", "event 'landed' sent"),
     "delete": Case("delete --yes deleted", "deleted"),
+    "export": Case("export one -o again.perdure", "wrote run one to again.perdure"),
+    "import": Case("import one.perdure --trust", "there already"),
     "gc": Case("gc", "gone: 0 runs"),
     "db upgrade": Case("db upgrade", "up to date"),
     "db check": Case("db check", "all is well"),
@@ -202,6 +205,8 @@ BAD = {
     "signal": Case("signal one go", "SUCCEEDED", 2),
     "emit": Case("emit landed --payload text", "--payload '\"text\"'", 2),
     "delete": Case("delete one", "--yes", 2),
+    "export": Case("export one -o one.perdure", "--force overwrites it", 2),
+    "import": Case("import w.py", "no exported run", 2),
     "gc": Case("gc --keep yesterday", "yesterday", 2),
     "db upgrade": Case("db upgrade --check --sql", "choose one", 2),
     "db check": Case("db check --store nowhere.db", "there is no store", 2),

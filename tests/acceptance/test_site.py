@@ -21,8 +21,8 @@ from perdure_storage.lifecycle import RunStatus, StepStatus
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 VERBS = (
     "run", "resume", "rerun", "fork", "spin", "up", "demo", "ls", "show", "logs", "why", "explain",
-    "diff", "cat", "get", "cancel", "pause", "delete", "gc", "db check", "db backup", "db upgrade",
-    "config show", "doctor",
+    "diff", "cat", "get", "cancel", "pause", "delete", "export", "import", "gc", "db check",
+    "db backup", "db upgrade", "config show", "doctor",
 )  # fmt: skip
 
 

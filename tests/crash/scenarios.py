@@ -393,6 +393,22 @@ def forget_ledger() -> None:
     Path(os.environ[VARIABLE]).unlink(missing_ok=True)
 
 
+def move(client: Perdure) -> None:
+    """Put a run into a file, and make one of it again when it is gone here."""
+    run_everything(client)
+    client.export_run(RUN, copy_path("moved"))
+    client.delete(RUN)
+    client.gc(grace=0)
+    client.import_run(copy_path("moved"), trust=True)
+
+
+def move_again(client: Perdure) -> None:
+    """A run is here or in the file, whole in either."""
+    if client.runtime.store.find_run(RUN) is None:
+        client.import_run(copy_path("moved"), trust=True)
+    go_on_with(steps.everything)(client)
+
+
 def migrate(client: Perdure) -> None:
     run_everything(client)
     client.close()
@@ -555,6 +571,13 @@ SCENARIOS = {
         recover=back_up_again,
         points=(
             *("pin.before", "pin.after", "backup.before-rename", "unpin.before", "unpin.after"),
+        ),
+    ),
+    "move": Scenario(
+        act=move,
+        recover=move_again,
+        points=(
+            *("export.before-rename", "import.before", "import.in-transaction", "import.after"),
         ),
     ),
     "migrate": Scenario(

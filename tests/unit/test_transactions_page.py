@@ -34,6 +34,7 @@ READS = {
     "list_expansions",
     "list_waits",
     "histories",
+    "whole_run",
     "messages",
     "next_wake",
     "list_tombstones",
@@ -82,7 +83,7 @@ STORE_POINTS = (
 )
 SCHEDULE_POINTS = ("schedule.", "fire.", "tick.")
 TRIGGER_POINTS = ("trigger.", "accept.", "listen.", "arrival.")
-MORE_POINTS = ("reset.", "send.", "cancel.", "pause.", "delete.", "migration.", "store.")
+MORE_POINTS = ("reset.", "send.", "cancel.", "pause.", "delete.", "import.", "migration.", "store.")
 GC_POINTS = ("free.", "condemn.", "absolve.", "forget.", "expire.", "pin.", "unpin.")
 ALL_POINTS = STORE_POINTS + SCHEDULE_POINTS + TRIGGER_POINTS + MORE_POINTS + GC_POINTS
 ELSEWHERE = {"commit.before-telling": "the coordinator's: it follows the store's commit"}

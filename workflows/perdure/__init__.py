@@ -69,10 +69,12 @@ if TYPE_CHECKING:
         emit,
         execute,
         explain,
+        export_run,
         fork,
         get_run,
         get_schedule,
         get_trigger,
+        import_run,
         list_runs,
         list_schedules,
         list_triggers,
@@ -151,12 +153,14 @@ __all__ = [
     "event",
     "execute",
     "explain",
+    "export_run",
     "fire_time",
     "fork",
     "get",
     "get_run",
     "get_schedule",
     "get_trigger",
+    "import_run",
     "interval_end",
     "interval_start",
     "list_runs",
@@ -190,10 +194,10 @@ __all__ = [
 
 # What needs the engine or a store is imported when it is first asked for.
 _VERBS = (
-    "cancel", "delete", "diff", "emit", "execute", "explain", "fork", "get_run", "get_schedule",
-    "get_trigger", "list_runs", "list_schedules", "list_triggers", "open", "pause", "rerun",
-    "resume", "resume_all", "run", "schedule", "signal", "spin", "start", "submit", "trigger",
-    "why",
+    "cancel", "delete", "diff", "emit", "execute", "explain", "export_run", "fork", "get_run",
+    "get_schedule", "get_trigger", "import_run", "list_runs", "list_schedules",
+    "list_triggers", "open", "pause", "rerun", "resume", "resume_all", "run", "schedule",
+    "signal", "spin", "start", "submit", "trigger", "why",
 )  # fmt: skip
 _OF_SCHEDULES = ("Schedule", "fire_time", "interval_end", "interval_start")
 _OF_TRIGGERS = (

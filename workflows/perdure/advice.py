@@ -24,6 +24,7 @@ from perdure.errors import (
 from perdure.users_code import is_users, place_of
 from perdure_storage.errors import (
     KeyMissing,
+    RunFileRefused,
     ScheduleNotFound,
     SchemaMismatch,
     StoreUnavailable,
@@ -35,7 +36,7 @@ _ENDED = RunFailed | RunCancelled | RunNotDriven
 _GOES_ON = NondeterminismError | StoreUnavailable | ValueDamaged | ValueUnavailable
 _PLACES = StoreError | ValueDamaged | ValueUnavailable
 """What the store and the blobs may have, without a run: `perdure doctor` looks at both."""
-_UNTIL_MENDED = SchemaMismatch | KeyMissing
+_UNTIL_MENDED = SchemaMismatch | KeyMissing | RunFileRefused
 
 
 def lines_about(error: Exception) -> list[str]:
@@ -59,7 +60,7 @@ def _place(error: Exception) -> list[str]:
 
 _COMMAND = re.compile(
     r"perdure (?:resume|rerun|fork|spin|explain|diff|cancel|pause|signal|emit|delete|show|logs|why"
-    r"|get|cat|ls|gc|up|doctor|db \w+|schedule \w+|trigger \w+)\b[^`\n]*"
+    r"|get|cat|ls|gc|up|export|import|doctor|db \w+|schedule \w+|trigger \w+)\b[^`\n]*"
 )
 
 

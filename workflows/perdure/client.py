@@ -614,6 +614,57 @@ class Perdure:
         self.runtime.store.delete_run(RunId(run.id))
         self.runtime.sweep_deleted(RunId(run.id))
 
+    def export_run(
+        self, run_id: str, path: str | os.PathLike[str], *, overwrite: bool = False
+    ) -> Path:
+        """Write a run into one file, for another store, and return where it is.
+
+        All of it: rows, values, functions, logs. A run that somebody drives is refused; one that is
+        paused, waits or was interrupted goes as it stands.
+
+        Args:
+            run_id: the run.
+            path: the file to make; whole, or not at all.
+            overwrite: take the place of a file that is there.
+
+        Raises:
+            RunConflict: somebody drives it.
+            StoreError: the file is there already.
+            ValueDamaged: a value of it is missing or damaged.
+        """
+        from perdure.moving import export_to, told_of_export
+
+        target = Path(path)
+        run = self.get_run(run_id)
+        contents = export_to(self.runtime, RunId(run.id), target, overwrite=overwrite)
+        if told_of_export(contents):
+            self._say(told_of_export(contents))
+        return target
+
+    def import_run(
+        self, path: str | os.PathLike[str], *, new_id: str | None = None, trust: bool = False
+    ) -> Run:
+        """Make a run of a file that ``export_run`` wrote: all of it, or nothing.
+
+        Nothing of it runs; one that was not over is PAUSED, and goes on with ``resume``. The same
+        file again changes nothing.
+
+        Args:
+            path: the file.
+            new_id: its id here; that which it had by default.
+            trust: take pickled values and functions too. To read them, later, runs code that
+                whoever made the file has chosen.
+
+        Raises:
+            RunFileRefused: a StoreError: it is no exported run, is damaged, or holds pickles.
+            RunConflict: there is another run of that id.
+        """
+        from perdure.moving import import_run, told_of_import
+
+        imported = import_run(self.runtime, Path(path), new_id=new_id, trust=trust)
+        self._say(told_of_import(imported))
+        return Run(imported.run.id, self)
+
     def gc(
         self,
         *,

@@ -5,6 +5,8 @@ Inside ``with perdure.open(...)`` that is the one that was opened, else the one 
 
 from __future__ import annotations
 
+import os
+import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
@@ -475,6 +477,45 @@ def list_schedules(*, paused: bool | None = None) -> list[ScheduleHandle]:
 def delete(run_id: str) -> None:
     """Remove a finished run with its steps, events and logs."""
     _client().delete(run_id)
+
+
+def export_run(
+    run_id: str, path: str | os.PathLike[str], *, overwrite: bool = False
+) -> pathlib.Path:
+    """Write a run into one file, for another store, and return where it is.
+
+    Args:
+        run_id: a run that nobody drives.
+        path: the file to make; whole, or not at all.
+        overwrite: take the place of a file that is there.
+
+    Raises:
+        RunConflict: somebody drives it.
+        StoreError: the file is there already.
+        ValueDamaged: a value of it is missing or damaged.
+    """
+    return _client().export_run(run_id, path, overwrite=overwrite)
+
+
+def import_run(
+    path: str | os.PathLike[str], *, new_id: str | None = None, trust: bool = False
+) -> Run:
+    """Make a run of a file that ``export_run`` wrote: all of it, or nothing.
+
+    Nothing of it runs; one that was not over is PAUSED, and goes on with ``resume``. The same file
+    again changes nothing.
+
+    Args:
+        path: the file.
+        new_id: its id here; that which it had by default.
+        trust: take pickled values and functions too. To read them, later, runs code that whoever
+            made the file has chosen.
+
+    Raises:
+        StoreError: it is no exported run, is damaged, or holds pickles and is not trusted.
+        RunConflict: there is another run of that id.
+    """
+    return _client().import_run(path, new_id=new_id, trust=trust)
 
 
 def why(run_id: str, step: str) -> str:

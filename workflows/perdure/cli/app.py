@@ -19,6 +19,7 @@ from perdure.cli import (
     doctor,
     keeping,
     looking,
+    moving,
     reading,
     reporting,
     running,
@@ -90,6 +91,8 @@ _add(asking.pause, ASK)
 _add(asking.signal, ASK)
 _add(asking.emit, ASK)
 _add(asking.delete, KEEP)
+_add(moving.export, KEEP)
+_add(moving.import_, KEEP, alias="import")
 _add(keeping.gc, KEEP)
 app.add_typer(keeping.db, name="db", rich_help_panel=KEEP)
 _add(doctor.doctor, HELP)

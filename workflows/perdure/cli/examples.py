@@ -192,6 +192,15 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         ("perdure demo", "in perdure-demo/, which stays for you to play with"),
         ("perdure demo --folder /tmp/elsewhere", "in another folder"),
     ),
+    "export": (
+        ("perdure export iris-1 -o iris-1.perdure", "all of it, in one file"),
+        ("perdure export - -o last.perdure --force", "the last run, over a file that is there"),
+    ),
+    "import": (
+        ("perdure import iris-1.perdure", "into the store of this folder"),
+        ("perdure import --trust iris-1.perdure", "with pickled values: you know who made it"),
+        ("perdure import iris-1.perdure --as iris-of-anna", "under another id"),
+    ),
     "gc": (
         ("perdure gc", "remove what nothing refers to"),
         ("perdure gc --keep 30d --keep-last 100 --dry-run", "what such a policy would delete"),

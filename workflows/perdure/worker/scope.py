@@ -258,5 +258,10 @@ class LateLogs:
     ) -> bytes:
         return self.opened.read(run_id, step_id, generation, attempt, offset=offset)
 
+    def pieces(
+        self, run_id: RunId, step_id: StepId, generation: int, attempt: int
+    ) -> Iterator[bytes]:
+        return self.opened.pieces(run_id, step_id, generation, attempt)
+
     def delete(self, run_id: RunId) -> None:
         self.opened.delete(run_id)
