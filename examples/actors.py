@@ -75,7 +75,7 @@ def expected(count: int = COUNT) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    with perdure.open(Path(".perdure") / "perdure.db", executor="processes") as client:
+    with perdure.open(str(Path(".perdure", "perdure.db")), executor="processes") as client:
         found = client.run(statistics)
     wanted = expected()
     assert all(isclose(found[name], wanted[name]) for name in wanted), (found, wanted)
