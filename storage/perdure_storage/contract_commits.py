@@ -87,6 +87,7 @@ class CommitContract:
             worker="w-1",
             reason="its code changed",
             peak_memory_bytes=5_000_000_000,
+            states={"actor": a_value(), "another \N{SNOWMAN}": a_value()},
         )
 
         store.commit([by(run, full)])
