@@ -387,7 +387,7 @@ def a_whole_run() -> WholeRun:
     messages = (
         a_message(id=11, dedup_key="once"),
         a_message(None, id=12, name="landed", match={"path": "a.csv"}, dedup_key="k"),
-        a_message(id=13, name="more", value=_blob("sent")),
+        a_message(id=13, name="more", value=_blob("sent"), sender=RunId("other")),
     )
     return WholeRun(
         run=run,

@@ -117,7 +117,9 @@ def renamed(whole: WholeRun, run_id: RunId) -> WholeRun:
     }
 
     def sent_to(message: MessageRecord) -> MessageRecord:
-        return message if message.run_id is None else _replace(message, run_id=run_id)
+        sender = run_id if message.sender == whole.run.id else message.sender
+        receiver = None if message.run_id is None else run_id
+        return _replace(message, run_id=receiver, sender=sender)
 
     return _replace(
         whole,

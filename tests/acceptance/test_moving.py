@@ -258,21 +258,6 @@ def test_another_run_of_the_id_stays_and_the_way_out_is_named(opened: Open) -> N
     assert moved(source, target, "one", new_id="theirs/one").result() == 16
 
 
-def test_run_that_went_on_elsewhere_is_not_mixed_with_what_is_here(
-    opened: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source, target = opened("source"), opened("target")
-    everything(source)
-    moved(source, target, "all")
-    monkeypatch.setattr(moving_steps, "MENDED", True)
-    source.resume("all").result()
-
-    with pytest.raises(RunConflict, match="went on elsewhere"):
-        moved(source, target, "all")
-
-    assert target.get_run("all").status == "FAILED"
-
-
 def test_pickled_values_are_refused_unless_the_file_is_trusted(
     opened: Open, tmp_path: Path
 ) -> None:
