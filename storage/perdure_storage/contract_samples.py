@@ -284,6 +284,7 @@ def kinds(store: RunStore, name: str = "run") -> list[str]:
 def a_whole_run() -> WholeRun:
     """Return a run with rows of every kind, in which each field has been set by some row."""
     plans = (a_plan("child", "child code"), a_plan("former", "old code"), a_plan("plan", "code"))
+    plans = (plans[0], msgspec.structs.replace(plans[1], needs={"gpus": 1.0}), plans[2])
     blob = a_value("large", place=Place.BLOB, name="large")
     full = msgspec.structs.replace(blob, parts={"[0]": "v1:part"}, files=(digest("file"),))
     error = ErrorRecord(

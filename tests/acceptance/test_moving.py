@@ -189,7 +189,7 @@ with perdure.open(sys.argv[1], blobs=sys.argv[2], executor="inline"):
 def test_run_that_is_driven_is_not_exported(opened: Open, tmp_path: Path) -> None:
     store = opened("source")
     run = store.begin(moving_steps.plain, run_id="one")
-    owner = this_owner(serves=False)
+    owner = this_owner()
     store.runtime.store.register(owner, 60.0)
     store.runtime.store.claim_run(RunId(run.id), owner)
 
