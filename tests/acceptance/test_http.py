@@ -554,3 +554,13 @@ def _flow(name: str) -> Any:
     from perdure.target import load_target
 
     return load_target(f"flows.py:{name}")
+
+
+def test_refusal_names_what_was_asked_and_no_file_of_the_server(http: Asking) -> None:
+    refused = http.get("/v1/runs", status=["zzz"])
+
+    assert refused.status_code == 422
+    detail = refused.json()["detail"]
+    assert detail.startswith("no status 'zzz'. Known: ")
+    assert "\n" not in detail
+    assert ".py" not in detail

@@ -134,9 +134,11 @@ def _route(operation: Operation, service: Service, door: Door, rooms: Rooms) -> 
 
 
 def _failure(error: Exception, store: str = "") -> Response:
-    problem = problem_of(error, store=store)
+    trace = error.__traceback__
+    # No line of the user's is on this stack: whoever asks is told of none of the server's files.
+    problem = problem_of(error.with_traceback(None), store=store)
     if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        log.error("a request failed: %s", problem.detail, exc_info=error)
+        log.error("a request failed: %s", problem.detail, exc_info=(type(error), error, trace))
     return _problem(problem)
 
 

@@ -28,6 +28,7 @@ from perdure.story import Siblings
 from perdure.view.model import GroupView, RunView
 from perdure.view.runs import group_steps, view_run
 from perdure_storage.hashing import integrity_digest
+from perdure_storage.lifecycle import RunStatus
 from perdure_storage.records import RunId
 
 _METADATA = "idempotency"
@@ -202,7 +203,7 @@ def list_runs(service: Service, asked: Asked[Nothing, ListRuns]) -> Said:
     if not 1 <= query.limit <= _MAX_PAGE:
         raise unfit(f"limit={query.limit} is not from 1 to {_MAX_PAGE}")
     found = service.client.list_runs(
-        status=[each.upper() for each in query.status],
+        status=[_status(each) for each in query.status],
         workflow=query.workflow,
         tags=_tags(query.tag),
         since=_since(query.since),
@@ -252,6 +253,10 @@ def _tags(pairs: list[str]) -> dict[str, str]:
         if not (name and equals):
             raise unfit(f"tag={name} says nothing: write tag=NAME=VALUE")
     return {name: value for name, _, value in split}
+
+
+def _status(text: str) -> str:
+    return text.upper() if text.upper() in RunStatus.__members__ else text
 
 
 def _since(text: str | None) -> datetime | str | None:
