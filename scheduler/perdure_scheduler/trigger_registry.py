@@ -6,7 +6,7 @@ else was first.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 
 import msgspec
@@ -58,6 +58,7 @@ class TriggerRegistry:
         module: str | None = None,
         plan: PlanRecord | None = None,
         blobs: tuple[Digest, ...] = (),
+        along: Sequence[Trigger] = (),
     ) -> Registered:
         """Make a trigger, or let one of the name be as it is declared now.
 
@@ -69,6 +70,7 @@ class TriggerRegistry:
             module: which declares it; None: a person.
             plan: of its runs, where it is pinned.
             blobs: which its inputs refer to.
+            along: what is registered with it, in place of what has these names.
 
         Raises:
             TriggerError: it would start itself for ever; the message draws how.
@@ -78,13 +80,18 @@ class TriggerRegistry:
             is_left = old is not None and _is_left(old)
             if old is not None and not is_left and _says(old, trigger, module):
                 return Registered.UNCHANGED
-            refuse_circle(trigger, self._watching(trigger.name))
+            refuse_circle(trigger, self._others(trigger, along))
             if self._replace(old, _row_of(trigger, module, blobs), trigger, plan):
                 if is_left:
                     self.resume(trigger.name)
                     return Registered.RESUMED
                 return Registered.NEW if old is None else Registered.CHANGED
         raise _busy(trigger.name)
+
+    def refuse_circles(self, triggers: Sequence[Trigger]) -> None:
+        """Raise TriggerError if any of these would start itself for ever, once all are there."""
+        for trigger in triggers:
+            refuse_circle(trigger, self._others(trigger, triggers))
 
     def _replace(
         self,
@@ -184,9 +191,12 @@ class TriggerRegistry:
                 left.append(record.name)
         return left
 
-    def _watching(self, name: str) -> Iterator[Trigger]:
+    def _others(self, trigger: Trigger, along: Sequence[Trigger]) -> Iterator[Trigger]:
+        """Yield what waits for ends of runs besides a trigger, once what comes along is there."""
+        new = {each.name: each for each in (*along, trigger)}
+        yield from (each for each in new.values() if each.name != trigger.name)
         for record in every_trigger(self._triggers, TriggerQuery(watches_runs=True)):
-            if record.name != name:
+            if record.name not in new:
                 yield Trigger.from_json(record.definition)
 
     def _write(

@@ -342,3 +342,34 @@ def test_run_that_was_fired_by_hand_says_so_in_its_id(client: Perdure) -> None:
     receipt = client.get_trigger("one").fire({"number": 1})
 
     assert str(receipt.run_id).startswith("one-by-hand-2")
+
+
+def test_modules_of_which_one_trigger_is_refused_register_nothing(client: Perdure) -> None:
+    two = flows().after.options(tags={"two": "yes"})
+    one = perdure.Trigger("one", flows().after, on=Event("a"), inputs={"of": event.number})
+    circle = perdure.Trigger(
+        "round", two, on=RunFinished("after", tags={"two": "yes"}), inputs={"of": event.run_id}
+    )
+
+    with pytest.raises(TriggerError, match="start each other for ever: round"):
+        client.register({"x": _module(one=one, circle=circle)})
+
+    assert client.list_triggers() == []
+
+
+def test_triggers_that_turn_round_together_are_no_circle(client: Perdure) -> None:
+    first, second = (flows().after.options(tags={"by": each}) for each in ("first", "second"))
+    by_first = RunFinished("after", tags={"by": "first"})
+    by_second = RunFinished("after", tags={"by": "second"})
+    of = {"of": event.run_id}
+    before = _module(
+        a=perdure.Trigger("a", first, on=Event("go"), inputs={"of": event.number}),
+        b=perdure.Trigger("b", second, on=by_first, inputs=of),
+    )
+    since = _module(
+        a=perdure.Trigger("a", first, on=by_second, inputs=of),
+        b=perdure.Trigger("b", second, on=Event("go"), inputs={"of": event.number}),
+    )
+    client.register({"x": before})
+
+    assert [each.became for each in client.register({"x": since})] == ["changed", "changed"]

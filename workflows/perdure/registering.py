@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,13 +36,14 @@ class _Kind:
     Attributes:
         word: what people call it.
         type: of the values.
-        register: takes the runtime, a value and ``module``, and says what it came to.
+        prepared: takes the runtime and values, and returns what registers each of them: it takes
+            ``module`` and says what it came to.
         pause_left: takes the runtime, a module and the names that are declared now.
     """
 
     word: str
     type: type[Any]
-    register: Callable[..., object]
+    prepared: Callable[[Runtime, Sequence[Any]], Sequence[Callable[..., object]]]
     pause_left: Callable[[Runtime, str, Collection[str]], list[str]]
 
 
@@ -50,7 +51,7 @@ _KINDS = (
     _Kind(
         "schedule",
         Schedule,
-        scheduling.register,
+        scheduling.prepared,
         lambda runtime, module, declared: scheduling.registry_of(runtime).pause_left(
             module, declared
         ),
@@ -58,7 +59,7 @@ _KINDS = (
     _Kind(
         "trigger",
         Trigger,
-        triggering.register,
+        triggering.prepared,
         lambda runtime, module, declared: triggering.registry_of(runtime).pause_left(
             module, declared
         ),
@@ -74,13 +75,18 @@ def register_all(runtime: Runtime, modules: Mapping[str, Any]) -> list[Became]:
         modules: the imported modules, by the names under which they were asked for.
 
     Raises:
-        DefinitionError: two of a kind have one name; nothing was registered.
+        DefinitionError, TriggerError: two of a kind have one name, or one of them cannot be
+            registered; then none is.
     """
     told: list[Became] = []
     declared = {kind: _declared_in(modules, kind) for kind in _KINDS}
+    prepared = {
+        kind: kind.prepared(runtime, [value for value, _ in values.values()])
+        for kind, values in declared.items()
+    }
     for kind, values in declared.items():
-        for value, module in values.values():
-            became = str(kind.register(runtime, value, module=module))
+        for register, (value, module) in zip(prepared[kind], values.values(), strict=True):
+            became = str(register(module=module))
             told.append(Became(kind=kind.word, name=value.name, module=module, became=became))
         for module in modules:
             left = kind.pause_left(runtime, module, values)

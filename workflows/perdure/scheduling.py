@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -41,6 +42,20 @@ def register(runtime: Runtime, schedule: Schedule, *, module: str | None = None)
         DefinitionError: an option of its workflow is of no use here, or its code cannot be found
             again.
     """
+    [register_it] = prepared(runtime, [schedule])
+    return register_it(module=module)
+
+
+def prepared(runtime: Runtime, schedules: Sequence[Schedule]) -> list[Callable[..., Registered]]:
+    """Return what registers each of some schedules, and takes ``module=``; none is so far.
+
+    Raises:
+        DefinitionError: one of them cannot be registered, as ``register`` says.
+    """
+    return [_prepared(runtime, each) for each in schedules]
+
+
+def _prepared(runtime: Runtime, schedule: Schedule) -> Callable[..., Registered]:
     times = {name: value for name, value in schedule.inputs.items() if isinstance(value, Moment)}
     stored = stored_template(
         runtime,
@@ -55,9 +70,9 @@ def register(runtime: Runtime, schedule: Schedule, *, module: str | None = None)
         for name, moment in times.items()
     }
     run = msgspec.structs.replace(stored.run, placeholders=placeholders)
-    return registry_of(runtime).register(
+    return partial(
+        registry_of(runtime).register,
         Definition(schedule=schedule.times, run=run),
-        module=module,
         plan=stored.plan,
         blobs=stored.blobs,
     )

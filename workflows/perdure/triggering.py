@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from perdure.run_templates import stored_template
+from perdure.run_templates import Stored, stored_template
 from perdure.runtime import Runtime
 from perdure.triggers import Trigger
 from perdure_scheduler.arrival import Arrival
@@ -34,19 +35,42 @@ def register(runtime: Runtime, trigger: Trigger, *, module: str | None = None) -
             again.
         TriggerError: with others that are there it would start runs for ever.
     """
-    stored = stored_template(
+    [register_it] = prepared(runtime, [trigger])
+    return register_it(module=module)
+
+
+def prepared(runtime: Runtime, triggers: Sequence[Trigger]) -> list[Callable[..., Registered]]:
+    """Return what registers each of some triggers, and takes ``module=``; none is so far.
+
+    Raises:
+        DefinitionError, TriggerError: one of them cannot be registered, as ``register`` says.
+    """
+    registry, stored = registry_of(runtime), [_stored(runtime, each) for each in triggers]
+    definitions = [
+        msgspec.structs.replace(each.definition, run=template.run)
+        for each, template in zip(triggers, stored, strict=True)
+    ]
+    registry.refuse_circles(definitions)
+    return [
+        partial(
+            registry.register,
+            definition,
+            plan=template.plan,
+            blobs=template.blobs,
+            along=definitions,
+        )
+        for definition, template in zip(definitions, stored, strict=True)
+    ]
+
+
+def _stored(runtime: Runtime, trigger: Trigger) -> Stored:
+    return stored_template(
         runtime,
         trigger.workflow,
         trigger.constants,
         pending=trigger.definition.inputs,
         code=trigger.code,
         what=f"trigger {trigger.name!r}",
-    )
-    return registry_of(runtime).register(
-        msgspec.structs.replace(trigger.definition, run=stored.run),
-        module=module,
-        plan=stored.plan,
-        blobs=stored.blobs,
     )
 
 
