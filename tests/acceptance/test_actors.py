@@ -472,6 +472,23 @@ def test_actor_that_is_given_to_an_actor_is_refused(inline: Perdure) -> None:
         inline.run(Stats.bind().add.bind(Stats.bind()))  # type: ignore[arg-type]
 
 
+def test_call_of_an_actor_cannot_be_spun_without_its_state(inline: Perdure) -> None:
+    inline.run(steps.running, run_id="r")
+
+    with pytest.raises(DefinitionError, match="fork the run from this step"):
+        inline.spin("r", "Stats.add", dag=steps.running)
+
+
+def test_fork_from_a_call_begins_from_the_state_before_it(inline: Perdure) -> None:
+    inline.run(steps.running, run_id="r")
+
+    forked = inline.fork("r", from_step="Stats.add#2", new_id="f", dag=steps.running)
+
+    assert forked.result() == steps.RUNNING
+    found = rows(inline, "f")
+    assert [found[n].attempt for n in ("Stats.add", "Stats.add#2")] == [0, 1]
+
+
 def test_handle_is_no_result(inline: Perdure) -> None:
     with pytest.raises(DefinitionError, match="no result"):
         inline.run([Stats.bind()])

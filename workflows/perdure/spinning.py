@@ -51,6 +51,11 @@ def spin(runtime: Runtime, run_id: RunId, step_id: str, *, dag: Any = None) -> A
     record = runtime.store.get_run(run_id)
     plan = recorded_plan(runtime.store, record)
     graph, step = _step_of(runtime, record, plan, step_id)
+    if step.actor is not None or step.turns:
+        raise DefinitionError(
+            f"{step_id} calls an actor, or is given one, and alone it has none: call the method of "
+            "a plain object, or fork the run from this step"
+        )
     inputs = _Inputs(runtime, record, graph, _rows_for(runtime, record, step))
     today = _today(runtime, record, step, dag)
     spec = _spec_of(today, step) if graph is plan else _spec_in_graph(graph, step)
