@@ -136,6 +136,12 @@ def wish_for(
     return Wish(at=at, run_id=again, is_made=True, reason=f"again: {told}")
 
 
+def made_by_others(wish: Wish) -> Wish:
+    """Return what became of a wish whose run somebody else made since it was looked for."""
+    reason = f"{wish.run_id} was made by somebody else meanwhile"
+    return _replace(wish, is_made=False, reason=reason, goes_on=True)
+
+
 def again_id(run_id: str, backfill: str) -> str:
     """Return the id of the run that a backfill makes for a time that has one."""
     return f"{run_id}-again-{backfill}"
@@ -238,17 +244,23 @@ class ByHand:
         ]
 
     def grant(self, name: str, wish: Wish, why: Why) -> bool:
-        """Make the run of a wish; return whether it was not there before."""
-        if self._store.find_run(RunId(wish.run_id)) is not None:
-            return False
-
+        """Make the run of a wish; return whether it was made here, and not there before."""
         decision = fired(wish.at, wish.run_id, why, wish.reason)
+        is_ours = False
+
+        def step(
+            definition: Definition, state: ScheduleState, now: datetime, runs: Runs
+        ) -> Outcome:
+            # Asked again where others were first: they may have been here for the same run.
+            nonlocal is_ours
+            is_ours = self._store.find_run(RunId(wish.run_id)) is None
+            outcome = beside(definition.schedule, state, decision)
+            return outcome if is_ours else _replace(outcome, decisions=())
+
         self._registry.change(
-            name,
-            lambda definition, state, now, runs: beside(definition.schedule, state, decision),
-            rewrite=lambda definition: self._parted(definition.schedule, wish.at),
+            name, step, rewrite=lambda definition: self._parted(definition.schedule, wish.at)
         )
-        return self._store.find_run(RunId(wish.run_id)) is not None
+        return is_ours and self._store.find_run(RunId(wish.run_id)) is not None
 
     def _noted(self, name: str, first: datetime, last: datetime) -> dict[datetime, str]:
         rows = self._rows_before(name, last + datetime.resolution)

@@ -180,7 +180,7 @@ BAD = {
     "schedule resume": Case("schedule resume weakly", "next: perdure schedule ls", 2),
     "schedule trigger": Case("schedule trigger nightly --day 2026-02-30", "is no time", 2),
     "schedule backfill": Case(
-        "schedule backfill nightly --from 2026-01-01 --reprocess faild", "none | failed | all", 2
+        "schedule backfill nightly --from 2026-01-01 --reprocess faild", "did you mean 'failed'", 2
     ),
     "schedule rm": Case("schedule rm nightly", "--yes", 2),
     "trigger ls": Case("trigger ls --pausd", "did you mean '--paused'", 2),

@@ -270,6 +270,42 @@ def test_backfill_goes_on_where_it_was_interrupted(client: Perdure, serving: Com
     assert len(succeeded(client)) == 5
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--from", "xx"], "--from='xx' is no time"),
+        (["--from", "2026-01-01", "--to", "x"], "--to='x' is no time"),
+        (["--from", "2026-01-01", "--reprocess", "some"], "--reprocess some"),
+        (["--from", "2026-01-01", "--id", "b"], "--id names a backfill with --reprocess"),
+    ],
+)
+def test_backfill_refuses_options_by_their_names(
+    client: Perdure, project: Path, options: list[str], told: str
+) -> None:
+    client.schedule("daily", flows().flow, cron="@daily", inputs=TIMES)
+
+    refused = CommandLine(project)("schedule", "backfill", "daily", "--dry-run", *options)
+
+    assert refused.code == 2
+    assert told in refused.err
+
+
+def test_backfill_says_that_it_ends_before_what_has_yet_to_come(
+    client: Perdure, project: Path
+) -> None:
+    client.schedule("daily", flows().flow, cron="@daily", inputs=TIMES)
+    now = SystemClock().now()
+    bounds = ["--from", f"{now - timedelta(days=3):%Y-%m-%d}", "--dry-run", "--to"]
+    command_line = CommandLine(project)
+
+    later = command_line("schedule", "backfill", "daily", *bounds, f"{now.year + 1}-12-30")
+    today = command_line("schedule", "backfill", "daily", *bounds, f"{now:%Y-%m-%d}")
+
+    assert (later.code, today.code) == (0, 0)
+    assert "has yet to come: the backfill ends with the last time before now" in later.err
+    assert "has yet to come" not in today.err
+
+
 def test_runs_of_a_day_are_of_the_times_that_have_come(client: Perdure) -> None:
     handle = client.schedule("hourly", flows().flow, cron="@hourly", inputs=TIMES)
     now = SystemClock().now()

@@ -13,7 +13,14 @@ from perdure.run_templates import stored_template
 from perdure.runs import Run
 from perdure.runtime import Runtime
 from perdure.schedules import Schedule
-from perdure_scheduler.by_hand import ByHand, Reprocess, Wish, reprocess_of, times_within
+from perdure_scheduler.by_hand import (
+    ByHand,
+    Reprocess,
+    Wish,
+    made_by_others,
+    reprocess_of,
+    times_within,
+)
 from perdure_scheduler.changes import state_of
 from perdure_scheduler.decide import Why, standing
 from perdure_scheduler.declaration import Instant, end_of, instant_of
@@ -221,27 +228,34 @@ class ScheduleHandle:
         times = times_within(schedule, first, last)
         name = id if id is not None else stamp(now.replace(microsecond=0))
         wishes = self._by_hand.wishes(schedule, times, reprocess_of(reprocess), name)
-        if not dry_run:
-            self._fulfil(wishes, max_active, tell)
-        return wishes
+        return wishes if dry_run else self._fulfilled(wishes, max_active, tell)
 
-    def _fulfil(
+    def _fulfilled(
         self, wishes: list[Wish], max_active: int | None, tell: Callable[[Wish], object]
-    ) -> None:
-        """Make the runs of wishes, in order, as those that go on leave room."""
+    ) -> list[Wish]:
+        """Make the runs of wishes, in order, as those that go on leave room.
+
+        Returns:
+            What became of each: also somebody else may make what is wished for here.
+        """
         active = {wish.run_id for wish in wishes if wish.goes_on}
+        became: list[Wish] = []
         for wish in wishes:
             if not wish.is_made:
+                became.append(wish)
                 continue
             while max_active is not None and len(active) >= max_active:
                 self._client.tell_if_unserved(min(active))
                 self._client.wait_a_moment(_LOOK_EVERY_S)
                 active = {each for each in active if self._is_live(each)}
-            self._by_hand.grant(self.name, wish, Why.BACKFILL)
+            is_ours = self._by_hand.grant(self.name, wish, Why.BACKFILL)
             active.add(wish.run_id)
-            tell(wish)
+            became.append(wish if is_ours else made_by_others(wish))
+            if is_ours:
+                tell(wish)
         if active:
             self._client.tell_if_unserved(min(active))
+        return became
 
     def _is_live(self, run_id: str) -> bool:
         record = self._runtime.store.find_run(RunId(run_id))

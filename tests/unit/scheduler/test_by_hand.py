@@ -211,3 +211,23 @@ def test_bounds_with_more_times_than_anybody_means_are_refused(world: World) -> 
 
     with pytest.raises(ScheduleError, match="has 172,801 times in there"):
         times_within(schedule, NOON, NOON + 48 * HOUR)
+
+
+def test_run_that_two_backfills_want_is_said_to_be_made_by_one_of_them(world: World) -> None:
+    hourly(world)
+    world.clock.jump((2 * HOUR).total_seconds())
+    [wish] = wishes(world, NOON + HOUR, NOON + HOUR)
+    one, other = by_hand(world), by_hand(world)
+    fire, told = world.store.schedules.fire, []
+
+    def first(changes: Any) -> Any:
+        """Let the other one be first, between what this one reads and what it writes."""
+        world.store.schedules.fire = fire  # type: ignore[method-assign]
+        told.append(other.grant("h", wish, Why.BACKFILL))
+        return fire(changes)
+
+    world.store.schedules.fire = first  # type: ignore[method-assign]
+    told.append(one.grant("h", wish, Why.BACKFILL))
+
+    assert told == [True, False]
+    assert world.runs == [wish.run_id]

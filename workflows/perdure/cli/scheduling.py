@@ -358,6 +358,8 @@ def backfill(
 
     with open_existing(store) as perdure:
         handle = _find(perdure, name)
+        zone = handle.definition.schedule.zone
+        _check_backfill(start, end, reprocess, backfill_id, zone)
         name_of_it = backfill_id or stamp(perdure.runtime.clock.now().replace(microsecond=0))
         if reprocess != "none" and not dry_run:
             say(f"backfill {name_of_it}: if it is interrupted, --id {name_of_it} goes on with it")
@@ -374,12 +376,33 @@ def backfill(
         except KeyboardInterrupt:
             say("interrupted: the same command goes on where it stopped")
             return ExitCode.CANCELLED
-        zone = handle.definition.schedule.zone
     if as_json:
         print(to_json(wishes))
     else:
         print_wishes(wishes, zone, dry_run=dry_run)
     return ExitCode.OK
+
+
+def _check_backfill(
+    start: str, end: str | None, reprocess: str, backfill_id: str | None, zone: ZoneInfo
+) -> None:
+    """Refuse what cannot be meant, by the names of the options; say where the times end."""
+    from perdure.errors import known_names
+    from perdure_scheduler.by_hand import Reprocess
+    from perdure_scheduler.declaration import instant_of
+    from perdure_storage.clock import SystemClock
+
+    instant_of(start, zone, what="--from")
+    if end is not None and instant_of(end, zone, what="--to") > SystemClock().now():
+        say(f"--to {end} has yet to come: the backfill ends with the last time before now")
+    known = [str(each) for each in Reprocess]
+    if reprocess not in known:
+        raise UsageError(f"--reprocess {reprocess}{known_names(reprocess, known)}")
+    if backfill_id is not None and reprocess == Reprocess.NONE:
+        raise UsageError(
+            "--id names a backfill with --reprocess: without it, the same command goes on with an "
+            "interrupted one"
+        )
 
 
 @schedule.command("rm", cls=Verb, epilog=epilog("schedule rm"))
