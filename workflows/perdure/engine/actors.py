@@ -127,10 +127,24 @@ def keeps_state(step: StepState, way: Way) -> bool:
     use = step.plan.actor
     if use is None or use.state == "rebuild" or not changes_state(step) or step.applied:
         return False
+    if step.below is not None and (step.plan.item is None or _may_be_the_last(step)):
+        return True  # the row of the step that gave the graph says how it left the actor
     if use.snapshot == 0:
         return use.is_last
     # The constructor's is the first; in a graph that a step gave, the last call's is that step's.
     return use.role == "new" or use.is_last or len(way.replay) + 1 >= use.snapshot
+
+
+def _may_be_the_last(step: StepState) -> bool:
+    """Say whether an item of a map may be the last that changes the state, though others follow."""
+    if step.options.catch or step.options.stop_when is not None:
+        return True
+    root = step.below
+    while root is not None:
+        if root.options.catch:
+            return True
+        root = root.below
+    return False
 
 
 def note_success(run: RunState, step: StepState, states: dict[str, StoredValue]) -> None:
