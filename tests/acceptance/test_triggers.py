@@ -373,3 +373,23 @@ def test_triggers_that_turn_round_together_are_no_circle(client: Perdure) -> Non
     client.register({"x": before})
 
     assert [each.became for each in client.register({"x": since})] == ["changed", "changed"]
+
+
+def test_module_that_imports_a_trigger_does_not_take_it_from_the_one_that_made_it(
+    client: Perdure, project: Path
+) -> None:
+    importer = project / "importer.py"
+    importer.write_text("from flows import landed")
+    command_line = CommandLine(project)
+
+    both = command_line("trigger", "register", "flows.py", "importer.py")
+    alone = command_line("trigger", "register", "importer.py")
+    importer.write_text("")
+    without = command_line("trigger", "register", "importer.py")
+
+    assert (both.code, alone.code, without.code) == (0, 0, 0)
+    assert both.err.startswith("new       landed: ")
+    assert alone.err.startswith("unchanged landed: ")
+    assert "declares nothing" in without.err
+    assert client.get_trigger("landed").record.module == str(project / "flows.py")
+    assert not client.get_trigger("landed").record.paused

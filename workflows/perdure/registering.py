@@ -12,7 +12,9 @@ from perdure import scheduling, triggering
 from perdure.errors import DefinitionError
 from perdure.runtime import Runtime
 from perdure.schedules import Schedule
+from perdure.target import file_of
 from perdure.triggers import Trigger
+from perdure_scheduler.registered import Registered
 
 
 class Became(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +38,7 @@ class _Kind:
     Attributes:
         word: what people call it.
         type: of the values.
+        find: takes the runtime and a name, and returns the row or None.
         prepared: takes the runtime and values, and returns what registers each of them: it takes
             ``module`` and says what it came to.
         pause_left: takes the runtime, a module and the names that are declared now.
@@ -43,6 +46,7 @@ class _Kind:
 
     word: str
     type: type[Any]
+    find: Callable[[Runtime, str], Any]
     prepared: Callable[[Runtime, Sequence[Any]], Sequence[Callable[..., object]]]
     pause_left: Callable[[Runtime, str, Collection[str]], list[str]]
 
@@ -51,6 +55,7 @@ _KINDS = (
     _Kind(
         "schedule",
         Schedule,
+        lambda runtime, name: runtime.store.schedules.find_schedule(name),
         scheduling.prepared,
         lambda runtime, module, declared: scheduling.registry_of(runtime).pause_left(
             module, declared
@@ -59,6 +64,7 @@ _KINDS = (
     _Kind(
         "trigger",
         Trigger,
+        lambda runtime, name: runtime.store.triggers.find_trigger(name),
         triggering.prepared,
         lambda runtime, module, declared: triggering.registry_of(runtime).pause_left(
             module, declared
@@ -86,8 +92,9 @@ def register_all(runtime: Runtime, modules: Mapping[str, Any]) -> list[Became]:
     }
     for kind, values in declared.items():
         for register, (value, module) in zip(prepared[kind], values.values(), strict=True):
-            became = str(register(module=module))
-            told.append(Became(kind=kind.word, name=value.name, module=module, became=became))
+            is_others = _is_of_another(runtime, kind, value, module)
+            became = Registered.UNCHANGED if is_others else register(module=module)
+            told.append(Became(kind=kind.word, name=value.name, module=module, became=str(became)))
         for module in modules:
             left = kind.pause_left(runtime, module, values)
             told += [
@@ -96,12 +103,31 @@ def register_all(runtime: Runtime, modules: Mapping[str, Any]) -> list[Became]:
     return told
 
 
+def _is_of_another(runtime: Runtime, kind: _Kind, value: Any, module: str) -> bool:
+    """Say whether the module that made a value has declared it: one that imports it leaves it."""
+    if value.made_in in (None, file_of(module)):
+        return False
+    row = kind.find(runtime, value.name)
+    owner = None if row is None else row.module
+    return owner not in (None, module) and file_of(owner) == value.made_in
+
+
 def _declared_in(modules: Mapping[str, Any], kind: _Kind) -> dict[str, tuple[Any, str]]:
-    """Return what modules hold in their globals, by name: each once, with the first that has it."""
+    """Return what modules hold in their globals, by name: each once, with the first that has it.
+
+    What one of them imports from another one is that one's: a file that is imported is not the
+    module that was loaded as a file, and has other values.
+    """
+    held = {
+        module: [each for each in vars(namespace).values() if isinstance(each, kind.type)]
+        for module, namespace in modules.items()
+    }
+    makers = {file_of(module): {each.name for each in values} for module, values in held.items()}
     found: dict[str, tuple[Any, str]] = {}
-    for module, namespace in modules.items():
-        for value in vars(namespace).values():
-            if not isinstance(value, kind.type):
+    for module, values in held.items():
+        for value in values:
+            is_imported = value.made_in not in (None, file_of(module))
+            if is_imported and value.name in makers.get(value.made_in, ()):
                 continue
             there, first = found.setdefault(value.name, (value, module))
             if there is not value:

@@ -8,6 +8,7 @@ from datetime import date, datetime
 from typing import Any, get_args
 
 from perdure.errors import DefinitionError, known_names
+from perdure.target import file_being_imported
 from perdure.workflow import Workflow
 from perdure_scheduler.calendars import Calendar
 from perdure_scheduler.declaration import Instant, declared
@@ -116,6 +117,7 @@ class Schedule:
             raise DefinitionError(f"schedule {name!r}: code={code!r}{known_names(code, _CODES)}")
         self.workflow = workflow
         self.code = code
+        self.made_in = file_being_imported()
         self.inputs = dict(inputs or {})
         self._check_inputs()
 

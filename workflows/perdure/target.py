@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import linecache
 import os
 import sys
@@ -263,3 +264,22 @@ def _global_name(module: types.ModuleType | None, workflow: Workflow[Any, Any]) 
         if isinstance(value, Workflow) and value.function is workflow.function:
             return name
     return None
+
+
+def file_being_imported() -> str | None:
+    """Return the file of the module whose body runs now, the innermost one; None: it has none."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code.co_name != "<module>":
+        frame = frame.f_back
+    return None if frame is None else _real(frame.f_globals.get("__file__"))
+
+
+def file_of(place: str) -> str | None:
+    """Return the file of a module that is called as ``name_of_place`` has it, if it is known."""
+    if _is_file_name(place):
+        return _real(place)
+    return _real(getattr(sys.modules.get(place), "__file__", None))
+
+
+def _real(filename: str | None) -> str | None:
+    return os.path.realpath(filename) if filename else None

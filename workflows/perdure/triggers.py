@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 
 from perdure.conversion import from_text_or_json
 from perdure.errors import DefinitionError, known_names
-from perdure.target import place_of
+from perdure.target import file_being_imported, place_of
 from perdure.workflow import Workflow
 from perdure_scheduler import conditions
 from perdure_scheduler.conditions import Condition, Single
@@ -93,6 +93,7 @@ class Trigger:
         given = dict(inputs or {})
         self.workflow = workflow
         self.code = code
+        self.made_in = file_being_imported()
         self.constants = {n: value for n, value in given.items() if not isinstance(value, Fact)}
         facts = {n: path_of(value) for n, value in given.items() if isinstance(value, Fact)}
         # What runs is known in full when it is stored: constants go there too.
