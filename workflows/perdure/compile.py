@@ -378,7 +378,9 @@ class _Compiler:
         if referred is None and spec.actor is not None and spec.actor.method:
             pass  # it travels with its class
         elif referred is None:
-            value = encode(self._values, function, spec.name)
+            stored = encode(self._values, function, spec.name)
+            # It says where in memory the function lies: the same graph would be another one.
+            value = msgspec.structs.replace(stored, preview="")
         else:  # the worker digests what it imports, which may declare a version of its own
             code = plain_digest(referred)
         identity = blake3(f"{code} {counted} {value and value.integrity}".encode()).hexdigest(8)

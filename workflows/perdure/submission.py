@@ -364,7 +364,7 @@ class Submission:
         if self.wishes.if_exists == "fail":
             raise RunConflict(
                 f"run {record.id!r} exists ({record.status}) and if_exists='fail': give a new "
-                f"run_id=, or look at it with `{self._shell.command('show', record.id)}`"
+                f"id, or look at it with `{self._shell.command('show', record.id)}`"
             )
         self._stay_a_fork(self._plan_of(record))
         equal = self._is_equal(record)
@@ -378,7 +378,7 @@ class Submission:
                     f"run {record.id!r} is {record.status}: go on with it by "
                     f"`{self._shell.resume(record.id)}`, run it again from the start under an id "
                     f"of its own by `{self._shell.command('rerun', record.id)}`, or give a new "
-                    "run_id="
+                    "id"
                 )
         if is_driven(record) or record.status is not RunStatus.RUNNING:
             return self._attached(record, equal)
@@ -440,7 +440,7 @@ class Submission:
             raise RunConflict(
                 f"run {record.id!r} is {record.status} with other code or inputs "
                 f"({self._difference(record)}): wait for it, stop it with "
-                f"`{self._shell.command('cancel', record.id)}`, or give a new run_id="
+                f"`{self._shell.command('cancel', record.id)}`, or give a new id"
             )
         by = f" and driven by {driver_of(record)}" if is_driven(record) else ""
         return self._keep(record, f"{record.id} is {record.status}{by}: attached")

@@ -321,3 +321,19 @@ def test_name_that_is_no_unicode_is_refused_where_it_cannot_be_written(
 
     with pytest.raises(DefinitionError, match="no Unicode text"):
         encode_plan(plan)
+
+
+def test_same_graph_is_the_same_plan_wherever_its_functions_lie_in_memory(values: Values) -> None:
+    def made() -> Any:
+        @task
+        def local(n: int) -> int:
+            return n
+
+        return local
+
+    one, other = made(), made()
+
+    first, second = (compiled([each.bind(1)], values) for each in (one, other))
+
+    assert one.function is not other.function
+    assert encode_plan(first) == encode_plan(second)
