@@ -108,7 +108,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag="event"):
             raise TriggerError("Event(''): write the name of the events")
 
     def __str__(self) -> str:
-        return f"event {self.name}"
+        return f"event {self.name}{_asked(self.match)}"
 
     def is_met_by(self, said: Mapping[str, object]) -> bool:
         """Say whether an event that says this about itself is meant."""
@@ -147,7 +147,7 @@ class RunFinished(msgspec.Struct, frozen=True, kw_only=True, tag="run_finished")
             raise TriggerError(f"states={', '.join(self.states)!r}: write some of {known}")
 
     def __str__(self) -> str:
-        return f"run of {self.workflow} {'|'.join(self.states)}"
+        return f"run of {self.workflow} {'|'.join(self.states)}{_asked(self.tags)}"
 
     def is_met_by(self, workflow: str, status: RunStatus, tags: Mapping[str, str]) -> bool:
         """Say whether the end of such a run is meant."""
@@ -250,6 +250,11 @@ def facts_known(condition: Condition) -> tuple[str, ...] | None:
             return None
         return ("condition", *dict.fromkeys(name for each in known for name in each or ()))
     return condition.facts
+
+
+def _asked(said: Mapping[str, Scalar]) -> str:
+    """Return what something has to say about itself, as the end of its name for people."""
+    return " with " + ", ".join(f"{name}={each}" for name, each in said.items()) if said else ""
 
 
 def _check_length(

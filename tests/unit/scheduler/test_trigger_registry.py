@@ -279,3 +279,18 @@ def test_trigger_that_was_removed_and_declared_again_makes_a_run_of_its_own(worl
     assert (before.decision, after.decision, after.is_new) == ("fired", "fired", True)
     assert before.run_id != after.run_id
     assert len(world.runs) == 2
+
+
+def test_conditions_that_ask_for_other_things_read_otherwise() -> None:
+    on = AnyOf(
+        of={
+            "a": Event(name="price", match={"symbol": "X", "day": 3}),
+            "b": Event(name="price"),
+            "c": RunFinished(workflow="load", tags={"team": "a"}),
+        }
+    )
+
+    assert str(on) == (
+        "any of a: event price with symbol=X, day=3, b: event price, "
+        "c: run of load SUCCEEDED with team=a"
+    )

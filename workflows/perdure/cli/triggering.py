@@ -135,7 +135,7 @@ def arrivals(
             print_arrivals(views, perdure.runtime.clock.now())
         else:
             such = "" if decision is None else f" that was {decision}"
-            say(f"nothing{such} has arrived for {handle.name}: it {handle.standing}")
+            say(f"nothing{such} has arrived for {handle.name}, which stands so: {handle.standing}")
     return ExitCode.OK
 
 
