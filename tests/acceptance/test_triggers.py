@@ -393,3 +393,12 @@ def test_module_that_imports_a_trigger_does_not_take_it_from_the_one_that_made_i
     assert "declares nothing" in without.err
     assert client.get_trigger("landed").record.module == str(project / "flows.py")
     assert not client.get_trigger("landed").record.paused
+
+
+def test_files_of_an_unknown_protocol_are_refused_when_they_are_registered(
+    client: Perdure,
+) -> None:
+    with pytest.raises(TriggerError, match="fsspec knows no s4://"):
+        client.trigger("far", flows().after, on=Files("s4://in/*.csv"), inputs={"of": event.path})
+
+    assert client.list_triggers() == []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from perdure.errors import did_you_mean
 from perdure.run_templates import Stored, stored_template
 from perdure.runtime import Runtime
 from perdure.triggers import Trigger
@@ -64,6 +65,9 @@ def prepared(runtime: Runtime, triggers: Sequence[Trigger]) -> list[Callable[...
 
 
 def _stored(runtime: Runtime, trigger: Trigger) -> Stored:
+    for part in trigger.definition.parts.values():
+        if isinstance(part, Files):
+            _check_protocol(trigger.name, part.url)
     return stored_template(
         runtime,
         trigger.workflow,
@@ -72,6 +76,21 @@ def _stored(runtime: Runtime, trigger: Trigger) -> Stored:
         code=trigger.code,
         what=f"trigger {trigger.name!r}",
     )
+
+
+def _check_protocol(name: str, url: str) -> None:
+    """Raise TriggerError if nothing reads files of such a URL, installed or not."""
+    protocol, colon, _ = url.partition("://")
+    if not colon or "::" in url:
+        return
+    from fsspec import available_protocols
+
+    known = available_protocols()
+    if protocol not in known:
+        raise TriggerError(
+            f"trigger {name!r}: Files({url!r}): fsspec knows no {protocol}://"
+            f"{did_you_mean(protocol, known)}"
+        )
 
 
 class TriggerHandle:
