@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import perdure
 from perdure import task, workflow
@@ -180,3 +181,9 @@ def saves_badly(folder: str, what: str) -> str:
 @workflow
 def counting(folder: str, upto: int = 3, fails_at: list[int] | None = None, size: int = 0) -> int:
     return count.bind(folder, upto, fails_at, size)
+
+
+@task
+def tells_badly(message: Any) -> str:
+    perdure.current().progress(1, 2, message)
+    return "done"

@@ -437,6 +437,76 @@ def test_edit_of_a_reader_makes_its_own_calls_run_again(inline: Perdure) -> None
     assert [found[n].attempt for n in ("Counter", "Counter.add", "Counter.show")] == [0, 0, 1]
 
 
+def test_resume_with_todays_code_calls_the_mended_method(inline: Perdure) -> None:
+    calls = "till.add.bind(1); till.add.bind(2)"
+    bug = "def price(self, x): return {1: 1}[x]"
+    with pytest.raises(RunFailed):
+        inline.run(priced(more=bug, calls=calls), run_id="a")
+    mended = priced(more="def price(self, x): return 100 * x", calls=calls)
+
+    assert inline.resume("a", code="current", dag=mended).result() == "sum 201"
+
+
+PRICED = {
+    "price": "x",
+    "rate": "1",
+    "label": "sum",
+    "more": "pass",
+    "calls": "till.add.map([1, 2])",
+}
+
+
+def priced(**edit: str) -> Any:
+    scope: dict[str, Any] = {"__name__": "__main__"}
+    source = """
+import perdure
+class Base(perdure.Actor):
+    rate = {rate}
+    def __init__(self):
+        self.n = 0
+    def price(self, x):
+        return {price} * self.rate
+    @perdure.method
+    def add(self, x):
+        self.n += self.price(x)
+        return self.n
+    @perdure.method(readonly=True)
+    def show(self):
+        return self.label()
+    def label(self):
+        return f"{label} {{self.n}}"
+class Till(Base):
+    {more}
+@perdure.workflow
+def pricing():
+    till = Till.bind()
+    {calls}
+    return till.show.bind()
+"""
+    exec(compile(source.format(**{**PRICED, **edit}), "<priced>", "exec"), scope)
+    return scope["pricing"]
+
+
+@pytest.mark.parametrize(
+    ("edit", "shown"),
+    [
+        ({"price": "10 * x"}, "sum 30"),
+        ({"rate": "5"}, "sum 15"),
+        ({"label": "total"}, "total 3"),
+        ({"more": "def price(self, x): return 7"}, "sum 14"),
+        ({}, "sum 3"),
+    ],
+    ids=["helper", "attribute", "helper of a reader", "override", "nothing"],
+)
+def test_edit_of_what_methods_reach_through_self_makes_the_calls_run_again(
+    inline: Perdure, edit: dict[str, str], shown: str
+) -> None:
+    assert inline.run(priced(), run_id="a") == "sum 3"
+
+    assert inline.run(priced(**edit), reuse="a", run_id="b") == shown
+    assert rows(inline, "b")["Till.show"].attempt == bool(edit)
+
+
 def test_damaged_snapshot_is_made_again_from_an_earlier_one(inline: Perdure) -> None:
     large = 50_000
 

@@ -212,6 +212,18 @@ def test_progress_is_seen_from_outside_while_the_step_runs(client: Perdure, fold
     assert attempt.progress is not None
 
 
+@pytest.mark.parametrize("message", [{"loss": 0.1}, 5, None])
+def test_progress_whose_message_is_no_text_fails_its_step_alone(
+    processes: Perdure, message: object
+) -> None:
+    with pytest.raises(RunFailed, match="progress.. takes a few words"):
+        processes.run(steps.tells_badly.bind(message))
+
+
+def test_progress_with_a_name_that_is_no_unicode_is_told(client: Perdure) -> None:
+    assert client.run(steps.tells_badly.bind("\udcff.csv"), run_id="r") == "done"
+
+
 def test_damaged_save_is_told_and_the_step_begins_where_it_can(
     inline: Perdure, folder: str, capfd: pytest.CaptureFixture[str]
 ) -> None:

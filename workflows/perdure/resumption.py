@@ -178,12 +178,16 @@ class _Bodies:
         if options not in self._options:
             self._options.append(options)
         code = step_code(function.counts_as, other.passed)
+        if other.actor is not None:  # the methods that run are those of today's class
+            actors_class = self._today.functions[other.actor.cls]
+            self._functions[actors_class.id] = actors_class
         return msgspec.structs.replace(
             step,
             function=function.id,
             args=tuple(map(self._argument, other.args)),
             kwargs={name: self._argument(arg) for name, arg in other.kwargs.items()},
             given=other.given,
+            actor=other.actor,
             passed=other.passed,
             own=own_digest(code, options.outputs, options.catch, other.given),
             options=self._options.index(options),

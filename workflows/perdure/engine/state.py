@@ -389,7 +389,8 @@ class RunState:
         else:
             step = self.steps[ref.step]
             if step.plan.actor is not None and step.plan.actor.role == "new":
-                return f"actor:{step.id}"
+                # With it what its methods reach through `self`: they have no other input for that.
+                return f"actor:{step.id}:{step.code}"
             value = step.value
         return part_digest(value, ref.path) if value is not None else ""
 

@@ -107,8 +107,17 @@ class Context(msgspec.Struct, frozen=True):
             done: how much is done, as the step counts.
             total: how much there is; None if that is not known.
             message: a few words, a loss say.
+
+        Raises:
+            DefinitionError: the message is no text.
         """
-        self.saves.tell(float(done), None if total is None else float(total), message, self.item)
+        if not isinstance(message, str):
+            raise DefinitionError(
+                f"progress() takes a few words as its message, not {message!r:.100}: "
+                'write message=f"loss {loss:.3f}"'
+            )
+        words = message.encode(errors="replace").decode()
+        self.saves.tell(float(done), None if total is None else float(total), words, self.item)
 
     def should_stop(self) -> bool:
         """Say whether the step is asked to end: its run is cancelled or paused, its time is over.
