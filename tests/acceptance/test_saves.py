@@ -216,7 +216,7 @@ def test_progress_is_seen_from_outside_while_the_step_runs(client: Perdure, fold
 def test_progress_whose_message_is_no_text_fails_its_step_alone(
     processes: Perdure, message: object
 ) -> None:
-    with pytest.raises(RunFailed, match="progress.. takes a few words"):
+    with pytest.raises(RunFailed, match=r"progress\(\) takes a few words"):
         processes.run(steps.tells_badly.bind(message))
 
 
