@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+import msgspec
+
 from perdure.engine.state import (
     RunState,
     StepState,
@@ -186,17 +188,21 @@ now. Without them the step's row is of no use."""
 
 def lose_state(step: StepState, actor: str) -> StoredValue:
     """Note that a snapshot is gone; return it. The calls since an earlier one lead to its state."""
-    state = step.states.pop(actor)
-    if step.plan.actor is None:
-        step.states[actor] = _UNKEPT
+    state = step.states[actor]
+    gone = msgspec.structs.replace(state, place=Place.NONE, data=None, files=())
+    step.states[actor] = _UNKEPT if step.plan.actor is None else gone
     return state
 
 
 def is_unkept(run: RunState, step: StepState) -> bool:
     """Say whether what a step's graph has done to an actor is neither in its row nor in the run."""
-    return step.is_done and any(
-        kept_state(step, actor) is None and step.lasts.get(actor) not in run.steps
-        for actor in step.states
+    return (
+        step.is_done
+        and step.plan.actor is None  # a call says itself what it has done
+        and any(
+            kept_state(step, actor) is None and step.lasts.get(actor) not in run.steps
+            for actor in step.states
+        )
     )
 
 

@@ -16,8 +16,8 @@ from itertools import chain
 import msgspec
 
 from perdure.calls import Growth
-from perdure.engine.actors import remember_lost
-from perdure.engine.advance import hold, pend
+from perdure.engine.actors import is_unkept, remember_lost
+from perdure.engine.advance import hold, pend, reopen
 from perdure.engine.branching import find_conditional, settle_selects
 from perdure.engine.commands import Extend
 from perdure.engine.items import match_by_items
@@ -182,12 +182,36 @@ def reach(run: RunState, step_id: str, now: datetime) -> bool:
 
 def recall(run: RunState, root: StepState, now: datetime) -> None:
     """Bring the graph back of a step that is done, if this run has it."""
+    if _bring_back(run, root, now):
+        find_effects(run, root.members, now)
+
+
+def find_effects(run: RunState, step_ids: Iterable[str], now: datetime) -> None:
+    """Bring the graphs back that alone say how they left an actor; what gave others gives them.
+
+    Wherever steps come into the state: an actor's calls are looked for there and nowhere else.
+    """
+    work = list(step_ids)
+    while work:
+        root = run.steps[work.pop()]
+        if not is_unkept(run, root):
+            continue
+        if _bring_back(run, root, now):
+            work += root.members
+        if is_unkept(run, root):
+            run.reopened.append(reopen(run, root, "it has to say again how it left an actor", now))
+
+
+def _bring_back(run: RunState, root: StepState, now: datetime) -> bool:
     expansion = run.dormant.get(root.id)
-    if expansion is not None and root.is_done and expansion.generation == root.generation:
-        plan = plan_of(expansion)
-        if is_rooted(run, plan, now):
-            leave_ended(run, root)
-            settle_graft(run, graft(run, root, expansion, plan), now)
+    if expansion is None or not root.is_done or expansion.generation != root.generation:
+        return False
+    plan = plan_of(expansion)
+    if not is_rooted(run, plan, now):
+        return False
+    leave_ended(run, root)
+    _settle(run, graft(run, root, expansion, plan), now)
+    return True
 
 
 def _ids_of(expansion: ExpansionRecord) -> set[str]:
@@ -201,6 +225,11 @@ def is_rooted(run: RunState, plan: Plan, now: datetime) -> bool:
 
 def settle_graft(run: RunState, grafted: Graft, now: datetime) -> None:
     """Let older rows stand in a graph, and tell the executor of it."""
+    _settle(run, grafted, now)
+    find_effects(run, grafted.root.members, now)
+
+
+def _settle(run: RunState, grafted: Graft, now: datetime) -> None:
     root = grafted.root
     run.extensions.append(grafted.extend)
     hold(run, grafted.own, now)

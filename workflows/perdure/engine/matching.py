@@ -64,7 +64,9 @@ def is_whole(row: StepRecord) -> bool:
 
     It cannot if only the rows of that graph say how it left an actor.
     """
-    return not any(state.place is Place.NONE for state in row.states.values())
+    return not any(
+        state.place is Place.NONE and not state.value_digest for state in row.states.values()
+    )
 
 
 def match_rows(

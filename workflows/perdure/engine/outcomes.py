@@ -96,6 +96,7 @@ def on_ended(engine: EngineState, event: Ended, now: datetime) -> None:
 
 def progress(engine: EngineState, run: RunState, steps: Iterable[StepState], now: datetime) -> None:
     """Move steps on that miss nothing, and those whose value another one has brought."""
+    steps, run.reopened = [*steps, *run.reopened], []
     settle(run, steps, now)
     while run.answered:
         root = run.answered.pop()
@@ -372,6 +373,7 @@ def _begin_wait(
         fail(engine, run, step, of_waiting(run, step, Cause.SETUP_ERROR, error), now)
     else:
         begin_wait(run, step, outcome, wait)
+        progress(engine, run, (), now)
 
 
 # --- another try ------------------------------------------------------------------------------

@@ -8,10 +8,11 @@ from datetime import datetime
 import msgspec
 
 from perdure.calls import CallId
-from perdure.engine.actors import is_unkept, remember_lost
-from perdure.engine.advance import hold, reopen
+from perdure.engine.actors import remember_lost
+from perdure.engine.advance import hold
 from perdure.engine.branching import choose_again, find_conditional
 from perdure.engine.growth import (
+    find_effects,
     graft,
     ids_of_life,
     is_rooted,
@@ -104,7 +105,6 @@ def load_run(
     lives = _newest((expansion.step_id, expansion.generation) for expansion in expansions)
     run.taken = _newest([*run.begun.items(), *lives.items()])
     run.begun = {}
-    _find_effects(run, now)
     wait_again(run, waits)
     choose_again(run, rows, now)
     end_again(run, now)
@@ -133,6 +133,8 @@ def _grow_again(run: RunState, expansions: Iterable[ExpansionRecord], now: datet
     """
     expansions = list(expansions)
     run.dormant = newest_links(expansions)
+    # First: what a graph that waits was made from may be the state that another left an actor in.
+    find_effects(run, list(run.steps), now)
     seen: set[str] = set()
     while roots := [run.steps[i] for i in run.dormant if i in run.steps and i not in seen]:
         # The first one first: what a graph refers to is upstream of it.
@@ -141,15 +143,6 @@ def _grow_again(run: RunState, expansions: Iterable[ExpansionRecord], now: datet
             expansion = run.dormant.get(root.id)  # None: it has come back meanwhile
             if expansion is not None and root.status is StepStatus.PENDING:
                 _graft_again(run, root, expansion, expansions, now)
-
-
-def _find_effects(run: RunState, now: datetime) -> None:
-    """Bring the graphs back that alone say how they left an actor; what gave others gives them."""
-    while roots := [step for step in run.steps.values() if is_unkept(run, step)]:
-        for root in roots:
-            recall(run, root, now)
-            if is_unkept(run, root):
-                reopen(run, root, "it has to say again how it left an actor", now)
 
 
 def _graft_again(

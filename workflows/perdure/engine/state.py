@@ -271,6 +271,8 @@ class RunState:
         readers: who reads what in those graphs from outside of them, once somebody has asked.
         extensions: what executors have to know of graphs that were recorded before.
         answered: steps that wait for another one's value, which has come.
+        reopened: steps that run again as they have to say how they left an actor: whoever moves
+            others on moves these as well.
         noted: by function, how the versions of installed packages differ that were noted when
             what may be reused ran.
         live: after which call the live instance of an actor is, as far as is known.
@@ -299,6 +301,7 @@ class RunState:
         self.again.within(plan)
         self.donated: dict[str, list[StepRecord]] = {}
         self.answered: list[StepState] = []
+        self.reopened: list[StepState] = []
         self.noted: Mapping[str, str] = {}
         self.gone: set[Digest] = set()
         self.live: dict[str, str] = {}
@@ -566,9 +569,12 @@ def before_of(step: StepState, actor: str) -> str | None:
 
 
 def mark_of(step: StepState, actor: str) -> str:
-    """Return what tells the state after a call from others: its digest, or how it came about."""
-    state = kept_state(step, actor)
-    if state is not None:
+    """Return what tells the state after a call from others: its digest, or how it came about.
+
+    A snapshot that is lost has been there: what rests on it rests on the same state.
+    """
+    state = step.states.get(actor)
+    if state is not None and state.value_digest:
         return f"state:{state.value_digest}"
     text = "\0".join((step.plan.own, *step.inputs))
     return f"at:{blake2b(text.encode(), digest_size=16).hexdigest()}"
