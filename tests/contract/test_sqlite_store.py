@@ -383,8 +383,9 @@ def test_lists_of_runs_are_read_by_index(store: SqlRunStore, query: RunQuery, in
     assert "inputs" not in sql.split("FROM")[0].replace("run.inputs_digest", "")
 
 
-def test_claimable_is_read_by_the_index_of_each_kind(store: SqlRunStore) -> None:
-    statement = store._statements.claimable
+@pytest.mark.parametrize("fits", [False, True])
+def test_claimable_is_read_by_the_index_of_each_kind(store: SqlRunStore, fits: bool) -> None:
+    statement = store._statements.claimable(fits=fits)
     plan = _plan(store, statement.sql, tuple(None for _ in statement.names))
 
     for index in ("ix_run_by_status (status=?)", "ix_run_waiting", "ix_run_cancelling"):
@@ -408,10 +409,14 @@ def test_steps_and_own_runs_are_read_by_index(store: SqlRunStore) -> None:
 
 
 def test_sleepers_are_found_by_an_index_of_their_own(store: SqlRunStore) -> None:
-    statement = store._statements.next_wake
+    statement = store._statements.next_wake(fits=False)
     plan = _plan(store, statement.sql, tuple(None for _ in statement.names))
 
     assert plan == "SEARCH run USING INDEX ix_run_waiting (wake_at_us>?)"
+    fitting = store._statements.next_wake(fits=True)
+    plan = _plan(store, fitting.sql, tuple(None for _ in fitting.names))
+    assert plan.startswith("SEARCH run USING INDEX ix_run_waiting (wake_at_us>?)")
+    assert "SCAN run" not in plan
 
 
 def test_messages_and_who_waits_for_them_are_read_by_index(store: SqlRunStore) -> None:
