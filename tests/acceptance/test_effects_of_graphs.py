@@ -136,3 +136,33 @@ def test_effects_of_a_graph_stand_when_the_state_after_the_one_around_it_is_lost
 
     assert result == ["inner", "outer", "last"]
     assert GIVEN == ["nested", "inner"]
+
+
+@task
+def chain(memory: Any) -> Any:
+    GIVEN.append("chain")
+    return link.bind(memory, memory.tell.bind("first"))
+
+
+@task
+def link(memory: Any, earlier: str) -> Any:
+    GIVEN.append("link")
+    return memory.tell.bind(ready.bind("second", earlier))
+
+
+@workflow
+def chained() -> Any:
+    memory = Memory.bind()
+    chain.bind(memory)
+    return memory.recall.bind()
+
+
+def test_chain_of_graphs_with_calls_of_an_actor_goes_on_where_it_was(client: Perdure) -> None:
+    with pytest.raises(RunFailed, match="second is not ready"):
+        client.run(chained, run_id="r")
+    READY.add("second")
+
+    result = client.run(chained, run_id="r")
+
+    assert result == ["first", "second"]
+    assert GIVEN == ["chain", "link"]

@@ -84,6 +84,12 @@ def play(actors: list[Any], program: list[Any]) -> Any:
     return weighed.bind(traced(actors, program))
 
 
+@task
+def repeat(memory: Any, times: int, told: int = 0) -> Any:
+    """Give one call and what is to come after it, again and again: a chain of graphs."""
+    return repeat.bind(memory, times - 1, memory.tell.bind(times)) if times else told
+
+
 def traced(actors: Sequence[Any], program: Sequence[Any]) -> list[Any]:
     """Bind the calls of a program; return their nodes."""
     nodes: list[Any] = [1]
@@ -106,6 +112,8 @@ def traced(actors: Sequence[Any], program: Sequence[Any]) -> list[Any]:
                 nodes.append(memory.tell.map(list(range(number % 4))))
             case "readers":
                 nodes.append(weighed.map(memory.tell.map(list(range(number % 3)))))
+            case "repeat":
+                nodes.append(repeat.bind(memory, number % 4))
             case "task":
                 nodes.append(weighed.bind(before))
             case "branch":
@@ -156,6 +164,9 @@ def _foretold(program: Sequence[Any], told: list[list[int]]) -> list[Any]:
                 values.append([tell(which, item) for item in range(number % 4)])
             case "readers":
                 values.append([weigh(tell(which, item)) for item in range(number % 3)])
+            case "repeat":
+                tells = [tell(which, times) for times in range(number % 4, 0, -1)]
+                values.append(tells[-1] if tells else 0)
             case "task":
                 values.append(weigh(before))
             case "branch":
@@ -176,7 +187,7 @@ def plain(value: Any) -> Any:
 _numbers = st.integers(0, 60)
 _which = st.integers(0, ACTORS - 1)
 _kinds = st.sampled_from(
-    ["tell", "pass", "refuse", "hesitate", "recall", "map", "readers", "task", "branch"]
+    ["tell", "pass", "refuse", "hesitate", "recall", "map", "readers", "repeat", "task", "branch"]
 )
 
 

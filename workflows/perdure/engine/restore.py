@@ -18,7 +18,9 @@ from perdure.engine.growth import (
     is_rooted,
     leave_ended,
     newest_links,
+    outside,
     plan_of,
+    reach,
     recall,
     retire_rows,
     settle_graft,
@@ -155,17 +157,43 @@ def _graft_again(
     if expansion.generation != root.generation:
         return
     root.inputs = run.input_digests(root)
-    plan = plan_of(expansion)
-    if expansion.source != source_of(run, root) or not is_rooted(run, plan, now):
+    links = _links(run, root, expansion, expansions, now)
+    if expansion.source != source_of(run, root) or not links:
         # Its code, or what it consumes, is another: it gives a graph again, under a new number.
         root.generation += 1
         # From the same items as before, not from the value of them all: what it gave then may hold.
         for opened in root.opens:
             recall(run, run.steps[opened], now)
         return
-    run.placed[root.id] = ids_of_life(expansions, root.id, root.generation)
-    leave_ended(run, root)
-    settle_graft(run, graft(run, root, expansion, plan), now)
+    if len(links) == 1:
+        run.placed[root.id] = ids_of_life(expansions, root.id, root.generation)
+    for link in links:
+        leave_ended(run, root)
+        settle_graft(run, graft(run, root, link, plan_of(link)), now)
+
+
+def _links(
+    run: RunState,
+    root: StepState,
+    last: ExpansionRecord,
+    expansions: Sequence[ExpansionRecord],
+    now: datetime,
+) -> list[ExpansionRecord]:
+    """Return what is to be added of a step's chain of graphs: the last, or all up to it.
+
+    All, where it refers to those before it: its calls of an actor come after theirs. None of them
+    if something is gone that they refer to.
+    """
+    if is_rooted(run, plan_of(last), now):
+        return [last]
+    life = (root.id, root.generation)
+    links = [each for each in expansions if (each.step_id, each.generation) == life]
+    before: set[str] = set()
+    for plan in map(plan_of, links):
+        if not all(name in before or reach(run, name, now) for name in outside(plan)):
+            return []
+        before.update(step.id for step in plan.steps)
+    return links
 
 
 def _number_generations(
