@@ -181,7 +181,7 @@ VERBS = st.sampled_from(
         ["diff", "{}", "alpha"],
         ["diff", "alpha", "{}"],
         ["export", "{}", "-o", "fuzzed.perdure", "--force"],
-        ["export", "alpha", "-o", "{}.perdure"],
+        ["export", "{}", "-o", "-"],
         ["import", "{}"],
         ["import", "fuzzed.py", "--as", "{}"],
         ["gc", "--dry-run", "--keep", "{}"],

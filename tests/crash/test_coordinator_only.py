@@ -142,7 +142,7 @@ def check_ended_by_second_attempt(client: Perdure) -> None:
 
 
 def test_processes_of_a_ledger_are_found(stage: Stage) -> None:
-    sleeper = stage.start("-c", "input()")
+    sleeper = stage.start("-c", "import signal; signal.pause()")
 
     wait_until(lambda: processes_of(stage.ledger), 5, "it is not found")
 
