@@ -15,7 +15,7 @@ from perdure_storage.clock import SystemClock
 from perdure_storage.collection import collect_garbage
 from perdure_storage.hashing import integrity_digest
 from perdure_storage.reclaiming import reclaiming
-from perdure_storage.records import CommitReport, Digest, PlanRecord, RunCommit, RunRecord
+from perdure_storage.records import CommitReport, Digest, Owner, PlanRecord, RunCommit, RunRecord
 
 RUN = "collected"
 
@@ -65,9 +65,11 @@ class CollectedBetween:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._below, name)
 
-    def create_run(self, run: RunRecord, plan: PlanRecord) -> RunRecord | None:
+    def create_run(
+        self, run: RunRecord, plan: PlanRecord, *, owner: Owner | None = None
+    ) -> RunRecord | None:
         self._collect()
-        return self._below.create_run(run, plan)
+        return self._below.create_run(run, plan, owner=owner)
 
     def commit(self, batch: Sequence[RunCommit]) -> CommitReport:
         self._collect()
