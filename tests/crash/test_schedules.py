@@ -193,7 +193,9 @@ def test_backfill_that_is_killed_and_begun_again_makes_one_run_of_each_time(
             handle.backfill(first, last, id="before", max_active=None)
             end_all(client, RunStatus.FAILED)
         words = ("backfill", handle.name, "--from", first.isoformat(), "--to", last.isoformat())
-        words = (*words, "--id", "one", "--reprocess", reprocess, "--max-active", "1000")
+        words = (*words, "--reprocess", reprocess, "--max-active", "1000")
+        if reprocess != "none":
+            words = (*words, "--id", "one")
 
         killed = play(stage, *words, crash=f"{point}:3:kill")
         assert stage.finish(killed)[0] == -signal.SIGKILL
