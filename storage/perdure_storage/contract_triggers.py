@@ -881,6 +881,7 @@ class TriggerNewsContract:
                 "trigger": "other",
                 "schedule": "nightly",
                 "at": run.finished_at,
+                "created_at": run.created_at,
             },
             type(end),
         )
