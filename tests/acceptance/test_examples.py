@@ -249,6 +249,6 @@ def test_report_is_made_after_each_load_and_a_valuation_of_two_events(perdure: A
     assert report["trigger"] == "report-after-load"
     assert [key.partition("/")[2] for key in report["arrivals"]] == [
         "first"
-    ]  # when it ended, and its id
+    ]  # when it was made, and its id
     assert perdure("get", report["id"], "-o", "-").out == "20 sold in 4 shops, by first"
     assert json.loads(perdure("get", valuation["id"], "-o", "-").out) == 10.0
