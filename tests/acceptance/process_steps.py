@@ -167,10 +167,14 @@ def allocate_beyond_its_limit() -> int:
 
 
 def fork_a_lot(folder: str) -> None:
-    """Let processes start processes, up to some hundreds at a time, until they are ended."""
+    """Let processes start processes, up to some hundreds at a time, until they are ended.
+
+    If nobody ends them they give up by themselves: a test that fails shall not take the rest along.
+    """
     code = (
         "import subprocess, sys, time\n"
-        "while True:\n"
+        "until = time.monotonic() + 10\n"
+        "while time.monotonic() < until:\n"
         "    depth = int(sys.argv[2])\n"
         "    if depth:\n"
         "        subprocess.Popen(['sh', '-c', 'sleep 5 & sleep 5', sys.argv[1]])\n"

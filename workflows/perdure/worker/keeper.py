@@ -42,6 +42,9 @@ case a process that it forked holds the other end of the life line open."""
 _ORPHANS_GRACE_S = 0.3
 """Descendants that outlive their worker get SIGTERM, this much time, and SIGKILL."""
 
+_STUCK_S = 5.0
+"""Who is there yet so long after SIGKILL, and has started nobody since, hangs in the kernel."""
+
 
 def fork_worker(coordinator: int, life: int, lines: Iterable[int]) -> None:
     """Fork. Returns in the worker; the keeper, which is the parent, never returns.
@@ -144,13 +147,18 @@ class Keeper:
             wait_readable([self._woken], 0.02)
             self._reap()
         # The group first: the kernel reaches all of a group at once, so that not even processes
-        # that fork as fast as they can get away. What we may not signal (setuid) is left.
+        # that fork as fast as they can get away. What we may not signal (setuid) is left, and what
+        # hangs in the kernel too: with SIGKILL before it, it does nothing more of the step's.
+        dying: set[int] = set()
+        since = time.monotonic()
         while child_pids(me):
             send_group_signal(self._worker, signal.SIGKILL)
-            # Every one of them, so no short cut: ``any`` alone would stop at the first.
-            signalled = [send_signal(pid, signal.SIGKILL) for pid in descendant_pids(me)]
-            if not any(signalled):
+            killed = {pid for pid in descendant_pids(me) if send_signal(pid, signal.SIGKILL)}
+            if not killed <= dying:
+                since = time.monotonic()
+            if not killed or time.monotonic() >= since + _STUCK_S:
                 break
+            dying |= killed
             wait_readable([self._woken], 0.02)
             self._reap()
 
