@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Callable
 from enum import Enum, EnumMeta, Flag
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -100,6 +100,35 @@ def is_importable(cls: type) -> bool:
     for name in cls.__qualname__.split("."):
         found = getattr(found, name, None)
     return found is cls
+
+
+class ImportName(NamedTuple):
+    """How another process finds an object.
+
+    Attributes:
+        text: ``module:qualname``.
+        is_inside: a decorator put something in its place, whose ``__wrapped__`` it is.
+    """
+
+    text: str
+    is_inside: bool
+
+
+def import_name(value: Any) -> ImportName | None:
+    """Return the name by which another process imports this very object.
+
+    Of a class, a function, or what a decorator put in the place of one; None of anything else.
+    """
+    module, qualname = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+    if not (isinstance(module, str) and isinstance(qualname, str)) or travels_by_value(module):
+        return None
+    found: Any = sys.modules.get(module)
+    for name in qualname.split("."):
+        found = getattr(found, name, None)
+    is_inside = found is not value
+    if is_inside and getattr(found, "__wrapped__", None) is not value:
+        return None
+    return ImportName(f"{module}:{qualname}", is_inside)
 
 
 def _by_value() -> set[str]:

@@ -290,6 +290,14 @@ class ActorHandle(Handle):
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._cls, self._settings, self._spec, self._at)
 
+    def __perdure_parts__(self) -> dict[str, Any]:
+        """Return what it is made of, for stores without pickle."""
+        return {"cls": self._cls, "settings": self._settings, "spec": self._spec, "at": self._at}
+
+    @classmethod
+    def __perdure_made__(cls, parts: dict[str, Any]) -> ActorHandle:
+        return cls(**parts)
+
     def __copy__(self) -> ActorHandle:
         return self
 

@@ -104,6 +104,8 @@ def encode(values: Values, value: Any, where: str) -> StoredValue:
                 f"{where}{hidden}: a node is in a place where no worker will find it: pass it as "
                 "an argument of its own"
             ) from None
+        if not values.codecs.allow_pickle:
+            raise  # it says what such a store takes
         raise NotSerializable(
             f"{error}. Make it inside the task from what it is made of (a path, a URL, a seed), or "
             "give its class __getstate__ and __setstate__ that leave this part out",

@@ -189,6 +189,7 @@ class CallContext(msgspec.Struct, frozen=True, kw_only=True):
         blobs_url, store_id: where values are; workers open the blob store themselves.
         bundle: digest of the recorded sources to put first on the path, or None to import what
             is there today.
+        allow_pickle: whether values may be pickles.
     """
 
     run_id: str
@@ -198,6 +199,7 @@ class CallContext(msgspec.Struct, frozen=True, kw_only=True):
     constants: dict[int, StoredValue]
     bundle: Digest | None = None
     bundle_size: int = 0
+    allow_pickle: bool = True
 
 
 class FirstTry(msgspec.Struct, frozen=True):

@@ -44,6 +44,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     memory: int | None
     resources: dict[str, float]
     labels: dict[str, str]
+    allow_pickle: bool
     origin: dict[str, str]
 
     @classmethod
@@ -59,6 +60,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
             memory=settings.memory,
             resources=dict(settings.resources),
             labels=dict(settings.labels),
+            allow_pickle=settings.allow_pickle,
             origin=dict(settings.origin),
         )
 
@@ -74,6 +76,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
             memory=self.memory,
             resources=self.resources,
             labels=self.labels,
+            allow_pickle=self.allow_pickle,
         )
         # Commands that errors name lead to the store as they do where the question comes from.
         return replace(found, origin={**found.origin, **self.origin})

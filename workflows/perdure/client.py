@@ -795,6 +795,7 @@ def open_store(
     memory: int | str | None = None,
     resources: Mapping[str, float] | None = None,
     labels: Mapping[str, str] | None = None,
+    allow_pickle: bool | None = None,
 ) -> Perdure:
     """Return the verbs against a store, a context manager. What is not given is a setting.
 
@@ -809,6 +810,7 @@ def open_store(
         resources: what else steps may ask for, and how much there is: ``{"license": 2}``.
         labels: what else there is to say of this machine: ``{"zone": "a"}``; steps ask for it
             by ``resources={"zone=a": 1}``.
+        allow_pickle: False refuses what only pickle can write, and reads no pickle.
     """
     return Perdure(
         load_settings(
@@ -821,6 +823,7 @@ def open_store(
             memory=memory,
             resources=resources,
             labels=labels,
+            allow_pickle=allow_pickle,
         )
     )
 

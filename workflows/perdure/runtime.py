@@ -39,7 +39,8 @@ class Runtime:
         self.blobs: BlobRoot = open_blobs(settings.blobs, self.rows.store_id, bind=bound)
         self.store: RunStore = reclaiming(self.rows, self.blobs)
         self.logs: LogStore = open_logs(settings.blobs, self.store.store_id)
-        self.values = Values(Codecs(code_digest=plain_digest), self.blobs)
+        codecs = Codecs(code_digest=plain_digest, allow_pickle=settings.allow_pickle)
+        self.values = Values(codecs, self.blobs)
 
     def coordinator(
         self,

@@ -61,6 +61,8 @@ class Settings:
             loopback allows.
         reuse: what a new run takes over where it is not told: ``off``, nothing; ``last``, what
             has not changed since the workflow's newest run.
+        allow_pickle: False refuses values, functions and exceptions that only pickle can write, and
+            reads none: what is stored never runs code by being read.
         origin: where each value came from, by name.
     """
 
@@ -81,6 +83,7 @@ class Settings:
     http_port: int = 7373
     token: str | None = field(default=None, repr=False)
     reuse: str = "off"
+    allow_pickle: bool = True
     origin: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -175,6 +178,7 @@ SETTINGS = (
     Setting(name="http_port", kinds=(int,), unit="port", default="7373"),
     Setting(name="token", kinds=(str,), unit="16 characters or more", default="none"),
     Setting(name="reuse", kinds=(str,), unit="off or last", default="off"),
+    Setting(name="allow_pickle", kinds=(bool, str), unit="true or false", default="true"),
 )
 KEYS = tuple(each.name for each in SETTINGS)
 _BY_NAME = {each.name: each for each in SETTINGS}
@@ -425,6 +429,10 @@ def _checked(found: dict[str, Any], origin: Mapping[str, str]) -> dict[str, Any]
         found["labels"] = _read_labels(found["labels"], origin["labels"])
     if "memory" in found:
         found["memory"] = _read_memory(found["memory"], origin["memory"])
+    if "allow_pickle" in found:
+        found["allow_pickle"] = _read_truth(
+            "allow_pickle", found["allow_pickle"], origin["allow_pickle"]
+        )
     if "cpus" in found:
         found["cpus"] = _read_cpus(found["cpus"], origin["cpus"])
     return found
@@ -446,6 +454,17 @@ def _read_number(name: str, value: Any, source: str, least: int, most: int) -> i
     if not least <= number <= most:
         raise DefinitionError(f"{name}={number} (from {source}) is not from {least} to {most}")
     return number
+
+
+def _read_truth(name: str, value: Any, source: str) -> bool:
+    """Return a truth value, of an environment variable too: no other word passes for one."""
+    truth = value if isinstance(value, bool) else _TRUTHS.get(str(value).strip().lower())
+    if truth is None:
+        raise DefinitionError(f"{name}={value!r} (from {source}): write true or false")
+    return truth
+
+
+_TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def _read_age(name: str, value: Any, source: str) -> timedelta:

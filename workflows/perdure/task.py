@@ -163,6 +163,15 @@ class Task(Generic[P, R]):
     def __reduce__(self) -> tuple[Any, ...]:
         return reduce_definition(self, self._spec.function)
 
+    def __perdure_parts__(self) -> dict[str, Any]:
+        """Return what it is made of, for stores without pickle."""
+        return {"spec": self._spec}
+
+    @classmethod
+    def __perdure_made__(cls, parts: dict[str, Any]) -> Task[P, R]:
+        spec = parts["spec"]
+        return cls(spec.function, spec)
+
     def __copy__(self) -> Task[P, R]:
         return self
 

@@ -534,6 +534,7 @@ def open(
     memory: int | str | None = None,
     resources: Mapping[str, float] | None = None,
     labels: Mapping[str, str] | None = None,
+    allow_pickle: bool | None = None,
 ) -> Perdure:
     """Return the verbs against a store: ``with perdure.open("sqlite:///team.db") as p:``.
 
@@ -550,6 +551,7 @@ def open(
         resources: what else steps may ask for, and how much there is: ``{"license": 2}``.
         labels: what else there is to say of this machine: ``{"zone": "a"}``; steps ask for it
             by ``resources={"zone=a": 1}``.
+        allow_pickle: False refuses what only pickle can write, and reads no pickle.
     """
     return open_store(
         store,
@@ -561,4 +563,5 @@ def open(
         memory=memory,
         resources=resources,
         labels=labels,
+        allow_pickle=allow_pickle,
     )

@@ -204,7 +204,7 @@ class Codecs:
     def _typed(self, value: Any) -> bytes:
         if self.allow_pickle:
             return encode_typed(value, nodes=_TYPED_NODES, buffer_bytes=_TYPED_BUFFER_BYTES)
-        return encode_typed(value)
+        return encode_typed(value, names=True)
 
     def _pickled(self, value: Any, name: str) -> Encoded:
         if not self.allow_pickle:
@@ -250,8 +250,8 @@ class Codecs:
 def _no_pickle(unfit: Unfit, name: str) -> str:
     return (
         f"{name}{unfit.path} cannot be stored without pickle: {unfit.reason}; this store is open "
-        "with allow_pickle=False, which takes JSON values, data classes of modules, arrays and "
-        "tables"
+        "with allow_pickle=False, which takes JSON values, arrays and tables, and functions, "
+        "classes and data classes of modules"
     )
 
 

@@ -4,9 +4,10 @@
 bool, int, finite float, str, list and dict with str keys, by exact type, no container twice.
 
 ``json+types/1`` is JSON in which an object with a ``"$"`` says what it stands for: a tuple, a set,
-other keys, bytes, dates, Decimal, UUID, paths, enums and data classes by import path. A container
-that occurs twice is written once and referred to. Reading it imports the modules that it names, and
-makes instances of data classes; it calls nothing else.
+other keys, bytes, dates, Decimal, UUID, paths, enums and data classes by import path; and, where
+there is no pickle, classes and functions of modules by theirs. A container that occurs twice is
+written once and referred to. Reading it imports the modules that it names, and makes instances of
+data classes; it calls nothing else.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import msgspec
 from perdure_storage.codecs.culprit import key_text
 from perdure_storage.digests import Opaque, PlainScan, zone_from, zone_name
 from perdure_storage.errors import StoreError
-from perdure_storage.shapes import is_importable, shape_of, shown_name
+from perdure_storage.shapes import import_name, is_importable, readable, shape_of, shown_name
 
 PLAIN = "json/1"
 TYPED = "json+types/1"
@@ -42,6 +43,9 @@ _decode = msgspec.json.Decoder().decode
 
 Node = Any
 """What msgspec writes as JSON."""
+
+MADE = "__perdure_made__"
+"""A class that has it, and ``__perdure_parts__``, is written as those parts and made of them."""
 
 
 class Unfit(Exception):
@@ -79,18 +83,26 @@ def decode_plain(data: memoryview) -> Any:
     return _decode(data)
 
 
-def encode_typed(value: Any, *, nodes: float = math.inf, buffer_bytes: float = math.inf) -> bytes:
+def encode_typed(
+    value: Any,
+    *,
+    nodes: float = math.inf,
+    buffer_bytes: float = math.inf,
+    names: bool = False,
+) -> bytes:
     """Return tagged JSON.
 
     Args:
         value: what to write.
         nodes: give up on a value of more parts than this: another codec is faster.
         buffer_bytes: give up on byte strings longer than this.
+        names: write classes and functions of modules, and what stands in their place there, by
+            their names.
 
     Raises:
         Unfit: it has no such form, or is too large.
     """
-    writer = _Writer(nodes, buffer_bytes)
+    writer = _Writer(nodes, buffer_bytes, names)
     try:
         holder: list[Node] = [None]
         holder[0] = writer.write(value, holder, 0)
@@ -111,8 +123,9 @@ def decode_typed(data: memoryview) -> Any:
 
 
 class _Writer:
-    def __init__(self, nodes: float, buffer_bytes: float) -> None:
+    def __init__(self, nodes: float, buffer_bytes: float, names: bool) -> None:
         self.buffer_bytes = buffer_bytes
+        self._names = names
         self._left = nodes
         self._inside: set[int] = set()
         # Where each container was written, so that it can be given a number when it is met again;
@@ -223,9 +236,11 @@ class _Writer:
         return {"$": type(value).__name__, "v": sorted(nodes, key=_encode)}
 
     def _object(self, cls: type, value: Any) -> Node:
+        if self._names and (node := self._named(cls, value)) is not None:
+            return node
         shape = shape_of(cls)
         if shape is None:
-            raise Unfit(f"{shown_name(cls)} has no JSON form")
+            raise Unfit(_no_form(cls, value))
         if not is_importable(cls):
             raise Unfit(f"class {cls.__qualname__} cannot be imported from {cls.__module__}")
         fields = shape.fields_of(value)
@@ -235,6 +250,21 @@ class _Writer:
         self._alive.append(fields)
         written = self.mapping(fields, lambda name: f".{name}")
         return {"$": shape.kind, "t": f"{cls.__module__}:{cls.__qualname__}", "v": written}
+
+    def _named(self, cls: type, value: Any) -> Node | None:
+        """Write code by its name, and perdure's own definitions by what they are made of."""
+        name = import_name(value)
+        if name is not None:
+            return {"$": "name", "v": name.text, "inside": name.is_inside}
+        if not hasattr(cls, MADE):
+            return None
+        parts = value.__perdure_parts__()
+        self._alive.append(parts)
+        return {
+            "$": "made",
+            "t": f"{cls.__module__}:{cls.__qualname__}",
+            "v": self.mapping(parts, "".format),
+        }
 
     def bytes_(self, value: bytes | bytearray) -> Node:
         """Write a byte string as base 64."""
@@ -247,6 +277,14 @@ class _Writer:
         if math.isfinite(value):
             return value
         return {"$": "float", "v": struct.pack(">d", value).hex()}
+
+
+def _no_form(cls: type, value: Any) -> str:
+    name = getattr(value, "__qualname__", None)
+    if isinstance(name, str):  # code: of a class itself, or of a function
+        where = readable(str(getattr(value, "__module__", "")))
+        return f"{name} cannot be imported from {where}: move it into a module, and import it"
+    return f"{shown_name(cls)} has no JSON form"
 
 
 def _moment(writer: _Writer, value: datetime | time) -> Node:
@@ -331,6 +369,8 @@ class _Reader:
 
     def _object(self, kind: str, node: Node) -> Any:
         cls = find_class(node["t"])
+        if kind == "made" and (make := getattr(cls, MADE, None)) is not None:
+            return make({name: self.read(part) for name, part in node["v"].items()})
         shape = shape_of(cls)
         if shape is None or shape.kind != kind:
             raise StoreError(
@@ -359,19 +399,35 @@ def find_class(name: str) -> type:
     Raises:
         StoreError: there is no such module, or no such class in it.
     """
+    found = find_named(name)
+    if not isinstance(found, type):
+        raise StoreError(
+            f"a stored value needs the class {name}, which is no class now. {_PUT_BACK}"
+        )
+    return found
+
+
+def find_named(name: str, *, is_inside: bool = False) -> Any:
+    """Return what ``module:qualname`` stands for, importing its module.
+
+    Args:
+        name: of a class, a function, or what a decorator put in its place.
+        is_inside: the plain function in such a decorator's object is meant.
+
+    Raises:
+        StoreError: there is no such module, or nothing of that name in it.
+    """
     module, _, qualname = name.partition(":")
     try:
         found: Any = importlib.import_module(module)
         for part in qualname.split("."):
             found = getattr(found, part)
+        if is_inside:
+            found = found.__wrapped__
     except Exception as error:  # importing runs the user's module, which may raise anything
         raise StoreError(
             f"a stored value needs {name}, which is not there: {error}. {_PUT_BACK}"
         ) from error
-    if not isinstance(found, type):
-        raise StoreError(
-            f"a stored value needs the class {name}, which is no class now. {_PUT_BACK}"
-        )
     return found
 
 
@@ -403,4 +459,5 @@ _READERS: dict[str, Callable[[_Reader, Node], Any]] = {
     "PosixPath": lambda reader, node: pathlib.PosixPath(node["v"]),
     "PurePosixPath": lambda reader, node: pathlib.PurePosixPath(node["v"]),
     "PureWindowsPath": lambda reader, node: pathlib.PureWindowsPath(node["v"]),
+    "name": lambda reader, node: find_named(node["v"], is_inside=node["inside"]),
 }

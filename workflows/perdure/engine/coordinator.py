@@ -11,6 +11,9 @@ from collections import deque
 from collections.abc import Callable
 from itertools import islice
 
+import msgspec
+
+from perdure.calls import Outcome
 from perdure.engine.commands import Asleep, Turn
 from perdure.engine.commits import GROUP_AGE_S, Commits
 from perdure.engine.decide import decide, take_on
@@ -55,6 +58,7 @@ from perdure_storage.records import (
 from perdure_storage.values import Values
 
 log = logging.getLogger(__name__)
+_replace = msgspec.structs.replace
 
 REQUESTS_EVERY_S = 0.1
 """How often the store is asked whether somebody else wrote (a look of microseconds)."""
@@ -113,10 +117,18 @@ class Coordinator:
         self._on_change = on_change
         self._on_commit = on_commit
         self._on_news = on_news
+        self._allow_pickle = values.codecs.allow_pickle
         self._fleet = Fleet(executors)
         self._engine = EngineState(self._fleet.pools, values.store)
         self._loader = Loader(
-            store, self._blobs, owner, clock, self._fleet, default_executor, plan_for
+            store,
+            self._blobs,
+            owner,
+            clock,
+            self._fleet,
+            default_executor,
+            plan_for,
+            allow_pickle=self._allow_pickle,
         )
         self._commits = Commits(store, clock, self._fleet.pause)
         self._desk = EngineDesk(store, self._engine, self._commits, owner, clock, on_commit)
@@ -187,7 +199,7 @@ class Coordinator:
         self._take_inbox()
         self._listen()
         wait = 0.0 if self._events or self._engine.touched else self._wait_s(max_wait_s)
-        over = [Ended(outcome) for outcome in self._fleet.poll(wait)]
+        over = [Ended(self._believed(outcome)) for outcome in self._fleet.poll(wait)]
         # What was saved first: the attempt that did so may be among those that ended.
         self._events += [*self._desk.take_events(), *over]
         self._desk.write_told()
@@ -195,6 +207,13 @@ class Coordinator:
         if self._events or not self._engine.is_empty or self._commits.is_waiting:
             self._hear_the_last()
             self._advance()
+
+    def _believed(self, outcome: Outcome) -> Outcome:
+        """Return an outcome as it may be stored: where there is no pickle no exception is one."""
+        error = outcome.error
+        if self._allow_pickle or error is None or error.pickled is None:
+            return outcome
+        return _replace(outcome, error=_replace(error, pickled=None))
 
     def _advance(self) -> None:
         events, self._events = self._events, []

@@ -215,8 +215,11 @@ class Loader:
         fleet: Fleet,
         default_executor: str,
         plan_for: PlanFor,
+        *,
+        allow_pickle: bool = True,
     ) -> None:
         self._plan_for = plan_for
+        self._allow_pickle = allow_pickle
         self._store = store
         self._blobs = blobs
         self._owner = owner
@@ -368,6 +371,7 @@ class Loader:
                 constants=constants,
                 bundle=Digest(plan.bundle) if plan.bundle else None,
                 bundle_size=plan.bundle_size,
+                allow_pickle=self._allow_pickle,
             )
         )
 

@@ -335,6 +335,7 @@ def bare(context: CallContext) -> CallContext:
         constants={},
         bundle=context.bundle,
         bundle_size=context.bundle_size,
+        allow_pickle=context.allow_pickle,
     )
 
 

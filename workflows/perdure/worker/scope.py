@@ -44,7 +44,11 @@ class RunScope:
         blobs = LateBlobs(context.blobs_url, context.store_id)
         self.spool = LateSpool(blobs, context.run_id)
         # Of each value that is an object: a run's classes do not change, so once is enough.
-        codecs = Codecs(code_digest=plain_digest, class_digest=cache(plain_digest))
+        codecs = Codecs(
+            code_digest=plain_digest,
+            class_digest=cache(plain_digest),
+            allow_pickle=context.allow_pickle,
+        )
         self.values = Values(codecs, blobs, self.spool)
         self.directories = Directories(self.values)
         self.logs: LogStore = LateLogs(context.blobs_url, context.store_id)

@@ -308,13 +308,21 @@ class Attempt:
             raise Refusal(Cause.INPUT_UNAVAILABLE, error) from error
         except NotSerializable as error:
             _refuse_nodes_inside(result)
-            raise _user_refusal(_with_remedy(error)) from error
+            raise _user_refusal(self._with_remedy(error)) from error
         except StoreError as error:
             raise Refusal(Cause.SETUP_ERROR, error) from error
         except Exception as error:
             # Encoding runs the value's own code (``__reduce__``, ``__getstate__``).
             error.add_note(f"while encoding {what}")
             raise _user_refusal(error) from error
+
+    def _with_remedy(self, error: NotSerializable) -> NotSerializable:
+        state = ", or give its class __getstate__ and __setstate__ that leave this part out"
+        return NotSerializable(
+            f"{error}. Return what it is made of (numbers, arrays, a path) and make it where it is "
+            f"used{state if self.scope.values.codecs.allow_pickle else ''}",
+            path=error.path,
+        )
 
     def _raised(self, error: BaseException) -> Outcome:
         if error is self.saves.unavailable:
@@ -402,14 +410,6 @@ def _refuse_nodes_inside(result: Any) -> None:
         refuse_nodes_inside(result)
     except DefinitionError as error:
         raise _user_refusal(error) from None
-
-
-def _with_remedy(error: NotSerializable) -> NotSerializable:
-    return NotSerializable(
-        f"{error}. Return what it is made of (numbers, arrays, a path) and make it where it is "
-        "used, or give its class __getstate__ and __setstate__ that leave this part out",
-        path=error.path,
-    )
 
 
 def _bare(error: BaseException) -> BaseException:
