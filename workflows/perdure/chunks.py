@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from perdure import effects
 from perdure.graph.growth import child_id
 from perdure.graph.node import TaskSpec
 
@@ -83,7 +84,8 @@ def run_chunk(
         args, kwargs = _arguments(row, varying, fixed)
         token = item_index.set(index)
         try:
-            results.append(_checked(mapped, mapped.function(*args, **kwargs)))
+            with effects.apart():
+                results.append(_checked(mapped, mapped.function(*args, **kwargs)))
         except Exception as error:  # noqa: BLE001 - the user's: it is the item's failure
             results.append(FailedItem(index, error, mapped.bind(*args, **kwargs)))
         finally:
@@ -105,8 +107,9 @@ async def run_chunk_async(
         args, kwargs = _arguments(row, varying, fixed)
         item_index.set(index)
         try:
-            result = mapped.function(*args, **kwargs)
-            return _checked(mapped, await result if inspect.isawaitable(result) else result)
+            with effects.apart():
+                result = mapped.function(*args, **kwargs)
+                return _checked(mapped, await result if inspect.isawaitable(result) else result)
         except Exception as error:  # noqa: BLE001 - the user's: it is the item's failure
             return FailedItem(index, error, mapped.bind(*args, **kwargs))
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 
+from perdure import effects
 from perdure.actor import handle_in_run
 from perdure.calls import CallId, SavedValue, Saving, Told
 from perdure.chunks import unchunked
@@ -79,7 +80,8 @@ def execute(dag: Dag, inputs: Mapping[str, Any]) -> Any:
         Exception: whatever a step's function raises.
     """
     try:
-        return _Execution(dag, inputs).result()
+        with effects.unnoted():
+            return _Execution(dag, inputs).result()
     except Exception as error:
         if step_id := _blamed(error)[0]:
             error.add_note(f"in step {step_id}")
@@ -221,6 +223,7 @@ class _Execution:
             attempts += 1
             context = context_of(step.id, attempts, desk=desk)
             token = running.set(context)
+            effects.begin()
             try:
                 return self._attempt(step)
             except Exception as error:  # noqa: BLE001 (of the user's code: raised again, or a value)
@@ -388,6 +391,7 @@ def call_here(spec: TaskSpec, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     if isinstance(result, Pause):
         return _waited(result)
     if not is_graph(result):
+        effects.refuse_lost()
         _check_result(result, spec.options.outputs)
         if isinstance(result, _CONTAINERS):
             refuse_nodes_inside(result)
@@ -483,6 +487,7 @@ def run_graphs(
     answer = first_answer_id(step_id)
     while is_graph(given):
         dag = graph_of(given, step_id, names, answer)
+        effects.refuse_lost()
         given = _Execution(dag, {}, known, actors).last()
         last = dag.steps[-1]
         step_id, answer = last.id, answer_id(last.id)

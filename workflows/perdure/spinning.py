@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from perdure import effects
 from perdure.chunks import map_of
 from perdure.compile import function_name
 from perdure.current_code import find_definition, prepare_today
@@ -68,6 +69,7 @@ def spin(runtime: Runtime, run_id: RunId, step_id: str, *, dag: Any = None) -> A
 
 def _call(spec: TaskSpec, step_id: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
     running.set(context_of(step_id, 1, "spin"))
+    effects.begin()
     return run_graphs(call_here(spec, args, kwargs), step_id, spec.name)
 
 

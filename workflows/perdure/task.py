@@ -8,9 +8,10 @@ import inspect
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
+from perdure import effects
 from perdure.errors import DefinitionError, Failure
-from perdure.graph.arguments import Entries, Fields, Items, freeze, nodes_in
-from perdure.graph.node import Call, Node, TaskSpec
+from perdure.graph.arguments import Entries, Fields, Items, freeze, handles_in, nodes_in
+from perdure.graph.node import Call, Node, TaskSpec, use_of_actor
 from perdure.graph.trace import check_origin, current_trace
 from perdure.mapping import Each, expand, iterable
 from perdure.options import BaseOptions, Options, apply_options, check_name
@@ -78,6 +79,8 @@ class Task(Generic[P, R]):
             check_origin(node, token, trace.workflow if trace else "")
         if trace is not None:
             trace.calls.append(call)
+        if token is None and effects.is_noting() and _changes_an_actor(call):
+            effects.note(call, self._spec.name)
         return cast(R, Node(call))
 
     def map(self, /, *iterables: Any, **constants: Any) -> list[R]:
@@ -342,6 +345,17 @@ def _only_nodes(template: Any) -> bool:
     if type(template) is Fields:
         return all(map(_only_nodes, template.fields.values()))
     return type(template) is Node or (isinstance(template, Iterable) and not list(template))
+
+
+def _changes_an_actor(call: Call) -> bool:
+    """Say whether a call may change the state of an actor: by a method, or as it has the handle."""
+    spec = call.spec
+    if spec.actor is None and spec.maps and isinstance(mapped := call.args[0], Task):
+        spec = mapped.spec
+    if spec.actor is not None:
+        return spec.actor.role == "write" and spec.actor.state == "durable"
+    handles = handles_in((*call.args, *call.kwargs.values()))
+    return any(use_of_actor(handle).state == "durable" for handle in handles)
 
 
 def unwrap(value: Any) -> Any:

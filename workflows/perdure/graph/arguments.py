@@ -391,6 +391,21 @@ def nodes_in(template: Any) -> Iterator[Node]:
             stack.extend(reversed(item.fields.values()))
 
 
+def handles_in(templates: Iterable[Any]) -> Iterator[Handle]:
+    """Yield the handles of actors in templates."""
+    stack = list(templates)
+    while stack:
+        item = stack.pop()
+        if isinstance(item, Handle):
+            yield item
+        elif type(item) is Items:
+            stack.extend(item.items)
+        elif type(item) is Entries:
+            stack.extend(item.values)
+        elif type(item) is Fields:
+            stack.extend(item.fields.values())
+
+
 def resolve(node: Node) -> Any:
     """Follow aliases until the node is one of a call or an input, a container or a constant.
 

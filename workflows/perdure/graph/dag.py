@@ -14,6 +14,7 @@ from hashlib import blake2b
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+from perdure import effects
 from perdure.errors import DefinitionError
 from perdure.graph.arguments import freeze, leaves
 from perdure.graph.node import (
@@ -131,6 +132,7 @@ def make_dag(
     template = freeze(output, "the result", found)
     result = _links(found, ())
     links = _reach([*bound, *result.needs])
+    effects.take(links)
     _check_members([result, *links.values()], token, name)
     ordered = _in_order(links)
     steps = _named(ordered, links)

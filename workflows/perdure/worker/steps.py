@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from perdure import effects
 from perdure.calls import Desk, FirstTry, Growth, Outcome, StepCall, Wait
 from perdure.errors import DefinitionError, StepTimeout
 from perdure.plan import path_text, project
@@ -132,6 +133,7 @@ class Attempt:
 
     def _run(self) -> Outcome:
         running.set(self.context)
+        effects.begin()
         try:
             try:
                 function, args, kwargs = self._prepare()
@@ -159,6 +161,7 @@ class Attempt:
     async def run_async(self) -> Outcome:
         """Run the call, an ``async def`` or a plain function, on the loop that is running."""
         running.set(self.context)
+        effects.begin()
         try:
             function, args, kwargs = self._prepare()
             crash_point("worker.before-user-code")
@@ -206,6 +209,7 @@ class Attempt:
             return self._grown(result)
         if _is_pause(result):
             return self._waiting(result)
+        self._refuse_lost_calls()
         self._check(result)
         stops = self._stops(result)
         value = self._store(result)
@@ -217,6 +221,7 @@ class Attempt:
         if _is_graph(result) or _is_pause(result):
             kind = "a node" if _is_graph(result) else "a wait"
             raise _user_refusal(turn.refuse_growth(kind))
+        self._refuse_lost_calls()
         self._check(result)
         stops = self._stops(result)
         value = self._store(result)
@@ -235,6 +240,12 @@ class Attempt:
             error.add_note("in stop_when, which was asked about the value that the step returned")
             raise _user_refusal(error) from error
 
+    def _refuse_lost_calls(self) -> None:
+        try:
+            effects.refuse_lost()
+        except DefinitionError as error:
+            raise _user_refusal(error) from None
+
     def _check(self, result: Any) -> None:
         """Refuse a result that cannot stand for the step's value."""
         wanted = self.call.outputs
@@ -248,6 +259,7 @@ class Attempt:
 
         try:
             growth = grow(result, self.call, self.scope.values, self._first_try)
+            effects.refuse_lost()
         except (ValueUnavailable, StoreUnavailable) as error:
             raise Refusal(Cause.INPUT_UNAVAILABLE, error) from error
         except StoreError as error:
