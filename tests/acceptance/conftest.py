@@ -1,4 +1,4 @@
-"""A command line in a folder of its own: real processes, real signals."""
+"""A store and a command line in a folder of their own: real processes, real signals."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+from perdure.client import Perdure, open_store
 
 TIMEOUT_S = 60
 
@@ -99,3 +101,28 @@ def command_line_in() -> Iterator[Callable[[Path], CommandLine]]:
     yield make
     for command_line in made:
         command_line.end()
+
+
+@pytest.fixture(params=["inline", "processes"])
+def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Perdure]:
+    """A store in ``store/perdure.db``, by each executor in turn."""
+    with _opened(tmp_path, request.param) as opened:
+        yield opened
+
+
+@pytest.fixture
+def inline(tmp_path: Path) -> Iterator[Perdure]:
+    """The same, whose steps run in this process."""
+    with _opened(tmp_path, "inline") as opened:
+        yield opened
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Perdure]:
+    """The same, whose steps run in processes of their own."""
+    with _opened(tmp_path, "processes") as opened:
+        yield opened
+
+
+def _opened(folder: Path, executor: str) -> Perdure:
+    return open_store(str(folder / "store" / "perdure.db"), executor=executor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +11,10 @@ from tests.acceptance.actor_steps import Journal, Stats
 
 import perdure
 from perdure import workflow
-from perdure.client import Perdure, open_store
+from perdure.client import Perdure
 from perdure.errors import DefinitionError, RunFailed
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import RunId, StepRecord
-
-
-@pytest.fixture(params=["inline", "processes"])
-def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Perdure]:
-    with open_store(str(tmp_path / "store" / "perdure.db"), executor=request.param) as opened:
-        yield opened
-
-
-@pytest.fixture
-def inline(tmp_path: Path) -> Iterator[Perdure]:
-    with open_store(str(tmp_path / "store" / "perdure.db"), executor="inline") as opened:
-        yield opened
-
-
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Perdure]:
-    with open_store(str(tmp_path / "store" / "perdure.db"), executor="processes") as opened:
-        yield opened
 
 
 def rows(client: Perdure, run_id: str) -> dict[str, StepRecord]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +11,10 @@ from tests.acceptance.growing_steps import ran
 
 import perdure
 from perdure import task
-from perdure.client import Perdure, open_store
+from perdure.client import Perdure
 from perdure.errors import DefinitionError, LoopLimit, RunFailed
 from perdure_storage.lifecycle import RunStatus, StepStatus
 from perdure_storage.records import RunId
-
-
-@pytest.fixture(params=["inline", "processes"])
-def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Perdure]:
-    with open_store(str(tmp_path / "store" / "perdure.db"), executor=request.param) as opened:
-        yield opened
-
-
-@pytest.fixture
-def inline(tmp_path: Path) -> Iterator[Perdure]:
-    with open_store(str(tmp_path / "store" / "perdure.db"), executor="inline") as opened:
-        yield opened
 
 
 def statuses(client: Perdure, run_id: str) -> dict[str, StepStatus]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -68,9 +67,8 @@ SCRIPT = dedent(
 
 
 @pytest.fixture
-def client(tmp_path: Path) -> Iterator[Perdure]:
-    with open_store(str(tmp_path / "store" / "perdure.db"), executor="inline") as opened:
-        yield opened
+def client(inline: Perdure) -> Perdure:
+    return inline
 
 
 class Project:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 
 import perdure
-from perdure.client import Perdure, open_store
+from perdure.client import Perdure
 from perdure.errors import DefinitionError, RunFailed
 from perdure.explaining import Explanation, Verdict
 from perdure.target import load_target
@@ -110,9 +109,8 @@ SUM = 0 + 1 + 4 + 9 + 16 + 25
 
 
 @pytest.fixture
-def client(tmp_path: Path) -> Iterator[Perdure]:
-    with open_store(str(tmp_path / "store" / "perdure.db"), executor="inline") as opened:
-        yield opened
+def client(inline: Perdure) -> Perdure:
+    return inline
 
 
 class Project:

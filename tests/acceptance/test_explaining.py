@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 from tests.crash.ledger import wait_until
 
 import perdure
-from perdure.client import Perdure, open_store
+from perdure.client import Perdure
 from perdure.errors import DefinitionError, PerdureError, RunConflict, RunFailed
 from perdure.explaining import Explanation, Verdict
 from perdure.graph.node import Node
@@ -28,9 +27,8 @@ VALUES = 3
 
 
 @pytest.fixture
-def client(tmp_path: Path) -> Iterator[Perdure]:
-    with open_store(str(tmp_path / "store" / "perdure.db"), executor="inline") as opened:
-        yield opened
+def client(inline: Perdure) -> Perdure:
+    return inline
 
 
 @task

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +18,6 @@ from perdure.view.details import view_detail
 from perdure.view.runs import group_steps, view_step
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import RunId
-
-
-@pytest.fixture(params=["inline", "processes"])
-def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Perdure]:
-    with open_store(str(tmp_path / "store" / "perdure.db"), executor=request.param) as opened:
-        yield opened
-
-
-@pytest.fixture
-def inline(tmp_path: Path) -> Iterator[Perdure]:
-    with open_store(str(tmp_path / "store" / "perdure.db"), executor="inline") as opened:
-        yield opened
 
 
 def ids(client: Perdure, run_id: str) -> list[str]:

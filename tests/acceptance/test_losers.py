@@ -22,12 +22,6 @@ def client(tmp_path: Path) -> Iterator[Perdure]:
         yield opened
 
 
-@pytest.fixture
-def inline(tmp_path: Path) -> Iterator[Perdure]:
-    with open_store(str(tmp_path / "store" / "perdure.db"), executor="inline") as opened:
-        yield opened
-
-
 def cancelled(client: Perdure, run_id: str) -> set[str]:
     rows = client.runtime.store.list_steps(RunId(run_id))
     return {row.step_id for row in rows if row.status is StepStatus.CANCELLED}

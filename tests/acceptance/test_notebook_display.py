@@ -12,7 +12,7 @@ import pytest
 from tests.acceptance.kernels import Ended, Kernel
 
 from perdure import task, workflow
-from perdure.client import Perdure, open_store
+from perdure.client import Perdure
 from perdure.errors import DefinitionError, RunFailed
 from perdure.notebook.live import View
 from perdure.runs import Runs
@@ -209,9 +209,8 @@ def test_magic_is_completed(kernel: Kernel, line: str, word: str) -> None:
 
 # --- in process ---------------------------------------------------------------------------------
 @pytest.fixture
-def client(tmp_path: Path) -> Iterator[Perdure]:
-    with open_store(str(tmp_path / "store" / "perdure.db"), executor="inline") as opened:
-        yield opened
+def client(inline: Perdure) -> Perdure:
+    return inline
 
 
 class Tattling:

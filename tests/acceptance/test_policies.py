@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from perdure.client import Perdure, open_store
+from perdure.client import Perdure
 from perdure.errors import NondeterminismError, RunConflict, RunFailed
 from perdure.task import task
 from perdure_storage.lifecycle import RunStatus
@@ -16,9 +15,8 @@ from perdure_storage.records import Cause
 
 
 @pytest.fixture
-def client(tmp_path: Path) -> Iterator[Perdure]:
-    with open_store(str(tmp_path / "store" / "perdure.db"), executor="inline") as opened:
-        yield opened
+def client(inline: Perdure) -> Perdure:
+    return inline
 
 
 class World:

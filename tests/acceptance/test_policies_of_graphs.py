@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import perdure as p
-from perdure.client import Perdure, open_store
+from perdure.client import Perdure
 from perdure.errors import RunConflict, RunFailed
 from perdure.task import Task, task
 from perdure.workflow import Workflow, workflow
@@ -18,9 +18,8 @@ Flow = Workflow[..., Any]
 
 
 @pytest.fixture
-def client(tmp_path: Path) -> Iterator[Perdure]:
-    with open_store(str(tmp_path / "p.db"), executor="inline") as opened:
-        yield opened
+def client(inline: Perdure) -> Perdure:
+    return inline
 
 
 @pytest.fixture

@@ -18,18 +18,6 @@ from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import RunId
 
 
-@pytest.fixture(params=["inline", "processes"])
-def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Perdure]:
-    with open_store(str(tmp_path / "store" / "perdure.db"), executor=request.param) as opened:
-        yield opened
-
-
-@pytest.fixture
-def inline(tmp_path: Path) -> Iterator[Perdure]:
-    with open_store(str(tmp_path / "store" / "perdure.db"), executor="inline") as opened:
-        yield opened
-
-
 @pytest.fixture
 def processes(tmp_path: Path) -> Iterator[Perdure]:
     path = str(tmp_path / "store" / "perdure.db")

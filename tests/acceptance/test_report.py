@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,10 @@ from tests.acceptance import reported_steps as steps
 from tests.unit.perdure.view.test_page import Page
 
 from perdure import DefinitionError, RunFailed
-from perdure.client import Perdure, open_store
+from perdure.client import Perdure
 from perdure.view.graph import view_graph
 from perdure.view.report import TOLD_UP_TO, view_report
 from perdure.view.writing import default_name
-
-
-@pytest.fixture
-def inline(tmp_path: Path) -> Iterator[Perdure]:
-    with open_store(str(tmp_path / "store" / "perdure.db"), executor="inline") as opened:
-        yield opened
 
 
 def run(client: Perdure, workflow: Any, **inputs: Any) -> None:

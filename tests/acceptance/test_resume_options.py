@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from perdure.client import Perdure, open_store
+from perdure.client import Perdure
 from perdure.errors import RunFailed
 from perdure.retry import Backoff
 from perdure.task import task
@@ -36,9 +36,8 @@ def flow_with(retries: int, retry_on: type[Exception]) -> Workflow[..., int]:
 
 
 @pytest.fixture
-def client(tmp_path: Path):  # type: ignore[no-untyped-def]
-    with open_store(str(tmp_path / "p.db"), executor="inline") as opened:
-        yield opened
+def client(inline: Perdure) -> Perdure:
+    return inline
 
 
 def test_resume_with_current_code_takes_the_options_that_a_step_has_today(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from traceback import format_exception
@@ -25,18 +24,6 @@ from perdure.errors import (
 from perdure.task import task
 from perdure.workflow import workflow
 from perdure_storage.lifecycle import RunStatus, StepStatus
-
-
-@pytest.fixture(params=["inline", "processes"])
-def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Perdure]:
-    with open_store(str(tmp_path / "store" / "perdure.db"), executor=request.param) as opened:
-        yield opened
-
-
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Perdure]:
-    with open_store(str(tmp_path / "store" / "perdure.db"), executor="processes") as opened:
-        yield opened
 
 
 def note(folder: str, name: str) -> int:

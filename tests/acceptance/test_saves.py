@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.acceptance import saving_steps as steps
 from tests.crash.ledger import wait_until
 
-from perdure.client import Perdure, open_store
+from perdure.client import Perdure
 from perdure.errors import RunFailed
 from perdure.story import Siblings
 from perdure.view.runs import view_step
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.records import Cause, RunId, SaveRecord
-
-
-@pytest.fixture(params=["inline", "processes"])
-def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Perdure]:
-    with open_store(str(tmp_path / "store" / "perdure.db"), executor=request.param) as opened:
-        yield opened
-
-
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Perdure]:
-    with open_store(str(tmp_path / "store" / "perdure.db"), executor="processes") as opened:
-        yield opened
-
-
-@pytest.fixture
-def inline(tmp_path: Path) -> Iterator[Perdure]:
-    with open_store(str(tmp_path / "store" / "perdure.db"), executor="inline") as opened:
-        yield opened
 
 
 @pytest.fixture

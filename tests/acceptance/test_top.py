@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -14,7 +13,7 @@ from tests.acceptance import reported_steps as steps
 from tests.acceptance.terminals import Terminal
 
 from perdure import RunFailed
-from perdure.client import Perdure, open_store
+from perdure.client import Perdure
 from perdure.view.activity import Activity
 
 HELD = dedent(
@@ -38,12 +37,6 @@ HELD = dedent(
         return hold.bind(begin.bind())
     """
 )
-
-
-@pytest.fixture
-def inline(tmp_path: Path) -> Iterator[Perdure]:
-    with open_store(str(tmp_path / "store" / "perdure.db"), executor="inline") as opened:
-        yield opened
 
 
 def test_top_shows_what_runs_and_how_it_ends_until_ctrl_c(perdure: Any) -> None:
