@@ -26,6 +26,7 @@ _TEXT = 120
 _ROWS = 5
 _COLUMNS = 12
 _OWN_REPR_UP_TO_BYTES = 256 << 10
+_FIGURES = 4
 _FIGURE_BYTES = 24 << 10
 
 _encode = msgspec.json.Encoder().encode
@@ -34,7 +35,7 @@ _encode = msgspec.json.Encoder().encode
 def preview(value: Any, *, size_bytes: int | None = None) -> str:
     """Return JSON with ``type``, ``repr`` and, where it makes sense, shape, dtype, rows, figure.
 
-    At most 2 KiB of UTF-8, a figure's PNG (base 64) apart.
+    At most 2 KiB of UTF-8, a figure's PNG (base 64) apart; of several in a list, a list of some.
 
     Args:
         value: anything.
@@ -67,6 +68,8 @@ def _describe(cls: type, value: Any, size_bytes: int | None) -> dict[str, Any]:
     facts: dict[str, Any] = {"type": _name(cls)}
     if isinstance(value, list | tuple | dict | set | frozenset | str | bytes | bytearray):
         facts["length"] = len(value)
+        if figures := _figures_in(cls, value):
+            facts["png"] = figures
     library = cls.__module__.partition(".")[0]
     extra = _LIBRARIES.get(library)
     if extra is not None and extra(cls, value, facts):
@@ -239,16 +242,34 @@ def _torch(cls: type, value: Any, facts: dict[str, Any]) -> bool:
 
 
 def _matplotlib(cls: type, value: Any, facts: dict[str, Any]) -> bool:
-    figure = sys.modules.get("matplotlib.figure")
-    if figure is None or not isinstance(value, figure.Figure):
+    if not _is_figure(value):
         return False
+    if png := _png(value):
+        facts["png"] = png
+    return True
+
+
+def _is_figure(value: Any) -> bool:
+    figure = sys.modules.get("matplotlib.figure")
+    return figure is not None and isinstance(value, figure.Figure)
+
+
+def _png(figure: Any) -> str:
+    """Return a figure in base 64; "" if it is too large however coarse."""
     for dpi in (60, 30, 15):
         file = io.BytesIO()
-        value.savefig(file, format="png", dpi=dpi)
+        figure.savefig(file, format="png", dpi=dpi)
         if file.tell() <= _FIGURE_BYTES:
-            facts["png"] = base64.b64encode(file.getvalue()).decode()
-            break
-    return True
+            return base64.b64encode(file.getvalue()).decode()
+    return ""
+
+
+def _figures_in(cls: type, value: Any) -> list[str]:
+    """Return the figures among the first items of a list, a tuple or a dict."""
+    if cls not in (list, tuple, dict) or "matplotlib.figure" not in sys.modules:
+        return []
+    items = itertools.islice(value.values() if cls is dict else value, _FIGURES)
+    return [png for item in items if _is_figure(item) and (png := _png(item))]
 
 
 _LIBRARIES = {

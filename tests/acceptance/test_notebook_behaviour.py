@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -205,3 +206,32 @@ def test_resume_of_an_interrupted_run_says_that_it_was_interrupted(
     ended = kernel('perdure.resume("left").cancel().wait().status.value')
 
     assert "left was INTERRUPTED: goes on" in ended.streams
+
+
+EDITED = """
+RATE = 3
+class Step:
+    size = 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("RATE = 3", "RATE = 4", r"scaled runs: its code changed \(RATE \(cell {}\)\)"),
+        ("size = 1", "size = 2", r"scaled runs: its code changed \(Step \(cell {}\)\)"),
+    ],
+    ids=["constant", "class"],
+)
+def test_edited_cell_is_named_and_not_the_one_that_reads_it(
+    kernel: Kernel, old: str, new: str, told: str
+) -> None:
+    kernel("@task\ndef scaled(x): return times(x) + Step.size\ntimes = lambda x: x * RATE")
+    kernel(EDITED)
+    kernel('perdure.run(scaled.bind(1), reuse="off")')
+
+    kernel(EDITED.replace(old, new))
+    edited = int(kernel("len(In)").text) - 2
+    ended = kernel('perdure.run(scaled.bind(1), reuse="last")')
+
+    assert re.search(told.format(edited), ended.streams), ended

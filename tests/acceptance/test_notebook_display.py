@@ -137,6 +137,28 @@ def test_error_shows_the_traceback_of_the_step_first_with_its_cell(kernel: Kerne
     assert "workflows/perdure" not in ended.error
 
 
+def test_error_without_a_traceback_names_the_cell_of_its_step(kernel: Kernel) -> None:
+    kernel("import os, signal\n@task\ndef dies(): os.kill(os.getpid(), signal.SIGKILL)")
+    kernel("@task\ndef unstorable(): return threading.Lock()")
+
+    died = kernel("perdure.run(dies.options(lost_retries=0).bind())")
+    refused = kernel("perdure.run(unstorable.bind())")
+
+    assert re.search(r"step dies \(cell \d+, line 2\): ", died.error), died.error
+    assert re.search(r"step unstorable \(cell \d+, line 1\): ", refused.error), refused.error
+    assert "ipykernel_" not in died.error + refused.error
+
+
+def test_traceback_of_a_file_that_is_not_there_ends_in_the_users_line(kernel: Kernel) -> None:
+    kernel('@task\ndef opens():\n    return open("/not/there").read()')
+
+    ended = kernel("perdure.run(opens.bind())")
+
+    lines = ended.error.splitlines()
+    assert lines[3].strip() == 'return open("/not/there").read()'
+    assert "_modified_open" not in ended.error
+
+
 def test_restarted_kernel_shows_a_run_by_its_id(kernel: Kernel) -> None:
     kernel('quick.run(run_id="kept")')
 

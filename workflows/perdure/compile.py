@@ -20,6 +20,7 @@ from perdure.errors import DefinitionError, NotSerializable, did_you_mean
 from perdure.fingerprint import CodeDigest, code_digest, plain_digest, version_digest
 from perdure.graph.dag import Dag, Step, make_dag, place_of
 from perdure.graph.node import ActorUse, Handle, Node, TaskSpec, describe, use_of_actor
+from perdure.interactive import cell_of
 from perdure.plan import (
     ActorStep,
     Arg,
@@ -254,7 +255,7 @@ class _Compiler:
         except (NotSerializable, DefinitionError) as error:
             found = self._functions[function]
             if not is_built_in(found):
-                error.add_note(f"  in a call of {found.qualname}, {found.file}:{found.line}")
+                error.add_note(f"  in a call of {found.qualname}, {found.where}")
             raise
         given = given_digest(text)
         passed = passed_digest((*args, *kwargs.values()), self._constants.digest)
@@ -385,6 +386,7 @@ class _Compiler:
             code = plain_digest(referred)
         identity = blake3(f"{code} {counted} {value and value.integrity}".encode()).hexdigest(8)
         source = getattr(_placed(function), "__code__", None)
+        file = getattr(source, "co_filename", "")
         return Function(
             id=f"{module}:{qualname}@{identity}",
             module=module,
@@ -392,8 +394,9 @@ class _Compiler:
             code=code,
             counts_as=counted,
             value=value,
-            file=getattr(source, "co_filename", ""),
+            file=file,
             line=getattr(source, "co_firstlineno", 0),
+            cell=cell_of(file),
             is_async=spec.is_async,
             manifest=found.manifest,
             not_followed=found.not_followed,

@@ -29,7 +29,9 @@ from perdure.normalise import Normalised, normalise_code, normalise_function, no
 from perdure.plan import FromInput, Plan, path_text, references
 from perdure.slices import Slice, import_targets
 from perdure.sources import (
+    Assignment,
     assignment,
+    cell_that_binds,
     display_module,
     find_definition,
     is_local_file,
@@ -141,6 +143,11 @@ class _Unit:
     text: str = ""
     slots: list[_Slot] = field(default_factory=list)
 
+    @property
+    def name(self) -> str:
+        """Return what the manifest calls it."""
+        return f"{self.label} ({self.place})"
+
 
 class _Slot(NamedTuple):
     """What a name, default, closure variable or member of a unit refers to.
@@ -148,15 +155,18 @@ class _Slot(NamedTuple):
     Attributes:
         ref: a unit (``"unit:3"``), a value digest, a name in a library, or several of these.
         stable: the same, with expressions for values that were computed at import.
+        part: of a value, which may change while the code that reads it does not: what the
+            manifest calls it.
     """
 
     name: str
     ref: str
     stable: str
+    part: str = ""
 
 
-def _slot(name: str, ref: str) -> _Slot:
-    return _Slot(name, ref, ref)
+def _slot(name: str, ref: str, part: str = "") -> _Slot:
+    return _Slot(name, ref, ref, part)
 
 
 class _Reach:
@@ -187,8 +197,13 @@ class _Reach:
         manifest = dict(self._noted)
         labels = {f"unit:{index}": unit.label for index, unit in enumerate(self._units)}
         for unit in self._units:
-            own = [text for slot in unit.slots for text in (slot.name, _relabel(slot.ref, labels))]
-            manifest[f"{unit.label} ({unit.place})"] = _hash(unit.text, *own)
+            own = [unit.text]
+            for slot in unit.slots:
+                ref = _relabel(slot.ref, labels)
+                own += (slot.name, "" if slot.part else ref)
+                if slot.part:
+                    manifest[slot.part] = _hash(ref)
+            manifest[unit.name] = _hash(*own)
         manifest.update(self._slices)
         return CodeDigest(
             digest="code:" + self._digest(lambda slot: slot.ref),
@@ -203,7 +218,7 @@ class _Reach:
     def _texts(self) -> dict[str, str]:
         """Return what was written of the units that no archive of modules will have."""
         written = (
-            (f"{unit.label} ({unit.place})", written_text(unit.obj))
+            (unit.name, written_text(unit.obj))
             for unit in self._units
             if is_main(unit.obj.__module__)
         )
@@ -327,8 +342,8 @@ class _Reach:
         unit.text = normal.text
         unit.slots = [
             *self._defaults(function, normal, unit.label),
-            *self._free(function, unit.label),
-            *self._globals(function, normal, unit.label),
+            *self._free(function, unit),
+            *self._globals(function, normal, unit),
         ]
         for name in normal.dynamic:
             self._skip(f"{unit.label} uses {name}: what it reaches is not seen")
@@ -343,35 +358,37 @@ class _Reach:
             ref = self._captured_ref(value, f"a default of {label}")
             yield _Slot(f"default {name}", ref, normal.defaults.get(name, ref))
 
-    def _free(self, function: types.FunctionType, label: str) -> Iterator[_Slot]:
+    def _free(self, function: types.FunctionType, unit: _Unit) -> Iterator[_Slot]:
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
             try:
                 value = cell.cell_contents
             except ValueError:
                 yield _slot(f"free {name}", "unbound")
                 continue
-            yield _slot(f"free {name}", self._captured_ref(value, f"{name}, captured by {label}"))
+            where = f"{name}, captured by {unit.label}"
+            part = "" if _is_reached(value) else f"{where} ({unit.place})"
+            yield _slot(f"free {name}", self._captured_ref(value, where), part)
 
     def _globals(
-        self, function: types.FunctionType, normal: Normalised, label: str
+        self, function: types.FunctionType, normal: Normalised, unit: _Unit
     ) -> Iterator[_Slot]:
         scope, free = function.__globals__, set(function.__code__.co_freevars)
         # Annotations name things too, but only what the code itself looks up is reached.
         used = _code_names(function.__code__) if normal.is_source else set(normal.names)
         cell = function.__code__.co_filename
         for name in sorted(set(normal.names) & used - free):
-            yield from self._global(scope, name, name, label, cell)
+            yield from self._global(scope, name, name, unit, cell)
         for chain in sorted(normal.chains):
             root = chain[0]
             if root in free or root not in used or root not in scope:
                 continue
             if isinstance(scope[root], types.ModuleType):
-                yield from self._through_module(chain, scope[root], label)
+                yield from self._through_module(chain, scope[root], unit)
             elif root not in normal.names:
-                yield from self._global(scope, root, root, label, cell)
+                yield from self._global(scope, root, root, unit, cell)
 
     def _global(
-        self, scope: dict[str, Any], name: str, slot: str, label: str, cell: str = ""
+        self, scope: dict[str, Any], name: str, slot: str, unit: _Unit, cell: str = ""
     ) -> Iterator[_Slot]:
         """Yield what a global of a module means: code to be followed, a value, or its expression.
 
@@ -379,7 +396,7 @@ class _Reach:
             scope: the module's names.
             name: the name in it.
             slot: how the code that uses it says it.
-            label: the unit that uses it.
+            unit: what uses it.
             cell: where that unit's code is, for scopes without a file of their own.
         """
         if name not in scope:
@@ -387,27 +404,28 @@ class _Reach:
                 yield _slot(slot, "unbound")
             return
         value = scope[name]
-        if callable(value) or isinstance(value, types.ModuleType):
+        if _is_reached(value):
             yield _slot(slot, self.refer(value, slot))
             return
         assigned = assignment(scope, name, cell)
+        part = _part_of(assigned, name) or f"{slot}, read by {unit.label} ({unit.place})"
         if assigned.is_state:
-            self._skip(f"{slot}, used by {label}: functions change it at run time")
-            yield _slot(slot, f"state {assigned.text}")
+            self._skip(f"{slot}, used by {unit.label}: functions change it at run time")
+            yield _slot(slot, f"state {assigned.text}", part)
             return
         ref = self.refer(value, slot)
         if not assigned.is_computed:
-            yield _slot(slot, ref)
+            yield _slot(slot, ref, part)
             return
         is_opaque = ref.startswith("opaque")
         text = f"computed {assigned.text}"
-        yield _Slot(slot, f"{ref} {text}" if is_opaque else ref, text)
+        yield _Slot(slot, f"{ref} {text}" if is_opaque else ref, text, part)
         for used in assigned.names if is_opaque else ():
             if used != name and callable(scope.get(used)):
                 yield _slot(f"{slot} from {used}", self.refer(scope[used], used))
 
     def _through_module(
-        self, chain: tuple[str, ...], module: types.ModuleType, label: str
+        self, chain: tuple[str, ...], module: types.ModuleType, unit: _Unit
     ) -> Iterator[_Slot]:
         """Follow ``prep.scale`` through the user's modules to what it means."""
         slot, depth = ".".join(chain), 1
@@ -418,7 +436,7 @@ class _Reach:
                 return
             inner = vars(module).get(chain[depth])
             if not isinstance(inner, types.ModuleType):
-                yield from self._global(vars(module), chain[depth], slot, label)
+                yield from self._global(vars(module), chain[depth], slot, unit)
                 return
             module, depth = inner, depth + 1
         self._note_library(module.__name__)
@@ -524,13 +542,33 @@ def _label(obj: Any) -> str:
     return name if is_main(module) else f"{module}.{name}"
 
 
+def _part_of(assigned: Assignment, name: str) -> str:
+    """Return what the manifest calls a global value: ``prep.RATE (prep.py:3)``, ``K (cell 4)``.
+
+    In a notebook that is the cell that bound it last, wherever the code that reads it stands; ""
+    if nobody knows.
+    """
+    if not assigned.filename or cell_of(assigned.filename):
+        cell = cell_of(cell_that_binds(name) or assigned.filename)
+        return f"{name} (cell {cell})" if cell else ""
+    module = display_module(assigned.module, assigned.filename)
+    label = assigned.name if is_main(module) else f"{module}.{assigned.name}"
+    return f"{label} ({_place_text(assigned.filename, assigned.line)})"
+
+
 def _place(obj: Any) -> str:
     if isinstance(obj, types.FunctionType):
-        code = obj.__code__
-        cell = cell_of(code.co_filename)
-        return f"cell {cell}" if cell else f"{_file_text(code.co_filename)}:{code.co_firstlineno}"
+        return _place_text(obj.__code__.co_filename, obj.__code__.co_firstlineno)
     filename = getattr(sys.modules.get(obj.__module__), "__file__", None)
-    return _file_text(filename) if filename else "class"
+    if filename:
+        return _file_text(filename)
+    cell = cell_of(cell_that_binds(obj.__name__))
+    return f"cell {cell}" if cell else "class"
+
+
+def _place_text(filename: str, line: int) -> str:
+    cell = cell_of(filename)
+    return f"cell {cell}" if cell else f"{_file_text(filename)}:{line}"
 
 
 def _file_text(filename: str) -> str:
@@ -592,6 +630,11 @@ def _local_chains(function: types.FunctionType) -> Normalised:
             body = node.body
         known = _local_forms[function] = normalise_statements(body)
     return known
+
+
+def _is_reached(value: Any) -> bool:
+    """Say whether a value is code to be followed, and no constant."""
+    return callable(value) or isinstance(value, types.ModuleType)
 
 
 def _code_names(code: types.CodeType) -> set[str]:

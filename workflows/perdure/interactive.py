@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import sys
 from typing import Any
 
@@ -19,8 +20,17 @@ def cell_of(filename: str) -> str:
     return named[1].removeprefix("In[").removesuffix("]") if named and named[0] == "Cell" else ""
 
 
+def cells() -> list[str]:
+    """Return the file names of the cells that ran, the last one first."""
+    if find_ipython() is None:
+        return []
+    numbers = {name: cell_of(name) for name in list(linecache.cache)}
+    ran = [name for name, number in numbers.items() if number]
+    return sorted(ran, key=lambda name: int(numbers[name]), reverse=True)
+
+
 def current_cell() -> int | None:
-    """Return the number of the cell that runs now, or None where nobody types Python."""
+    """Return what tells the cell that runs now from others, or None where nobody types Python."""
     number: int | None = getattr(find_ipython(), "execution_count", None)
     return number
 

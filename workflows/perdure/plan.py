@@ -141,6 +141,7 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
         value: cloudpickle bytes for functions of ``__main__``, notebooks and lambdas;
             None means by reference.
         file, line: where the user wrote it, for messages.
+        cell: the number of the cell that is, in a notebook.
         is_async: an ``async def``.
         manifest: what the code digest covers: ``{"prep.scale (prep.py:40)": digest}``.
         not_followed: what it could not see into (opaque globals, dynamic look-ups).
@@ -155,10 +156,18 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     value: StoredValue | None = None
     file: str = ""
     line: int = 0
+    cell: str = ""
     is_async: bool = False
     manifest: dict[str, str] = {}
     not_followed: tuple[str, ...] = ()
     texts: dict[str, str] = {}
+
+    @property
+    def where(self) -> str:
+        """Return where the user wrote it: ``flow.py:9``, ``cell 7, line 2``; "" if not known."""
+        if self.cell:
+            return f"cell {self.cell}, line {self.line}"
+        return f"{self.file}:{self.line}" if self.file else ""
 
 
 class Backoff(msgspec.Struct, frozen=True):
@@ -373,9 +382,9 @@ def placed(step: StepPlan, functions: Mapping[str, Function]) -> str:
     Of a wait, a choice or another of perdure's own there is none that the user could look at.
     """
     function = functions.get(step.function)
-    if function is None or not function.file or is_built_in(function):
+    if function is None or not function.where or is_built_in(function):
         return f"step {step.id}"
-    return f"step {step.id} ({function.file}:{function.line})"
+    return f"step {step.id} ({function.where})"
 
 
 def given_digest(text: list[str]) -> str:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from perdure.interactive import cells, current_cell
 from perdure.normalise import Definition, is_literal, local_names, normalise_statements
 from perdure_storage.shapes import is_main
 
@@ -228,12 +229,17 @@ class Assignment(NamedTuple):
         names: the names that they look up.
         is_computed: it is no literal: what it is may differ between processes.
         is_state: functions of its module assign or mutate it.
+        name, module, filename, line: what it is called there, and where that is; for people.
     """
 
     text: str = ""
     names: tuple[str, ...] = ()
     is_computed: bool = False
     is_state: bool = False
+    name: str = ""
+    module: str = ""
+    filename: str = ""
+    line: int = 0
 
 
 def assignment(scope: dict[str, Any], name: str, filename: str = "") -> Assignment:
@@ -246,7 +252,8 @@ def assignment(scope: dict[str, Any], name: str, filename: str = "") -> Assignme
         filename: where the module's code is if it has no file: a notebook's cell.
     """
     for _ in range(20):  # as many re-exports as anyone has
-        source = source_file(scope.get("__file__") or filename, scope)
+        file = scope.get("__file__") or filename
+        source = source_file(file, scope)
         statements = source.bindings.get(name, []) if source else []
         origin = _imported_from(statements, scope, name)
         if origin is None:
@@ -258,7 +265,24 @@ def assignment(scope: dict[str, Any], name: str, filename: str = "") -> Assignme
         return Assignment()
     normal = normalise_statements(statements)
     is_computed = not all(map(_assigns_literal, statements))
-    return Assignment(normal.text, normal.names, is_computed, name in source.state)
+    module, line = scope.get("__name__", ""), statements[-1].lineno
+    is_state = name in source.state
+    return Assignment(normal.text, normal.names, is_computed, is_state, name, module, file, line)
+
+
+def cell_that_binds(name: str) -> str:
+    """Return the file name of the cell that bound a name of the notebook last; "" if none did."""
+    return _cell_that_binds(name, current_cell())
+
+
+@lru_cache(maxsize=1024)
+def _cell_that_binds(name: str, _: int | None) -> str:
+    """While one cell runs there are no others to come."""
+    for filename in cells():
+        source = source_file(filename)
+        if source is not None and name in source.bindings:
+            return filename
+    return ""
 
 
 def _imported_from(

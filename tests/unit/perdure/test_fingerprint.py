@@ -229,6 +229,27 @@ def test_the_manifest_names_the_helper_that_changed(cell: Cell, base: CodeDigest
     assert {name.split(" ")[0].rpartition(".")[2] for name in changed} == {"deeper"}
 
 
+def test_the_manifest_names_the_constant_that_changed_and_not_who_reads_it(
+    cell: Cell, base: CodeDigest
+) -> None:
+    other = digest_of(cell, BASE.replace("SCALE = 3", "SCALE = 4"))
+
+    changed = {name for name, digest in other.manifest.items() if base.manifest[name] != digest}
+
+    assert {name.split(" ")[0].rpartition(".")[2] for name in changed} == {"SCALE"}
+
+
+def test_the_manifest_names_the_captured_value_that_changed() -> None:
+    def make(rate: int) -> Callable[[int], int]:
+        return lambda x: x * rate
+
+    before, after = code_digest(make(3)).manifest, code_digest(make(4)).manifest
+
+    changed = [name for name, digest in after.items() if before[name] != digest]
+    assert len(changed) == 1
+    assert changed[0].startswith("rate, captured by ")
+
+
 def test_state_that_functions_change_is_listed_as_not_followed(base: CodeDigest) -> None:
     assert any("CACHE" in text for text in base.not_followed)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -177,6 +178,17 @@ def test_figures_are_pictures() -> None:
 
     assert base64.b64decode(found["png"]).startswith(b"\x89PNG")
     assert len(found["png"]) < 50_000
+
+
+@pytest.mark.parametrize("kind", [list, tuple, lambda figures: dict(enumerate(figures))])
+def test_figures_in_a_list_are_pictures(kind: Callable[[Any], Any]) -> None:
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    figure.subplots().plot([1, 2, 3])
+
+    found = facts(kind([figure] * 6))
+
+    assert [base64.b64decode(png)[1:4] for png in found["png"]] == [b"PNG"] * 4
+    assert found["length"] == 6
 
 
 def test_classes_and_functions_have_a_preview() -> None:

@@ -52,7 +52,7 @@ def view_detail(step: Step, siblings: story.Siblings) -> DetailView:
         status=str(step.status),
         generation=step.generation,
         task=readable(f"{function.module}.{function.qualname}"),
-        where=f"{function.file}:{function.line}" if function.file else "",
+        where=function.where,
         why=story.why(step, siblings),
         duration_s=step.duration.total_seconds() if step.duration is not None else None,
         asked=_asked(step.graph, step.plan),

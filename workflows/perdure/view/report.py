@@ -163,7 +163,7 @@ def _functions(steps: Iterable[Step]) -> tuple[FunctionView, ...]:
         if key not in found and not is_built_in(function):
             found[key] = FunctionView(
                 name=readable(f"{function.module}.{function.qualname}"),
-                where=f"{function.file}:{function.line}" if function.file else "",
+                where=function.where,
                 code=function.code,
             )
     return tuple(found.values())

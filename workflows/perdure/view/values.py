@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from perdure import words
@@ -39,13 +39,26 @@ def _facts(preview: Preview) -> Element:
 def _body(preview: Preview) -> Content:
     if isinstance(preview.get("rows"), list):
         return _table(preview)
-    figure = preview.get("png")
-    if isinstance(figure, str) and _PNG.fullmatch(figure):
-        return element("img", src=f"data:image/png;base64,{figure}", alt="figure")
+    if figures := [*_figures(preview)]:
+        return figures
     if isinstance(preview.get("head"), list):
         items = ", ".join(map(str, preview["head"]))
         return element("pre", f"[{items}, …]")
     return element("pre", str(preview["repr"])) if "repr" in preview else None
+
+
+def _figures(preview: Preview) -> Iterator[Content]:
+    """Yield its figure, or the first of several and how many more there are."""
+    found = preview.get("png")
+    figures = found if isinstance(found, list) else [found]
+    for each in figures:
+        if isinstance(each, str) and _PNG.fullmatch(each):
+            yield element("img", src=f"data:image/png;base64,{each}", alt="figure")
+    length = preview.get("length")
+    if isinstance(found, list) and _is_int(length) and length > len(figures):
+        yield element(
+            "p", f"and {words.count_of(length - len(figures), 'more item')}", class_="more"
+        )
 
 
 def _table(preview: Preview) -> Element:

@@ -152,7 +152,7 @@ def import_function(function: Function) -> Callable[..., Any]:
         raise Refusal(Cause.SETUP_ERROR, error) from error
     if found_code != function.code:
         name = f"{function.module}:{function.qualname}"
-        where = f" ({function.file}:{function.line})" if function.file else ""
+        where = f" ({function.where})" if function.where else ""
         changed = CodeChanged(
             f"{name}{where} is not the code that this run recorded, and what was recorded is not "
             'to be had here: resume with code="current" to take today\'s',

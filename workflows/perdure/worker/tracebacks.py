@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from traceback import FrameSummary, TracebackException, walk_tb
-from types import CodeType, TracebackType
+from types import CodeType, FrameType, TracebackType
 
 from perdure.sources import is_local_file, is_written
 
@@ -24,9 +24,11 @@ def traceback_text(error: BaseException, frames: TracebackType | None) -> str:
     said = TracebackException(type(error), error, frames, compact=True)
     editions = _Editions()
     for part, tb in _parts(said, error, frames):
-        codes = [frame.f_code for frame, _ in walk_tb(tb)]
-        for at, (summary, code) in enumerate(zip(part.stack, codes)):
-            part.stack[at] = editions.honest(summary, code)
+        part.stack[:] = [
+            editions.honest(summary, frame.f_code)
+            for summary, (frame, _) in zip(part.stack, walk_tb(tb))
+            if not _is_of_the_notebook(frame)
+        ]
     return "".join(said.format())
 
 
@@ -49,6 +51,12 @@ def _below(
     if isinstance(error, BaseExceptionGroup):
         pairs += zip(said.exceptions or (), error.exceptions)
     return [(part, below) for part, below in pairs if part is not None and below is not None]
+
+
+def _is_of_the_notebook(frame: FrameType) -> bool:
+    """Say whether it is a frame of IPython's, which gives cells an ``open`` of its own."""
+    name: str = frame.f_globals.get("__name__", "")
+    return name.partition(".")[0] == "IPython"
 
 
 class _Editions:

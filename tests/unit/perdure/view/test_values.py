@@ -63,5 +63,12 @@ def test_figure_is_shown_and_what_pretends_to_be_one_is_not() -> None:
     assert not drawn({"type": "Figure", "png": "AAAA"}).named("img")
 
 
+def test_figures_of_a_list_are_shown_and_how_many_more_there_are() -> None:
+    found = drawn({"type": "list", "repr": "[...]", "length": 6, "png": [PNG, "AAAA", PNG, PNG]})
+
+    assert len(found.named("img")) == 3
+    assert "and 2 more items" in found.text
+
+
 def test_nothing_is_shown_of_a_value_that_left_nothing() -> None:
     assert drawn(None).text == ""
