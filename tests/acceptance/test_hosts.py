@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.acceptance.conftest import CommandLine
@@ -23,6 +24,21 @@ def on_gpu(n: int) -> int:
 @library.task(resources={"zone=b": 1})
 def in_zone(n: int) -> int:
     return n
+
+
+@library.task
+def gives_gpu_step(n: int) -> Any:
+    return on_gpu.bind(n)
+
+
+@library.task
+def gives_gpu_map(n: int) -> Any:
+    return on_gpu.map([n, n + 1])
+
+
+@library.task
+def three(n: int) -> list[int]:
+    return [n, n, n]
 
 
 class Site:
@@ -125,6 +141,67 @@ def test_run_in_this_process_that_could_never_fit_is_refused(site: Site) -> None
         site.client.run(on_gpu.bind(2))
     with pytest.raises(library.DefinitionError, match=r"zone=b asked, none here.*PERDURE_LABELS"):
         site.client.run(in_zone.bind(2))
+
+
+def test_map_whose_items_could_never_fit_is_refused_before_anything_runs(site: Site) -> None:
+    with pytest.raises(library.DefinitionError, match=r"step on_gpu can never.*gpus=1 asked"):
+        site.client.run(on_gpu.map(three.bind(2)), run_id="m")
+
+    assert site.client.list_runs() == []
+
+
+def test_run_with_a_map_is_left_to_the_host_that_fits_its_items(site: Site) -> None:
+    site.start("cpu")
+    run = site.client.submit(on_gpu.map(three.bind(2)), run_id="m")
+    for _ in range(5):
+        site.turn()
+
+    said = run.waits_for_host
+    site.start("gpu", gpus=1)
+    site.finish("m")
+
+    assert said.startswith("waits for a host with gpus=1: process ")
+    assert site.driven_by("m") == {"gpu"}
+    assert run.result() == [4, 4, 4]
+
+
+@pytest.mark.parametrize("gives", [gives_gpu_step, gives_gpu_map])
+def test_run_with_a_graph_that_does_not_fit_is_handed_to_a_host_that_does(
+    site: Site, gives: Any
+) -> None:
+    site.start("cpu")
+    run = site.client.submit(gives.bind(2), run_id="g")
+    wait_until(lambda: site.turn() or bool(run.waits_for_host), 30, "it is not handed back")
+    for _ in range(5):
+        site.turn()
+
+    told = [event.detail["why"] for event in run.events() if event.kind == "handed-back"]
+    why = run[gives.__name__].why()
+    site.start("gpu", gpus=1)
+    site.finish("g")
+
+    assert [text.partition(": ")[2] for text in told] == ["gpus=1 asked, 0 here"]
+    assert "waits for a host with gpus=1" in why
+    assert site.driven_by("g") == {"cpu", "gpu"}
+    assert run.result() == (4 if gives is gives_gpu_step else [4, 6])
+    assert len(run[gives.__name__].attempts) == 1
+
+
+def test_runs_find_their_host_whoever_claims_them_first(site: Site) -> None:
+    site.start("cpu")
+    site.start("gpu", gpus=1)
+
+    names = [f"g-{number}" for number in range(4)]
+    for name in names:
+        site.client.submit([gives_gpu_step.bind(2), gives_gpu_map.bind(2)], run_id=name)
+    site.finish(*names)
+
+    assert [site.client.get_run(name).result() for name in names] == [[4, [4, 6]]] * 4
+
+
+def test_graph_that_can_never_run_here_fails_a_run_that_is_driven_here(site: Site) -> None:
+    with pytest.raises(library.RunFailed, match="which gives_gpu_map gave, can never run here"):
+        site.client.run(gives_gpu_map.bind(2))
 
 
 def test_commands_say_what_a_run_waits_for(perdure: CommandLine) -> None:

@@ -215,6 +215,7 @@ class _Compiler:
         self._options: dict[bytes, int] = {}
         self._option_table: list[StepOptions] = []
         self._option_ids: dict[int, int] = {}
+        self._mapped: dict[str, int] = {}
         self._modules: set[str] = set()
 
     def plan(self, origin: str | None) -> Plan:
@@ -242,6 +243,7 @@ class _Compiler:
             functions=self._functions,
             constants=self._constants.stored,
             options=tuple(self._option_table),
+            mapped=self._mapped,
             parameters=parameters,
         )
 
@@ -257,6 +259,8 @@ class _Compiler:
             if not is_built_in(found):
                 error.add_note(f"  in a call of {found.qualname}, {found.where}")
             raise
+        if (mapped := _mapped(step)) is not None:
+            self._mapped[step.id] = self._option_index(mapped.spec.options)
         given = given_digest(text)
         passed = passed_digest((*args, *kwargs.values()), self._constants.digest)
         own = step_code(code, passed)
@@ -283,8 +287,8 @@ class _Compiler:
         """Return what a step is to an actor, and its place in the orders of its actors."""
         use = step.call.spec.actor
         if use is None:
-            mapped = step.call.args[0] if step.call.spec.maps else None
-            reads = isinstance(mapped, Task) and _reads(mapped.spec.actor)
+            mapped = _mapped(step)
+            reads = mapped is not None and _reads(mapped.spec.actor)
             ordered = [n for n, each in handles.items() if use_of_actor(each).state == "durable"]
             return None, self._turns.enter(step.id, ordered, writes=not reads)
         if len(handles) != (use.role != "new"):
@@ -349,12 +353,15 @@ class _Compiler:
             if spec.stop_when is not None:
                 constant = self._constants.add(spec.stop_when, f"stop_when of {spec.name!r}")
                 options = msgspec.structs.replace(options, stop_when=constant.index)
-            key = msgspec.json.encode(options, order="deterministic")
-            if key not in self._options:
-                self._options[key] = len(self._option_table)
-                self._option_table.append(options)
-            index = self._option_ids[id(spec)] = self._options[key]
+            index = self._option_ids[id(spec)] = self._option_index(options)
         return index
+
+    def _option_index(self, options: StepOptions) -> int:
+        key = msgspec.json.encode(options, order="deterministic")
+        if key not in self._options:
+            self._options[key] = len(self._option_table)
+            self._option_table.append(options)
+        return self._options[key]
 
     def _function(self, spec: TaskSpec) -> tuple[str, str]:
         """Return the id of a task's function and the digest by which its code counts."""
@@ -411,6 +418,12 @@ class _Compiler:
         if data is None:
             return None, 0
         return self._values.blobs.put([data]), len(data)
+
+
+def _mapped(step: Step) -> Task[Any, Any] | None:
+    """Return the task that a step maps, if it is a map."""
+    mapped = step.call.args[0] if step.call.spec.maps else None
+    return mapped if isinstance(mapped, Task) else None
 
 
 def _reads(use: ActorUse | None) -> bool:

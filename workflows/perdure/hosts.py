@@ -25,7 +25,7 @@ def waits_for_host(store: RunStore, record: RunRecord) -> str:
     """
     if record.status is not RunStatus.QUEUED or record.plan_digest is None:
         return ""
-    needs = store.get_plan(record.plan_digest).needs
+    needs = _needs_of(store, record)
     hosts = serving_hosts(store) if needs else []
     offers = [dict(host.offer) for host in hosts]
     if not hosts or any(fits(needs, offer) for offer in offers):
@@ -34,6 +34,16 @@ def waits_for_host(store: RunStore, record: RunRecord) -> str:
     asked = ", ".join(amount(name, needs[name]) for name in lacking or needs)
     have = "; ".join(_offered(host, lacking or list(needs)) for host in hosts)
     return f"waits for a host with {asked}: {have}"
+
+
+def _needs_of(store: RunStore, record: RunRecord) -> dict[str, float]:
+    """Return the most that a run's plan, or a graph that a step gave, needs of each thing."""
+    plans = [store.get_plan(record.plan_digest)]
+    plans += [expansion.plan for expansion in store.list_expansions(record.id)]
+    needs: dict[str, float] = {}
+    for name, amount_ in (pair for plan in plans for pair in plan.needs.items()):
+        needs[name] = max(amount_, needs.get(name, 0.0))
+    return needs
 
 
 def _has(name: str, needs: Mapping[str, float], offer: Mapping[str, float]) -> bool:

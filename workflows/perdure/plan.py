@@ -327,6 +327,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         steps: in topological order, ties in the order of binding.
         output: what ``result()`` gives, over the steps' values.
+        mapped: of steps that are maps, the index of the options that their children have.
         origin: entry point that makes it again, or None.
         bundle: digest of the blob that holds the project-local sources it reached, or None.
         bundle_size: its length in bytes.
@@ -340,6 +341,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     functions: dict[str, Function] = {}
     constants: tuple[StoredValue, ...] = ()
     options: tuple[StepOptions, ...] = (StepOptions(),)
+    mapped: dict[str, int] = {}
     parameters: tuple[Parameter, ...] = ()
     origin: str | None = None
     bundle: str | None = None
@@ -353,6 +355,19 @@ def request_of(options: StepOptions) -> dict[str, float]:
     """Return what a step asks for, by name."""
     asked = {"cpus": options.cpus, "gpus": options.gpus, "memory": options.memory_bytes or 0}
     return asked | options.resources
+
+
+def options_in(plan: Plan) -> list[tuple[StepPlan, StepOptions]]:
+    """Return each of the options that steps of a plan have, or children of its maps, once.
+
+    With the first step that has them, or whose children do.
+    """
+    first: dict[int, StepPlan] = {}
+    for step in plan.steps:
+        first.setdefault(step.options, step)
+        if (index := plan.mapped.get(step.id)) is not None:
+            first.setdefault(index, step)
+    return [(step, plan.options[index]) for index, step in first.items()]
 
 
 def needs_of(plan: Plan) -> dict[str, float]:

@@ -195,7 +195,8 @@ def of_unended(
     if status is StepStatus.PENDING:
         more = f", and {waits_for_host}" if waits_for_host else ""
         return f"{step_id} has not begun: its run is {run_status}{more}"
-    return f"{step_id} is {status}"
+    more = f": its run {waits_for_host}" if waits_for_host else ""
+    return f"{step_id} is {status}{more}"
 
 
 def of_left(steps: Sequence[Step], run_status: str) -> dict[str, str]:

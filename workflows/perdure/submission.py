@@ -24,7 +24,15 @@ from perdure.executors.capacity import capacity_of
 from perdure.executors.process_tree import kill_processes
 from perdure.fingerprint import fingerprints
 from perdure.fork_plan import carried_over, with_takeover
-from perdure.plan import Function, Plan, StepPlan, Takeover, placed, recorded_plan, request_of
+from perdure.plan import (
+    Function,
+    Plan,
+    Takeover,
+    options_in,
+    placed,
+    recorded_plan,
+    request_of,
+)
 from perdure.remedies import Shell, shell_of
 from perdure.resources import parse_duration
 from perdure.runtime import Runtime
@@ -492,11 +500,7 @@ def refuse_unenforceable(
     """
     executor = executor or settings.executor
     offer = None if is_for_others else capacity_of(settings).offer
-    first: dict[int, StepPlan] = {}
-    for step in plan.steps:
-        first.setdefault(step.options, step)
-    for index, step in first.items():
-        options = plan.options[index]
+    for step, options in options_in(plan):
         asked = request_of(options)
         name = None if offer is None else lacking(asked, offer)
         if offer is not None and name is not None:

@@ -70,6 +70,8 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
         forget: unsynced values, by run and digest, that nobody will read again.
         ended: runs that are over with these commits.
         parked: runs to give back: paused ones, in which nothing runs any more.
+        handed_back: runs to give back as they need more than there is here, and another host may
+            have it.
         asleep: runs to give back until a time or a message: everything in them waits.
         dropped: runs that are no longer ours; their attempts are killed and discarded.
     """
@@ -83,5 +85,6 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     forget: tuple[tuple[str, Digest], ...] = ()
     ended: tuple[str, ...] = ()
     parked: tuple[str, ...] = ()
+    handed_back: tuple[str, ...] = ()
     asleep: tuple[Asleep, ...] = ()
     dropped: tuple[str, ...] = ()

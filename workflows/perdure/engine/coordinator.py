@@ -119,7 +119,7 @@ class Coordinator:
         self._on_news = on_news
         self._allow_pickle = values.codecs.allow_pickle
         self._fleet = Fleet(executors)
-        self._engine = EngineState(self._fleet.pools, values.store)
+        self._engine = EngineState(self._fleet.pools, values.store, serves=owner.serves)
         self._loader = Loader(
             store,
             self._blobs,
@@ -248,7 +248,8 @@ class Coordinator:
         Only under ``durability="group"``, only while there is something to start, and never
         past the age of a group; what leaves the run, its end above all, is never deferred.
         """
-        if turn.ended or turn.parked or turn.asleep or turn.quarantine or not turn.dispatch:
+        gives_back = turn.ended or turn.parked or turn.handed_back or turn.asleep
+        if gives_back or turn.quarantine or not turn.dispatch:
             return False
         if any(commit.lost or commit.superseded for commit in turn.commits):
             return False  # what they retire may be among the rows that wait
@@ -281,7 +282,9 @@ class Coordinator:
                 log.info("run ended", extra={"action": "end", "run_id": run_id})
             self._let_go(run_id)
         for run_id in turn.parked:
-            self._park(RunId(run_id))
+            self._give_back(RunId(run_id), RunStatus.PAUSED)
+        for run_id in turn.handed_back:
+            self._give_back(RunId(run_id), RunStatus.QUEUED)
         self._put_to_sleep([s for s in turn.asleep if s.record.id not in report.refused])
         for run_id in turn.dropped:
             self._let_go(run_id)
@@ -298,10 +301,10 @@ class Coordinator:
     def _has_orphans(self, run_id: str) -> bool:
         return any(call.run_id == run_id for call in self._engine.orphans)
 
-    def _park(self, run_id: RunId) -> None:
+    def _give_back(self, run_id: RunId, to: RunStatus) -> None:
         record = self._store.find_run(run_id)
         if record is not None:
-            self._store.release_run(record, to=RunStatus.PAUSED)
+            self._store.release_run(record, to=to)
         self._let_go(run_id)
 
     def _put_to_sleep(self, asleep: list[Asleep]) -> None:

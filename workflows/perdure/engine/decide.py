@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from heapq import heappop, heappush
+from typing import NamedTuple
 
 import msgspec
 
@@ -52,22 +53,21 @@ def decide(engine: EngineState, events: Iterable[Event], now: datetime) -> Turn:
         if run_id in engine.runs:
             end_races(engine, engine.runs[run_id], now)
     dispatch = place(engine, now)
-    ended, parked, asleep = _finish_runs(engine, now)
+    over = _finish_runs(engine, now)
     commits = []
     for run_id in engine.touched:
         run = engine.runs.get(run_id)
         commit = run.outbox.take(run) if run is not None else None
         if commit is not None:
             commits.append(commit)
-    for run_id in (*ended, *parked, *(each.record.id for each in asleep)):
+    left = (*over.ended, *over.parked, *over.handed_back, *(s.record.id for s in over.asleep))
+    for run_id in left:
         del engine.runs[run_id]
     return _empty(
         engine,
         commits=tuple(commits),
         dispatch=dispatch,
-        ended=ended,
-        parked=parked,
-        asleep=asleep,
+        **over._asdict(),
     )
 
 
@@ -156,10 +156,17 @@ def _deadline_passed(run: RunState) -> RunEnd:
 
 
 # --- the end ----------------------------------------------------------------------------------
-def _finish_runs(
-    engine: EngineState, now: datetime
-) -> tuple[tuple[str, ...], tuple[str, ...], tuple[Asleep, ...]]:
-    ended, parked, asleep = [], [], []
+class _Over(NamedTuple):
+    """Runs that are no longer driven here, as in ``Turn``."""
+
+    ended: tuple[str, ...]
+    parked: tuple[str, ...]
+    handed_back: tuple[str, ...]
+    asleep: tuple[Asleep, ...]
+
+
+def _finish_runs(engine: EngineState, now: datetime) -> _Over:
+    ended, parked, handed_back, asleep = [], [], [], []
     for run_id in engine.touched:
         run = engine.runs.get(run_id)
         if run is None:
@@ -179,10 +186,12 @@ def _finish_runs(
             ended.append(run_id)
         elif run.paused:
             parked.append(run_id)
+        elif run.handed_back:
+            handed_back.append(run_id)
         elif _sleeps(run, due, now):
             wakes = [at for at in (due, run.record.deadline) if at is not None]
             asleep.append(Asleep(run.record, min(wakes, default=None), run.heard))
-    return tuple(ended), tuple(parked), tuple(asleep)
+    return _Over(tuple(ended), tuple(parked), tuple(handed_back), tuple(asleep))
 
 
 def _sleeps(run: RunState, due: datetime | None, now: datetime) -> bool:
@@ -200,7 +209,7 @@ def _end_of(run: RunState) -> RunEnd | None:
         return RunEnd(status=RunStatus.SUCCEEDED)
     if run.failure is not None and (run.is_stopping or not _can_go_on(run)):
         return RunEnd(status=RunStatus.FAILED, error=run.failure)
-    if run.paused or _can_go_on(run):
+    if run.paused or run.handed_back or _can_go_on(run):
         return None
     return RunEnd(
         status=RunStatus.FAILED,

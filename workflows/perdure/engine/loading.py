@@ -15,11 +15,11 @@ from perdure.engine.ownership import is_neighbour, is_seen_dead
 from perdure.engine.placement import shortage
 from perdure.engine.restore import CAREFUL_TAKEOVERS, load_run
 from perdure.engine.salvage import lose_damaged_values
-from perdure.engine.state import RunState, StepState
+from perdure.engine.state import RunState
 from perdure.engine.takeover import match_donor
 from perdure.executors.process_tree import kill_processes
 from perdure.fingerprint import fingerprints
-from perdure.plan import Function, Plan, decode_plan, placed, request_of
+from perdure.plan import Function, Plan, decode_plan, options_in, placed, request_of
 from perdure_storage.clock import Clock
 from perdure_storage.errors import BlobsCondemned, PerdureError, StoreError, StoreUnavailable
 from perdure_storage.garbage import all_stays
@@ -345,16 +345,8 @@ class Loader:
 
     def _open(self, run: RunState) -> None:
         executor = self._fleet.get(run.executor)
-        firsts: dict[int, StepState] = {}
-        for step in run.steps.values():
-            firsts.setdefault(id(step.options), step)
-        for step in firsts.values():
-            if (missing := shortage(request_of(step.options), executor.capacity.offer)) is not None:
-                run.ending = failed_end(
-                    "perdure.errors.DefinitionError",
-                    f"{placed(step.plan, run.plan.functions)} can never run here: {missing}",
-                )
-                break
+        if missing := _shortage(run, executor.capacity.offer):
+            run.ending = failed_end("perdure.errors.DefinitionError", missing)
         plan = run.plan
         functions = dict(plan.functions)
         constants = dict(enumerate(plan.constants))
@@ -374,6 +366,15 @@ class Loader:
                 allow_pickle=self._allow_pickle,
             )
         )
+
+
+def _shortage(run: RunState, offer: Mapping[str, float]) -> str:
+    """Return why a step of a run can never run where so much is offered, or ""."""
+    in_graphs = {id(step.options): (step.plan, step.options) for step in run.steps.values()}
+    for step, options in (*options_in(run.plan), *in_graphs.values()):
+        if missing := shortage(request_of(options), offer):
+            return f"{placed(step, run.plan.functions)} can never run here: {missing}"
+    return ""
 
 
 def _is_free(record: RunRecord, dead: Collection[str]) -> bool:

@@ -41,12 +41,13 @@ from perdure.engine.saves import spend
 from perdure.engine.state import EngineState, RunState, StepState
 from perdure.engine.waits import begin_wait
 from perdure.errors import Failure
-from perdure.plan import Backoff, request_of
+from perdure.plan import Backoff, Plan, options_in, request_of
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import (
     AttemptRecord,
     Cause,
     ErrorRecord,
+    EventRecord,
     Place,
     StepId,
     StepRecord,
@@ -239,11 +240,13 @@ def _grow(
         return
     run.outbox.expansions.append(expansion)
     grafted = graft(run, root, expansion, plan)
-    missing = _shortage(engine, run, root)
-    if not missing:
+    missing = _shortage(engine, run, root, plan)
+    if not missing or engine.serves:
         settle_graft(run, grafted, now)
     _tell_executor(engine, run)
-    if missing:
+    if missing and engine.serves:
+        _hand_back(run, root, missing, now)
+    elif missing:
         _fail_waiting(engine, run, root, missing, now)
         return
     for step_id, first in growth.failed.items():
@@ -287,12 +290,23 @@ def _tell_executor(engine: EngineState, run: RunState) -> None:
     run.extensions.clear()
 
 
-def _shortage(engine: EngineState, run: RunState, root: StepState) -> str:
+def _shortage(engine: EngineState, run: RunState, root: StepState, plan: Plan) -> str:
     offer = engine.pools[run.executor].capacity.offer
-    for member in root.members:
-        if missing := shortage(request_of(run.steps[member].options), offer):
-            return f"step {member}, which {root.id} gave, can never run here: {missing}"
+    for step, options in options_in(plan):
+        if missing := shortage(request_of(options), offer):
+            return f"step {step.id}, which {root.id} gave, can never run here: {missing}"
     return ""
+
+
+def _hand_back(run: RunState, root: StepState, why: str, now: datetime) -> None:
+    """Leave a run to another host, once what runs here has ended.
+
+    The row of the graph says what it needs: no host takes it on that has less.
+    """
+    run.handed_back = True
+    detail = {"why": why}
+    event = EventRecord(kind="handed-back", at=now, step_id=StepId(root.id), detail=detail)
+    run.outbox.events.append(event)
 
 
 def _answered(

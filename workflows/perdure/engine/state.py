@@ -247,6 +247,7 @@ class RunState:
         unfinished: number of steps that are not done.
         failure: the first final failure, which ends the run.
         ending: how the run will end once nothing runs any more; set by cancel and deadline.
+        handed_back: it is left to another host, which has what a graph of it asks for.
         suspects: steps that were running when an owner died, for a run that kills its owners.
         one_at_a_time: such a run is driven with care.
         executor: name of the executor that runs its steps.
@@ -320,6 +321,7 @@ class RunState:
         self.failure: ErrorRecord | None = None
         self.ending: RunEnd | None = None
         self.paused = record.pause_requested
+        self.handed_back = False
         self.suspects: tuple[str, ...] = ()
         self.one_at_a_time = False
         self.executor = record.policy.executor or "processes"
@@ -348,6 +350,7 @@ class RunState:
         return (
             self.ending is not None
             or self.paused
+            or self.handed_back
             or (self.failure is not None and self.record.policy.on_failure == "stop")
         )
 
@@ -476,9 +479,18 @@ class EngineState:
         timers: heap of (time, run id): when a run next has something to do by itself.
         orphans: attempts of runs that are no longer ours; they hold resources until they end.
         encode: stores what the engine itself makes a value of: a ``Failure``, the end of a race.
+        serves: runs are driven that were left to whoever has what they need, as by ``perdure up``:
+            one that turns out to need more is left to another host, instead of failing.
     """
 
-    def __init__(self, pools: dict[str, Pool], encode: Callable[[Any], StoredValue]) -> None:
+    def __init__(
+        self,
+        pools: dict[str, Pool],
+        encode: Callable[[Any], StoredValue],
+        *,
+        serves: bool = False,
+    ) -> None:
+        self.serves = serves
         self.runs: dict[str, RunState] = {}
         self.pools = pools
         self.timers: list[tuple[datetime, str]] = []
