@@ -18,6 +18,7 @@ from tests.crash.counting import Counted, Tripwire
 from tests.crash.ledger import Undisturbed, check, check_nothing_is_left
 from tests.crash.scenarios import RUN, make_old
 from tests.crash.stage import Stage
+from tests.reliability.figures import tell_figures
 
 from perdure.client import Perdure, open_store
 from perdure_storage.checking import check_store
@@ -139,7 +140,7 @@ def test_the_next_gc_leaves_the_same_whichever_call_the_first_dies_at(
         assert contents(place) == wanted, f"died {wire.fell_at}"
         shutil.rmtree(place)
     assert deaths > 20
-    print(f"died {deaths} times {when} a call")
+    tell_figures(deaths=deaths)
 
 
 # --- real processes ------------------------------------------------------------------------------

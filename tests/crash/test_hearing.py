@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from tests.crash.ledger import wait_until
 from tests.crash.stage import Stage
+from tests.reliability.figures import tell_figures
 
 from perdure.client import Perdure
 from perdure_scheduler.conditions import Event, RunFinished
@@ -81,7 +82,7 @@ def check(client: Perdure, count: int) -> None:
     assert {run.status for run in runs} == {RunStatus.SUCCEEDED}
     firsts = {run.id for run in runs if run.workflow == "first"}
     assert {each.key.rpartition("/")[2] for each in arrivals(client, "then")} == firsts
-    print(f"{count} events, each with one run, and one run after it")
+    tell_figures(events=count)
 
 
 STORES = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]

@@ -18,6 +18,7 @@ import httpx2 as httpx
 import pytest
 from tests.crash.ledger import wait_until
 from tests.crash.stage import Stage
+from tests.reliability.figures import tell_figures
 
 from perdure.client import Perdure
 from perdure.http.signatures import sign
@@ -193,4 +194,4 @@ def test_what_is_sent_three_times_makes_one_run_though_who_answers_is_killed(
         query = ArrivalQuery(trigger="hook", limit=10_000)
         rows = client.runtime.store.triggers.list_arrivals(query)
         assert Counter(row.decision for row in rows) == {"fired": HOOKS}
-    print(f"{HOOKS} sent {TIMES} times, {server.deaths} deaths: {len(runs)} runs")
+    tell_figures(requests=HOOKS * TIMES, deaths=server.deaths, runs=len(runs))

@@ -12,6 +12,7 @@ import pytest
 from tests.crash import ledger, steps
 from tests.crash.counting import Life, Tripwire, dead_owner
 from tests.crash.ledger import Ledger, Undisturbed, check
+from tests.reliability.figures import tell_figures
 
 from perdure.client import open_store
 from perdure.runtime import Runtime
@@ -109,7 +110,7 @@ def test_run_is_the_same_whichever_call_its_coordinator_dies_at(
         compare(place, record, undisturbed, durability, wire.fell_at)
         at += stride
 
-    print(f"died {deaths} times {when} a call")
+    tell_figures(deaths=deaths)
     assert deaths > 30 / stride
 
 
@@ -132,7 +133,7 @@ def test_run_is_the_same_whichever_pass_of_a_point_it_dies_at(
         except InjectedCrash:
             pass  # the next life begins outside: it must not have this exception as its context
         else:
-            print(f"died {(hit - 1) // stride} times at {point}")
+            tell_figures(deaths=(hit - 1) // stride)
             return
         note_committed(place, record)
         live(place, Tripwire(NEVER, "before"))

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from tests.crash.ledger import wait_until
 from tests.crash.stage import Stage
+from tests.reliability.figures import tell_figures
 
 from perdure.client import Perdure
 from perdure.engine.ownership import is_seen_dead
@@ -106,7 +107,7 @@ def check(stage: Stage, client: Perdure, count: int) -> None:
     assert {run.status for run in runs} == {RunStatus.SUCCEEDED}
     ended = [line.note for line in stage.ledger.lines() if line.event == "ended"]
     assert set(ended) == {f"{number:05}.csv" for number in range(count)}
-    print(f"{count} files, each with one run")
+    tell_figures(files=count)
 
 
 @pytest.mark.timeout(600)
@@ -134,7 +135,7 @@ def test_each_file_has_one_run_though_who_listens_is_killed_again_and_again(stag
                     killed["server"] += 1
 
         check(stage, client, FILES)
-        print(dict(killed))
+        tell_figures(**killed)
 
 
 @pytest.mark.timeout(180)

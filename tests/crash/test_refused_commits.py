@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.crash import steps
 from tests.crash.ledger import VARIABLE, Ledger, Undisturbed, check
+from tests.reliability.figures import tell_figures
 
 from perdure.client import Perdure, open_store
 from perdure_storage.clock import SystemClock
@@ -103,4 +104,4 @@ def test_run_is_the_same_whichever_commit_gc_comes_before_without_a_grace(
             break
     assert at > 4
     assert repeated == 1
-    print(f"gc came before {at - 1} references")
+    tell_figures(collections=at - 1)

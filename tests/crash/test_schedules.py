@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from tests.crash.ledger import wait_until
 from tests.crash.stage import Stage
+from tests.reliability.figures import tell_figures
 
 import perdure
 from perdure.client import Perdure
@@ -101,7 +102,7 @@ def check(stage: Stage, client: Perdure, handles: list[ScheduleHandle]) -> None:
     assert {run.status for run in runs} == {RunStatus.SUCCEEDED}
     lines = [line for line in stage.ledger.lines() if line.event == "began"]
     assert sorted((line.run, line.note) for line in lines) == sorted(begun)
-    print(f"{len(runs)} nominal times, each with one run")
+    tell_figures(ticks=len(runs))
 
 
 @pytest.mark.timeout(180)

@@ -1,0 +1,139 @@
+"""The faults of a release run: which tests cause them, and how a round of them is made another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Case:
+    """Tests that do something to perdure, of some size, under a seed.
+
+    Attributes:
+        name: how it is chosen on the command line.
+        fault: what is done, as the table says it.
+        tests: what pytest is given to choose them.
+        settings: the environment of a round, by its seed.
+        options: further words for pytest, by its seed.
+        counts: which of the figures that the tests tell is the number of trials, where that of
+            the tests is not.
+        each: how many trials a test is, of what hypothesis draws.
+    """
+
+    name: str
+    fault: str
+    tests: Sequence[str]
+    settings: Callable[[int], Mapping[str, str]] = field(default=lambda seed: {})
+    options: Callable[[int], Sequence[str]] = field(default=lambda seed: ())
+    counts: str = ""
+    each: int = 1
+
+
+_DRAWN = 15
+"""How many programs, or files, a test draws in a round."""
+
+_WORLDS = 2_000
+
+
+def _settings(**values: int) -> Callable[[int], Mapping[str, str]]:
+    return lambda seed: {name: str(value) for name, value in values.items()}
+
+
+def _named(name: str) -> Callable[[int], Mapping[str, str]]:
+    return lambda seed: {name: str(seed)}
+
+
+def _drawn(seed: int) -> Sequence[str]:
+    return (f"--hypothesis-seed={seed}",)
+
+
+CASES = (
+    Case(
+        "storm",
+        "SIGKILL to random ones of two coordinators and their workers, random graphs; SQLite",
+        ["tests/crash/test_storm.py", "-k", "sqlite"],
+        lambda seed: {"PERDURE_STORM_SEED": str(seed), "PERDURE_STORM_KILLS": "200"},
+        counts="kills",
+    ),
+    Case(
+        "storm-postgres",
+        "SIGKILL to random ones of two coordinators and their workers, random graphs; PostgreSQL",
+        ["tests/crash/test_storm.py", "-k", "postgres"],
+        lambda seed: {"PERDURE_STORM_SEED": str(seed), "PERDURE_STORM_KILLS": "200"},
+        counts="kills",
+    ),
+    Case(
+        "simulation",
+        "simulation: seeded worlds of dying, freezing coordinators, failing and lying workers",
+        ["tests/crash/test_simulation.py", "-k", "holds"],
+        lambda seed: {
+            "PERDURE_SIMULATION_FIRST": str(_WORLDS * seed),
+            "PERDURE_SIMULATION_SEEDS": str(_WORLDS),
+        },
+        counts="worlds",
+    ),
+    Case(
+        "programs",
+        "programs by chance of every construct, killed, mended, edited, values lost",
+        ["tests/crash/test_programs.py"],
+        _settings(PERDURE_PROGRAMS=_DRAWN),
+        _drawn,
+        each=_DRAWN,
+    ),
+    Case(
+        "actors",
+        "programs of tasks and actors by chance, killed, instances and snapshots lost",
+        ["tests/crash/test_actor_programs.py"],
+        _settings(PERDURE_PROGRAMS=_DRAWN),
+        _drawn,
+        each=_DRAWN,
+    ),
+    Case(
+        "points",
+        "SIGKILL at each named crash point, passes 1 and 2; SQLite, some on PostgreSQL",
+        ["tests/crash/test_crash_points.py"],
+        _settings(PERDURE_CRASH_HITS=2),
+    ),
+    Case(
+        "random-times",
+        "SIGKILL at random times to a chain, a fan-out, a random graph; SQLite and PostgreSQL",
+        ["tests/crash/test_equal_everywhere.py", "-k", "kills"],
+        _named("PERDURE_KILL_SEED"),
+    ),
+    Case(
+        "anywhere",
+        "death before, and after, every store, blob and executor call of a coordinator",
+        ["tests/crash/test_kill_anywhere.py"],
+        counts="deaths",
+    ),
+    Case(
+        "values",
+        "blobs cut short, flipped, swapped, missing, away; disks full; memory past its limit",
+        [f"tests/crash/test_{name}.py" for name in ("values", "disk_full", "out_of_memory")],
+    ),
+    Case(
+        "gc",
+        "gc killed before, and after, each of its calls, beside live runs",
+        ["tests/crash/test_gc.py", "tests/crash/test_refused_commits.py"],
+        counts="deaths",
+    ),
+    Case(
+        "starts",
+        "schedules, triggers, webhooks and files whose server is killed",
+        [f"tests/crash/test_{name}.py" for name in ("schedules", "hearing", "hooks", "listening")],
+    ),
+    Case(
+        "owners",
+        "only the coordinator killed, stopped past its lease, robbed of its run; sleepers",
+        ["tests/crash/test_coordinator_only.py", "tests/crash/test_sleepers.py"],
+    ),
+    Case(
+        "files",
+        "files of runs damaged and forged at random",
+        ["tests/contract/test_transfers.py", "-k", "damaged or forged"],
+        _settings(PERDURE_TEST_DAMAGES=_DRAWN),
+        _drawn,
+        each=_DRAWN,
+    ),
+)

@@ -1,0 +1,44 @@
+"""Release runs: what they choose is there, and what tests tell is added up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.reliability.__main__ import Round, table
+from tests.reliability.cases import CASES, Case
+from tests.reliability.figures import read_figures, tell_figures
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_tests_of_each_case_are_there(case: Case) -> None:
+    files = [word for word in case.tests if word.endswith(".py")]
+
+    assert files
+    assert [name for name in files if not (ROOT / name).is_file()] == []
+
+
+def test_figures_that_are_told_are_added_up(capsys: pytest.CaptureFixture[str]) -> None:
+    tell_figures(kills=3, steps=5)
+    tell_figures(kills=4)
+
+    lines = ["a test prints more", *capsys.readouterr().out.splitlines()]
+    assert read_figures(lines) == {"kills": 7, "steps": 5}
+
+
+def round_of(seed: int, *, failed: int = 0) -> Round:
+    figures = {"kills": 200, "steps": 90}
+    return Round("storm", seed, 1 - failed, failed, 200, 9.0, "pytest", figures)
+
+
+def test_rounds_of_a_case_are_one_row() -> None:
+    rows = table([round_of(1), round_of(2)]).splitlines()
+
+    assert len(rows) == 3
+    assert rows[2].endswith("| 2, 1-2 | 400 | 0 | 0.75% | 180 steps |")
+
+
+def test_case_that_failed_has_no_bound() -> None:
+    assert "| 400 | 1 | - |" in table([round_of(1), round_of(2, failed=1)])
