@@ -552,6 +552,21 @@ class ScheduleContract:
         assert page(limit=2, before=NOW + 3 * _SECOND) == [2, 1]
         assert page(since=NOW + _SECOND, before=NOW + 3 * _SECOND) == [2, 1]
 
+    def test_newest_tick_is_found_of_each_schedule_that_has_one(self, store: RunStore) -> None:
+        nightly, hourly = registered(store), registered(store, name="hourly")
+        registered(store, name="new")
+        for schedule, count in ((nightly, 3), (hourly, 1)):
+            ticks = [a_tick(schedule=schedule.name, at=NOW + n * _SECOND) for n in range(count)]
+            store.schedules.fire([ScheduleChange(schedule=schedule, ticks=tuple(ticks))])
+
+        found = store.schedules.newest_ticks(["nightly", "hourly", "new", "gone"])
+
+        assert {name: tick.at - NOW for name, tick in found.items()} == {
+            "nightly": 2 * _SECOND,
+            "hourly": timedelta(0),
+        }
+        assert set(store.schedules.newest_ticks(["hourly"])) == {"hourly"}
+
     def test_later_decision_about_a_tick_stands(self, store: RunStore) -> None:
         schedule = registered(store)
         deferred = a_tick(decision="defer", reason="waits")

@@ -594,6 +594,19 @@ class TriggerContract:
         assert [a.key for a in oldest] == ["a", "b"]
         assert [a.key for a in store.triggers.list_arrivals(later)] == ["c", "d", "e"]
 
+    def test_newest_arrival_is_found_of_each_trigger_that_has_one(self, store: RunStore) -> None:
+        store.triggers.accept([arrived(watched(store), "b", "a")])
+        store.triggers.accept([arrived(watched(store, name="other"), "c")])
+        watched(store, name="new")
+
+        found = store.triggers.newest_arrivals(["landed", "other", "new", "gone"])
+
+        assert {name: arrival.key for name, arrival in found.items()} == {
+            "landed": "a",
+            "other": "c",
+        }
+        assert set(store.triggers.newest_arrivals(["other"])) == {"other"}
+
     def test_arrivals_are_found_by_what_was_decided(self, store: RunStore) -> None:
         trigger = watched(store)
         decided = zip("abcd", ("held", "deferred", "held", "filtered"), strict=True)

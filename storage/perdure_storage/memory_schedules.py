@@ -267,6 +267,10 @@ class MemoryScheduleStore:
             return []
         return [each for each in self._schedules.values() if each.concurrency == concurrency]
 
+    def newest_ticks(self, names: Collection[str]) -> dict[str, TickRecord]:
+        newest = {name: self.list_ticks(TickQuery(schedule=name, limit=1)) for name in names}
+        return {name: found[0] for name, found in newest.items() if found}
+
     def list_ticks(self, query: TickQuery) -> list[TickRecord]:
         with self._lock:
             ticks = [tick for tick in self._ticks.values() if tick.schedule == query.schedule]

@@ -234,6 +234,10 @@ class MemoryTriggerStore:
             kept = self._arrivals.get(name, {})
             return {key: kept[key] for key in keys if key in kept}
 
+    def newest_arrivals(self, names: Collection[str]) -> dict[str, ArrivalRecord]:
+        newest = {name: self.list_arrivals(ArrivalQuery(trigger=name, limit=1)) for name in names}
+        return {name: found[0] for name, found in newest.items() if found}
+
     def list_arrivals(self, query: ArrivalQuery) -> list[ArrivalRecord]:
         with self._lock:
             found = list(self._arrivals.get(query.trigger, {}).values())

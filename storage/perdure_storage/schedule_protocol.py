@@ -13,7 +13,7 @@ others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -135,6 +135,10 @@ class ScheduleStore(Protocol):
         its key stand no more of them appear than were read after them; they may end meanwhile, and
         a person may open one again.
         """
+        ...
+
+    def newest_ticks(self, names: Collection[str]) -> dict[str, TickRecord]:
+        """Return the newest tick of each of these schedules that has one, by name, verified."""
         ...
 
     def list_ticks(self, query: TickQuery) -> list[TickRecord]:

@@ -270,6 +270,15 @@ class ScheduleStatements:
         )
         return self._compile(failed)
 
+    @cached_property
+    def newest_ticks(self) -> Statement:
+        older = tick.alias("older")
+        newest = sa.select(sa.func.max(older.c.at_us)).where(older.c.schedule == schedule.c.name)
+        is_newest = tick.c.at_us == newest.correlate(schedule).scalar_subquery()
+        joined = schedule.join(tick, (tick.c.schedule == schedule.c.name) & is_newest)
+        named = self._statements.among(schedule.c.name)
+        return self._compile(sa.select(tick).select_from(joined).where(named))
+
     def list_ticks(self, filters: frozenset[str]) -> Statement:
         """Return a page query; ``filters`` names those in use."""
         return self._compile_once("ticks", filters, self._list_ticks)

@@ -7,7 +7,7 @@ and whatever follows in the transaction is ours alone.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -408,6 +408,11 @@ class SqlScheduleStore:
         if waits is None:
             return version, None
         return version, InLine(since=required_time(waits[0]), schedule=waits[1])
+
+    def newest_ticks(self, names: Collection[str]) -> dict[str, TickRecord]:
+        ids = self._database.statements.id_list(list(names))
+        rows = self._database.read(lambda t: t.rows(self._statements.newest_ticks, ids=ids))
+        return {tick.schedule: tick for tick in map(self._ticks.unpack, rows)}
 
     def list_ticks(self, query: TickQuery) -> list[TickRecord]:
         wanted = {"since": query.since, "before": query.before}

@@ -518,6 +518,11 @@ class SqlTriggerStore:
     def known(self, name: str, keys: Collection[str]) -> dict[str, ArrivalRecord]:
         return self._database.read(lambda t: self._known(t, name, keys))
 
+    def newest_arrivals(self, names: Collection[str]) -> dict[str, ArrivalRecord]:
+        ids = self._database.statements.id_list(list(names))
+        rows = self._database.read(lambda t: t.rows(self._statements.newest_arrivals, ids=ids))
+        return {arrival.trigger: arrival for arrival in map(self._arrivals.unpack, rows)}
+
     def list_arrivals(self, query: ArrivalQuery) -> list[ArrivalRecord]:
         wanted = {
             "decision": query.decision is not None,

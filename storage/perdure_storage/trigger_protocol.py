@@ -144,6 +144,10 @@ class TriggerStore(Protocol):
         """Return those arrivals of a trigger that are there, by key."""
         ...
 
+    def newest_arrivals(self, names: Collection[str]) -> dict[str, ArrivalRecord]:
+        """Return the newest arrival of each of these triggers that has one, by name, verified."""
+        ...
+
     def list_arrivals(self, query: ArrivalQuery) -> list[ArrivalRecord]:
         """Return a page of arrivals. Signed rows are verified."""
         ...

@@ -237,6 +237,15 @@ class TriggerStatements:
         """Return a page query; ``filters`` names those in use."""
         return self._compile_once("arrivals", filters, self._list_arrivals)
 
+    @cached_property
+    def newest_arrivals(self) -> Statement:
+        older = arrival.alias("older")
+        newest = sa.select(sa.func.max(older.c.seq)).where(older.c.trigger == trigger.c.name)
+        is_newest = arrival.c.seq == newest.correlate(trigger).scalar_subquery()
+        joined = trigger.join(arrival, (arrival.c.trigger == trigger.c.name) & is_newest)
+        named = self._among(trigger.c.name)
+        return self._compile(sa.select(arrival).select_from(joined).where(named))
+
     def _list_arrivals(self, filters: frozenset[str]) -> Any:
         query = sa.select(arrival).where(_is_of())
         if "decision" in filters:

@@ -27,7 +27,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from perdure import retention
-from perdure.cli.schedule_views import view_detail, view_schedule, view_ticks
+from perdure.cli.schedule_views import view_detail, view_schedules, view_ticks
 from perdure.runtime import Runtime
 from perdure.settings import KEEP_TICKS_LAST, load_settings
 from perdure_scheduler.declaration import declared
@@ -132,7 +132,7 @@ class Month:
         records = schedules.list_schedules(ScheduleQuery(limit=100_000))
         name = records[len(records) // 2].name
         asked = {
-            "schedule ls": lambda: [view_schedule(self.runtime, each) for each in records],
+            "schedule ls": lambda: view_schedules(self.runtime, records),
             "schedule show": lambda: view_detail(self.runtime, schedules.get_schedule(name)),
             "schedule ticks": lambda: view_ticks(self.runtime, name, UTC, limit=100),  # type: ignore[arg-type]
             "ls": lambda: self.store.list_runs(RunQuery(limit=100)),

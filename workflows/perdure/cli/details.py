@@ -11,6 +11,8 @@ from perdure.view.model import AskedView, AttemptView, DetailView, GenerationVie
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from perdure.cli.columns import Columns
+
 _SHOWN = 20
 _DIGEST = 12
 
@@ -78,7 +80,7 @@ def _asked_text(asked: AskedView) -> Iterator[tuple[str, str]]:
         yield "retries", str(asked.retries)
 
 
-def _lives(lives: list[GenerationView]) -> Table:
+def _lives(lives: list[GenerationView]) -> Columns:
     from perdure.cli.tables import columns, plain, status
 
     table = columns("GENERATION", "STATUS", "VALUE", "WHY")
@@ -92,7 +94,7 @@ def _lives(lives: list[GenerationView]) -> Table:
     return table
 
 
-def _attempts(attempts: list[AttemptView]) -> Table:
+def _attempts(attempts: list[AttemptView]) -> Columns:
     from perdure.cli.tables import columns, describe, plain
 
     has_generations = any(attempt.generation > 1 for attempt in attempts)

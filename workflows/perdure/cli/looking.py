@@ -166,9 +166,9 @@ def why(
 def _list(perdure: Perdure, runs: list[Run], *, as_json: bool) -> None:
     from perdure.cli.tables import print_runs
     from perdure.cli.views import to_json
-    from perdure.view.runs import view_run
+    from perdure.view.runs import view_runs
 
-    views = [view_run(run) for run in runs]
+    views = view_runs(runs)
     if as_json:
         print(to_json(views))
     elif views:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ import msgspec
 from perdure import words
 from perdure.cli.tables import columns, console, facts_table, plain, status
 from perdure.view.model import Preview
-from perdure.view.runs import read_preview
+from perdure.view.runs import read_preview, statuses_of
 from perdure_scheduler.calendars import Calendar
 from perdure_scheduler.changes import state_of
 from perdure_scheduler.cron import Cron
@@ -103,12 +103,20 @@ class DetailView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # --- from rows ------------------------------------------------------------------------------------
-def view_schedule(runtime: Runtime, record: ScheduleRecord) -> ScheduleView:
-    """Return a schedule as a list has it."""
+def view_schedules(runtime: Runtime, records: Sequence[ScheduleRecord]) -> list[ScheduleView]:
+    """Return schedules as a list has them; however many, what became of them is read at once."""
+    now = runtime.clock.now()
+    ticks = runtime.store.schedules.newest_ticks([record.name for record in records])
+    statuses = statuses_of(runtime, (tick.run_id for tick in ticks.values()))
+    return [_view_schedule(record, ticks.get(record.name), statuses, now) for record in records]
+
+
+def _view_schedule(
+    record: ScheduleRecord, last: TickRecord | None, statuses: Mapping[str, str], now: datetime
+) -> ScheduleView:
     definition, state = Definition.from_json(record.definition), state_of(record)
     schedule = definition.schedule
-    ticks = view_ticks(runtime, record.name, schedule.zone, limit=1)
-    coming = () if _standstill(state) else schedule.upcoming(_since(runtime, state), 1)
+    coming = () if _standstill(state) else schedule.upcoming(_since(state, now), 1)
     return ScheduleView(
         name=record.name,
         workflow=definition.run.workflow,
@@ -118,7 +126,7 @@ def view_schedule(runtime: Runtime, record: ScheduleRecord) -> ScheduleView:
         because=state.paused.reason if state.paused is not None else state.ended,
         module=record.module,
         next=view_time(coming[0]) if coming else None,
-        last=ticks[0] if ticks else None,
+        last=None if last is None else _view_tick(last, schedule.zone, statuses),
     )
 
 
@@ -127,7 +135,7 @@ def view_detail(runtime: Runtime, record: ScheduleRecord) -> DetailView:
     definition, state = Definition.from_json(record.definition), state_of(record)
     schedule, run = definition.schedule, definition.run
     now = runtime.clock.now()
-    coming = schedule.upcoming(_since(runtime, state), NEXT) if not state.ended else ()
+    coming = schedule.upcoming(_since(state, now), NEXT) if not state.ended else ()
     inputs: dict[str, Preview | str | None] = {
         name: read_preview(value.preview) for name, value in run.inputs.items()
     }
@@ -206,13 +214,11 @@ def view_time(nominal: NominalTime, schedule: str = "") -> TimeView:
 def view_ticks(runtime: Runtime, name: str, zone: ZoneInfo, *, limit: int) -> list[TickView]:
     """Return what became of a schedule's times, the newest first, with how their runs stand."""
     ticks = runtime.store.schedules.list_ticks(TickQuery(schedule=name, limit=limit))
-    return [_view_tick(runtime, tick, zone) for tick in ticks]
+    statuses = statuses_of(runtime, (tick.run_id for tick in ticks))
+    return [_view_tick(tick, zone, statuses) for tick in ticks]
 
 
-def _view_tick(runtime: Runtime, tick: TickRecord, zone: ZoneInfo) -> TickView:
-    from perdure.runs import status_of
-
-    run = runtime.store.find_run(tick.run_id) if tick.run_id is not None else None
+def _view_tick(tick: TickRecord, zone: ZoneInfo, statuses: Mapping[str, str]) -> TickView:
     upto = "" if tick.last is None else f" to {rendered(tick.last, zone)}"
     return TickView(
         at=tick.at,
@@ -224,14 +230,14 @@ def _view_tick(runtime: Runtime, tick: TickRecord, zone: ZoneInfo) -> TickView:
         reason=tick.reason,
         decided_at=tick.decided_at,
         run=tick.run_id,
-        status=str(status_of(run)) if run is not None else None,
+        status=None if tick.run_id is None else statuses.get(tick.run_id),
         code=tick.code,
     )
 
 
-def _since(runtime: Runtime, state: ScheduleState) -> datetime:
+def _since(state: ScheduleState, now: datetime) -> datetime:
     """Return the time after which the next tick is: what is decided is not decided again."""
-    return max(state.decided_through, runtime.clock.now())
+    return max(state.decided_through, now)
 
 
 def _standstill(state: ScheduleState) -> bool:

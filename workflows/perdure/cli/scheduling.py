@@ -62,8 +62,10 @@ def list_schedules(
 ) -> int:
     """List schedules: when each is due next, in its zone and in UTC, and how its last run went."""
     from perdure.cli.opening import NoStoreYet, open_existing
-    from perdure.cli.schedule_views import print_schedules, view_schedule
+    from perdure.cli.schedule_views import print_schedules, view_schedules
     from perdure.cli.views import to_json
+    from perdure.scheduling import registry_of
+    from perdure_storage.schedule_records import ScheduleQuery
 
     try:
         perdure = open_existing(store)
@@ -71,8 +73,8 @@ def list_schedules(
         print("[]") if as_json else say(f"no schedules: {nothing}")
         return ExitCode.OK
     with perdure:
-        handles = perdure.list_schedules(paused=paused)
-        views = [view_schedule(perdure.runtime, each.record) for each in handles]
+        records = registry_of(perdure.runtime).all(ScheduleQuery(paused=paused))
+        views = view_schedules(perdure.runtime, records)
         if as_json:
             print(to_json(views))
         elif views:
@@ -299,13 +301,13 @@ def trigger(
     """
     from perdure.cli.opening import open_existing
     from perdure.cli.views import to_json
-    from perdure.view.runs import view_run
+    from perdure.view.runs import view_runs
 
     with open_existing(store) as perdure:
         handle = _find(perdure, name)
         runs = [handle.trigger()] if day is None else handle.run_at(day)
         if as_json:
-            print(to_json([view_run(run) for run in runs]))
+            print(to_json(view_runs(runs)))
         else:
             for run in runs:
                 say(f"run {run.id} is {run.status}: `perdure show {run.id}`")
@@ -437,11 +439,12 @@ def remove(
 
 def _tell(perdure: Perdure, handle: ScheduleHandle, *, as_json: bool) -> None:
     """Say how a schedule stands now."""
-    from perdure.cli.schedule_views import view_schedule
+    from perdure.cli.schedule_views import view_schedules
     from perdure.cli.views import to_json
 
     if as_json:
-        print(to_json(view_schedule(perdure.runtime, handle.record)))
+        [view] = view_schedules(perdure.runtime, [handle.record])
+        print(to_json(view))
     else:
         say(f"{handle.name}: {handle.standing}")
 

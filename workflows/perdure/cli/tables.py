@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from perdure.cli.columns import Columns
+
 _COLOURS = {
     "SUCCEEDED": "green",
     "FAILED": "red",
@@ -27,7 +29,7 @@ _COLOURS = {
 }
 _PIPE_WIDTH = 1000
 _NARROW = 60
-_SHORT = {"STATUS", "ATTEMPT", "ATTEMPTS", "TOOK", "WAITED", "STARTED", "MEMORY"}
+_SHORT = frozenset({"STATUS", "ATTEMPT", "ATTEMPTS", "TOOK", "WAITED", "STARTED", "MEMORY"})
 EACH_UP_TO = 50
 """Steps that are listed one by one; of more a summary is more use."""
 _REMARKABLE = ("FAILED", "RUNNING", "READY")
@@ -158,7 +160,7 @@ def _count_steps(run: RunView) -> str:
     return ", ".join([f"{run.done:,} of {run.total:,} done", *more])
 
 
-def _groups(groups: list[GroupView]) -> Table:
+def _groups(groups: list[GroupView]) -> Columns:
     table = columns("STEPS", "ALL", "DONE", "FAILED", "RUNNING", "WAITING", "TYPICALLY")
     for group in groups:
         counts = (group.total, group.done, group.failed, group.running, group.waiting)
@@ -170,7 +172,7 @@ def _groups(groups: list[GroupView]) -> Table:
     return table
 
 
-def _steps(steps: list[StepView]) -> Table:
+def _steps(steps: list[StepView]) -> Columns:
     if _is_narrow():
         return _steps_in_brief(steps)
     table = columns("STEP", "STATUS", "ATTEMPTS", "WAITED", "TOOK", "WORKER", "VALUE", "WHY")
@@ -193,7 +195,7 @@ def _steps(steps: list[StepView]) -> Table:
     return table
 
 
-def _steps_in_brief(steps: list[StepView]) -> Table:
+def _steps_in_brief(steps: list[StepView]) -> Columns:
     table = columns("STEP", "STATUS", "TOOK")
     for step in steps:
         table.add_row(plain(step.id), _step_status(step), words.duration(step.duration_s))
@@ -223,14 +225,11 @@ def facts_table() -> Table:
     return table
 
 
-def columns(*names: str) -> Table:
+def columns(*names: str) -> Columns:
     """Return an empty table with a header and no lines."""
-    from rich.table import Table
+    from perdure.cli.columns import Columns
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in names:
-        table.add_column(name, no_wrap=name in _SHORT, overflow="fold")
-    return table
+    return Columns(names, whole=_SHORT)
 
 
 def _took(run: RunView) -> float | None:

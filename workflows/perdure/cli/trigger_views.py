@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,7 +11,7 @@ import msgspec
 from perdure import words
 from perdure.cli.tables import columns, console, facts_table, plain, status
 from perdure.view.model import Preview
-from perdure.view.runs import read_preview
+from perdure.view.runs import read_preview, statuses_of
 from perdure_scheduler.arriving import Decision, standing, trouble_of
 from perdure_scheduler.conditions import Single, Webhook
 from perdure_scheduler.durations import text_of
@@ -90,10 +90,17 @@ class ForeseenView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 # --- from rows ------------------------------------------------------------------------------------
-def view_trigger(runtime: Runtime, record: TriggerRecord) -> TriggerView:
-    """Return a trigger as a list has it."""
+def view_triggers(runtime: Runtime, records: Sequence[TriggerRecord]) -> list[TriggerView]:
+    """Return triggers as a list has them; however many, what became of them is read at once."""
+    arrivals = runtime.store.triggers.newest_arrivals([record.name for record in records])
+    statuses = statuses_of(runtime, (row.run_id for row in arrivals.values()))
+    return [_view_trigger(record, arrivals.get(record.name), statuses) for record in records]
+
+
+def _view_trigger(
+    record: TriggerRecord, last: ArrivalRecord | None, statuses: Mapping[str, str]
+) -> TriggerView:
     definition, state = Trigger.from_json(record.definition), state_of(record)
-    arrivals = view_arrivals(runtime, ArrivalQuery(trigger=record.name, limit=1))
     return TriggerView(
         name=record.name,
         workflow=definition.run.workflow,
@@ -103,7 +110,7 @@ def view_trigger(runtime: Runtime, record: TriggerRecord) -> TriggerView:
             state.paused.reason if state.paused is not None else trouble_of(definition, state)
         ),
         module=record.module,
-        last=arrivals[0] if arrivals else None,
+        last=None if last is None else _view_arrival(last, statuses),
     )
 
 
@@ -167,13 +174,13 @@ def view_arrivals(
 ) -> list[ArrivalView]:
     """Return what arrived for a trigger, with how the runs stand."""
     rows = runtime.store.triggers.list_arrivals(query)
-    return [_view_arrival(runtime, row, with_facts) for row in rows]
+    statuses = statuses_of(runtime, (row.run_id for row in rows))
+    return [_view_arrival(row, statuses, with_facts=with_facts) for row in rows]
 
 
-def _view_arrival(runtime: Runtime, row: ArrivalRecord, with_facts: bool) -> ArrivalView:
-    from perdure.runs import status_of
-
-    run = runtime.store.find_run(row.run_id) if row.run_id is not None else None
+def _view_arrival(
+    row: ArrivalRecord, statuses: Mapping[str, str], *, with_facts: bool = False
+) -> ArrivalView:
     return ArrivalView(
         key=row.key,
         condition=row.condition,
@@ -183,7 +190,7 @@ def _view_arrival(runtime: Runtime, row: ArrivalRecord, with_facts: bool) -> Arr
         reason=row.reason,
         decided_at=row.decided_at,
         run=row.run_id,
-        status=str(status_of(run)) if run is not None else None,
+        status=None if row.run_id is None else statuses.get(row.run_id),
         code=row.code,
         facts=msgspec.json.decode(row.facts) if with_facts else None,
     )

@@ -59,8 +59,10 @@ def list_triggers(
 ) -> int:
     """List triggers: what each waits for, what runs then, and what became of its last arrival."""
     from perdure.cli.opening import NoStoreYet, open_existing
-    from perdure.cli.trigger_views import print_triggers, view_trigger
+    from perdure.cli.trigger_views import print_triggers, view_triggers
     from perdure.cli.views import to_json
+    from perdure_scheduler.hearing import every_trigger
+    from perdure_storage.trigger_records import TriggerQuery
 
     try:
         perdure = open_existing(store)
@@ -68,8 +70,9 @@ def list_triggers(
         print("[]") if as_json else say(f"no triggers: {nothing}")
         return ExitCode.OK
     with perdure:
-        handles = perdure.list_triggers(paused=paused)
-        views = [view_trigger(perdure.runtime, each.record) for each in handles]
+        triggers = perdure.runtime.store.triggers
+        records = list(every_trigger(triggers, TriggerQuery(paused=paused)))
+        views = view_triggers(perdure.runtime, records)
         if as_json:
             print(to_json(views))
         elif views:
@@ -331,11 +334,12 @@ def remove(
 
 def _tell(perdure: Perdure, handle: TriggerHandle, *, as_json: bool) -> None:
     """Say how a trigger stands now."""
-    from perdure.cli.trigger_views import view_trigger
+    from perdure.cli.trigger_views import view_triggers
     from perdure.cli.views import to_json
 
     if as_json:
-        print(to_json(view_trigger(perdure.runtime, handle.record)))
+        [view] = view_triggers(perdure.runtime, [handle.record])
+        print(to_json(view))
     else:
         say(f"{handle.name}: {handle.standing}")
 

@@ -26,7 +26,7 @@ from perdure.http.service import Service
 from perdure.http.startable import origin_of_workflow
 from perdure.story import Siblings
 from perdure.view.model import GroupView, RunView
-from perdure.view.runs import group_steps, view_run
+from perdure.view.runs import group_steps, view_run, view_runs
 from perdure_storage.hashing import integrity_digest
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.records import RunId
@@ -211,9 +211,7 @@ def list_runs(service: Service, asked: Asked[Nothing, ListRuns]) -> Said:
         after=query.after,
     )
     full = len(found) == query.limit
-    page = RunPage(
-        runs=[view_run(run) for run in found], next=found[-1].id if full and found else None
-    )
+    page = RunPage(runs=view_runs(found), next=found[-1].id if full and found else None)
     return Said(value=page)
 
 

@@ -23,7 +23,7 @@ from perdure.view.graph import view_graph
 from perdure.view.markup import Asset, Content, Element, element
 from perdure.view.model import ErrorView, GraphView, RunView, StepView
 from perdure.view.rows import error_line
-from perdure.view.runs import view_run, view_step
+from perdure.view.runs import view_run, view_runs, view_step
 from perdure.view.summary import draw_progress
 from perdure.view.values import draw_value
 from perdure.workflow import Workflow
@@ -229,7 +229,7 @@ def _ran(step: StepView) -> bool:
 # --- other things -------------------------------------------------------------------------------
 def draw_runs(runs: Sequence[Run]) -> Element:
     """Return a table of runs."""
-    views = [view_run(run) for run in runs]
+    views = view_runs(runs)
     now = runs[0].runtime.clock.now() if runs else None
     rows = [
         (

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from perdure import story
+from perdure.hosts import waits_for_host
 from perdure.progress.causes import how_long, standing_of
 from perdure.view.model import (
     AttemptView,
@@ -22,9 +23,11 @@ from perdure.view.model import (
 )
 from perdure_scheduler.schedule import nominal_of
 from perdure_scheduler.trigger_changes import arrivals_of, chain_of
+from perdure_storage.records import RunId
 
 if TYPE_CHECKING:
     from perdure.runs import Run, Step
+    from perdure.runtime import Runtime
     from perdure.story import Siblings
     from perdure_storage.records import AttemptRecord, ErrorRecord, Progress, RunRecord
 
@@ -36,10 +39,33 @@ def view_run(run: Run, siblings: Siblings | None = None) -> RunView:
         run: the run.
         siblings: its steps, where they and what is about them are wanted.
     """
+    record = run.record
+    view = _view(run.runtime, record)
+    return view if siblings is None else _with_steps(view, run, record, siblings)
+
+
+def view_runs(runs: Sequence[Run]) -> list[RunView]:
+    """Return runs, all of one store, as it has them now, in one look; what is gone is left out."""
+    if not runs:
+        return []
+    runtime = runs[0].runtime
+    found = {row.id: row for row in runtime.store.find_runs([RunId(run.id) for run in runs])}
+    return [_view(runtime, found[RunId(run.id)]) for run in runs if run.id in found]
+
+
+def statuses_of(runtime: Runtime, run_ids: Iterable[RunId | None]) -> dict[str, str]:
+    """Return how those of some runs stand that are there, by id, in one look."""
+    from perdure.runs import status_of
+
+    wanted = {run_id for run_id in run_ids if run_id is not None}
+    found = runtime.store.find_runs(wanted) if wanted else []
+    return {row.id: str(status_of(row)) for row in found}
+
+
+def _view(runtime: Runtime, record: RunRecord) -> RunView:
     from perdure.runs import metadata_of, status_of
 
-    record = run.record
-    view = RunView(
+    return RunView(
         id=record.id,
         workflow=record.workflow,
         status=str(status_of(record)),
@@ -58,11 +84,10 @@ def view_run(run: Run, siblings: Siblings | None = None) -> RunView:
         trigger=record.trigger,
         arrivals=arrivals_of(record),
         led_by=chain_of(record)[:-1],
-        waits_for_host=run.waits_for_host,
+        waits_for_host=waits_for_host(runtime.store, record),
         deadline=record.deadline,
         error=view_error(record.error),
     )
-    return view if siblings is None else _with_steps(view, run, record, siblings)
 
 
 def _with_steps(view: RunView, run: Run, record: RunRecord, siblings: Siblings) -> RunView:
