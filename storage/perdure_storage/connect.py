@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -34,7 +34,7 @@ from perdure_storage.schema import (
     migration_sql,
     revision_of,
 )
-from perdure_storage.signing import KeyFile, Signer, key_id_of
+from perdure_storage.signing import KeyFile, KeyNames, Signer, key_id_of
 from perdure_storage.sql_runs import SqlRunStore
 from perdure_storage.sqlite_database import SqliteDatabase, explain, sqlite_engine
 
@@ -43,7 +43,8 @@ if TYPE_CHECKING:
 
     from perdure_storage.postgres_database import PostgresDatabase
 
-Key = bytes | KeyFile | None
+Key = bytes | tuple[bytes, ...] | KeyFile | None
+"""One key, several of which older ones are first, the file that holds them, or no key."""
 
 _MIGRATION_LOCK = 0x7065_7264_7572_6502
 """PostgreSQL advisory lock: one process makes or migrates the tables, the others wait."""
@@ -328,37 +329,62 @@ def _store(database: Database, key: Key, clock: Clock) -> SqlRunStore:
     try:
         settings = database.read(lambda t: t.texts(database.statements.list_settings))
         store_id = settings["store_id"]
-        signer = _signer(database.url, store_id, settings.get("key_id"), key)
+        signer = _signer(database.url, store_id, settings, key)
     except BaseException:
         database.close()
         raise
+    if signer is not None:
+        signer.look = lambda: key_names(database)
+        database.on_keys = signer.follow
     return SqlRunStore(database, store_id=store_id, clock=clock, signer=signer)
 
 
 def _made_key_id(key: Key) -> str | None:
-    made = key.load_or_create() if isinstance(key, KeyFile) else key
-    return None if made is None else key_id_of(made)
+    if isinstance(key, KeyFile):
+        return key_id_of(key.load_or_create())
+    made = keys_at_hand(key)
+    return key_id_of(made[-1]) if made else None
 
 
-def _signer(url: str, store_id: str, key_id: str | None, key: Key) -> Signer | None:
-    if key_id is None:
+def keys_at_hand(key: Key) -> tuple[bytes, ...]:
+    """Return the keys there are now, older ones first."""
+    if isinstance(key, KeyFile):
+        return key.load_all()
+    return (key,) if isinstance(key, bytes) else key or ()
+
+
+def key_names(database: Database) -> KeyNames | None:
+    """Return under which keys the rows of a store are signed, or None if they are not."""
+    return _names_in(database.read(lambda t: t.texts(database.statements.list_settings)))
+
+
+def _names_in(settings: Mapping[str, str]) -> KeyNames | None:
+    current = settings.get("key_id")
+    return None if current is None else KeyNames(current, settings.get("key_id_before"))
+
+
+def _signer(url: str, store_id: str, settings: Mapping[str, str], key: Key) -> Signer | None:
+    names = _names_in(settings)
+    if names is None:
         # Rows of a store without signatures prove nothing, and a key does not change that.
-        if isinstance(key, bytes):
+        if isinstance(key, bytes | tuple):
             raise StoreError(f"the rows of {url} are not signed: open it without a key")
         return None
-    found = key.load() if isinstance(key, KeyFile) else key
-    if found is None:
+    ring = {key_id_of(each): each for each in keys_at_hand(key)}
+    if not ring:
         where = key.path if isinstance(key, KeyFile) else "PERDURE_KEY, or .perdure/key"
         raise KeyMissing(
             f"the rows of {url} are signed, and their key is not there: it should be in {where}."
             " Copy it from where the store was made"
         )
-    if key_id_of(found) != key_id:
-        raise StoreError(
-            f"the rows of {url} are signed with key {key_id}, and the key given is"
-            f" {key_id_of(found)}: put the right one into .perdure/key or PERDURE_KEY"
-        )
-    return Signer(found, store_id)
+    for name in filter(None, (names.current, names.before)):
+        if name not in ring:
+            raise StoreError(
+                f"the rows of {url} are signed with key {name}, and the key given is"
+                f" {', '.join(ring)}: put the right one into .perdure/key or PERDURE_KEY"
+            )
+    before = ring[names.before] if names.before else None
+    return Signer(ring[names.current], store_id, before=before, find=lambda: keys_at_hand(key))
 
 
 # --- migrations, asked for ------------------------------------------------------------------

@@ -12,9 +12,15 @@ from typing import Any, Protocol, TypeVar
 
 from perdure_storage.errors import PerdureError
 from perdure_storage.leases import LeaseTerms
+from perdure_storage.signing import KeyNames
 from perdure_storage.statements import Statement, Statements
 
 T = TypeVar("T")
+KEY_NAMES = (
+    "SELECT (SELECT value FROM setting WHERE name = 'key_id'),"
+    " (SELECT value FROM setting WHERE name = 'key_id_before')"
+)
+"""Under which keys rows are signed, asked in each transaction that writes."""
 Row = tuple[Any, ...]
 
 
@@ -74,6 +80,10 @@ class Transaction:
         elif rows:
             self._connection.cursor().executemany(statement.sql, rows)
 
+    def ask(self, question: str) -> Any:
+        """Return the one value that a question of one dialect without parameters has."""
+        return self._connection.execute(question).fetchone()[0]
+
     def notify(self, command: str) -> None:
         """Run a command of one dialect that has no parameters."""
         self._connection.execute(command)
@@ -99,7 +109,15 @@ class Transaction:
 
 
 class Database(Protocol):
-    """A database as a store needs it. Errors that leave it are perdure's, and name the store."""
+    """A database as a store needs it. Errors that leave it are perdure's, and name the store.
+
+    Attributes:
+        on_keys: told in each transaction that writes under which keys rows are signed, before it
+            commits, and before ``work`` is called or called again where that is news; it says
+            whether it is. So nobody commits a row that is signed with a key of before.
+    """
+
+    on_keys: Callable[[KeyNames], bool] | None
 
     @property
     def url(self) -> str:
@@ -150,6 +168,10 @@ class Database(Protocol):
 
     def announce(self, transaction: Transaction) -> None:
         """Wake whoever watches ``changes``, when this transaction commits."""
+        ...
+
+    def outlive(self) -> None:
+        """Wait until every transaction has ended that is under way now, whoever began it."""
         ...
 
     def close(self) -> None:

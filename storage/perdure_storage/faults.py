@@ -28,6 +28,12 @@ from perdure_storage.errors import InternalError
 VARIABLE = "PERDURE_CRASH_POINTS"
 
 CRASH_POINTS: Mapping[str, str] = {
+    # another key
+    "rotation.key-kept": "a new key is at hand, nothing is signed with it",
+    "rotation.begun": "what is written is signed with the new key, old rows are not",
+    "rotation.mid": "some old rows are signed anew",
+    "rotation.before-end": "all rows are signed anew, the old key still counts",
+    "rotation.after-end": "the old key counts no more, it is still in the file",
     # definition and submission
     "plan.stored": "constants and functions of a plan are in the blob store, no row names them",
     "run.before-insert": "before the transaction that makes a run exist",

@@ -16,9 +16,10 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.pool import NullPool, Pool, PoolProxiedConnection, QueuePool
 
 from perdure_storage.clock import SystemClock
-from perdure_storage.database import RowRefused, Transaction
+from perdure_storage.database import KEY_NAMES, RowRefused, Transaction
 from perdure_storage.errors import PerdureError, StoreError, StoreUnavailable
 from perdure_storage.leases import LeaseTerms
+from perdure_storage.signing import KeyNames
 from perdure_storage.statements import Statements
 
 T = TypeVar("T")
@@ -37,7 +38,11 @@ RETRY_AFTER_S = (0.0, 0.1, 0.3, 0.6, 1.0, 2.0)
 RESOLVE_WITHIN_S = 30.0
 """How long to ask what became of a commit before its caller is told that nobody knows."""
 
-_TRANSACTION_ID = "SELECT pg_current_xact_id()::text"
+_BEGUN = f"SELECT pg_current_xact_id()::text, names.* FROM ({KEY_NAMES}) AS names (now, before)"
+"""The transaction's id, and under which keys rows are signed: one question for both."""
+
+_NEWEST = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+_OLDEST = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
 
 CHANNEL = "perdure_changes"
 POLL_S = 1.0
@@ -71,6 +76,7 @@ class PostgresDatabase:
         self._watcher: PoolProxiedConnection | None = None
         self._heard = 0
         self._is_closed = False
+        self.on_keys: Callable[[KeyNames], bool] | None = None
 
     @property
     def url(self) -> str:
@@ -119,6 +125,13 @@ class PostgresDatabase:
                 self._drop_watcher()
         return (self._heard, int(_now.monotonic() / POLL_S))
 
+    def outlive(self) -> None:
+        # Twice: a statement sees the tables a moment before its transaction has a number.
+        for _ in range(2):
+            newest = self.read(lambda t: t.ask(_NEWEST))
+            while self.read(lambda t: t.ask(_OLDEST)) < newest:
+                self._pause.wait(0.01)
+
     def announce(self, transaction: Transaction) -> None:
         transaction.notify(f"NOTIFY {CHANNEL}")
 
@@ -135,7 +148,8 @@ class PostgresDatabase:
         backend = connection.info.backend_pid
         try:
             connection.execute("BEGIN")
-            begun = connection.execute(_TRANSACTION_ID).fetchone()
+            begun = connection.execute(_BEGUN).fetchone()
+            self._has_new_keys(begun)
             result = work(Transaction(connection, self._terms))
         except BaseException as error:
             self._roll_back(connection, error)
@@ -155,9 +169,11 @@ class PostgresDatabase:
         try:
             with connection.pipeline():
                 connection.execute("BEGIN")
-                asked = connection.execute(_TRANSACTION_ID)
+                asked = connection.execute(_BEGUN)
                 result = work(Transaction(connection, self._terms))
                 begun = asked.fetchone()
+                if self._has_new_keys(begun):
+                    raise _Dropped("rows are signed with another key since")
                 is_commit_sent = True
                 connection.execute("COMMIT")
         except BaseException as error:
@@ -167,6 +183,11 @@ class PostgresDatabase:
             self._roll_back(connection, error)
             raise
         return result
+
+    def _has_new_keys(self, begun: tuple[Any, ...] | None) -> bool:
+        assert begun is not None
+        _, current, before = begun
+        return self.on_keys is not None and self.on_keys(KeyNames(current, before))
 
     def _roll_back(self, connection: psycopg.Connection[Any], error: BaseException) -> None:
         """Undo the transaction; if nothing can have been committed, say that it may be repeated."""

@@ -6,7 +6,7 @@ Readers verify what is signed before they give anything back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -36,7 +36,7 @@ from perdure_storage.records import (
     StoredValue,
     WaitRecord,
 )
-from perdure_storage.signing import Signer
+from perdure_storage.signing import Seal, Signer
 
 Row = Sequence[Any]
 
@@ -85,6 +85,12 @@ def required_time(us: int) -> datetime:
 
 def _text_of(value: object) -> str:
     return _json(value).decode()
+
+
+def _check(signer: Signer | None, seals: Iterator[Seal]) -> None:
+    if signer is not None:
+        for seal in seals:
+            signer.check(seal)
 
 
 class RunRows:
@@ -149,6 +155,15 @@ class RunRows:
             facts = (columns[0], columns[3], columns[4], columns[5], bytes(inputs))
             self._signer.require("run", facts, mac, f"run {columns[0]!r}")
         return self._unpack(columns, _unpack_inputs(inputs), lease_live)
+
+    def seals(self, row: Row) -> Iterator[Seal]:
+        """Yield the signatures of a row of the table."""
+        named = f"run {row[0]!r}"
+        facts = (row[0], row[3], row[4], row[5], bytes(row[32]))
+        yield Seal("mac", "run", facts, row[33], named)
+        if row[19] is not None:
+            facts_of_error = (row[0], bytes(row[19]))
+            yield Seal("error_mac", "run error", facts_of_error, row[20], f"the error of {named}")
 
     def unpack_listed(self, row: Row) -> RunRecord:
         """Return the run of a row without inputs and signature, followed by ``lease_live``."""
@@ -271,11 +286,14 @@ class StepRows:
             row[26] = self._signer.sign("step", _step_facts(row))
         return row
 
+    def seals(self, row: Row) -> Iterator[Seal]:
+        """Yield the signature of a row of the table."""
+        named = f"step {row[2]!r} (generation {row[3]}) of run {row[0]!r}"
+        yield Seal("mac", "step", _step_facts(row), row[26], named)
+
     def unpack(self, row: Row) -> StepRecord:
         """Return the step of a row. Raises StoreError if its signature does not fit."""
-        if self._signer is not None:
-            named = f"step {row[2]!r} (generation {row[3]}) of run {row[0]!r}"
-            self._signer.require("step", _step_facts(row), row[26], named)
+        _check(self._signer, self.seals(row))
         return StepRecord(
             run_id=row[0],
             step_id=row[2],
@@ -381,12 +399,16 @@ class AttemptRows:
             row[11] = self._signer.sign("attempt", (*row[:4], error))
         return row
 
+    def seals(self, row: Row) -> Iterator[Seal]:
+        """Yield the signature of a row of the table, if it has one."""
+        if row[5] is not None:
+            named = f"attempt {row[3]} of step {row[1]!r} of run {row[0]!r}"
+            yield Seal("mac", "attempt", (*row[:4], bytes(row[5])), row[11], named)
+
     def unpack(self, row: Row) -> AttemptRecord:
         """Return the attempt of a row. Raises StoreError if its signature does not fit."""
         packed = row[5]
-        if self._signer is not None and packed is not None:
-            named = f"attempt {row[3]} of step {row[1]!r} of run {row[0]!r}"
-            self._signer.require("attempt", (*row[:4], bytes(packed)), row[11], named)
+        _check(self._signer, self.seals(row))
         return AttemptRecord(
             run_id=row[0],
             step_id=row[1],
@@ -428,12 +450,14 @@ class SaveRows:
             row[10] = self._signer.sign("save", tuple(row[:10]))
         return row
 
+    def seals(self, row: Row) -> Iterator[Seal]:
+        """Yield the signature of a row of the table."""
+        named = f"save {row[2]} of step {row[1]!r} of run {row[0]!r}"
+        yield Seal("mac", "save", (*row[:9], bytes(row[9])), row[10], named)
+
     def unpack(self, row: Row) -> SaveRecord:
         """Return the save of a row. Raises StoreError if its signature does not fit."""
-        if self._signer is not None:
-            facts = (*row[:9], bytes(row[9]))
-            named = f"save {row[2]} of step {row[1]!r} of run {row[0]!r}"
-            self._signer.require("save", facts, row[10], named)
+        _check(self._signer, self.seals(row))
         saved_at = from_us(row[8])
         assert saved_at is not None
         return SaveRecord(
@@ -473,12 +497,15 @@ class PlanRows:
         mac = None if signer is None else signer.sign("plan", (plan.digest, blobs, plan.body))
         return [plan.digest, plan.body, blobs, mac, pack_amounts(plan.needs)]
 
+    def seals(self, row: Row) -> Iterator[Seal]:
+        """Yield the signature of a row of the table."""
+        digest, body, blobs, mac, _ = row
+        yield Seal("mac", "plan", (digest, blobs, bytes(body)), mac, f"plan {digest}")
+
     def unpack(self, row: Row) -> PlanRecord:
         """Return the plan of a row. Raises StoreError if its signature does not fit."""
-        digest, body, blobs, mac, needs = row
-        if self._signer is not None:
-            facts = (digest, blobs, bytes(body))
-            self._signer.require("plan", facts, mac, f"plan {digest}")
+        digest, body, blobs, _, needs = row
+        _check(self._signer, self.seals(row))
         return PlanRecord(
             digest=digest,
             body=bytes(body),
@@ -515,14 +542,17 @@ class ExpansionRows:
         """Return the row of an expansion's plan."""
         return self._plans.pack(expansion.plan)
 
+    def seals(self, row: Row) -> Iterator[Seal]:
+        """Yield the signature of a row of the table."""
+        named = f"the graph that step {row[1]!r} of run {row[0]!r} gave"
+        yield Seal("mac", "expansion", tuple(row[:8]), row[8], named)
+
     def unpack(self, row: Row) -> ExpansionRecord:
         """Return the expansion of a row that is joined with its plan's.
 
         Raises StoreError if a signature does not fit.
         """
-        if self._signer is not None:
-            named = f"the graph that step {row[1]!r} of run {row[0]!r} gave"
-            self._signer.require("expansion", tuple(row[:8]), row[8], named)
+        _check(self._signer, self.seals(row))
         return ExpansionRecord(
             run_id=row[0],
             step_id=row[1],
@@ -560,11 +590,15 @@ class WaitRows:
             row[10] = self._signer.sign("wait", tuple(row[:9]))
         return row
 
+    def seals(self, row: Row) -> Iterator[Seal]:
+        """Yield the signature of a row of the table."""
+        value = None if row[7] is None else bytes(row[7])
+        named = f"what step {row[1]!r} of run {row[0]!r} waits for"
+        yield Seal("mac", "wait", (*row[:7], value, row[8]), row[10], named)
+
     def unpack(self, row: Row) -> WaitRecord:
         """Return the wait of a row. Raises StoreError if its signature does not fit."""
-        if self._signer is not None:
-            named = f"what step {row[1]!r} of run {row[0]!r} waits for"
-            self._signer.require("wait", tuple(row[:9]), row[10], named)
+        _check(self._signer, self.seals(row))
         return WaitRecord(
             run_id=row[0],
             step_id=row[1],
@@ -608,11 +642,14 @@ class MessageRows:
         """Return a message under the number that the store gave."""
         return msgspec.structs.replace(message, id=number)
 
+    def seals(self, row: Row) -> Iterator[Seal]:
+        """Yield the signature of a row of the table."""
+        facts = _signed_message((*row[1:6], bytes(row[6])), row[8])
+        yield Seal("mac", "message", facts, row[7], f"message {row[0]} ({row[2]!r})")
+
     def unpack(self, row: Row) -> MessageRecord:
         """Return the message of a row. Raises StoreError if its signature does not fit."""
-        if self._signer is not None:
-            named = f"message {row[0]} ({row[2]!r})"
-            self._signer.require("message", _signed_message(row[1:7], row[8]), row[7], named)
+        _check(self._signer, self.seals(row))
         return MessageRecord(
             id=row[0],
             run_id=row[1] or None,

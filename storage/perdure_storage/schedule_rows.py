@@ -6,7 +6,7 @@ its own, as a tick rewrites the state alone. A tick that has made a run is as po
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +15,7 @@ import msgspec
 from perdure_storage.records import Digest
 from perdure_storage.rows import from_us, required_time, to_us
 from perdure_storage.schedule_records import ScheduleRecord, TickRecord
-from perdure_storage.signing import Signer
+from perdure_storage.signing import Seal, Signer
 
 Row = Sequence[Any]
 
@@ -72,13 +72,18 @@ class ScheduleRows:
             row[_STATE_MAC] = self._signer.sign("schedule state", _state_facts(row))
         return row
 
+    def seals(self, row: Row) -> Iterator[Seal]:
+        """Yield the signatures of a row of the table."""
+        named = f"schedule {row[0]!r}"
+        state = f"the state of {named}"
+        yield Seal("mac", "schedule", tuple(row[_DEFINITION]), row[_MAC], named)
+        yield Seal("state_mac", "schedule state", _state_facts(row), row[_STATE_MAC], state)
+
     def unpack(self, row: Row) -> ScheduleRecord:
         """Return the schedule of a row. Raises StoreError if a signature does not fit."""
         if self._signer is not None:
-            named = f"schedule {row[0]!r}"
-            self._signer.require("schedule", tuple(row[_DEFINITION]), row[_MAC], named)
-            state = f"the state of {named}"
-            self._signer.require("schedule state", _state_facts(row), row[_STATE_MAC], state)
+            for seal in self.seals(row):
+                self._signer.check(seal)
         return ScheduleRecord(
             name=row[0],
             module=row[1],
@@ -126,12 +131,17 @@ class TickRows:
         ]
         return [*row, None if self._signer is None else self._signer.sign("tick", tuple(row))]
 
+    def seals(self, row: Row) -> Iterator[Seal]:
+        """Yield the signature of a row of the table."""
+        named = f"the tick of {required_time(row[1]):%Y-%m-%d %H:%M:%S} UTC of schedule {row[0]!r}"
+        yield Seal("mac", "tick", tuple(row[:10]), row[10], named)
+
     def unpack(self, row: Row) -> TickRecord:
         """Return the tick of a row. Raises StoreError if its signature does not fit."""
         at: datetime = required_time(row[1])
         if self._signer is not None:
-            named = f"the tick of {at:%Y-%m-%d %H:%M:%S} UTC of schedule {row[0]!r}"
-            self._signer.require("tick", tuple(row[:10]), row[10], named)
+            for seal in self.seals(row):
+                self._signer.check(seal)
         return TickRecord(
             schedule=row[0],
             at=at,

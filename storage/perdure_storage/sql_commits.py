@@ -37,7 +37,7 @@ from perdure_storage.rows import (
     pack_event,
     to_us,
 )
-from perdure_storage.signing import Signer
+from perdure_storage.signing import KeyNames, Signer
 
 
 @dataclass(slots=True)
@@ -45,6 +45,7 @@ class _Part:
     """One run's part of a batch, as rows; what its transaction finds out is filled in there."""
 
     commit: RunCommit
+    signed_under: KeyNames | None = None
     steps: list[list[Any]] = field(default_factory=list)
     attempts: list[list[Any]] = field(default_factory=list)
     expansions: list[list[Any]] = field(default_factory=list)
@@ -75,6 +76,7 @@ class Commits:
         self._database = database
         self._statements = database.statements
         self._clock = clock
+        self._signer = signer
         self._steps = StepRows(signer)
         self._attempts = AttemptRows(signer)
         self._expansions = ExpansionRows(signer)
@@ -84,11 +86,26 @@ class Commits:
     def commit(self, batch: Sequence[RunCommit]) -> CommitReport:
         """Make a batch true, as ``RunStore.commit`` says."""
         guards.require_distinct(batch)
-        parts = [self._pack(commit) for commit in batch]
         _pass(batch, "before")
-        outcome = self._write(parts) if parts else _Outcome()
+        outcome = self._committed(batch) if batch else _Outcome()
         _pass(batch, "after")
         return CommitReport(committed=outcome.committed, refused=outcome.refused)
+
+    def _committed(self, batch: Sequence[RunCommit]) -> _Outcome:
+        while True:
+            parts = [self._pack(commit) for commit in batch]
+            try:
+                return self._write(parts)
+            except _KeyMoved:
+                continue  # all of it is signed anew
+
+    def _names(self) -> KeyNames | None:
+        return None if self._signer is None else self._signer.names
+
+    def _require_same_key(self, parts: list[_Part]) -> None:
+        """Raise _KeyMoved if rows that were packed before the transaction have an older key."""
+        if any(part.signed_under != self._names() for part in parts):
+            raise _KeyMoved
 
     def _write(self, parts: list[_Part]) -> _Outcome:
         """Try the ways from the fastest to the one that says exactly what is wrong."""
@@ -107,7 +124,7 @@ class Commits:
 
     # --- packing, before any lock is held -----------------------------------------------------
     def _pack(self, commit: RunCommit) -> _Part:
-        part = _Part(commit)
+        part = _Part(commit, self._names())
         pack = self._steps.pack
         for step in commit.steps:
             try:
@@ -134,6 +151,7 @@ class Commits:
 
         Raises _GuardFailed if the part must not land as it is; the common way then says why.
         """
+        self._require_same_key([part])
         statements = self._statements
         commit = part.commit
         moved = transaction.row(
@@ -158,6 +176,7 @@ class Commits:
 
     # --- the common way ----------------------------------------------------------------------
     def _at_once(self, transaction: Transaction, parts: list[_Part]) -> _Outcome:
+        self._require_same_key(parts)
         outcome = _Outcome()
         self._land(transaction, self._accepted(transaction, parts, outcome), outcome)
         crash_point("commit.in-transaction")
@@ -317,6 +336,7 @@ class Commits:
 
     # --- the careful way ---------------------------------------------------------------------
     def _carefully(self, transaction: Transaction, parts: list[_Part]) -> _Outcome:
+        self._require_same_key(parts)
         outcome = _Outcome()
         for part in self._accepted(transaction, parts, outcome):
             why_not = self._why_not(transaction, part, outcome)
@@ -416,6 +436,10 @@ class Commits:
 
     def _is_refusal(self, error: Exception) -> bool:
         return isinstance(error, RowRefused) or self._database.is_refusal(error)
+
+
+class _KeyMoved(Exception):
+    """Undoes the commit of rows that were signed before another key took its key's place."""
 
 
 class _GuardFailed(Exception):

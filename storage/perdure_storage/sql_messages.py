@@ -45,11 +45,11 @@ class Messages:
     def send(self, message: MessageRecord) -> MessageRecord | None:
         """Keep a message, as ``RunStore.send`` says."""
         try:
-            row = self._messages.pack(message)
+            self._messages.pack(message)
         except (UnicodeEncodeError, OverflowError, TypeError) as error:
             raise StoreError(f"the message {message.name!r} cannot be stored: {error}") from error
         crash_point("send.before")
-        sent = self._database.write(lambda t: self._send(t, message, row))
+        sent = self._database.write(lambda t: self._send(t, message, self._messages.pack(message)))
         crash_point("send.after")
         return sent
 

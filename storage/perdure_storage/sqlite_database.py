@@ -15,9 +15,10 @@ from sqlalchemy.dialects.sqlite import pysqlite
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
-from perdure_storage.database import RowRefused, Transaction
+from perdure_storage.database import KEY_NAMES, RowRefused, Transaction
 from perdure_storage.errors import StoreError, StoreUnavailable
 from perdure_storage.leases import LeaseTerms
+from perdure_storage.signing import KeyNames
 from perdure_storage.statements import Statements
 
 T = TypeVar("T")
@@ -52,6 +53,7 @@ class SqliteDatabase:
         self._beater: sqlite3.Connection | None = None
         self._held: list[PoolProxiedConnection] = []
         self._identity: tuple[int, int] | None = None
+        self.on_keys: Callable[[KeyNames], bool] | None = None
 
     @property
     def url(self) -> str:
@@ -111,6 +113,9 @@ class SqliteDatabase:
             except _DRIVER_ERRORS as error:
                 self._reraise(error)
 
+    def outlive(self) -> None:
+        """Return: nobody writes while another does, and no reader holds a key."""
+
     def announce(self, transaction: Transaction) -> None:
         """Do nothing: other processes see the file change."""
 
@@ -126,6 +131,9 @@ class SqliteDatabase:
         self._require_file()
         connection.execute("BEGIN IMMEDIATE")
         try:
+            if self.on_keys is not None:
+                current, before = connection.execute(KEY_NAMES).fetchone()
+                self.on_keys(KeyNames(current, before))
             result = work(Transaction(connection, self._terms))
             connection.execute("COMMIT")
         except BaseException:

@@ -7,7 +7,7 @@ run that will be made of it. The end of a run is not signed, as the status of a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ import msgspec
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.records import Digest, RunId
 from perdure_storage.rows import from_us, pack_value, required_time, to_us, unpack_value
-from perdure_storage.signing import Signer
+from perdure_storage.signing import Seal, Signer
 from perdure_storage.trigger_records import ArrivalRecord, EndRecord, TriggerRecord
 
 Row = Sequence[Any]
@@ -72,13 +72,18 @@ class TriggerRows:
             row[15] = self._signer.sign("trigger state", _state_facts(row))
         return row
 
+    def seals(self, row: Row) -> Iterator[Seal]:
+        """Yield the signatures of a row of the table."""
+        named = f"trigger {row[0]!r}"
+        state = f"the state of {named}"
+        yield Seal("mac", "trigger", _definition_facts(row), row[9], named)
+        yield Seal("state_mac", "trigger state", _state_facts(row), row[15], state)
+
     def unpack(self, row: Row) -> TriggerRecord:
         """Return the trigger of a row. Raises StoreError if a signature does not fit."""
         if self._signer is not None:
-            named = f"trigger {row[0]!r}"
-            self._signer.require("trigger", _definition_facts(row), row[9], named)
-            state = f"the state of {named}"
-            self._signer.require("trigger state", _state_facts(row), row[15], state)
+            for seal in self.seals(row):
+                self._signer.check(seal)
         return TriggerRecord(
             name=row[0],
             module=row[1],
@@ -135,13 +140,19 @@ class ArrivalRows:
         ]
         return [*row, None if self._signer is None else self._signer.sign("arrival", tuple(row))]
 
+    def seals(self, row: Row) -> Iterator[Seal]:
+        """Yield the signature of a row of the table."""
+        payload = None if row[6] is None else bytes(row[6])
+        facts = (*row[:6], payload, *row[7:13])
+        yield Seal(
+            "mac", "arrival", facts, row[13], f"the arrival {row[1]!r} of trigger {row[0]!r}"
+        )
+
     def unpack(self, row: Row) -> ArrivalRecord:
         """Return the arrival of a row. Raises StoreError if its signature does not fit."""
         if self._signer is not None:
-            payload = None if row[6] is None else bytes(row[6])
-            facts = (*row[:6], payload, *row[7:13])
-            named = f"the arrival {row[1]!r} of trigger {row[0]!r}"
-            self._signer.require("arrival", facts, row[13], named)
+            for seal in self.seals(row):
+                self._signer.check(seal)
         return ArrivalRecord(
             trigger=row[0],
             key=row[1],

@@ -25,13 +25,16 @@ from tests.crash.ledger import VARIABLE, wait_until
 from perdure.client import Perdure, open_store
 from perdure.errors import RunCancelled, RunConflict, RunFailed, RunNotDriven
 from perdure.runs import Run
+from perdure.runtime import key_of
 from perdure.submission import Submission, Wishes
 from perdure_storage.backups import back_up
+from perdure_storage.checking import check_store
 from perdure_storage.clock import ManualClock, SystemClock
 from perdure_storage.collection import MARKS_KEPT
 from perdure_storage.connect import upgrade
 from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus
 from perdure_storage.records import RunId
+from perdure_storage.rotation import rotate_key
 from perdure_storage.schedule_records import (
     ScheduleChange,
     ScheduleRecord,
@@ -39,6 +42,7 @@ from perdure_storage.schedule_records import (
     TickRecord,
 )
 from perdure_storage.schema import CURRENT, Schema
+from perdure_storage.signing import KeyFile
 from perdure_storage.trigger_records import (
     ArrivalQuery,
     ArrivalRecord,
@@ -356,6 +360,23 @@ def collect_then_run_anew(client: Perdure) -> None:
     run_everything(client)
 
 
+def rotate(client: Perdure) -> None:
+    run_everything(client)
+    rotate_key(client.runtime.rows, key_of(client.settings))
+
+
+def rotate_again(client: Perdure) -> None:
+    """Wherever it died the store is usable; then one key is left, and fits every row."""
+    assert check_store(client.runtime.rows, client.runtime.blobs).problems == ()
+    rotate_key(client.runtime.rows, key_of(client.settings))
+    key = key_of(client.settings)
+    assert isinstance(key, KeyFile)
+    assert len(key.load_all()) == 1
+    with open_store(client.settings.store, blobs=client.settings.blobs) as anew:
+        assert check_store(anew.runtime.rows, anew.runtime.blobs).problems == ()
+    run_everything(client)
+
+
 def back_up_and_release(client: Perdure) -> None:
     run_everything(client)
     back_up(client.runtime.rows, copy_path("first"), SystemClock().now())
@@ -578,6 +599,14 @@ SCENARIOS = {
         recover=move_again,
         points=(
             *("export.before-rename", "import.before", "import.in-transaction", "import.after"),
+        ),
+    ),
+    "rotate": Scenario(
+        act=rotate,
+        recover=rotate_again,
+        points=(
+            *("rotation.key-kept", "rotation.begun", "rotation.mid"),
+            *("rotation.before-end", "rotation.after-end"),
         ),
     ),
     "migrate": Scenario(

@@ -109,17 +109,17 @@ def _make_folder(settings: Settings) -> None:
             ignore.write_text("*\n")
 
 
-def key_of(settings: Settings) -> bytes | KeyFile | None:
-    """Return the key that signs the store's rows, or where it is."""
+def key_of(settings: Settings) -> tuple[bytes, ...] | KeyFile | None:
+    """Return the keys that sign the store's rows, older ones first, or where they are."""
     if settings.key is not None:
         return _from_hex(settings.key)
     folder = settings.folder
     return KeyFile(folder / "key") if folder is not None else None
 
 
-def _from_hex(text: str) -> bytes:
+def _from_hex(text: str) -> tuple[bytes, ...]:
     try:
-        return bytes.fromhex(text)
+        return tuple(bytes.fromhex(part) for part in text.split(",") if part.strip())
     except ValueError:
         raise DefinitionError(
             "PERDURE_KEY is not hexadecimal: put in what the file `key` beside the store holds"

@@ -169,9 +169,9 @@ def _open(url: str | None) -> RunStore | None:
     if path is not None and not path.exists():
         return None
     from perdure_storage.connect import open_run_store  # it takes longer than all the rest
-    from perdure_storage.signing import KeyFile
+    from perdure_storage.signing import KeyFile, parse_keys
 
-    key = bytes.fromhex(settings.key) if settings.key is not None else None
+    key = parse_keys(settings.key, "PERDURE_KEY") if settings.key is not None else None
     if key is None and path is not None:
         return open_run_store(settings.store, key=KeyFile(path.parent / "key"), create=False)
     return open_run_store(settings.store, key=key, create=False)

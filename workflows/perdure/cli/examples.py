@@ -215,6 +215,10 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         ("perdure db check", "database, signatures, and whether each blob is there"),
         ("perdure db check --deep", "read every blob too"),
     ),
+    "db rotate-key": (
+        ("perdure db rotate-key", "runs may go on meanwhile"),
+        ("PERDURE_KEY=OLD,NEW perdure db rotate-key", "where keys are not in a file"),
+    ),
     "db backup": (
         ("perdure db backup /backups/perdure.db", "copy the database, runs may go on"),
         ("perdure db backup --list", "the backups that keep blobs from gc"),

@@ -181,6 +181,41 @@ def _print_check(report: CheckReport) -> None:
     )
 
 
+@db.command("rotate-key", cls=Verb, epilog=epilog("db rotate-key"))
+def rotate_key(
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+    traceback: TracebackOption = False,
+) -> int:
+    """Have another key sign the rows of a store, old ones too, while runs go on.
+
+    The file `key` gets a new one. Where keys are in PERDURE_KEY, say both wherever the store is
+    used: PERDURE_KEY=OLD,NEW. Killed in the middle it goes on when it is asked again. Exit code 1
+    if there are rows whose signature fits neither key: they stay refused.
+    """
+    from perdure.cli.opening import open_existing
+    from perdure.runtime import key_of
+    from perdure.words import count, count_of
+    from perdure_storage import rotation
+
+    with open_existing(store) as perdure:
+        report = rotation.rotate_key(perdure.runtime.rows, key_of(perdure.settings))
+    if as_json:
+        _print_json(report)
+    else:
+        for problem in report.problems:
+            print(f"row: {problem}")
+        print(
+            f"key {report.key_id} signs in place of {report.before}:"
+            f" {count_of(report.rows, 'row')} read, {count(report.renewed)} signed anew"
+        )
+        if report.is_in_file:
+            say("backups of before need the old key, which is in their copy of the file `key`")
+        else:
+            say("take the old key out of PERDURE_KEY; backups of before still need it")
+    return ExitCode.FAILED if report.problems else ExitCode.OK
+
+
 @db.command("backup", cls=Verb, epilog=epilog("db backup"))
 def backup(
     file: Annotated[

@@ -125,7 +125,7 @@ def _open(settings: Settings) -> Generator[Finding, None, SqlRunStore | None]:
     return store
 
 
-def _check_key(key: bytes | KeyFile | None) -> Iterator[Finding]:
+def _check_key(key: tuple[bytes, ...] | KeyFile | None) -> Iterator[Finding]:
     if not isinstance(key, KeyFile) or not key.path.exists():
         return
     mode = stat.S_IMODE(key.path.stat().st_mode)
