@@ -15,6 +15,7 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -23,13 +24,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import psutil
 import pytest
 
 START_WITHIN_S = 60
 
 
 @dataclass(frozen=True, slots=True)
-class _Server:
+class Server:
+    """A private server on a socket in a folder of its own."""
+
     folder: str
     binaries: str
 
@@ -40,6 +44,30 @@ class _Server:
     @property
     def url(self) -> str:
         return f"postgresql://postgres@/postgres?host={quote(self.folder)}"
+
+    @property
+    def socket(self) -> Path:
+        return Path(self.folder, ".s.PGSQL.5432")
+
+    def start(self, *options: str) -> None:
+        _control(self, "start", "-l", Path(self.folder, "server.log"), *options)
+
+    def stop(self, how: str = "fast") -> None:
+        """Stop it: ``fast`` breaks connections, ``immediate`` is a crash."""
+        _control(self, "stop", "-m", how)
+
+    def freeze(self) -> None:
+        """Stop all of its processes where they are: it answers nobody, and refuses nobody."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        first = psutil.Process(int((self.data / "postmaster.pid").read_text().split()[0]))
+        for process in [first, *first.children()]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
 
 
 @pytest.fixture(scope="session")
@@ -67,17 +95,42 @@ def postgres_server(
         _leave(state)
 
 
+@pytest.fixture(scope="module")
+def own_postgres() -> Iterator[Server]:
+    """Yield a server that the tests of a module may restart, stop and freeze."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    binaries = _binaries()
+    if binaries is None:
+        pytest.skip("no PostgreSQL server's programs here: `apt-get install postgresql`")
+    server = _start(binaries)
+    try:
+        yield server
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            server.thaw()
+        with contextlib.suppress(RuntimeError):  # it is stopped
+            server.stop("immediate")
+        shutil.rmtree(server.folder, ignore_errors=True)
+
+
 @pytest.fixture
 def postgres_url(postgres_server: str) -> Iterator[str]:
     """Yield the URL of an empty schema on a server."""
+    with empty_schema(postgres_server) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def empty_schema(server: str) -> Iterator[str]:
+    """Yield the URL of a schema that is gone afterwards."""
     import psycopg
 
     name = f"t_{secrets.token_hex(6)}"
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
+    with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f"CREATE SCHEMA {name}")
-    joint = "&" if "?" in postgres_server else "?"
-    yield f"{postgres_server}{joint}options={quote(f'-csearch_path={name}')}"
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
+    joint = "&" if "?" in server else "?"
+    yield f"{server}{joint}options={quote(f'-csearch_path={name}')}"
+    with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f"DROP SCHEMA {name} CASCADE")
 
 
@@ -115,41 +168,41 @@ def _locked(state: Path) -> Iterator[dict[str, Any]]:
         state.write_text(json.dumps(known))
 
 
-def _join(state: Path, binaries: Path) -> _Server:
+def _join(state: Path, binaries: Path) -> Server:
     with _locked(state) as known:
         if not known["users"]:
             server = _start(binaries)
             known.update(folder=server.folder, binaries=server.binaries)
         known["users"] += 1
-        return _Server(folder=known["folder"], binaries=known["binaries"])
+        return Server(folder=known["folder"], binaries=known["binaries"])
 
 
 def _leave(state: Path) -> None:
     with _locked(state) as known:
         known["users"] -= 1
         if not known["users"]:
-            _stop(_Server(folder=known["folder"], binaries=known["binaries"]))
+            _stop(Server(folder=known["folder"], binaries=known["binaries"]))
 
 
-def _start(binaries: Path) -> _Server:
+def _start(binaries: Path) -> Server:
     folder = Path(tempfile.mkdtemp(prefix="perdure-postgres-"))
-    server = _Server(folder=str(folder), binaries=str(binaries))
+    server = Server(folder=str(folder), binaries=str(binaries))
     as_user = _unprivileged(folder)
     options = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C"]
     _run([binaries / "initdb", "-D", server.data, *options], as_user)
     with (server.data / "postgresql.conf").open("a") as conf:
         conf.write(f"listen_addresses = ''\nunix_socket_directories = '{folder}'\n")
         conf.write("max_connections = 200\nmax_wal_size = 256MB\nshared_buffers = 64MB\n")
-    _control(server, "start", "-l", folder / "server.log")
+    server.start()
     return server
 
 
-def _stop(server: _Server) -> None:
-    _control(server, "stop", "-m", "fast")
+def _stop(server: Server) -> None:
+    server.stop()
     shutil.rmtree(server.folder, ignore_errors=True)
 
 
-def _control(server: _Server, *words: object) -> None:
+def _control(server: Server, *words: object) -> None:
     """Start or stop the server, and wait until it has."""
     command = [Path(server.binaries, "pg_ctl"), "-D", server.data, "-w", *words]
     _run(command, _unprivileged(Path(server.folder)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from perdure_storage.database import KEY_NAMES, RowRefused, Transaction
 from perdure_storage.errors import PerdureError, StoreError, StoreUnavailable
 from perdure_storage.leases import LeaseTerms
 from perdure_storage.signing import KeyNames
+from perdure_storage.silence import SilenceWatch
 from perdure_storage.statements import Statements
 
 T = TypeVar("T")
@@ -33,8 +34,20 @@ LOCK_TIMEOUT_S = 30
 """Longest wait for a row that another transaction holds; ours last milliseconds."""
 IDLE_TIMEOUT_S = 60
 """After this the server gives up a transaction whose client fell silent, and its row locks."""
+SILENT_S = 45.0
+"""Longest wait for an answer: longer than what the server itself allows. A server that was stopped,
+or a proxy that has lost it, would be waited for without an end."""
+SILENT_BEAT_S = 3.0
+"""The same for a renewal, of which several fit into a lease."""
+CONNECT_S = 5
+"""Longest wait for a connection."""
+POOL_SIZE, POOL_MORE = 4, 12
+"""Connections that a process keeps for reading, and may have beside them; writer and watcher come
+on top. Whoever finds none free waits: a server has a hundred for everybody."""
 RETRY_AFTER_S = (0.0, 0.1, 0.3, 0.6, 1.0, 2.0)
 """Pauses before a transaction that surely did not commit is tried again."""
+RENEW_AFTER_S = (0.0,)
+"""The same for a renewal, which comes again soon by itself."""
 RESOLVE_WITHIN_S = 30.0
 """How long to ask what became of a commit before its caller is told that nobody knows."""
 
@@ -43,6 +56,11 @@ _BEGUN = f"SELECT pg_current_xact_id()::text, names.* FROM ({KEY_NAMES}) AS name
 
 _NEWEST = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
 _OLDEST = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
+_DURABLE = (
+    "SELECT set_config('synchronous_commit', 'on', false)"
+    " WHERE current_setting('synchronous_commit') = 'off'"
+)
+"""A commit of ours is on the disk when it is answered, whatever others on the server care for."""
 
 CHANNEL = "perdure_changes"
 POLL_S = 1.0
@@ -74,6 +92,7 @@ class PostgresDatabase:
         self._pause = threading.Event()
         self._writer: PoolProxiedConnection | None = None
         self._watcher: PoolProxiedConnection | None = None
+        self._silence = SilenceWatch()
         self._heard = 0
         self._is_closed = False
         self.on_keys: Callable[[KeyNames], bool] | None = None
@@ -106,7 +125,7 @@ class PostgresDatabase:
     def beat(self, work: Callable[[Transaction], T]) -> T:
         """Renew on a pooled connection, so that a long commit does not let the lease run out."""
         with self.explained():
-            return self._until_it_stands(lambda: self._beat_once(work))
+            return self._until_it_stands(lambda: self._beat_once(work), RENEW_AFTER_S)
 
     def read(self, work: Callable[[Transaction], T]) -> T:
         with self.explained():
@@ -140,6 +159,7 @@ class PostgresDatabase:
             self._is_closed = True
             self._drop_writer()
             self._drop_watcher()
+        self._silence.close()
         self._engine.dispose()
 
     # --- one attempt -------------------------------------------------------------------------
@@ -147,15 +167,17 @@ class PostgresDatabase:
         connection = self._open_writer()
         backend = connection.info.backend_pid
         try:
-            connection.execute("BEGIN")
-            begun = connection.execute(_BEGUN).fetchone()
-            self._has_new_keys(begun)
-            result = work(Transaction(connection, self._terms))
+            with self._silence.limit(connection, SILENT_S):
+                connection.execute("BEGIN")
+                begun = connection.execute(_BEGUN).fetchone()
+                self._has_new_keys(begun)
+                result = work(Transaction(connection, self._terms))
         except BaseException as error:
             self._roll_back(connection, error)
             raise
         try:
-            connection.execute("COMMIT")
+            with self._silence.limit(connection, SILENT_S):
+                connection.execute("COMMIT")
         except psycopg.Error as error:
             self._require_committed(begun, backend, error)
         return result
@@ -167,7 +189,7 @@ class PostgresDatabase:
         begun: tuple[Any, ...] | None = None
         is_commit_sent = False
         try:
-            with connection.pipeline():
+            with self._silence.limit(connection, SILENT_S), connection.pipeline():
                 connection.execute("BEGIN")
                 asked = connection.execute(_BEGUN)
                 result = work(Transaction(connection, self._terms))
@@ -202,21 +224,23 @@ class PostgresDatabase:
             raise _Dropped(str(error)) from error
 
     def _beat_once(self, work: Callable[[Transaction], T]) -> T:
-        with self._pooled() as connection:
+        with self._pooled(SILENT_BEAT_S) as connection:
             return work(Transaction(connection, self._terms))
 
     def _read_once(self, work: Callable[[Transaction], T]) -> T:
         with self._pooled() as connection:
             return work(Transaction(connection, self._terms))
 
-    def _until_it_stands(self, attempt: Callable[[], T]) -> T:
-        for pause_s in RETRY_AFTER_S:
+    def _until_it_stands(
+        self, attempt: Callable[[], T], pauses_s: Sequence[float] = RETRY_AFTER_S
+    ) -> T:
+        for pause_s in pauses_s:
             try:
                 return attempt()
             except _Dropped as error:
                 if self._is_closed:
                     raise
-                logger.warning("%s: %s; trying again", self._url, error)
+                logger.info("%s: %s; trying again", self._url, error)
                 self._pause.wait(pause_s)
         return attempt()
 
@@ -227,6 +251,7 @@ class PostgresDatabase:
             driver = _driver(self._writer)
             driver.execute("SET statement_timeout = 0")
             driver.execute(f"SET lock_timeout = '{LOCK_TIMEOUT_S}s'")
+            driver.execute(_DURABLE)
         return _driver(self._writer)
 
     def _drop_writer(self) -> None:
@@ -241,11 +266,12 @@ class PostgresDatabase:
             raise _Dropped(str(error).strip()) from error
 
     @contextmanager
-    def _pooled(self) -> Iterator[psycopg.Connection[Any]]:
+    def _pooled(self, silent_s: float = SILENT_S) -> Iterator[psycopg.Connection[Any]]:
         connection = self._connect(self._engine)
         driver = _driver(connection)
         try:
-            yield driver
+            with self._silence.limit(driver, silent_s):
+                yield driver
         except psycopg.Error as error:
             if _is_transient(error, driver):
                 connection.invalidate()
@@ -257,7 +283,9 @@ class PostgresDatabase:
     def _listen(self) -> None:
         if self._watcher is None:
             self._watcher = self._lone.raw_connection()
-            _driver(self._watcher).execute(f"LISTEN {CHANNEL}")
+            driver = _driver(self._watcher)
+            with self._silence.limit(driver, SILENT_BEAT_S):
+                driver.execute(f"LISTEN {CHANNEL}")
             self._heard += 1
         self._heard += sum(1 for _ in _driver(self._watcher).notifies(timeout=0))
 
@@ -321,6 +349,11 @@ class PostgresDatabase:
             raise RowRefused(f"{self._url} refused a row: {error}") from error
         except (_Dropped, psycopg.Error) as error:
             raise explain(error, self._url) from error
+        except sa.exc.TimeoutError as error:
+            raise StoreUnavailable(
+                f"{self._url}: none of this process's {POOL_SIZE + POOL_MORE} connections for"
+                " reading became free. Ask for less at once"
+            ) from error
         except sa.exc.DBAPIError as error:
             cause = error.orig if isinstance(error.orig, Exception) else error
             raise explain(cause, self._url) from error
@@ -344,16 +377,25 @@ _UNDONE: tuple[type[Exception], ...] = (
 )
 
 
+_ALIVE = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+"""By these TCP finds within some 10 s that a host is gone which could not say so."""
+
+
 def postgres_engine(url: sa.URL, *, pool: type[Pool] = QueuePool) -> Engine:
     """Return an engine whose connections commit each statement unless a transaction is begun."""
-    sizes = {"pool_size": 4, "max_overflow": 60} if pool is QueuePool else {}
+    sizes = {"pool_size": POOL_SIZE, "max_overflow": POOL_MORE} if pool is QueuePool else {}
     engine = sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
         poolclass=pool,
         **sizes,
         # Nothing is left open on a connection that is given back, and a dead one cannot be reset.
         pool_reset_on_return=None,
-        connect_args={"connect_timeout": 10, "autocommit": True},
+        connect_args={"connect_timeout": CONNECT_S, "autocommit": True, **_ALIVE},
         # What a server says about rows may hold values; those are not for logs.
         hide_parameters=True,
     )
@@ -398,6 +440,11 @@ def explain(error: Exception, url: str) -> StoreError:
     """Return what the server's error means: what happened, where, and what to type."""
     said = " ".join(str(error).split())
     match error:
+        case pg.TooManyConnections():
+            return StoreUnavailable(
+                f"{url} takes no more connections: {said}. Raise `max_connections`, or let fewer"
+                f" processes use it: each has up to {POOL_SIZE + POOL_MORE + 2}"
+            )
         case pg.UndefinedTable():
             return StoreError(
                 f"{url} has no perdure tables any more: {said}. Restore it from a backup"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 import pytest
+from tests.faulty_proxy import SOCKET, FaultyProxy
 
+from perdure_storage import postgres_database
 from perdure_storage.clock import ManualClock
 from perdure_storage.connect import open_run_store
 from perdure_storage.contract_samples import (
@@ -36,98 +38,22 @@ from perdure_storage.sql_runs import SqlRunStore
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(60)]
 
 _RUN = RunId("run")
-_COMMIT = b"COMMIT\0"
-_BUFFER = 65_536
-
-
-class Proxy:
-    """A door to the server that can be slammed: before COMMIT arrives, or before its answer.
-
-    Args:
-        server: path of the server's socket.
-    """
-
-    def __init__(self, server: str) -> None:
-        self._server = server
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self.slam_before_commit = threading.Event()
-        self.slam_after_commit = threading.Event()
-        self.slammed = threading.Event()
-        self._open: list[socket.socket] = []
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        # Shutting down wakes the thread that accepts; closing alone would not.
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self.drop_all()
-        self._thread.join()
-
-    def drop_all(self) -> None:
-        """Cut every connection, as a failing network does."""
-        for end in list(self._open):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            server = socket.socket(socket.AF_UNIX)
-            server.connect(self._server)
-            self._open += [client, server]
-            for source, target in ((client, server), (server, client)):
-                pump = self._send if source is client else self._answer
-                threading.Thread(target=pump, args=(source, target), daemon=True).start()
-
-    def _send(self, client: socket.socket, server: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := client.recv(_BUFFER):
-                if _COMMIT in data and self.slam_before_commit.is_set():
-                    self.slam_before_commit.clear()
-                    self._slam(client, server)
-                    return
-                server.sendall(data)
-        self._slam(client, server)
-
-    def _answer(self, server: socket.socket, client: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := server.recv(_BUFFER):
-                if _COMMIT in data and self.slam_after_commit.is_set():
-                    # The server says that it is done, and nobody hears it.
-                    self.slam_after_commit.clear()
-                    break
-                client.sendall(data)
-        self._slam(client, server)
-
-    def _slam(self, *ends: socket.socket) -> None:
-        self.slammed.set()
-        for end in ends:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture
-def proxy(postgres_url: str) -> Iterator[Proxy]:
+def proxy(postgres_url: str) -> Iterator[FaultyProxy]:
     folder = parse_qs(urlsplit(postgres_url).query).get("host", [""])[0]
-    if not Path(folder, ".s.PGSQL.5432").exists():
+    if not Path(folder, SOCKET).exists():
         pytest.skip("the proxy stands before a server on a socket")
-    proxy = Proxy(str(Path(folder, ".s.PGSQL.5432")))
+    proxy = FaultyProxy(Path(folder, SOCKET))
     yield proxy
     proxy.close()
 
 
 @pytest.fixture
-def store(postgres_url: str, proxy: Proxy) -> Iterator[SqlRunStore]:
+def store(postgres_url: str, proxy: FaultyProxy) -> Iterator[SqlRunStore]:
     """Yield a store that reaches its server through the proxy."""
-    options = parse_qs(urlsplit(postgres_url).query)["options"][0]
-    url = f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres?options={quote(options)}"
-    store = open_run_store(f"{url}&sslmode=disable&gssencmode=disable")
+    store = open_run_store(proxy.url(postgres_url))
     yield store
     store.close()
 
@@ -142,7 +68,7 @@ def direct(postgres_url: str, store: SqlRunStore) -> Iterator[SqlRunStore]:
 
 
 def test_a_commit_whose_answer_was_lost_stands_and_is_not_done_twice(
-    store: SqlRunStore, direct: SqlRunStore, proxy: Proxy
+    store: SqlRunStore, direct: SqlRunStore, proxy: FaultyProxy
 ) -> None:
     run = claimed(store)
     proxy.slam_after_commit.set()
@@ -156,7 +82,7 @@ def test_a_commit_whose_answer_was_lost_stands_and_is_not_done_twice(
 
 
 def test_a_commit_that_never_arrived_is_made_again(
-    store: SqlRunStore, direct: SqlRunStore, proxy: Proxy
+    store: SqlRunStore, direct: SqlRunStore, proxy: FaultyProxy
 ) -> None:
     run = claimed(store)
     proxy.slam_before_commit.set()
@@ -170,7 +96,7 @@ def test_a_commit_that_never_arrived_is_made_again(
 
 @pytest.mark.parametrize("when", ["slam_before_commit", "slam_after_commit"])
 def test_a_run_is_made_once_when_the_connection_drops_around_its_commit(
-    store: SqlRunStore, direct: SqlRunStore, proxy: Proxy, when: str
+    store: SqlRunStore, direct: SqlRunStore, proxy: FaultyProxy, when: str
 ) -> None:
     getattr(proxy, when).set()
 
@@ -181,7 +107,9 @@ def test_a_run_is_made_once_when_the_connection_drops_around_its_commit(
     assert [event.kind for event in direct.list_events(_RUN)] == ["submitted"]
 
 
-def test_reads_and_writes_go_on_after_connections_dropped(store: SqlRunStore, proxy: Proxy) -> None:
+def test_reads_and_writes_go_on_after_connections_dropped(
+    store: SqlRunStore, proxy: FaultyProxy
+) -> None:
     run = claimed(store)
     store.changes()
     proxy.drop_all()
@@ -197,7 +125,7 @@ def test_reads_and_writes_go_on_after_connections_dropped(store: SqlRunStore, pr
     assert store.changes() != before
 
 
-def test_a_server_that_is_gone_is_a_clear_error(store: SqlRunStore, proxy: Proxy) -> None:
+def test_a_server_that_is_gone_is_a_clear_error(store: SqlRunStore, proxy: FaultyProxy) -> None:
     run = claimed(store)
     proxy.close()
 
@@ -459,3 +387,83 @@ def test_blobs_are_never_condemned_and_referred_to_at_once(postgres_url: str) ->
 def test_a_database_without_a_store_is_not_made_into_one_unasked(postgres_url: str) -> None:
     with pytest.raises(StoreError, match="no store"):
         open_run_store(postgres_url, create=False)
+
+
+# --- a server that says nothing ---------------------------------------------------------------
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_database, "SILENT_S", 1.0)
+    monkeypatch.setattr(postgres_database, "SILENT_BEAT_S", 0.3)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_commit_to_a_server_that_says_nothing_is_made_once_when_it_speaks_again(
+    store: SqlRunStore, direct: SqlRunStore, proxy: FaultyProxy
+) -> None:
+    run = claimed(store)
+    proxy.cut()
+    mending = threading.Timer(2.0, proxy.mend)
+    mending.start()
+
+    report = store.commit([by(run, a_step("run", "s"))])
+
+    mending.join()
+    assert report.committed == {_RUN: 3}
+    assert [step.step_id for step in direct.list_steps(_RUN)] == ["s"]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_renewal_to_a_server_that_says_nothing_ends_in_time_to_be_tried_again(
+    store: SqlRunStore, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimed(store)
+    monkeypatch.setattr(postgres_database, "CONNECT_S", 2)
+    store.renew(an_owner(), LEASE_S)
+    proxy.cut()
+    begun = time.monotonic()
+
+    with pytest.raises(StoreUnavailable):
+        store.renew(an_owner(), LEASE_S)
+    took_s = time.monotonic() - begun
+    proxy.mend()
+
+    assert store.renew(an_owner(), LEASE_S)
+    assert took_s < LEASE_S
+
+
+def test_threads_share_a_few_connections(postgres_url: str) -> None:
+    store = open_run_store(postgres_url)
+    created(store)
+    most: list[int] = []
+    mine = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
+
+    def read() -> None:
+        for _ in range(3):
+            store.get_run(_RUN)
+            most.append(store.database.read(lambda t: t._connection.execute(mine).fetchone()[0]))
+
+    before = store.database.read(lambda t: t._connection.execute(mine).fetchone()[0])
+    threads = [threading.Thread(target=read) for _ in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(most) == 120
+    assert max(most) - before <= postgres_database.POOL_SIZE + postgres_database.POOL_MORE
+    store.close()
+
+
+def test_commits_are_on_the_disk_though_the_server_would_not_wait_for_it(
+    postgres_url: str, postgres_server: str
+) -> None:
+    lazy = postgres_url.replace("options=", "options=-csynchronous_commit%3Doff%20")
+    store = open_run_store(lazy)
+    created(store)
+
+    said: list[str] = []
+    asked = "SHOW synchronous_commit"
+    store.database.write(lambda t: said.append(t._connection.execute(asked).fetchone()[0]))
+
+    assert said == ["on"]
+    store.close()

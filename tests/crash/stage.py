@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,11 +44,20 @@ class Stage:
             steps.GATE: str(self.folder / "gate"),
         }
 
-    def start(self, *words: str, crash: str = "", **environment: str) -> subprocess.Popen[str]:
-        """Start ``python WORDS``; ``crash`` arms crash points in it and in its workers."""
+    def start(
+        self, *words: str, crash: str = "", before: Sequence[str] = (), **environment: str
+    ) -> subprocess.Popen[str]:
+        """Start ``python WORDS``; ``crash`` arms crash points in it and in its workers.
+
+        Args:
+            words: for Python.
+            crash: crash points.
+            before: a command that starts the command that follows it.
+            environment: more variables.
+        """
         armed = {CRASH_POINTS_VARIABLE: crash} if crash else {}
         process = subprocess.Popen(
-            [sys.executable, *words],
+            [*before, sys.executable, *words],
             cwd=self.folder,
             env={**self.environment, **armed, **environment},
             stdin=subprocess.DEVNULL,

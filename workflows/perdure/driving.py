@@ -168,7 +168,7 @@ class Driving:
         """Give everything up: workers die, runs stay resumable. Waiters are told."""
         coordinator, self._coordinator = self._coordinator, None
         if coordinator is not None:
-            coordinator.wake()
+            coordinator.give_up()
             with self._seat:
                 coordinator.close()
         self._tell("")

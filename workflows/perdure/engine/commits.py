@@ -19,19 +19,36 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 PATIENCE_S = 30.0
-"""How long a store that does not take a commit is waited for before the runs are given up."""
+"""How long a store that does not take a commit is waited for before the runs are given up, by
+somebody who waits for them."""
+SERVING_PATIENCE_S = 900.0
+"""The same for who serves: hours of work are not to end with the restart of a database."""
 PARK_S = 0.25
 GROUP_AGE_S = 0.005
 """``durability="group"``: how old an unwritten result may become while there is work."""
 
 
 class Commits:
-    """What is decided and not yet written, and the way to write it. Owned by the coordinator."""
+    """What is decided and not yet written, and the way to write it. Owned by the coordinator.
 
-    def __init__(self, store: RunStore, clock: Clock, pause: Callable[[float], None]) -> None:
+    Attributes:
+        back_at: when, by the monotonic clock, a store was there again that had been away.
+    """
+
+    def __init__(
+        self,
+        store: RunStore,
+        clock: Clock,
+        pause: Callable[[float], None],
+        *,
+        serves: bool = False,
+    ) -> None:
         self._store = store
         self._clock = clock
         self._pause = pause
+        self._serves = serves
+        self._gives_up = False
+        self.back_at = float("-inf")
         self._outage = Outage(
             log,
             clock,
@@ -73,6 +90,10 @@ class Commits:
             commits = merge([*waiting, commits])
         return self.write(commits) if commits else CommitReport()
 
+    def give_up(self) -> None:
+        """Wait for the store no longer, from any thread: its runs are to be left."""
+        self._gives_up = True
+
     def write(self, commits: tuple[RunCommit, ...]) -> CommitReport:
         """Commit; park while the store does not answer: nothing starts, attempts go on.
 
@@ -83,16 +104,19 @@ class Commits:
 
     def patiently(self, ask: Callable[[], T]) -> T:
         """Ask the store for something; park while it does not answer. Raises as ``write``."""
-        give_up_at = self._clock.monotonic() + PATIENCE_S
+        patience_s = SERVING_PATIENCE_S if self._serves else PATIENCE_S
+        give_up_at = self._clock.monotonic() + patience_s
         while True:
             try:
                 answer = ask()
             except StoreUnavailable as error:
-                if self._clock.monotonic() >= give_up_at:
+                if self._gives_up or self._clock.monotonic() >= give_up_at:
                     raise
                 self._outage.note(error)
                 self._pause(PARK_S)
             else:
+                if self._outage.is_on:
+                    self.back_at = self._clock.monotonic()
                 self._outage.end()
                 return answer
 

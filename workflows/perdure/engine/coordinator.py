@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
+from typing import TypeVar
 
 import msgspec
 
@@ -30,7 +31,7 @@ from perdure.engine.fleet import Fleet
 from perdure.engine.heartbeat import Heartbeat
 from perdure.engine.loading import Born, Loader, PlanFor, Reading, failed_end
 from perdure.engine.outages import Outage
-from perdure.engine.ownership import retire
+from perdure.engine.ownership import is_seen_dead, retire
 from perdure.engine.sleepers import Sleepers
 from perdure.engine.state import EngineState, RunState
 from perdure.engine.waits import names_of_waits
@@ -57,6 +58,8 @@ from perdure_storage.records import (
 )
 from perdure_storage.values import Values
 
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
 _replace = msgspec.structs.replace
 
@@ -64,6 +67,10 @@ REQUESTS_EVERY_S = 0.1
 """How often the store is asked whether somebody else wrote (a look of microseconds)."""
 LOOK_FOR_WORK_EVERY_S = 1.0
 """How often a serving coordinator looks for runs that nobody drives, though nothing changed."""
+
+SETTLE_S = 5.0
+"""For so long after an outage of the store runs are left alone whose lease is over: their owner
+could not renew it either, and is about to."""
 
 CROWD = 500
 """While this many runs are driven others are looked for at that pace only: runs are memory, and
@@ -130,7 +137,7 @@ class Coordinator:
             plan_for,
             allow_pickle=self._allow_pickle,
         )
-        self._commits = Commits(store, clock, self._fleet.pause)
+        self._commits = Commits(store, clock, self._fleet.pause, serves=owner.serves)
         self._desk = EngineDesk(store, self._engine, self._commits, owner, clock, on_commit)
         self._fleet.attend(self._desk)
         self._heartbeat = heartbeat or Heartbeat(store, owner, clock)
@@ -143,6 +150,7 @@ class Coordinator:
         self._again: list[str] = []
         self._sleepers = Sleepers(store, clock, owner)
         self._changes: object = None
+        self._back_at = float("-inf")
         self._last_look = float("-inf")
         self._last_search = float("-inf")
         self._workers: tuple[ProcessId, ...] = ()
@@ -166,6 +174,11 @@ class Coordinator:
 
     def wake(self) -> None:
         """End the current wait, if any."""
+        self._fleet.wake()
+
+    def give_up(self) -> None:
+        """End the current wait, also one for a store that is away: ``close`` comes next."""
+        self._commits.give_up()
         self._fleet.wake()
 
     def drives(self, run_id: str) -> bool:
@@ -302,10 +315,14 @@ class Coordinator:
         return any(call.run_id == run_id for call in self._engine.orphans)
 
     def _give_back(self, run_id: RunId, to: RunStatus) -> None:
-        record = self._store.find_run(run_id)
+        record = self._patiently(lambda: self._store.find_run(run_id))
         if record is not None:
-            self._store.release_run(record, to=to)
+            self._patiently(lambda: self._store.release_run(record, to=to))
         self._let_go(run_id)
+
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        """Ask the store for what cannot be put off: other runs must not end with an outage."""
+        return self._commits.patiently(ask)
 
     def _put_to_sleep(self, asleep: list[Asleep]) -> None:
         """Give runs back in which everything waits: no owner, worker or memory is held for them."""
@@ -315,7 +332,7 @@ class Coordinator:
             Release(run=each.record, to=RunStatus.WAITING, wake_at=each.wake_at, heard=each.heard)
             for each in asleep
         ]
-        released = set(self._store.release_runs(releases))
+        released = set(self._patiently(lambda: self._store.release_runs(releases)))
         for sleeper in asleep:
             if sleeper.record.id in released:
                 self._sleepers.add(sleeper.record.id, sleeper.wake_at)
@@ -327,7 +344,7 @@ class Coordinator:
         if refusal.kind == "rejected":
             message = f"the store refuses the row of {', '.join(refusal.steps)}: "
             end = failed_end("perdure_storage.errors.StoreError", message + refusal.message)
-            record = self._store.find_run(run_id)
+            record = self._patiently(lambda: self._store.find_run(run_id))
             if record is not None and record.owner == self._owner:
                 self._end(run_id, record.epoch, end)
         elif refusal.kind == "condemned":
@@ -384,7 +401,7 @@ class Coordinator:
         itself.
         """
         new = {RunId(run_id) for run_id in run_ids} - self._engine.runs.keys()
-        found = self._store.find_runs(new) if new else []
+        found = self._patiently(lambda: self._store.find_runs(new)) if new else []
         self._take_on_all([run for run in found if run.status in RUN_LIVE])
 
     def _listen(self) -> None:
@@ -402,6 +419,8 @@ class Coordinator:
             # Only a look: what is driven goes on, and its commits are patient by themselves.
             self._deaf.note(error)
         else:
+            if self._deaf.is_on:
+                self._back_at = self._clock.monotonic()
             self._deaf.end()
 
     def _look(self, now: float) -> None:
@@ -422,11 +441,20 @@ class Coordinator:
 
     def _search(self) -> None:
         """Take on runs that nobody drives: any if this coordinator serves, else its sleepers."""
-        found = [run for run in self._sleepers.claimable() if run.id not in self._engine.runs]
+        found = [
+            run
+            for run in self._sleepers.claimable()
+            if run.id not in self._engine.runs and not self._may_come_back(run)
+        ]
         taken = self._take_on_all(found)
         self._sleepers.look()
         if not taken:
             self._sleepers.postpone(REQUESTS_EVERY_S)
+
+    def _may_come_back(self, run: RunRecord) -> bool:
+        """Say whether only an outage may have kept a run's owner from renewing its lease."""
+        away_s = self._clock.monotonic() - max(self._back_at, self._commits.back_at)
+        return away_s < SETTLE_S and run.owner is not None and not is_seen_dead(run.owner)
 
     def _hear_messages(self, runs: list[RunState]) -> None:
         for run in runs:
@@ -470,8 +498,8 @@ class Coordinator:
         if self._has_orphans(run_id):
             self._again.append(run_id)
             return True
-        self._heartbeat.start()
-        record = self._loader.claim(RunId(run_id))
+        self._patiently(self._heartbeat.start)
+        record = self._patiently(lambda: self._loader.claim(RunId(run_id)))
         if record is None:
             return False
         self._load([record])
@@ -488,8 +516,8 @@ class Coordinator:
                 self._again.append(record.id)
         if not free:
             return []
-        self._heartbeat.start()
-        claimed = self._loader.claim_all(free)
+        self._patiently(self._heartbeat.start)
+        claimed = self._patiently(lambda: self._loader.claim_all(free))
         self._load(claimed)
         return claimed
 

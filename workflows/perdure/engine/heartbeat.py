@@ -15,6 +15,9 @@ log = logging.getLogger(__name__)
 
 LEASE_S = 10.0
 """How long other hosts leave a run alone whose owner is silent."""
+AGAIN_S = 0.25
+"""When a renewal is tried again that failed: others wait for it only so long once the store is
+back."""
 
 
 class Heartbeat:
@@ -61,14 +64,16 @@ class Heartbeat:
 
     def _run(self) -> None:
         while not self._stopping:
-            self._beat.wait(LEASE_S / 4)
+            self._beat.wait(AGAIN_S if self._outage.is_on else LEASE_S / 4)
             self._beat.clear()
             if not self._stopping:
                 self._renew()
 
     def _renew(self) -> None:
         try:
-            self._store.renew(self._owner, LEASE_S, self._workers)
+            if not self._store.renew(self._owner, LEASE_S, self._workers):
+                # Whoever tidied up took a sleeper for dead: what nobody claimed is held again.
+                self._store.register(self._owner, LEASE_S)
         except StoreError as error:
             # Nothing to do here: every commit checks the epoch by itself.
             self._outage.note(error)

@@ -110,6 +110,27 @@ def test_write_gives_up_after_its_patience() -> None:
     assert clock.monotonic() >= PATIENCE_S
 
 
+def test_who_serves_waits_longer_than_who_waits_for_a_run() -> None:
+    store, clock = Store(failures=int(2 * PATIENCE_S / PARK_S)), ManualClock()
+    serving = Commits(store, clock, clock.advance, serves=True)  # type: ignore[arg-type]
+
+    report = serving.write((part("a"),))
+
+    assert report.committed == {RUN: 1}
+    assert serving.back_at > PATIENCE_S
+
+
+def test_who_gives_up_waits_no_longer() -> None:
+    store, clock = Store(failures=10**6), ManualClock()
+    waiting = commits(store, clock)
+    waiting.give_up()
+
+    with pytest.raises(StoreUnavailable):
+        waiting.write((part("a"),))
+
+    assert clock.monotonic() == 0
+
+
 def test_store_that_is_away_is_spoken_of_at_the_beginning_rarely_and_at_the_end(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
