@@ -20,7 +20,6 @@ from perdure_storage.protocols import BlobStore, LogStore
 from perdure_storage.records import Buffer, Digest, RunId, StepId
 
 _SMALL = b"a small blob"
-_LARGE = bytes(range(256)) * 80_000  # more than one piece of writing
 
 
 class BlobArea(Protocol):
@@ -44,14 +43,25 @@ class BlobArea(Protocol):
 
 
 class BlobStoreContract:
-    """What every BlobStore does."""
+    """What every BlobStore does.
+
+    Attributes:
+        large: bytes that are written in more than one piece.
+    """
+
+    large = bytes(range(256)) * 80_000
+
+    @pytest.fixture
+    def data(self, request: pytest.FixtureRequest) -> bytes:
+        """Return the bytes that a test names by their size."""
+        return {"empty": b"", "small": _SMALL, "large": self.large}[request.param]
 
     @pytest.fixture
     def blobs(self, area: BlobArea) -> BlobStore:
         """Return an empty store."""
         return area.open()
 
-    @pytest.mark.parametrize("data", [b"", _SMALL, _LARGE], ids=["empty", "small", "large"])
+    @pytest.mark.parametrize("data", ["empty", "small", "large"], indirect=True)
     def test_put_names_bytes_by_their_digest_and_open_returns_them(
         self, blobs: BlobStore, area: BlobArea, data: bytes
     ) -> None:
@@ -69,7 +79,7 @@ class BlobStoreContract:
         assert digest == integrity_digest([b"abcdef"])
         assert bytes(blobs.open(digest, 6)) == b"abcdef"
 
-    @pytest.mark.parametrize("data", [_SMALL, _LARGE], ids=["small", "large"])
+    @pytest.mark.parametrize("data", ["small", "large"], indirect=True)
     def test_put_of_what_is_there_changes_nothing(self, blobs: BlobStore, data: bytes) -> None:
         first = blobs.put([data])
 
@@ -78,12 +88,12 @@ class BlobStoreContract:
         assert list(blobs.list_digests()) == [first]
 
     def test_put_trusts_a_digest_that_the_caller_knows(self, blobs: BlobStore) -> None:
-        digest = integrity_digest([_LARGE])
+        digest = integrity_digest([self.large])
 
-        assert blobs.put([_LARGE], digest=digest) == digest
-        assert bytes(blobs.open(digest, len(_LARGE))) == _LARGE
+        assert blobs.put([self.large], digest=digest) == digest
+        assert bytes(blobs.open(digest, len(self.large))) == self.large
 
-    @pytest.mark.parametrize("data", [_SMALL, _LARGE], ids=["small", "large"])
+    @pytest.mark.parametrize("data", ["small", "large"], indirect=True)
     def test_open_gives_memory_that_can_be_changed_without_changing_the_blob(
         self, blobs: BlobStore, area: BlobArea, data: bytes
     ) -> None:
@@ -105,7 +115,7 @@ class BlobStoreContract:
         assert raised.value.missing
         assert raised.value.digest == digest
 
-    @pytest.mark.parametrize("data", [_SMALL, _LARGE], ids=["small", "large"])
+    @pytest.mark.parametrize("data", ["small", "large"], indirect=True)
     @pytest.mark.parametrize("damage", ["flip", "truncate", "grow", "swap", "empty"])
     def test_open_says_damaged_when_other_bytes_are_there(
         self, blobs: BlobStore, area: BlobArea, data: bytes, damage: str
@@ -139,7 +149,7 @@ class BlobStoreContract:
         with pytest.raises(ValueUnavailable):
             blobs.open(digest, len(_SMALL))
 
-    @pytest.mark.parametrize("data", [b"", _SMALL, _LARGE], ids=["empty", "small", "large"])
+    @pytest.mark.parametrize("data", ["empty", "small", "large"], indirect=True)
     def test_copy_out_writes_the_bytes_to_a_file_that_is_the_callers(
         self, blobs: BlobStore, area: BlobArea, tmp_path: Path, data: bytes
     ) -> None:
@@ -155,7 +165,7 @@ class BlobStoreContract:
 
         assert bytes(area.open().open(digest, len(data))) == data
 
-    @pytest.mark.parametrize("data", [_SMALL, _LARGE], ids=["small", "large"])
+    @pytest.mark.parametrize("data", ["small", "large"], indirect=True)
     @pytest.mark.parametrize("damage", ["flip", "truncate", "grow", "swap", "empty"])
     def test_copy_out_says_damaged_when_other_bytes_are_there(
         self, blobs: BlobStore, area: BlobArea, tmp_path: Path, data: bytes, damage: str
@@ -168,7 +178,7 @@ class BlobStoreContract:
 
         assert not raised.value.missing
 
-    @pytest.mark.parametrize("data", [b"", _SMALL], ids=["empty", "small"])
+    @pytest.mark.parametrize("data", ["empty", "small"], indirect=True)
     def test_copy_out_says_missing_when_nothing_is_there(
         self, blobs: BlobStore, tmp_path: Path, data: bytes
     ) -> None:
@@ -178,16 +188,16 @@ class BlobStoreContract:
         assert raised.value.missing
 
     def test_bytes_that_are_made_while_they_are_read_are_stored(self, blobs: BlobStore) -> None:
-        digest = blobs.put(cast("list[Buffer]", _Made()))
+        digest = blobs.put(cast("list[Buffer]", _Made(self.large)))
 
-        assert digest == integrity_digest([_LARGE])
-        assert bytes(blobs.open(digest, len(_LARGE))) == _LARGE
+        assert digest == integrity_digest([self.large])
+        assert bytes(blobs.open(digest, len(self.large))) == self.large
 
     def test_nothing_is_stored_when_whoever_makes_the_bytes_gives_up(
         self, blobs: BlobStore
     ) -> None:
         with pytest.raises(NotSerializable):
-            blobs.put(cast("list[Buffer]", _Made(gives_up=True)))
+            blobs.put(cast("list[Buffer]", _Made(self.large, gives_up=True)))
 
         assert list(blobs.list_digests()) == []
 
@@ -201,16 +211,16 @@ class BlobStoreContract:
     def test_quarantined_blob_is_missing_and_can_be_stored_again(
         self, blobs: BlobStore, area: BlobArea
     ) -> None:
-        digest = blobs.put([_LARGE])
-        area.overwrite(digest, _damaged(_LARGE, "flip"))
+        digest = blobs.put([self.large])
+        area.overwrite(digest, _damaged(self.large, "flip"))
 
         blobs.quarantine(digest)
 
         with pytest.raises(ValueDamaged) as raised:
-            blobs.open(digest, len(_LARGE))
+            blobs.open(digest, len(self.large))
         assert raised.value.missing
-        assert blobs.put([_LARGE]) == digest
-        assert bytes(blobs.open(digest, len(_LARGE))) == _LARGE
+        assert blobs.put([self.large]) == digest
+        assert bytes(blobs.open(digest, len(self.large))) == self.large
 
     def test_quarantine_of_what_is_not_there_does_nothing(self, blobs: BlobStore) -> None:
         blobs.quarantine(integrity_digest([b"nothing"]))
@@ -244,7 +254,7 @@ class BlobStoreContract:
     def test_many_threads_put_the_same_bytes_at_once(self, blobs: BlobStore) -> None:
         found: list[Digest] = []
         threads = [
-            threading.Thread(target=lambda: found.append(blobs.put([_LARGE]))) for _ in range(4)
+            threading.Thread(target=lambda: found.append(blobs.put([self.large]))) for _ in range(4)
         ]
 
         for thread in threads:
@@ -252,19 +262,20 @@ class BlobStoreContract:
         for thread in threads:
             thread.join()
 
-        assert found == [integrity_digest([_LARGE])] * 4
-        assert bytes(blobs.open(found[0], len(_LARGE))) == _LARGE
+        assert found == [integrity_digest([self.large])] * 4
+        assert bytes(blobs.open(found[0], len(self.large))) == self.large
 
 
 class _Made:
     """Makes the large bytes anew for whoever iterates; may give up at the end."""
 
-    def __init__(self, gives_up: bool = False) -> None:
+    def __init__(self, data: bytes, gives_up: bool = False) -> None:
+        self._data = data
         self._gives_up = gives_up
 
     def __iter__(self) -> Iterator[bytes]:
-        yield _LARGE[:1000]
-        yield _LARGE[1000:]
+        yield self._data[:1000]
+        yield self._data[1000:]
         if self._gives_up:
             raise NotSerializable("the source has changed")
 

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from perdure_storage.clock import Clock, SystemClock
-from perdure_storage.durable_files import temporary_name, write_at
-from perdure_storage.errors import PerdureError, ValueDamaged, ValueUnavailable
+from perdure_storage.durable_files import write_at
+from perdure_storage.errors import PerdureError, ValueDamaged
 from perdure_storage.faults import crash_point
 from perdure_storage.hashing import ALGORITHM, Hasher, hex_of, is_digest, pieces
+from perdure_storage.hashing_beside import hashing
+from perdure_storage.objects import UPLOADS, Found, FsspecObjects, Objects
 from perdure_storage.records import BlobFile, Buffer, Digest, Leftover
-from perdure_storage.roots import RemoteRoot, confirm_root, failure, folder_of
+from perdure_storage.roots import RemoteRoot, confirm_root, failure, folder_of, protocols_of
+from perdure_storage.s3_objects import S3Objects
 
 Take = Callable[[int, bytes], None]
 """Gets a piece of a blob and where in it that begins."""
 
-_READ_BYTES = 8 << 20
 _DAY_S = 86_400.0
 _LEAST_GRACE_S = 3_600.0
-
-# Where an object appears whole when its upload is closed, or not at all.
-_ATOMIC = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci"})
+_STAYS_YOUNG_S = _LEAST_GRACE_S / 2
 
 
 class FsspecBlobStore:
@@ -34,9 +33,7 @@ class FsspecBlobStore:
         self._fs: Any = root.fs
         self._folder = f"{root.folder}/{area}"
         self._incoming = f"{root.folder}/incoming"
-        protocols = self._fs.protocol
-        names = {protocols} if isinstance(protocols, str) else set(protocols)
-        self._is_atomic = bool(names & _ATOMIC)
+        self._objects = _objects_of(root)
 
     @property
     def url(self) -> str:
@@ -47,67 +44,46 @@ class FsspecBlobStore:
     def put(self, buffers: Sequence[Buffer], *, digest: Digest | None = None) -> Digest:
         """Store the concatenation of ``buffers`` and return its digest.
 
-        The name must be known before an upload begins, so a first pass hashes, in memory.
+        The name must be known before an upload begins, so a first pass hashes, in memory: a
+        hundredth of the upload, and none of it is done for what is there already. To upload to
+        a temporary name while hashing, and have the service copy, was measured to be slower.
 
         Raises:
             StoreUnavailable: there is no room.
             ValueUnavailable: storage does not take it now.
         """
         digest, size_bytes = _measure(buffers, digest)
-        path = self._path(digest)
         try:
-            if self._size(path) == size_bytes:
-                self._point("blob.already-there")
-                return digest
-            self._upload(path, buffers, size_bytes)
+            self._create(self._path(digest), buffers, size_bytes)
         except PerdureError:  # ours, or of whoever makes the bytes
             raise
         except Exception as error:  # a driver of somebody else's: any class may come
             raise failure(error, f"store a value in {self.url}") from error
         return digest
 
-    def _upload(self, path: str, buffers: Sequence[Buffer], size_bytes: int) -> None:
-        temporary = path if self._is_atomic else f"{self._incoming}/{temporary_name()}"
+    def _create(self, path: str, buffers: Sequence[Buffer], size_bytes: int) -> None:
+        # A small one is sent without a question: what refuses to replace an object answers it.
+        asks = size_bytes > self._objects.part_bytes or not self._objects.refuses_what_is_there
+        if asks and self._is_settled(path, size_bytes):
+            return
         try:
-            self._fs.makedirs(temporary.rpartition("/")[0], exist_ok=True)
-            self._write(temporary, buffers)
-            if self._size(temporary) != size_bytes:
-                self._fs.rm_file(temporary)
-                raise ValueUnavailable(f"{self.url} took fewer bytes than it was given")
-            if temporary != path:
-                self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-                self._fs.mv(temporary, path)
-        except BaseException:
-            if temporary != path:
-                with contextlib.suppress(Exception):  # what is left is swept later
-                    self._fs.rm_file(temporary)
-            raise
+            self._objects.create(path, buffers, size_bytes, self._point)
+        except FileExistsError:
+            if not self._is_settled(path, size_bytes):  # it is cut, or was taken away again
+                self._objects.create(path, buffers, size_bytes, self._point, replace=True)
 
-    def _write(self, path: str, buffers: Sequence[Buffer]) -> None:
-        # Closing an upload that failed would complete it: an object store is told what to do.
-        file = self._fs.open(path, "wb", **({"autocommit": False} if self._is_atomic else {}))
-        try:
-            self._point("blob.opened")
-            for at, piece in enumerate(pieces(buffers)):
-                file.write(piece)
-                self._point("blob.mid-write" if at else "blob.first-byte")
-            self._point("blob.before-close")
-            file.close()
-            if self._is_atomic:
-                file.commit()
-        except BaseException:
-            with contextlib.suppress(Exception):  # the first error is the one to tell
-                file.discard() if self._is_atomic else file.close()
-            raise
-        self._point("blob.after-rename")
-
-    def _size(self, path: str) -> int | None:
-        self._fs.invalidate_cache(path.rpartition("/")[0])
-        try:
-            size: int = self._fs.info(path)["size"]
-        except FileNotFoundError:
-            return None
-        return size
+    def _is_settled(self, path: str, size_bytes: int) -> bool:
+        """Say whether the blob is there, and see that it is young: gc is not to take it now."""
+        found = self._objects.look(path)
+        if found is None or found.size_bytes != size_bytes:
+            return False
+        if found.changed_at < SystemClock().now().timestamp() - _STAYS_YOUNG_S:
+            try:
+                self._objects.renew(path)
+            except FileNotFoundError:
+                return False
+        self._point("blob.already-there")
+        return True
 
     def _point(self, name: str) -> None:
         crash_point(name)
@@ -155,49 +131,56 @@ class FsspecBlobStore:
 
     def _read_once(self, path: str, digest: Digest, size_bytes: int, take: Take) -> bool:
         """Say whether the bytes are there, and are those of the digest."""
-        if self._look(path) != size_bytes:
-            return False
         hasher = Hasher()
         at = 0
-        for piece in self._pieces(path, digest, size_bytes):
-            take(at, piece)
-            hasher.update(piece)
-            at += len(piece)
+        try:
+            for piece in self._pieces(path, digest, size_bytes):
+                if at + len(piece) > size_bytes:
+                    return False
+                with hashing(hasher, memoryview(piece)):
+                    take(at, piece)
+                at += len(piece)
+        except FileNotFoundError:
+            return False
         return at == size_bytes and hasher.digest() == digest
 
     def _pieces(self, path: str, digest: Digest, size_bytes: int) -> Iterator[bytes]:
-        """Yield that many bytes of an object; fewer if it ends before."""
-        at = 0
-        try:
-            with self._fs.open(path, "rb") as file:
-                while at < size_bytes and (piece := file.read(min(_READ_BYTES, size_bytes - at))):
-                    at += len(piece)
-                    yield piece
-        except FileNotFoundError:
-            return
-        except Exception as error:  # as above
-            raise failure(error, f"read {digest} from {self.url}") from error
+        """Yield an object's bytes; fewer if it ends before, more if it is longer.
 
-    def _look(self, path: str) -> int | None:
-        """Return an object's size; None if there is none."""
+        Raises FileNotFoundError if there is none.
+        """
+        found = self._objects.read(path, size_bytes)
+        while True:
+            try:
+                piece = next(found, None)
+            except FileNotFoundError:
+                raise
+            except Exception as error:  # as above
+                raise failure(error, f"read {digest} from {self.url}") from error
+            if piece is None:
+                return
+            yield piece
+
+    def _look(self, path: str) -> Found | None:
+        """Return what is there, None if nothing is."""
         try:
-            return self._size(path)
+            return self._objects.look(path)
         except Exception as error:  # as above
             raise failure(error, f"look into {self.url}") from error
 
     def contains(self, digest: Digest, size_bytes: int) -> bool:
         """Say whether a blob of that name and size is there, without reading it."""
-        if self._look(self._path(digest)) == size_bytes:
-            return True
-        confirm_root(self.root)
-        return False
+        found = self._look(self._path(digest))
+        if found is None:
+            confirm_root(self.root)
+        return found is not None and found.size_bytes == size_bytes
 
     def size_of(self, digest: Digest) -> int | None:
         """Return how many bytes a blob has, None if it is not there."""
-        size_bytes = self._look(self._path(digest))
-        if size_bytes is None:
+        found = self._look(self._path(digest))
+        if found is None:
             confirm_root(self.root)
-        return size_bytes
+        return None if found is None else found.size_bytes
 
     # --- upkeep -----------------------------------------------------------------------------
     def quarantine(self, digest: Digest) -> None:
@@ -206,10 +189,11 @@ class FsspecBlobStore:
         aside = f"{self.root.folder}/quarantine"
         self._point("blob.before-quarantine")
         try:
-            if self._size(path) is None:
+            if self._objects.look(path) is None:
                 return
-            self._fs.makedirs(aside, exist_ok=True)
-            self._fs.mv(path, f"{aside}/{path.rpartition('/')[2]}.{secrets.token_hex(4)}")
+            self._objects.move(path, f"{aside}/{path.rpartition('/')[2]}.{secrets.token_hex(4)}")
+        except FileNotFoundError:  # somebody else was faster
+            return
         except Exception as error:  # as above
             raise failure(error, f"move {digest} aside in {self.url}") from error
         self._point("blob.after-quarantine")
@@ -239,7 +223,7 @@ class FsspecBlobStore:
             if digest is None:
                 continue
             try:
-                changed_at = self._fs.modified(path).timestamp()
+                changed_at = self._objects.age_of(path, info)
             except FileNotFoundError:  # taken by another gc
                 continue
             except Exception as error:  # as above
@@ -263,13 +247,8 @@ class FsspecBlobStore:
 
     def renew(self, digest: Digest) -> bool:
         """Make a blob young by copying it over there, if it is there; say whether it is."""
-        path = self._path(digest)
-        copy = f"{self._incoming}/{temporary_name()}"
         try:
-            # An object cannot be copied onto itself everywhere.
-            self._fs.makedirs(self._incoming, exist_ok=True)
-            self._fs.cp_file(path, copy)
-            self._fs.mv(copy, path)
+            self._objects.renew(self._path(digest))
         except FileNotFoundError:
             confirm_root(self.root)
             return False
@@ -283,30 +262,42 @@ class FsspecBlobStore:
         Nothing locks an object: one that is renewed between the look and the removal is lost, and
         rebuilt from lineage. ``least_grace_s`` keeps that moment far from whatever is in use.
         """
-        path = self._path(digest)
-        try:
-            self._fs.invalidate_cache(path.rpartition("/")[0])
-            if self._fs.modified(path).timestamp() >= before:
-                return False
-        except FileNotFoundError:
+        found = self._look(self._path(digest))
+        if found is None:
             confirm_root(self.root)
             return True
-        except Exception as error:  # as above
-            raise failure(error, f"look into {self.url}") from error
+        if found.changed_at >= before:
+            return False
         self.delete(digest)
         return True
 
     def verify(self, digest: Digest, size_bytes: int) -> None:
-        """Read a blob from its storage. Raises as ``open``."""
-        self.open(digest, size_bytes).release()
+        """Read a blob from its storage and keep nothing of it. Raises as ``open``."""
+        self._read(digest, size_bytes, lambda at, piece: None)
 
     def leftovers(self) -> Iterator[Leftover]:
-        """Yield temporary objects, quarantined blobs, spools and logs, in no order."""
-        return self.root.leftovers()
+        """Yield temporary objects, quarantined blobs, spools, logs and uploads, in no order."""
+        yield from self.root.leftovers()
+        yield from self._uploads()
+
+    def _uploads(self) -> Iterator[Leftover]:
+        try:
+            yield from self._objects.uploads()
+        except Exception as error:  # as above
+            raise failure(error, f"look for uploads in {self.url}") from error
 
     def remove_leftover(self, leftover: Leftover) -> None:
         """Remove one of them with all that is under it. Idempotent."""
+        if leftover.area == UPLOADS:
+            self._abort(leftover.name)
+            return
         self.root.remove(f"{leftover.area}/{leftover.name}")
+
+    def _abort(self, upload: str) -> None:
+        try:
+            self._objects.abort(upload)
+        except Exception as error:  # as above
+            raise failure(error, f"abort an upload to {self.url}") from error
 
     def spool(self, run_id: str) -> FsspecSpool:
         """Return the store of one run's values without a checkpoint."""
@@ -317,9 +308,12 @@ class FsspecBlobStore:
         self.root.remove(f"spool/{folder_of(run_id)}")
 
     def sweep_temporaries(self, *, older_than_s: float = _DAY_S, clock: Clock | None = None) -> int:
-        """Remove what uploads that died have left behind; return how many files that were."""
+        """Remove what uploads that died have left behind; return how many there were."""
         before = (clock or SystemClock()).now().timestamp() - older_than_s
-        swept = 0
+        stale = [upload for upload in self._uploads() if upload.changed_at < before]
+        for upload in stale:
+            self._abort(upload.name)
+        swept = len(stale)
         try:
             for path in self._fs.find(self._incoming):
                 if path.endswith(".tmp") and self._fs.modified(path).timestamp() < before:
@@ -330,6 +324,13 @@ class FsspecBlobStore:
         except Exception as error:  # as above
             raise failure(error, f"sweep {self.url}") from error
         return swept
+
+
+def _objects_of(root: RemoteRoot) -> Objects:
+    """Return the objects under a root, by the best means that its filesystem has."""
+    if protocols_of(root.fs) & {"s3", "s3a"} and hasattr(root.fs, "call_s3"):
+        return S3Objects(root)
+    return FsspecObjects(root)
 
 
 def _measure(buffers: Sequence[Buffer], digest: Digest | None) -> tuple[Digest, int]:

@@ -23,10 +23,15 @@ from perdure_storage.durable_files import DISK, replace_file
 from perdure_storage.errors import PerdureError, StoreError, StoreUnavailable, ValueUnavailable
 from perdure_storage.faults import crash_point
 from perdure_storage.records import Leftover
+from perdure_storage.services import is_full, masked, remedy_of
 
 _STORE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(::|://)")
+_S3 = ("s3://", "s3a://")
+
+# Where an object appears whole when its upload is closed, or not at all.
+_CREATE_WHOLE = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci"})
 
 
 class Marker(msgspec.Struct, frozen=True):
@@ -132,7 +137,8 @@ class RemoteRoot:
     def write_marker(self, body: bytes) -> None:
         """Write the marker. Raises StoreUnavailable or ValueUnavailable."""
         try:
-            self.fs.makedirs(self.folder, exist_ok=True)
+            if not creates_whole(self.fs):  # a bucket that was misspelt is not to be made
+                self.fs.makedirs(self.folder, exist_ok=True)
             self.fs.pipe_file(f"{self.folder}/marker.json", body)
         except Exception as error:  # as above
             raise failure(error, f"write into {self.url}") from error
@@ -185,6 +191,20 @@ class RemoteRoot:
 AREAS = ("incoming", "quarantine", "spool", "logs")
 """Folders beside the blobs: of files, and of a folder for each run."""
 
+FILE_AREAS = ("incoming", "quarantine", "uploads")
+"""Areas of what is one thing, whoever made it; uploads lie in no folder, a service has them."""
+
+
+def protocols_of(fs: Any) -> set[str]:
+    """Return the protocols that an fsspec filesystem speaks."""
+    return {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
+
+
+def creates_whole(fs: Any) -> bool:
+    """Say whether a filesystem is of objects, which appear when their upload is closed."""
+    return bool(protocols_of(fs) & _CREATE_WHOLE)
+
+
 Root = LocalRoot | RemoteRoot
 
 
@@ -232,7 +252,9 @@ def find_root(url: str | os.PathLike[str], store_id: str, *, fs: Any = None) -> 
     import fsspec
 
     try:
-        found, path = fsspec.core.url_to_fs(text)
+        # What was listed is never to be taken for what is there.
+        options = {"use_listings_cache": False} if text.startswith(_S3) else {}
+        found, path = fsspec.core.url_to_fs(text, **options)
     except (ImportError, ValueError) as error:
         raise StoreError(f"blob root {public_url(text)}: {error}") from error
     except Exception as error:  # a driver may connect here, and raise anything
@@ -289,7 +311,7 @@ def confirm_root(root: Root) -> None:
     if body is None or _store_of(body) != root.store_id:
         raise ValueUnavailable(
             f"the blob root {root.url} is not there (no marker of store {root.store_id}): "
-            "is its disk mounted?"
+            "is its disk mounted, is its bucket there?"
         )
 
 
@@ -300,14 +322,17 @@ def failure(error: BaseException, doing: str) -> PerdureError:
         error: an OSError, or whatever a filesystem driver raised.
         doing: completes "cannot ...".
     """
-    if isinstance(error, OSError) and error.errno in _FULL:
+    if is_full(error) or (isinstance(error, OSError) and error.errno in _FULL):
+        said = getattr(error, "strerror", None) or "it is full"
         return StoreUnavailable(
-            f"cannot {doing}: {error.strerror or 'disk full'}. All that was committed is kept; "
-            "make room and resume"
+            f"cannot {doing}: {said}. All that was committed is kept; make room and resume"
         )
     # The text of a driver's error may quote the URL with what is secret in it.
-    said = error.strerror if isinstance(error, OSError) and error.strerror else _masked(str(error))
-    return ValueUnavailable(f"cannot {doing}: {type(error).__name__}: {said}")
+    said = masked((error.strerror if isinstance(error, OSError) else None) or str(error))
+    remedy = remedy_of(error)
+    return ValueUnavailable(
+        f"cannot {doing}: {type(error).__name__}: {said}{remedy and f'; {remedy}'}"
+    )
 
 
 def folder_of(text: str) -> str:
@@ -330,10 +355,6 @@ def public_url(url: str) -> str:
     host = parts.netloc.rpartition("@")[2]
     shown = f"***@{host}" if "@" in parts.netloc else host
     return urlunsplit((parts.scheme, shown, parts.path, "***" if parts.query else "", ""))
-
-
-def _masked(text: str) -> str:
-    return re.sub(r"//[^/\s@]+@", "//***@", text)
 
 
 def _store_of(body: bytes) -> str | None:

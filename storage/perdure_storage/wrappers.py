@@ -161,6 +161,11 @@ class _FaultyFile:
             raise _error(self._fault)
         return len(view)
 
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place."""
+        self._at = int(self._file.seek(offset, whence))
+        return self._at
+
     def read(self, size: int = -1) -> bytes:
         """Read up to the fault, then as it says."""
         start = self._at

@@ -434,28 +434,19 @@ def _no_more_watches(*_: object) -> None:
 
 
 def test_files_in_a_bucket_are_heard_and_again_when_they_are_written_anew(
-    monkeypatch: pytest.MonkeyPatch,
+    s3_bucket: str,
 ) -> None:
-    moto = pytest.importorskip("moto.server", reason="needs moto[server]")
-    pytest.importorskip("s3fs", reason="needs s3fs")
-    server = moto.ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "none")
-    monkeypatch.setitem(fsspec.config.conf, "s3", {"endpoint_url": f"http://{host}:{port}"})
-    bucket = fsspec.filesystem("s3")
-    bucket.mkdir("bucket")
-    bucket.pipe({"bucket/in/a.csv": b"1", "bucket/in/deep/b.csv": b"2", "bucket/in/c.txt": b"3"})
-    source = FileSource("s3://bucket/in/**/*.csv", change=True, every=OFTEN)
+    fs = fsspec.filesystem("s3")
+    files = {"in/a.csv": b"1", "in/deep/b.csv": b"2", "in/c.txt": b"3"}
+    fs.pipe({f"{s3_bucket}/{name}": data for name, data in files.items()})
+    source = FileSource(f"{s3_bucket}/in/**/*.csv", change=True, every=OFTEN)
 
     async def run() -> list[list[str]]:
         async with listening(source, None) as batches:
             first = await next_names(batches)
-            await asyncio.to_thread(bucket.pipe, "bucket/in/a.csv", b"another")
+            await asyncio.to_thread(fs.pipe, f"{s3_bucket}/in/a.csv", b"another")
             return [first, await next_names(batches)]
 
     heard = asyncio.run(asyncio.wait_for(run(), PATIENCE_S))
-    server.stop()
 
     assert heard == [["a.csv", "b.csv"], ["a.csv"]]

@@ -27,10 +27,9 @@ from perdure_storage.faults import crash_point
 from perdure_storage.lifecycle import RUN_LIVE, RUN_TERMINAL
 from perdure_storage.protocols import RunStore
 from perdure_storage.records import Leftover, RunId, RunQuery, RunRecord
-from perdure_storage.roots import folder_of
+from perdure_storage.roots import FILE_AREAS, folder_of
 
 _PAGE = 1000
-_FILES = ("incoming", "quarantine")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +170,7 @@ class _Collection:
         blobs = self.collect_blobs(runs)
         self.kept["pins"] = len(self.store.list_pins())
         self.kept["blobs younger than the grace"] = blobs.young
-        files = [leftover for leftover in stale if leftover.area in _FILES]
+        files = [leftover for leftover in stale if leftover.area in FILE_AREAS]
         return GcReport(
             dry_run=self.dry_run,
             runs=runs,
@@ -249,7 +248,7 @@ class _Collection:
             status = known.get(leftover.name)
             is_live = status is not None and status not in RUN_TERMINAL
             is_needed = is_live if leftover.area == "spool" else status is not None
-            if leftover.area in _FILES or not is_needed:
+            if leftover.area in FILE_AREAS or not is_needed:
                 yield leftover
 
     def _is_old(self, leftover: Leftover) -> bool:
