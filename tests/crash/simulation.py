@@ -17,7 +17,7 @@ from datetime import datetime
 
 import msgspec
 
-from perdure.calls import CallContext, CallId, Desk, Growth, Outcome, StepCall, Wait
+from perdure.calls import CallContext, CallId, Desk, Growth, Instance, Outcome, StepCall, Wait
 from perdure.engine.coordinator import Coordinator
 from perdure.engine.heartbeat import LEASE_S
 from perdure.executors.protocol import Capacity
@@ -529,6 +529,8 @@ class SimExecutor:
         """Ignore it: steps of these worlds save nothing."""
 
     def hand_over(self, calls: Sequence[CallId]) -> None: ...
+
+    def retire(self, instances: Sequence[Instance]) -> None: ...
 
     def open_run(self, context: CallContext) -> None: ...
 

@@ -48,7 +48,6 @@ HANDLE = "perdure_actor"
 _STATES = ("durable", "rebuild")
 _NONDETERMINISM = ("fail", "warn")
 _OWN = ("bind", "options")
-_LATER = ("pool", "max_concurrency")
 _NOT_OF_ACTORS = {
     "checkpoint": "the results of an actor's calls are always kept: replays are checked by them",
     "volatile": "what an actor does is replayed, and must be the same then",
@@ -65,12 +64,14 @@ class ActorSettings:
         state: ``"durable"`` or ``"rebuild"``.
         snapshot: after how many mutating calls the state is kept; 0: after the last one.
         nondeterminism: ``"fail"`` or ``"warn"``, where a replayed call gives another value.
+        pool: how many instances there are at most, each in a process of its own.
         options: those of tasks, checked.
     """
 
     state: str = "durable"
     snapshot: int = 1
     nondeterminism: str = "fail"
+    pool: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def changed(self, name: str, given: Mapping[str, Any]) -> ActorSettings:
@@ -88,16 +89,24 @@ class ActorSettings:
                 own["state"] = _one_of("state", value, _STATES)
             elif option == "nondeterminism":
                 own["nondeterminism"] = _one_of("nondeterminism", value, _NONDETERMINISM)
-            elif option in _LATER:
-                if value != 1:
-                    raise DefinitionError(f"{option}={value!r}: actors have one instance so far")
+            elif option == "pool":
+                own["pool"] = _pool(value)
+            elif option == "max_concurrency":
+                _check_concurrency(value)
             else:
                 options[option] = value
         _check_options(options)
         for option in _OF_METHODS & options.keys():
             raise DefinitionError(f"{option}= is for single methods: @method({option}=...)")
         apply_options(TaskSpec(function=len, name=name), options, name)
-        return replace(self, options=options, **own)
+        changed = replace(self, options=options, **own)
+        if changed.pool > 1 and changed.state != "rebuild":
+            raise DefinitionError(
+                f"pool={changed.pool}: a durable actor has one state, which its calls change one "
+                'after the other, and so one instance; state="rebuild" is for actors that keep '
+                "nothing between calls"
+            )
+        return changed
 
 
 def _snapshot(value: Any) -> int:
@@ -108,6 +117,20 @@ def _snapshot(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise DefinitionError(f'snapshot={value!r}: write "every", a number of calls, or "end"')
     return value
+
+
+def _pool(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise DefinitionError(f"pool={value!r}: write a number of instances, 1 or more")
+    return value
+
+
+def _check_concurrency(value: Any) -> None:
+    if value != 1:
+        raise DefinitionError(
+            f"max_concurrency={value!r}: an instance makes one call at a time; pool= is for more "
+            "instances"
+        )
 
 
 def _one_of(option: str, value: Any, known: tuple[str, ...]) -> str:
@@ -170,7 +193,8 @@ def actor(cls: Any = None, /, **options: Any) -> Any:
     Args:
         cls: the class.
         **options: ``state``: ``"durable"``, or ``"rebuild"`` for one that its constructor makes
-            again, as a model; ``snapshot``: ``"every"``, a number of calls after which the state
+            again, as a model; ``pool``: of such, how many instances there are, each in a process
+            of its own; ``snapshot``: ``"every"``, a number of calls after which the state
             is kept, or ``"end"``; ``nondeterminism``: ``"fail"`` or ``"warn"``, where a call that
             is replayed gives another value; and those of ``@task``, for all of its calls.
 
@@ -252,6 +276,7 @@ def _spec_of(cls: type, settings: ActorSettings, **use: Any) -> TaskSpec:
         state=settings.state,
         snapshot=settings.snapshot,
         nondeterminism=settings.nondeterminism,
+        pool=settings.pool,
         **use,
     )
     return TaskSpec(function=cls, name=default_name(cls), actor=kept)
@@ -326,6 +351,7 @@ def handle_in_run(
         state=use.state,
         snapshot=use.snapshot,
         nondeterminism=use.nondeterminism,
+        pool=use.pool,
         options={},
     )
     spec = TaskSpec(function=cls, name=name, options=defaults, actor=use)

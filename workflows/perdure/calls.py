@@ -56,6 +56,14 @@ class Replay(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     expected: str = ""
 
 
+class Instance(msgspec.Struct, frozen=True, gc=False, order=True):
+    """One of the processes of an actor, by the run, the constructor's step, and its number."""
+
+    run_id: str
+    actor: str
+    number: int
+
+
 class ActorCall(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """What a call of an actor is to be made on, and what is to be kept of it.
 
@@ -71,6 +79,7 @@ class ActorCall(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaul
         replay: the calls since then; from the constructor on if there is no ``state``.
         keeps: the state after the call is to be kept.
         defaults: options of its calls.
+        number: of the actor's processes, in which it is to be made.
     """
 
     of: ActorStep
@@ -82,6 +91,7 @@ class ActorCall(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaul
     replay: tuple[Replay, ...] = ()
     keeps: bool = False
     defaults: StepOptions = StepOptions()
+    number: int = 0
 
 
 class SavedValue(msgspec.Struct, frozen=True, array_like=True):
@@ -255,7 +265,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults
         retryable: whether ``retry_on`` admits the user's error (evaluated in the worker).
         stops: whether ``stop_when`` says of the value that the other children are not needed.
         culprit: for INPUT_LOST and INPUT_UNAVAILABLE, the key in ``StepCall.values``.
-        worker: who ran it: ``"host/pid"``.
+        worker: who ran it: ``"host/pid"``, with the GPUs that it had, if it had any.
         peak_memory_bytes: the worker's peak resident set, None if unknown.
         states: of a call of an actor that was to be kept, the state after it, by actor.
     """

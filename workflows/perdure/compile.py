@@ -306,6 +306,7 @@ class _Compiler:
             state=use.state,
             snapshot=use.snapshot,
             nondeterminism=use.nondeterminism,
+            pool=use.pool,
             name=step.name,
         )
         if use.role == "new":

@@ -219,6 +219,7 @@ class ActorStep(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         snapshot: after how many mutating calls the state is kept; 0: after the last one.
         is_last: no other step of its graph changes the state after it.
         nondeterminism: ``"fail"`` or ``"warn"``, where a replayed call gives another value.
+        pool: how many instances there are at most.
         name: what the actor's steps are called.
     """
 
@@ -230,6 +231,7 @@ class ActorStep(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     snapshot: int = 1
     is_last: bool = False
     nondeterminism: str = "fail"
+    pool: int = 1
     name: str = ""
 
 

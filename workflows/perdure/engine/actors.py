@@ -49,7 +49,10 @@ def take_states(step: StepState, row: StepRecord) -> None:
 
 def changes_state(step: StepState) -> bool:
     """Say whether a step is a call that may change an actor's state."""
-    return step.plan.actor is not None and step.plan.actor.role in ("new", "write")
+    use = step.plan.actor
+    return use is not None and (
+        use.role == "new" or (use.role == "write" and use.state != "rebuild")
+    )
 
 
 def way_to(run: RunState, step: StepState) -> Way:
@@ -59,7 +62,8 @@ def way_to(run: RunState, step: StepState) -> Way:
     if use.role == "new":
         return Way(None, None, ())
     if use.state == "rebuild":
-        return Way(None, None, (run.steps[use.actor],))
+        made = run.steps[use.actor]
+        return Way(made, None, (made,))
     (turn,) = step.plan.turns
     base = position(run, turn)
     replay: list[StepState] = []
@@ -74,7 +78,9 @@ def way_to(run: RunState, step: StepState) -> Way:
 def is_live(run: RunState, step: StepState, way: Way) -> bool:
     """Say whether a call can be made on the live instance, as far as is known."""
     use = step.plan.actor
-    if use is None or use.role != "write" or step.applied or way.base is None:
+    if use is None or use.role != "write" or use.state == "rebuild":
+        return False  # one that is rebuilt is made wherever it is not there
+    if step.applied or way.base is None:
         return False
     return run.live.get(use.actor) == way.base.at
 

@@ -91,7 +91,7 @@ def make_ready(run: RunState, step: StepState, now: datetime) -> None:
         heappush(run.delayed, (step.not_before, step.position, step.id))
         return
     step.ready_at = now
-    heappush(run.ready.setdefault(step.shape, []), (step.position, step.generation, step.id))
+    run.enqueue(step)
 
 
 def adopt(run: RunState, step: StepState, row: StepRecord, reason: str, now: datetime) -> None:

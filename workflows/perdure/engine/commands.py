@@ -6,7 +6,7 @@ from datetime import datetime
 
 import msgspec
 
-from perdure.calls import CallId, StepCall
+from perdure.calls import CallId, Instance, StepCall
 from perdure.plan import Function
 from perdure_storage.records import Cause, Digest, RunCommit, RunRecord, StoredValue
 
@@ -16,6 +16,13 @@ class Dispatch(msgspec.Struct, frozen=True, gc=False):
 
     executor: str
     call: StepCall
+
+
+class Retire(msgspec.Struct, frozen=True):
+    """End processes of actors that are idle: what they hold goes to others."""
+
+    executor: str
+    instances: tuple[Instance, ...]
 
 
 class Extend(msgspec.Struct, frozen=True):
@@ -64,6 +71,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
         commits: must be durable before anything below happens (``durability="group"`` lets the
             dispatches go first).
         extend: what executors have to know before the attempts start.
+        retire: processes to end before the attempts start that are to have what they hold.
         dispatch: attempts to start.
         kill: attempts to end.
         hand_over: attempts that may end early.
@@ -79,6 +87,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     quarantine: tuple[Digest, ...] = ()
     commits: tuple[RunCommit, ...] = ()
     extend: tuple[Extend, ...] = ()
+    retire: tuple[Retire, ...] = ()
     dispatch: tuple[Dispatch, ...] = ()
     kill: tuple[Kill, ...] = ()
     hand_over: tuple[HandOver, ...] = ()

@@ -235,6 +235,8 @@ class Coordinator:
             self._quarantine(digest)
         for extension in turn.extend:
             self._fleet.extend(extension)
+        for command in turn.retire:
+            self._fleet.retire(command)
         if self._may_defer(turn):
             self._fleet.dispatch(turn.dispatch)
             self._commits.defer(turn.commits)

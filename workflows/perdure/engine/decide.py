@@ -52,7 +52,7 @@ def decide(engine: EngineState, events: Iterable[Event], now: datetime) -> Turn:
     for run_id in list(engine.touched):
         if run_id in engine.runs:
             end_races(engine, engine.runs[run_id], now)
-    dispatch = place(engine, now)
+    placed = place(engine, now)
     over = _finish_runs(engine, now)
     commits = []
     for run_id in engine.touched:
@@ -62,11 +62,12 @@ def decide(engine: EngineState, events: Iterable[Event], now: datetime) -> Turn:
             commits.append(commit)
     left = (*over.ended, *over.parked, *over.handed_back, *(s.record.id for s in over.asleep))
     for run_id in left:
-        del engine.runs[run_id]
+        engine.end_run(run_id)
     return _empty(
         engine,
         commits=tuple(commits),
-        dispatch=dispatch,
+        retire=placed.retire,
+        dispatch=placed.dispatch,
         **over._asdict(),
     )
 
@@ -116,9 +117,10 @@ def _on_pause(engine: EngineState, event: PauseRequested, now: datetime) -> None
 
 
 def _on_ownership_lost(engine: EngineState, event: OwnershipLost, now: datetime) -> None:
-    run = engine.runs.pop(event.run_id, None)
+    run = engine.runs.get(event.run_id)
     if run is None:
         return
+    engine.end_run(run.id)
     engine.dropped.append(run.id)
     for call, step in run.running.items():
         engine.orphans[call] = (run.executor, step.shape)
@@ -142,8 +144,7 @@ def _wake_delayed(engine: EngineState, now: datetime) -> None:
             if step.status is StepStatus.READY and step.not_before is not None:
                 step.not_before = None
                 step.ready_at = now
-                heap = run.ready.setdefault(step.shape, [])
-                heappush(heap, (step.position, step.generation, step.id))
+                run.enqueue(step)
 
 
 def _deadline_passed(run: RunState) -> RunEnd:

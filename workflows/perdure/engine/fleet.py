@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 
 from perdure.calls import Desk, Outcome, StepCall
-from perdure.engine.commands import Dispatch, Extend, HandOver, Kill
+from perdure.engine.commands import Dispatch, Extend, HandOver, Kill, Retire
 from perdure.engine.placement import Pool
 from perdure.executors.protocol import Executor
 from perdure_storage.faults import crash_point
@@ -81,6 +81,10 @@ class Fleet:
         self._executors[command.executor].extend_run(
             command.run_id, command.functions, command.constants
         )
+
+    def retire(self, command: Retire) -> None:
+        """End idle processes of actors."""
+        self._executors[command.executor].retire(command.instances)
 
     def kill(self, command: Kill) -> None:
         """End attempts; their outcomes come later."""

@@ -146,6 +146,7 @@ def graft(run: RunState, root: StepState, expansion: ExpansionRecord, plan: Plan
     find_conditional(run, added)
     if expansion.kind == "map":
         root.items = _items(run, run.steps[plan.output.step])
+        _rank_items(run, root)
     remember_lost(run, run.grown.get(root.id, ()))
     own = _match_own(run, root, plan, prints, is_first=not expansion.link)
     extend = _extend(run, plan, _base_of(expansion))
@@ -154,6 +155,19 @@ def graft(run: RunState, root: StepState, expansion: ExpansionRecord, plan: Plan
     donated = _match_donated(run, root, plan, prints, extend.constants, rows, again)
     losers = _losers_before(run, plan, prints, rows, again)
     return Graft(root, own, donated, losers, extend)
+
+
+def _rank_items(run: RunState, root: StepState) -> None:
+    """Let what takes an item of another map come right after that item, and before the next one.
+
+    So items leave a pipeline as early as they can, and few are between its stages.
+    """
+    for member in root.members if root.opens else ():
+        step = run.steps[member]
+        above = (run.steps[dep] for dep in step.deps)
+        taken = [each.rank for each in above if each.below and each.below.id in root.opens]
+        if taken:
+            step.rank = (*min(taken), step.position)
 
 
 def _items(run: RunState, answer: StepState) -> tuple[StepRef, ...]:

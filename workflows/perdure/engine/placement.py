@@ -1,7 +1,7 @@
 """Which ready steps start now: resources as numbers, no processes.
 
 Deterministic: higher priority first, then the runs in turn, within a run the order of the plan.
-Steps of one shape (the same request) wait in one queue, so that a wide fan-out costs one look,
+Steps of one line (the same request) wait in one queue, so that a wide fan-out costs one look,
 not thousands. A request that does not fit lets others pass, but only for ``PATIENCE_S``: after
 that what it lacks is kept for it until it fits, so small steps never starve it.
 """
@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import count
 
 import msgspec
 
 from perdure import words
+from perdure.calls import Instance
 from perdure.errors import did_you_mean
 from perdure.executors.protocol import Capacity
 from perdure.plan import StepOptions
@@ -24,12 +26,11 @@ PATIENCE_S = 5.0
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """What one attempt, or one process, holds; the key of a ready queue.
+    """What one attempt, or one process, holds.
 
     Attributes:
         gpus: whole ones, or a fraction of one.
-        slots: how many of the executor's places for processes it takes: none if it runs in a
-            process that is there, and has one.
+        slots: how many of the executor's places it takes: none for a process that is not called.
     """
 
     cpus: float
@@ -62,14 +63,37 @@ def shape_of(options: StepOptions, *, is_async: bool) -> Shape:
     )
 
 
-def process_shape(options: StepOptions) -> Shape:
-    """Return what an actor's process holds while it lives, whether or not it is called."""
-    return msgspec.structs.replace(shape_of(options, is_async=False), cpus=0.0)
+def process_part(shape: Shape) -> Shape:
+    """Return of a call's request what its actor's process holds, also between calls."""
+    return msgspec.structs.replace(shape, cpus=0.0, slots=0)
 
 
-def call_shape(options: StepOptions) -> Shape:
-    """Return what one call of an actor holds beside what its process does."""
-    return Shape(options.cpus, 0.0, 0, (), False, slots=0)
+def call_part(shape: Shape) -> Shape:
+    """Return of a call's request what it holds itself, beside what its actor's process does."""
+    return Shape(shape.cpus, 0.0, 0, (), False)
+
+
+class Seat(msgspec.Struct, frozen=True):
+    """In which processes of its actor a call may be made: in those numbered below ``most``."""
+
+    run_id: str
+    actor: str
+    most: int
+
+
+class Line(msgspec.Struct, frozen=True):
+    """What ready steps have in common that wait in one queue.
+
+    Attributes:
+        shape: what each asks for.
+        seat: of calls of an actor, where they may be made.
+        stage: of items of a map that takes those of another one, or whose items another one takes:
+            the function, and the how many-th of such maps it is.
+    """
+
+    shape: Shape
+    seat: Seat | None = None
+    stage: tuple[str, int] | None = None
 
 
 class Free:
@@ -162,20 +186,21 @@ class Free:
 class _Resident:
     """A process that holds something for as long as it lives."""
 
-    __slots__ = ("gpus", "is_ending", "is_idle", "shape")
+    __slots__ = ("gpus", "is_idle", "leaves", "shape")
 
     def __init__(self, shape: Shape, gpus: tuple[int, ...]) -> None:
         self.shape = shape
         self.gpus = gpus
         self.is_idle = False
-        self.is_ending = False
+        self.leaves = False  # as soon as it is idle
 
 
 class Pool:
     """What is free on one executor. Owned by the engine, which tells it who takes and gives.
 
-    Attempts hold something while they run, residents, the processes of actors, while they live. A
-    resident that is idle may be ended for the sake of what fits no other way.
+    Calls hold something while they run, residents, the processes of actors, while they live. One
+    that is idle may be ended for the sake of what fits no other way. A resident is a promise: that
+    its process may be there. Should it die, the next call has it started again.
     """
 
     def __init__(self, capacity: Capacity) -> None:
@@ -184,9 +209,10 @@ class Pool:
         self._holders: dict[Shape, int] = {}
         self._ahead: dict[Shape, int] = {}
         self._gpus: dict[Hashable, tuple[int, ...]] = {}
-        self._residents: dict[Hashable, _Resident] = {}  # those that are idle: longest first
+        self._homes: dict[Hashable, Instance] = {}  # of calls of actors
+        self._residents: dict[Instance, _Resident] = {}  # those that are idle: longest first
+        self._numbers: dict[tuple[str, str], set[int]] = {}  # of the residents, by run and actor
 
-    # --- attempts ---------------------------------------------------------------------------
     def fits(self, shape: Shape) -> bool:
         """Say whether the request fits into what is free now."""
         return self.free.has_slot(shape) if self.capacity.is_serial else self.free.fits(shape)
@@ -206,26 +232,48 @@ class Pool:
             amount / offer[name] if offer.get(name) else 0.0 for name, amount in asked.items()
         )
 
-    def take(self, shape: Shape, holder: Hashable) -> tuple[str, ...]:
-        """Hold the request; return the ids of the GPUs that the holder has until it gives them."""
+    # --- calls ------------------------------------------------------------------------------
+    def request(self, line: Line) -> Shape | None:
+        """Return what a step of this line would take now; None if no process is free for it."""
+        if line.seat is None or self.capacity.is_serial:
+            return line.shape
+        if self._idle(line.seat) is not None:
+            return call_part(line.shape)
+        return line.shape if self._unused(line.seat) is not None else None
+
+    def take(self, line: Line, holder: Hashable) -> tuple[str, ...]:
+        """Hold what a step of this line asks for; return the ids of the GPUs that it has."""
+        if line.seat is not None and not self.capacity.is_serial:
+            return self._take_seat(line.shape, line.seat, holder)
+        shape = line.shape
         self._holders[shape] = self._holders.get(shape, 0) + 1
         if self.capacity.is_serial:
             shape = _without_gpus(shape)  # nothing can be hidden from a thread of this process
         gpus = self.free.take(shape)
         if gpus:
             self._gpus[holder] = gpus
+        return self._ids(gpus)
+
+    def _ids(self, gpus: Iterable[int]) -> tuple[str, ...]:
         return tuple(self.capacity.gpu_ids[number] for number in gpus)
 
-    def may_wait(self, shape: Shape, most: float) -> bool:
+    def home(self, holder: Hashable) -> int:
+        """Return in which of its actor's processes a call is made."""
+        instance = self._homes.get(holder)
+        return 0 if instance is None else instance.number
+
+    def may_wait(self, line: Line, most: float) -> bool:
         """Say whether one more may be sent ahead, to wait there for the end of its like.
 
-        None that has GPUs of its own: its like may end on another one.
+        None that has GPUs of its own: its like may end on another one. No call of an actor: it
+        would wait for one of its processes, while another may be free sooner.
 
         Args:
-            shape: its request.
+            line: where it waits now.
             most: so many may wait behind each of those that hold such a request.
         """
-        if shape.is_async or shape.gpus or self.capacity.is_serial:
+        shape = line.shape
+        if shape.is_async or shape.gpus or line.seat is not None or self.capacity.is_serial:
             return False
         return self._ahead.get(shape, 0) < most * self._holders.get(shape, 0)
 
@@ -234,7 +282,16 @@ class Pool:
         self._ahead[shape] = self._ahead.get(shape, 0) + 1
 
     def give(self, shape: Shape, holder: Hashable) -> None:
-        """Free what the holder has, or leave it to one that was sent ahead."""
+        """Free what the holder has, or leave it to one that was sent ahead.
+
+        Args:
+            shape: what it had asked for.
+            holder: as it was taken; or one that was sent ahead.
+        """
+        if holder in self._homes:
+            self.free.give(call_part(shape), ())
+            self._rest(self._homes.pop(holder))
+            return
         if self._ahead.get(shape, 0):
             self._ahead[shape] -= 1
             return
@@ -244,60 +301,95 @@ class Pool:
         self.free.give(shape, self._gpus.pop(holder, ()))
 
     # --- residents --------------------------------------------------------------------------
-    def settle(self, holder: Hashable, shape: Shape) -> tuple[str, ...]:
-        """Hold a request for as long as a process lives, which is busy now; return its GPUs."""
-        gpus = self.free.take(shape)
-        self._residents[holder] = _Resident(shape, gpus)
-        return tuple(self.capacity.gpu_ids[number] for number in gpus)
-
-    def rest(self, holder: Hashable) -> None:
-        """Note that a resident is idle from now on."""
-        resident = self._residents.pop(holder)
-        resident.is_idle = True
-        self._residents[holder] = resident
-
-    def rouse(self, holder: Hashable) -> bool:
-        """Note that a resident is busy from now on; False: it is gone, or about to end."""
-        resident = self._residents.get(holder)
-        if resident is None or resident.is_ending:
-            return False
+    def _take_seat(self, shape: Shape, seat: Seat, holder: Hashable) -> tuple[str, ...]:
+        """Hold a call, and, where no process of its actor is idle, another process."""
+        instance = self._idle(seat)
+        if instance is None:
+            instance = self._unused(seat)
+            assert instance is not None
+            part = process_part(shape)
+            self._residents[instance] = _Resident(part, self.free.take(part))
+            self._numbers.setdefault((seat.run_id, seat.actor), set()).add(instance.number)
+        resident = self._residents[instance]
         resident.is_idle = False
-        return True
+        self._homes[holder] = instance
+        self.free.take(call_part(shape))
+        return self._ids(resident.gpus)
 
-    def leave(self, holder: Hashable) -> None:
-        """Free what a resident held: its process is gone."""
-        resident = self._residents.pop(holder)
+    def _idle(self, seat: Seat) -> Instance | None:
+        """Return the first process of an actor that has nothing to do, so that the last rest."""
+        numbers = self._numbers.get((seat.run_id, seat.actor), ())
+        found = (Instance(seat.run_id, seat.actor, n) for n in sorted(numbers) if n < seat.most)
+        return next((each for each in found if self._residents[each].is_idle), None)
+
+    def _unused(self, seat: Seat) -> Instance | None:
+        """Return the first process that the actor may have and has not."""
+        numbers = self._numbers.get((seat.run_id, seat.actor), ())
+        number = next(n for n in count() if n not in numbers)
+        return Instance(seat.run_id, seat.actor, number) if number < seat.most else None
+
+    def _rest(self, instance: Instance) -> None:
+        """Note that a resident is idle from now on."""
+        resident = self._residents.pop(instance)
+        resident.is_idle = True
+        self._residents[instance] = resident
+        if resident.leaves:
+            self._leave(instance)
+
+    def _leave(self, instance: Instance) -> None:
+        resident = self._residents.pop(instance)
         self.free.give(resident.shape, resident.gpus)
+        numbers = self._numbers[instance.run_id, instance.actor]
+        numbers.remove(instance.number)
+        if not numbers:
+            del self._numbers[instance.run_id, instance.actor]
 
-    def make_room(self, shape: Shape) -> tuple[Hashable, ...]:
-        """Return the idle residents that are to be ended so that the request fits.
+    def end_run(self, run_id: str) -> None:
+        """Free what the residents of a run hold, of those that are busy when they no longer are."""
+        for instance in [each for each in self._residents if each.run_id == run_id]:
+            self._residents[instance].leaves = True
+            if self._residents[instance].is_idle:
+                self._leave(instance)
 
-        They are as few as need be, those first that have been idle for longest, and they count as
-        ending from now on. Empty if it fits already, or will when those are gone that are ending,
-        or would not even fit without all that are idle.
+    def make_room(self, shape: Shape, *, at_once: bool = True) -> tuple[Instance, ...]:
+        """Free what idle residents hold, so that the request fits; return those.
+
+        They are as few as need be, those first that have been idle for longest. None, if it fits
+        already, or would not even fit without all that are idle.
+
+        Args:
+            shape: the request.
+            at_once: or only if it would not fit either when all calls that run have ended.
         """
+        if not at_once and self._fits_later(shape):
+            return ()
         free = self.free.copy()
-        for resident in self._residents.values():
-            if resident.is_ending:
-                free.give(resident.shape, resident.gpus)
-        chosen: dict[Hashable, _Resident] = {}
-        for holder, resident in self._residents.items():
+        chosen: list[Instance] = []
+        for instance, resident in self._residents.items():
             if free.fits(shape):
                 break
-            if resident.is_idle and not resident.is_ending:
+            if resident.is_idle:
                 free.give(resident.shape, resident.gpus)
-                chosen[holder] = resident
+                chosen.append(instance)
         if not free.fits(shape):
             return ()
-        for holder, resident in list(chosen.items()):
+        for instance in list(chosen):
+            resident = self._residents[instance]
             without = free.copy()
             without.take_back(resident.shape, resident.gpus)
             if without.fits(shape):
                 free = without
-                del chosen[holder]
-        for resident in chosen.values():
-            resident.is_ending = True
+                chosen.remove(instance)
+        for instance in chosen:
+            self._leave(instance)
         return tuple(chosen)
+
+    def _fits_later(self, shape: Shape) -> bool:
+        """Say whether the request fits beside the residents alone."""
+        free = Free(self.capacity)
+        for resident in self._residents.values():
+            free.take_back(resident.shape, resident.gpus)
+        return free.fits(shape)
 
 
 def _without_gpus(shape: Shape) -> Shape:
@@ -305,16 +397,16 @@ def _without_gpus(shape: Shape) -> Shape:
 
 
 class Waiting(msgspec.Struct, frozen=True, gc=False):
-    """The first of the ready steps of one shape.
+    """The first of the ready steps of one line.
 
     Attributes:
-        position: its place in the plan.
+        rank: its place in the order in which steps are to start.
         ready_at: since when it waits to be started.
         most_ahead: how many like it may wait behind one that runs.
     """
 
-    shape: Shape
-    position: int
+    line: Line
+    rank: tuple[int, ...]
     ready_at: datetime | None
     most_ahead: float = 0
 
@@ -350,29 +442,41 @@ def choose(
         kept: what is kept for others already.
     """
     for each in sorted(waiting, key=lambda each: _rank(pool, each, now)):
-        can_start = pool.fits(each.shape) or pool.may_wait(each.shape, each.most_ahead)
-        if can_start and kept.isdisjoint(each.shape.names):
+        request = pool.request(each.line)
+        if request is None:
+            continue
+        can_start = pool.fits(request) or pool.may_wait(each.line, each.most_ahead)
+        # A process of an actor that is idle could be ended for the one that all is kept for.
+        if can_start and kept.isdisjoint(each.line.shape.names):
             return Choice(each, kept)
         if not can_start and _is_impatient(each, now):
-            kept |= pool.lacks(each.shape)
+            kept |= pool.lacks(request)
     return Choice(None, kept)
 
 
-def make_room(pool: Pool, waiting: Iterable[Waiting], now: datetime) -> tuple[Hashable, ...]:
-    """Return the idle residents to end now, when nothing that waits can start.
+def make_room(
+    pool: Pool, waiting: Iterable[Waiting], now: datetime, kept: frozenset[str] = NOTHING
+) -> tuple[Instance, ...]:
+    """Return the processes of actors to end now, when nothing that waits can start.
 
     It is for the sake of one request, in the order of ``choose``: each that is ended lets one
-    start, so that they do not end each other in turn without anything being done.
+    start, so that they do not end each other in turn without anything being done. One that fits
+    as soon as calls that run have ended waits for that, if it has not waited for long already:
+    what is costly to make is not ended for what is over soon.
     """
-    stuck = [each for each in waiting if not pool.fits(each.shape)]
-    for each in sorted(stuck, key=lambda each: _rank(pool, each, now)):
-        if ended := pool.make_room(each.shape):
+    for each in sorted(waiting, key=lambda each: _rank(pool, each, now)):
+        request = pool.request(each.line)
+        is_impatient = _is_impatient(each, now)
+        if request is None or pool.fits(request):
+            continue
+        may_ask = is_impatient or kept.isdisjoint(request.names)
+        if may_ask and (ended := pool.make_room(request, at_once=is_impatient)):
             return ended
     return ()
 
 
-def _rank(pool: Pool, each: Waiting, now: datetime) -> tuple[float, int]:
-    return (-pool.share(each.shape) if _is_impatient(each, now) else 1.0, each.position)
+def _rank(pool: Pool, each: Waiting, now: datetime) -> tuple[float, tuple[int, ...]]:
+    return (-pool.share(each.line.shape) if _is_impatient(each, now) else 1.0, each.rank)
 
 
 def _is_impatient(each: Waiting, now: datetime) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from datetime import datetime
 from heapq import heappop
+from typing import NamedTuple
 
 from perdure.calls import (
     ActorCall,
@@ -17,21 +18,32 @@ from perdure.calls import (
     step_key,
 )
 from perdure.engine.actors import is_live, keeps_state, way_to
-from perdure.engine.commands import Dispatch
+from perdure.engine.commands import Dispatch, Retire
 from perdure.engine.matching import match_name
-from perdure.engine.placement import NOTHING, Pool, Shape, Waiting, choose
+from perdure.engine.placement import NOTHING, Line, Pool, Waiting, choose, make_room
 from perdure.engine.saves import saves_for
-from perdure.engine.state import EngineState, RunState, StepState, starts_chain
+from perdure.engine.state import EngineState, RunState, StepState, line_of, starts_chain
 from perdure.graph.growth import first_answer_id
 from perdure.plan import Arg, FromInput, FromStep, ItemsOf, ListArg, RefTo, StateOf
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import AttemptRecord, StepId, StoredValue
 
+MOST_AHEAD = 64
+"""So many items of a pipeline may wait before a stage: then the one before it pauses."""
+MOST_BYTES_AHEAD = 1 << 28
+"""... or so much, encoded."""
 
-def place(engine: EngineState, now: datetime) -> tuple[Dispatch, ...]:
+
+class Placed(NamedTuple):
+    """What is to start, and which processes of actors are to end first."""
+
+    retire: tuple[Retire, ...]
+    dispatch: tuple[Dispatch, ...]
+
+
+def place(engine: EngineState, now: datetime) -> Placed:
     """Start what is ready and fits, in order of rank."""
-    placed: list[Dispatch] = []
-    kept: dict[str, frozenset[str]] = {}
+    placing = _Placing(engine, now)
     ranks: dict[int, list[RunState]] = {}
     for run in engine.runs.values():
         if run.ready and not run.is_stopping:
@@ -40,55 +52,100 @@ def place(engine: EngineState, now: datetime) -> tuple[Dispatch, ...]:
         waiting = ranks[priority]
         while waiting:
             # One step of each run in turn: a wide run does not keep a narrow one waiting.
-            waiting = [run for run in waiting if _place_one(engine, run, now, placed, kept)]
-    return tuple(placed)
+            waiting = [run for run in waiting if placing.place_one(run)]
+    return Placed(tuple(placing.retire), tuple(placing.dispatch))
 
 
-def _place_one(
-    engine: EngineState,
-    run: RunState,
-    now: datetime,
-    placed: list[Dispatch],
-    kept: dict[str, frozenset[str]],
-) -> bool:
-    """Start one step of the run if one fits.
+class _Placing:
+    """One round of placing. Used once."""
 
-    ``kept`` says by executor what is kept for large requests that have waited for long enough.
-    """
-    if run.one_at_a_time and run.running:
-        return False
-    pool = engine.pools[run.executor]
-    first: dict[Shape, StepState] = {}
-    for shape, heap in list(run.ready.items()):
+    def __init__(self, engine: EngineState, now: datetime) -> None:
+        self._engine = engine
+        self._now = now
+        self._kept: dict[str, frozenset[str]] = {}
+        """By executor, what is kept for large requests that have waited for long enough."""
+        self.retire: list[Retire] = []
+        self.dispatch: list[Dispatch] = []
+
+    def place_one(self, run: RunState) -> bool:
+        """Start one step of the run, or make room for one; False if nothing of it can start."""
+        if run.one_at_a_time and run.running:
+            return False
+        pool = self._engine.pools[run.executor]
+        first = _first_of_lines(run)
+        waiting = [_waiting(run, line, step) for line, step in first.items()]
+        kept = self._kept.get(run.executor, NOTHING)
+        choice = choose(pool, waiting, self._now, kept)
+        self._kept[run.executor] = choice.kept
+        if choice.start is None:
+            return self._make_room(run, pool, waiting, choice.kept)
+        line = choice.start.line
+        heappop(run.ready[line])
+        call = _start(self._engine, run, line, first[line], self._now)
+        self.dispatch.append(Dispatch(run.executor, call))
+        return True
+
+    def _make_room(
+        self, run: RunState, pool: Pool, waiting: list[Waiting], kept: frozenset[str]
+    ) -> bool:
+        ended = make_room(pool, waiting, self._now, kept)
+        if not ended:
+            return False
+        self.retire.append(Retire(run.executor, ended))
+        for instance in ended:
+            if instance.run_id in self._engine.runs and instance.number == 0:
+                self._engine.runs[instance.run_id].live.pop(instance.actor, None)
+        return True
+
+
+def _first_of_lines(run: RunState) -> dict[Line, StepState]:
+    """Return the first step of each queue that may start, if it fits."""
+    first: dict[Line, StepState] = {}
+    for line, heap in list(run.ready.items()):
         step = first_ready(run, heap)
         if step is None:
-            del run.ready[shape]
-        else:
-            first[shape] = step
-    waiting = [_waiting(run, step) for step in first.values()]
-    choice = choose(pool, waiting, now, kept.get(run.executor, NOTHING))
-    kept[run.executor] = choice.kept
-    if choice.start is None:
-        return False
-    shape = choice.start.shape
-    heappop(run.ready[shape])
-    placed.append(Dispatch(run.executor, _start(engine, run, first[shape], now)))
-    return True
+            del run.ready[line]
+        elif line.stage is None or not _is_ahead(run, step):
+            first[line] = step
+    return first
 
 
-def _waiting(run: RunState, step: StepState) -> Waiting:
-    return Waiting(step.shape, step.position, step.ready_at, _most_ahead(run, step))
+def _is_ahead(run: RunState, item: StepState) -> bool:
+    """Say whether those that take the items of a map have enough of them to go on with.
+
+    These are ready, and so will start whatever becomes of this one: nobody waits for anybody.
+    """
+    assert item.below is not None
+    for follower in item.below.followers:
+        if follower.items:
+            line = line_of(run, run.steps[follower.members[0]])
+            if _is_long(run, run.ready.get(line, ())):
+                return True
+    return False
 
 
-def _hold(pool: Pool, shape: Shape, call: CallId) -> tuple[str, ...]:
+def _is_long(run: RunState, heap: Sequence[tuple[object, object, str]]) -> bool:
+    if len(heap) >= MOST_AHEAD:
+        return True
+    items = (run.steps[dep] for *_, name in heap for dep in run.steps[name].deps)
+    sizes = (each.value.size_bytes for each in items if each.value and each.below)
+    return sum(sizes) >= MOST_BYTES_AHEAD
+
+
+def _waiting(run: RunState, line: Line, step: StepState) -> Waiting:
+    return Waiting(line, step.rank, step.ready_at, _most_ahead(run, step))
+
+
+def _hold(pool: Pool, line: Line, call: CallId) -> tuple[str, ...]:
     """Take what the call asks for, or send it ahead; return the ids of its GPUs."""
-    if pool.fits(shape):
-        return pool.take(shape, call)
-    pool.send_ahead(shape)
+    request = pool.request(line)
+    if request is not None and pool.fits(request):
+        return pool.take(line, call)
+    pool.send_ahead(line.shape)
     return ()
 
 
-def first_ready(run: RunState, heap: list[tuple[int, int, str]]) -> StepState | None:
+def first_ready(run: RunState, heap: list[tuple[tuple[int, ...], int, str]]) -> StepState | None:
     """Return the first step of the heap that is still ready; entries may have gone stale."""
     while heap:
         _, generation, step_id = heap[0]
@@ -99,7 +156,9 @@ def first_ready(run: RunState, heap: list[tuple[int, int, str]]) -> StepState | 
     return None
 
 
-def _start(engine: EngineState, run: RunState, step: StepState, now: datetime) -> StepCall:
+def _start(
+    engine: EngineState, run: RunState, line: Line, step: StepState, now: datetime
+) -> StepCall:
     step.status = StepStatus.RUNNING
     step.attempt += 1
     step.inputs = run.input_digests(step)
@@ -115,6 +174,8 @@ def _start(engine: EngineState, run: RunState, step: StepState, now: datetime) -
     )
     engine.touched[run.id] = None
     options = step.options
+    pool = engine.pools[run.executor]
+    gpu_ids = _hold(pool, line, call)
     return StepCall(
         id=call,
         function=step.plan.function,
@@ -132,15 +193,15 @@ def _start(engine: EngineState, run: RunState, step: StepState, now: datetime) -
         answer=first_answer_id(step.id) if starts_chain(step) else "",
         saves=saves_for(run, step),
         is_brief=_most_ahead(run, step) > 0,
-        actor=None if step.plan.actor is None else _on_actor(run, step),
+        actor=None if step.plan.actor is None else _on_actor(run, step, pool.home(call)),
         turns={turn.actor: turn.step for turn in step.plan.turns},
-        gpu_ids=_hold(engine.pools[run.executor], step.shape, call),
+        gpu_ids=gpu_ids,
         shares_gpu=0 < options.gpus < 1,
         memory_bytes=options.memory_bytes,
     )
 
 
-def _on_actor(run: RunState, step: StepState) -> ActorCall:
+def _on_actor(run: RunState, step: StepState, number: int) -> ActorCall:
     """Return on what a call of an actor is made: on the live instance, or how to come to it."""
     use = step.plan.actor
     assert use is not None
@@ -157,6 +218,7 @@ def _on_actor(run: RunState, step: StepState) -> ActorCall:
         replay=() if live else tuple(_replay(run, each) for each in way.replay),
         keeps=keeps_state(step, way),
         defaults=step.options,
+        number=number,
     )
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from datetime import datetime
 from hashlib import blake2b
+from heapq import heappush
 from typing import Any
 
 from perdure.calls import CallId
 from perdure.engine.again import Again
 from perdure.engine.commands import Extend, HandOver, Kill
 from perdure.engine.paces import Paces
-from perdure.engine.placement import Pool, Shape, shape_of
+from perdure.engine.placement import Line, Pool, Seat, Shape, shape_of
 from perdure.plan import (
     FromInput,
     FromStep,
@@ -78,6 +79,7 @@ class StepState:
         "code",
         "consumers",
         "deps",
+        "depth",
         "followers",
         "generation",
         "given",
@@ -96,6 +98,7 @@ class StepState:
         "plan",
         "position",
         "progress",
+        "rank",
         "ready_at",
         "reason",
         "rebuilt",
@@ -121,6 +124,8 @@ class StepState:
         self.code = code
         self.options = options
         self.position = position
+        self.rank: tuple[int, ...] = (position,)
+        self.depth = 0
         self.shape = shape
         self.refs: tuple[Reference, ...] = tuple(references(plan))
         self.branches = plan.branches
@@ -132,7 +137,8 @@ class StepState:
             dict.fromkeys(r.step for r in self.refs if isinstance(r, ItemsOf))
         )
         self.consumers: list[StepState] = []
-        self.followers: list[StepState] = []  # who takes its items, as a map
+        # Of a map: who takes its items, as a map; and how many such maps are before it.
+        self.followers: list[StepState] = []
         self.parts: tuple[Path, ...] = ()
         self.status = StepStatus.PENDING
         self.generation = 1
@@ -236,7 +242,7 @@ class RunState:
     """One run in memory. Changed by ``decide`` only.
 
     Attributes:
-        ready: heaps of (position, generation, step id) by shape: what could start now.
+        ready: heaps of (rank, generation, step id) by line: what could start now.
         delayed: heap of (not_before, position, step id): retries that wait.
         waits: steps that wait for a time or a message, in the order in which they began to.
         deadlines: heap of (deadline, position, step id): waits that end by themselves.
@@ -310,7 +316,7 @@ class RunState:
         self.readers: dict[str, list[tuple[str, StepPlan]]] | None = None
         self.extensions: list[Extend] = []
         self.dormant: dict[str, ExpansionRecord] = {}
-        self.ready: dict[Shape, list[tuple[int, int, str]]] = {}
+        self.ready: dict[Line, list[tuple[tuple[int, ...], int, str]]] = {}
         self.delayed: list[tuple[datetime, int, str]] = []
         self.waits: dict[str, StepState] = {}
         self.deadlines: list[tuple[datetime, int, str]] = []
@@ -334,6 +340,11 @@ class RunState:
     def id(self) -> RunId:
         """Return the run id."""
         return self.record.id
+
+    def enqueue(self, step: StepState) -> None:
+        """Let a ready step wait for its turn to start."""
+        heap = self.ready.setdefault(line_of(self, step), [])
+        heappush(heap, (step.rank, step.generation, step.id))
 
     def arrive(self, step: StepState) -> None:
         """Tell those who wait for the first of some steps that this one has ended."""
@@ -522,9 +533,43 @@ class EngineState:
         )
         return not (self.runs or self.orphans or self.dropped or any(left))
 
+    def end_run(self, run_id: str) -> None:
+        """Forget a run; processes of its actors hold nothing any more, once they are idle."""
+        run = self.runs.pop(run_id)
+        self.pools[run.executor].end_run(run_id)
+
     def next_wakeup(self) -> datetime | None:
         """Return when something falls due without any event, or None."""
         return self.timers[0][0] if self.timers else None
+
+
+MANY = 1 << 30
+"""In so many processes at once nothing is read."""
+
+
+def line_of(run: RunState, step: StepState) -> Line:
+    """Return in which queue a step waits for its turn to start."""
+    return Line(step.shape, _seat_of(run, step), _stage_of(step))
+
+
+def _seat_of(run: RunState, step: StepState) -> Seat | None:
+    """Return in which processes of its actor a call may be made: what is written, in the first."""
+    use = step.plan.actor
+    if use is None:
+        return None
+    most = use.pool if use.state == "rebuild" else MANY if use.role == "read" else 1
+    return Seat(run.id, use.actor, most)
+
+
+def _stage_of(step: StepState) -> tuple[str, int] | None:
+    """Return of which stage of a pipeline a step is an item.
+
+    Not of which map: where many small pipelines go on at once they have the same stages.
+    """
+    root = step.below
+    if root is None or root.items is None or not (root.followers or root.opens):
+        return None
+    return step.plan.function, root.depth
 
 
 def position(run: RunState, turn: StateOf) -> StepState:
@@ -649,6 +694,7 @@ def add_steps(
             run.steps[dep].consumers.append(state)
         for opened in state.opens:
             run.steps[opened].followers.append(state)
+            state.depth = max(state.depth, run.steps[opened].depth + 1)
     _collect_parts(plan, run.steps)
     if plan.takeover is not None:
         for step_id, constant in plan.takeover.given.items():

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from perdure.calls import CallContext, CallId, Desk, Outcome, StepCall
+from perdure.calls import CallContext, CallId, Desk, Instance, Outcome, StepCall
 from perdure.executors.capacity import detect_capacity
 from perdure.executors.endings import ended, unbegun
 from perdure.executors.protocol import Capacity
@@ -72,6 +72,9 @@ class InlineExecutor:
 
     def submit(self, calls: Sequence[StepCall]) -> None:
         self._calls.extend(calls)
+
+    def retire(self, instances: Sequence[Instance]) -> None:
+        """Do nothing: actors have no processes of their own here."""
 
     def kill(self, calls: Sequence[CallId], *, grace_s: float, cause: Cause) -> None:
         """End calls that have not begun; no other can be in flight between two polls."""

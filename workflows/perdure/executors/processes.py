@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from perdure.calls import CallContext, CallId, Desk, Outcome, StepCall
+from perdure.calls import CallContext, CallId, Desk, Instance, Outcome, StepCall
 from perdure.executors.capacity import detect_capacity
 from perdure.executors.cgroups import count_oom_kills
 from perdure.executors.endings import describe_death, ended, lost, too_large, unbegun
@@ -119,10 +119,17 @@ class ProcessExecutor:
 
     def _end_actors(self, run_id: str) -> None:
         """End the processes in which actors of a run lived."""
-        for key in [key for key in self._idle if key.actor and key.actor[0] == run_id]:
-            for worker in self._idle.pop(key):
-                worker.kill()
-            self._queues.pop(key, None)
+        for worker in list(self._workers.values()):
+            if worker.key.actor is not None and worker.key.actor.run_id == run_id:
+                self._retire(worker)
+        for key in [k for k in self._queues if k.actor is not None and k.actor.run_id == run_id]:
+            del self._queues[key]
+            self._idle.pop(key, None)
+
+    def retire(self, instances: Sequence[Instance]) -> None:
+        for worker in list(self._workers.values()):
+            if worker.key.actor in instances and not worker.is_ending:
+                self._retire(worker)
 
     def submit(self, calls: Sequence[StepCall]) -> None:
         for call in calls:
@@ -263,15 +270,18 @@ class ProcessExecutor:
         key = WorkerKey(
             is_async=context.functions[call.function].is_async,
             folder=self._sources.folder_of(call.id.run_id),
-            actor=None if call.actor is None else (call.id.run_id, call.actor.of.actor),
+            actor=_instance_of(call),
+            is_pooled=call.actor is not None and call.actor.of.state == "rebuild",
             gpu_ids=call.gpu_ids if self.capacity.gpu_ids else None,
         )
+        if key.actor is not None and key not in self._queues:
+            self.retire([key.actor])  # it sees other GPUs now, or other sources
         self._queues.setdefault(key, deque()).append(call)
 
     def _assign(self) -> None:
         """Hand queued calls to workers; start workers for those that find none."""
         for key, queue in self._queues.items():
-            if not queue or not self._clear_gpus(key, queue[0]):
+            if not queue or not self._clear_gpus(key, queue[0]) or self._is_crowded(queue[0]):
                 continue
             if key.is_async:
                 self._assign_async(key, queue)
@@ -321,21 +331,32 @@ class ProcessExecutor:
                 self._give(living[0], batch)
 
     def _may_start(self, key: WorkerKey, queued: int) -> bool:
+        """Say whether a worker of this kind may be started now.
+
+        Processes of pools are not counted among the others: idle ones wait for calls that will
+        come, and the engine ends those that hold what is needed.
+        """
         ordinary = [worker for worker in self._workers.values() if not worker.key.is_async]
         starting = sum(not worker.is_ready for worker in ordinary)
-        if starting >= min(queued, self._most_starting):
+        if key.actor is not None:
+            if any(worker.key == key and not worker.is_ending for worker in ordinary):
+                return False  # one process an instance
+        elif starting >= queued:
             return False
-        if len(ordinary) < self.capacity.slots:
+        if starting >= self._most_starting:
+            return False
+        if key.is_pooled or sum(not w.key.is_pooled for w in ordinary) < self.capacity.slots:
             return True
         self._retire_one_idle(but=key)
         return False
 
     def _retire_one_idle(self, *, but: WorkerKey) -> None:
         """Make room: end an idle worker of another kind, unless one is on its way out."""
-        if any(w.is_ending and not w.key.is_async for w in self._workers.values()):
+        counted = [w for w in self._workers.values() if not (w.key.is_async or w.key.is_pooled)]
+        if any(worker.is_ending for worker in counted):
             return
         for key, idle in self._idle.items():
-            if idle and key != but:
+            if idle and key != but and not key.is_pooled:
                 idle.pop().kill()
                 return
 
@@ -352,9 +373,17 @@ class ProcessExecutor:
             own = self._idle.get(key, [])[-1:]
         others = [w for w in self._workers.values() if w.key.shares_gpu(key) and w not in own]
         for worker in others:
-            if worker.is_ready and not worker.flights and not worker.is_ending:
+            # What a process of an actor holds is the engine's business, also while it is idle.
+            is_idle = worker.is_ready and not worker.flights and worker.key.actor is None
+            if is_idle and not worker.is_ending:
                 self._retire(worker)
         return not any(worker.is_ending for worker in others)
+
+    def _is_crowded(self, call: StepCall) -> bool:
+        """Say whether a process of an actor still has memory that this call is to have."""
+        return call.memory_bytes is not None and any(
+            worker.is_ending and worker.key.actor is not None for worker in self._workers.values()
+        )
 
     def _retire(self, worker: WorkerProcess) -> None:
         """End a worker that has nothing to do."""
@@ -579,6 +608,12 @@ class ProcessExecutor:
             ):
                 flight.held_bytes = held
                 self._end(worker, flight, Cause.OUT_OF_MEMORY, 0)
+
+
+def _instance_of(call: StepCall) -> Instance | None:
+    if call.actor is None:
+        return None
+    return Instance(call.id.run_id, call.actor.of.actor, call.actor.number)
 
 
 def _begun(outcome: Outcome, flight: Flight) -> Outcome:

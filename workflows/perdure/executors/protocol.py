@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from perdure.calls import CallContext, CallId, Desk, Outcome, StepCall
+from perdure.calls import CallContext, CallId, Desk, Instance, Outcome, StepCall
 from perdure.plan import Function
 from perdure_storage.records import Cause, ProcessId, StoredValue
 
@@ -98,6 +98,14 @@ class Executor(Protocol):
 
     def submit(self, calls: Sequence[StepCall]) -> None:
         """Start attempts; returns at once. (``inline`` runs them inside the next ``poll``.)"""
+        ...
+
+    def retire(self, instances: Sequence[Instance]) -> None:
+        """End processes of actors in which no call is in flight; unknown ones are ignored.
+
+        Calls that are submitted afterwards and are to have what those held do not begin before
+        they are gone.
+        """
         ...
 
     def kill(self, calls: Sequence[CallId], *, grace_s: float, cause: Cause) -> None:

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 
-from perdure.calls import CallContext, CallId, Replay, StepCall
+from perdure.calls import CallContext, CallId, Instance, Replay, StepCall
 from perdure.executors.gpus import visible_gpus
 from perdure.executors.process_tree import kill_processes, process_id
 from perdure.plan import Arg, Const, DictArg, ListArg, ObjectArg
@@ -27,6 +27,7 @@ from perdure.worker.frames import (
     encode_frames,
 )
 from perdure.worker.keeper import KILL, STATUS, TERM
+from perdure.worker.steps import worker_name
 from perdure.worker.tickets import Tickets
 from perdure_storage.clock import SystemClock
 from perdure_storage.records import Cause, ProcessId, Refusal
@@ -115,8 +116,8 @@ class WorkerProcess:
 
     @property
     def name(self) -> str:
-        """Return ``"host/pid"``, for outcomes that the worker cannot send itself."""
-        return f"{os.uname().nodename}/{self.worker_pid or self.pid}"
+        """Return what the worker calls itself, for outcomes that it cannot send."""
+        return worker_name(self.worker_pid or self.pid, self.key.gpu_ids or ())
 
     @property
     def identity(self) -> ProcessId | None:
@@ -291,24 +292,27 @@ class WorkerKey:
     Attributes:
         is_async: they share a loop.
         folder: where the sources of their run are, if they differ from today's.
-        actor: run and actor whose calls they are: its instance lives in that process.
+        actor: whose calls they are: the instance of the actor lives in that process.
+        is_pooled: that is one of a pool, which its constructor makes again wherever it is needed.
         gpu_ids: the GPUs that it sees: a process chooses once. None: no GPUs are counted here,
             and it sees what the coordinator does.
     """
 
-    __slots__ = ("actor", "folder", "gpu_ids", "is_async")
+    __slots__ = ("actor", "folder", "gpu_ids", "is_async", "is_pooled")
 
     def __init__(
         self,
         *,
         is_async: bool,
         folder: str | None = None,
-        actor: tuple[str, str] | None = None,
+        actor: Instance | None = None,
+        is_pooled: bool = False,
         gpu_ids: tuple[str, ...] | None = None,
     ) -> None:
         self.is_async = is_async
         self.folder = folder
         self.actor = actor
+        self.is_pooled = is_pooled
         self.gpu_ids = gpu_ids
 
     def __eq__(self, other: object) -> bool:

@@ -32,6 +32,7 @@ class ActorUse:
         state: ``"durable"`` or ``"rebuild"``.
         snapshot: after how many mutating calls the state is kept; 0: after the last one.
         nondeterminism: ``"fail"`` or ``"warn"``, where a replayed call gives another value.
+        pool: how many instances there are at most.
     """
 
     cls: type
@@ -40,6 +41,7 @@ class ActorUse:
     state: str = "durable"
     snapshot: int = 1
     nondeterminism: str = "fail"
+    pool: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -94,6 +94,7 @@ class ActorTurn:
             state=of.state,
             snapshot=of.snapshot,
             nondeterminism=of.nondeterminism,
+            pool=of.pool,
         )
         return handle_in_run(self._cls, use, of.name, self._use.defaults, of.actor)
 

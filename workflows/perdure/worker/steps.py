@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -394,7 +394,7 @@ class Attempt:
             retryable=retryable,
             stops=stops,
             culprit=culprit,
-            worker=worker_name(self.pid),
+            worker=worker_name(self.pid, self.call.gpu_ids),
             started_at=self.started_at,
             finished_at=_clock.now(),
             peak_memory_bytes=None if self.memory is None else self.memory.read_bytes(),
@@ -453,12 +453,14 @@ def _is_pause(result: Any) -> bool:
     return pauses is not None and isinstance(result, pauses.Pause)
 
 
-_name: tuple[int, str] = (0, "")
+_host = ""
+_SHOWN = 12
+"""So much of a GPU's name tells it from the others of a machine."""
 
 
-def worker_name(pid: int) -> str:
-    """Return ``"host/pid"`` of a process on this host."""
-    global _name
-    if _name[0] != pid:
-        _name = (pid, f"{os.uname().nodename}/{pid}")
-    return _name[1]
+def worker_name(pid: int, gpu_ids: Sequence[str] = ()) -> str:
+    """Return ``"host/pid"`` of a process on this host, with the GPUs that it has been given."""
+    global _host
+    _host = _host or os.uname().nodename
+    gpus = f" gpu {','.join(each[:_SHOWN] for each in gpu_ids)}" if gpu_ids else ""
+    return f"{_host}/{pid}{gpus}"

@@ -5,9 +5,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perdure.calls import Instance
 from perdure.engine.placement import (
+    Line,
     Pool,
-    process_shape,
+    Seat,
     shape_of,
     shortage,
 )
@@ -55,7 +57,7 @@ def test_fractions_of_a_gpu_are_shared() -> None:
 
     taken = 0
     while pool.fits(shape) and taken < 20:
-        assert pool.take(shape, taken) == ("0",)
+        assert pool.take(Line(shape), taken) == ("0",)
         taken += 1
 
     assert taken == 8  # the slots, not the rounding of ten tenths
@@ -65,13 +67,13 @@ def test_whole_gpus_are_held_by_one_at_a_time() -> None:
     pool = Pool(FOUR_GPUS)
     two = shape_of(StepOptions(gpus=2), is_async=False)
 
-    held = [pool.take(two, "a"), pool.take(two, "b")]
+    held = [pool.take(Line(two), "a"), pool.take(Line(two), "b")]
     fits = pool.fits(two)
     pool.give(two, "a")
 
     assert held == [("0", "1"), ("2", "3")]
     assert not fits
-    assert pool.take(two, "c") == ("0", "1")
+    assert pool.take(Line(two), "c") == ("0", "1")
 
 
 def test_fractions_share_a_gpu_rather_than_break_another() -> None:
@@ -79,10 +81,10 @@ def test_fractions_share_a_gpu_rather_than_break_another() -> None:
     half = shape_of(StepOptions(cpus=0, gpus=0.5), is_async=False)
     whole = shape_of(StepOptions(cpus=0, gpus=3), is_async=False)
 
-    fractions = [pool.take(half, "a"), pool.take(half, "b")]
+    fractions = [pool.take(Line(half), "a"), pool.take(Line(half), "b")]
 
     assert fractions == [("0",), ("0",)]
-    assert pool.take(whole, "c") == ("1", "2", "3")
+    assert pool.take(Line(whole), "c") == ("1", "2", "3")
 
 
 def test_fractions_of_two_gpus_are_no_whole_one() -> None:
@@ -90,8 +92,8 @@ def test_fractions_of_two_gpus_are_no_whole_one() -> None:
     part = shape_of(StepOptions(cpus=0, gpus=0.6), is_async=False)
     whole = shape_of(StepOptions(cpus=0, gpus=1), is_async=False)
 
-    pool.take(part, "a")
-    pool.take(part, "b")
+    pool.take(Line(part), "a")
+    pool.take(Line(part), "b")
 
     assert not pool.fits(part)
     assert not pool.fits(whole)
@@ -100,16 +102,16 @@ def test_fractions_of_two_gpus_are_no_whole_one() -> None:
 def test_nothing_with_a_gpu_is_sent_ahead() -> None:
     pool = Pool(FOUR_GPUS)
     shape = shape_of(StepOptions(gpus=4), is_async=False)
-    pool.take(shape, "a")
+    pool.take(Line(shape), "a")
 
-    assert not pool.may_wait(shape, 100)
+    assert not pool.may_wait(Line(shape), 100)
 
 
 def test_async_attempts_have_slots_of_their_own() -> None:
     pool = Pool(Capacity(cpus=1, slots=1, async_slots=2))
     waiting = shape_of(StepOptions(cpus=0), is_async=True)
 
-    pool.take(shape_of(StepOptions(), is_async=False), "a")
+    pool.take(Line(shape_of(StepOptions(), is_async=False)), "a")
 
     assert pool.fits(waiting)
 
@@ -120,7 +122,7 @@ def test_serial_place_fits_whatever_is_queued() -> None:
 
     for number in range(3):
         assert pool.fits(shape)
-        assert pool.take(shape, number) == ()
+        assert pool.take(Line(shape), number) == ()
 
     assert not pool.fits(shape)
 
@@ -143,7 +145,7 @@ def test_pool_never_goes_below_nothing_and_comes_back_to_itself(asked: list[Step
     for number, options in enumerate(asked):
         shape = shape_of(options, is_async=False)
         if pool.fits(shape):
-            pool.take(shape, number)
+            pool.take(Line(shape), number)
             held.append((number, shape))
         assert pool.free.cpus > -1e-6
         assert min(pool.free.gpus) > -1e-6
@@ -160,15 +162,15 @@ def test_pool_never_goes_below_nothing_and_comes_back_to_itself(asked: list[Step
 def test_sent_ahead_holds_nothing_until_one_of_its_like_ends() -> None:
     pool = Pool(Capacity(cpus=2, slots=8))
     shape, other = (shape_of(StepOptions(cpus=cpus), is_async=False) for cpus in (1, 2))
-    pool.take(shape, "a")
-    pool.take(shape, "b")
+    pool.take(Line(shape), "a")
+    pool.take(Line(shape), "b")
 
-    assert pool.may_wait(shape, 2)
-    assert not pool.may_wait(other, 2)  # none of its like runs
+    assert pool.may_wait(Line(shape), 2)
+    assert not pool.may_wait(Line(other), 2)  # none of its like runs
     for _ in range(4):
-        assert pool.may_wait(shape, 2)
+        assert pool.may_wait(Line(shape), 2)
         pool.send_ahead(shape)
-    assert not pool.may_wait(shape, 2)
+    assert not pool.may_wait(Line(shape), 2)
 
     for call in range(4):  # those that were sent ahead take the places of those that end
         pool.give(shape, call)
@@ -181,42 +183,105 @@ def test_sent_ahead_holds_nothing_until_one_of_its_like_ends() -> None:
 def test_nothing_is_sent_ahead_where_calls_wait_in_line_anyway() -> None:
     shape = shape_of(StepOptions(), is_async=False)
     pool = Pool(Capacity(cpus=1, slots=1, is_serial=True))
-    pool.take(shape, "a")
+    pool.take(Line(shape), "a")
 
-    assert not pool.may_wait(shape, 100)
+    assert not pool.may_wait(Line(shape), 100)
+
+
+def line(actor: str, options: StepOptions, most: int = 1) -> Line:
+    return Line(shape_of(options, is_async=False), Seat("r", actor, most))
+
+
+def hold(pool: Pool, asked: Line, holder: str) -> int:
+    """Take what a call asks for; return in which process of its actor it is made."""
+    request = pool.request(asked)
+    assert request is not None
+    assert pool.fits(request)
+    pool.take(asked, holder)
+    return pool.home(holder)
+
+
+def test_calls_of_a_pool_are_made_in_as_many_processes_as_it_has() -> None:
+    pool = Pool(FOUR_GPUS)
+    embed = line("model", StepOptions(gpus=1), most=2)
+
+    homes = [hold(pool, embed, "a"), hold(pool, embed, "b")]
+    is_full = pool.request(embed) is None
+    pool.give(embed.shape, "a")
+
+    assert homes == [0, 1]
+    assert is_full  # though two GPUs are free
+    assert hold(pool, embed, "c") == 0
+
+
+def test_process_of_an_actor_keeps_its_gpu_between_calls_and_its_cpus_not() -> None:
+    pool = Pool(FOUR_GPUS)
+    embed = line("model", StepOptions(cpus=16, gpus=4))
+    assert pool.take(embed, "a") == ("0", "1", "2", "3")
+    pool.give(embed.shape, "a")
+
+    assert pool.fits(shape_of(StepOptions(cpus=16), is_async=False))
+    assert not pool.fits(shape_of(StepOptions(gpus=0.1), is_async=False))
+    assert pool.take(embed, "b") == ("0", "1", "2", "3")
 
 
 def test_idle_residents_are_ended_the_longest_idle_first_and_no_more_than_need_be() -> None:
     pool = Pool(Capacity(cpus=4, memory_bytes=100, slots=8))
     for name, memory_bytes in (("small", 10), ("large", 60), ("busy", 20)):
-        pool.settle(name, process_shape(StepOptions(memory_bytes=memory_bytes)))
-    pool.rest("small")
-    pool.rest("large")
+        hold(pool, line(name, StepOptions(memory_bytes=memory_bytes)), name)
+    pool.give(shape_of(StepOptions(), is_async=False), "small")
+    pool.give(shape_of(StepOptions(), is_async=False), "large")
+    asked = shape_of(StepOptions(memory_bytes=70), is_async=False)
 
-    chosen = pool.make_room(shape_of(StepOptions(memory_bytes=70), is_async=False))
-
-    assert chosen == ("large",)  # with it gone, the small one may stay
-    assert pool.make_room(shape_of(StepOptions(memory_bytes=70), is_async=False)) == ()
-    assert not pool.rouse("large")
-    assert pool.rouse("small")
+    assert pool.make_room(asked) == (Instance("r", "large", 0),)  # with it gone the small may stay
+    assert pool.fits(asked)
+    assert pool.make_room(asked) == ()
 
 
 def test_busy_residents_are_never_ended() -> None:
     pool = Pool(Capacity(cpus=2, memory_bytes=100, slots=2))
-    pool.settle("busy", process_shape(StepOptions(memory_bytes=60)))
+    hold(pool, line("busy", StepOptions(memory_bytes=60)), "busy")
 
     assert pool.make_room(shape_of(StepOptions(memory_bytes=60), is_async=False)) == ()
 
 
-def test_residents_give_back_what_they_held_when_they_are_gone() -> None:
+def test_idle_resident_is_left_alone_where_calls_that_run_hold_what_is_asked_for() -> None:
+    pool = Pool(Capacity(cpus=4, memory_bytes=100, slots=8))
+    model = line("model", StepOptions(memory_bytes=40))
+    hold(pool, model, "call")
+    pool.give(model.shape, "call")
+    asked = shape_of(StepOptions(memory_bytes=60), is_async=False)
+    pool.take(Line(asked), "task")
+
+    assert pool.make_room(asked, at_once=False) == ()
+    assert pool.make_room(asked) == ()  # it would not even fit
+    assert pool.make_room(shape_of(StepOptions(memory_bytes=40), is_async=False))
+
+
+def test_residents_give_back_what_they_held_when_their_run_is_over() -> None:
     pool = Pool(CAPACITY)
-    shape = process_shape(StepOptions(gpus=1, memory_bytes=400, resources={"fpga": 1}))
+    model = line("model", StepOptions(gpus=1, memory_bytes=400, resources={"fpga": 1}))
+    busy = line("busy", StepOptions(memory_bytes=600))
+    hold(pool, model, "a")
+    hold(pool, busy, "b")
+    pool.give(model.shape, "a")
 
-    assert pool.settle("model", shape) == ("0",)
-    pool.rest("model")
-    is_full = not pool.fits(shape)
-    pool.leave("model")
+    pool.end_run("r")
+    left = pool.free.memory_bytes
+    pool.give(busy.shape, "b")
 
-    assert is_full
-    assert pool.fits(shape)
+    assert left == 400
     assert pool.free.memory_bytes == 1000
+    assert pool.fits(model.shape)
+    assert pool.request(model) == model.shape  # no process of it is left
+
+
+def test_serial_place_makes_calls_of_actors_as_others() -> None:
+    pool = Pool(Capacity(cpus=1, gpu_ids=("0",), slots=3, is_serial=True))
+    model = line("model", StepOptions(gpus=1))
+
+    for number in range(3):
+        assert hold(pool, model, str(number)) == 0
+
+    pool.give(model.shape, "0")
+    assert pool.free.slots == 1
