@@ -123,7 +123,11 @@ class ProcessId(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run is to be driven; recorded with it. Values are those of the public functions."""
+    """How a run is to be driven; recorded with it. Values are those of the public functions.
+
+    Attributes:
+        trace: W3C's ``traceparent`` of the span in which it was asked for, if there was one.
+    """
 
     durability: str = "step"
     on_failure: str = "stop"
@@ -131,6 +135,7 @@ class RunPolicy(msgspec.Struct, frozen=True, kw_only=True):
     on_divergence: str = "fail"
     executor: str | None = None
     code: str = "recorded"
+    trace: str | None = None
 
 
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -125,6 +125,11 @@ class Statements:
         return self.compile(self.insert_or_keep(setting))
 
     @cached_property
+    def count_live(self) -> Statement:
+        counted = sa.select(run.c.status, run.c.queue, sa.func.count()).where(_IS_LIVE)
+        return self.compile(counted.group_by(run.c.status, run.c.queue))
+
+    @cached_property
     def get_plan(self) -> Statement:
         return self.compile(sa.select(plan).where(plan.c.digest == sa.bindparam("digest")))
 

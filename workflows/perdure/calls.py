@@ -155,6 +155,7 @@ class StepCall(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_default
         retry_on: constant index of the classes or predicate that decide ``Outcome.retryable``.
         stop_when: constant index of the predicate that decides ``Outcome.stops``.
         idempotency_key: the same for every attempt of this generation.
+        trace: the span of the attempt, as ``traceparent``; "" if nobody traces.
         names: the sub-workflows around the step and its own name, by ``/``: what the names of
             the steps begin with that it may give in place of a value.
         answer: id of the step that would answer for it; "" for the next link of its chain.
@@ -190,6 +191,7 @@ class StepCall(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_default
     gpu_ids: tuple[str, ...] = ()
     shares_gpu: bool = False
     memory_bytes: int | None = None
+    trace: str = ""
 
 
 class CallContext(msgspec.Struct, frozen=True, kw_only=True):

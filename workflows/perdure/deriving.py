@@ -27,6 +27,7 @@ from perdure.submission import (
     refuse_unenforceable,
     summary,
 )
+from perdure.tracing import current_trace
 from perdure_storage.errors import BlobsCondemned
 from perdure_storage.faults import crash_point
 from perdure_storage.lifecycle import RunStatus
@@ -245,7 +246,9 @@ class _Source:
             origin=plan.origin,
             inputs=self._today.stored,
             inputs_digest=inputs_digest(self._today.stored),
-            policy=msgspec.structs.replace(old.policy, code="recorded", on_change="recompute"),
+            policy=msgspec.structs.replace(
+                old.policy, code="recorded", on_change="recompute", trace=current_trace()
+            ),
             tags=old.tags,
             metadata=old.metadata,
             forked_from=old.id,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from perdure.engine.coordinator import Coordinator
     from perdure.engine.loading import PlanFor
     from perdure.executors.protocol import Executor
+    from perdure.observing import Observer
 
 
 class Runtime:
@@ -41,6 +42,8 @@ class Runtime:
         self.logs: LogStore = open_logs(settings.blobs, self.store.store_id)
         codecs = Codecs(code_digest=plain_digest, allow_pickle=settings.allow_pickle)
         self.values = Values(codecs, self.blobs)
+        self.metrics: Observer | None = None
+        """Counts what is driven here: ``perdure up`` has it."""
 
     def coordinator(
         self,
@@ -68,7 +71,16 @@ class Runtime:
             on_change=on_change,
             on_commit=on_commit,
             on_news=on_news,
+            observer=self._observer(),
         )
+
+    def _observer(self) -> Observer | None:
+        """Return who counts and traces what is driven here; None if nobody does."""
+        from perdure.observing import Observers
+        from perdure.tracing import find_traces
+
+        found = [each for each in (self.metrics, find_traces(self.clock)) if each is not None]
+        return Observers(found) if found else None
 
     def executor(self, name: str) -> Executor:
         """Return a new executor of that name."""

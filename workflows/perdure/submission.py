@@ -37,6 +37,7 @@ from perdure.remedies import Shell, shell_of
 from perdure.resources import parse_duration
 from perdure.runtime import Runtime
 from perdure.settings import EXECUTORS, Settings
+from perdure.tracing import current_trace
 from perdure_storage.errors import BlobsCondemned, ValueDamaged
 from perdure_storage.faults import crash_point
 from perdure_storage.guards import reopened
@@ -296,7 +297,7 @@ class Submission:
             origin=self.plan.origin,
             inputs=self.inputs,
             inputs_digest=inputs_digest(self.inputs),
-            policy=wishes.policy(),
+            policy=msgspec.structs.replace(wishes.policy(), trace=current_trace()),
             tags=dict(wishes.tags),
             metadata=dict(wishes.metadata),
             forked_from=reuse,

@@ -68,12 +68,22 @@ def _open(
 
     address = _address(perdure, token_file)
     try:
-        return Server(Service(perdure, modules), address)
+        return Server(Service(perdure, modules, metrics=_counted(perdure)), address)
     except PortTaken as taken:
         if origin.get("http_port", "default") != "default":
             raise
         tell("no-http", why=str(taken))
         return None
+
+
+def _counted(perdure: Perdure) -> Callable[[], bytes] | None:
+    """Have what is driven here counted, if prometheus-client is installed."""
+    if not importlib.util.find_spec("prometheus_client"):
+        return None
+    from perdure.metrics import Metrics
+
+    perdure.runtime.metrics = metrics = Metrics(perdure.runtime)
+    return metrics.text
 
 
 def _address(perdure: Perdure, token_file: Path | None) -> Address:

@@ -37,6 +37,7 @@ from perdure.engine.state import EngineState, RunState
 from perdure.engine.waits import names_of_waits
 from perdure.executors.endings import ended
 from perdure.executors.protocol import Executor
+from perdure.observing import Observer
 from perdure_storage.blobs import BlobRoot
 from perdure_storage.clock import Clock
 from perdure_storage.errors import PerdureError, StoreUnavailable
@@ -47,6 +48,7 @@ from perdure_storage.records import (
     Cause,
     CommitReport,
     Digest,
+    EventRecord,
     Owner,
     ProcessId,
     Refusal,
@@ -99,6 +101,7 @@ class Coordinator:
         on_commit: called with what a run has contributed to a commit, once it is decided and not
             refused; in the driving thread. Who listens keeps it for another thread to look at.
         on_news: called when the store has changed, whoever wrote, in the driving thread.
+        observer: counts or traces what is driven; None: nobody does.
     """
 
     def __init__(
@@ -116,6 +119,7 @@ class Coordinator:
         on_change: Callable[[str], None] = lambda run_id: None,
         on_commit: Callable[[RunCommit], None] = lambda commit: None,
         on_news: Callable[[], None] = lambda: None,
+        observer: Observer | None = None,
     ) -> None:
         self._store = store
         self._blobs = blobs
@@ -124,6 +128,7 @@ class Coordinator:
         self._on_change = on_change
         self._on_commit = on_commit
         self._on_news = on_news
+        self._observer = observer
         self._allow_pickle = values.codecs.allow_pickle
         self._fleet = Fleet(executors)
         self._engine = EngineState(self._fleet.pools, values.store, serves=owner.serves)
@@ -213,6 +218,9 @@ class Coordinator:
         self._listen()
         wait = 0.0 if self._events or self._engine.touched else self._wait_s(max_wait_s)
         over = [Ended(self._believed(outcome)) for outcome in self._fleet.poll(wait)]
+        if self._observer is not None:
+            for each in over:
+                self._observer.came(each.outcome)
         # What was saved first: the attempt that did so may be among those that ended.
         self._events += [*self._desk.take_events(), *over]
         self._desk.write_told()
@@ -230,7 +238,7 @@ class Coordinator:
 
     def _advance(self) -> None:
         events, self._events = self._events, []
-        turn = decide(self._engine, events, self._clock.now())
+        turn = self._observed(decide(self._engine, events, self._clock.now()))
         for digest in turn.quarantine:
             self._quarantine(digest)
         for extension in turn.extend:
@@ -249,6 +257,8 @@ class Coordinator:
         for commit in turn.commits:
             if commit.run_id not in report.refused:
                 self._on_commit(commit)
+                if self._observer is not None:
+                    self._observer.committed(commit)
         self._act(turn, report)
         # No executor knows these calls, so none will ever end them.
         self._events += [
@@ -256,6 +266,17 @@ class Coordinator:
             for command in turn.dispatch
             if command.call.id.run_id in report.refused
         ]
+
+    def _observed(self, turn: Turn) -> Turn:
+        """Return a turn with what an observer adds to calls and commits."""
+        observer = self._observer
+        if observer is None or not (turn.dispatch or turn.commits):
+            return turn
+        return _replace(
+            turn,
+            dispatch=tuple(_replace(each, call=observer.sent(each.call)) for each in turn.dispatch),
+            commits=observer.about_to_commit(turn.commits),
+        )
 
     def _may_defer(self, turn: Turn) -> bool:
         """Say whether dependants may start before the results they rest on are durable.
@@ -277,7 +298,10 @@ class Coordinator:
     def _write(self, turn: Turn) -> CommitReport:
         if turn.ended:
             crash_point("terminal.before")
+        began = self._clock.monotonic()
         report = self._commits.flush(turn.commits)
+        if self._observer is not None and report.committed:
+            self._observer.written(self._clock.monotonic() - began)
         if report.committed:
             crash_point("commit.before-telling")
         return report
@@ -311,6 +335,8 @@ class Coordinator:
             except PerdureError as error:
                 # Its unsynced values cannot be removed now; they are nobody's, and swept later.
                 log.warning("could not tidy up: %s", error, extra={"run_id": run_id})
+        if self._observer is not None:
+            self._observer.let_go(run_id)
         self._on_change(run_id)
 
     def _has_orphans(self, run_id: str) -> bool:
@@ -544,8 +570,16 @@ class Coordinator:
         for digest in damaged:
             self._quarantine(digest)
         take_on(self._engine, run, self._clock.now())
+        if self._observer is not None:
+            self._observer.taken_on(record, self._story_of(record))
         if record.cancel_requested:
             self._events.append(CancelRequested(record.id))
+
+    def _story_of(self, record: RunRecord) -> list[EventRecord]:
+        observer = self._observer
+        if observer is None or not observer.wants_story or record.epoch <= 1:
+            return []
+        return self._store.list_events(record.id)
 
     def _end_unusable(self, record: RunRecord, error: PerdureError) -> None:
         kind = f"{type(error).__module__}.{type(error).__qualname__}"

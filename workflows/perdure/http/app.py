@@ -19,7 +19,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from perdure.http import health, hooks, messages, runs
+from perdure.http import counted, health, hooks, messages, runs
+from perdure.http.counted import METRICS
 from perdure.http.door import Door
 from perdure.http.openapi import document
 from perdure.http.operations import Asked, Nothing, Operation, Room, Said
@@ -58,6 +59,7 @@ def make_app(service: Service, door: Door) -> ASGIApp:
     """
     rooms = Rooms()
     routes = [_route(operation, service, door, rooms) for operation in OPERATIONS]
+    routes.append(_route(METRICS, service, door, rooms, _text))
     routes.append(_document_route())
     app = Starlette(
         routes=routes,
@@ -112,7 +114,15 @@ def _busy(why: str) -> Refused:
     return Refused(HTTPStatus.SERVICE_UNAVAILABLE, "Busy", f"{why}: try again")
 
 
-def _route(operation: Operation, service: Service, door: Door, rooms: Rooms) -> Route:
+def _route(
+    operation: Operation,
+    service: Service,
+    door: Door,
+    rooms: Rooms,
+    respond: Callable[[Said], Response] | None = None,
+) -> Route:
+    respond = respond or _response
+
     async def endpoint(request: Request) -> Response:
         try:
             door.admit(operation, request.headers)
@@ -128,7 +138,7 @@ def _route(operation: Operation, service: Service, door: Door, rooms: Rooms) -> 
             return _failure(error, service.store_option)
         if operation.method != "GET":
             log.info("%s %s: %d", operation.method, operation.path, said.status)
-        return _response(said)
+        return respond(said)
 
     return Route(operation.path, endpoint, methods=[operation.method], name=operation.name)
 
@@ -226,6 +236,10 @@ def _response(said: Said) -> Response:
         media_type="application/json",
         headers={**_HEADERS, **said.headers},
     )
+
+
+def _text(said: Said) -> Response:
+    return Response(said.value, headers={**_HEADERS, "Content-Type": counted.MEDIA_TYPE})
 
 
 def _problem(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:

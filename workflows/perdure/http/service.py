@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -45,12 +45,18 @@ class Service:
         client: the verbs.
         modules: whose workflows may be started, ``FILE.py`` or ``package.module``.
         child: answers what needs the user's modules; a process of its own by default.
+        metrics: returns what Prometheus is to be told; None: nothing is counted here.
     """
 
     def __init__(
-        self, client: Perdure, modules: Sequence[str] = (), child: Answers | None = None
+        self,
+        client: Perdure,
+        modules: Sequence[str] = (),
+        child: Answers | None = None,
+        metrics: Callable[[], bytes] | None = None,
     ) -> None:
         self.client = client
+        self.metrics = metrics
         self.modules = tuple(modules)
         runtime = client.runtime
         self.intake = Intake(runtime.store.triggers, runtime.values, runtime.clock)

@@ -80,6 +80,9 @@ def _prepare_streams() -> None:
 
 def _leave() -> None:
     """End at once: threads that steps have left behind must not hold the process."""
+    from perdure.tracing import flush_spans
+
+    flush_spans()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

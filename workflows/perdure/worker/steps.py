@@ -133,6 +133,7 @@ class Attempt:
 
     def _run(self) -> Outcome:
         running.set(self.context)
+        self._go_on_in_trace()
         effects.begin()
         try:
             try:
@@ -161,6 +162,7 @@ class Attempt:
     async def run_async(self) -> Outcome:
         """Run the call, an ``async def`` or a plain function, on the loop that is running."""
         running.set(self.context)
+        self._go_on_in_trace()
         effects.begin()
         try:
             function, args, kwargs = self._prepare()
@@ -179,6 +181,12 @@ class Attempt:
             return self._succeeded(result)
         except Refusal as refusal:
             return self._refused(refusal)
+
+    def _go_on_in_trace(self) -> None:
+        if self.call.trace:
+            from perdure.tracing import go_on_in
+
+            go_on_in(self.call.trace)
 
     def _note_surroundings(self) -> None:
         if self.surroundings is not None:
