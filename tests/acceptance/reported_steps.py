@@ -163,3 +163,13 @@ def all_before(count: int) -> Any:
         return nodes[-1]
 
     return body
+
+
+@task
+def speaks() -> None:
+    raise ValueError(" ".join(["word"] * 2_000 + ["the", "end"]))
+
+
+@workflow
+def verbose() -> None:
+    return speaks.bind()

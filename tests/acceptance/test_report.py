@@ -111,6 +111,26 @@ def test_map_is_one_node_however_many_items_it_has(inline: Perdure, tmp_path: Pa
     assert (tmp_path / "page.html").stat().st_size < 4_000_000
 
 
+def test_map_that_was_taken_over_says_how_many_items_it_has(inline: Perdure) -> None:
+    inline.run(steps.mapped, run_id="first", inputs={"n": 40})
+    inline.run(steps.mapped, run_id="r", inputs={"n": 40}, reuse="first")
+
+    halve = nodes(inline)["halve"]
+
+    assert (halve.status, halve.count, halve.statuses) == ("reused", 40, {"reused": 40})
+
+
+def test_long_error_is_told_by_its_beginning_and_whole_in_its_traceback(
+    inline: Perdure, tmp_path: Path
+) -> None:
+    run(inline, steps.verbose)
+
+    page = page_of(inline, tmp_path)
+
+    assert "more characters)" in page.text
+    assert page.text.count("the end") == 2  # of the two tracebacks: of the run, of its step
+
+
 def test_graph_that_a_step_gave_is_inside_of_it(inline: Perdure) -> None:
     run(inline, steps.growing)
 

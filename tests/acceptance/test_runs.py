@@ -52,6 +52,17 @@ def doubled(n: int, folder: str) -> int:
     return total.bind([double.bind(i, folder) for i in range(3)] + [n], folder)
 
 
+@workflow(name="doubled")
+def with_one_more(n: int, folder: str) -> int:
+    doubles = [double.bind(i, folder) for i in range(3)]
+    return total.bind([*doubles, after.bind("x", n), n], folder)
+
+
+@workflow(name="doubled")
+def with_one_less(n: int, folder: str) -> int:
+    return double.bind(0, folder)
+
+
 @task
 def fragile(folder: str) -> str:
     if not (Path(folder) / "mended").exists():
@@ -105,6 +116,23 @@ def speaks(x: int) -> list[int]:
 def executions(folder: Path, name: str) -> int:
     path = folder / name
     return len(path.read_text()) if path.exists() else 0
+
+
+@pytest.mark.parametrize(
+    ("edited", "told"),
+    [
+        (with_one_more, r"reused 3 of 5; total runs: .*; after is new\)"),
+        (with_one_less, r"reused 1 of 1; double#2, double#3 are gone\)"),
+    ],
+    ids=["a call more", "calls less"],
+)
+def test_refusal_of_another_graph_under_the_id_of_a_run_names_what_differs(
+    inline: Perdure, tmp_path: Path, edited: Any, told: str
+) -> None:
+    inline.run(doubled, run_id="r", n=1, folder=str(tmp_path))
+
+    with pytest.raises(RunConflict, match=told):
+        inline.run(edited, run_id="r", n=1, folder=str(tmp_path))
 
 
 def test_run_returns_the_result_and_the_same_id_returns_the_recorded_one(

@@ -65,6 +65,21 @@ def test_top_shows_what_runs_and_how_it_ends_until_ctrl_c(perdure: Any) -> None:
     assert terminal.sent.rindex(b"\x1b[?25h") > terminal.sent.rindex(b"\x1b[?25l")
 
 
+def test_q_ends_top(perdure: Any) -> None:
+    perdure.write("held.py", HELD)
+    perdure("run", "--detach", "--id", "later", "held.py")
+    terminal = Terminal(["-m", "perdure", "top"], perdure.folder, columns=130)
+    try:
+        terminal.wait_for(lambda shown: "QUEUED" in shown)
+        terminal.type("xq")
+        code = terminal.wait()
+    finally:
+        terminal.close()
+
+    assert code == 0
+    assert "xq" not in terminal.shown
+
+
 def test_top_without_a_store_or_a_run_says_so(perdure: Any) -> None:
     nowhere = perdure("top", "--once")
     perdure.write("held.py", HELD)

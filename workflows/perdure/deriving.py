@@ -18,7 +18,7 @@ from perdure.errors import DefinitionError, RunConflict, known_names
 from perdure.fingerprint import fingerprints
 from perdure.fork_plan import around, step_of, steps_of, store_given, with_takeover
 from perdure.grown import Grown, caught_failures, grown_steps
-from perdure.plan import Function, Plan, Takeover, recorded_plan
+from perdure.plan import Plan, Takeover, recorded_plan
 from perdure.remedies import shell_of
 from perdure.runtime import Runtime
 from perdure.submission import (
@@ -275,12 +275,12 @@ class _Source:
 
     def summary(self, plan: Plan) -> str:
         """Say in one line what a fork takes over and why the rest runs."""
-        prints = fingerprints(plan, self._today.stored)
+        old = recorded_plan(self._runtime.store, self._record)
         matching = match_donor(
-            plan, prints, self._rows, functions=self._functions(), inputs=self._today.stored
+            plan,
+            fingerprints(plan, self._today.stored),
+            self._rows,
+            functions={function.counts_as: function for function in old.functions.values()},
+            inputs=self._today.stored,
         )
-        return summary(matching, plan)
-
-    def _functions(self) -> dict[str, Function]:
-        plan = recorded_plan(self._runtime.store, self._record)
-        return {function.counts_as: function for function in plan.functions.values()}
+        return summary(matching, plan, old)

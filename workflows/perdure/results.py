@@ -163,6 +163,8 @@ def what_to_type(runtime: Runtime, record: RunRecord) -> str:
 def _message(runtime: Runtime, record: RunRecord, error: ErrorRecord) -> str:
     where = _where(runtime, record, error)
     what = words.failure(error.type, error.message, error.step_id)
+    if error.traceback:
+        what = words.beginning(what)
     return f"run {record.id} failed: {where}{what}\n{what_to_type(runtime, record)}"
 
 

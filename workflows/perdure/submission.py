@@ -57,6 +57,8 @@ from perdure_storage.records import (
 from perdure_storage.values import Values, inputs_digest
 
 MAX_RUN_ID = 200
+_TOLD = 2
+"""Steps that are named in a line, of each kind."""
 _CHOICES = {
     "durability": ("step", "group"),
     "on_change": ("recompute", "reuse", "fail"),
@@ -327,14 +329,19 @@ class Submission:
         """
         if len(candidates) < 2:
             return candidates[0] if candidates else None
-        return max(candidates, key=lambda each: _held(self._match_donor(self.store.get_run(each))))
 
-    def _match_donor(self, donor: RunRecord) -> Matching:
+        def held(run_id: RunId) -> int:
+            donor = self.store.get_run(run_id)
+            return _held(self._match_donor(donor, self._plan_of(donor)))
+
+        return max(candidates, key=held)
+
+    def _match_donor(self, donor: RunRecord, old: Plan) -> Matching:
         return match_donor(
             self.plan,
             self._prints(),
             self.store.list_steps(donor.id),
-            functions=_functions(self._plan_of(donor)),
+            functions=_functions(old),
             inputs=self.inputs,
         )
 
@@ -342,18 +349,17 @@ class Submission:
         donor = self.store.find_run(record.reuse_from) if record.reuse_from is not None else None
         if donor is None:
             return ""
-        told = summary(self._match_donor(donor), self.plan)
+        old = self._plan_of(donor)
+        told = summary(self._match_donor(donor, old), self.plan, old)
         return f"run {record.id} takes over from {donor.id}: {told}"
 
-    def _match(
-        self, record: RunRecord, rows: list[StepRecord], *, keep_changed: bool = False
-    ) -> Matching:
+    def _match(self, old: Plan, rows: list[StepRecord], *, keep_changed: bool = False) -> Matching:
         return match_rows(
             self.plan,
             self._prints(),
             rows,
             keep_changed=keep_changed,
-            old_functions=_functions(self._plan_of(record)),
+            old_functions=_functions(old),
             inputs=self.inputs,
         )
 
@@ -442,7 +448,12 @@ class Submission:
                 or record.inputs[name].value_digest != self.inputs[name].value_digest
             ]
             return f"inputs {', '.join(names)}"
-        return summary(self._match(record, self.store.list_steps(record.id)), self.plan)
+        old = self._plan_of(record)
+        told = summary(self._match(old, self.store.list_steps(record.id)), self.plan, old)
+        gone = _only_in(old, self.plan)
+        if gone:
+            return f"{told}; {', '.join(gone[:_TOLD])} {'is' if len(gone) == 1 else 'are'} gone"
+        return told if old.output == self.plan.output else f"{told}; its result is another value"
 
     def _attached(self, record: RunRecord, equal: bool) -> Intent:
         if not equal:
@@ -456,7 +467,8 @@ class Submission:
 
     def _reopened(self, record: RunRecord, equal: bool) -> Intent:
         rows = self.store.list_steps(record.id, current_only=False)
-        matching = self._match(record, rows, keep_changed=self.wishes.on_change == "reuse")
+        old = self._plan_of(record)
+        matching = self._match(old, rows, keep_changed=self.wishes.on_change == "reuse")
         if self.wishes.on_change == "fail":
             refuse_changes(self.store, record, self.plan, self.inputs)
         opened = reopened(record, self._other_body(record), self.wishes.policy())
@@ -464,7 +476,7 @@ class Submission:
             opened = msgspec.structs.replace(
                 opened, inputs=self.inputs, inputs_digest=inputs_digest(self.inputs)
             )
-        note = f"{record.id} goes on: {summary(matching, self.plan)}"
+        note = f"{record.id} goes on: {summary(matching, self.plan, old)}"
         return Intent(action=Action.REOPEN, record=opened, plan=self.plan, note=note)
 
     def _other_body(self, record: RunRecord) -> PlanRecord | None:
@@ -534,14 +546,29 @@ def store_inputs(inputs: Mapping[str, Any], values: Values) -> dict[str, StoredV
     return {name: values.store(value) for name, value in inputs.items()}
 
 
-def summary(matching: Matching, plan: Plan) -> str:
-    """Say in one line what is reused and why the rest runs."""
+def summary(matching: Matching, plan: Plan, old: Plan) -> str:
+    """Say in one line what is reused and why the rest runs.
+
+    Args:
+        matching: of the rows that there are with the plan.
+        plan: what is to run.
+        old: what ran.
+    """
     line = f"reused {_held(matching)} of {len(plan.steps)}"
     given = plan.takeover.given if plan.takeover is not None else {}
     changed = {s: r for s, r in matching.reasons.items() if "upstream" not in r and s not in given}
+    held = {*matching.kept, *matching.adopted, *matching.reasons, *given}
+    new = [step for step in _only_in(plan, old) if step not in held]
     told = [f"{step} is given" for step in given]
-    told += [f"{step} runs: {reason}" for step, reason in list(changed.items())[:2]]
+    told += [f"{step} runs: {reason}" for step, reason in list(changed.items())[:_TOLD]]
+    told += [f"{step} is new" for step in new[:_TOLD]]
     return "; ".join([line, *told])
+
+
+def _only_in(plan: Plan, other: Plan) -> list[str]:
+    """Return the ids of the steps of a plan that another one has not."""
+    theirs = {step.id for step in other.steps}
+    return [step.id for step in plan.steps if step.id not in theirs]
 
 
 def _held(matching: Matching) -> int:

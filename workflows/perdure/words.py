@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+_LINES, _CHARS = 8, 600
+"""So much of an error's message is read where its traceback is at hand."""
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?)")
 """What programs colour their output with, and the titles that they give to windows."""
@@ -47,6 +49,13 @@ def one_line(text: str, width: int) -> str:
     """Return ``text`` without line breaks, cut to ``width`` characters."""
     flat = " ".join(text.split())
     return flat if len(flat) <= width else flat[: width - 1] + "…"
+
+
+def beginning(text: str) -> str:
+    """Return the beginning of a long text that stands elsewhere too, and how much is left out."""
+    kept = "\n".join(text.split("\n")[:_LINES])[:_CHARS]
+    left = len(text) - len(kept)
+    return f"{kept}… ({count_of(left, 'more character')})" if left > 0 else text
 
 
 def failure(kind: str, message: str, step_id: str | None = None) -> str:

@@ -83,6 +83,19 @@ def test_sizes_have_binary_units(size_bytes: int, said: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("short\nof two lines", "short\nof two lines"),
+        ("x" * 10_000, "x" * 600 + "… (9,400 more characters)"),
+        ("line\n" * 100, "line\n" * 7 + "line… (461 more characters)"),
+    ],
+    ids=["short", "long", "of many lines"],
+)
+def test_long_text_is_told_by_its_beginning(text: str, said: str) -> None:
+    assert words.beginning(text) == said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
         ("plain ünï 数据", "plain ünï 数据"),
         ("\x1b[1;31mred\x1b[0m", "red"),
         ("\x1b]0;title\x07text", "text"),

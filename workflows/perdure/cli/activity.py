@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perdure.cli.endings import ExitCode, say
+from perdure.cli.keyboard import END, typed_keys
 from perdure.cli.session import JsonOption, StoreOption, TracebackOption
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def top(
     as_json: JsonOption = False,
     traceback: TracebackOption = False,
 ) -> int:
-    """Show the runs that go on and who drives them, live, until Ctrl-C.
+    """Show the runs that go on and who drives them, live, until q or Ctrl-C.
 
     Those that run come first, then those that are queued, paused or wait, then what has ended in
     the last ten minutes. Below are the processes that drive runs, with their workers. Where there
@@ -57,7 +58,7 @@ def top(
             _show_nothing(as_json=as_json)
             return ExitCode.OK
         with perdure:
-            return _show(perdure, limit, as_json=as_json, wait=wait, every_s=every, is_live=is_live)
+            return _show(perdure, limit, as_json=as_json, every_s=every, is_live=is_live)
     except KeyboardInterrupt:
         return ExitCode.CANCELLED
 
@@ -99,7 +100,6 @@ def _show(
     limit: int,
     *,
     as_json: bool,
-    wait: Callable[[float], object],
     every_s: float,
     is_live: bool,
 ) -> int:
@@ -110,7 +110,8 @@ def _show(
     if as_json:
         print(to_json(activity.look()))
     elif is_live:
-        _watch(activity, wait, every_s)
+        with typed_keys() as typed:
+            _watch(activity, lambda pause_s: bool({"q", END} & {*typed(pause_s)}), every_s)
     else:
         _print(activity.look())
     return ExitCode.OK
@@ -122,8 +123,14 @@ def _print(view: ActivityView) -> None:
     console().print(_picture(view))
 
 
-def _watch(activity: Activity, wait: Callable[[float], object], every_s: float) -> None:
-    """Draw it again and again in place, until Ctrl-C; what was seen last stays on the terminal."""
+def _watch(activity: Activity, is_over: Callable[[float], bool], every_s: float) -> None:
+    """Draw it again and again in place; what was seen last stays on the terminal.
+
+    Args:
+        activity: what goes on.
+        is_over: waits for so many seconds, and says whether it is to end.
+        every_s: how long to wait at least.
+    """
     from rich.live import Live
 
     from perdure.cli.tables import console
@@ -131,8 +138,7 @@ def _watch(activity: Activity, wait: Callable[[float], object], every_s: float) 
     screen = console()
     with Live(_fitting(activity.look(), screen), console=screen, auto_refresh=False) as live:
         pause_s = every_s
-        while True:
-            wait(pause_s)
+        while not is_over(pause_s):
             began = time.monotonic()
             live.update(_fitting(activity.look(), screen), refresh=True)
             pause_s = max(every_s, _PAUSE_SHARE * (time.monotonic() - began))

@@ -1,4 +1,4 @@
-"""Views as text on a terminal: columns, no frames; nothing is cut when the output is a pipe."""
+"""Views as text: columns, no frames; lines are folded on a terminal only."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COLOURS = {
     "WAITING": "cyan",
     "QUEUED": "blue",
 }
-_PIPE_WIDTH = 1000
+_PIPE_WIDTH, _PIPE_TEXT = 1000, 200
 _NARROW = 60
 _SHORT = frozenset({"STATUS", "ATTEMPT", "ATTEMPTS", "TOOK", "WAITED", "STARTED", "MEMORY"})
 EACH_UP_TO = 50
@@ -75,7 +75,7 @@ def print_run(run: RunView, now: datetime, steps: list[StepView] | None = None) 
     out = console()
     out.print(_facts(run, now))
     if run.error is not None:
-        out.print(plain(describe(run.error)), style="red")
+        out.print(plain(words.beginning(describe(run.error))), style="red")
     if not run.steps:
         return
     out.print()
@@ -247,8 +247,8 @@ def _is_narrow() -> bool:
 
 
 def _text_width() -> int:
-    """Return how much of a sentence fits a column; a pipe gets all of it."""
-    return 60 if _is_terminal() else _PIPE_WIDTH
+    """Return how much of a sentence fits a column."""
+    return 60 if _is_terminal() else _PIPE_TEXT
 
 
 def plain(text: str) -> str:

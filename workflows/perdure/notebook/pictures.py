@@ -179,7 +179,7 @@ def _last_line(run: Run, step: Step) -> str:
 def _error(error: ErrorView) -> Element:
     """Return an error in a line; its traceback is folded, for a cell that waited shows it below."""
     where = f"step {error.step}: " if error.step else ""
-    told = element("p", f"{where}{error_line(error)}", class_="message")
+    told = element("p", words.beginning(f"{where}{error_line(error)}"), class_="message")
     lines = "\n".join(with_cells(error.traceback.rstrip()))
     folded = element("details", element("summary", "traceback"), element("pre", lines))
     return element("div", told, folded if lines else None, class_="error")

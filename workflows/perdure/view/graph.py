@@ -121,17 +121,26 @@ def _node(step: Step, members: dict[str | None, list[Step]], depth: int) -> Node
     # The step that makes a list of what its items gave is no item.
     counted = [each for each in below if each.plan.item is not None] if kind == "map" else below
     statuses = Counter(standing_of(each) for each in counted or [step])
+    count = len(counted)
+    if kind == "map" and not below and (count := _length(step)):
+        statuses = Counter({standing_of(step): count})  # taken over whole, without its items
     is_open = kind not in _STACKS and 0 < len(below) <= OPEN_UP_TO and depth < _DEPTH
     return NodeView(
         id=step.id,
         title=_title(step),
         kind=kind,
-        count=len(counted),
+        count=count,
         statuses=dict(statuses),
         status=_whole(standing_of(step), statuses),
         duration_s=_seconds([step]),
         inside=_view(below, members, depth=depth + 1) if is_open else None,
     )
+
+
+def _length(step: Step) -> int:
+    """Return how many items the list has that a step gave; 0 if it gave none."""
+    length = (step.preview or {}).get("length", 0)
+    return length if isinstance(length, int) else 0
 
 
 def _title(step: Step) -> str:

@@ -215,10 +215,11 @@ def error_line(error: ErrorView) -> str:
 
 
 def draw_error(error: ErrorView) -> Element:
-    """Return an error with its traceback."""
+    """Return an error with its traceback, which ends in all that it says."""
+    said = error_line(error)
     return element(
         "div",
-        element("p", error_line(error), class_="message"),
+        element("p", words.beginning(said) if error.traceback else said, class_="message"),
         element("pre", error.traceback.rstrip(), class_="traceback") if error.traceback else None,
         class_="error",
     )

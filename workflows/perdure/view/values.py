@@ -55,10 +55,9 @@ def _figures(preview: Preview) -> Iterator[Content]:
         if isinstance(each, str) and _PNG.fullmatch(each):
             yield element("img", src=f"data:image/png;base64,{each}", alt="figure")
     length = preview.get("length")
-    if isinstance(found, list) and _is_int(length) and length > len(figures):
-        yield element(
-            "p", f"and {words.count_of(length - len(figures), 'more item')}", class_="more"
-        )
+    left = length - len(figures) if isinstance(found, list) and isinstance(length, int) else 0
+    if left > 0:
+        yield element("p", f"and {words.count_of(left, 'more item')}", class_="more")
 
 
 def _table(preview: Preview) -> Element:

@@ -46,6 +46,18 @@ def test_runs_are_listed_one_a_line_with_progress_and_age(
     assert line.rstrip().endswith("ValueError: no rows (step fit)")
 
 
+def test_long_error_makes_no_wide_list_where_the_output_is_a_pipe(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    error = ErrorView(type="builtins.ValueError", message="word " * 1_000, step="fit")
+
+    tables.print_runs([msgspec.structs.replace(RUN, error=error), RUN], NOW)
+
+    header, long, short = capsys.readouterr().out.splitlines()
+    assert len(long) < 300
+    assert not any(line.endswith(" ") for line in (header, long, short))
+
+
 def test_run_is_shown_with_inputs_error_and_steps(capsys: pytest.CaptureFixture[str]) -> None:
     tables.print_run(RUN, NOW)
 
