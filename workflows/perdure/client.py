@@ -759,11 +759,15 @@ class Perdure:
 
         return register_all(self.runtime, modules)
 
-    def serve(self, stop: threading.Event) -> None:
-        """Drive what nobody drives and make the runs of schedules, until ``stop`` is set."""
+    def serve(self, stop: threading.Event, *, hurry: threading.Event | None = None) -> None:
+        """Drive what nobody drives and make the runs of schedules, until ``stop`` is set.
+
+        Steps that run then may end, for as long as the setting ``drain`` says, or until ``hurry``
+        is set.
+        """
         from perdure.serving import serve
 
-        serve(self.runtime, stop)
+        serve(self.runtime, stop, hurry or threading.Event())
 
 
 def say_to_people(line: str) -> None:

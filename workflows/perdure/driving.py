@@ -11,6 +11,7 @@ import logging
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -163,6 +164,28 @@ class Driving:
             except StoreUnavailable as error:
                 log.error("the store is away, trying again: %s", error)
                 stop.wait(_AGAIN_S)
+
+    def leave(self, within_s: float, hurry: threading.Event) -> None:
+        """Let what runs end, and give its runs to others, until ``within_s`` is over.
+
+        Args:
+            within_s: then, or when ``hurry`` is set, what still runs is left to ``stop``.
+            hurry: somebody does not want to wait.
+        """
+        coordinator = self._coordinator
+        if coordinator is None:
+            return
+        coordinator.leave(within_s)
+        until = time.monotonic() + within_s
+        try:
+            self.drive(lambda: coordinator.is_left or hurry.is_set() or time.monotonic() >= until)
+        except StoreUnavailable as error:
+            log.error("the store is away: %s", error)
+
+    def hasten(self, within_s: float) -> None:
+        """Wait for a store that is away only so long, from any thread: ``leave`` comes next."""
+        if (coordinator := self._coordinator) is not None:
+            coordinator.leave(within_s)
 
     def stop(self) -> None:
         """Give everything up: workers die, runs stay resumable. Waiters are told."""

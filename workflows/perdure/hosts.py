@@ -25,6 +25,8 @@ def waits_for_host(store: RunStore, record: RunRecord) -> str:
     """
     if record.status is not RunStatus.QUEUED or record.plan_digest is None:
         return ""
+    if why := _left_by(store, record):
+        return why
     needs = _needs_of(store, record)
     hosts = serving_hosts(store) if needs else []
     offers = [dict(host.offer) for host in hosts]
@@ -34,6 +36,17 @@ def waits_for_host(store: RunStore, record: RunRecord) -> str:
     asked = ", ".join(amount(name, needs[name]) for name in lacking or needs)
     have = "; ".join(_offered(host, lacking or list(needs)) for host in hosts)
     return f"waits for a host with {asked}: {have}"
+
+
+def _left_by(store: RunStore, record: RunRecord) -> str:
+    """Return what was lacking where a run was left to another host, if that came last."""
+    for event in store.list_events(record.id, after=record.seq - 1):
+        if event.kind == "handed-back" and "lacks" in event.detail:
+            known = {owner.token: owner for owner, _ in store.coordinators()}
+            host = known.get(str(event.detail["lacks"]))
+            who = "one" if host is None else f"process {host.pid} on {host.host}"
+            return f"waits for another host: {who} cannot run it: {event.detail['why']}"
+    return ""
 
 
 def _needs_of(store: RunStore, record: RunRecord) -> dict[str, float]:

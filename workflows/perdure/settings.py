@@ -23,6 +23,7 @@ FOLDER = ".perdure"
 SCHEMES = ("sqlite", "postgresql", "postgres")
 EXECUTORS = ("processes", "inline")
 REUSES = ("off", "last")
+DRAIN = timedelta(seconds=10)
 KEEP_TICKS = timedelta(days=90)
 KEEP_TICKS_LAST = 10_000
 """More than 90 days of a schedule of each quarter of an hour, and 28 hours of one of each ten
@@ -52,6 +53,8 @@ class Settings:
         labels: what else there is to say of this machine, and is not used up: a table such as
             ``{zone = "a"}``; steps ask for it by ``resources={"zone=a": 1}``.
         modules: whose schedules ``perdure up`` registers: ``FILE.py`` or ``package.module``.
+        drain: how long steps may go on once `perdure up` is told to end by SIGTERM; what has not
+            ended then is cut off, and runs again elsewhere.
         keep_ticks: how long the ledger of a schedule says what became of a time, and a trigger
             of what arrived; what it has forgotten and comes again, counts again.
         keep_ticks_last: of how many times it does, at the most: the newest ones.
@@ -77,6 +80,7 @@ class Settings:
     resources: Mapping[str, float] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     modules: tuple[str, ...] = ()
+    drain: timedelta = DRAIN
     keep_ticks: timedelta = KEEP_TICKS
     keep_ticks_last: int = KEEP_TICKS_LAST
     http_host: str = "127.0.0.1"
@@ -167,6 +171,7 @@ SETTINGS = (
         unit="FILE.py or package.module, between commas or a TOML list",
         default="none",
     ),
+    Setting(name="drain", kinds=(str, int, float), unit="duration", default="10s"),
     Setting(name="keep_ticks", kinds=(str,), unit="duration", default="90d"),
     Setting(
         name="keep_ticks_last",
@@ -423,6 +428,8 @@ def _checked(found: dict[str, Any], origin: Mapping[str, str]) -> dict[str, Any]
             found[name] = _read_number(name, found[name], origin[name], least, most)
     if "keep_ticks" in found:
         found["keep_ticks"] = _read_age("keep_ticks", found["keep_ticks"], origin["keep_ticks"])
+    if "drain" in found:
+        found["drain"] = _read_span("drain", found["drain"], origin["drain"])
     if "resources" in found:
         found["resources"] = _read_resources(found["resources"], origin["resources"])
     if "labels" in found:
@@ -467,11 +474,15 @@ def _read_truth(name: str, value: Any, source: str) -> bool:
 _TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 
 
-def _read_age(name: str, value: Any, source: str) -> timedelta:
+def _read_span(name: str, value: Any, source: str) -> timedelta:
     try:
-        age = timedelta(seconds=parse_duration(value, what=name))
+        return timedelta(seconds=parse_duration(value, what=name))
     except DefinitionError as error:
         raise DefinitionError(f"{error} (from {source})") from error
+
+
+def _read_age(name: str, value: Any, source: str) -> timedelta:
+    age = _read_span(name, value, source)
     if age <= timedelta(0):
         raise DefinitionError(f"{name}={value!r} (from {source}) keeps nothing: write 90d or so")
     return age

@@ -256,6 +256,12 @@ def up(
     memory: MemoryOption = None,
     resource: ResourceOption = None,
     label: LabelOption = None,
+    drain: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION", help="How long steps may go on after SIGTERM; default: 10s."
+        ),
+    ] = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
     traceback: TracebackOption = False,
@@ -266,7 +272,10 @@ def up(
     behind, what schedules make when they are due, and what triggers make of what happens. It
     registers what modules declare before it serves, those that are named here and those of the
     setting `modules`, and pauses what they no longer declare; it ends if one of them cannot be
-    imported. Ctrl-C ends it, and SIGTERM. With --json it prints one line an event.
+    imported. With --json it prints one line an event.
+
+    SIGTERM ends it once the steps that run have ended, --drain at the most; its runs go to whoever
+    else serves. A second one, or Ctrl-C, ends it at once.
 
     It takes runs on that ask for no more than there is here; others wait for a host that has it.
 
@@ -276,10 +285,12 @@ def up(
     from perdure.cli.http import served
     from perdure.cli.opening import open_store
 
-    stop = threading.Event()
+    stop, hurry = threading.Event(), threading.Event()
     received: list[int] = []
 
     def on_signal(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT or received:
+            hurry.set()
         received.append(number)
         stop.set()
 
@@ -297,6 +308,7 @@ def up(
         labels=",".join(label) if label else None,
         http_host=host,
         http_port=port,
+        drain=drain,
     ) as perdure:
         url = perdure.runtime.store.url
         declared = dict.fromkeys([*perdure.settings.modules, *(modules or ())])
@@ -305,7 +317,7 @@ def up(
         http = nullcontext() if no_http else served(perdure, list(declared), token_file, tell)
         with http:
             tell("serving", store=url)
-            perdure.serve(stop)
+            perdure.serve(stop, hurry=hurry)
         tell("stopped", store=url)
     return ExitCode.CANCELLED if signal.SIGINT in received else ExitCode.OK
 

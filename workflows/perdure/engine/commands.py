@@ -43,7 +43,7 @@ class Kill(msgspec.Struct, frozen=True):
 
 
 class HandOver(msgspec.Struct, frozen=True):
-    """Tell attempts of a run that they may end early: it is paused."""
+    """Tell attempts of a run that they may end early: it is paused, or given to somebody else."""
 
     executor: str
     calls: tuple[CallId, ...]
@@ -78,8 +78,8 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
         forget: unsynced values, by run and digest, that nobody will read again.
         ended: runs that are over with these commits.
         parked: runs to give back: paused ones, in which nothing runs any more.
-        handed_back: runs to give back as they need more than there is here, and another host may
-            have it.
+        handed_back: runs to give back as they need what is not here, and another host may have
+            it; or as this coordinator is to end.
         asleep: runs to give back until a time or a message: everything in them waits.
         dropped: runs that are no longer ours; their attempts are killed and discarded.
     """

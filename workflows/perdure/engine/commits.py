@@ -47,7 +47,7 @@ class Commits:
         self._clock = clock
         self._pause = pause
         self._serves = serves
-        self._gives_up = False
+        self._until = float("inf")
         self.back_at = float("-inf")
         self._outage = Outage(
             log,
@@ -90,9 +90,9 @@ class Commits:
             commits = merge([*waiting, commits])
         return self.write(commits) if commits else CommitReport()
 
-    def give_up(self) -> None:
-        """Wait for the store no longer, from any thread: its runs are to be left."""
-        self._gives_up = True
+    def give_up(self, within_s: float) -> None:
+        """Wait for the store only so long, from any thread: its runs are to be left."""
+        self._until = self._clock.monotonic() + within_s
 
     def write(self, commits: tuple[RunCommit, ...]) -> CommitReport:
         """Commit; park while the store does not answer: nothing starts, attempts go on.
@@ -110,7 +110,7 @@ class Commits:
             try:
                 answer = ask()
             except StoreUnavailable as error:
-                if self._gives_up or self._clock.monotonic() >= give_up_at:
+                if self._clock.monotonic() >= min(give_up_at, self._until):
                     raise
                 self._outage.note(error)
                 self._pause(PARK_S)

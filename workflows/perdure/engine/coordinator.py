@@ -24,6 +24,7 @@ from perdure.engine.events import (
     Ended,
     Event,
     Heard,
+    Leaving,
     OwnershipLost,
     PauseRequested,
 )
@@ -73,6 +74,9 @@ LOOK_FOR_WORK_EVERY_S = 1.0
 SETTLE_S = 5.0
 """For so long after an outage of the store runs are left alone whose lease is over: their owner
 could not renew it either, and is about to."""
+
+LEFT_ALONE_S = 10.0
+"""For so long a run that was left to another host is not taken on again."""
 
 CROWD = 500
 """While this many runs are driven others are looked for at that pace only: runs are memory, and
@@ -131,7 +135,9 @@ class Coordinator:
         self._observer = observer
         self._allow_pickle = values.codecs.allow_pickle
         self._fleet = Fleet(executors)
-        self._engine = EngineState(self._fleet.pools, values.store, serves=owner.serves)
+        self._engine = EngineState(
+            self._fleet.pools, values.store, serves=owner.serves, token=owner.token
+        )
         self._loader = Loader(
             store,
             self._blobs,
@@ -159,6 +165,9 @@ class Coordinator:
         self._last_look = float("-inf")
         self._last_search = float("-inf")
         self._workers: tuple[ProcessId, ...] = ()
+        self._left: dict[str, float] = {}
+        self._leaves = False
+        self._has_left = False
         self._closed = False
 
     # --- for any thread ---------------------------------------------------------------------
@@ -181,9 +190,24 @@ class Coordinator:
         """End the current wait, if any."""
         self._fleet.wake()
 
+    def leave(self, within_s: float) -> None:
+        """Take nothing on any more, and give runs to others once what runs of them has ended.
+
+        Args:
+            within_s: for how long a store that is away is waited for.
+        """
+        self._leaves = True
+        self._commits.give_up(within_s)
+        self.wake()
+
+    @property
+    def is_left(self) -> bool:
+        """Say whether nothing is driven here any more, and nothing is to be written."""
+        return not (self._engine.runs or self._events or self._commits.is_waiting)
+
     def give_up(self) -> None:
         """End the current wait, also one for a store that is away: ``close`` comes next."""
-        self._commits.give_up()
+        self._commits.give_up(0.0)
         self._fleet.wake()
 
     def drives(self, run_id: str) -> bool:
@@ -214,10 +238,16 @@ class Coordinator:
 
         Raises StoreError if the store could not be written for longer than the patience.
         """
-        self._take_inbox()
+        if self._leaves:
+            self._begin_to_leave()
+        else:
+            self._take_inbox()
         self._listen()
         wait = 0.0 if self._events or self._engine.touched else self._wait_s(max_wait_s)
-        over = [Ended(self._believed(outcome)) for outcome in self._fleet.poll(wait)]
+        outcomes = self._fleet.poll(wait)
+        over = [Ended(self._believed(outcome)) for outcome in outcomes]
+        if any(outcome.cause is Cause.SETUP_ERROR for outcome in outcomes):
+            self._look_elsewhere()
         if self._observer is not None:
             for each in over:
                 self._observer.came(each.outcome)
@@ -228,6 +258,22 @@ class Coordinator:
         if self._events or not self._engine.is_empty or self._commits.is_waiting:
             self._hear_the_last()
             self._advance()
+
+    def _begin_to_leave(self) -> None:
+        if not self._has_left:
+            self._has_left = True
+            self._events.append(Leaving())
+
+    def _look_elsewhere(self) -> None:
+        """See who else takes runs on: somebody may have what is lacking here."""
+        if not self._owner.serves:
+            return
+        known = self._patiently(self._store.coordinators)
+        self._engine.elsewhere = frozenset(
+            owner.token
+            for owner, alive in known
+            if alive and owner.serves and owner != self._owner and not is_seen_dead(owner)
+        )
 
     def _believed(self, outcome: Outcome) -> Outcome:
         """Return an outcome as it may be stored: where there is no pickle no exception is one."""
@@ -323,6 +369,7 @@ class Coordinator:
         for run_id in turn.parked:
             self._give_back(RunId(run_id), RunStatus.PAUSED)
         for run_id in turn.handed_back:
+            self._left[run_id] = self._clock.monotonic() + LEFT_ALONE_S
             self._give_back(RunId(run_id), RunStatus.QUEUED)
         self._put_to_sleep([s for s in turn.asleep if s.record.id not in report.refused])
         for run_id in turn.dropped:
@@ -469,10 +516,17 @@ class Coordinator:
 
     def _search(self) -> None:
         """Take on runs that nobody drives: any if this coordinator serves, else its sleepers."""
+        if self._leaves:
+            self._sleepers.postpone(REQUESTS_EVERY_S)
+            return
+        now = self._clock.monotonic()
+        self._left = {run_id: until for run_id, until in self._left.items() if until > now}
         found = [
             run
-            for run in self._sleepers.claimable()
-            if run.id not in self._engine.runs and not self._may_come_back(run)
+            for run in self._sleepers.claimable(besides=len(self._left))
+            if run.id not in self._engine.runs
+            and run.id not in self._left
+            and not self._may_come_back(run)
         ]
         taken = self._take_on_all(found)
         self._sleepers.look()

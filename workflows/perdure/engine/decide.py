@@ -21,6 +21,7 @@ from perdure.engine.events import (
     Ended,
     Event,
     Heard,
+    Leaving,
     OwnershipLost,
     PauseRequested,
     Saved,
@@ -114,6 +115,14 @@ def _on_pause(engine: EngineState, event: PauseRequested, now: datetime) -> None
         if run.paused and run.running:
             engine.hand_overs.append(HandOver(run.executor, tuple(run.running)))
         engine.touched[run.id] = None
+
+
+def _on_leaving(engine: EngineState, event: Leaving, now: datetime) -> None:
+    for run in engine.runs.values():
+        run.handed_back = True
+        engine.touched[run.id] = None
+        if run.running:
+            engine.hand_overs.append(HandOver(run.executor, tuple(run.running)))
 
 
 def _on_ownership_lost(engine: EngineState, event: OwnershipLost, now: datetime) -> None:
@@ -237,4 +246,5 @@ _HANDLERS: dict[type, Callable[..., None]] = {
     PauseRequested: _on_pause,
     Heard: on_heard,
     OwnershipLost: _on_ownership_lost,
+    Leaving: _on_leaving,
 }

@@ -96,7 +96,7 @@ class EngineDesk:
     def look(self, call: CallId) -> bool:
         """Say whether the run is paused or cancelled: for steps in this thread, which blocks."""
         run, now = self._run_of(call), self._clock.monotonic()
-        if run is None or run.ending is not None or run.paused:
+        if run is None or run.ending is not None or run.paused or run.handed_back:
             return True
         if now - self._looked_at.get(run.id, float("-inf")) < _LOOK_EVERY_S:
             return False

@@ -48,4 +48,8 @@ class OwnershipLost(msgspec.Struct, frozen=True):
     why: str
 
 
-Event = Ended | Saved | CancelRequested | PauseRequested | Heard | OwnershipLost
+class Leaving(msgspec.Struct, frozen=True):
+    """This coordinator is to end: its runs go to others once what runs of them has ended."""
+
+
+Event = Ended | Saved | CancelRequested | PauseRequested | Heard | OwnershipLost | Leaving

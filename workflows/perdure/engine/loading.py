@@ -31,6 +31,7 @@ from perdure_storage.records import (
     Cause,
     Digest,
     ErrorRecord,
+    EventRecord,
     ExpansionRecord,
     History,
     Owner,
@@ -150,6 +151,17 @@ def state_of(record: RunRecord, plan: Plan, past: Past, now: datetime) -> RunSta
         noted=noted_changes({**past.functions, **past.donor_functions}, plan.functions),
         now=now,
     )
+
+
+def lacking_hosts(events: Sequence[EventRecord]) -> set[str]:
+    """Return who has left a run, since it was last opened, as something was lacking there."""
+    lacking: set[str] = set()
+    for event in events:
+        if event.kind == "reset":
+            lacking.clear()
+        elif event.kind == "handed-back" and "lacks" in event.detail:
+            lacking.add(str(event.detail["lacks"]))
+    return lacking
 
 
 def lose_what_is_gone(
@@ -324,11 +336,11 @@ class Loader:
         plan = self._plan(record.plan_digest, reading.plans)
         history = reading.histories.get(record.id)
         if history is None:
-            past = read_past(self._store, record)
-        else:
-            past = past_of(self._store, record, history)
+            history = self._store.histories([record.id])[record.id]
+        past = past_of(self._store, record, history)
         now = self._clock.now()
         run = state_of(record, plan, past, now)
+        run.lacked_by = lacking_hosts(history.events)
         run.executor = self._executor_name(record)
         self._open(run)
         return run, lose_what_is_gone(run, record, self._blobs, now)

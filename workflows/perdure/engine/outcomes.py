@@ -298,13 +298,13 @@ def _shortage(engine: EngineState, run: RunState, root: StepState, plan: Plan) -
     return ""
 
 
-def _hand_back(run: RunState, root: StepState, why: str, now: datetime) -> None:
+def _hand_back(run: RunState, root: StepState, why: str, now: datetime, **more: object) -> None:
     """Leave a run to another host, once what runs here has ended.
 
     The row of the graph says what it needs: no host takes it on that has less.
     """
     run.handed_back = True
-    detail = {"why": why}
+    detail = {"why": why, **more}
     event = EventRecord(kind="handed-back", at=now, step_id=StepId(root.id), detail=detail)
     run.outbox.events.append(event)
 
@@ -477,6 +477,24 @@ def _restore_otherwise(
     _pend(engine, run, step, now)
 
 
+def _on_setup_error(
+    engine: EngineState, run: RunState, step: StepState, outcome: Outcome, now: datetime
+) -> None:
+    """Leave the run to a host that may have the code or the environment that is lacking here.
+
+    When none is left that has not tried it, the step fails, as it does where nobody else serves.
+    """
+    error = outcome.error
+    if error is None or not engine.serves or not engine.elsewhere - run.lacked_by:
+        fail(engine, run, step, outcome, now)
+        return
+    _try_again(engine, run, step, outcome, now, 0.0)
+    if not run.handed_back:
+        run.lacked_by.add(engine.token)
+        why = f"{error.type.rpartition('.')[2]}: {error.message}"
+        _hand_back(run, step, why, now, lacks=engine.token)
+
+
 def _on_final(
     engine: EngineState, run: RunState, step: StepState, outcome: Outcome, now: datetime
 ) -> None:
@@ -617,7 +635,7 @@ _OUTCOMES: dict[Cause, _Handler] = {
     Cause.TIMEOUT: _on_user_error,
     Cause.WORKER_LOST: _on_loss,
     Cause.OUT_OF_MEMORY: _on_loss,
-    Cause.SETUP_ERROR: _on_final,
+    Cause.SETUP_ERROR: _on_setup_error,
     Cause.ENGINE_ERROR: _on_final,
     Cause.INPUT_LOST: _on_input_lost,
     Cause.INPUT_UNAVAILABLE: _on_unavailable,

@@ -58,17 +58,21 @@ class Sleepers:
         """Forget one that is taken on."""
         self._own.discard(run_id)
 
-    def claimable(self) -> list[RunRecord]:
+    def claimable(self, besides: int = 0) -> list[RunRecord]:
         """Return runs to take on now: all of them, or as many as are taken on at once.
 
         One's own are asked for each by itself: among many that nobody drives they may be the last.
+
+        Args:
+            besides: how many of them may be such as are not taken on here, and hide others.
         """
-        found = self._of_the_store() if self._owner.serves else self._of_its_own()
-        self.are_more = len(found) >= AT_ONCE
+        most = AT_ONCE + besides
+        found = self._of_the_store(most) if self._owner.serves else self._of_its_own()
+        self.are_more = len(found) >= most
         return found
 
-    def _of_the_store(self) -> list[RunRecord]:
-        return self._store.claimable(AT_ONCE, besides=self._owner.token, offer=self._offer)
+    def _of_the_store(self, most: int) -> list[RunRecord]:
+        return self._store.claimable(most, besides=self._owner.token, offer=self._offer)
 
     def _of_its_own(self) -> list[RunRecord]:
         found = (self._store.find_run(run_id) for run_id in list(self._own))

@@ -253,7 +253,9 @@ class RunState:
         unfinished: number of steps that are not done.
         failure: the first final failure, which ends the run.
         ending: how the run will end once nothing runs any more; set by cancel and deadline.
-        handed_back: it is left to another host, which has what a graph of it asks for.
+        handed_back: it is left to another host, which may have what is missing here; or to any,
+            as this coordinator ends.
+        lacked_by: tokens of coordinators that left it, since code or environment lacks something.
         suspects: steps that were running when an owner died, for a run that kills its owners.
         one_at_a_time: such a run is driven with care.
         executor: name of the executor that runs its steps.
@@ -328,6 +330,7 @@ class RunState:
         self.ending: RunEnd | None = None
         self.paused = record.pause_requested
         self.handed_back = False
+        self.lacked_by: set[str] = set()
         self.suspects: tuple[str, ...] = ()
         self.one_at_a_time = False
         self.executor = record.policy.executor or "processes"
@@ -492,6 +495,8 @@ class EngineState:
         encode: stores what the engine itself makes a value of: a ``Failure``, the end of a race.
         serves: runs are driven that were left to whoever has what they need, as by ``perdure up``:
             one that turns out to need more is left to another host, instead of failing.
+        token: of this coordinator.
+        elsewhere: tokens of the others that take runs on, as far as was looked for.
     """
 
     def __init__(
@@ -500,8 +505,11 @@ class EngineState:
         encode: Callable[[Any], StoredValue],
         *,
         serves: bool = False,
+        token: str = "",
     ) -> None:
         self.serves = serves
+        self.token = token
+        self.elsewhere: frozenset[str] = frozenset()
         self.runs: dict[str, RunState] = {}
         self.pools = pools
         self.timers: list[tuple[datetime, str]] = []

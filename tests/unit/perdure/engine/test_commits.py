@@ -123,7 +123,7 @@ def test_who_serves_waits_longer_than_who_waits_for_a_run() -> None:
 def test_who_gives_up_waits_no_longer() -> None:
     store, clock = Store(failures=10**6), ManualClock()
     waiting = commits(store, clock)
-    waiting.give_up()
+    waiting.give_up(0.0)
 
     with pytest.raises(StoreUnavailable):
         waiting.write((part("a"),))
