@@ -2,6 +2,7 @@
 
     python -m tests.reliability --hours 2             all cases in turn; a table at the end
     python -m tests.reliability storm programs --rounds 1
+    python -m tests.reliability --hostile retry,spill what is rare is the rule, in every process
     python -m tests.reliability --list                what there is
 
 Each round is one line of JSON in --log, also where it failed; what a failed round said stands in a
@@ -26,6 +27,7 @@ from pathlib import Path
 
 from tests.reliability.cases import CASES, Case
 from tests.reliability.figures import read_figures
+from tests.reliability.hostile.sitecustomize import MODES
 
 ROOT = Path(__file__).parents[2]
 _SUMMARY = re.compile(r"(\d+) (passed|failed|error)")
@@ -40,6 +42,7 @@ class Round:
         trials: how often something was done to perdure.
         figures: what the tests counted besides.
         again: the command that does the same.
+        hostile: the modes that it was done in.
     """
 
     case: str
@@ -50,11 +53,12 @@ class Round:
     seconds: float
     again: str
     figures: dict[str, int] = field(default_factory=dict)
+    hostile: str = ""
 
 
-def play(case: Case, seed: int, log: Path) -> Round:
+def play(case: Case, seed: int, log: Path, hostile: str) -> Round:
     """Do a case once; keep what it said if it failed."""
-    settings = dict(case.settings(seed))
+    settings = {**case.settings(seed), **(_hostility(hostile) if hostile else {})}
     words = ["pytest", *case.tests, *case.options(seed), "-q", "-rP", "-p", "no:cacheprovider"]
     again = shlex.join([*(f"{name}={value}" for name, value in settings.items()), *words])
     started = time.monotonic()
@@ -78,11 +82,25 @@ def play(case: Case, seed: int, log: Path) -> Round:
         log.with_suffix(f".{case.name}-{seed}.txt").write_text(f"{again}\n{done.stdout}")
     figures = read_figures(lines)
     trials = figures.get(case.counts, 0) if case.counts else case.each * (passed + failed)
-    return Round(case.name, seed, passed, failed, trials, round(seconds, 1), again, figures)
+    return Round(
+        case.name, seed, passed, failed, trials, round(seconds, 1), again, figures, hostile
+    )
+
+
+def _hostility(modes: str) -> dict[str, str]:
+    paths = [str(ROOT / "tests" / "reliability" / "hostile"), os.environ.get("PYTHONPATH", "")]
+    path = os.pathsep.join(each for each in paths if each)
+    return {"PYTHONPATH": path, "PERDURE_TEST_HOSTILE": modes}
 
 
 def rounds(
-    cases: Sequence[Case], log: Path, *, first_seed: int, most: int | None, until: float | None
+    cases: Sequence[Case],
+    log: Path,
+    *,
+    first_seed: int,
+    most: int | None,
+    until: float | None,
+    hostile: str = "",
 ) -> Iterator[Round]:
     """Do the cases in turn, seed by seed, as often as asked and no longer; note each at once."""
     seed = first_seed
@@ -90,7 +108,7 @@ def rounds(
         for case in cases:
             if until is not None and time.monotonic() >= until:
                 return
-            done = play(case, seed, log)
+            done = play(case, seed, log, hostile)
             with log.open("a") as file:
                 file.write(json.dumps(asdict(done)) + "\n")
             yield done
@@ -133,31 +151,42 @@ def asked_for() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("cases", nargs="*", metavar="CASE", help=f"of {', '.join(names)}; default: all")
+    add("cases", nargs="*", metavar="CASE", help=f"of {', '.join(names)}; default: all but suite")
     add("--hours", type=float, help="begin no round after so long")
     add("--rounds", type=int, help="so many of each case; default without --hours: 1")
     add("--seed", type=int, default=1, help="of the first round (default: 1)")
     add("--log", type=Path, default=Path("reliability.jsonl"), help="lines are added to it")
+    add("--hostile", metavar="MODES", default="", help=f"of {', '.join(MODES)}, with commas")
     add("--list", action="store_true", help="print the cases and end")
     asked = parser.parse_args()
     if unknown := [name for name in asked.cases if name not in names]:
         parser.error(f"no case {unknown[0]}; there are {', '.join(names)}")
+    if unknown := [mode for mode in asked.hostile.split(",") if mode and mode not in MODES]:
+        parser.error(f"no mode {unknown[0]}; there are {', '.join(MODES)}")
     return asked
 
 
 def main() -> int:
     """Do the rounds and print the table."""
     asked = asked_for()
-    chosen = [case for case in CASES if not asked.cases or case.name in asked.cases]
+    usual = [case for case in CASES if not case.is_long]
+    chosen = [case for case in CASES if case.name in asked.cases] or usual
     if asked.list:
-        for case in chosen:
+        for case in CASES:
             print(f"{case.name:<16}{case.fault}")
         return 0
     most = asked.rounds or (None if asked.hours else 1)
     until = time.monotonic() + asked.hours * 3600 if asked.hours else None
     done: list[Round] = []
     try:
-        for each in rounds(chosen, asked.log, first_seed=asked.seed, most=most, until=until):
+        for each in rounds(
+            chosen,
+            asked.log,
+            first_seed=asked.seed,
+            most=most,
+            until=until,
+            hostile=asked.hostile,
+        ):
             done.append(each)
             became = f"FAILED, again by: {each.again}" if each.failed else "held"
             told = f"{each.case} {each.seed}: {each.trials} trials in {each.seconds:.0f} s"

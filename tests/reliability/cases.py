@@ -19,6 +19,7 @@ class Case:
         counts: which of the figures that the tests tell is the number of trials, where that of
             the tests is not.
         each: how many trials a test is, of what hypothesis draws.
+        is_long: whether it is done only where it is named.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Case:
     options: Callable[[int], Sequence[str]] = field(default=lambda seed: ())
     counts: str = ""
     each: int = 1
+    is_long: bool = False
 
 
 _DRAWN = 15
@@ -135,5 +137,11 @@ CASES = (
         _settings(PERDURE_TEST_DAMAGES=_DRAWN),
         _drawn,
         each=_DRAWN,
+    ),
+    Case(
+        "suite",
+        "all tests of stores, executors, engine and commands, for --hostile",
+        ["tests/contract", "tests/crash", "tests/acceptance"],
+        is_long=True,
     ),
 )
