@@ -281,6 +281,24 @@ def test_body_that_is_no_json_or_too_long_is_refused(http: Asking, client: Perdu
     assert [each.status_code for each in (unsigned, long, form)] == [401, 413, 415]
 
 
+def test_webhook_takes_a_body_as_long_as_the_setting_says(
+    tmp_path: Path, client: Perdure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait_for(client)
+    monkeypatch.setenv("PERDURE_HTTP_MAX_BODY", "2MiB")
+    at = str(tmp_path / ".perdure" / "perdure.db")
+    long = {"repo": {"full_name": "a/b"}, "n": 1, "rest": "x" * (3 << 19)}
+
+    with open_store(at, executor="inline") as other:
+        service = Service(other, ["flows.py"], Here(other))
+        http = Asking(make_app(service, Door()))
+        taken, refused = send(http, other, long), send(http, other, {**long, "more": "x" * 600_000})
+
+    assert (taken.status_code, taken.json()["decision"]) == (202, "fired")
+    assert refused.status_code == 413
+    assert "2,097,152 bytes" in refused.json()["detail"]
+
+
 def test_secret_is_nowhere_in_what_is_said_and_logged(
     http: Asking, client: Perdure, caplog: pytest.LogCaptureFixture
 ) -> None:

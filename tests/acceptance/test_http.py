@@ -283,6 +283,26 @@ def test_id_does_what_it_does_on_the_command_line(http: Asking, client: Perdure)
     assert both.status_code == 422
 
 
+def test_run_takes_over_what_has_not_changed_as_the_refusal_of_its_id_advises(
+    http: Asking, client: Perdure
+) -> None:
+    body = {"workflow": "flow", "inputs": {"n": 4}}
+    http.post("/v1/runs", {**body, "id": "monday"})
+    result_of(client, "monday")
+    refused = http.post("/v1/runs", {**body, "inputs": {"n": 5}, "id": "monday"})
+
+    made = http.post("/v1/runs", {**body, "reuse": "monday"})
+    absent = http.post("/v1/runs", {**body, "reuse": "tuesday"})
+
+    assert "pass reuse='monday'" in refused.json()["detail"]
+    assert made.status_code == 202
+    run = client.get_run(made.json()["run_id"])
+    assert run.record.reuse_from == "monday"
+    result_of(client, run.id)
+    assert run["double"].attempts == []
+    assert absent.status_code == 404
+
+
 @pytest.mark.parametrize("key", ["", " k", "x" * 201])
 def test_key_that_is_none_is_refused(http: Asking, key: str) -> None:
     refused = http.post("/v1/runs", {"workflow": "asks"}, idempotency_key=key)
@@ -324,6 +344,12 @@ def test_query_that_makes_no_sense_is_refused(
     http: Asking, query: dict[str, Any], status: int
 ) -> None:
     assert http.get("/v1/runs", **query).status_code == status
+
+
+def test_time_without_a_zone_is_refused_with_what_to_write(http: Asking) -> None:
+    refused = http.get("/v1/runs", since="2026-01-01T00:00:00")
+
+    assert "write 2026-01-01T00:00:00Z" in refused.json()["detail"]
 
 
 def test_run_is_shown_with_its_steps_counted(http: Asking, client: Perdure) -> None:

@@ -26,6 +26,7 @@ REUSES = ("off", "last")
 DRAIN = timedelta(seconds=10)
 KEEP_TICKS = timedelta(days=90)
 KEEP_TICKS_LAST = 10_000
+HTTP_MAX_BODY = 1 << 20
 """More than 90 days of a schedule of each quarter of an hour, and 28 hours of one of each ten
 seconds: a thousand of these are some 3 GB."""
 
@@ -60,6 +61,8 @@ class Settings:
         keep_ticks_last: of how many times it does, at the most: the newest ones.
         http_host: where ``perdure up`` serves HTTP.
         http_port: at which port; 0: one that is free.
+        http_max_body: bytes of the longest body that a request may have, a webhook's too: of a
+            longer one nothing is read. It is held in memory, and a webhook's is a row besides.
         token: what requests over HTTP have to carry; None: nothing, which only this machine's
             loopback allows.
         reuse: what a new run takes over where it is not told: ``off``, nothing; ``last``, what
@@ -85,6 +88,7 @@ class Settings:
     keep_ticks_last: int = KEEP_TICKS_LAST
     http_host: str = "127.0.0.1"
     http_port: int = 7373
+    http_max_body: int = HTTP_MAX_BODY
     token: str | None = field(default=None, repr=False)
     reuse: str = "off"
     allow_pickle: bool = True
@@ -181,6 +185,7 @@ SETTINGS = (
     ),
     Setting(name="http_host", kinds=(str,), unit="address or name", default="127.0.0.1"),
     Setting(name="http_port", kinds=(int,), unit="port", default="7373"),
+    Setting(name="http_max_body", kinds=(int, str), unit="bytes, or 25MiB", default="1MiB"),
     Setting(name="token", kinds=(str,), unit="16 characters or more", default="none"),
     Setting(name="reuse", kinds=(str,), unit="off or last", default="off"),
     Setting(name="allow_pickle", kinds=(bool, str), unit="true or false", default="true"),
@@ -435,7 +440,10 @@ def _checked(found: dict[str, Any], origin: Mapping[str, str]) -> dict[str, Any]
     if "labels" in found:
         found["labels"] = _read_labels(found["labels"], origin["labels"])
     if "memory" in found:
-        found["memory"] = _read_memory(found["memory"], origin["memory"])
+        found["memory"] = _read_bytes("memory", found["memory"], origin["memory"])
+    if "http_max_body" in found:
+        longest = found["http_max_body"]
+        found["http_max_body"] = _read_bytes("http_max_body", longest, origin["http_max_body"])
     if "allow_pickle" in found:
         found["allow_pickle"] = _read_truth(
             "allow_pickle", found["allow_pickle"], origin["allow_pickle"]
@@ -498,10 +506,10 @@ def _read_cpus(value: Any, source: str) -> float:
     return cpus
 
 
-def _read_memory(value: Any, source: str) -> int:
+def _read_bytes(name: str, value: Any, source: str) -> int:
     plain = value.strip() if isinstance(value, str) else value
     try:
-        return parse_memory(plain)
+        return parse_memory(plain, what=name)
     except DefinitionError as error:
         raise DefinitionError(f"{error} (from {source})") from error
 

@@ -248,6 +248,12 @@ def up(
             metavar="FILE", help="Requests have to carry the token in it; else PERDURE_TOKEN."
         ),
     ] = None,
+    max_body: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="The longest body of a request, a webhook's too; default: 1MiB."
+        ),
+    ] = None,
     no_http: Annotated[bool, typer.Option("--no-http", help="Serve nothing over HTTP.")] = False,
     executor: ExecutorOption = None,
     workers: WorkersOption = None,
@@ -309,6 +315,7 @@ def up(
         http_host=host,
         http_port=port,
         drain=drain,
+        http_max_body=max_body,
     ) as perdure:
         url = perdure.runtime.store.url
         declared = dict.fromkeys([*perdure.settings.modules, *(modules or ())])

@@ -122,11 +122,12 @@ def _route(
     respond: Callable[[Said], Response] | None = None,
 ) -> Route:
     respond = respond or _response
+    max_body_bytes = service.client.settings.http_max_body
 
     async def endpoint(request: Request) -> Response:
         try:
             door.admit(operation, request.headers)
-            asked = await _read(operation, request)
+            asked = await _read(operation, request, max_body_bytes)
             said = await rooms.run(operation.room, lambda: operation.act(service, asked))
         except Failed as failed:
             return _problem(failed.problem)
@@ -153,12 +154,12 @@ def _failure(error: Exception, store: str = "") -> Response:
 
 
 # --- what comes in ------------------------------------------------------------------------------
-async def _read(operation: Operation, request: Request) -> Asked[Any, Any]:
+async def _read(operation: Operation, request: Request, max_body_bytes: int) -> Asked[Any, Any]:
     path = {name: _decoded(value) for name, value in request.path_params.items()}
     query = _query(operation.query, request.query_params)
     if operation.method == "GET":
         return Asked(path=path, query=query, body=Nothing(), headers=request.headers)
-    raw = await _body(request, operation.max_body_bytes)
+    raw = await _body(request, max_body_bytes)
     body = _parsed(raw, operation.body) if operation.body is not None else Nothing()
     return Asked(path=path, query=query, body=body, raw=raw, headers=request.headers)
 
@@ -208,7 +209,7 @@ def _too_long(limit: int) -> Refused:
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         "BodyTooLong",
         f"the body has more than {limit:,} bytes: write large values into a file or a bucket, and "
-        "say where they are",
+        "say where they are, or let `perdure up --max-body` take longer ones",
         {"Connection": "close"},
     )
 

@@ -43,6 +43,7 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     once: bool = False
     tags: dict[str, str] = {}
     metadata: dict[str, Any] = {}
+    reuse: str | None = None
 
 
 class Resume(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -161,6 +162,8 @@ def _submit(client: Perdure, wish: Submit, notes: list[str]) -> Submitted:
         options["run_id"] = wish.run_id
     if wish.tags:
         options["tags"] = wish.tags
+    if wish.reuse is not None:
+        options["reuse"] = wish.reuse
     if wish.metadata:
         options["metadata"] = {**workflow.run_options.get("metadata", {}), **wish.metadata}
     try:

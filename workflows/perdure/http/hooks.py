@@ -12,7 +12,6 @@ from perdure.errors import SecretMissing
 from perdure.http.beside import Check
 from perdure.http.operations import (
     IDEMPOTENCY_KEY,
-    MAX_BODY_BYTES,
     Asked,
     Nothing,
     Operation,
@@ -236,7 +235,6 @@ def _operation(name: str, path: str, summary: str) -> Operation:
         errors=(HTTPStatus.NOT_FOUND,),
         proof=Proof.SIGNATURE,
         room=Room.CHILD,
-        max_body_bytes=MAX_BODY_BYTES,
     )
 
 

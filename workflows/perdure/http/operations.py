@@ -13,9 +13,6 @@ import msgspec
 from perdure.http.problems import Refused
 from perdure.http.service import Service
 
-MAX_BODY_BYTES = 1 << 20
-"""Of what is no webhook. A larger value belongs into a file or a bucket, and its path here."""
-
 B = TypeVar("B")
 Q = TypeVar("Q")
 
@@ -86,7 +83,6 @@ class Operation:
         errors: the statuses of problems beside those that any request may meet.
         proof: what lets a request in.
         room: where it waits, so that what is slow holds up nothing else.
-        max_body_bytes: of a longer body nothing is read.
     """
 
     name: str
@@ -102,7 +98,6 @@ class Operation:
     errors: tuple[HTTPStatus, ...] = ()
     proof: Proof = Proof.TOKEN
     room: Room = Room.STORE
-    max_body_bytes: int = MAX_BODY_BYTES
 
 
 def unfit(detail: str) -> Refused:

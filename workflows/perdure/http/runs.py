@@ -44,12 +44,14 @@ class StartRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         id: the run's id; made if there is none. The same id again: resumes, or finds what is
             there, as `perdure run --id` does.
         tags: in place of the workflow's own.
+        reuse: the id of a run of which what has not changed is taken over, or "last".
     """
 
     workflow: str
     inputs: dict[str, Any] = {}
     id: str | None = None
     tags: dict[str, str] = {}
+    reuse: str | None = None
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,6 +155,7 @@ def _submit(service: Service, wish: StartRun, run_id: str | None, **more: Any) -
         inputs=wish.inputs,
         run_id=run_id,
         tags=wish.tags,
+        reuse=wish.reuse,
         **more,
     )
     return service.beside(question, Submitted)
@@ -261,9 +264,12 @@ def _since(text: str | None) -> datetime | str | None:
     if text is None:
         return None
     try:
-        return datetime.fromisoformat(text)
+        since = datetime.fromisoformat(text)
     except ValueError:
         return text  # a duration
+    if since.tzinfo is None:
+        raise unfit(f"since={text} has no time zone: write {since.isoformat()}Z, for UTC, or 2d")
+    return since
 
 
 _ID_OR_KEY = {
