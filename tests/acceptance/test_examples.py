@@ -90,6 +90,37 @@ def test_training_that_is_killed_in_each_epoch_ends_with_the_weights_of_one_that
     assert ended.stdout.splitlines()[-1] == "weights equal: True"
 
 
+def test_pool_of_models_works_at_the_same_time_as_the_stages_around_it(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+
+    ended = subprocess.run(
+        [sys.executable, EXAMPLES / "model_pool.py"], cwd=tmp_path, capture_output=True, text=True
+    )
+
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert 1 <= count(ended.stdout, "processes of the model") <= 2
+    together = re.search(
+        r"^the model and a CPU stage at work together: ([\d.]+) s$", ended.stdout, re.M
+    )
+    assert together is not None, ended.stdout
+    assert float(together[1]) > 0
+
+
+def test_pool_of_models_says_how_to_install_what_it_needs(tmp_path: Path) -> None:
+    (tmp_path / "sklearn.py").write_text("raise ImportError('not here')")
+
+    ended = subprocess.run(
+        [sys.executable, EXAMPLES / "model_pool.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+
+    assert ended.returncode == 1
+    assert "pip install scikit-learn" in ended.stdout
+
+
 def test_training_says_how_to_install_what_it_needs(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('not here')")
 
