@@ -12,7 +12,7 @@ from tests.acceptance.actor_steps import Journal, Stats
 import perdure
 from perdure import workflow
 from perdure.client import Perdure
-from perdure.errors import DefinitionError, RunFailed
+from perdure.errors import DefinitionError, ReplayDiffers, RunFailed
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import RunId, StepRecord
 
@@ -428,7 +428,36 @@ def test_resume_with_todays_code_calls_the_mended_method(inline: Perdure) -> Non
     assert inline.resume("a", code="current", dag=mended).result() == "sum 201"
 
 
+def test_resume_with_todays_code_maps_what_methods_reach_today(inline: Perdure) -> None:
+    bug = "def price(self, x): return {1: 1}[x]"
+    with pytest.raises(RunFailed):
+        inline.run(priced(more=bug), run_id="a")
+    mended = priced(more="def price(self, x): return 100 * x")
+
+    assert inline.resume("a", code="current", dag=mended).result() == "sum 201"
+    assert rows(inline, "a")["Till.add[0]"].generation == 1
+
+
+@pytest.mark.parametrize(
+    "second", ["till.draw.{}.bind(2)", "till.draw.{}.map([2])", "hands_on.{}.bind(till)"]
+)
+def test_replay_that_differs_is_accepted_as_its_error_says(inline: Perdure, second: str) -> None:
+    calls = "between = late.options(after=till.draw.bind(1)).bind(); "
+    calls += second.format("options(after=between)")
+    with pytest.raises(RunFailed):
+        inline.run(priced(calls=calls, kept="snapshot=9", late="raise OSError"), run_id="a")
+    with pytest.raises(ReplayDiffers) as differs:
+        inline.resume("a", code="current", dag=priced(calls=calls, kept="snapshot=9")).result()
+    accepting = priced(calls=calls, kept='snapshot=9, nondeterminism="warn"')
+
+    assert inline.resume("a", code="current", dag=accepting).result() == "sum 3"
+    assert "restore the actor Till, and" in str(differs.value)
+    assert "Accept it, then: perdure resume a --code current" in str(differs.value)
+
+
 PRICED = {
+    "kept": "snapshot=1",
+    "late": "pass",
     "price": "x",
     "rate": "1",
     "label": "sum",
@@ -440,6 +469,7 @@ PRICED = {
 def priced(**edit: str) -> Any:
     scope: dict[str, Any] = {"__name__": "__main__"}
     source = """
+import os
 import perdure
 class Base(perdure.Actor):
     rate = {rate}
@@ -451,13 +481,23 @@ class Base(perdure.Actor):
     def add(self, x):
         self.n += self.price(x)
         return self.n
+    @perdure.method
+    def draw(self, x):
+        self.n += x
+        return os.urandom(8)
     @perdure.method(readonly=True)
     def show(self):
         return self.label()
     def label(self):
         return f"{label} {{self.n}}"
-class Till(Base):
+class Till(Base, {kept}):
     {more}
+@perdure.task
+def late():
+    {late}
+@perdure.task
+def hands_on(till):
+    return till.draw.bind(2)
 @perdure.workflow
 def pricing():
     till = Till.bind()

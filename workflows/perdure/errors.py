@@ -17,6 +17,7 @@
     |- SecretMissing            a step asks for a secret that is not in the environment
     |- CodeChanged              the code found is not the code recorded
     |- NondeterminismError      a rebuilt value differs from the one that others consumed
+    |  `- ReplayDiffers         a replayed call of an actor gave another value than it had
     |- StoreError               the store cannot be used as it is
     |- ValueDamaged             stored bytes are missing or are not the bytes that were committed
     |- ValueUnavailable         stored bytes cannot be reached now
@@ -55,6 +56,7 @@ __all__ = [
     "NondeterminismError",
     "NotSerializable",
     "PerdureError",
+    "ReplayDiffers",
     "RunCancelled",
     "RunConflict",
     "RunFailed",
@@ -333,6 +335,19 @@ class NondeterminismError(PerdureError):
         self.step_id = step_id
         self.consumers = consumers
         super().__init__(message)
+
+
+class ReplayDiffers(NondeterminismError):
+    """A call that was made again to restore an actor gave another value than the committed one.
+
+    Likely:
+        The method depends on chance, time or the outside world.
+
+    Type:
+        Write ``nondeterminism="warn"`` into the actor's class, then ``perdure resume ID --code
+        current``: the run goes on with the state as it is now. For runs to come: pass seeds and
+        times as arguments, or ``snapshot="every"``.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

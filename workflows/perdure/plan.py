@@ -410,6 +410,12 @@ def given_digest(text: list[str]) -> str:
     return blake3("\0".join(text).encode(errors="surrogatepass")).hexdigest(16)
 
 
+def passed_with(passed: str, more: Iterable[str]) -> str:
+    """Return a digest of passed code with more of it; as it is, if there is no more."""
+    added = list(more)
+    return blake3("\0".join([passed, *added]).encode()).hexdigest(16) if added else passed
+
+
 def passed_digest(args: Iterable[Arg], digest_of: Callable[[Const], str]) -> str:
     """Return the digest over the constants in ``args`` that are code, or "" if there are none."""
     found = [digest_of(constant) for arg in args for constant in _code_in(arg)]

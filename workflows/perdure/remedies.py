@@ -119,6 +119,7 @@ def sentence(record: RunRecord, shell: Shell) -> str:
 _CURRENT = ("--code", "current")
 
 _BY_TYPE = {
+    "perdure.errors.ReplayDiffers": ("Accept it, then", *_CURRENT),
     "perdure.errors.NondeterminismError": ("Run them again with", "--on-divergence", "recompute"),
     "perdure.errors.CodeChanged": ("Take today's code with", *_CURRENT),
     "perdure.errors.SecretMissing": ("Set it, then",),

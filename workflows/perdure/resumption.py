@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from perdure.plan import (
     Arg,
     Const,
     DictArg,
+    FromStep,
     ListArg,
     ObjectArg,
     Plan,
@@ -22,6 +24,7 @@ from perdure.plan import (
     StepPlan,
     Takeover,
     own_digest,
+    passed_with,
     recorded_plan,
     references,
     step_code,
@@ -147,8 +150,25 @@ def _plan_of_today(runtime: Runtime, record: RunRecord, dag: Any, values: Values
     done = {row.step_id for row in runtime.store.list_steps(record.id) if row.value is not None}
     fixed = done | (recorded.takeover or Takeover()).given.keys()
     bodies = _Bodies(recorded, today)
-    steps = tuple(s if s.id in fixed else bodies.renew(s, theirs[s.id]) for s in recorded.steps)
+    steps = tuple(
+        _kept(step, theirs[step.id]) if step.id in fixed else bodies.renew(step, theirs[step.id])
+        for step in recorded.steps
+    )
     return bodies.put_into(steps)
+
+
+def _kept(step: StepPlan, other: StepPlan) -> StepPlan:
+    """Return a step that has committed as it was; of an actor, whether replays may differ is new.
+
+    Its calls that are left ask the constructor's step for that: what a task was given is a handle
+    as it was then.
+    """
+    if step.actor is None or other.actor is None:
+        return step
+    accepts = other.actor.nondeterminism
+    return msgspec.structs.replace(
+        step, actor=msgspec.structs.replace(step.actor, nondeterminism=accepts)
+    )
 
 
 def _compile_today(runtime: Runtime, record: RunRecord, dag: Any, values: Values) -> Plan:
@@ -177,7 +197,7 @@ class _Bodies:
         options = self._renewed(step, self._today.options[other.options])
         if options not in self._options:
             self._options.append(options)
-        code = step_code(function.counts_as, other.passed)
+        code = step_code(function.counts_as, self._passed(step, other))
         if other.actor is not None:  # the methods that run are those of today's class
             actors_class = self._today.functions[other.actor.cls]
             self._functions[actors_class.id] = actors_class
@@ -188,10 +208,32 @@ class _Bodies:
             kwargs={name: self._argument(arg) for name, arg in other.kwargs.items()},
             given=other.given,
             actor=other.actor,
-            passed=other.passed,
+            passed=self._passed(step, other),
             own=own_digest(code, options.outputs, options.catch, other.given),
             options=self._options.index(options),
         )
+
+    def _passed(self, step: StepPlan, other: StepPlan) -> str:
+        """Return the digest of the code that a step is given, an actor's class of today with it.
+
+        The constructor has committed and stays as it was. A map of a method, or a task that is
+        given the handle, would keep the graph that it gave, with calls of the class as it was.
+        """
+        given = [ref.step for ref in references(step) if isinstance(ref, FromStep)]
+        changed = [self._edits[name] for name in given if name in self._edits]
+        return passed_with(other.passed, changed)
+
+    @cached_property
+    def _edits(self) -> dict[str, str]:
+        """Return of actors the code of their classes today, where it was another, by step."""
+        before = {step.id: self._class_of(self._recorded, step) for step in self._recorded.steps}
+        today = {step.id: self._class_of(self._today, step) for step in self._today.steps}
+        return {name: code for name, code in today.items() if code and code != before[name]}
+
+    def _class_of(self, plan: Plan, step: StepPlan) -> str:
+        if step.actor is None or step.actor.role != "new":
+            return ""
+        return plan.functions[step.function].counts_as
 
     def _argument(self, arg: Arg) -> Arg:
         """Return one of today's arguments, its constants numbered as here."""

@@ -7,6 +7,8 @@ from datetime import datetime
 from heapq import heappop
 from typing import NamedTuple
 
+import msgspec
+
 from perdure.calls import (
     ActorCall,
     CallId,
@@ -208,8 +210,11 @@ def _on_actor(run: RunState, step: StepState, number: int) -> ActorCall:
     way = way_to(run, step)
     live = is_live(run, step, way)
     role = "use" if use.state == "rebuild" and use.role != "new" else use.role
+    made = run.steps[use.actor].plan.actor if use.actor in run.steps else None
+    # A resume with today's code says it to the constructor's step: handles are as they were.
+    accepts = use.nondeterminism if made is None else made.nondeterminism
     return ActorCall(
-        of=use,
+        of=msgspec.structs.replace(use, nondeterminism=accepts),
         role="again" if step.applied else role,
         base="" if way.base is None else way.base.at,
         is_live=live,

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from perdure.calls import ActorCall, Replay, StepCall
-from perdure.errors import DefinitionError, NondeterminismError
+from perdure.errors import DefinitionError, ReplayDiffers
 from perdure.fingerprint import plain_digest
 from perdure.plan import ActorStep
 from perdure.worker.arguments import Arguments
@@ -82,7 +82,7 @@ class ActorTurn:
 
     def refuse_growth(self, what: str) -> DefinitionError:
         """Return the error of a method that gave a graph or a wait in place of a value."""
-        return refused_growth(f"{self._of.name}.{self._of.method}", what)
+        return refused_growth(self._of.name, what)
 
     def _handle(self) -> Any:
         from perdure.actor import handle_in_run
@@ -110,7 +110,7 @@ class ActorTurn:
         found = held.get(of.actor)
         if found is None or found[0] != use.base:
             if use.is_live:
-                gone = ValueDamaged(f"the process of {of.name} is gone")
+                gone = ValueDamaged(f"the process of {of.actor} is gone")
                 raise Refusal(Cause.INPUT_LOST, gone, culprit=f"actor:{of.actor}")
             found = held[of.actor] = (use.base, self._restore())
         if use.role == "read":
@@ -139,7 +139,7 @@ class ActorTurn:
         except StoreError as error:
             raise Refusal(Cause.SETUP_ERROR, error) from error
         except Exception as error:
-            error.add_note(f"while the state of {self._of.name} was restored")
+            error.add_note(f"while the state of {self._of.actor} was restored")
             raise Refusal(Cause.SETUP_ERROR, error) from error
 
     def _replayed(self, instance: Any, replay: Replay) -> Any:
@@ -169,10 +169,11 @@ class ActorTurn:
             sys.stderr.write(f"perdure: {error.error}\n")  # into the step's log
 
     def _differs(self, replay: Replay, what: str) -> Refusal:
-        error = NondeterminismError(
-            f"step {replay.step_id} was replayed to restore the actor {self._of.name}, and {what}."
-            " Make the method deterministic (pass seeds and times as arguments), keep its state "
-            'after every call (snapshot="every"), or accept it: nondeterminism="warn"'
+        error = ReplayDiffers(
+            f"step {replay.step_id} was replayed to restore the actor {self._of.actor}, and {what}."
+            ' This run goes on if you accept that: nondeterminism="warn". For runs to come make '
+            "the method deterministic (pass seeds and times as arguments), or keep the state after "
+            'every call (snapshot="every")'
         )
         return Refusal(Cause.ENGINE_ERROR, error, retryable=False)
 
