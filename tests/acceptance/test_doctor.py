@@ -50,6 +50,15 @@ def folder(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "store"))
 
 
+@pytest.fixture(autouse=True)
+def own_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for temporary files in which nothing is left of what other tests killed."""
+    folder = tmp_path.parent / f"{tmp_path.name}-temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
 def examined(folder: Path, clock: Clock | None = None, **settings: str) -> list[Finding]:
     return list(examine(lambda: load_settings(store=str(folder / "perdure.db"), **settings), clock))
 
@@ -89,6 +98,17 @@ def test_sound_store_has_nothing_to_be_mended_and_stays_as_it_is(folder: Path) -
         each.check for each in findings
     }
     assert snapshot(folder) == before
+
+
+def test_folder_that_a_killed_step_left_is_told_of(folder: Path, own_temporary_files: Path) -> None:
+    left = own_temporary_files / "perdure-folder-x"
+    left.mkdir()
+    (left / "state.bin").write_bytes(b"x" * 2048)
+
+    found = of(examined(folder), "folders left")
+
+    assert found.said == f"1 of a dead process, 2.0 KiB, in {own_temporary_files}"
+    assert "perdure gc" in found.remedy
 
 
 def test_folder_without_a_store_is_no_problem_and_none_is_made(tmp_path: Path) -> None:

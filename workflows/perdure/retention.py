@@ -28,6 +28,7 @@ from perdure_storage.lifecycle import RUN_LIVE, RUN_TERMINAL
 from perdure_storage.protocols import RunStore
 from perdure_storage.records import Leftover, RunId, RunQuery, RunRecord
 from perdure_storage.roots import FILE_AREAS, folder_of
+from perdure_storage.temporary_folders import sweep_left_folders
 
 _PAGE = 1000
 
@@ -265,6 +266,7 @@ class _Collection:
         """Remove what nothing refers to, now that these runs are deleted."""
         del runs
         self.runtime.blobs.sweep_temporaries(older_than_s=self.grace_s, clock=self.runtime.clock)
+        sweep_left_folders()  # nobody uses them, however young they are
         forget_old_marks(self.store, self.now)
         return collect_garbage(self.store, self.runtime.blobs, self.before)
 

@@ -17,6 +17,7 @@ from perdure.doctor.finding import Finding, ok, warning
 from perdure.executors.capacity import usable_cpus, usable_memory_bytes
 from perdure.executors.gpus import Gpus, usable_gpus
 from perdure.words import size
+from perdure_storage.temporary_folders import left_folders
 
 FEW_DESCRIPTORS = 1024
 LITTLE_MEMORY_BYTES = 512 << 20
@@ -35,6 +36,18 @@ def check_machine() -> Iterator[Finding]:
     yield judge_descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     yield from _check_shm(Path("/dev/shm"))
     yield check_room("temporary files", Path(tempfile.gettempdir()))
+    yield from check_left_folders()
+
+
+def check_left_folders() -> Iterator[Finding]:
+    """Yield what steps that were killed have left in the folder for temporary files, if any."""
+    if left := left_folders():
+        taken = sum(
+            file.stat().st_size for folder in left for file in folder.rglob("*") if file.is_file()
+        )
+        whose = "a dead process" if len(left) == 1 else "dead processes"
+        said = f"{len(left)} of {whose}, {size(taken)}, in {left[0].parent}"
+        yield warning("folders left", said, "`perdure gc` removes them, as do steps to come")
 
 
 def check_versions() -> Finding:

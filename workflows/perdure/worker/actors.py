@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import sys
-import tempfile
 from typing import Any
 
 import msgspec
@@ -27,6 +26,7 @@ from perdure_storage.directories import is_directory
 from perdure_storage.errors import StoreError, StoreUnavailable, ValueDamaged, ValueUnavailable
 from perdure_storage.faults import crash_point
 from perdure_storage.records import Cause, StoredValue
+from perdure_storage.temporary_folders import temporary_folder
 
 _OPAQUE = "opaque:"
 
@@ -206,9 +206,9 @@ def store_state(instance: Any, scope: RunScope, name: str) -> StoredValue:
         NotSerializable: there is no encoding for it.
     """
     if has_folders(type(instance)):
-        with tempfile.TemporaryDirectory(prefix="perdure-state-") as folder:
-            instance.save(folder)
-            return scope.directories.store(folder, name=name)
+        with temporary_folder() as folder:
+            instance.save(str(folder))
+            return scope.directories.store(str(folder), name=name)
     return scope.values.store(state_of(instance), name=name)
 
 
@@ -216,9 +216,9 @@ def load_state(cls: Any, stored: StoredValue, scope: RunScope) -> Any:
     """Return an instance in a stored state."""
     if is_directory(stored):
         instance = cls.__new__(cls)
-        with tempfile.TemporaryDirectory(prefix="perdure-state-") as folder:
-            scope.directories.restore(stored, folder)
-            instance.load(folder)
+        with temporary_folder() as folder:
+            scope.directories.restore(stored, str(folder))
+            instance.load(str(folder))
         return instance
     return revive(cls, scope.values.load(stored))
 
@@ -258,9 +258,9 @@ def copy_of(instance: Any) -> Any:
     if has_folders(type(instance)):
         cls: Any = type(instance)
         made = cls.__new__(cls)
-        with tempfile.TemporaryDirectory(prefix="perdure-state-") as folder:
-            instance.save(folder)
-            made.load(folder)
+        with temporary_folder() as folder:
+            instance.save(str(folder))
+            made.load(str(folder))
         return made
     return revive(type(instance), copy.deepcopy(state_of(instance)))
 

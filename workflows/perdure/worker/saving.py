@@ -7,9 +7,7 @@ over the attempt's *desk*, and ``save`` returns when the row is durable.
 from __future__ import annotations
 
 import math
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -31,6 +29,7 @@ from perdure_storage.errors import (
 )
 from perdure_storage.faults import crash_point
 from perdure_storage.records import Progress, Refusal, StoredValue
+from perdure_storage.temporary_folders import TemporaryFolder
 from perdure_storage.values import Values
 
 T = TypeVar("T")
@@ -86,7 +85,7 @@ class Saves:
         self._desk = desk
         self._clock = clock or SystemClock()
         self._saved = list(given)
-        self._folders: list[str] = []
+        self._folders: list[TemporaryFolder] = []
         self._untold: Progress | None = None
         self._told_at = float("-inf")
         self._is_over = False
@@ -144,7 +143,7 @@ class Saves:
         if self._untold is not None:
             self._tell()
         for folder in self._folders:
-            shutil.rmtree(folder, ignore_errors=True)
+            folder.close()
 
     def _tell(self) -> None:
         assert self._untold is not None
@@ -160,8 +159,9 @@ class Saves:
         if not is_directory(saved.value):
             return self._values.load(saved.value)
         if into is None:
-            into = tempfile.mkdtemp(prefix="perdure-saved-")
-            self._folders.append(into)
+            folder = TemporaryFolder()
+            self._folders.append(folder)
+            into = str(folder.path)
         self._directories.restore(saved.value, into)
         return Path(into)
 
