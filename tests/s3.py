@@ -43,6 +43,7 @@ def make_bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "none")
+    monkeypatch.setenv("PERDURE_BLOBS_CACHE_SIZE", "0")  # a test that wants one, makes it
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     # Not only the environment: s3fs keeps a client for each way that it is asked for one.

@@ -6,10 +6,12 @@ import os
 from collections.abc import Iterator
 from typing import Any, Protocol, cast
 
+from perdure_storage.blob_cache import BlobCache
+from perdure_storage.cached_blobs import CachedBlobStore
 from perdure_storage.clock import Clock
 from perdure_storage.local_blobs import LocalBlobStore
 from perdure_storage.protocols import BlobStore
-from perdure_storage.records import BlobFile, Digest, Leftover
+from perdure_storage.records import BlobFile, CacheTerms, Digest, Leftover
 from perdure_storage.remote_blobs import FsspecBlobStore
 from perdure_storage.roots import (
     LocalRoot,
@@ -18,6 +20,7 @@ from perdure_storage.roots import (
     confirm_root,
     find_root,
     is_folder,
+    protocols_of,
     public_url,
 )
 
@@ -33,6 +36,16 @@ __all__ = [
 
 class BlobRoot(BlobStore, Protocol):
     """A blob store together with what lies beside it, and its upkeep."""
+
+    @property
+    def address(self) -> str:
+        """Return where another process finds it, with what is secret in it: not for messages."""
+        ...
+
+    @property
+    def cache(self) -> CacheTerms | None:
+        """Return where this host keeps copies of what is read and put; None if it keeps none."""
+        ...
 
     @property
     def least_grace_s(self) -> float:
@@ -95,6 +108,7 @@ def open_blobs(
     *,
     bind: bool = False,
     known: bool = False,
+    cache: CacheTerms | None = None,
     fs: Any = None,
 ) -> BlobRoot:
     """Open the blobs of a store.
@@ -105,6 +119,7 @@ def open_blobs(
         bind: make a fresh root this store's.
         known: it has been opened for what goes on now; if it is not there any more, it is out of
             reach and not wrong.
+        cache: where copies of what is remote are kept on this host, if they are.
         fs: an fsspec filesystem to use instead of the one that the URL names.
 
     Raises:
@@ -118,7 +133,13 @@ def open_blobs(
         confirm_root(root)
     else:
         check_root(root)
-    return LocalBlobStore(root) if isinstance(root, LocalRoot) else FsspecBlobStore(root)
+    if isinstance(root, LocalRoot):
+        return LocalBlobStore(root)
+    remote = FsspecBlobStore(root)
+    # What is in this process's memory already needs no copy on its disk.
+    if cache is None or cache.limit_bytes == 0 or "memory" in protocols_of(root.fs):
+        return remote
+    return cast(BlobRoot, CachedBlobStore(remote, BlobCache(cache)))
 
 
 def sweep_spool(url: str | os.PathLike[str], store_id: str, run_id: str) -> None:

@@ -60,6 +60,16 @@ class LocalBlobStore:
         """Return the folder that holds the store's folder."""
         return self.root.url
 
+    @property
+    def address(self) -> str:
+        """Return where another process finds it."""
+        return self.root.url
+
+    @property
+    def cache(self) -> None:
+        """Return nothing: what is on a disk is kept nowhere else."""
+        return None
+
     # --- writing ----------------------------------------------------------------------------
     def put(self, buffers: Sequence[Buffer], *, digest: Digest | None = None) -> Digest:
         """Store the concatenation of ``buffers`` durably and return its digest.
@@ -118,6 +128,31 @@ class LocalBlobStore:
             raise
         finally:
             os.close(fd)
+
+    def keep(self, digest: Digest, write: Callable[[int], None]) -> None:
+        """Store what ``write`` writes to a file, which it has verified to be what is named.
+
+        Raises:
+            OSError: the disk takes nothing; and what ``write`` raises.
+        """
+        self._make_ready(self._incoming)
+        temporary = self._incoming / temporary_name()
+        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            write(fd)
+            self._sync.file(fd)
+            self._give_name(fd, temporary, digest)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(fd)
+
+    def discard(self, digest: Digest) -> None:
+        """Remove a copy that is not needed any more. Idempotent. Raises OSError."""
+        path = self._path(digest)
+        path.unlink(missing_ok=True)
+        self._verified.forget(path.name)
 
     def _write(self, fd: int, buffers: Sequence[Buffer], digest: Digest | None) -> Digest:
         """Write and, if the digest is not known, hash in the same pass; let the disk begin."""

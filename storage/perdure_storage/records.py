@@ -527,6 +527,18 @@ class CommitReport(msgspec.Struct, frozen=True, kw_only=True):
     refused: dict[RunId, Refusal] = {}
 
 
+class CacheTerms(msgspec.Struct, frozen=True):
+    """Where a host keeps copies of blobs that are elsewhere.
+
+    Attributes:
+        folder: of this host, and this user.
+        limit_bytes: what all copies together may have; 0: none is kept.
+    """
+
+    folder: str
+    limit_bytes: int
+
+
 class BlobFile(msgspec.Struct, frozen=True, kw_only=True):
     """A blob as its storage sees it.
 

@@ -40,6 +40,16 @@ class FsspecBlobStore:
         """Return where the blobs are, without credentials."""
         return self.root.url
 
+    @property
+    def address(self) -> str:
+        """Return where another process finds it, with what is secret in it: not for messages."""
+        return self.root.address
+
+    @property
+    def cache(self) -> None:
+        """Return nothing: this store keeps nothing on the host."""
+        return None
+
     # --- writing ----------------------------------------------------------------------------
     def put(self, buffers: Sequence[Buffer], *, digest: Digest | None = None) -> Digest:
         """Store the concatenation of ``buffers`` and return its digest.

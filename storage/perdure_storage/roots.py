@@ -115,12 +115,14 @@ class RemoteRoot:
 
     Attributes:
         url: where it is, without credentials.
+        address: where it is, with all that is needed to come there: not for messages.
         fs: the filesystem.
         folder: ``<prefix>/<store-id>``, as the filesystem writes paths.
     """
 
     def __init__(self, url: str, fs: Any, path: str, store_id: str) -> None:
         self.url = public_url(url)
+        self.address = url
         self.store_id = store_id
         self.fs = fs
         self.folder = f"{path.rstrip('/')}/{check_store_id(store_id)}"

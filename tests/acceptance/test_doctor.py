@@ -18,6 +18,7 @@ from tests.acceptance.conftest import CommandLine
 
 from perdure.client import open_store
 from perdure.doctor import disks, machine
+from perdure.doctor.blob_root import judge_cache, judge_service
 from perdure.doctor.clocks import judge_skew
 from perdure.doctor.examination import examine
 from perdure.doctor.finding import Finding, Verdict
@@ -26,7 +27,7 @@ from perdure.task import task
 from perdure_storage.blobs import open_blobs
 from perdure_storage.clock import Clock, ManualClock, SystemClock
 from perdure_storage.connect import open_run_store
-from perdure_storage.records import RunId
+from perdure_storage.records import CacheTerms, RunId
 from perdure_storage.schema import CURRENT, Schema
 
 
@@ -301,6 +302,36 @@ def test_damaged_blob_that_was_put_aside_is_told_of(folder: Path) -> None:
 
     assert finding.verdict is Verdict.WARNING
     assert f"perdure gc --store {folder / 'perdure.db'}" in finding.remedy
+
+
+def test_cache_of_a_bucket_is_told_of_with_its_size(tmp_path: Path) -> None:
+    terms = CacheTerms(folder=str(tmp_path / "cache"), limit_bytes=1 << 20)
+
+    finding = judge_cache(terms)
+
+    assert finding.verdict is Verdict.OK
+    assert "of at most" in finding.said
+
+
+def test_cache_that_its_disk_has_no_room_for_is_told_of(tmp_path: Path) -> None:
+    finding = judge_cache(CacheTerms(folder=str(tmp_path / "cache"), limit_bytes=1 << 60))
+
+    assert finding.verdict is Verdict.WARNING
+    assert "PERDURE_BLOBS_CACHE_SIZE" in finding.remedy
+
+
+def test_cache_that_cannot_be_made_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("in the way")
+
+    finding = judge_cache(CacheTerms(folder=str(tmp_path / "cache"), limit_bytes=1 << 20))
+
+    assert finding.verdict is Verdict.WARNING
+    assert "PERDURE_BLOBS_CACHE" in finding.remedy
+
+
+def test_service_that_is_slow_is_told_of() -> None:
+    assert judge_service("s3://bucket", 0.2).verdict is Verdict.OK
+    assert "region" in judge_service("s3://bucket", 3.0).remedy
 
 
 def test_deletion_that_was_cut_off_is_told_of(folder: Path) -> None:

@@ -16,6 +16,7 @@ from perdure.plan import ActorStep, Arg, Function, Path, StepOptions
 from perdure.reference import StepRef
 from perdure_storage.hashing import digest_of
 from perdure_storage.records import (
+    CacheTerms,
     Cause,
     Digest,
     ErrorRecord,
@@ -199,6 +200,7 @@ class CallContext(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         blobs_url, store_id: where values are; workers open the blob store themselves.
+        blobs_cache: where this host keeps copies of values that are elsewhere.
         bundle: digest of the recorded sources to put first on the path, or None to import what
             is there today.
         allow_pickle: whether values may be pickles.
@@ -212,6 +214,7 @@ class CallContext(msgspec.Struct, frozen=True, kw_only=True):
     bundle: Digest | None = None
     bundle_size: int = 0
     allow_pickle: bool = True
+    blobs_cache: CacheTerms | None = None
 
 
 class FirstTry(msgspec.Struct, frozen=True):

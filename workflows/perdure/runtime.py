@@ -37,7 +37,9 @@ class Runtime:
         _make_folder(settings)
         self.rows = open_run_store(settings.store, key=key_of(settings), clock=self.clock)
         bound = self.rows.bind_blobs(settings.blobs_name)
-        self.blobs: BlobRoot = open_blobs(settings.blobs, self.rows.store_id, bind=bound)
+        self.blobs: BlobRoot = open_blobs(
+            settings.blobs, self.rows.store_id, bind=bound, cache=settings.cache
+        )
         self.store: RunStore = reclaiming(self.rows, self.blobs)
         self.logs: LogStore = open_logs(settings.blobs, self.store.store_id)
         codecs = Codecs(code_digest=plain_digest, allow_pickle=settings.allow_pickle)

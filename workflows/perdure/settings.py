@@ -16,6 +16,7 @@ from typing import Any
 
 from perdure.errors import DefinitionError, did_you_mean, known_names
 from perdure.resources import check_resources, parse_duration, parse_memory
+from perdure_storage.records import CacheTerms
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ SCHEMES = ("sqlite", "postgresql", "postgres")
 EXECUTORS = ("processes", "inline")
 REUSES = ("off", "last")
 DRAIN = timedelta(seconds=10)
+BLOBS_CACHE_SIZE = 10 << 30
 KEEP_TICKS = timedelta(days=90)
 KEEP_TICKS_LAST = 10_000
 HTTP_MAX_BODY = 1 << 20
@@ -41,6 +43,8 @@ class Settings:
             in the working directory.
         blobs: URL or folder of the values, any fsspec URL. Default: ``blobs/`` beside a SQLite
             store; a PostgreSQL store needs one.
+        blobs_cache: folder in which this host keeps copies of values that are in a bucket.
+        blobs_cache_size: bytes that all copies together may have; 0: none are kept.
         key: the store's signing key in hexadecimal; None means the file ``key`` beside a SQLite
             store.
         executor: where steps run, ``processes`` or ``inline``.
@@ -74,6 +78,8 @@ class Settings:
 
     store: str
     blobs: str
+    blobs_cache: str = ""
+    blobs_cache_size: int = BLOBS_CACHE_SIZE
     key: str | None = field(default=None, repr=False)
     executor: str = "processes"
     workers: int | None = None
@@ -99,6 +105,13 @@ class Settings:
         """Return the folder of a SQLite store, or None."""
         path = sqlite_path(self.store)
         return path.parent if path is not None else None
+
+    @property
+    def cache(self) -> CacheTerms | None:
+        """Return the terms on which this host keeps copies of values, None if it keeps none."""
+        if not self.blobs_cache or not self.blobs_cache_size:
+            return None
+        return CacheTerms(folder=self.blobs_cache, limit_bytes=self.blobs_cache_size)
 
     @property
     def blobs_name(self) -> str:
@@ -150,6 +163,13 @@ SETTINGS = (
         unit="path or fsspec URL",
         default="blobs/ beside a SQLite store; PostgreSQL needs one",
     ),
+    Setting(
+        name="blobs_cache",
+        kinds=(str,),
+        unit="path",
+        default="perdure in the user's folder of caches, $XDG_CACHE_HOME or ~/.cache",
+    ),
+    Setting(name="blobs_cache_size", kinds=(int, str), unit="bytes, or 10GiB", default="10GiB"),
     Setting(
         name="key",
         kinds=(str,),
@@ -234,6 +254,7 @@ def load_settings(
                 found[name], origin[name] = _placed(name, value, source), source.name
     for line in unknown_variables(environ):
         log.warning("%s", line)
+    found.setdefault("blobs_cache", str(_caches(environ) / "perdure"))
     _default_places(found, origin, start)
     return Settings(**_checked(found, origin), origin=origin)
 
@@ -278,6 +299,10 @@ def _files(environ: Mapping[str, str], start: Path) -> list[_Source]:
         table = _read_toml(user)
         sources.append(_Source(name=str(user), values=table, folder=user.parent, is_file=True))
     return sources
+
+
+def _caches(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME") or "/tmp") / ".cache")
 
 
 def _tool_table(project: Path) -> Mapping[str, Any]:
@@ -335,6 +360,8 @@ def _placed(name: str, value: Any, source: _Source) -> Any:
         return _store_url(str(value), source)
     if name == "blobs":
         return _blobs_url(str(value), source)
+    if name == "blobs_cache":
+        return str(_in_full(str(value), source))
     if name == "modules":
         return tuple(_module(str(each), source) for each in _listed(value))
     return value
@@ -448,6 +475,10 @@ def _checked(found: dict[str, Any], origin: Mapping[str, str]) -> dict[str, Any]
         found["allow_pickle"] = _read_truth(
             "allow_pickle", found["allow_pickle"], origin["allow_pickle"]
         )
+    if "blobs_cache_size" in found:
+        found["blobs_cache_size"] = _read_cache_size(
+            found["blobs_cache_size"], origin["blobs_cache_size"]
+        )
     if "cpus" in found:
         found["cpus"] = _read_cpus(found["cpus"], origin["cpus"])
     return found
@@ -510,6 +541,16 @@ def _read_bytes(name: str, value: Any, source: str) -> int:
     plain = value.strip() if isinstance(value, str) else value
     try:
         return parse_memory(plain, what=name)
+    except DefinitionError as error:
+        raise DefinitionError(f"{error} (from {source})") from error
+
+
+def _read_cache_size(value: Any, source: str) -> int:
+    plain = value.strip() if isinstance(value, str) else value
+    if plain in (0, "0"):
+        return 0
+    try:
+        return parse_memory(plain, what="blobs_cache_size")
     except DefinitionError as error:
         raise DefinitionError(f"{error} (from {source})") from error
 

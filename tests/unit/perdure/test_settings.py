@@ -9,6 +9,7 @@ import pytest
 
 from perdure.errors import DefinitionError
 from perdure.settings import KEYS, Settings, load_settings, unknown_variables
+from perdure_storage.records import CacheTerms
 
 
 def load(start: Path, environ: dict[str, str] | None = None, **arguments: object) -> Settings:
@@ -283,3 +284,22 @@ def test_what_no_machine_can_have_is_refused(
 ) -> None:
     with pytest.raises(DefinitionError, match=said):
         load(tmp_path, {f"PERDURE_{name}": text})
+
+
+def test_copies_of_values_have_a_folder_and_a_bound_of_their_own(tmp_path: Path) -> None:
+    found = load_settings(
+        environ={"XDG_CACHE_HOME": "/caches", "XDG_CONFIG_HOME": str(tmp_path)}, start=tmp_path
+    )
+    given = load(tmp_path, {"PERDURE_BLOBS_CACHE": "kept", "PERDURE_BLOBS_CACHE_SIZE": "2GiB"})
+
+    assert found.cache == CacheTerms(folder="/caches/perdure", limit_bytes=10 << 30)
+    assert given.cache == CacheTerms(folder=str(tmp_path / "kept"), limit_bytes=2 << 30)
+
+
+def test_no_copies_are_kept_where_none_may_be(tmp_path: Path) -> None:
+    assert load(tmp_path, {"PERDURE_BLOBS_CACHE_SIZE": "0"}).cache is None
+
+
+def test_bound_of_copies_that_is_no_size_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DefinitionError, match=r"blobs_cache_size.*environment"):
+        load(tmp_path, {"PERDURE_BLOBS_CACHE_SIZE": "much"})

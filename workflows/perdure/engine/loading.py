@@ -20,6 +20,7 @@ from perdure.engine.takeover import match_donor
 from perdure.executors.process_tree import kill_processes
 from perdure.fingerprint import fingerprints
 from perdure.plan import Function, Plan, decode_plan, options_in, placed, request_of
+from perdure_storage.blobs import BlobRoot
 from perdure_storage.clock import Clock
 from perdure_storage.errors import BlobsCondemned, PerdureError, StoreError, StoreUnavailable
 from perdure_storage.garbage import all_stays
@@ -221,7 +222,7 @@ class Loader:
     def __init__(
         self,
         store: RunStore,
-        blobs: BlobStore,
+        blobs: BlobRoot,
         owner: Owner,
         clock: Clock,
         fleet: Fleet,
@@ -369,7 +370,8 @@ class Loader:
         executor.open_run(
             CallContext(
                 run_id=run.id,
-                blobs_url=self._blobs.url,
+                blobs_url=self._blobs.address,
+                blobs_cache=self._blobs.cache,
                 store_id=self._store.store_id,
                 functions=functions,
                 constants=constants,

@@ -339,6 +339,7 @@ def bare(context: CallContext) -> CallContext:
         constants={},
         bundle=context.bundle,
         bundle_size=context.bundle_size,
+        blobs_cache=context.blobs_cache,
         allow_pickle=context.allow_pickle,
     )
 

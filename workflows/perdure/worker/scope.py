@@ -21,7 +21,7 @@ from perdure_storage.directories import Directories
 from perdure_storage.errors import ValueUnavailable
 from perdure_storage.logs import open_logs
 from perdure_storage.protocols import LogStore
-from perdure_storage.records import Buffer, Cause, Digest, RunId, StepId, StoredValue
+from perdure_storage.records import Buffer, CacheTerms, Cause, Digest, RunId, StepId, StoredValue
 from perdure_storage.values import Values
 
 _SHAREABLE = (type(None), bool, int, float, complex, str, bytes)
@@ -41,7 +41,7 @@ class RunScope:
     def __init__(self, context: CallContext) -> None:
         self.run_id = context.run_id
         self.redactor = Redactor()
-        blobs = LateBlobs(context.blobs_url, context.store_id)
+        blobs = LateBlobs(context.blobs_url, context.store_id, context.blobs_cache)
         self.spool = LateSpool(blobs, context.run_id)
         # Of each value that is an object: a run's classes do not change, so once is enough.
         codecs = Codecs(
@@ -177,9 +177,10 @@ def plain_function(found: Any) -> Callable[..., Any]:
 class LateBlobs:
     """A blob store that is opened when the first large value asks for it."""
 
-    def __init__(self, url: str, store_id: str) -> None:
+    def __init__(self, url: str, store_id: str, cache: CacheTerms | None = None) -> None:
         self._url = url
         self._store_id = store_id
+        self._cache = cache
         self._opened: Any = None
 
     @property
@@ -190,7 +191,7 @@ class LateBlobs:
     def opened(self) -> Any:
         """Return the store itself, opening it once."""
         if self._opened is None:
-            self._opened = open_blobs(self._url, self._store_id, known=True)
+            self._opened = open_blobs(self._url, self._store_id, known=True, cache=self._cache)
         return self._opened
 
     def put(self, buffers: Sequence[Buffer], *, digest: Digest | None = None) -> Digest:
