@@ -10,6 +10,7 @@ from tests.acceptance.test_runs import until
 
 FLOW = """
 import os
+import time
 from pathlib import Path
 from perdure import task, workflow
 
@@ -26,7 +27,7 @@ def second(x: int) -> int:
     with open("ledger", "a") as file:
         file.write("second ")
     while not Path("go").exists():
-        pass
+        time.sleep(0.02)
     return x + 1
 
 

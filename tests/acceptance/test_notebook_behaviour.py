@@ -13,7 +13,7 @@ from tests.acceptance.conftest import CommandLine
 from tests.acceptance.kernels import Kernel
 
 CELLS = """
-import asyncio, threading
+import asyncio, threading, time
 from pathlib import Path
 import perdure
 from perdure import task, workflow
@@ -183,7 +183,8 @@ def test_restarted_kernel_leaves_started_runs_at_once_and_finds_them_again(tmp_p
     try:
         kernel(CELLS)
         kernel(
-            'run = hangs.start(run_id="lost", name="five")\nwhile not Path("five").exists(): pass'
+            'run = hangs.start(run_id="lost", name="five")\n'
+            'while not Path("five").exists(): time.sleep(0.02)'
         )
         workers = descendants(kernel)
 

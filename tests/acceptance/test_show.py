@@ -152,10 +152,10 @@ def test_failed_run_names_the_next_command_as_text_and_as_json(seen: Any) -> Non
 def test_who_drives_a_run_and_its_deadline_are_shown(perdure: Any) -> None:
     perdure.write(
         "stays.py",
-        "import pathlib\nfrom perdure import task, workflow\n"
+        "import pathlib, time\nfrom perdure import task, workflow\n"
         "@task\ndef stay() -> int:\n"
         "    pathlib.Path('staying').touch()\n"
-        "    while not pathlib.Path('go').exists():\n        pass\n    return 1\n"
+        "    while not pathlib.Path('go').exists():\n        time.sleep(0.02)\n    return 1\n"
         "@workflow\ndef stays() -> int:\n    return stay.bind()\n",
     )
     run = perdure.start("run", "--id", "one", "--deadline", "1h", "stays.py")
