@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from tests.acceptance.kernels import Ended, Kernel
+from tests.unit.perdure.view.test_page import Page
 
-from perdure import task, workflow
+from perdure import Backoff, current, task, workflow
 from perdure.client import Perdure
 from perdure.errors import DefinitionError, RunFailed
 from perdure.notebook.live import View
@@ -285,6 +286,56 @@ def test_lines_that_a_step_printed_are_lines(client: Perdure) -> None:
     assert '<pre class="log">one\ntwo red\N{REPLACEMENT CHARACTER}</pre>' in look["text/html"]
 
 
+@task(retries=2, backoff=Backoff("1ms"))
+def comes_third() -> int:
+    print("trying")
+    if current().attempt < 3:
+        raise ValueError("not yet")
+    return 42
+
+
+def test_step_shows_its_attempts_its_value_and_why_it_ran(client: Perdure) -> None:
+    run = client.start(comes_third.bind(), run_id="r").wait()
+
+    page = Page(bundle_of(run["comes_third"])["text/html"])
+
+    assert "comes_third ran (3 attempts): it had not run before" in page.text
+    assert [page.text.count(each) for each in ("user error", "not yet")] == [2, 2]
+    assert "42 int" in page.text
+    assert "trying" in page.text
+
+
+def test_step_of_a_run_that_took_it_over_says_so(client: Perdure) -> None:
+    client.run(comes_third.bind(), run_id="before")
+    client.run(comes_third.bind(), run_id="r", reuse="before")
+
+    look = bundle_of(client.get_run("r")["comes_third"])
+
+    assert "comes_third was taken over from before" in Page(look["text/html"]).text
+    assert "taken over from before" in look["text/plain"]
+
+
+def test_explanation_of_many_steps_says_how_many_are_left_out(client: Perdure) -> None:
+    plan = client.explain([talks.bind() for _ in range(50)])
+
+    text = Page(bundle_of(plan)["text/html"]).text
+
+    assert "run, 50 steps: 50 run" in text
+    assert "and 10 more steps" in text
+
+
+def test_text_of_a_run_and_of_a_step_is_what_the_command_line_prints(client: Perdure) -> None:
+    run = client.submit(comes_third.bind(), run_id="r")
+    client.cancel("r")
+
+    texts = [bundle_of(each)["text/plain"] for each in (run, run["comes_third"], Runs([run]))]
+
+    assert "status    CANCELLED" in texts[0]
+    assert run.next_command in texts[0]
+    assert "comes_third of run r" in texts[1]
+    assert texts[2].splitlines()[0].split() == ["ID", "WORKFLOW", "STATUS", "CREATED", "TOOK"]
+
+
 def test_looking_never_raises(client: Perdure, tmp_path: Path) -> None:
     run = client.start(tattling, path=str(tmp_path / "told")).wait()
     runs = client.list_runs()
@@ -295,7 +346,7 @@ def test_looking_never_raises(client: Perdure, tmp_path: Path) -> None:
     assert "text/plain" in bundle_of(object())
 
 
-class Page:
+class Noting:
     """An output that notes what it is shown."""
 
     def __init__(self, *, is_seen: bool) -> None:
@@ -314,7 +365,7 @@ class Page:
 def test_picture_is_drawn_while_somebody_may_see_it_and_in_the_end(
     client: Perdure, tmp_path: Path, is_seen: bool
 ) -> None:
-    page = Page(is_seen=is_seen)
+    page = Noting(is_seen=is_seen)
     run = client.submit(tattling, path=str(tmp_path / "told"))
     view = View(run, lambda: bundle_of(run), page)
 
@@ -329,7 +380,7 @@ def test_picture_is_drawn_while_somebody_may_see_it_and_in_the_end(
 
 
 def test_picture_of_a_run_that_is_deleted_is_drawn_no_more(client: Perdure, tmp_path: Path) -> None:
-    page = Page(is_seen=True)
+    page = Noting(is_seen=True)
     run = client.start(tattling, path=str(tmp_path / "told")).wait()
     client.delete(run.id)
 

@@ -9,6 +9,7 @@ from perdure import words
 from perdure.view.model import AskedView, AttemptView, DetailView, GenerationView
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from perdure.cli.columns import Columns
@@ -17,11 +18,11 @@ _SHOWN = 20
 _DIGEST = 12
 
 
-def print_detail(detail: DetailView) -> None:
+def print_detail(detail: DetailView, out: Console | None = None) -> None:
     """Print what is known of a step: facts, what it takes, each attempt, its error."""
     from perdure.cli.tables import console, plain
 
-    out = console()
+    out = out or console()
     out.print(_facts(detail))
     if detail.generations:
         out.print()

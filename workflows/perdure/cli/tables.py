@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -45,7 +47,18 @@ def console() -> Console:
     return Console(width=_PIPE_WIDTH, highlight=False, color_system=None)
 
 
-def print_runs(runs: list[RunView], now: datetime) -> None:
+def text_of(printing: Callable[[Console], None]) -> str:
+    """Return what a function prints, in a terminal's width if there is one, without colours."""
+    from rich.console import Console
+
+    page = io.StringIO()
+    width = console().width
+    # In a kernel Rich would take any console for the notebook, and display what is printed.
+    printing(Console(file=page, width=width, highlight=False, force_jupyter=False))
+    return "\n".join(line.rstrip() for line in page.getvalue().rstrip().split("\n"))
+
+
+def print_runs(runs: list[RunView], now: datetime, out: Console | None = None) -> None:
     """Print one line a run, newest first."""
     failed = ["ERROR"] if any(run.error for run in runs) and not _is_narrow() else []
     waits = ["NOT DRIVEN"] if any(run.waits_for_host for run in runs) and not _is_narrow() else []
@@ -61,18 +74,24 @@ def print_runs(runs: list[RunView], now: datetime) -> None:
             *(plain(error) for _ in failed),
             *(plain(words.one_line(run.waits_for_host, _text_width())) for _ in waits),
         )
-    console().print(table)
+    (out or console()).print(table)
 
 
-def print_run(run: RunView, now: datetime, steps: list[StepView] | None = None) -> None:
+def print_run(
+    run: RunView,
+    now: datetime,
+    steps: list[StepView] | None = None,
+    out: Console | None = None,
+) -> None:
     """Print a run's facts and its steps; of very many of them a summary, failed ones first.
 
     Args:
         run: the run.
         now: the time.
         steps: the steps to list, however many; by default as fits.
+        out: where to; None: stdout.
     """
-    out = console()
+    out = out or console()
     out.print(_facts(run, now))
     if run.error is not None:
         out.print(plain(words.beginning(describe(run.error))), style="red")

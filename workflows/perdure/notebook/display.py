@@ -15,7 +15,7 @@ from perdure.explaining import Explanation
 from perdure.graph.dag import Dag, make_dag
 from perdure.graph.node import Node
 from perdure.interactive import find_ipython
-from perdure.notebook import pictures
+from perdure.notebook import pictures, texts
 from perdure.notebook.live import Room, Told, View, Views, Waited, goes_on, open_output
 from perdure.notebook.tracebacks import lines_of
 from perdure.progress.displays import Scene
@@ -32,9 +32,12 @@ log = logging.getLogger(__name__)
 
 def bundle(thing: object) -> Bundle:
     """Return what a thing looks like, as it stands now; only text where it has no picture."""
-    text = _attempt(lambda: _text(thing)) or f"<{type(thing).__name__}>"
+    text = _attempt(lambda: _text(thing)) or _attempt(lambda: repr(thing))
     picture = _attempt(lambda: str(_picture(thing)))
-    return {"text/plain": text, **({"text/html": picture} if picture else {})}
+    return {
+        "text/plain": text or f"<{type(thing).__name__}>",
+        **({"text/html": picture} if picture else {}),
+    }
 
 
 def _attempt(make: Callable[[], str]) -> str | None:
@@ -45,8 +48,14 @@ def _attempt(make: Callable[[], str]) -> str | None:
         return None
 
 
+@singledispatch
 def _text(thing: object) -> str:
     return str(thing) if isinstance(thing, Dag | Explanation | Difference) else repr(thing)
+
+
+_text.register(Run, texts.tell_run)
+_text.register(Runs, texts.tell_runs)
+_text.register(Step, texts.tell_step)
 
 
 @singledispatch

@@ -22,8 +22,8 @@ from perdure.view.drawing import draw_graph, standing_text, status_class
 from perdure.view.graph import view_graph
 from perdure.view.markup import Asset, Content, Element, element
 from perdure.view.model import ErrorView, GraphView, RunView, StepView
-from perdure.view.rows import error_line
-from perdure.view.runs import view_run, view_runs, view_step
+from perdure.view.rows import draw_attempts, error_line
+from perdure.view.runs import view_attempt, view_run, view_runs, view_step
 from perdure.view.summary import draw_progress
 from perdure.view.values import draw_value
 from perdure.workflow import Workflow
@@ -252,7 +252,7 @@ def draw_runs(runs: Sequence[Run]) -> Element:
 
 
 def draw_step(step: Step) -> Element:
-    """Return where a step stands, why, what its value looked like, and what it printed."""
+    """Return where a step stands, why, its value, its attempts, and what it printed."""
     view = view_step(step, Siblings(step.run))
     printed = "\n".join(map(words.printable, step.logs()[-_TAIL_BYTES:].splitlines()))
     return framed(
@@ -263,8 +263,9 @@ def draw_step(step: Step) -> Element:
             element("code", step.run.id, class_="run-id"),
             element("span", words.duration(view.duration_s), class_="run-id"),
         ),
-        element("p", step.why(), class_="more"),
+        element("p", step.why().partition("\n")[0], class_="more"),
         _error(view.error) if view.error else draw_value(view.preview),
+        draw_attempts([view_attempt(each) for each in step.attempts]) if step.attempts else None,
         element("pre", printed, class_="log") if printed else None,
     )
 

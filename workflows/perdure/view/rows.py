@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 from perdure import words
@@ -112,7 +112,7 @@ def _inside(
         yield element("pre", _last_lines(log), class_="log")
     if len(detail.attempts) > 1 or any(each.cause != _SUCCEEDED for each in detail.attempts):
         yield element("h4", "attempts")
-        yield _attempts(detail.attempts)
+        yield draw_attempts(detail.attempts)
     elif len(tries) > 1:
         yield element("pre", "\n".join(tries))
     if detail.generations:
@@ -156,7 +156,8 @@ def _taken(inputs: list[InputView], anchors: Mapping[str, str]) -> Element:
     return element("ul", rows)
 
 
-def _attempts(attempts: list[AttemptView]) -> Element:
+def draw_attempts(attempts: Sequence[AttemptView]) -> Element:
+    """Return a table of a step's attempts, the last ones of many."""
     has_lives = any(attempt.generation > 1 for attempt in attempts)
     names = ("attempt", "ended", "started", "took", "memory", "worker", "error")
     rows = []
