@@ -7,6 +7,7 @@ what to type.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
     from perdure_storage.postgres_database import PostgresDatabase
+
+log = logging.getLogger(__name__)
 
 Key = bytes | tuple[bytes, ...] | KeyFile | None
 """One key, several of which older ones are first, the file that holds them, or no key."""
@@ -276,6 +279,14 @@ def _open_postgres(
     try:
         with database.explained():
             _prepare_postgres(database, key, schema, may_create)
+        for risk in database.risks():
+            log.warning(
+                "%s has %s = off: what was committed may be lost in a power cut. As its superuser"
+                " type `ALTER SYSTEM SET %s = on; SELECT pg_reload_conf();`",
+                database.url,
+                risk,
+                risk,
+            )
         return _store(database, key, clock)
     except BaseException:
         database.close()

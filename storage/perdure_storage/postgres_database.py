@@ -62,6 +62,10 @@ _DURABLE = (
 )
 """A commit of ours is on the disk when it is answered, whatever others on the server care for."""
 
+_RISKS = (
+    "SELECT name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off'"
+)
+
 CHANNEL = "perdure_changes"
 POLL_S = 1.0
 """A watcher looks at the tables this often anyway: a notification is a hint, not the truth."""
@@ -113,6 +117,15 @@ class PostgresDatabase:
     def engine(self) -> Engine:
         """Return the engine, for what makes and migrates the tables."""
         return self._engine
+
+    def risks(self) -> list[str]:
+        """Return settings of the server by which it may lose what it said was committed."""
+        with self.explained():
+            return self._until_it_stands(self._risks_once)
+
+    def _risks_once(self) -> list[str]:
+        with self._pooled() as connection:
+            return [row[0] for row in connection.execute(_RISKS).fetchall()]
 
     def write(self, work: Callable[[Transaction], T]) -> T:
         with self._writing, self.explained():

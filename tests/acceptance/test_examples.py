@@ -66,6 +66,28 @@ def test_actor_whose_process_is_killed_comes_to_what_a_plain_object_does(perdure
     assert "count 60, mean 49.787, variance 880.789" in ended.stdout
 
 
+TEAM_RUNS = int(os.environ.get("PERDURE_TEST_TEAM_RUNS", "12"))
+
+
+@pytest.mark.postgres
+@pytest.mark.timeout(300)
+def test_team_loses_nothing_to_a_death_and_a_restart_of_its_database(tmp_path: Path) -> None:
+    pytest.importorskip("moto.server", reason="needs moto[server]")
+    pytest.importorskip("s3fs", reason="needs s3fs")
+    if not sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
+        pytest.skip("no PostgreSQL server's programs here: `apt-get install postgresql`")
+
+    ended = subprocess.run(
+        [sys.executable, EXAMPLES / "team" / "team.py", "--runs", str(TEAM_RUNS)],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert f"right results: {TEAM_RUNS} of {TEAM_RUNS}" in ended.stdout
+    assert count(ended.stdout, "committed steps that ran twice") == 0
+    assert re.search(r"^the last \d+\.\d+ s after its death$", ended.stdout, re.MULTILINE)
+
+
 @pytest.mark.usefixtures("need_the_examples_extra")
 def test_iris_is_a_script_too(tmp_path: Path) -> None:
     ended = subprocess.run(

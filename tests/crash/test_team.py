@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from tests.crash import busy_steps
 from tests.crash.hosts import LEASE_S, Host, Team, need_hosts
@@ -19,6 +20,7 @@ from tests.faulty_proxy import SOCKET
 from tests.postgres import Server, empty_schema
 
 from perdure.client import Perdure
+from perdure_storage.connect import open_run_store
 from perdure_storage.records import RunRecord
 
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(120)]
@@ -246,6 +248,24 @@ def test_step_that_ends_while_the_database_is_away_is_committed_when_it_is_back(
 
     check_first_attempt_stands(team, client)
     host.end()
+
+
+def test_server_that_may_lose_commits_is_warned_of(
+    own_postgres: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    with empty_schema(own_postgres.url) as url, psycopg.connect(url, autocommit=True) as admin:
+        admin.execute("ALTER SYSTEM SET full_page_writes = off")
+        admin.execute("SELECT pg_reload_conf()")
+        wait_until(
+            lambda: admin.execute("SHOW full_page_writes").fetchone() == ("off",), 10, "it is on"
+        )
+
+        open_run_store(url).close()
+
+        admin.execute("ALTER SYSTEM RESET full_page_writes")
+        admin.execute("SELECT pg_reload_conf()")
+    assert "full_page_writes = off" in caplog.text
+    assert "ALTER SYSTEM SET full_page_writes = on" in caplog.text
 
 
 def test_sockets_of_servers_are_where_the_doors_look_for_them(own_postgres: Server) -> None:

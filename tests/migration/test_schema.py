@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from perdure_storage.contract_samples import (
     a_message,
     a_plan,
     a_step,
+    an_owner,
     an_unplanned_run,
     arrived,
     by,
@@ -35,10 +37,12 @@ from perdure_storage.contract_samples import (
     watched,
 )
 from perdure_storage.errors import SchemaMismatch, StoreError
+from perdure_storage.faults import InjectedCrash, armed
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.postgres_database import postgres_engine
 from perdure_storage.records import RunEnd, RunId
 from perdure_storage.schema import CURRENT, Schema, migrate
+from perdure_storage.sql_runs import SqlRunStore
 from perdure_storage.sqlite_database import sqlite_engine
 from perdure_storage.tables import metadata
 
@@ -299,6 +303,79 @@ def test_schedules_of_a_store_without_triggers_fire_in_one_that_has_them(
     assert (end.run_id, end.schedule) == (run.id, "nightly")
     assert store.triggers.accept([arrived(trigger, "a")], [end.id]).made == ("run-a",)
     store.close()
+
+
+OLDER = CURRENT.revisions[:-1]
+
+
+@pytest.fixture
+def since(url: str, engine: sa.Engine, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """Make a store of an older revision, in which a run has committed a step; return which."""
+    revision: str = request.param
+    today = tmp_path / "today.db"
+    store = open_run_store(today)
+    run = claimed(store, plan=a_plan("plan", "code"), tags={"a": "b"})
+    store.commit([by(run, a_step("run", "s"))])
+    store.close()
+    _older(engine, revision, today)
+    return revision
+
+
+def _check_goes_on(url: str, engine: sa.Engine) -> None:
+    """Say whether the run of an older store is whole, and goes on in one of today."""
+    assert _differences(engine) == []
+    store = open_run_store(url)
+    run = store.get_run(RunId("run"))
+    assert [step.step_id for step in store.list_steps(run.id)] == ["s"]
+    assert run.id in store.commit([by(run, a_step("run", "t"))]).committed
+    store.close()
+
+
+@pytest.mark.parametrize("since", OLDER, indirect=True)
+def test_run_of_a_store_of_each_revision_goes_on_though_the_first_upgrade_died(
+    url: str, engine: sa.Engine, since: str
+) -> None:
+    with armed("migration.in-transaction:1:raise"), pytest.raises(InjectedCrash):
+        upgrade(url)
+
+    pending = CURRENT.revisions[CURRENT.revisions.index(since) + 1 :]
+    assert pending_revisions(url) == pending
+    assert upgrade(url) == pending
+    _check_goes_on(url, engine)
+
+
+@pytest.mark.postgres
+def test_load_goes_on_while_a_store_is_migrated(postgres_url: str, tmp_path: Path) -> None:
+    """Of processes that were started before: one that starts now refuses a newer store."""
+    stores = [open_run_store(postgres_url) for _ in range(3)]
+    committed: list[int] = [0] * len(stores)
+    is_over = threading.Event()
+
+    def work(number: int, store: SqlRunStore) -> None:
+        run = claimed(store, f"run-{number}", owner=an_owner(f"o{number}"))
+        while not is_over.is_set():
+            step = a_step(run.id, f"s{committed[number]}")
+            assert run.id in store.commit([by(run, step)]).committed
+            committed[number] += 1
+
+    threads = [threading.Thread(target=work, args=pair) for pair in enumerate(stores)]
+    for thread in threads:
+        thread.start()
+    while min(committed) < 5 and all(thread.is_alive() for thread in threads):
+        is_over.wait(0.01)
+
+    upgrade(postgres_url, schema=_later(tmp_path))
+
+    then = [number + 5 for number in committed]
+    while any(a < b for a, b in zip(committed, then)) and all(t.is_alive() for t in threads):
+        is_over.wait(0.01)
+    is_over.set()
+    for thread in threads:
+        thread.join()
+    for number, store in enumerate(stores):
+        assert committed[number] >= then[number], "its commits were refused"
+        assert len(store.list_steps(RunId(f"run-{number}"))) == committed[number]
+        store.close()
 
 
 def test_upgrade_refuses_a_place_without_a_store(tmp_path: Path) -> None:
