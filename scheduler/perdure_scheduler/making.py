@@ -48,6 +48,7 @@ def run_of(
         metadata={**template.metadata, **metadata},
         queue=template.queue,
         priority=template.priority,
+        limit_key=template.limit_key,
         deadline=None if template.deadline is None else now + template.deadline,
         created_at=now,
         schedule=schedule,

@@ -33,6 +33,7 @@ class RunTemplate(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, Any] = {}
     queue: str | None = None
     priority: int = 0
+    limit_key: str = ""
     deadline: timedelta | None = None
 
     @property

@@ -20,6 +20,7 @@ from perdure_storage.contract_commits import CommitContract
 from perdure_storage.contract_expansions import ExpansionContract
 from perdure_storage.contract_imports import ImportContract
 from perdure_storage.contract_messages import MessageContract
+from perdure_storage.contract_queues import QueueContract
 from perdure_storage.contract_requests import RequestContract
 from perdure_storage.contract_retention import RetentionContract
 from perdure_storage.contract_samples import (
@@ -70,6 +71,8 @@ class CreationContract:
             forked_from=RunId("before"),
             reuse_from=RunId("before"),
             queue="q",
+            limit_key="k",
+            dedup_key="once",
             priority=-3,
             not_before=NOW + timedelta(microseconds=1),
             deadline=NOW + timedelta(days=400),
@@ -628,6 +631,7 @@ class RunStoreContract(
     ExpansionContract,
     ImportContract,
     MessageContract,
+    QueueContract,
     RequestContract,
     RetentionContract,
     SaveContract,
@@ -637,7 +641,7 @@ class RunStoreContract(
     UnplannedContract,
     UpkeepContract,
 ):
-    """All that ``RunStore``, its ``ScheduleStore`` and its ``TriggerStore`` promise."""
+    """All that ``RunStore`` and its stores of queues, schedules and triggers promise."""
 
     @pytest.fixture
     def clock(self) -> ManualClock:

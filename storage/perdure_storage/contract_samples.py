@@ -10,6 +10,7 @@ import msgspec
 from perdure_storage.boots import boot_id
 from perdure_storage.lifecycle import RunStatus, StepStatus
 from perdure_storage.protocols import RunStore
+from perdure_storage.queue_records import QueueRecord
 from perdure_storage.records import (
     AttemptRecord,
     BuiltPlan,
@@ -256,6 +257,16 @@ def created(store: RunStore, name: str = "run", **more: Any) -> RunRecord:
     return run
 
 
+def a_queue(name: str = "q", **limits: Any) -> QueueRecord:
+    """Return a queue that was never stored."""
+    return QueueRecord(**{"name": name, "created_at": NOW, "updated_at": NOW, **limits})
+
+
+def queued(store: RunStore, name: str = "run", **more: Any) -> RunRecord:
+    """Return a run that was just made in the queue ``q``."""
+    return created(store, name, **{"queue": "q", **more})
+
+
 def claimed(
     store: RunStore, name: str = "run", owner: Owner | None = None, **more: Any
 ) -> RunRecord:
@@ -309,6 +320,7 @@ def a_whole_run() -> WholeRun:
         forked_from=RunId("before"),
         reuse_from=RunId("before"),
         queue="q",
+        limit_key="k",
         priority=-3,
         not_before=later,
         deadline=later,

@@ -10,6 +10,7 @@ PerdureError
 |- ScheduleNotFound
 |- TriggerNotFound
 |- RunConflict           the run is in a state in which the request makes no sense
+|  `- DuplicateRun       another live run of its queue has its deduplication key
 |- ValueDamaged          stored bytes are missing or are not the bytes that were committed
 |- ValueUnavailable      stored bytes cannot be reached now; never treated as lost
 |- NotSerializable       a value has no encoding; carries the path inside the object
@@ -177,6 +178,25 @@ class RunConflict(PerdureError):
         What the message says: ``perdure run --reuse ID TARGET`` for a new run that takes over what
         has not changed, ``perdure resume ID``, or a new ``--id``.
     """
+
+
+class DuplicateRun(RunConflict):
+    """Another run of that queue has the same ``dedup_key``, and is not over.
+
+    Likely:
+        The same thing was asked for twice; it is under way.
+
+    Type:
+        ``if_duplicate="return"`` (``--if-duplicate return``) to get the run that is there, or
+        ``perdure cancel ID`` to end it first.
+
+    Attributes:
+        run_id: the run that is there.
+    """
+
+    def __init__(self, message: str, *, run_id: str = "") -> None:
+        self.run_id = run_id
+        super().__init__(message)
 
 
 class ValueDamaged(PerdureError):

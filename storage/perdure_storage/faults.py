@@ -94,6 +94,10 @@ CRASH_POINTS: Mapping[str, str] = {
     "terminal.before": "before the commit that ends a run",
     "terminal.after": "the run has ended, nobody has been told",
     # schedules
+    "queue.before-put": "before the limits of a queue are written",
+    "queue.after-put": "the limits of a queue stand, the caller has not been told",
+    "queue.before-remove": "before the limits of a queue go",
+    "queue.after-remove": "the limits of a queue are gone",
     "schedule.before-register": "before a schedule and its definition are written",
     "schedule.after-register": "a schedule is registered, nobody has been told",
     "fire.before": "what was decided about schedules is not written",

@@ -12,8 +12,9 @@ from typing import Any
 
 import msgspec
 
-from perdure_storage.errors import InternalError, RunConflict, StoreError
+from perdure_storage.errors import DuplicateRun, InternalError, RunConflict, StoreError
 from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus, StepStatus, may_become
+from perdure_storage.queue_records import QueueRecord
 from perdure_storage.records import (
     AMOUNT_SLACK,
     AttemptRecord,
@@ -135,6 +136,14 @@ def require_storable(what: str, texts: Iterable[str], numbers: Iterable[int] = (
         raise StoreError(f"{what} cannot be stored: a NUL or too large a number is in a row of it")
 
 
+def require_storable_queue(queue: QueueRecord) -> None:
+    """Raise StoreError if no database could take the row of a queue."""
+    numbers = (queue.limit, queue.limit_per_key, queue.rate)
+    texts = (queue.name, queue.declared)
+    given = [number for number in numbers if number is not None]
+    require_storable(f"queue {queue.name!r}", texts, given)
+
+
 def is_current(
     save: SaveRecord,
     steps: Iterable[tuple[StepId, int]],
@@ -222,7 +231,8 @@ def blobs_of_runs(runs: Iterable[RunRecord]) -> set[Digest]:
 
 def texts_of_run(run: RunRecord) -> tuple[str, ...]:
     """Return the texts of a run that were written by people."""
-    return run.id, run.workflow, run.origin or "", run.queue or ""
+    keys = (run.queue or "", run.limit_key, run.dedup_key or "")
+    return run.id, run.workflow, run.origin or "", *keys
 
 
 def _blobs_of(inputs: Mapping[str, StoredValue]) -> tuple[Digest, ...]:
@@ -244,6 +254,20 @@ def fresh(run: RunRecord) -> RunRecord:
         finished_at=None,
         cancel_requested=False,
         pause_requested=False,
+    )
+
+
+def may_be_born(run: RunRecord) -> bool:
+    """Say whether a run may be claimed as it is made: it has neither to wait nor to be counted."""
+    return run.queue is None and run.not_before is None
+
+
+def already_there(run: RunRecord, other: RunId) -> DuplicateRun:
+    """Return the refusal of a run whose deduplication key another live run of its queue has."""
+    return DuplicateRun(
+        f"run {other!r} of queue {run.queue!r} has the dedup_key {run.dedup_key!r} already and is "
+        f"not over: wait for it, or end it with `perdure cancel {other}`",
+        run_id=other,
     )
 
 
@@ -337,6 +361,11 @@ def token_of(run: RunRecord) -> str | None:
 def fits(needs: Mapping[str, float], offer: Mapping[str, float]) -> bool:
     """Say whether nothing is needed of which there is less."""
     return all(amount <= offer.get(name, 0.0) + AMOUNT_SLACK for name, amount in needs.items())
+
+
+def claim_order(run: RunRecord) -> tuple[bool, int, datetime, str]:
+    """Return what sorts claimable runs: healthy neighbours last, then by priority, then by age."""
+    return run.lease_live, -run.priority, run.created_at, run.id
 
 
 def is_due(run: RunRecord, now: datetime) -> bool:
@@ -502,6 +531,7 @@ def as_imported(run: RunRecord) -> RunRecord:
         schedule=None,
         by_hand=False,
         trigger=None,
+        dedup_key=None,
     )
     if run.status in RUN_TERMINAL:
         return imported

@@ -16,10 +16,12 @@ from typing import Any
 import msgspec
 
 from perdure_storage import guards
+from perdure_storage.admission import needs_slot
 from perdure_storage.clock import Clock, SystemClock
 from perdure_storage.errors import BlobsCondemned, RunNotFound, StoreError
 from perdure_storage.lifecycle import RUN_LIVE, RUN_TERMINAL, RunStatus, StepStatus
 from perdure_storage.memory_neighbours import Neighbours
+from perdure_storage.memory_queues import MemoryQueueStore
 from perdure_storage.memory_schedules import MemoryScheduleStore
 from perdure_storage.memory_triggers import MemoryTriggerStore
 from perdure_storage.records import (
@@ -125,6 +127,12 @@ class MemoryRunStore:
             changed=self._change,
         )
         self._schedules = MemoryScheduleStore(self._clock, beside)
+        self._queues = MemoryQueueStore(
+            self._lock,
+            self._clock,
+            lambda: [kept.record for kept in self._runs.values()],
+            self._change,
+        )
         self._triggers = MemoryTriggerStore(self._clock, beside)
 
     @property
@@ -143,6 +151,10 @@ class MemoryRunStore:
     def triggers(self) -> MemoryTriggerStore:
         return self._triggers
 
+    @property
+    def queues(self) -> MemoryQueueStore:
+        return self._queues
+
     # --- runs -------------------------------------------------------------------------------
     def create_run(
         self, run: RunRecord, plan: PlanRecord | None, *, owner: Owner | None = None
@@ -150,7 +162,7 @@ class MemoryRunStore:
         guards.require_plan(run, plan)
         with self._lock:
             made = self._create(run, plan)
-            if made is None or owner is None:
+            if made is None or owner is None or not guards.may_be_born(made):
                 return made
             return self._claim(self._runs[run.id], owner)
 
@@ -158,6 +170,7 @@ class MemoryRunStore:
         """Make a run whose plan is given, is there, or is to be built."""
         if self._is_taken(run.id):
             return None
+        self._refuse_duplicate(run)
         blobs = set(guards.blobs_of_inputs(run))
         self._refuse_condemned(run.id, blobs | set(() if plan is None else plan.blobs))
         if plan is not None:
@@ -167,6 +180,14 @@ class MemoryRunStore:
         self._runs[run.id] = kept
         self._tell(kept, "submitted")
         return self._seen(kept)
+
+    def _refuse_duplicate(self, run: RunRecord) -> None:
+        if run.dedup_key is None:
+            return
+        for other in (kept.record for kept in self._runs.values()):
+            is_live = other.status in RUN_LIVE and other.id != run.id
+            if is_live and (other.queue, other.dedup_key) == (run.queue, run.dedup_key):
+                raise guards.already_there(run, other.id)
 
     def _is_taken(self, run_id: RunId) -> bool:
         return run_id in self._runs or run_id in self._tombstones
@@ -215,8 +236,11 @@ class MemoryRunStore:
             due = [k for k in self._runs.values() if self._is_claimable(k, now)]
             fit = [k for k in due if k.record.cancel_requested or self._fits(k, offer)]
             runs = [self._seen(k) for k in fit]
+            limited = [r for r in runs if needs_slot(r) and r.queue in self._queues.names]
+            turn = {r.id for r in self._queues.in_turn(limited, limit)}
+        limited_ids = {r.id for r in limited} - turn
         others = [r for r in runs if besides is None or guards.token_of(r) != besides]
-        others.sort(key=lambda r: (r.lease_live, -r.priority, r.created_at, r.id))
+        others = sorted((r for r in others if r.id not in limited_ids), key=guards.claim_order)
         return [_replace(run, inputs={}) for run in others[:limit]]
 
     # --- ownership --------------------------------------------------------------------------
@@ -278,14 +302,18 @@ class MemoryRunStore:
     ) -> list[RunRecord]:
         with self._lock:
             free = [each for each in sorted(set(run_ids)) if self._may_claim(each, seen_dead)]
-            unplanned = [each for each in free if self._runs[each].record.plan_digest is None]
-            to_build = [each for each in unplanned if each in built]
+            planned = [each for each in free if self._has_plan(each, built)]
+            records = self._queues.admit([self._runs[each].record for each in planned])
+            free = [record.id for record in records]
+            to_build = [each for each in free if self._runs[each].record.plan_digest is None]
             for each in to_build:
                 self._refuse_condemned(each, set(guards.blobs_of_built(built[each])))
             for each in to_build:
                 self._build(self._runs[each], built[each])
-            waiting = set(unplanned) - set(to_build)
-            return [self._claim(self._runs[each], owner) for each in free if each not in waiting]
+            return [self._claim(self._runs[each], owner) for each in free]
+
+    def _has_plan(self, run_id: RunId, built: Mapping[RunId, BuiltPlan]) -> bool:
+        return self._runs[run_id].record.plan_digest is not None or run_id in built
 
     def _build(self, kept: _Run, built: BuiltPlan) -> None:
         self._plans.setdefault(built.plan.digest, built.plan)
@@ -541,6 +569,7 @@ class MemoryRunStore:
             new = guards.reopened(old, plan, policy)
             if inputs is not None:
                 new = _replace(new, inputs=dict(inputs), inputs_digest=inputs_digest)
+            self._refuse_duplicate(new)
             blobs = set(guards.blobs_of_inputs(new))
             self._refuse_condemned(run_id, blobs | set(() if plan is None else plan.blobs))
             if plan is not None:

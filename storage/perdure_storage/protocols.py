@@ -17,6 +17,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from perdure_storage.lifecycle import RunStatus
+from perdure_storage.queue_protocol import QueueStore
 from perdure_storage.records import (
     NOTHING_BUILT,
     AttemptRecord,
@@ -73,6 +74,11 @@ class RunStore(Protocol):
         """Return the triggers of the same database."""
         ...
 
+    @property
+    def queues(self) -> QueueStore:
+        """Return the queues of the same database."""
+        ...
+
     # --- runs -------------------------------------------------------------------------------
     def create_run(
         self, run: RunRecord, plan: PlanRecord | None, *, owner: Owner | None = None
@@ -80,11 +86,13 @@ class RunStore(Protocol):
         """Insert a QUEUED run with its plan, if it has one yet, and blob references.
 
         With ``owner``, who is registered and has a plan, the run is claimed in the same
-        transaction, as ``claim_run`` would: RUNNING, epoch 1.
+        transaction, as ``claim_run`` would: RUNNING, epoch 1. But not one of a queue, or with a
+        ``not_before``: it is QUEUED, and claimed in its turn.
 
-        Guard: no run, and no tombstone, has this id. Returns the row, or None if the id is
-        taken (the caller then reads the run and applies the rules for existing ids; if there is
-        none to read, the id was deleted and what it left is not all gone yet).
+        Guard: no run, and no tombstone, has this id. No other live run of its queue has its
+        ``dedup_key``: else DuplicateRun is raised, which names that run. Returns the row, or None
+        if the id is taken (the caller then reads the run and applies the rules for existing ids;
+        if there is none to read, the id was deleted and what it left is not all gone yet).
         After it returned the run exists, whatever dies. Ownership, epoch, sequence and requests
         start from nothing, whatever ``run`` says. Raises BlobsCondemned if inputs or plan name
         blobs that gc is taking: nothing was made, put them again; InternalError if ``plan`` is not
@@ -130,6 +138,11 @@ class RunStore(Protocol):
         Those without a live lease come first, so that healthy neighbours hide nothing; then
         highest priority, then oldest. Runs owned by ``besides`` (the caller's own token) are
         left out. ``inputs`` are left empty.
+
+        Of a queue with limits only those are given that hold a slot, that are to be cancelled, or
+        whose turn it is: as many as there is room for, woken ones first; then the highest priority,
+        then the key with the fewest runs going on, then the key that was served longest ago, then
+        the oldest.
 
         With an ``offer``, how much there is of what by name, runs are left out whose plan, or a
         graph that a step of theirs gave, needs more of something, but for those that are to be
@@ -178,7 +191,8 @@ class RunStore(Protocol):
         A PAUSED run stays PAUSED while its pause request stands (it is taken to be cancelled).
 
         Guard: status is live, and there is no owner, or the owner's lease is over, or the owner
-        is ``seen_dead`` (the token of an owner that the caller saw dead on this host). A takeover
+        is ``seen_dead`` (the token of an owner that the caller saw dead on this host); and its
+        queue has a slot for it, if it has none and is not to be cancelled. A takeover
         (there was another owner) adds one to ``takeovers``. Returns the row after the claim, or
         None if the guard failed. If the claimer dies, its lease runs out or it is seen dead.
         """
@@ -378,7 +392,8 @@ class RunStore(Protocol):
         error, deadline marks, cancel and pause requests, ``finished_at``, the owner. Takeovers
         become 0, or one more if it was cut off from its owner, as in a claim. Earlier plans stay
         until the run is deleted. Guard: terminal or PAUSED, or live without an owner whose lease
-        stands; otherwise RunConflict. Raises RunNotFound, BlobsCondemned.
+        stands; otherwise RunConflict; DuplicateRun, if another live run of its queue has its
+        ``dedup_key``. Raises RunNotFound, BlobsCondemned.
         """
         ...
 

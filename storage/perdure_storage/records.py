@@ -158,6 +158,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
         schedule: whose tick made it.
         by_hand: whether somebody asked that schedule for it: policies leave it out.
         trigger: whose arrival made it.
+        limit_key: of a run in a queue, the key under which others count as alike; "" for none.
+        dedup_key: of a run in a queue, what no other live run of that queue may have too.
     """
 
     id: RunId
@@ -192,6 +194,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     schedule: str | None = None
     by_hand: bool = False
     trigger: str | None = None
+    limit_key: str = ""
+    dedup_key: str | None = None
 
 
 class StepRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):

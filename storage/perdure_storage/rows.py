@@ -134,6 +134,8 @@ class RunRows:
             run.schedule,
             run.by_hand,
             run.trigger,
+            run.limit_key,
+            run.dedup_key,
             inputs,
             self._sign(run.id, run.plan_digest, run.origin, run.inputs_digest, inputs),
         ]
@@ -204,6 +206,8 @@ class RunRows:
             schedule=row[29],
             by_hand=bool(row[30]),
             trigger=row[31],
+            limit_key=row[32],
+            dedup_key=row[33],
         )
 
     def _unpack_error(

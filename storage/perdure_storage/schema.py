@@ -56,7 +56,7 @@ class Schema:
 
 CURRENT = Schema(
     Path(__file__).parent / "migrations",
-    tuple(f"{number:04}" for number in range(1, 13)),
+    tuple(f"{number:04}" for number in range(1, 14)),
 )
 
 _VERSION = sa.Table(

@@ -14,6 +14,7 @@ from perdure_storage.rows import RunRows, pack_event, pack_owner, to_us
 from perdure_storage.signing import Signer
 from perdure_storage.sql_creation import RUN_COLUMNS, Creation
 from perdure_storage.sql_messages import Messages
+from perdure_storage.sql_queues import SqlQueueStore
 from perdure_storage.statements import Statement
 
 
@@ -26,6 +27,7 @@ class Claims:
         signer: checks rows, or None.
         messages: of the same database.
         creation: writes plans that are built with a claim.
+        queues: of the same database.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Claims:
         signer: Signer | None,
         messages: Messages,
         creation: Creation,
+        queues: SqlQueueStore,
     ) -> None:
         self._database = database
         self._statements = database.statements
@@ -42,6 +45,7 @@ class Claims:
         self._runs = RunRows(signer)
         self._messages = messages
         self._creation = creation
+        self._queues = queues
 
     def claim_run(
         self, run_id: RunId, owner: Owner, seen_dead: Collection[str], built: BuiltPlan | None
@@ -102,6 +106,7 @@ class Claims:
     ) -> list[RunRecord]:
         found = self._find(transaction, run_ids)
         free = [run for run in found if _is_free(run, seen_dead) and _has_plan(run, built)]
+        free = self._queues.admit(transaction, free)
         for run in free:
             if run.plan_digest is None:
                 self._build(transaction, run, built[run.id])

@@ -39,6 +39,7 @@ class Creation:
         looks = (self._statements.find_tombstone, self._statements.find_run)
         if any(transaction.row(look, run_id=run.id) is not None for look in looks):
             return False
+        self.refuse_duplicate(transaction, run)
         others = [other for other in (run.parent, run.reuse_from) if other is not None]
         if others:
             ids = self._statements.id_list(others)
@@ -50,6 +51,7 @@ class Creation:
             self.put_plan(transaction, plan)
         columns = dict(zip(RUN_COLUMNS, self._runs.pack(run), strict=True))
         if transaction.row(self._statements.insert_run, **columns) is None:
+            self.refuse_duplicate(transaction, run)
             return False  # somebody was faster, between the look and the insert
         self.refer(transaction, "run", run.id, blobs)
         if run.plan_digest is not None:
@@ -58,6 +60,15 @@ class Creation:
         if run.owner is not None:
             self.tell(transaction, run.id, 2, *guards.claim_event(guards.fresh(run), run.owner))
         return True
+
+    def refuse_duplicate(self, transaction: Transaction, run: RunRecord) -> None:
+        """Raise DuplicateRun if another live run of its queue has its deduplication key."""
+        if run.dedup_key is None:
+            return
+        given = {"of_queue": run.queue, "of_dedup_key": run.dedup_key}
+        other = transaction.row(self._statements.find_only_one, **given)
+        if other is not None and other[0] != run.id:
+            raise guards.already_there(run, other[0])
 
     def put_plan(self, transaction: Transaction, plan: PlanRecord) -> None:
         """Write a plan with its references, unless it is there."""

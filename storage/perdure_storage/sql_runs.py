@@ -16,7 +16,7 @@ import msgspec
 from perdure_storage import guards
 from perdure_storage.clock import Clock
 from perdure_storage.database import Database, RowRefused, Transaction
-from perdure_storage.errors import PerdureError, RunNotFound, StoreError
+from perdure_storage.errors import PerdureError, RunConflict, RunNotFound, StoreError
 from perdure_storage.faults import crash_point
 from perdure_storage.leases import microseconds
 from perdure_storage.lifecycle import RunStatus, is_terminal
@@ -71,6 +71,7 @@ from perdure_storage.sql_creation import RUN_COLUMNS, Creation
 from perdure_storage.sql_histories import Histories
 from perdure_storage.sql_imports import Imports
 from perdure_storage.sql_messages import Messages
+from perdure_storage.sql_queues import SqlQueueStore
 from perdure_storage.sql_saves import Saves
 from perdure_storage.sql_schedules import SqlScheduleStore
 from perdure_storage.sql_triggers import SqlTriggerStore
@@ -113,7 +114,8 @@ class SqlRunStore:
         self._creation = Creation(database, clock, signer)
         self._commits = Commits(database, clock, signer)
         self._messages = Messages(database, clock, signer, self._require)
-        self._claims = Claims(database, clock, signer, self._messages, self._creation)
+        self._queues = SqlQueueStore(database, clock, self._changed)
+        self._claims = Claims(database, clock, signer, self._messages, self._creation, self._queues)
         self._saves = Saves(database, signer)
         self._histories = Histories(database, signer)
         self._imports = Imports(database, clock, signer, self._creation)
@@ -141,6 +143,10 @@ class SqlRunStore:
         return self._triggers
 
     @property
+    def queues(self) -> SqlQueueStore:
+        return self._queues
+
+    @property
     def database(self) -> Database:
         """Return the database, for who looks after it: checks and backups."""
         return self._database
@@ -151,7 +157,7 @@ class SqlRunStore:
     ) -> RunRecord | None:
         guards.require_plan(run, plan)
         made = _replace(guards.fresh(run), seq=1)
-        if owner is not None:
+        if owner is not None and guards.may_be_born(made):
             made = guards.born(made, owner, self._clock.now())
         try:
             self._runs.pack(made)
@@ -242,11 +248,19 @@ class SqlRunStore:
             "now_us": now_us,
             "this_boot": boot_id,
         }
-        statement = self._statements.claimable(fits=offer is not None)
         if offer is not None:
             given["offer"] = pack_offer(offer)
-        rows = self._database.read(lambda t: t.rows(statement, **given))
-        return [self._runs.unpack_listed(row) for row in rows]
+
+        def look(transaction: Transaction) -> list[RunRecord]:
+            queues = self._queues.within(transaction)
+            statement = self._statements.claimable(fits=offer is not None, queues=bool(queues))
+            found = [self._runs.unpack_listed(r) for r in transaction.rows(statement, **given)]
+            if not queues:
+                return found
+            found += self._queues.in_turn(transaction, queues, offer, limit)
+            return sorted(found, key=guards.claim_order)[:limit]
+
+        return self._database.read(look)
 
     # --- ownership ---------------------------------------------------------------------------
     def register(self, owner: Owner, lease_s: float) -> None:
@@ -498,7 +512,11 @@ class SqlRunStore:
             return _replace(new, inputs=dict(inputs), inputs_digest=inputs_digest)
 
         crash_point("reset.before")
-        run = self._database.write(lambda t: self._reset(t, run_id, plan, reopen, reason))
+        try:
+            run = self._database.write(lambda t: self._reset(t, run_id, plan, reopen, reason))
+        except RowRefused as error:
+            # Between the look and the write another run of its deduplication key was made.
+            raise RunConflict(f"run {run_id!r} cannot be opened again: {error}") from error
         crash_point("reset.after")
         self._own_changes += 1
         return run
@@ -514,6 +532,7 @@ class SqlRunStore:
         old = self._require(transaction, run_id)
         guards.require_resettable(run_id, old.status, old.lease_live)
         new = _replace(reopen(old), seq=old.seq + 1)
+        self._creation.refuse_duplicate(transaction, new)
         blobs = guards.blobs_of_inputs(new)
         of_plan = () if plan is None else plan.blobs
         self._creation.refuse_condemned(transaction, run_id, (*of_plan, *blobs))

@@ -22,6 +22,7 @@ from perdure_storage.tables import (
     AWAITS_EVENT,
     IS_CANCELLING,
     IS_DRIVEN,
+    IS_ONLY_ONE,
     IS_WAITING,
     WATCHES_RUNS,
     attempt,
@@ -34,6 +35,7 @@ from perdure_storage.tables import (
     pin,
     plan,
     plan_ref,
+    queue,
     run,
     run_end,
     save,
@@ -59,7 +61,8 @@ _CONDEMNATION_KEY: sa.ColumnElement[int] = sa.literal_column(str(_BLOB_LOCK))
 _MESSAGE_KEY: sa.ColumnElement[int] = sa.literal_column(str(_BLOB_LOCK + 1))
 """PostgreSQL advisory lock: exclusive to who sends a message, shared by who must miss none."""
 
-_LISTED = [column for column in run.c if column.name not in ("inputs", "mac")]
+LISTED = [column for column in run.c if column.name not in ("inputs", "mac")]
+"""What lists of runs read of each: never its payload."""
 
 
 def _amount(pair: Any) -> Any:
@@ -239,23 +242,28 @@ class Statements:
         chosen = sa.select(run.c.id).where(self.among(run.c.id)).order_by(run.c.id)
         return self.compile(chosen.with_for_update(skip_locked=True))
 
-    def claimable(self, *, fits: bool) -> Statement:
-        """Return a query for runs to take on; ``fits``: those that fit an offer."""
-        shape = ("claimable", fits)
+    def claimable(self, *, fits: bool, queues: bool) -> Statement:
+        """Return a query for runs to take on; ``fits``: those that fit an offer.
+
+        Where there are ``queues``, runs that need a slot of one of them are left out.
+        """
+        shape = ("claimable", fits, queues)
         if shape not in self._shapes:
-            self._shapes[shape] = self.compile(self._claimable(fits=fits))
+            self._shapes[shape] = self.compile(self._claimable(fits=fits, queues=queues))
         return self._shapes[shape]
 
-    def _claimable(self, *, fits: bool) -> Any:
+    def _claimable(self, *, fits: bool, queues: bool) -> Any:
         owner = run.c.owner_token
         others = owner.is_(None) | (owner != sa.bindparam("besides", type_=sa.Text))
         due_at = sa.bindparam("now_us", type_=sa.BigInteger)
         ids = sa.select(run.c.id)
+        unlimited = run.c.queue.is_(None) | run.c.queue.not_in(sa.select(queue.c.name))
+        freely = (unlimited,) if queues else ()
         candidates = sa.union(
-            ids.where(run.c.status == "QUEUED").where(
+            ids.where(run.c.status == "QUEUED", *freely).where(
                 run.c.not_before_us.is_(None) | (run.c.not_before_us <= due_at)
             ),
-            ids.where(_IS_WAITING, run.c.wake_at_us <= due_at),
+            ids.where(_IS_WAITING, run.c.wake_at_us <= due_at, *freely),
             ids.where(_IS_DRIVEN, others).where(
                 (run.c.status == "RUNNING") | ~run.c.pause_requested
             ),
@@ -264,9 +272,9 @@ class Statements:
         is_free = ~self.lease_lives() | (
             coordinator.c.boot_id == sa.bindparam("this_boot", type_=sa.Text)
         )
-        fitting = run.c.cancel_requested | self._fits() if fits else sa.true()
+        fitting = run.c.cancel_requested | self.fits() if fits else sa.true()
         return (
-            self._runs(*_LISTED)
+            self._runs(*LISTED)
             .where(run.c.id.in_(sa.select(candidates.c.id)), is_free, others, fitting)
             .order_by(
                 sa.case((self.lease_lives(), 1), else_=0),
@@ -277,7 +285,7 @@ class Statements:
             .limit(sa.bindparam("limit", type_=sa.Integer))
         )
 
-    def _fits(self) -> Any:
+    def fits(self) -> Any:
         """Say of a run that neither its plan nor a graph that it was given needs too much."""
         grown = sa.select(expansion.c.plan_digest).where(expansion.c.run_id == run.c.id)
         own = self._needs_more(plan.c.digest == run.c.plan_digest)
@@ -309,7 +317,7 @@ class Statements:
 
     def _list_runs(self, statuses: int, filters: frozenset[str]) -> Any:
         newest = (run.c.created_at_us, run.c.id)
-        query = self._runs(*_LISTED)
+        query = self._runs(*LISTED)
         if statuses:
             query = query.where(self._shows_as(statuses, "interrupted" in filters))
         if "workflow" in filters:
@@ -368,6 +376,16 @@ class Statements:
             clause = sa.update(run).where(run.c.id == sa.bindparam("run_id"))
             self._shapes[shape] = self.compile(clause, columns)
         return self._shapes[shape]
+
+    @cached_property
+    def find_only_one(self) -> Statement:
+        """Find the live run of a queue that has a deduplication key."""
+        mine = (
+            sa.text(IS_ONLY_ONE),
+            run.c.queue == sa.bindparam("of_queue", type_=sa.Text),
+            run.c.dedup_key == sa.bindparam("of_dedup_key", type_=sa.Text),
+        )
+        return self.compile(sa.select(run.c.id).where(*mine))
 
     @cached_property
     def live_children(self) -> Statement:
@@ -445,7 +463,7 @@ class Statements:
 
     @cached_property
     def runs_of_owner(self) -> Statement:
-        mine = self._runs(*_LISTED).where(_IS_DRIVEN, run.c.owner_token == sa.bindparam("token"))
+        mine = self._runs(*LISTED).where(_IS_DRIVEN, run.c.owner_token == sa.bindparam("token"))
         return self.compile(mine.order_by(run.c.id))
 
     @cached_property
@@ -837,7 +855,7 @@ class Statements:
         shape = ("next_wake", fits)
         if shape not in self._shapes:
             sleeping = sa.select(run.c.wake_at_us).where(_IS_WAITING, run.c.wake_at_us.is_not(None))
-            mine = sleeping.where(self._fits()) if fits else sleeping
+            mine = sleeping.where(self.fits()) if fits else sleeping
             self._shapes[shape] = self.compile(mine.order_by(run.c.wake_at_us).limit(1))
         return self._shapes[shape]
 

@@ -38,8 +38,8 @@ metadata = MetaData(
 _ID = Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
 
 
-def _id(name: str, *args: ForeignKey, nullable: bool = False) -> Column[str]:
-    return Column(name, _ID, *args, nullable=nullable)
+def _id(name: str, *args: ForeignKey, nullable: bool = False, **more: Any) -> Column[str]:
+    return Column(name, _ID, *args, nullable=nullable, **more)
 
 
 def _text(name: str, *, nullable: bool = False) -> Column[str]:
@@ -117,6 +117,8 @@ run = Table(
     _id("schedule", nullable=True),
     _flag("by_hand", server_default=false()),
     _id("trigger", nullable=True),
+    _id("limit_key", server_default=""),
+    _id("dedup_key", nullable=True),
     _bytes("inputs", nullable=False),
     _bytes("mac"),
     PrimaryKeyConstraint("id"),
@@ -134,12 +136,16 @@ def _partial(name: str, *columns: object, where: str) -> None:
     )
 
 
-# Conditions of partial indexes, which serve only a query that says them in the same words. Two of
-# them are said in a way that no other index can serve: without statistics SQLite prefers any
+# Conditions of partial indexes, which serve only a query that says them in the same words. Some
+# of them are said in a way that no other index can serve: without statistics SQLite prefers any
 # index on an equal status, and would walk through every sleeping run for the one that is due.
 IS_DRIVEN = "status IN ('RUNNING', 'PAUSED')"
 IS_WAITING = "status || '' = 'WAITING'"
 IS_COUNTED = "schedule IS NOT NULL AND NOT by_hand"
+IS_IN_LINE = "queue IS NOT NULL AND status || '' = 'QUEUED'"
+HAS_SLOT = "queue IS NOT NULL AND owner_token IS NOT NULL"
+HAS_STARTED = "queue IS NOT NULL AND started_at_us IS NOT NULL"
+IS_ONLY_ONE = "dedup_key IS NOT NULL AND status IN ('QUEUED', 'RUNNING', 'WAITING', 'PAUSED')"
 IS_CANCELLING = "cancel_requested AND status NOT IN ('SUCCEEDED', 'FAILED', 'CANCELLED')"
 
 Index("ix_run_newest", run.c.created_at_us, run.c.id)
@@ -148,6 +154,27 @@ Index("ix_run_by_workflow", run.c.workflow, run.c.created_at_us, run.c.id)
 _partial("ix_run_waiting", run.c.wake_at_us, where=IS_WAITING)
 _partial("ix_run_driven", run.c.owner_token, where=IS_DRIVEN)
 _partial("ix_run_cancelling", run.c.id, where=IS_CANCELLING)
+_partial(
+    "ix_run_line",
+    run.c.queue,
+    run.c.limit_key,
+    run.c.priority.desc(),
+    run.c.created_at_us,
+    run.c.id,
+    where=IS_IN_LINE,
+)
+_partial("ix_run_slot", run.c.queue, run.c.limit_key, where=HAS_SLOT)
+_partial("ix_run_started", run.c.queue, run.c.started_at_us, where=HAS_STARTED)
+_partial("ix_run_key_started", run.c.queue, run.c.limit_key, run.c.started_at_us, where=HAS_STARTED)
+# Of the live runs of a queue one has a deduplication key, whoever makes them at the same time.
+Index(
+    "ix_run_only_one",
+    run.c.queue,
+    run.c.dedup_key,
+    unique=True,
+    postgresql_where=text(IS_ONLY_ONE),
+    sqlite_where=text(IS_ONLY_ONE),
+)
 _partial("ix_run_parent", run.c.parent, where="parent IS NOT NULL")
 _partial("ix_run_reuse_from", run.c.reuse_from, where="reuse_from IS NOT NULL")
 _partial(
@@ -395,6 +422,24 @@ concurrency = Table(
     sqlite_with_rowid=False,
 )
 """Keys that schedules share, each with the guard of what is fired under it."""
+
+queue = Table(
+    "queue",
+    metadata,
+    _id("name"),
+    Column("running_limit", BigInteger, nullable=True),
+    Column("key_limit", BigInteger, nullable=True),
+    Column("rate", BigInteger, nullable=True),
+    Column("window_us", BigInteger, nullable=True),
+    _text("declared"),
+    _int("version"),
+    _at("created_at", nullable=False),
+    _at("updated_at", nullable=False),
+    PrimaryKeyConstraint("name"),
+    sqlite_with_rowid=False,
+)
+"""Queues with their limits. Who has a slot is read off the runs: a row here is the lock of its
+queue, under which they are counted."""
 
 tick = Table(
     "tick",

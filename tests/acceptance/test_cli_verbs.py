@@ -68,7 +68,8 @@ W = dedent(
 PREPARE = dedent(
     """
     import perdure
-    from perdure import Event, Files, event
+    from perdure import Event, Files, Queue, event
+    from perdure.queueing import register
     from perdure.target import load_target
 
     doubles = load_target("w.py:doubles")
@@ -83,6 +84,8 @@ PREPARE = dedent(
         for name in ("nightly", "to-keep", "to-pause", "to-remove"):
             store.schedule(name, doubles, cron="0 2 * * *", tz="Europe/Berlin")
         store.get_schedule("to-pause").pause("the source moves")
+        for name in ("narrow", "to-remove"):
+            register(store.runtime.store, Queue(name, limit=1), store.runtime.clock.now())
         for name in ("landed", "moved", "moving", "to-go"):
             inputs = {"k": event.size}
             on = Files("*.py", existing="skip")
@@ -112,6 +115,10 @@ GOOD = {
     "explain": Case("explain one --from double", "the fork runs again from here"),
     "plan": Case("plan w.py:doubles --reuse one", "taken over from one"),
     "diff": Case("diff one one", "no step was computed again"),
+    "queue ls": Case("queue ls", "1 at a time"),
+    "queue show": Case("queue show narrow", "limits   1 at a time"),
+    "queue set": Case("queue set wide --rate 10/1m", "queue wide: 10 begin in 1 min"),
+    "queue rm": Case("queue rm to-remove", "queue to-remove is removed"),
     "schedule ls": Case("schedule ls", "paused: the source moves"),
     "schedule show": Case("schedule show nightly", "queue(max=1)"),
     "schedule ticks": Case("schedule ticks nightly", "no tick of nightly has come yet"),
@@ -170,6 +177,10 @@ BAD = {
     "diff": Case("diff one oen", "Did you mean 'one'", 2),
     "up": Case("up --workers 0", "workers", 2),
     "demo": Case("demo --flder x", "did you mean '--folder'", 2),
+    "queue ls": Case("queue ls --jsn", "did you mean '--json'", 2),
+    "queue show": Case("queue show narow", "did you mean 'narrow'", 2),
+    "queue set": Case("queue set narrow --limit two", "write a whole number", 2),
+    "queue rm": Case("queue rm nrrow", "did you mean 'narrow'", 2),
     "schedule ls": Case("schedule ls --pausd", "did you mean '--paused'", 2),
     "schedule show": Case("schedule show nghtly", "did you mean 'nightly'", 2),
     "schedule ticks": Case("schedule ticks nightly --limit 0", "--limit 0 is less than 1", 2),
@@ -284,6 +295,7 @@ READS = (
     "cat one", "cat one double", "explain one", "plan one --verb rerun", "diff one one",
     "spin one double",
     "config show", "db check", "db upgrade", "db upgrade --check", "db backup --list",
+    "queue ls", "queue show narrow", "queue set wide --limit 2",
     "gc --dry-run", "doctor", "schedule ls", "schedule show nightly", "schedule ticks nightly",
     "schedule next nightly", "schedule test @daily", "schedule test", "schedule register w.py",
     "schedule pause nightly", "schedule resume nightly", "schedule trigger nightly",

@@ -385,7 +385,7 @@ def test_lists_of_runs_are_read_by_index(store: SqlRunStore, query: RunQuery, in
 
 @pytest.mark.parametrize("fits", [False, True])
 def test_claimable_is_read_by_the_index_of_each_kind(store: SqlRunStore, fits: bool) -> None:
-    statement = store._statements.claimable(fits=fits)
+    statement = store._statements.claimable(fits=fits, queues=False)
     plan = _plan(store, statement.sql, tuple(None for _ in statement.names))
 
     for index in ("ix_run_by_status (status=?)", "ix_run_waiting", "ix_run_cancelling"):

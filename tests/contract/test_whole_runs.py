@@ -32,6 +32,7 @@ MOVES = {
 }
 STAYS = {
     "setting": "the store's own",
+    "queue": "has other limits here",
     "schedule": "makes runs",
     "concurrency": "of schedules",
     "tick": "of schedules; names runs that may be long gone",
@@ -53,6 +54,7 @@ LEFT_OUT = {
     "run.schedule": "another one may have its name here",
     "run.by_hand": "of schedules",
     "run.trigger": "another one may have its name here",
+    "run.dedup_key": "another one may be live here",
 }
 READ_OFF = {"RunRecord.lease_live": "read off the owner's lease"}
 

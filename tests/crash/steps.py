@@ -229,6 +229,12 @@ def mending(text: str = "x") -> str:
 
 
 @workflow
+def measuring(text: str = "x") -> str:
+    """One short step after another one."""
+    return measure_text.bind(measure_text.bind(text))
+
+
+@workflow
 def sleeping(seconds: float) -> str:
     return measure_text.options(after=perdure.sleep(seconds)).bind("awake")
 

@@ -10,6 +10,7 @@ import pytest
 from perdure_storage import connect, rotation
 from perdure_storage.faults import CRASH_POINTS
 from perdure_storage.protocols import RunStore
+from perdure_storage.queue_protocol import QueueStore
 from perdure_storage.schedule_protocol import ScheduleStore
 from perdure_storage.trigger_protocol import TriggerStore
 
@@ -43,6 +44,10 @@ READS = {
     "list_pins",
     "changes",
     "close",
+    "queues",
+    "find_queue",
+    "list_queues",
+    "standing",
     "schedules",
     "triggers",
     "find_schedule",
@@ -81,11 +86,14 @@ STORE_POINTS = (
     "deliver.",
     "send.",
 )
+QUEUE_POINTS = ("queue.",)
 SCHEDULE_POINTS = ("schedule.", "fire.", "tick.")
 TRIGGER_POINTS = ("trigger.", "accept.", "listen.", "arrival.")
 MORE_POINTS = ("reset.", "send.", "cancel.", "pause.", "delete.", "import.", "migration.", "store.")
 GC_POINTS = ("rotation.", "free.", "condemn.", "absolve.", "forget.", "expire.", "pin.", "unpin.")
-ALL_POINTS = STORE_POINTS + SCHEDULE_POINTS + TRIGGER_POINTS + MORE_POINTS + GC_POINTS
+ALL_POINTS = (
+    STORE_POINTS + QUEUE_POINTS + SCHEDULE_POINTS + TRIGGER_POINTS + MORE_POINTS + GC_POINTS
+)
 ELSEWHERE = {"commit.before-telling": "the coordinator's: it follows the store's commit"}
 
 
@@ -95,7 +103,7 @@ def _rows() -> list[list[str]]:
 
 
 def _methods() -> set[str]:
-    named = {**vars(RunStore), **vars(ScheduleStore), **vars(TriggerStore)}
+    named = {**vars(RunStore), **vars(QueueStore), **vars(ScheduleStore), **vars(TriggerStore)}
     return {name for name in named if not name.startswith("_")}
 
 

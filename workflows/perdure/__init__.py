@@ -16,6 +16,7 @@ from perdure.branching import loop, switch, when
 from perdure.errors import (
     CodeChanged,
     DefinitionError,
+    DuplicateRun,
     Failure,
     LoopLimit,
     NondeterminismError,
@@ -49,6 +50,7 @@ from perdure_storage.garbage import all_stays
 
 if TYPE_CHECKING:
     from perdure.client import Perdure
+    from perdure.queues import Queue
     from perdure.runs import Run, Step
     from perdure.schedules import Schedule, fire_time, interval_end, interval_start
     from perdure.triggers import (
@@ -105,6 +107,7 @@ __all__ = [
     "CodeChanged",
     "Dag",
     "DefinitionError",
+    "DuplicateRun",
     "Event",
     "Failure",
     "Files",
@@ -116,6 +119,7 @@ __all__ = [
     "NotSerializable",
     "Perdure",
     "PerdureError",
+    "Queue",
     "Run",
     "RunCancelled",
     "RunConflict",
@@ -210,6 +214,7 @@ _LATE: dict[str, str] = {
     "Arrival": "perdure_scheduler.arrival",
     "Batch": "perdure_scheduler.sources",
     "Perdure": "perdure.client",
+    "Queue": "perdure.queues",
     "Run": "perdure.runs",
     "ScheduleError": "perdure_scheduler.errors",
     "Source": "perdure_scheduler.sources",

@@ -254,6 +254,7 @@ class _Source:
             forked_from=old.id,
             queue=old.queue,
             priority=old.priority,
+            limit_key=old.limit_key,
             created_at=now,
         )
 

@@ -9,6 +9,7 @@
     |- RunCancelled             somebody cancelled the run
     |- RunNotFound              no run of that id in the store
     |- RunConflict              the run's state or definition does not allow the request
+    |  `- DuplicateRun          another live run of its queue has its ``dedup_key``
     |- RunNotDriven             nobody drives the run, so its result cannot be waited for
     |- StepTimeout              an attempt ran longer than its ``timeout``
     |- WaitTimeout              what was waited for did not come in time
@@ -36,6 +37,7 @@ from dataclasses import dataclass
 
 from perdure import showing
 from perdure_storage.errors import (
+    DuplicateRun,
     InternalError,
     NotSerializable,
     PerdureError,
@@ -49,6 +51,7 @@ from perdure_storage.errors import (
 __all__ = [
     "CodeChanged",
     "DefinitionError",
+    "DuplicateRun",
     "Failure",
     "InternalError",
     "LoopLimit",

@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
-from perdure import scheduling, triggering
+from perdure import queueing, scheduling, triggering
 from perdure.errors import DefinitionError
+from perdure.queues import Queue
 from perdure.runtime import Runtime
 from perdure.schedules import Schedule
 from perdure.target import file_of
@@ -21,7 +22,7 @@ class Became(msgspec.Struct, frozen=True, kw_only=True):
     """What became of something that a module declares, or declared.
 
     Attributes:
-        kind: ``"schedule"`` or ``"trigger"``.
+        kind: ``"queue"``, ``"schedule"`` or ``"trigger"``.
         became: ``"new"``, ``"changed"``, ``"unchanged"``, ``"resumed"`` or ``"paused"``.
     """
 
@@ -51,6 +52,15 @@ class _Kind:
     pause_left: Callable[[Runtime, str, Collection[str]], list[str]]
 
 
+_QUEUES = (
+    _Kind(
+        "queue",
+        Queue,
+        lambda runtime, name: None,
+        lambda runtime, queues: queueing.prepared(runtime.store, queues, runtime.clock.now()),
+        lambda runtime, module, declared: [],  # runs may be in it: its limits stand
+    ),
+)
 _KINDS = (
     _Kind(
         "schedule",
@@ -76,16 +86,22 @@ _KINDS = (
 def register_all(runtime: Runtime, modules: Mapping[str, Any]) -> list[Became]:
     """Register what modules declare and pause what they do not declare any more.
 
+    Queues come first: what makes runs in one is refused while it is not there.
+
     Args:
         runtime: the store.
         modules: the imported modules, by the names under which they were asked for.
 
     Raises:
         DefinitionError, TriggerError: two of a kind have one name, or one of them cannot be
-            registered; then none is.
+            registered; then no schedule and no trigger is.
     """
+    return [*_register(runtime, modules, _QUEUES), *_register(runtime, modules, _KINDS)]
+
+
+def _register(runtime: Runtime, modules: Mapping[str, Any], kinds: Sequence[_Kind]) -> list[Became]:
     told: list[Became] = []
-    declared = {kind: _declared_in(modules, kind) for kind in _KINDS}
+    declared = {kind: _declared_in(modules, kind) for kind in kinds}
     prepared = {
         kind: kind.prepared(runtime, [value for value, _ in values.values()])
         for kind, values in declared.items()

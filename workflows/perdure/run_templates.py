@@ -9,6 +9,7 @@ from typing import Any
 
 from perdure.compile import compile_dag, plan_record
 from perdure.errors import DefinitionError
+from perdure.queueing import require_queue
 from perdure.resources import parse_duration
 from perdure.runtime import Runtime
 from perdure.submission import Wishes, refuse_unenforceable, store_inputs
@@ -72,8 +73,9 @@ def stored_template(
         policy=wishes.policy(),
         tags=dict(wishes.tags),
         metadata=dict(wishes.metadata),
-        queue=wishes.queue,
+        queue=_queue(runtime, wishes, what),
         priority=wishes.priority,
+        limit_key=wishes.limit_key or "",
         deadline=_deadline(wishes, what),
     )
     blobs = tuple(value.integrity for value in inputs.values() if value.place is Place.BLOB)
@@ -81,12 +83,18 @@ def stored_template(
 
 
 def _refuse_options_of_one_run(wishes: Wishes, what: str) -> None:
-    for option in ("run_id", "reuse"):
+    for option in ("run_id", "reuse", "delay", "dedup_key"):
         if getattr(wishes, option) is not None:
             raise DefinitionError(
                 f"{what}: its workflow has the option {option}=, but each of its runs is one of "
                 "its own: leave it out"
             )
+
+
+def _queue(runtime: Runtime, wishes: Wishes, what: str) -> str | None:
+    if wishes.queue is None:
+        return None
+    return require_queue(runtime.store, wishes.queue, runtime.clock.now(), what=f"{what}: ")
 
 
 def _pinned(

@@ -23,6 +23,7 @@ from perdure.grown import newest_graphs
 from perdure.hosts import serving_hosts, waits_for_host
 from perdure.interactive import is_kernel
 from perdure.plan import FromStep, Plan, StepPlan, recorded_plan, upstream
+from perdure.queueing import waits_in_line
 from perdure.remedies import Shell, shell_of
 from perdure.results import error_of, inputs_of, load_value, read_result, what_to_type
 from perdure.runtime import Runtime
@@ -222,6 +223,17 @@ class Run:
     def waits_for_host(self) -> str:
         """Return why it waits for a host that has more than those that are up; "" if not."""
         return waits_for_host(self._client.runtime.store, self.record)
+
+    @property
+    def waits_in_line(self) -> str:
+        """Return why it does not begin, or go on: its queue, or its delay; "" if not for that."""
+        runtime = self._client.runtime
+        return waits_in_line(runtime.store, self.record, runtime.clock.now())
+
+    def why(self) -> str:
+        """Return why it does not go on, if it does not; else how it stands."""
+        reason = self.waits_in_line or self.waits_for_host or self.unplanned
+        return f"{self.id} is {self.status}{reason and ': it ' + reason}"
 
     @property
     def progress(self) -> Progress:

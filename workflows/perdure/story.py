@@ -51,6 +51,11 @@ class Siblings:
         return self._run.waits_for_host
 
     @cached_property
+    def waits_in_line(self) -> str:
+        """Return why the queue of their run keeps it from going on; "" if it does not."""
+        return self._run.waits_in_line
+
+    @cached_property
     def ends(self) -> dict[str, datetime]:
         """Return when each gave what others may need: its value, or a graph in place of it."""
         return {step.id: at for step in self.steps if (at := _gave_at(step)) is not None}
@@ -113,7 +118,7 @@ def why(step: Step, siblings: Siblings) -> str:
         left=lambda: siblings.left[step.id],
         run_status=siblings.run_status,
         asks=lambda: request_text(step),
-        waits_for_host=siblings.waits_for_host,
+        held_up=siblings.waits_in_line or siblings.waits_for_host,
     )
     return _with_saves(told, step)
 
@@ -164,7 +169,7 @@ def of_unended(
     left: Callable[[], str],
     run_status: str,
     asks: Callable[[], str] = lambda: "",
-    waits_for_host: str = "",
+    held_up: str = "",
 ) -> str:
     """Return the story of a step that has no row yet, or never got one.
 
@@ -176,7 +181,7 @@ def of_unended(
         left: finds why it was left when its run ended.
         run_status: where its run stands.
         asks: finds what it asks for.
-        waits_for_host: why no host takes its run on.
+        held_up: why nobody takes its run on.
     """
     if status is StepStatus.RUNNING:
         far = f": {how_far(attempts[-1].progress)}" if attempts[-1].progress else ""
@@ -193,9 +198,9 @@ def of_unended(
     if status is StepStatus.PENDING and run_status == "RUNNING" and (asked := asks()):
         return f"{step_id} could begin, and waits for its turn: until {asked} are free"
     if status is StepStatus.PENDING:
-        more = f", and {waits_for_host}" if waits_for_host else ""
+        more = f", and {held_up}" if held_up else ""
         return f"{step_id} has not begun: its run is {run_status}{more}"
-    more = f": its run {waits_for_host}" if waits_for_host else ""
+    more = f": its run {held_up}" if held_up else ""
     return f"{step_id} is {status}{more}"
 
 

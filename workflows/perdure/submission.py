@@ -33,12 +33,14 @@ from perdure.plan import (
     recorded_plan,
     request_of,
 )
+from perdure.queueing import require_queue
+from perdure.queues import Queue, check_name
 from perdure.remedies import Shell, shell_of
 from perdure.resources import parse_duration
 from perdure.runtime import Runtime
 from perdure.settings import EXECUTORS, Settings
 from perdure.tracing import current_trace
-from perdure_storage.errors import BlobsCondemned, ValueDamaged
+from perdure_storage.errors import BlobsCondemned, DuplicateRun, ValueDamaged
 from perdure_storage.faults import crash_point
 from perdure_storage.guards import reopened
 from perdure_storage.lifecycle import RunStatus
@@ -65,6 +67,7 @@ _CHOICES = {
     "on_failure": ("stop", "finish"),
     "on_divergence": ("fail", "recompute", "keep"),
     "if_exists": ("resume", "fail"),
+    "if_duplicate": ("raise", "return"),
     "executor": (None, *EXECUTORS),
 }
 
@@ -84,8 +87,12 @@ class Wishes:
     on_failure: str = "stop"
     on_divergence: str = "fail"
     deadline: Any = None
-    queue: str | None = None
+    queue: str | Queue | None = None
     priority: int = 0
+    delay: Any = None
+    limit_key: str | None = None
+    dedup_key: str | None = None
+    if_duplicate: str = "raise"
     if_exists: str = "resume"
     find_last: Callable[[str], Sequence[RunId]] = lambda workflow: ()
 
@@ -121,6 +128,19 @@ class Wishes:
                     f"tags are text by text, not {name!r}: {value!r}. Write tags={{'team': 'a'}}"
                 )
         _check_json(self.metadata)
+        self._check_queue()
+
+    def _check_queue(self) -> None:
+        if isinstance(self.priority, bool) or not isinstance(self.priority, int):
+            raise DefinitionError(f"priority={self.priority!r:.40}: write a whole number")
+        if self.queue is not None and not isinstance(self.queue, Queue):
+            check_name(self.queue, "queue=")
+        for name in ("limit_key", "dedup_key"):
+            if (value := getattr(self, name)) is None:
+                continue
+            check_name(value, f"{name}=")
+            if self.queue is None:
+                raise DefinitionError(f"{name}= is of a queue: give queue= too")
 
     def policy(self) -> RunPolicy:
         """Return how the run is to be driven."""
@@ -253,14 +273,26 @@ class Submission:
             return self._reopen(intent), intent.note
         if intent.action is Action.KEEP:
             return intent.record, intent.note
-        made = self.store.create_run(intent.record, self.body, owner=owner)
+        if self.wishes.queue is not None:
+            require_queue(self.store, self.wishes.queue, self.runtime.clock.now())
+        try:
+            made = self.store.create_run(intent.record, self.body, owner=owner)
+        except DuplicateRun as duplicate:
+            return self._duplicate(duplicate)
         if made is not None:
-            self.born = Born(made, self.body) if owner is not None else None
+            self.born = Born(made, self.body) if made.owner is not None else None
             return made, intent.note
         if self.store.find_run(intent.record.id) is None:
             # Whoever deleted the run of this id died before the end of it.
             self.runtime.sweep_deleted(intent.record.id)
         return self._submit(owner)
+
+    def _duplicate(self, duplicate: DuplicateRun) -> tuple[RunRecord, str]:
+        """Return the run that is there in place of the one that was asked for, if so wished."""
+        there = self.store.find_run(RunId(duplicate.run_id))
+        if self.wishes.if_duplicate == "raise" or there is None:
+            raise duplicate
+        return there, f"{there.id} has the dedup_key {self.wishes.dedup_key!r} already: returned"
 
     def intend(self) -> Intent:
         """Return what ``submit`` would do now; writes nothing.
@@ -304,9 +336,12 @@ class Submission:
             metadata=dict(wishes.metadata),
             forked_from=reuse,
             reuse_from=reuse,
-            queue=wishes.queue,
+            queue=wishes.queue.name if isinstance(wishes.queue, Queue) else wishes.queue,
             priority=wishes.priority,
-            deadline=_deadline(wishes.deadline, now),
+            not_before=instant(wishes.delay, now, "delay"),
+            limit_key=wishes.limit_key or "",
+            dedup_key=wishes.dedup_key,
+            deadline=instant(wishes.deadline, now, "deadline"),
             created_at=now,
         )
 
@@ -601,11 +636,12 @@ def _functions(plan: Plan) -> dict[str, Function]:
     return {function.counts_as: function for function in plan.functions.values()}
 
 
-def _deadline(deadline: Any, now: datetime) -> datetime | None:
-    if deadline is None:
+def instant(value: Any, now: datetime, option: str) -> datetime | None:
+    """Return the time that an option names: an aware datetime, or a duration from now."""
+    if value is None:
         return None
-    if isinstance(deadline, datetime):
-        if deadline.tzinfo is None:
-            raise DefinitionError("deadline= needs a time zone: datetime.now(UTC), not naive")
-        return deadline
-    return now + timedelta(seconds=parse_duration(deadline, what="deadline"))
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise DefinitionError(f"{option}= needs a time zone: datetime.now(UTC), not naive")
+        return value
+    return now + timedelta(seconds=parse_duration(value, what=option))

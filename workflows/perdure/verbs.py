@@ -19,6 +19,7 @@ from perdure.workflow import Workflow
 if TYPE_CHECKING:
     from perdure.comparing import Difference
     from perdure.explaining import Explanation
+    from perdure.queues import Queue
     from perdure.scheduling import ScheduleHandle
     from perdure.triggering import TriggerHandle
 
@@ -48,8 +49,12 @@ def run(
     on_failure: str = "stop",
     on_divergence: str = "fail",
     deadline: Duration | datetime | None = None,
-    queue: str | None = None,
+    queue: str | Queue | None = None,
     priority: int = 0,
+    delay: Duration | datetime | None = None,
+    limit_key: str | None = None,
+    dedup_key: str | None = None,
+    if_duplicate: str = "raise",
     if_exists: str = "resume",
     **more_inputs: Any,
 ) -> Any:
@@ -76,8 +81,14 @@ def run(
             consumed: ``"fail"``, ``"recompute"`` those steps, or ``"keep"`` the mix.
         deadline: the run fails if it has not ended by then: an aware datetime, or a duration
             from now (seconds, timedelta or ``"2h"``).
-        queue: name of the queue it is listed under.
-        priority: higher ones get their steps placed first.
+        queue: a ``Queue`` or its name: the run waits in it until its limits let it begin.
+        priority: higher ones leave their queue, and get their steps placed, first.
+        delay: it begins no earlier: a duration from now (seconds, timedelta or ``"2h"``), or an
+            aware datetime.
+        limit_key: what its queue's ``limit_per_key`` counts it under; keys take turns.
+        dedup_key: names it among the live runs of its queue.
+        if_duplicate: what becomes of it if one of its ``dedup_key`` is there: ``"raise"``, or
+            ``"return"`` that run.
         if_exists: ``"resume"``, or ``"fail"`` to refuse an id that exists.
         **more_inputs: arguments of the workflow.
 
@@ -87,6 +98,7 @@ def run(
     Raises:
         RunFailed: a step failed for good; the user's exception is ``__cause__``.
         RunConflict: the id is taken by another definition, or its state does not allow this.
+        DuplicateRun: its queue has a live run of its ``dedup_key``.
         DefinitionError: the graph, an argument or an option makes no sense.
     """
     return _client().run(dag, **_options(locals()))
@@ -106,8 +118,12 @@ def start(
     on_failure: str = "stop",
     on_divergence: str = "fail",
     deadline: Duration | datetime | None = None,
-    queue: str | None = None,
+    queue: str | Queue | None = None,
     priority: int = 0,
+    delay: Duration | datetime | None = None,
+    limit_key: str | None = None,
+    dedup_key: str | None = None,
+    if_duplicate: str = "raise",
     if_exists: str = "resume",
     **more_inputs: Any,
 ) -> Run:
@@ -132,8 +148,12 @@ def submit(
     on_failure: str = "stop",
     on_divergence: str = "fail",
     deadline: Duration | datetime | None = None,
-    queue: str | None = None,
+    queue: str | Queue | None = None,
     priority: int = 0,
+    delay: Duration | datetime | None = None,
+    limit_key: str | None = None,
+    dedup_key: str | None = None,
+    if_duplicate: str = "raise",
     if_exists: str = "resume",
     **more_inputs: Any,
 ) -> Run:
@@ -147,6 +167,7 @@ _DEFAULTS: dict[str, Any] = {
     "on_failure": "stop",
     "on_divergence": "fail",
     "if_exists": "resume",
+    "if_duplicate": "raise",
     "priority": 0,
 }
 

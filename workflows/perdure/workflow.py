@@ -50,6 +50,10 @@ RUN_OPTIONS = (
     "deadline",
     "queue",
     "priority",
+    "delay",
+    "limit_key",
+    "dedup_key",
+    "if_duplicate",
     "if_exists",
 )
 """Keywords of ``run``, ``start`` and ``submit`` that are no parameters of workflows."""

@@ -20,6 +20,7 @@ from perdure.cli import (
     keeping,
     looking,
     moving,
+    queueing,
     reading,
     reporting,
     running,
@@ -74,6 +75,7 @@ _add(running.up, RUN)
 _add(demo.demo, RUN)
 app.add_typer(scheduling.schedule, name="schedule", rich_help_panel=RUN)
 app.add_typer(triggering.trigger, name="trigger", rich_help_panel=RUN)
+app.add_typer(queueing.queue, name="queue", rich_help_panel=RUN)
 _add(looking.ls, LOOK)
 _add(activity.top, LOOK)
 _add(looking.show, LOOK)

@@ -27,6 +27,7 @@ CHOICES = {
     "on_change": ("recompute", "reuse", "fail"),
     "on_failure": ("stop", "finish"),
     "on_divergence": ("fail", "recompute", "keep"),
+    "if_duplicate": ("raise", "return"),
     "if_exists": ("resume", "fail"),
     "code": ("recorded", "current"),
     "decision": (
@@ -122,6 +123,16 @@ def schedule_names(context: typer.Context, incomplete: str) -> Words:
 
         found = store.schedules.list_schedules(ScheduleQuery(name_prefix=incomplete, limit=_LIMIT))
         return [(each.name, "paused" if each.paused else "schedule") for each in found]
+
+    return _ask_store(context, read)
+
+
+def queue_names(context: typer.Context, incomplete: str) -> Words:
+    """Complete the name of a queue."""
+
+    def read(store: RunStore) -> Words:
+        found = [each.name for each in store.queues.list_queues()]
+        return [(name, "queue") for name in found if name.startswith(incomplete)][:_LIMIT]
 
     return _ask_store(context, read)
 

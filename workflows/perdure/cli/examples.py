@@ -12,6 +12,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         ("perdure run package.module:iris --xs 1 --xs 2 --no-shuffle", "a list and a flag"),
         ("perdure run --reuse last pipeline.py", "take over what has not changed"),
         ("perdure run --detach pipeline.py", "leave it to `perdure up`"),
+        ("perdure run --queue gpu --detach pipeline.py", "in its turn"),
         ("perdure run pipeline.py --help", "the workflow's own parameters"),
     ),
     "resume": (
@@ -40,6 +41,18 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         ("perdure up package.flows", "and the schedules and triggers that this module declares"),
         ("perdure up flow.py --port 8080", "and its workflows over HTTP at another port"),
     ),
+    "queue ls": (
+        ("perdure queue ls", "limits, how many run and wait, and since when"),
+        ("perdure queue ls --json", "for a program"),
+    ),
+    "queue show": (("perdure queue show gpu", "who has its slots, and who waits, by key"),),
+    "queue set": (
+        ("perdure queue set gpu --limit 2", "two of its runs at a time, on all hosts together"),
+        ("perdure queue set api --rate 100/1m", "100 runs begin in any minute"),
+        ("perdure queue set gpu --limit 4 --limit-per-key 1", "one at a time of each key"),
+        ("perdure queue set gpu --limit none", "any number"),
+    ),
+    "queue rm": (("perdure queue rm gpu", "its limits; its runs go on without them"),),
     "schedule ls": (
         ("perdure schedule ls", "when each is due next, and how its last run went"),
         ("perdure schedule ls --paused --json", "those that are paused, for a program"),

@@ -143,19 +143,30 @@ def logs(
 def why(
     run_id: IdArgument,
     step_id: Annotated[
-        str, typer.Argument(metavar="STEP", help="The step's id.", autocompletion=step_ids)
-    ],
+        str | None,
+        typer.Argument(
+            metavar="[STEP]",
+            help="The step's id; without it, why the run waits.",
+            autocompletion=step_ids,
+        ),
+    ] = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
     traceback: TracebackOption = False,
 ) -> int:
-    """Say why a step ran, was taken over, is retried or waits."""
+    """Say why a step ran, was taken over, is retried or waits; or why a whole run waits."""
     from perdure.cli.naming import find
     from perdure.cli.opening import open_existing
     from perdure.cli.views import to_json
 
     with open_existing(store) as perdure:
-        step = find(perdure, run_id)[step_id]
+        run = find(perdure, run_id)
+        if step_id is None:
+            reason = run.why()
+            told = {"run": run.id, "status": run.status, "why": reason}
+            print(to_json(told) if as_json else reason)
+            return ExitCode.OK
+        step = run[step_id]
         reason = step.why()
         print(
             to_json({"step": step.id, "status": step.status, "why": reason}) if as_json else reason

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from perdure.cli.endings import ExitCode, say
+from perdure.queueing import said_limits
 
 if TYPE_CHECKING:
     from perdure.client import Perdure
@@ -46,18 +47,25 @@ def register_modules(places: Sequence[str], store: str | None, *, as_json: bool)
         say(f"{view.became:<9} {view.name}: {view.standing}")
     for module in sorted(imported.keys() - {view.module for view in views}):
         say(
-            f"{module} declares nothing: write NAME = perdure.Schedule(...) or "
-            "perdure.Trigger(...) in it"
+            f"{module} declares nothing: write NAME = perdure.Schedule(...), perdure.Trigger(...) "
+            "or perdure.Queue(...) in it"
         )
     return ExitCode.OK
 
 
 def _view(perdure: Perdure, became: Became) -> BecameView:
-    get = perdure.get_schedule if became.kind == "schedule" else perdure.get_trigger
     return BecameView(
         kind=became.kind,
         name=became.name,
         became=became.became,
         module=became.module,
-        standing=get(became.name).standing,
+        standing=_standing(perdure, became),
     )
+
+
+def _standing(perdure: Perdure, became: Became) -> str:
+    if became.kind == "queue":
+        queue = perdure.runtime.store.queues.find_queue(became.name)
+        return "" if queue is None else said_limits(queue)
+    get = perdure.get_schedule if became.kind == "schedule" else perdure.get_trigger
+    return get(became.name).standing

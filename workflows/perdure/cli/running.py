@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perdure.cli.completion import choices, run_ids
+from perdure.cli.completion import choices, queue_names, run_ids
 from perdure.cli.endings import ExitCode, Interrupted, say
 from perdure.cli.session import (
     CpusOption,
@@ -107,6 +107,34 @@ def run(
     deadline: Annotated[
         str | None, typer.Option(metavar="DURATION", help="The run fails after it, such as 2h.")
     ] = None,
+    queue: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The queue in which it waits until its limits let it begin.",
+            autocompletion=queue_names,
+        ),
+    ] = None,
+    priority: Annotated[
+        int | None, typer.Option(metavar="N", help="Higher ones are first; default: 0.")
+    ] = None,
+    delay: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="It begins no earlier, such as 10m.")
+    ] = None,
+    limit_key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="What its queue counts it under, too.")
+    ] = None,
+    dedup_key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="One live run of its queue has it.")
+    ] = None,
+    if_duplicate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHAT",
+            help="For a --dedup-key that is there: raise (default), or return that run.",
+            autocompletion=choices("if_duplicate"),
+        ),
+    ] = None,
     if_exists: Annotated[
         str | None,
         typer.Option(
@@ -152,6 +180,12 @@ def run(
         "on_divergence": on_divergence,
         "on_failure": on_failure,
         "deadline": deadline,
+        "queue": queue,
+        "priority": priority,
+        "delay": delay,
+        "limit_key": limit_key,
+        "dedup_key": dedup_key,
+        "if_duplicate": if_duplicate,
         "if_exists": if_exists,
     }
     given = {name: value for name, value in options.items() if value is not None}

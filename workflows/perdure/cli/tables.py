@@ -77,6 +77,12 @@ def print_runs(runs: list[RunView], now: datetime, out: Console | None = None) -
     (out or console()).print(table)
 
 
+def _in_queue(run: RunView) -> str:
+    key = [f"key {run.limit_key}"] if run.limit_key else []
+    priority = [f"priority {run.priority}"] if run.priority else []
+    return ", ".join([run.queue or "", *key, *priority])
+
+
 def print_run(
     run: RunView,
     now: datetime,
@@ -138,8 +144,10 @@ def _facts(run: RunView, now: datetime) -> Table:
         table.add_row("trigger", plain(told))
     if run.unplanned:
         table.add_row("no plan yet", plain(run.unplanned))
-    if run.waits_for_host:
-        table.add_row("not driven", plain(f"it {run.waits_for_host}"))
+    if run.queue is not None:
+        table.add_row("queue", plain(_in_queue(run)))
+    if why := run.waits_in_line or run.waits_for_host:
+        table.add_row("not driven", plain(f"it {why}"))
     if run.driver is not None:
         table.add_row("driven by", plain(run.driver))
     if run.deadline is not None:

@@ -160,6 +160,8 @@ class Coordinator:
         self._born: deque[Born] = deque()
         self._again: list[str] = []
         self._sleepers = Sleepers(store, clock, owner)
+        self._in_queues: set[str] = set()
+        self._has_freed = False
         self._changes: object = None
         self._back_at = float("-inf")
         self._last_look = float("-inf")
@@ -384,6 +386,9 @@ class Coordinator:
                 log.warning("could not tidy up: %s", error, extra={"run_id": run_id})
         if self._observer is not None:
             self._observer.let_go(run_id)
+        if run_id in self._in_queues:
+            self._in_queues.remove(run_id)
+            self._has_freed = True
         self._on_change(run_id)
 
     def _has_orphans(self, run_id: str) -> bool:
@@ -481,7 +486,9 @@ class Coordinator:
 
     def _listen(self) -> None:
         now = self._clock.monotonic()
+        # A slot that was given back here goes to the next run at once.
         is_time = now - self._last_look >= REQUESTS_EVERY_S or self._sleepers.are_due
+        is_time |= self._has_freed
         unheard = [] if self._deaf.is_on else self._engine.unheard
         if not (is_time or unheard):
             return
@@ -508,8 +515,11 @@ class Coordinator:
             self._hear_messages([run for run in self._engine.runs.values() if run.waits])
         serves = self._owner.serves
         is_crowded = len(self._engine.runs) >= CROWD
-        has_news = (changed and (serves or bool(self._sleepers))) or self._sleepers.are_more
-        is_time = serves and now - self._last_search > LOOK_FOR_WORK_EVERY_S
+        concerns = serves or bool(self._sleepers)
+        changed, self._has_freed = changed or self._has_freed, False
+        has_news = (changed and concerns) or self._sleepers.are_more
+        looks_anyway = serves or self._sleepers.are_in_line
+        is_time = looks_anyway and now - self._last_search > LOOK_FOR_WORK_EVERY_S
         if (has_news and not is_crowded) or is_time or self._sleepers.are_due:
             self._last_search = now
             self._search()
@@ -529,6 +539,8 @@ class Coordinator:
             and not self._may_come_back(run)
         ]
         taken = self._take_on_all(found)
+        claimed = {run.id for run in taken}
+        self._sleepers.wait_on(run for run in found if run.id not in claimed)
         self._sleepers.look()
         if not taken:
             self._sleepers.postpone(REQUESTS_EVERY_S)
@@ -583,7 +595,8 @@ class Coordinator:
         self._patiently(self._heartbeat.start)
         record = self._patiently(lambda: self._loader.claim(RunId(run_id)))
         if record is None:
-            return False
+            return self._sleepers.add_waiting(RunId(run_id))
+        self._sleepers.remove(record.id)
         self._load([record])
         return True
 
@@ -626,6 +639,8 @@ class Coordinator:
         take_on(self._engine, run, self._clock.now())
         if self._observer is not None:
             self._observer.taken_on(record, self._story_of(record))
+        if record.queue is not None:
+            self._in_queues.add(record.id)
         if record.cancel_requested:
             self._events.append(CancelRequested(record.id))
 

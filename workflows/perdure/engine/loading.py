@@ -248,7 +248,7 @@ class Loader:
         perhaps, once its runs are no longer its own: no two attempts of a step overlap.
         """
         record = self._store.find_run(run_id)
-        if record is None or record.status not in RUN_LIVE:
+        if record is None or record.status not in RUN_LIVE or self._is_delayed(record):
             return None
         dead = self._end_dead_owners([record])
         built = None
@@ -269,7 +269,11 @@ class Loader:
         coordinator is taking now are left to it.
         """
         dead = self._end_dead_owners(records)
-        free = {r.id: r for r in records if _is_free(r, dead) and r.id not in self._damaged}
+        free = {
+            r.id: r
+            for r in records
+            if _is_free(r, dead) and r.id not in self._damaged and not self._is_delayed(r)
+        }
         built: dict[RunId, BuiltPlan] = {}
         for record in [record for record in free.values() if record.plan_digest is None]:
             if (plan := self._plan_for(record)) is None:
@@ -299,6 +303,12 @@ class Loader:
             self._damaged.update(run_ids)
             log.error("cannot drive run %s: %s", run_ids[0], error, extra={"run_id": run_ids[0]})
             return []
+
+    def _is_delayed(self, record: RunRecord) -> bool:
+        """Say whether a run is not to begin yet; but anybody may end it."""
+        if record.status is not RunStatus.QUEUED or record.cancel_requested:
+            return False
+        return record.not_before is not None and record.not_before > self._clock.now()
 
     def _end_dead_owners(self, records: Sequence[RunRecord]) -> set[str]:
         """Return the tokens of owners that are no more, when their workers are gone too."""

@@ -1,10 +1,12 @@
-"""Runs that were given back until a time or a message, and when to look for them."""
+"""Runs that wait for a time, a message or a slot of their queue, and when to look for them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from itertools import islice
 
+from perdure_storage.admission import needs_slot
 from perdure_storage.clock import Clock
 from perdure_storage.guards import is_due
 from perdure_storage.lifecycle import RunStatus
@@ -17,10 +19,11 @@ that a thousand that are due do not hold up those that run; and other coordinato
 
 
 class Sleepers:
-    """What sleeps and concerns a coordinator.
+    """What sleeps, or waits in a line, and concerns a coordinator.
 
     One that serves looks after every run of the store, and asks it when the next is due. Any
-    other one remembers those that it gave back itself: somebody in its process waits for them.
+    other one remembers those that it gave back itself, or was asked to drive before their turn:
+    somebody in its process waits for them.
 
     Attributes:
         next_wake: when the next one is due, as far as is known.
@@ -33,6 +36,7 @@ class Sleepers:
         self._owner = owner
         self._offer = dict(owner.offer) or None
         self._own: set[RunId] = set()
+        self._are_in_line = False
         self.next_wake: datetime | None = None
         self.are_more = False
 
@@ -53,6 +57,25 @@ class Sleepers:
             self._own.add(run_id)
         if wake_at is not None:
             self.next_wake = min(wake_at, self.next_wake or wake_at)
+
+    def add_waiting(self, run_id: RunId) -> bool:
+        """Note a run that is to be driven and cannot be claimed yet; say whether it is one."""
+        record = self._store.find_run(run_id)
+        if record is None or not _is_waiting(record):
+            return False
+        self.add(run_id, record.not_before)
+        return True
+
+    def wait_on(self, records: Iterable[RunRecord]) -> None:
+        """Keep those for which there was no slot: somebody else was faster."""
+        for record in records:
+            if needs_slot(record):
+                self.add(record.id, None)
+
+    @property
+    def are_in_line(self) -> bool:
+        """Say whether one may be able to go on though nothing was written: a rate, a lease."""
+        return self._are_in_line
 
     def remove(self, run_id: RunId) -> None:
         """Forget one that is taken on."""
@@ -76,8 +99,22 @@ class Sleepers:
 
     def _of_its_own(self) -> list[RunRecord]:
         found = (self._store.find_run(run_id) for run_id in list(self._own))
-        mine = (record for record in found if record is not None and self._is_claimable(record))
+        mine = [record for record in found if record is not None and self._is_claimable(record)]
+        if any(needs_slot(record) for record in mine):
+            turn = self._turn()
+            mine = [r for r in mine if turn is None or not needs_slot(r) or r.id in turn]
         return list(islice(mine, AT_ONCE))
+
+    def _turn(self) -> set[RunId] | None:
+        """Return whose turn it is in their queues; None: nobody is there to take the others on.
+
+        Who drives its own runs waits for those that are before it in the line only while somebody
+        serves, who takes them on. A run that was left behind in an empty store would stop it.
+        """
+        is_served = any(alive for owner, alive in self._store.coordinators() if owner.serves)
+        if not is_served:
+            return None
+        return {run.id for run in self._store.claimable(AT_ONCE, besides=self._owner.token)}
 
     def _is_claimable(self, record: RunRecord) -> bool:
         if record.owner is not None or record.finished_at is not None:
@@ -96,10 +133,24 @@ class Sleepers:
 
     def _next_of_own(self) -> datetime | None:
         found: datetime | None = None
+        self._are_in_line = False
         for run_id in list(self._own):
             record = self._store.find_run(run_id)
-            if record is None or record.status is not RunStatus.WAITING:
+            if record is None or not _is_waiting(record):
                 self._own.discard(run_id)  # somebody else has ended it, or drives it on
-            elif record.wake_at is not None:
-                found = min(record.wake_at, found or record.wake_at)
+                continue
+            self._are_in_line |= needs_slot(record)
+            due = record.wake_at if record.status is RunStatus.WAITING else record.not_before
+            if due is not None:
+                found = min(due, found or due)
         return found
+
+
+def _is_waiting(record: RunRecord) -> bool:
+    """Say whether nobody drives a run because it sleeps, or because its turn has not come."""
+    if record.owner is not None or record.plan_digest is None:
+        return False
+    if record.status is RunStatus.WAITING:
+        return True
+    can_be_held = record.queue is not None or record.not_before is not None
+    return record.status is RunStatus.QUEUED and can_be_held

@@ -15,7 +15,7 @@ import msgspec
 
 from perdure.client import Perdure
 from perdure.conversion import from_text_or_json
-from perdure.errors import DefinitionError, RunConflict
+from perdure.errors import DefinitionError, DuplicateRun, RunConflict
 from perdure.http.problems import Problem, Refused, problem_of
 from perdure.remedies import shell_of
 from perdure.settings import Settings
@@ -34,13 +34,16 @@ class FindWorkflows(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 class Submit(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """For a run of the workflow at an entry point, with JSON as its inputs: ``Submitted``.
 
-    ``once``: a run of that id which is there is left as it is, also if it failed.
+    ``once``: a run of that id which is there is left as it is, also if it failed. ``options`` are
+    those of ``perdure.submit`` about queues.
     """
 
     origin: str
     inputs: dict[str, Any]
     run_id: str | None = None
     once: bool = False
+    options: dict[str, Any] = {}
+    if_duplicate: str = "raise"
     tags: dict[str, str] = {}
     metadata: dict[str, Any] = {}
     reuse: str | None = None
@@ -157,7 +160,7 @@ def _submit(client: Perdure, wish: Submit, notes: list[str]) -> Submitted:
     from perdure.target import load_target
 
     workflow = _loaded(load_target, wish.origin)
-    options: dict[str, Any] = {"inputs": convert(workflow.schema, wish.inputs)}
+    options: dict[str, Any] = {**wish.options, "inputs": convert(workflow.schema, wish.inputs)}
     if wish.run_id is not None:
         options["run_id"] = wish.run_id
     if wish.tags:
@@ -168,6 +171,11 @@ def _submit(client: Perdure, wish: Submit, notes: list[str]) -> Submitted:
         options["metadata"] = {**workflow.run_options.get("metadata", {}), **wish.metadata}
     try:
         run = client.submit(workflow, if_exists="fail", **options)
+    except DuplicateRun as duplicate:
+        if wish.if_duplicate == "raise":
+            raise
+        note = f"it has that dedup_key and is {client.get_run(duplicate.run_id).status}"
+        return Submitted(run_id=duplicate.run_id, is_new=False, note=note)
     except RunConflict:
         run_id = wish.run_id
         if run_id is None or client.runtime.store.find_run(RunId(run_id)) is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 import msgspec
@@ -32,6 +32,7 @@ from perdure_storage.lifecycle import RunStatus
 from perdure_storage.records import RunId
 
 _METADATA = "idempotency"
+_OF_QUEUES = ("queue", "priority", "delay", "limit_key", "dedup_key")
 _MAX_PAGE = 500
 
 
@@ -45,6 +46,12 @@ class StartRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             there, as `perdure run --id` does.
         tags: in place of the workflow's own.
         reuse: the id of a run of which what has not changed is taken over, or "last".
+        queue: the queue in which it waits until its limits let it begin.
+        priority: higher ones leave it first.
+        delay: it begins no earlier: seconds, or 10m.
+        limit_key: what its queue counts it under, too.
+        dedup_key: one live run of its queue has it.
+        if_duplicate: for a dedup_key that is there: raise (409), or return that run.
     """
 
     workflow: str
@@ -52,6 +59,12 @@ class StartRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     id: str | None = None
     tags: dict[str, str] = {}
     reuse: str | None = None
+    queue: str | None = None
+    priority: int | None = None
+    delay: float | str | None = None
+    limit_key: str | None = None
+    dedup_key: str | None = None
+    if_duplicate: Literal["raise", "return"] = "raise"
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,6 +169,8 @@ def _submit(service: Service, wish: StartRun, run_id: str | None, **more: Any) -
         run_id=run_id,
         tags=wish.tags,
         reuse=wish.reuse,
+        options={n: v for n in _OF_QUEUES if (v := getattr(wish, n)) is not None},
+        if_duplicate=wish.if_duplicate,
         **more,
     )
     return service.beside(question, Submitted)

@@ -104,6 +104,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             that one after the other.
         unplanned: why it has no plan yet.
         waits_for_host: why no host that is up takes it on.
+        waits_in_line: why its queue, or its delay, keeps it from going on; where it is shown alone.
         driver: who drives it now: process and host; None if nobody does.
         next: what to type to go on with it, where nobody drives it.
     """
@@ -127,7 +128,11 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     arrivals: list[str] = []
     led_by: list[str] = []
     unplanned: str = ""
+    queue: str | None = None
+    limit_key: str = ""
+    priority: int = 0
     waits_for_host: str = ""
+    waits_in_line: str = ""
     deadline: datetime | None = None
     driver: str | None = None
     next: str = ""

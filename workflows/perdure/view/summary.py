@@ -35,6 +35,7 @@ def draw_head(report: ReportView) -> Content:
         if run.unplanned
         else None,
         element("p", f"It {run.waits_for_host}", class_="next") if run.waits_for_host else None,
+        element("p", f"It {run.waits_in_line}", class_="next") if run.waits_in_line else None,
     ]
 
 
