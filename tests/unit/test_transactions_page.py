@@ -65,6 +65,8 @@ READS = {
     "watching",
     "known",
     "list_arrivals",
+    "newest_arrivals",
+    "newest_ticks",
     "events_after",
     "newest_event",
     "ends",
