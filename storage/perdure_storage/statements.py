@@ -949,6 +949,41 @@ class Statements:
         return self.compile(self.insert_or_keep(pin).returning(pin.c.id))
 
     @cached_property
+    def list_referenced(self) -> Statement:
+        """List the blobs to which somebody refers who is there."""
+        held = sa.select(blob_ref.c.digest).distinct()
+        return self.compile(held.where(sa.not_(self._is_dangling())))
+
+    @cached_property
+    def find_dangling(self) -> Statement:
+        """Find references of holders that are not there."""
+        return self.compile(sa.select(blob_ref).where(self._is_dangling()))
+
+    @cached_property
+    def delete_dangling(self) -> Statement:
+        """Remove them: a holder that is made meanwhile brings its own with it."""
+        removed = sa.delete(blob_ref).where(self._is_dangling())
+        return self.compile(removed.returning(blob_ref.c.digest))
+
+    def _is_dangling(self) -> Any:
+        number = sa.cast(message.c.id, sa.Text)
+        there = {
+            ("run", "step", "save"): run.c.id,
+            ("plan",): plan.c.digest,
+            ("message",): number,
+            ("schedule",): schedule.c.name,
+            ("trigger",): trigger.c.name,
+            ("pin",): pin.c.id,
+        }
+        return sa.or_(
+            *(
+                blob_ref.c.holder.in_([sa.literal_column(f"'{kind}'") for kind in kinds])
+                & ~sa.exists().where(column == blob_ref.c.holder_id)
+                for kinds, column in there.items()
+            )
+        )
+
+    @cached_property
     def insert_pinned(self) -> Statement:
         """Refer, for a pin, to every blob that anything refers to."""
         held = sa.select(

@@ -139,6 +139,50 @@ def test_check_finds_a_row_without_its_reference(copied: Any) -> None:
     assert "has no reference" in ended.out
 
 
+def test_repair_refers_again_to_a_blob_that_gc_would_take(copied: Any) -> None:
+    change(copied, "DELETE FROM blob_ref WHERE holder = 'step'")
+
+    mended = copied("db", "check", "--repair")
+
+    assert mended.code == 0
+    assert "mended: step 'make' of run 'one'" in mended.err
+    assert copied("gc", "--grace", "0s").code == 0
+    assert copied("db", "check", "--deep").code == 0
+
+
+def test_repair_removes_references_of_runs_that_are_not_there(copied: Any) -> None:
+    digest = f"blake3:{64 * '0'}"
+    change(copied, f"INSERT INTO blob_ref VALUES ('run', 'gone', '', 0, '{digest}')")
+
+    found = copied("db", "check")
+    mended = copied("db", "check", "--repair")
+
+    assert found.code == 1
+    assert "run 'gone' is not there" in found.out
+    assert mended.code == 0
+
+
+def test_a_value_with_other_bytes_is_moved_aside_and_made_again_by_a_resume(copied: Any) -> None:
+    blob(copied).write_bytes(b"\0" * blob(copied).stat().st_size)
+
+    mended = copied("db", "check", "--deep", "--repair")
+    resumed = copied("resume", "one")
+
+    assert mended.code == 1  # it is missing now: the resume is still to come
+    assert "is missing" in mended.out
+    assert resumed.code == 0
+    assert copied("db", "check", "--deep").code == 0
+
+
+def test_check_counts_what_nothing_refers_to(copied: Any) -> None:
+    assert copied("delete", "--yes", "one").code == 0
+
+    report = json.loads(copied("db", "check", "--json").out)
+
+    assert report["orphans"] >= 1
+    assert report["orphan_bytes"] > 1000
+
+
 def test_check_finds_rows_that_refer_to_nothing(copied: Any) -> None:
     change(copied, "UPDATE step SET run_id = 'nobody'")
 

@@ -28,6 +28,7 @@ from perdure_storage.contract_samples import (
 )
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.records import Digest, PinRecord, Place, RunEnd, StepId, StepKey, StoredValue
+from perdure_storage.repairing import repair
 from perdure_storage.schedule_records import ScheduleChange
 from perdure_storage.sql_runs import SqlRunStore
 from perdure_storage.trigger_records import TriggerChange
@@ -202,3 +203,22 @@ def test_rows_of_schedules_that_were_changed_are_problems(
 
     assert problem.kind == "row"
     assert named in problem.message
+
+
+@pytest.mark.postgres
+def test_references_are_mended_on_postgres_too(postgres_url: str, tmp_path: Path) -> None:
+    store = open_run_store(postgres_url, key=b"k" * 32)
+    blobs = open_blobs(tmp_path / "blobs", store.store_id, bind=True)
+    run = claimed(store)
+    value = stored(blobs, b"data")
+    store.commit([by(run, a_step("run", "s", value=value))])
+    store.send(a_message(value=stored(blobs, b"signal")))
+    store.database.write(lambda t: t.notify("UPDATE blob_ref SET holder_id = 'gone'"))
+
+    found = check_store(store, blobs).problems
+    mended = repair(store, blobs, found)
+
+    assert {problem.kind for problem in found} == {"reference"}
+    assert len(mended) == len(found) > 2
+    assert check_store(store, blobs, deep=True).problems == ()
+    store.close()

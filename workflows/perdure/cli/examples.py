@@ -227,6 +227,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     "db check": (
         ("perdure db check", "database, signatures, and whether each blob is there"),
         ("perdure db check --deep", "read every blob too"),
+        ("perdure db check --deep --repair", "mend what can be mended here"),
     ),
     "db rotate-key": (
         ("perdure db rotate-key", "runs may go on meanwhile"),

@@ -151,16 +151,32 @@ def check(
     deep: Annotated[
         bool, typer.Option("--deep", help="Read every blob, not only look whether it is there.")
     ] = False,
+    mend: Annotated[
+        bool,
+        typer.Option(
+            "--repair", help="Mend references, and move blobs aside whose bytes are others."
+        ),
+    ] = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
     traceback: TracebackOption = False,
 ) -> int:
-    """Look whether a store is whole: database, signatures, blobs. Exit code 1 if it is not."""
+    """Look whether a store is whole: database, signatures, blobs. Exit code 1 if it is not.
+
+    With --repair what can be mended here is, and then looked at again. Values that are gone are
+    made again by `perdure resume` of their runs.
+    """
     from perdure.cli.opening import open_existing
     from perdure_storage.checking import check_store
+    from perdure_storage.repairing import repair
 
     with open_existing(store) as perdure:
-        report = check_store(perdure.runtime.rows, perdure.runtime.blobs, deep=deep)
+        rows, blobs = perdure.runtime.rows, perdure.runtime.blobs
+        report = check_store(rows, blobs, deep=deep)
+        if mend and (mended := repair(rows, blobs, report.problems)):
+            for problem in mended:
+                say(f"mended: {problem.message.partition('. ')[0]}")
+            report = check_store(rows, blobs, deep=deep)
     if as_json:
         _print_json(report)
     else:
@@ -179,6 +195,9 @@ def _print_check(report: CheckReport) -> None:
         f" ({size(report.size_bytes)}): "
         + (count_of(len(report.problems), "problem") if report.problems else "all is well")
     )
+    if report.orphans:
+        orphans = f"{count_of(report.orphans, 'blob')} ({size(report.orphan_bytes)})"
+        say(f"nothing refers to {orphans}: `perdure gc` takes what is old enough")
 
 
 @db.command("rotate-key", cls=Verb, epilog=epilog("db rotate-key"))
