@@ -41,6 +41,15 @@ class FileSieve:
         """Return the paths of files that may still be written."""
         return frozenset(self._waiting)
 
+    @property
+    def there(self) -> frozenset[str]:
+        """Return the paths of all files that were there when somebody looked last."""
+        return frozenset(self._passed) | self.waiting
+
+    def is_current(self, path: str, version: str) -> bool:
+        """Say whether a version of a file is there now, or may be: it is still written."""
+        return path in self._waiting or self._passed.get(path) == version
+
     def look_again_at(self) -> float | None:
         """Return when the next of them may be finished, by the clock of ``sift``."""
         if not self._waiting:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -88,6 +88,7 @@ class FileSource:
         self._clock = clock or SystemClock()
         # What is kept here outlives a listening that failed: only new ones are given again.
         self._place = FilePlace(url, ignore)
+        self._change = change
         self._sieve = FileSieve(stable_for, change=change, trusts_times=self._place.is_local)
         self._asked: tuple[object, asyncio.Future[list[FoundFile]]] | None = None
         self._unnamable: set[str] = set()
@@ -120,6 +121,27 @@ class FileSource:
         finally:
             if watch is not None:
                 watch.close()
+
+    def may_come_again(self) -> Callable[[str], bool]:
+        """Return what says of the key of an arrival whether it may arrive again.
+
+        Not if its file is gone, or is another one by now. That it is gone is only believed where
+        its folder has shown other files: a disk that is not mounted looks empty, and what lies on
+        it comes back. To be asked after a listing of which all is committed.
+        """
+        there = self._sieve.there
+        shown = {path.rpartition("/")[0] for path in there}
+
+        def may(key: str) -> bool:
+            url, _, version = key.rpartition("#") if self._change else (key, "", "")
+            path = self._place.path_of(url)
+            if self._place.url_of(path) != url or path.rpartition("/")[0] not in shown:
+                return True
+            if path in there:
+                return self._sieve.is_current(path, version)
+            return self._place.is_link(path)
+
+        return may
 
     def there(self, cursor: str | None) -> list[Arrival]:
         """Return what is there now, finished or not, as ``listen`` of a cursor would give it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from functools import cached_property
@@ -74,6 +75,15 @@ class FilePlace:
         """Return a path with its protocol."""
         url: str = self._fs.unstrip_protocol(path)
         return url
+
+    def path_of(self, url: str) -> str:
+        """Return a URL without its protocol."""
+        path: str = self._fs._strip_protocol(url)
+        return path
+
+    def is_link(self, path: str) -> bool:
+        """Say whether a path is a link, be it that it leads nowhere for now."""
+        return self.is_local and os.path.islink(path)
 
     def list_all(self) -> list[FoundFile]:
         """Return all files that are meant, in the order of their paths.

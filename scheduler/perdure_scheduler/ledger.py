@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 
 import msgspec
@@ -33,8 +34,8 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         keep: ticks whose nominal time is not older.
         keep_last: the newest so many ticks of each schedule.
-        keep_arrivals: arrivals that were decided since. One that comes again after it was
-            forgotten counts once more.
+        keep_arrivals: arrivals that were decided since, and of files those that are there. One
+            that comes again after it was forgotten counts once more.
     """
 
     keep: timedelta
@@ -90,13 +91,22 @@ class Ledger:
 
     def _sweep_arrivals(self, stop: threading.Event) -> int:
         gone = 0
-        before = self._clock.now() - self._retention.keep_arrivals
         for record in every_trigger(self._triggers, TriggerQuery()):
             while not (stop.is_set() or _comes_again(record)) and (
-                portion := self._triggers.forget_arrivals(record.name, before)
+                portion := self.forget_arrivals(record.name)
             ):
                 gone += portion
         return gone
+
+    def forget_arrivals(self, name: str, keep: Callable[[str], bool] | None = None) -> int:
+        """Forget a portion of the old arrivals of a trigger; return how many: none is left at 0.
+
+        Args:
+            name: of the trigger.
+            keep: says of a key whether it may arrive again: that one stays.
+        """
+        before = self._clock.now() - self._retention.keep_arrivals
+        return self._triggers.forget_arrivals(name, before, keep=keep)
 
     def serve(self, stop: threading.Event) -> None:
         """Sweep now and then until ``stop`` is set."""
@@ -116,7 +126,7 @@ def _comes_again(record: TriggerRecord) -> bool:
     """Say whether what arrived may arrive again however old it is.
 
     A file that is still there is listed for ever, and its row is all that says that it has had its
-    run. That it is not listed says little: a place that is not mounted looks empty.
+    run. Which files are not there any more only those know who list them: ``listener``.
     """
     try:
         trigger = Trigger.from_json(record.definition)

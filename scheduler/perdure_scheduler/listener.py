@@ -20,8 +20,9 @@ import msgspec
 from perdure_scheduler.arrival import Arrival
 from perdure_scheduler.conditions import Files, Listen
 from perdure_scheduler.errors import TriggerError
-from perdure_scheduler.file_source import source_of
+from perdure_scheduler.file_source import FileSource, source_of
 from perdure_scheduler.intake import Intake, TriggerChanged
+from perdure_scheduler.ledger import SWEEP_EVERY_S, Ledger
 from perdure_scheduler.own_thread import in_own_loop
 from perdure_scheduler.sources import LONGEST_CURSOR, Acknowledging, Batch, Source, batch_of
 from perdure_scheduler.trigger_changes import state_of
@@ -91,6 +92,7 @@ class Listener:
         seen_dead: gives tokens of listeners that are seen to be dead; others die by their lease.
         begins: is told, in the thread of a source of the user's, that its code is about to run.
         rests: for sources that are not listened to at first, by the key of their ear.
+        ledger: forgets old arrivals of files that are gone; None: they are kept.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class Listener:
         seen_dead: Callable[[], Collection[str]] = tuple,
         begins: Callable[[Ear], None] = lambda ear: None,
         rests: Mapping[str, Rest] = {},
+        ledger: Ledger | None = None,
     ) -> None:
         self._store = store
         self._triggers = store.triggers
@@ -113,6 +116,7 @@ class Listener:
         self._seen_dead = seen_dead
         self._begins = begins
         self._rests = dict(rests)
+        self._ledger = ledger
         self._ears: dict[Ear, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._seen: object = None
@@ -220,6 +224,7 @@ class Listener:
         state = state_of(record)
         is_troubled = ear.condition in state.troubles
         given = source.listen(state.cursors.get(ear.condition))
+        swept_at = self._clock.monotonic()
         try:
             async for each in given:
                 batch = _checked(each)
@@ -230,10 +235,29 @@ class Listener:
                     await self._patiently(ear, partial(self._receive, ear, batch))
                 if batch.arrivals and isinstance(source, Acknowledging):
                     await source.committed(batch.arrivals)
+                if not batch.arrivals and self._clock.monotonic() >= swept_at + SWEEP_EVERY_S:
+                    await self._forget_gone(ear, source)
+                    swept_at = self._clock.monotonic()
         finally:
             close = getattr(given, "aclose", None)
             if close is not None:
                 await close()
+
+    async def _forget_gone(self, ear: Ear, source: Source) -> None:
+        """Forget old arrivals of files that are gone, as long as the source waits to be asked.
+
+        It says so between two batches, and nothing of it is taken in meanwhile: what is forgotten
+        here and comes back is new. Where files are one of several conditions, they are kept: the
+        keys of all of them lie together.
+        """
+        if self._ledger is None or not isinstance(source, FileSource) or ear.condition:
+            return
+        may_come_again, gone = source.may_come_again(), 0
+        forget = partial(self._ledger.forget_arrivals, ear.trigger, may_come_again)
+        while portion := await self._patiently(ear, forget):
+            gone += portion
+        if gone:
+            log.info("%d old arrivals of files that are gone forgotten for %s", gone, ear.name)
 
     def _receive(self, ear: Ear, batch: Batch) -> None:
         self._intake.receive(

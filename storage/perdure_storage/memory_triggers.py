@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from operator import gt, lt
 
@@ -163,7 +163,12 @@ class MemoryTriggerStore:
             return True
 
     def forget_arrivals(
-        self, name: str, before: datetime, *, keep: Collection[str] = (), limit: int = 10_000
+        self,
+        name: str,
+        before: datetime,
+        *,
+        keep: Callable[[str], bool] | None = None,
+        limit: int = 10_000,
     ) -> int:
         with self._lock:
             kept = self._arrivals.get(name, {})
@@ -172,7 +177,7 @@ class MemoryTriggerStore:
                 for arrival in kept.values()
                 if arrival.decided_at < before
                 and arrival.decision not in trigger_guards.UNDECIDED
-                and arrival.key not in keep
+                and not (keep is not None and keep(arrival.key))
             ]
             for key in old[:limit]:
                 del kept[key]

@@ -7,7 +7,7 @@ the order of their commits, and whether a key is there is asked and used in one 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -383,23 +383,29 @@ class SqlTriggerStore:
         return [run.id for run in fresh if self._creation.create(transaction, run, None)]
 
     def forget_arrivals(
-        self, name: str, before: datetime, *, keep: Collection[str] = (), limit: int = _PAGE
+        self,
+        name: str,
+        before: datetime,
+        *,
+        keep: Callable[[str], bool] | None = None,
+        limit: int = _PAGE,
     ) -> int:
-        kept = keep if isinstance(keep, Set) else frozenset(keep)
         crash_point("arrival.before-forget")
-        keys = self._old(name, before, kept, limit)
+        keys = self._old(name, before, keep, limit)
         gone = self._database.write(lambda t: self._forget(t, name, before, keys)) if keys else 0
         crash_point("arrival.after-forget")
         return gone
 
-    def _old(self, name: str, before: datetime, keep: Set[str], limit: int) -> list[str]:
+    def _old(
+        self, name: str, before: datetime, keep: Callable[[str], bool] | None, limit: int
+    ) -> list[str]:
         """Return the keys of the oldest arrivals that may go."""
         given = {"of_name": name, "before_us": to_us(before), "limit": _PAGE}
         statement = self._statements.old_arrivals
         found: list[str] = []
         beyond = 0
         while page := self._database.read(lambda t: t.rows(statement, beyond=beyond, **given)):  # noqa: B023
-            found += [key for key, _ in page if key not in keep]
+            found += [key for key, _ in page if keep is None or not keep(key)]
             if len(found) >= limit or len(page) < _PAGE:
                 break
             beyond = page[-1][1]

@@ -10,7 +10,7 @@ Locks are taken in the order run rows by id, then triggers by name, then others.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -77,13 +77,18 @@ class TriggerStore(Protocol):
         ...
 
     def forget_arrivals(
-        self, name: str, before: datetime, *, keep: Collection[str] = (), limit: int = 10_000
+        self,
+        name: str,
+        before: datetime,
+        *,
+        keep: Callable[[str], bool] | None = None,
+        limit: int = 10_000,
     ) -> int:
         """Remove arrivals of a trigger that were decided before a time; return how many.
 
-        Not those whose key is in ``keep``: it may arrive again. Nor those that still have to be
-        decided: whose decision is ``"held"`` or ``"deferred"``. At most ``limit`` of them: ask
-        again while as many were removed.
+        Not those of whose key ``keep`` says so: it may arrive again. It is asked outside of the
+        transaction. Nor those that still have to be decided: whose decision is ``"held"`` or
+        ``"deferred"``. At most ``limit`` of them: ask again until none was removed.
         """
         ...
 

@@ -564,7 +564,9 @@ class Differential(RuleBasedStateMachine):
     def forget_arrivals(self, name: str, seconds: int, keep: list[str], limit: int) -> None:
         before = NOW + timedelta(seconds=seconds)
         self.both(
-            lambda store: store.triggers.forget_arrivals(name, before, keep=keep, limit=limit)
+            lambda store: store.triggers.forget_arrivals(
+                name, before, keep=keep.__contains__, limit=limit
+            )
         )
 
     @rule(token=a_token, limit=st.sampled_from([1, 100]), dead=st.lists(a_token, max_size=1))

@@ -231,6 +231,77 @@ def test_file_written_again_is_no_news_if_changes_do_not_count(store: type[Store
     assert there(source, BEGUN) == []
 
 
+# --- what is gone ---------------------------------------------------------------------------------
+def may_come_again(source: FileSource, folder: Path, *names: str) -> dict[str, bool]:
+    """Return whether files may arrive again, after all that is there has arrived."""
+    there(source)
+    may = source.may_come_again()
+    return {name: may(f"file://{folder}/{name}") for name in names}
+
+
+def test_file_that_is_gone_may_not_come_again_and_one_that_is_there_may(tmp_path: Path) -> None:
+    (tmp_path / "there.csv").write_text("1")
+    source = FileSource(f"{tmp_path}/*.csv")
+
+    may = may_come_again(source, tmp_path, "there.csv", "gone.csv")
+
+    assert may == {"there.csv": True, "gone.csv": False}
+
+
+def test_file_of_a_folder_that_shows_nothing_may_come_again(tmp_path: Path) -> None:
+    for folder in ("mounted", "not_mounted"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "mounted/there.csv").write_text("1")
+    source = FileSource(f"{tmp_path}/*/*.csv")
+
+    may = may_come_again(source, tmp_path, "mounted/a.csv", "not_mounted/a.csv", "no_folder/a.csv")
+
+    assert may == {"mounted/a.csv": False, "not_mounted/a.csv": True, "no_folder/a.csv": True}
+
+
+def test_file_that_is_not_finished_or_behind_a_link_for_now_may_come_again(tmp_path: Path) -> None:
+    (tmp_path / "link.csv").symlink_to(tmp_path / "elsewhere" / "a.csv")
+    for name in ("old.csv", "written.csv"):
+        (tmp_path / name).write_text("1")
+    os.utime(tmp_path / "old.csv", (0, 0))
+    source = FileSource(f"{tmp_path}/*.csv", stable_for=timedelta(hours=1))
+
+    may = may_come_again(source, tmp_path, "link.csv", "written.csv", "old.csv")
+
+    assert set(may.values()) == {True}
+
+
+def test_earlier_version_of_a_file_that_has_changed_may_not_come_again(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("1")
+    source = FileSource(f"{tmp_path}/*.csv", change=True)
+    [now] = there(source)
+    may = source.may_come_again()
+
+    assert may(now.key)
+    assert not may(f"file://{tmp_path}/a.csv#1-0.000000")
+
+
+def test_key_that_is_no_url_of_the_place_may_come_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.csv").write_text("1")
+    source = FileSource(f"{tmp_path}/*.csv")
+    there(source)
+
+    assert source.may_come_again()("readable~0123456789abcdef")
+
+
+def test_object_that_is_gone_may_not_come_again(store: type[Store]) -> None:
+    put("teststore://in/there.csv")
+    source = FileSource("teststore://in/*.csv")
+    [arrival] = there(source)
+    may = source.may_come_again()
+
+    assert may(arrival.key)
+    assert not may(arrival.key.replace("there", "gone"))
+
+
 def test_what_existed_is_known_and_what_lands_later_is_new(tmp_path: Path) -> None:
     (tmp_path / "old.csv").touch()
     source = FileSource(f"{tmp_path}/*.csv", existing="skip", stable_for=timedelta(hours=1))

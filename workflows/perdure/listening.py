@@ -20,6 +20,7 @@ import msgspec
 
 from perdure.child import Imported, Place
 from perdure.errors import DefinitionError
+from perdure.retention import ledger_of
 from perdure.worker.kinship import die_with_parent
 from perdure_scheduler.listener import Ear, Listener, Rest
 from perdure_storage.protocols import RunStore
@@ -110,6 +111,7 @@ async def _listen(
         seen_dead=lambda: _seen_dead(runtime.store),
         begins=begins,
         rests=rests,
+        ledger=ledger_of(runtime),
     )
     beside = [
         asyncio.create_task(_give_signs(signs)),

@@ -87,7 +87,7 @@ def test_arrival_that_is_put_off_is_not_forgotten() -> None:
     assert world.became("hook") == {"k": "fired"}
 
 
-def test_files_are_not_forgotten_as_they_may_be_there_still() -> None:
+def test_files_are_not_forgotten_by_who_does_not_list_them() -> None:
     world = World()
     landed = Files(url="in/*.csv")
     world.triggers.register(trigger("t", AnyOf(of={"file": landed, "event": Event(name="e")})))

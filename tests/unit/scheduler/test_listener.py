@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,8 +16,9 @@ from tests.unit.scheduler.dispatching import NO_BLOBS, template
 from perdure_scheduler import listener as listening
 from perdure_scheduler.arrival import Arrival
 from perdure_scheduler.arriving import TriggerState
-from perdure_scheduler.conditions import AnyOf, Condition, Listen
+from perdure_scheduler.conditions import AnyOf, Condition, Files, Listen
 from perdure_scheduler.intake import Intake
+from perdure_scheduler.ledger import Ledger, Retention
 from perdure_scheduler.listener import Listener
 from perdure_scheduler.sources import Batch, Source
 from perdure_scheduler.trigger import Trigger
@@ -96,7 +99,9 @@ class World:
 
     def listener(self) -> Listener:
         intake = Intake(self.store.triggers, Values(Codecs(), NO_BLOBS), self.clock)
-        return Listener(self.store, intake, self.owner.token, self.load, self.clock)
+        retention = Retention(keep=timedelta(0), keep_last=1, keep_arrivals=timedelta(0))
+        ledger = Ledger(self.store.schedules, self.store.triggers, self.clock, retention)
+        return Listener(self.store, intake, self.owner.token, self.load, self.clock, ledger=ledger)
 
     def listen_until(self, *conditions: Callable[[], object]) -> None:
         """Listen until these hold, in this order."""
@@ -161,6 +166,25 @@ def test_each_condition_has_a_source_and_a_cursor_of_its_own(world: World) -> No
     world.listen_until(lambda: world.runs == 3)
 
     assert world.state().cursors == {"one": "1", "other": "2"}
+
+
+def test_old_file_is_forgotten_once_it_is_gone_and_arrives_when_it_comes_again(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "SWEEP_EVERY_S", 0.0)
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text("1")
+    world.register("t", Files(url=f"{tmp_path}/*.csv", every=timedelta(seconds=1)))
+    at = f"file://{tmp_path}"
+
+    world.listen_until(
+        lambda: world.runs == 2 and not (tmp_path / "a.csv").unlink(),
+        lambda: world.keys() == [f"{at}/b.csv"],
+        lambda: (tmp_path / "a.csv").write_text("2"),
+        lambda: world.keys() == [f"{at}/b.csv", f"{at}/a.csv"],
+    )
+
+    assert world.runs == 2, "the run of then is there: it is named, and not made again"
 
 
 def test_source_is_told_what_is_committed_after_it_is(world: World) -> None:
