@@ -13,7 +13,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -26,6 +25,7 @@ class TemporaryFolder:
     def __init__(self) -> None:
         _sweep_once()
         self._lock: int | None = None
+        self._pid = os.getpid()
         while True:
             self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
             self._lock = _locked(self.path, fcntl.LOCK_EX)
@@ -35,21 +35,13 @@ class TemporaryFolder:
                 os.close(self._lock)
 
     def close(self) -> None:
-        """Remove it with all that is in it. Idempotent."""
+        """Remove it with all that is in it. Idempotent; a fork of its process leaves it alone."""
+        if os.getpid() != self._pid:
+            return
         shutil.rmtree(self.path, ignore_errors=True)
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
-
-
-@contextmanager
-def temporary_folder() -> Iterator[Path]:
-    """Make a folder for the time of the block."""
-    folder = TemporaryFolder()
-    try:
-        yield folder.path
-    finally:
-        folder.close()
 
 
 def left_folders() -> list[Path]:

@@ -67,6 +67,12 @@ def test_benchmark_of_saves_says_that_only_what_changed_is_written() -> None:
     }
 
 
+def test_benchmark_of_states_says_that_only_what_changed_is_stored() -> None:
+    rows = benchmark("tests.benchmarks.states", "--mib=4", "--rounds=1")
+
+    assert [float(cell) for cell in rows[-1][1:]] == [4.2, 4.2]
+
+
 def test_filled_store_is_one_that_the_command_line_takes_for_its_own(perdure: Any) -> None:
     home = perdure.folder / ".perdure"
     fill(f"sqlite:///{home / 'perdure.db'}", str(home / "blobs"), 60)

@@ -12,7 +12,6 @@ from perdure_storage.temporary_folders import (
     TemporaryFolder,
     left_folders,
     sweep_left_folders,
-    temporary_folder,
 )
 
 DIES = """
@@ -31,10 +30,12 @@ def temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_folder_goes_with_its_block(temporary_files: Path) -> None:
-    with temporary_folder() as folder:
-        (folder / "a").mkdir()
-        (folder / "a" / "b").write_text("b")
+def test_folder_goes_when_it_is_closed(temporary_files: Path) -> None:
+    folder = TemporaryFolder()
+    (folder.path / "a").mkdir()
+    (folder.path / "a" / "b").write_text("b")
+
+    folder.close()
 
     assert list(temporary_files.iterdir()) == []
 

@@ -21,12 +21,13 @@ from perdure.worker.arguments import Arguments
 from perdure.worker.context import Context, running
 from perdure.worker.failures import Refusal
 from perdure.worker.scope import RunScope
+from perdure.worker.state_folders import folder_with, let_go
 from perdure_storage.digests import value_digest
 from perdure_storage.directories import is_directory
 from perdure_storage.errors import StoreError, StoreUnavailable, ValueDamaged, ValueUnavailable
 from perdure_storage.faults import crash_point
 from perdure_storage.records import Cause, StoredValue
-from perdure_storage.temporary_folders import temporary_folder
+from perdure_storage.temporary_folders import TemporaryFolder
 
 _OPAQUE = "opaque:"
 
@@ -206,9 +207,11 @@ def store_state(instance: Any, scope: RunScope, name: str) -> StoredValue:
         NotSerializable: there is no encoding for it.
     """
     if has_folders(type(instance)):
-        with temporary_folder() as folder:
-            instance.save(str(folder))
-            return scope.directories.store(str(folder), name=name)
+        folder = folder_with(instance)
+        try:
+            return scope.directories.store(str(folder.path), name=name)
+        finally:
+            let_go(folder, instance)
     return scope.values.store(state_of(instance), name=name)
 
 
@@ -216,9 +219,12 @@ def load_state(cls: Any, stored: StoredValue, scope: RunScope) -> Any:
     """Return an instance in a stored state."""
     if is_directory(stored):
         instance = cls.__new__(cls)
-        with temporary_folder() as folder:
-            scope.directories.restore(stored, str(folder))
-            instance.load(str(folder))
+        folder = TemporaryFolder()
+        try:
+            scope.directories.restore(stored, str(folder.path))
+            instance.load(str(folder.path))
+        finally:
+            let_go(folder, instance)
         return instance
     return revive(cls, scope.values.load(stored))
 
@@ -258,9 +264,11 @@ def copy_of(instance: Any) -> Any:
     if has_folders(type(instance)):
         cls: Any = type(instance)
         made = cls.__new__(cls)
-        with temporary_folder() as folder:
-            instance.save(str(folder))
-            made.load(str(folder))
+        folder = folder_with(instance)
+        try:
+            made.load(str(folder.path))
+        finally:
+            let_go(folder, instance)
         return made
     return revive(type(instance), copy.deepcopy(state_of(instance)))
 
