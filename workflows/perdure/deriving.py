@@ -225,7 +225,8 @@ class _Source:
         self.plan = compile_dag(prepared.dag, values, origin=prepared.origin)
         refuse_unenforceable(self.plan, runtime.settings, self._record.policy.executor)
         expansions = runtime.store.list_expansions(run_id)
-        self._rows, _ = rows_of_graphs(runtime.store.list_steps(run_id), expansions)
+        self._steps = runtime.store.list_steps(run_id)
+        self._rows, _ = rows_of_graphs(self._steps, expansions)
 
     @property
     def said(self) -> str:
@@ -261,7 +262,7 @@ class _Source:
     @cached_property
     def grown(self) -> Grown:
         """Return the steps of graphs that grew in it, and in the runs that it took them from."""
-        return grown_steps(self._runtime.store, self._record)
+        return grown_steps(self._runtime.store, self._record, self._steps)
 
     def caught(self) -> tuple[str, ...]:
         """Return the steps whose final failure was caught, but for those that today's plan lost."""

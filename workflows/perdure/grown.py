@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from perdure.engine.loading import MAX_DONORS
@@ -62,10 +62,17 @@ def newest_graphs(expansions: Iterable[ExpansionRecord]) -> dict[str, list[Plan]
     }
 
 
-def grown_steps(store: RunStore, record: RunRecord) -> Grown:
+def grown_steps(
+    store: RunStore, record: RunRecord, steps: Sequence[StepRecord] | None = None
+) -> Grown:
     """Return the steps in graphs that stand in a run.
 
     What it took over whole left its graph in the run that it was taken over from, or before.
+
+    Args:
+        store: where it is.
+        record: the run.
+        steps: its rows, where they have been read already.
     """
     found = Grown()
     run: RunRecord | None = record
@@ -73,7 +80,8 @@ def grown_steps(store: RunStore, record: RunRecord) -> Grown:
     for _ in range(MAX_DONORS):
         if run is None:
             break
-        rows: dict[str, StepRecord] = {row.step_id: row for row in store.list_steps(run.id)}
+        read = store.list_steps(run.id) if steps is None or run is not record else steps
+        rows: dict[str, StepRecord] = {row.step_id: row for row in read}
         links = _standing(store.list_expansions(run.id), rows)
         _add(found, links, rows, links if wanted is None else wanted)
         before = store.find_run(RunId(run.reuse_from)) if run.reuse_from else None

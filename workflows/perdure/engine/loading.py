@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import chain
 
 from perdure.calls import CallContext
 from perdure.engine.fleet import Fleet
@@ -59,7 +60,7 @@ class Past:
         rows: every step row of the run, history included.
         attempts: every attempt of it.
         functions: of the plan that it had before an edit, by code digest.
-        donor_rows: rows of ``reuse_from`` that count; None if there is no such run.
+        donor_rows: rows of the plan of ``reuse_from`` that count; None if there is no such run.
         donor_functions: of that run's plan, by code digest.
         expansions: the graphs that steps of the run gave in place of their values.
         donor_expansions: those of that run's steps.
@@ -88,19 +89,33 @@ def read_past(store: RunStore, record: RunRecord) -> Past:
 
 def past_of(store: RunStore, record: RunRecord, history: History) -> Past:
     """Return what a run goes on from: its history, and what it takes over from another run."""
-    donor = store.find_run(record.reuse_from) if record.reuse_from else None
-    return Past(
+    past = Past(
         rows=history.steps,
         attempts=history.attempts,
         functions=_functions_before(store, record, history),
-        donor_rows=store.list_steps(donor.id) if donor is not None else None,
-        donor_functions=functions_of(store, donor.plan_digest) if donor is not None else {},
         expansions=history.expansions,
-        donor_expansions=store.list_expansions(donor.id) if donor is not None else (),
-        donor_graphs=tuple(_rows_of_graphs_before(store, donor)),
         waits=history.waits,
         saves=history.saves,
     )
+    donor = _donor_of(store, record)
+    if donor is None:
+        return past
+    expansions = store.list_expansions(donor.id)
+    rows, grown = rows_of_graphs(store.list_steps(donor.id), expansions)
+    return replace(
+        past,
+        donor_rows=rows,
+        donor_functions=functions_of(store, donor.plan_digest),
+        donor_expansions=expansions,
+        donor_graphs=(
+            *chain.from_iterable(grown.values()),
+            *_rows_of_graphs_before(store, _donor_of(store, donor)),
+        ),
+    )
+
+
+def _donor_of(store: RunStore, record: RunRecord) -> RunRecord | None:
+    return store.find_run(record.reuse_from) if record.reuse_from else None
 
 
 def _rows_of_graphs_before(store: RunStore, donor: RunRecord | None) -> Iterator[StepRecord]:
@@ -109,9 +124,8 @@ def _rows_of_graphs_before(store: RunStore, donor: RunRecord | None) -> Iterator
             return
         if expansions := store.list_expansions(donor.id):
             _, grown = rows_of_graphs(store.list_steps(donor.id), expansions)
-            for rows in grown.values():
-                yield from rows
-        donor = store.find_run(donor.reuse_from) if donor.reuse_from else None
+            yield from chain.from_iterable(grown.values())
+        donor = _donor_of(store, donor)
 
 
 def state_of(record: RunRecord, plan: Plan, past: Past, now: datetime) -> RunState:
@@ -123,9 +137,8 @@ def state_of(record: RunRecord, plan: Plan, past: Past, now: datetime) -> RunSta
     rows, grown = rows_of_graphs(past.rows, past.expansions)
     donated, donated_grown = None, dict[str, list[StepRecord]]()
     if past.donor_rows is not None:
-        donor_rows, _ = rows_of_graphs(past.donor_rows, past.donor_expansions)
         donated = match_donor(
-            plan, prints, donor_rows, functions=past.donor_functions, inputs=record.inputs
+            plan, prints, past.donor_rows, functions=past.donor_functions, inputs=record.inputs
         )
         for row in past.donor_graphs:
             donated_grown.setdefault(row.name, []).append(row)
