@@ -18,6 +18,8 @@ import nbformat
 import pytest
 from tests.browsers import chromium, missing
 
+from perdure.client import open_store
+
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
 TOKEN = "of-a-test"
@@ -171,6 +173,24 @@ def test_output_keeps_its_height_from_one_picture_to_the_next(lab: Lab, page: An
     heights = page.evaluate("heights")
     assert len(set(while_running)) == 1, while_running
     assert max(heights) - min(heights) <= 2, heights
+
+
+def test_notebook_that_was_shut_while_a_run_went_on_shows_its_end_when_it_is_opened_again(
+    lab: Lab, page: Any
+) -> None:
+    open_notebook(lab, page, "shut", 'study.start(gate="shut gate", run_id="shut")')
+    page.wait_for_selector(".perdure .node.s-running[data-step=fit]")
+    with page.expect_response(lambda each: each.request.method == "PUT"):
+        page.keyboard.press("Control+s")
+    page.goto("about:blank")
+
+    (lab.folder / "shut gate").touch()
+    with open_store(str(lab.folder / ".perdure" / "perdure.db")) as store:
+        store.get_run("shut").wait(timeout=60)
+    page.goto(lab.url("doc/tree/shut.ipynb"))
+
+    page.wait_for_selector(".perdure header .s-succeeded")
+    assert "model not found" not in page.content()
 
 
 def test_run_that_a_cell_waits_for_leaves_its_last_picture_in_the_saved_notebook(

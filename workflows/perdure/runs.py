@@ -490,6 +490,10 @@ class Runs(list[Run]):
     def _repr_mimebundle_(self, **kinds: Any) -> Bundle:
         return bundle_of(self)
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Write the table: IPython would print a list as it prints all lists."""
+        printer.text(bundle_of(self)["text/plain"])
+
 
 def metadata_of(record: RunRecord) -> dict[str, Any]:
     """Return the metadata that a run was given: what perdure notes there is told otherwise."""

@@ -50,7 +50,9 @@ class Widget:
             return
         self._handle.update(look, raw=True)
         if self._picture is not None:
-            self._picture.close()
+            # It is not closed: a page that was shut meanwhile has saved the widget and not heard of
+            # the static HTML; opened again it asks this kernel for the picture.
+            self._picture.html = look.get("text/html", "")
 
 
 def _view_of(picture: Picture) -> tuple[dict[str, Any], dict[str, Any]]:
