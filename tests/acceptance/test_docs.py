@@ -10,7 +10,8 @@ How a page is read:
   ``> `` continue; those below are the output, in
   which a line ``...`` stands for any number of lines, and ``...`` within a line for any text of
   it; ``[1]`` as the last one is the exit code.
-- ``needs=postgres`` at one of them: it finds the URL of a server in ``$POSTGRES``; ``needs=curl``:
+- ``needs=postgres`` at one of them: it finds the URL of a server in ``$POSTGRES``; ``needs=s3``:
+  that of a bucket in ``$S3``; ``needs=curl``:
   the page is read where there is that program.
 - ```` ```sh ```` blocks are for a machine that the page is not read on: they set up an environment
   or a server.
@@ -184,7 +185,8 @@ def test_page_does_what_it_says_in_a_fresh_folder(
         pytest.skip("there is no curl")
     (tmp_path / "page.py").write_text(script_of(page))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "COLUMNS": "100"}
+    bucket = request.getfixturevalue("s3_bucket") if "needs=s3" in needs else ""
+    environment = {**os.environ, "PATH": path, "COLUMNS": "100", "S3": bucket}
     if "needs=postgres" in needs:
         environment["POSTGRES"] = request.getfixturevalue("postgres_url")
 
