@@ -4,8 +4,8 @@
     python -m tests.benchmarks.buckets --mib 1 64 --rounds 1
 
 All of them speak to one moto server, in a process of its own, which is most of what is measured:
-the ratios count, of rounds that take turns. *By a temporary name* is the other way to a name that is
-not known before: to hash while an upload goes on, and to have the server copy it then.
+the ratios count, of rounds that take turns. *By a temporary name* is the other way to a name that
+is not known before: to hash while an upload goes on, and to have the server copy it then.
 """
 
 from __future__ import annotations
