@@ -152,17 +152,16 @@ class RunRows:
 
     def unpack(self, row: Row) -> RunRecord:
         """Return the run of a whole row followed by ``lease_live``. Raises StoreError."""
-        *columns, inputs, mac, lease_live = row
-        if self._signer is not None:
-            facts = (columns[0], columns[3], columns[4], columns[5], bytes(inputs))
-            self._signer.require("run", facts, mac, f"run {columns[0]!r}")
+        *columns, inputs, _, lease_live = row
+        _check(self._signer, self.seals(row[:-1]))
         return self._unpack(columns, _unpack_inputs(inputs), lease_live)
 
     def seals(self, row: Row) -> Iterator[Seal]:
         """Yield the signatures of a row of the table."""
         named = f"run {row[0]!r}"
-        facts = (row[0], row[3], row[4], row[5], bytes(row[32]))
-        yield Seal("mac", "run", facts, row[33], named)
+        *_, inputs, mac = row
+        facts = (row[0], row[3], row[4], row[5], bytes(inputs))
+        yield Seal("mac", "run", facts, mac, named)
         if row[19] is not None:
             facts_of_error = (row[0], bytes(row[19]))
             yield Seal("error_mac", "run error", facts_of_error, row[20], f"the error of {named}")

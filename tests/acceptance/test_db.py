@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.crash.ledger import wait_until
 
 from perdure_storage.connect import open_run_store
 from perdure_storage.schema import CURRENT, Schema, migrate
@@ -199,6 +200,26 @@ def test_check_says_what_is_wrong_with_a_root_without_its_marker(copied: Any) ->
 
     assert ended.code == 2
     assert "marker is missing" in ended.err
+
+
+# --- keys ----------------------------------------------------------------------------------------
+def test_another_key_takes_over_under_a_coordinator_that_serves(copied: Any) -> None:
+    up = copied.start("up", "--no-http", "--json")
+    assert up.stdout is not None
+    line = ""
+    while "serving" not in line:
+        line = up.stdout.readline()
+
+    rotated = copied("db", "rotate-key", "--json")
+    begun = copied("run", "--detach", "--id", "two", "flow.py", "--n", "2")
+
+    report = json.loads(rotated.out)
+    assert report["renewed"] > 1
+    assert report["problems"] == []
+    assert begun.code == 3
+    wait_until(lambda: "SUCCEEDED" in copied("show", "two", "--json").out, 60, "nobody drives it")
+    assert copied("db", "check").code == 0
+    assert len((copied.folder / ".perdure" / "key").read_text().split()) == 1
 
 
 # --- backup --------------------------------------------------------------------------------------

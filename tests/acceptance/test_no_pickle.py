@@ -19,6 +19,7 @@ from perdure import task, workflow
 from perdure.client import Perdure
 from perdure.errors import DefinitionError, NotSerializable, RunFailed, StepFailed, StoreError
 from perdure.settings import load_settings
+from perdure_storage.errors import RunFileRefused
 
 
 @pytest.fixture
@@ -113,3 +114,16 @@ def _codecs(folder: Path) -> set[str]:
     found = {codec for (codec,) in connection.execute("SELECT codec FROM step") if codec}
     connection.close()
     return found
+
+
+def test_a_run_file_with_pickles_is_refused_whether_it_is_trusted_or_not(
+    store: Perdure, tmp_path: Path
+) -> None:
+    with perdure.open(tmp_path / "other" / "perdure.db", executor="inline") as trusting:
+        trusting.run(plain_steps.lumps, run_id="lumps")
+        trusting.export_run("lumps", tmp_path / "lumps.perdure")
+
+    with pytest.raises(RunFileRefused, match="allow_pickle=False"):
+        store.import_run(tmp_path / "lumps.perdure", trust=True)
+
+    assert store.list_runs() == []

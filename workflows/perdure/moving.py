@@ -133,6 +133,11 @@ def import_run(runtime: Runtime, path: Path, *, new_id: str | None, trust: bool)
             whole = renamed(whole, RunId(new_id))
         check_run_id(whole.run.id)
         pickled = _pickled_in(path, whole)
+        if pickled and not runtime.values.codecs.allow_pickle:
+            raise RunFileRefused(
+                f"{path} holds {pickled}, and this store is open with allow_pickle=False: nobody"
+                " could read them here. Import it into a store that has pickle"
+            )
         if pickled and not trust:
             raise RunFileRefused(
                 f"{path} holds {pickled}: to read them runs code that whoever made the file has"
