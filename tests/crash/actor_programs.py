@@ -59,6 +59,20 @@ class Memory:
         return told
 
 
+@actor(state="rebuild", gpus=1, cpus=0)
+class Scale:
+    """Is made again wherever it is needed."""
+
+    def __init__(self, factor: int) -> None:
+        self.factor = factor
+
+    def scaled(self, value: Any) -> int:
+        return self.factor * weigh(value)
+
+
+FACTOR = 3
+
+
 def weigh(value: Any) -> int:
     """Return a number for any value that a program has."""
     if isinstance(value, Failure) or value == FAILED:
@@ -79,9 +93,9 @@ def is_odd(value: Any) -> bool:
 
 
 @task
-def play(actors: list[Any], program: list[Any]) -> Any:
+def play(actors: list[Any], scale: Any, program: list[Any]) -> Any:
     """Give the graph of a program in place of a value."""
-    return weighed.bind(traced(actors, program))
+    return weighed.bind(traced(actors, scale, program))
 
 
 @task
@@ -90,7 +104,7 @@ def repeat(memory: Any, times: int, told: int = 0) -> Any:
     return repeat.bind(memory, times - 1, memory.tell.bind(times)) if times else told
 
 
-def traced(actors: Sequence[Any], program: Sequence[Any]) -> list[Any]:
+def traced(actors: Sequence[Any], scale: Any, program: Sequence[Any]) -> list[Any]:
     """Bind the calls of a program; return their nodes."""
     nodes: list[Any] = [1]
     for kind, which, number in program:
@@ -116,21 +130,27 @@ def traced(actors: Sequence[Any], program: Sequence[Any]) -> list[Any]:
                 nodes.append(repeat.bind(memory, number % 4))
             case "task":
                 nodes.append(weighed.bind(before))
+            case "scale":
+                nodes.append(scale.scaled.bind(before))
+            case "stages":
+                first = weighed.map(list(range(number % 5)))
+                nodes.append(weighed.map(scale.scaled.map(first)))
             case "branch":
                 chosen = memory.tell.bind(number)
                 nodes.append(perdure.when(is_odd.bind(before), chosen, weighed.bind(0)))
             case list():
-                nodes.append(play.bind([memory] if which else list(actors), kind))
+                nodes.append(play.bind([memory] if which else list(actors), scale, kind))
     return nodes
 
 
 @workflow
 def playing(program: perdure.Static[list[Any]], snapshots: perdure.Static[list[Any]]) -> Any:
-    actors = [
-        Memory.options(snapshot=snapshot).bind(n * PADDING)  # type: ignore[attr-defined]
+    actors = [  # one of them and both instances of the pool want the one GPU
+        Memory.options(snapshot=snapshot, gpus=n % 2).bind(n * PADDING)  # type: ignore[attr-defined]
         for n, snapshot in enumerate(snapshots)
     ]
-    return [traced(actors, program), [each.recall.bind() for each in actors]]
+    scale = Scale.options(pool=2).bind(FACTOR)  # type: ignore[attr-defined]
+    return [traced(actors, scale, program), [each.recall.bind() for each in actors]]
 
 
 # --- what plain Python says ---------------------------------------------------------------------
@@ -169,6 +189,10 @@ def _foretold(program: Sequence[Any], told: list[list[int]]) -> list[Any]:
                 values.append(tells[-1] if tells else 0)
             case "task":
                 values.append(weigh(before))
+            case "scale":
+                values.append(FACTOR * weigh(before))
+            case "stages":
+                values.append([weigh(FACTOR * weigh(item)) for item in range(number % 5)])
             case "branch":
                 values.append(tell(which, number) if weigh(before) % 2 == 1 else 0)
             case list():
@@ -186,9 +210,8 @@ def plain(value: Any) -> Any:
 
 _numbers = st.integers(0, 60)
 _which = st.integers(0, ACTORS - 1)
-_kinds = st.sampled_from(
-    ["tell", "pass", "refuse", "hesitate", "recall", "map", "readers", "repeat", "task", "branch"]
-)
+_calls = ["tell", "pass", "refuse", "hesitate", "recall", "map", "readers", "repeat"]
+_kinds = st.sampled_from([*_calls, "task", "branch", "scale", "stages"])
 
 
 def _ops(depth: int) -> st.SearchStrategy[list[Any]]:

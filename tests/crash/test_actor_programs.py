@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -17,8 +17,9 @@ from tests.crash.actor_programs import HESITATED, foretold, plain, playing, prog
 from tests.crash.counting import Counted, Life, MortalExecutor, Tripwire, dead_owner
 
 import perdure
-from perdure.calls import Outcome, StepCall
+from perdure.calls import CallId, Instance, Outcome, StepCall
 from perdure.client import open_store
+from perdure.executors.protocol import Capacity
 from perdure.results import read_result
 from perdure.runtime import Runtime
 from perdure.settings import load_settings
@@ -44,17 +45,55 @@ losses = st.integers(1, 9)
 
 
 class LossyExecutor(MortalExecutor):
-    """Runs steps here; every so many calls it has lost the instances of all actors."""
+    """Runs steps here, each actor's in as many places as it has processes elsewhere.
+
+    It has one GPU, which one at a time has, and fails if the engine would have it otherwise. Every
+    so many calls it has lost the instances of all actors.
+    """
 
     def __init__(self, every: int) -> None:
         super().__init__()
+        self.capacity = Capacity(cpus=2, gpu_ids=("0",), memory_bytes=1 << 30, slots=4)
         self._every = every
         self._counted = count(1)
+        self._instances: dict[Instance, dict[str, Any]] = {}
+        self._gpu: Hashable = None  # who has it: an instance, or a call
+
+    def submit(self, calls: Sequence[StepCall]) -> None:
+        waiting = {_home(call) for call in self._calls}
+        for call in calls:
+            home = _home(call)
+            assert not isinstance(home, Instance) or home not in waiting, "it makes a call already"
+            waiting.add(home)
+            if call.gpu_ids:
+                assert self._gpu in (None, home), "somebody else has the GPU"
+                self._gpu = home
+        super().submit(calls)
+
+    def retire(self, instances: Sequence[Instance]) -> None:
+        for instance in instances:
+            assert instance not in {_home(call) for call in self._calls}, "it makes a call"
+            self._instances.pop(instance, None)
+            if self._gpu == instance:
+                self._gpu = None
+
+    def close_run(self, run_id: str) -> None:
+        self._instances.clear()
+        self._gpu = None
+        super().close_run(run_id)
 
     def _run_one(self, call: StepCall, scope: RunScope) -> Outcome:
         if next(self._counted) % self._every == 0:
-            scope.actors.clear()
+            self._instances.clear()
+        home = _home(call)
+        scope.actors = self._instances.setdefault(home, {}) if isinstance(home, Instance) else {}
         return super()._run_one(call, scope)
+
+
+def _home(call: StepCall) -> Instance | CallId:
+    if call.actor is None:
+        return call.id
+    return Instance(call.id.run_id, call.actor.of.actor, call.actor.number)
 
 
 class Stage:
@@ -67,7 +106,7 @@ class Stage:
 
     def live(self, wire: Tripwire, run_id: str = RUN, **options: Any) -> None:
         """Drive the run until it ends, or the wire trips."""
-        runtime = Runtime(load_settings(store=self.store, executor="inline"))
+        runtime = Runtime(load_settings(store=self.store, executor="inline", gpus=1))
         life = Life(runtime, wire, dead_owner(next(self._owners)))
         executors: list[MortalExecutor] = life._executors
 

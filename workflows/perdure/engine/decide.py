@@ -53,6 +53,7 @@ def decide(engine: EngineState, events: Iterable[Event], now: datetime) -> Turn:
     for run_id in list(engine.touched):
         if run_id in engine.runs:
             end_races(engine, engine.runs[run_id], now)
+    left_behind = engine.take_left()  # first: what they held may be given out now
     placed = place(engine, now)
     over = _finish_runs(engine, now)
     commits = []
@@ -67,7 +68,7 @@ def decide(engine: EngineState, events: Iterable[Event], now: datetime) -> Turn:
     return _empty(
         engine,
         commits=tuple(commits),
-        retire=placed.retire,
+        retire=(*left_behind, *placed.retire),
         dispatch=placed.dispatch,
         **over._asdict(),
     )

@@ -212,6 +212,7 @@ class Pool:
         self._homes: dict[Hashable, Instance] = {}  # of calls of actors
         self._residents: dict[Instance, _Resident] = {}  # those that are idle: longest first
         self._numbers: dict[tuple[str, str], set[int]] = {}  # of the residents, by run and actor
+        self._left: list[Instance] = []
 
     def fits(self, shape: Shape) -> bool:
         """Say whether the request fits into what is free now."""
@@ -335,6 +336,7 @@ class Pool:
         self._residents[instance] = resident
         if resident.leaves:
             self._leave(instance)
+            self._left.append(instance)
 
     def _leave(self, instance: Instance) -> None:
         resident = self._residents.pop(instance)
@@ -350,6 +352,12 @@ class Pool:
             self._residents[instance].leaves = True
             if self._residents[instance].is_idle:
                 self._leave(instance)
+                self._left.append(instance)
+
+    def take_left(self) -> tuple[Instance, ...]:
+        """Return those whose run has ended, and that are idle, once: they are to be ended."""
+        left, self._left = tuple(self._left), []
+        return left
 
     def make_room(self, shape: Shape, *, at_once: bool = True) -> tuple[Instance, ...]:
         """Free what idle residents hold, so that the request fits; return those.

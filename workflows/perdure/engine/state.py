@@ -14,7 +14,7 @@ from typing import Any
 
 from perdure.calls import CallId
 from perdure.engine.again import Again
-from perdure.engine.commands import Extend, HandOver, Kill
+from perdure.engine.commands import Extend, HandOver, Kill, Retire
 from perdure.engine.paces import Paces
 from perdure.engine.placement import Line, Pool, Seat, Shape, shape_of
 from perdure.plan import (
@@ -545,6 +545,11 @@ class EngineState:
         """Forget a run; processes of its actors hold nothing any more, once they are idle."""
         run = self.runs.pop(run_id)
         self.pools[run.executor].end_run(run_id)
+
+    def take_left(self) -> list[Retire]:
+        """Return the processes of actors to end whose runs are no longer here."""
+        left = {name: pool.take_left() for name, pool in self.pools.items()}
+        return [Retire(name, instances) for name, instances in left.items() if instances]
 
     def next_wakeup(self) -> datetime | None:
         """Return when something falls due without any event, or None."""

@@ -8,11 +8,13 @@ import msgspec
 import pytest
 from tests.unit.perdure.engine.bench import START, Bench, plan_of, stored
 
-from perdure.engine.events import CancelRequested, OwnershipLost, PauseRequested
+from perdure.calls import Instance, Outcome
+from perdure.engine.commands import Retire
+from perdure.engine.events import CancelRequested, Ended, OwnershipLost, PauseRequested
 from perdure.engine.restore import MAX_TAKEOVERS
 from perdure.errors import Failure
 from perdure.executors.protocol import Capacity
-from perdure.plan import Backoff, Plan, StepOptions
+from perdure.plan import ActorStep, Backoff, Plan, StepOptions
 from perdure_storage.lifecycle import RunStatus, StepStatus
 from perdure_storage.records import Cause, Place, RunPolicy
 
@@ -576,3 +578,40 @@ def test_opaque_input_with_other_bytes_counts_as_changed() -> None:
     after.succeed("a", "two", opaque=True)
 
     assert list(after.in_flight) == ["b"]
+
+
+# --- processes of actors ------------------------------------------------------------------------
+def of_a_pool(edges: dict[str, list[str]], size: int) -> Plan:
+    """Return a plan whose first step makes a model, of which the others are calls."""
+    plan = plan_of(edges)
+    made = plan.steps[0].id
+    steps = tuple(
+        msgspec.structs.replace(
+            step,
+            actor=ActorStep(
+                actor=made,
+                cls=made,
+                method="" if step.id == made else "call",
+                role="new" if step.id == made else "write",
+                state="rebuild",
+                pool=size,
+            ),
+        )
+        for step in plan.steps
+    )
+    return msgspec.structs.replace(plan, steps=steps)
+
+
+def test_processes_of_a_pool_are_ended_when_another_coordinator_has_taken_their_run() -> None:
+    edges: dict[str, list[str]] = {"m": [], "a": ["m"], "b": ["m"], "end": ["a", "b"]}
+    bench = Bench(of_a_pool(edges, 2)).start()
+    bench.succeed("m")
+    call = bench.in_flight["a"]
+
+    bench.succeed("b")
+    dropped = bench.turn(OwnershipLost("r", "taken over"))
+    ended = bench.turn(Ended(Outcome(id=call.id, cause=Cause.ABANDONED)))
+
+    assert dropped.retire == (Retire("processes", (Instance("r", "m", 1),)),)
+    assert ended.retire == (Retire("processes", (Instance("r", "m", 0),)),)
+    assert bench.engine.pools["processes"].free.cpus == 2

@@ -267,10 +267,12 @@ def test_residents_give_back_what_they_held_when_their_run_is_over() -> None:
     pool.give(model.shape, "a")
 
     pool.end_run("r")
-    left = pool.free.memory_bytes
+    left, ended = pool.free.memory_bytes, pool.take_left()
     pool.give(busy.shape, "b")
 
     assert left == 400
+    assert ended == (Instance("r", "model", 0),)
+    assert pool.take_left() == (Instance("r", "busy", 0),)
     assert pool.free.memory_bytes == 1000
     assert pool.fits(model.shape)
     assert pool.request(model) == model.shape  # no process of it is left
