@@ -450,7 +450,9 @@ class Statements:
     @cached_property
     def delete_old_heartbeats(self) -> Statement:
         """Forget coordinators that died and own nothing any more: nobody asks for their workers."""
-        owns = sa.exists(sa.select(run.c.id).where(run.c.owner_token == coordinator.c.token))
+        owned = run.c.owner_token == coordinator.c.token
+        # Runs that are over keep the name of their last owner, and are many.
+        owns = sa.exists(sa.select(run.c.id).where(owned, _IS_DRIVEN))
         old = coordinator.c.lease_until_us < self._lease_now() - sa.bindparam("kept_us")
         if self._terms.ends_with_boot:
             old = old | (coordinator.c.boot_id != sa.bindparam("this_boot"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import threading
 import time
@@ -11,21 +12,25 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from tests.crash import busy_steps
+from tests.crash import busy_steps, steps
 from tests.crash.hosts import LEASE_S, Host, Team, need_hosts
-from tests.crash.ledger import check_nothing_is_left, wait_until
+from tests.crash.ledger import Undisturbed, check, check_nothing_is_left, wait_until
 from tests.crash.stage import Stage
 from tests.crash.steps import text_of
 from tests.faulty_proxy import SOCKET
 from tests.postgres import Server, empty_schema
+from tests.reliability.figures import tell_figures
 
 from perdure.client import Perdure
 from perdure_storage.connect import open_run_store
-from perdure_storage.records import RunRecord
+from perdure_storage.records import RunId, RunRecord
 
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(120)]
 
 RUN = "held"
+DROPS = int(os.environ.get("PERDURE_TEST_DROPS", "20"))
+DROPS_SEED = int(os.environ.get("PERDURE_TEST_DROPS_SEED", "1"))
+GRAPH_STEPS = 25
 TAKEOVERS = int(os.environ.get("PERDURE_TEST_TAKEOVERS", "1"))
 """Hosts that die, one after the other."""
 WITHIN_S = 2.0
@@ -248,6 +253,53 @@ def test_step_that_ends_while_the_database_is_away_is_committed_when_it_is_back(
 
     check_first_attempt_stands(team, client)
     host.end()
+
+
+@pytest.mark.timeout(120 + DROPS)
+def test_connections_that_break_around_commits_lose_nothing_and_double_nothing(
+    team: Team, client: Perdure
+) -> None:
+    rng = random.Random(DROPS_SEED)
+    host = team.host("one")
+    host.serve(lease_s=10.0)
+    wait_until(lambda: serving(client) == 1, 30, "it does not serve")
+    door, seeds = host.door, []
+    faults = {
+        "before COMMIT": door.slam_before_commit,
+        "after COMMIT": door.slam_after_commit,
+        "all at once": None,
+    }
+    done = dict.fromkeys(faults, 0)
+    for _ in range(DROPS):
+        live = [seed for seed in seeds if client.get_run(f"r-{seed}").status != "SUCCEEDED"]
+        if not live:
+            seeds.append(rng.randrange(1 << 30))
+            client.submit(
+                steps.random_graph, seed=seeds[-1], size=GRAPH_STEPS, run_id=f"r-{seeds[-1]}"
+            )
+        kind = rng.choice(list(faults))
+        door.slammed.clear()
+        if (fault := faults[kind]) is None:
+            door.drop_all()
+            door.slammed.set()
+        else:
+            fault.set()
+        # The coordinator commits whenever a step ends; where none is left the next run brings one.
+        done[kind] += door.slammed.wait(2.0)
+    door.slam_before_commit.clear()
+    door.slam_after_commit.clear()
+
+    for seed in seeds:
+        run_id = f"r-{seed}"
+        wait_until(lambda: client.get_run(run_id).status == "SUCCEEDED", 60, "it does not end")  # noqa: B023
+        expected = client.execute(steps.random_graph, seed=seed, size=GRAPH_STEPS)
+        rows = client.runtime.store.list_steps(RunId(run_id))
+        digests = {row.step_id: row.value.value_digest for row in rows if row.value is not None}
+        check(team.stage.ledger, client, run_id, Undisturbed(expected, digests))
+        assert client.get_run(run_id).record.epoch == 1, "a connection that broke cost it its owner"
+    host.end()
+    print(f"{done} connections dropped in {len(seeds)} runs of {GRAPH_STEPS} steps")
+    tell_figures(drops=sum(done.values()))
 
 
 def test_server_that_may_lose_commits_is_warned_of(

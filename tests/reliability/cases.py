@@ -131,6 +131,28 @@ CASES = (
         ["tests/crash/test_coordinator_only.py", "tests/crash/test_sleepers.py"],
     ),
     Case(
+        "hosts",
+        "hosts of a PostgreSQL store dead, stopped, cut off; it restarted, frozen, dropped",
+        ["tests/crash/test_team.py"],
+        lambda seed: {
+            "PERDURE_TEST_TAKEOVERS": "5",
+            "PERDURE_TEST_DROPS": "100",
+            "PERDURE_TEST_DROPS_SEED": str(seed),
+        },
+    ),
+    Case(
+        "writers",
+        "eight processes that write into one SQLite store at once, for a minute",
+        ["tests/crash/test_writers.py"],
+        _settings(PERDURE_TEST_WRITING_S=60),
+        counts="commits",
+    ),
+    Case(
+        "migrations",
+        "stores of each older schema upgraded, after an upgrade that died; ten at once; under load",
+        ["tests/migration"],
+    ),
+    Case(
         "files",
         "files of runs damaged and forged at random",
         ["tests/contract/test_transfers.py", "-k", "damaged or forged"],
