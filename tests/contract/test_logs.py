@@ -6,6 +6,7 @@ import secrets
 from pathlib import Path
 
 import pytest
+from tests.s3 import FaultyS3, make_bucket
 
 from perdure_storage.blobs import open_blobs
 from perdure_storage.contract_blobs import LogArea, LogStoreContract
@@ -38,6 +39,22 @@ class TestRemoteLogs(LogStoreContract):
     @pytest.fixture
     def log_area(self) -> LogArea:
         return Area(f"memory://logs-{secrets.token_hex(4)}")
+
+
+class TestS3Logs(LogStoreContract):
+    @pytest.fixture
+    def log_area(self, s3_bucket: str) -> LogArea:
+        return Area(f"{s3_bucket}/team")
+
+    def test_looking_for_logs_of_a_run_that_has_none_is_one_request(
+        self, faulty_s3: FaultyS3, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        logs = Area(f"{make_bucket(faulty_s3.url, monkeypatch)}/team").open()
+        del faulty_s3.seen[:]
+
+        logs.delete(RunId("r"))
+
+        assert len(faulty_s3.seen) == 1
 
 
 def test_long_local_log_is_cut_into_segments_and_read_whole(tmp_path: Path) -> None:
