@@ -16,6 +16,7 @@ from perdure_storage.contract_samples import (
     a_run,
     an_owner,
     by,
+    claimed,
     created,
     queued,
 )
@@ -164,6 +165,17 @@ class QueueContract:
             queued(store, name)
 
         assert taken(store, "a", "b") == ["a", "b"]
+
+    def test_runs_of_a_queue_without_a_row_are_claimable_beside_those_of_one_that_is_full(
+        self, store: RunStore
+    ) -> None:
+        put(store, limit=0)
+        queued(store, "full")
+        queued(store, "free", queue="free")
+        sleeper = claimed(store, "sleeper", queue="free")
+        store.release_run(sleeper, to=RunStatus.WAITING, wake_at=NOW)
+
+        assert turn(store) == ["free", "sleeper"]
 
     def test_runs_of_other_queues_and_of_none_are_not_counted(self, store: RunStore) -> None:
         put(store, limit=1)

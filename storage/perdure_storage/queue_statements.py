@@ -114,11 +114,23 @@ class QueueStatements:
         found = sa.select(run.c.limit_key, sa.func.count(), later, oldest).where(*mine)
         return self._compile(found.group_by(run.c.limit_key))
 
+    @cached_property
+    def queues_in_line(self) -> Statement:
+        """Find the names of queues in which somebody waits: one look into the index for each."""
+        next_name = sa.select(run.c.queue).where(_IS_IN_LINE).order_by(run.c.queue).limit(1)
+        names = sa.select(next_name.scalar_subquery().label("name")).cte("names", recursive=True)
+        later = next_name.where(run.c.queue > names.c.name).correlate(names).scalar_subquery()
+        names = names.union_all(
+            sa.select(later).select_from(names).where(names.c.name.is_not(None))
+        )
+        return self._compile(sa.select(names.c.name).where(names.c.name.is_not(None)))
+
     def lines(self, *, fits: bool) -> Statement:
         """Return a query for the first run of each key that waits; ``fits``: that fits an offer.
 
         Each row: the key, when a run of it began last, and its first run. It goes from key to key
-        by the index, so that it takes as long as there are keys, not as there are runs.
+        by the index, so that it takes as long as there are keys, not as there are runs. Of very
+        many keys those come that are next, and as many more as may have runs going on.
         """
         shape = ("lines", fits)
         if shape not in self._shapes:
@@ -139,9 +151,11 @@ class QueueStatements:
         first = run.alias("first")
         listed = [first.c[column.name] for column in LISTED]
         joined = keys.join(first, first.c.id == head.scalar_subquery())
-        return sa.select(keys.c.key, served.scalar_subquery(), *listed, _NOBODYS).select_from(
-            joined
-        )
+        since = served.scalar_subquery().label("since_us")
+        found = sa.select(keys.c.key, since, *listed, _NOBODYS).select_from(joined)
+        next_ones = (first.c.priority.desc(), sa.func.coalesce(served.scalar_subquery(), 0))
+        ordered = found.order_by(*next_ones, first.c.created_at_us, first.c.id)
+        return ordered.limit(sa.bindparam("heads", type_=sa.Integer))
 
     def line(self, *, fits: bool) -> Statement:
         """Return a query for the runs of one key that wait, in their order."""

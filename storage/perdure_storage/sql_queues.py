@@ -154,10 +154,19 @@ class SqlQueueStore:
         offer: Mapping[str, float] | None,
         most: int,
     ) -> list[RunRecord]:
-        """Return the runs of these queues that nobody drives and whose turn it is."""
+        """Return the runs of queues that nobody drives and whose turn it is.
+
+        ``queues`` are those with limits. Who slept in another one waits for no turn.
+        """
+        now = self._clock.now()
         rooms = self._rooms(transaction, queues)
-        turn = _Turn(self, transaction, self._clock.now(), offer, most)
-        return [run for room in rooms.values() for run in turn.of(room)]
+        turn = _Turn(self, transaction, now, offer, most)
+        chosen = [run for room in rooms.values() for run in turn.of(room)]
+        for [name] in transaction.rows(self._statements.queues_in_line):
+            if name not in rooms:  # no limits, but a line
+                free = QueueRecord(name=name, created_at=now, updated_at=now)
+                chosen += turn.of_line(Room(free))
+        return chosen
 
     def _rooms(self, transaction: Transaction, queues: Sequence[QueueRecord]) -> dict[str, Room]:
         now = self._clock.now()
@@ -217,9 +226,13 @@ class _Turn:
     def of(self, room: Room) -> list[RunRecord]:
         given = {**self._given, "of_queue": room.queue.name}
         woken = self._queues.woken(self._transaction, given, self._fits)
-        chosen = next_woken(room, woken, self._most)
+        return next_woken(room, woken, self._most) + self.of_line(room)
+
+    def of_line(self, room: Room) -> list[RunRecord]:
+        heads = self._most + sum(map(bool, room.running.values()))
+        given = {**self._given, "of_queue": room.queue.name, "heads": heads}
         lines = self._queues.lines(self._transaction, given, self._fits)
-        return chosen + next_in_line(room, lines, self._most)
+        return next_in_line(room, lines, self._most)
 
 
 def _pack(queue: QueueRecord) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from perdure_storage.tables import (
     IS_CANCELLING,
     IS_DRIVEN,
     IS_ONLY_ONE,
+    IS_QUEUED_FREELY,
     IS_WAITING,
     WATCHES_RUNS,
     attempt,
@@ -50,6 +51,7 @@ from perdure_storage.tables import (
 # Written out, not bound: a partial index serves only a query that says its condition itself.
 _IS_DRIVEN = sa.text(IS_DRIVEN)
 _IS_WAITING = sa.text(IS_WAITING)
+_IS_QUEUED_FREELY = sa.text(IS_QUEUED_FREELY)
 _IS_CANCELLING = sa.text(IS_CANCELLING)
 _WATCHES_RUNS = sa.text(WATCHES_RUNS)
 _IS_LIVE = sa.text("status IN ('QUEUED', 'RUNNING', 'WAITING', 'PAUSED')")
@@ -245,7 +247,8 @@ class Statements:
     def claimable(self, *, fits: bool, queues: bool) -> Statement:
         """Return a query for runs to take on; ``fits``: those that fit an offer.
 
-        Where there are ``queues``, runs that need a slot of one of them are left out.
+        Where there are ``queues``, runs that wait in a line are left out, and those that need a
+        slot of one of them.
         """
         shape = ("claimable", fits, queues)
         if shape not in self._shapes:
@@ -257,13 +260,12 @@ class Statements:
         others = owner.is_(None) | (owner != sa.bindparam("besides", type_=sa.Text))
         due_at = sa.bindparam("now_us", type_=sa.BigInteger)
         ids = sa.select(run.c.id)
+        is_queued = _IS_QUEUED_FREELY if queues else run.c.status == "QUEUED"
         unlimited = run.c.queue.is_(None) | run.c.queue.not_in(sa.select(queue.c.name))
-        freely = (unlimited,) if queues else ()
+        begun = run.c.not_before_us.is_(None) | (run.c.not_before_us <= due_at)
         candidates = sa.union(
-            ids.where(run.c.status == "QUEUED", *freely).where(
-                run.c.not_before_us.is_(None) | (run.c.not_before_us <= due_at)
-            ),
-            ids.where(_IS_WAITING, run.c.wake_at_us <= due_at, *freely),
+            ids.where(is_queued, begun),
+            ids.where(_IS_WAITING, run.c.wake_at_us <= due_at, unlimited if queues else sa.true()),
             ids.where(_IS_DRIVEN, others).where(
                 (run.c.status == "RUNNING") | ~run.c.pause_requested
             ),

@@ -37,6 +37,7 @@ from perdure_storage.lifecycle import RunStatus
 from perdure_storage.records import PinRecord, Place, RunId, RunQuery
 from perdure_storage.sql_runs import SqlRunStore
 from perdure_storage.sqlite_database import SqliteDatabase
+from perdure_storage.statements import Statement
 
 _RUN = RunId("run")
 
@@ -390,6 +391,7 @@ def test_claimable_is_read_by_the_index_of_each_kind(store: SqlRunStore, fits: b
 
     for index in ("ix_run_by_status (status=?)", "ix_run_waiting", "ix_run_cancelling"):
         assert index in plan
+    assert "ix_run_queued_freely" not in plan
     # That index holds only the runs that are to be cancelled: all of it is the answer.
     assert "SCAN run" not in plan.replace("SCAN run USING INDEX ix_run_cancelling", "")
 
@@ -619,3 +621,48 @@ def test_a_store_whose_making_was_killed_is_made_by_the_next(path: Path, point: 
     store = open_run_store(path)
     assert store.create_run(a_run(), a_plan()) is not None
     store.close()
+
+
+# --- queues --------------------------------------------------------------------------------------
+@pytest.mark.parametrize("fits", [False, True])
+def test_whose_turn_it_is_in_a_queue_is_read_by_index(store: SqlRunStore, fits: bool) -> None:
+    statements = store.queues._statements
+
+    def plan_of(statement: Statement) -> str:
+        return _plan(store, statement.sql, tuple(None for _ in statement.names))
+
+    lines, line = plan_of(statements.lines(fits=fits)), plan_of(statements.line(fits=fits))
+    woken = plan_of(statements.woken(fits=fits))
+
+    # From key to key, and to the first of each, by the index: no line is read as a whole.
+    assert "ix_run_line (queue=? AND limit_key>?)" in lines
+    assert "ix_run_line (queue=? AND limit_key=?)" in lines
+    assert "ix_run_key_started (queue=? AND limit_key=?" in lines
+    assert "ix_run_line (queue=? AND limit_key=?)" in line
+    assert "ix_run_waiting" in woken
+    assert "TEMP B-TREE" not in line
+    for plan in (lines, line, woken):
+        assert "SCAN run" not in plan
+        assert "ix_run_by_status" not in plan
+
+
+def test_runs_outside_of_queues_are_found_past_those_that_wait_in_one(store: SqlRunStore) -> None:
+    statement = store._statements.claimable(fits=False, queues=True)
+
+    plan = _plan(store, statement.sql, tuple(None for _ in statement.names))
+
+    assert "ix_run_queued_freely" in plan
+
+
+def test_what_is_taken_of_a_queue_is_counted_by_index(store: SqlRunStore) -> None:
+    statements = store.queues._statements
+
+    def plan_of(statement: Statement) -> str:
+        return _plan(store, statement.sql, tuple(None for _ in statement.names))
+
+    assert "INDEX ix_run_slot (queue=?)" in plan_of(statements.count_running)
+    assert "COVERING INDEX ix_run_started (queue=? AND" in plan_of(statements.count_starts)
+    assert "COVERING INDEX ix_run_started (queue=? AND" in plan_of(statements.find_start)
+    assert "ix_run_line (queue=?)" in plan_of(statements.count_waiting)
+    assert "ix_run_line (queue>?)" in plan_of(statements.queues_in_line)
+    assert "ix_run_only_one (queue=? AND dedup_key=?)" in plan_of(store._statements.find_only_one)

@@ -13,6 +13,7 @@ branch_labels = None
 depends_on = None
 
 _ID = sa.Text().with_variant(sa.TEXT(collation="C"), "postgresql")
+_IS_QUEUED_FREELY = "queue IS NULL AND status || '' = 'QUEUED'"
 _IS_IN_LINE = "queue IS NOT NULL AND status || '' = 'QUEUED'"
 _HAS_SLOT = "queue IS NOT NULL AND owner_token IS NOT NULL"
 _HAS_STARTED = "queue IS NOT NULL AND started_at_us IS NOT NULL"
@@ -44,9 +45,10 @@ def upgrade() -> None:
     op.create_index(
         "ix_run_line",
         "run",
-        ["queue", "limit_key", sa.text("priority DESC"), "created_at_us", "id"],
+        ["queue", "limit_key", sa.text("priority DESC"), "created_at_us", "id", "not_before_us"],
         **_where(_IS_IN_LINE),
     )
+    op.create_index("ix_run_queued_freely", "run", ["created_at_us"], **_where(_IS_QUEUED_FREELY))
     op.create_index("ix_run_slot", "run", ["queue", "limit_key"], **_where(_HAS_SLOT))
     op.create_index("ix_run_started", "run", ["queue", "started_at_us"], **_where(_HAS_STARTED))
     op.create_index(
