@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,7 @@ from typing import Any
 import pytest
 from tests.acceptance.pool_steps import Model, add, done, fit
 
-import perdure
-from perdure import workflow
+from perdure import Static, workflow
 from perdure.client import Perdure, open_store
 from perdure.errors import DefinitionError, RunFailed
 
@@ -31,7 +31,7 @@ def pooled(folder: str, size: int, **options: Any) -> Any:
 
 
 @workflow
-def doubled(folder: str, count: perdure.Static[int]) -> Any:
+def doubled(folder: str, count: Static[int]) -> Any:
     model = pooled(folder, 2)
     return add.map(model.double.map(add.map(list(range(count)))))
 
@@ -106,7 +106,7 @@ def test_pool_makes_room_for_a_step_that_wants_its_gpu_and_is_there_again_after_
 
 
 @workflow
-def refusing(folder: str, count: perdure.Static[int]) -> Any:
+def refusing(folder: str, count: Static[int]) -> Any:
     model = pooled(folder, 1)
     kept = model.double.map(list(range(count)))
     return [kept, model.refuse.options(after=kept).bind(1)]
@@ -120,6 +120,52 @@ def test_resume_makes_no_committed_call_again(store: str, tmp_path: Path) -> Non
 
     assert sorted(done(tmp_path, "double")) == [f"double {n}" for n in range(3)]
     assert len(done(tmp_path, "made")) == 2
+
+
+KILLED = """
+import os
+import signal
+import sys
+
+sys.path.insert(0, {root!r})
+import psutil
+from tests.acceptance.pool_steps import Model, note
+
+import perdure
+from perdure import task, workflow
+
+
+@task
+def kill_driver(folder: str, doubled: list[int]) -> int:
+    if not os.path.exists(f"{{folder}}/killed"):
+        open(f"{{folder}}/killed", "x").close()
+        keeper = psutil.Process().parent()
+        os.kill(keeper.ppid(), signal.SIGKILL)
+        signal.pause()
+    return sum(doubled)
+
+
+@workflow
+def pipeline(folder: str) -> int:
+    model = Model.options(pool=2).bind(folder)
+    return model.double.bind(kill_driver.bind(folder, model.double.map([0, 1, 2, 3])))
+"""
+
+
+def test_run_whose_driver_was_killed_makes_its_pool_anew_and_no_committed_call_again(
+    perdure: Any, tmp_path: Path
+) -> None:
+    root = str(Path(__file__).parents[2])
+    script = perdure.write("pool.py", KILLED.format(root=root))
+
+    killed = perdure("run", "--id", "r", script, "--folder", tmp_path)
+    resumed = perdure("resume", "r")
+
+    assert killed.code == 128 + signal.SIGKILL
+    assert resumed.code == 0, resumed.err
+    assert resumed.out.split()[-1] == "24"
+    assert sorted(done(tmp_path, "double")) == [f"double {n}" for n in (0, 1, 12, 2, 3)]
+    assert 2 <= len(done(tmp_path, "made")) <= 4
 
 
 @pytest.mark.parametrize(
