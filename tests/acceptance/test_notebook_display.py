@@ -176,7 +176,7 @@ def test_magic_shows_what_the_command_line_tells(kernel: Kernel) -> None:
     kernel("%load_ext perdure")
 
     assert "magic" in kernel("%perdure ls").value["text/html"]
-    assert kernel("%perdure ls").text.startswith("ID")
+    assert kernel("%perdure ls").text.startswith("ID ")
     assert statuses(kernel("%perdure show magic").value) == {"succeeded"}
     assert "first" in kernel("%perdure show - first").value["text/html"]
     assert kernel("%perdure why magic first").streams.startswith("first ran")

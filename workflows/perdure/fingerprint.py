@@ -34,6 +34,7 @@ from perdure.sources import (
     cell_that_binds,
     display_module,
     find_definition,
+    is_cell,
     is_local_file,
     is_local_module,
     is_local_name,
@@ -572,7 +573,7 @@ def _place_text(filename: str, line: int) -> str:
 
 
 def _file_text(filename: str) -> str:
-    return "cell" if filename.startswith("<") else os.path.basename(filename)
+    return "cell" if is_cell(filename) else os.path.basename(filename)
 
 
 def _is_local_function(function: types.FunctionType) -> bool:

@@ -40,12 +40,13 @@ def is_local_file(filename: str) -> bool:
         return filename.startswith(_NOTEBOOK_MARKS)
     if _INSTALLED_PARTS & set(filename.split(os.sep)):
         return False
-    if _is_cell(filename):
+    if is_cell(filename):
         return True
     return not os.path.realpath(filename).startswith(_library_roots())
 
 
-def _is_cell(filename: str) -> bool:
+def is_cell(filename: str) -> bool:
+    """Say whether code of this file name was typed, as into a notebook's cell."""
     return filename.startswith("<") or f"{os.sep}ipykernel_" in filename  # where IPython says it is
 
 
@@ -83,7 +84,7 @@ def display_module(name: str, filename: str | None = None) -> str:
         return name
     file: str = filename or getattr(sys.modules.get(name), "__file__", None) or ""
     stem = os.path.splitext(os.path.basename(file))[0]
-    return name if _is_cell(file) or not stem else stem
+    return name if is_cell(file) or not stem else stem
 
 
 @dataclass(slots=True)

@@ -54,7 +54,9 @@ def text_of(printing: Callable[[Console], None]) -> str:
     page = io.StringIO()
     width = console().width
     # In a kernel Rich would take any console for the notebook, and display what is printed.
-    printing(Console(file=page, width=width, highlight=False, force_jupyter=False))
+    printing(
+        Console(file=page, width=width, highlight=False, color_system=None, force_jupyter=False)
+    )
     return "\n".join(line.rstrip() for line in page.getvalue().rstrip().split("\n"))
 
 
