@@ -163,3 +163,45 @@ def test_calls_of_an_item_that_fails_are_not_asked_for(inline: Perdure) -> None:
         return bound_then_raised.options(chunk=2).map([1.0], stats=stats)
 
     assert value_of(inline, in_chunks) == [8.0]
+
+
+@task
+def given_back(stats: Any) -> Any:
+    return stats
+
+
+@task
+def given_back_among_others(stats: Any) -> Any:
+    return [1, stats]
+
+
+@pytest.mark.parametrize("step", [given_back, given_back_among_others])
+def test_handle_is_refused_where_a_step_returns_it(inline: Perdure, step: Any) -> None:
+    assert "an actor is no result" in refusal_of(inline, step)
+
+
+def test_handle_is_refused_as_the_result_of_an_execution() -> None:
+    with pytest.raises(DefinitionError, match="an actor is no result"):
+        perdure.execute([Stats.bind()])
+
+
+def test_method_of_a_plain_object_says_how_it_is_bound() -> None:
+    for unbound in (Stats().add, Stats.add):
+        with pytest.raises(DefinitionError, match=r"write `Stats\.bind\(\.\.\.\)\.add\.bind"):
+            unbound.bind(1.0)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: perdure.method(read_only=True)(lambda self: 1), "did you mean 'readonly'"),
+        (lambda: Stats.options(snapshots=3), "did you mean 'snapshot'"),
+        (lambda: Stats.options(state="rebuild", snapshot=3), "no state is kept"),
+        (lambda: perdure.method(lambda: 1), "takes no self"),
+        (lambda: perdure.actor(type("A", (), {"f": given_back})), "write @method"),
+    ],
+    ids=["method", "class", "snapshot", "self", "task"],
+)
+def test_actor_that_makes_no_sense_is_refused(make: Any, said: str) -> None:
+    with pytest.raises(DefinitionError, match=said):
+        make()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from tests.acceptance import saving_steps as steps
 from tests.crash.ledger import wait_until
 
+import perdure
 from perdure.client import Perdure
 from perdure.errors import RunFailed
 from perdure.story import Siblings
@@ -218,3 +221,19 @@ def test_damaged_save_is_told_and_the_step_begins_where_it_can(
 
     assert notes(folder) == ["from None", "from None"]
     assert "what was saved at 2 is lost" in "".join(inline.get_run("r").logs())
+
+
+@perdure.task
+def saves_at(place: Any) -> int:
+    here = perdure.current()
+    here.save("x", at=place)
+    saved = here.load()
+    assert saved is not None
+    return saved.at
+
+
+def test_place_is_any_whole_number_that_a_store_can_keep(inline: Perdure) -> None:
+    assert inline.run(saves_at.bind(np.int64(3))) == 3
+    for refused, said in ((10**30, "more than the store can keep"), (1.5, "a whole number")):
+        with pytest.raises(RunFailed, match=said):
+            inline.run(saves_at.bind(refused))

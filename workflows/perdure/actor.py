@@ -25,7 +25,7 @@ from typing import (
 from perdure.errors import DefinitionError, did_you_mean
 from perdure.graph.node import ActorUse, Handle, Node, TaskSpec
 from perdure.graph.trace import current_trace
-from perdure.options import apply_options
+from perdure.options import OPTION_NAMES, apply_options
 from perdure.plan import StepOptions
 from perdure.reference import StepRef
 from perdure.task import Task, after_nodes, default_name
@@ -48,11 +48,13 @@ HANDLE = "perdure_actor"
 _STATES = ("durable", "rebuild")
 _NONDETERMINISM = ("fail", "warn")
 _OWN = ("bind", "options")
+_VERBS = ("bind", "map")
 _NOT_OF_ACTORS = {
     "checkpoint": "the results of an actor's calls are always kept: replays are checked by them",
     "volatile": "what an actor does is replayed, and must be the same then",
     "chunk": "calls of an actor are one step each: their order is that of the steps",
 }
+_OF_ACTORS = ("state", "snapshot", "nondeterminism", "pool", "max_concurrency")
 _OF_METHODS = frozenset({"catch", "outputs", "stop_when", "key"})
 
 
@@ -95,11 +97,16 @@ class ActorSettings:
                 _check_concurrency(value)
             else:
                 options[option] = value
+        _refuse_unknown(options, _OF_ACTORS)
         _check_options(options)
         for option in _OF_METHODS & options.keys():
             raise DefinitionError(f"{option}= is for single methods: @method({option}=...)")
         apply_options(TaskSpec(function=len, name=name), options, name)
         changed = replace(self, options=options, **own)
+        if changed.state == "rebuild" and "snapshot" in given:
+            raise DefinitionError(
+                'snapshot= is for durable actors: of one with state="rebuild" no state is kept'
+            )
         if changed.pool > 1 and changed.state != "rebuild":
             raise DefinitionError(
                 f"pool={changed.pool}: a durable actor has one state, which its calls change one "
@@ -138,6 +145,14 @@ def _one_of(option: str, value: Any, known: tuple[str, ...]) -> str:
         hint = did_you_mean(str(value), known)
         raise DefinitionError(f"{option}={value!r}{hint} (known: {', '.join(known)})")
     return str(value)
+
+
+def _refuse_unknown(options: Mapping[str, Any], own: tuple[str, ...]) -> None:
+    known = (*own, *OPTION_NAMES)
+    for option in options:
+        if option not in known:
+            hint = did_you_mean(option, known)
+            raise DefinitionError(f"unknown option {option!r}{hint} (known: {', '.join(known)})")
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
@@ -228,8 +243,33 @@ def _register(cls: type, options: Mapping[str, Any]) -> None:
                 f"{cls.__name__}.{name}: a method of an actor cannot be async: its calls come "
                 "one after the other"
             )
+    for name, member in vars(cls).items():
+        if isinstance(member, Task):
+            raise DefinitionError(
+                f"{cls.__name__}.{name} is a task: of an actor's methods each call is a step, "
+                "write @method"
+            )
+        if inspect.isfunction(member) and not name.startswith("_"):
+            for verb in _VERBS:
+                vars(member).setdefault(verb, _Unbound(f"{cls.__name__}.{name}", verb))
     before: ActorSettings = getattr(cls, SETTINGS, ActorSettings())
     setattr(cls, SETTINGS, before.changed(default_name(cls), options))
+
+
+class _Unbound:
+    """``bind`` or ``map`` of a method of a plain object, or of the class: says what to write."""
+
+    def __init__(self, method: str, verb: str) -> None:
+        self._method = method
+        self._verb = verb
+
+    def __call__(self, *args: object, **kwargs: object) -> NoReturn:
+        cls, _, name = self._method.rpartition(".")
+        raise DefinitionError(
+            f"{self._method}.{self._verb}(...): methods are bound of a handle, which {cls}.bind() "
+            f"gives, not of the class or of a plain object: write `{cls}.bind(...)"
+            f".{name}.{self._verb}(...)`"
+        )
 
 
 def is_actor(cls: object) -> bool:
@@ -368,8 +408,8 @@ def _method_of(handle: ActorHandle, name: str) -> ActorMethod[Any, Any]:
         known = [each for each, value in inspect.getmembers(cls, inspect.isfunction)]
         public = [each for each in known if not each.startswith("_")]
         raise DefinitionError(
-            f"{default_name(cls)} has no method {name!r}{did_you_mean(name, public)} that could "
-            f"be bound (it has: {', '.join(public) or 'none'})"
+            f"{default_name(cls)} has no method {name!r} that could be bound"
+            f"{did_you_mean(name, public)} (it has: {', '.join(public) or 'none'})"
         )
     given = dict(getattr(function, OPTIONS, {}))
     role = "read" if given.pop("readonly", False) else "write"
@@ -393,6 +433,8 @@ class MethodTask(Task[Any, Any]):
         self, function: Callable[..., Any], spec: TaskSpec, after: tuple[Node, ...] = ()
     ) -> None:
         super().__init__(function, spec, after)
+        for verb in _VERBS:  # what the function has under these names is for plain objects
+            vars(self).pop(verb, None)
         if self._signature is not None:
             _, *rest = self._signature.parameters.values()
             self._signature = self._signature.replace(parameters=rest)
@@ -509,8 +551,11 @@ def _mark(function: Any, readonly: bool, options: Mapping[str, Any]) -> Any:
         raise DefinitionError(f"@method is for methods of an actor, not for {function!r:.100}")
     if not isinstance(readonly, bool):
         raise DefinitionError(f"readonly={readonly!r}: must be True or False")
+    _refuse_unknown(options, ("readonly",))
     _check_options(options)
     name = default_name(function)
+    if not inspect.signature(function).parameters:
+        raise DefinitionError(f"{name} takes no self: a method of an actor has its instance")
     apply_options(TaskSpec(function=function, name=name), options, name)
     setattr(function, OPTIONS, {"readonly": readonly, **options})
     return function

@@ -50,7 +50,7 @@ from perdure.secret import SecretRef
 from perdure.templates import build_object
 from perdure.worker.actors import copy_of, refused_growth
 from perdure.worker.context import Context, StopSignal, running
-from perdure.worker.growth import graph_of, is_graph, refuse_nodes_inside
+from perdure.worker.growth import graph_of, is_graph, refuse_handle, refuse_nodes_inside
 from perdure.worker.saving import Saves
 from perdure.worker.secrets import resolve_secret
 from perdure.worker.tracebacks import traceback_text
@@ -79,6 +79,7 @@ def execute(dag: Dag, inputs: Mapping[str, Any]) -> Any:
         NotSerializable: a value has no encoding; the durable run could not keep it either.
         Exception: whatever a step's function raises.
     """
+    refuse_handle(dag.output)
     try:
         with effects.unnoted():
             return _Execution(dag, inputs).result()
@@ -393,7 +394,8 @@ def call_here(spec: TaskSpec, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     if not is_graph(result):
         effects.refuse_lost()
         _check_result(result, spec.options.outputs)
-        if isinstance(result, _CONTAINERS):
+        if isinstance(result, (Handle, *_CONTAINERS)):
+            refuse_handle(result)
             refuse_nodes_inside(result)
     return result
 

@@ -117,7 +117,11 @@ class Context(msgspec.Struct, frozen=True):
                 'write message=f"loss {loss:.3f}"'
             )
         words = message.encode(errors="replace").decode()
-        self.saves.tell(float(done), None if total is None else float(total), words, self.item)
+        try:
+            numbers = float(done), None if total is None else float(total)
+        except OverflowError:
+            raise DefinitionError("progress() takes numbers that a float can hold") from None
+        self.saves.tell(*numbers, words, self.item)
 
     def should_stop(self) -> bool:
         """Say whether the step is asked to end: its run is cancelled or paused, its time is over.

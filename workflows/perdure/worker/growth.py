@@ -10,10 +10,10 @@ from perdure.chunks import FailedItem, PartlyFailed, item_id
 from perdure.compile import compile_growth, plan_record
 from perdure.errors import DefinitionError
 from perdure.getting import collect, join
-from perdure.graph.arguments import holds_node
+from perdure.graph.arguments import freeze, handles_in, holds_node
 from perdure.graph.dag import Dag, make_dag
 from perdure.graph.growth import Place, answer_id, child_id, place_below
-from perdure.graph.node import Call, Node, path_of, source_of
+from perdure.graph.node import Call, Handle, Node, path_of, source_of
 from perdure.mapping import Children
 from perdure_storage.values import Values
 
@@ -24,6 +24,20 @@ Given = Node | Children | PartlyFailed
 def is_graph(returned: Any) -> bool:
     """Say whether what a function returned stands for calls that are to be made."""
     return isinstance(returned, Given)
+
+
+def refuse_handle(returned: Any) -> None:
+    """Refuse the handle of an actor as a value, alone or among others: who has it is in the order.
+
+    Raises:
+        DefinitionError: there is one.
+    """
+    template = returned if isinstance(returned, Handle) else freeze(returned, "the result", [])
+    if any(True for _ in handles_in([template])):
+        raise DefinitionError(
+            "an actor is no result: return what one of its methods gives, `return "
+            "stats.mean.bind()`, and give the handle itself to each task that calls the actor"
+        )
 
 
 def refuse_nodes_inside(returned: Any) -> None:

@@ -7,6 +7,7 @@ over the attempt's *desk*, and ``save`` returns when the row is durable.
 from __future__ import annotations
 
 import math
+import operator
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -37,6 +38,7 @@ T = TypeVar("T")
 _TRIES = 3
 """Times that a value is put again because gc took it before its row was there."""
 _TELL_EVERY_S = 0.2
+_MOST = 1 << 63
 
 
 class NoDesk:
@@ -93,7 +95,8 @@ class Saves:
 
     def save(self, value: Any, at: int, keep_last: int, item: str) -> None:
         """Keep a value, or a folder; see ``Context.save``."""
-        _check(value, at, keep_last)
+        _check(value, keep_last)
+        at = _place(at)
         refusal: Refusal | None = None
         for _ in range(_TRIES):
             if self._is_over:
@@ -182,9 +185,17 @@ class Saves:
         raise RunConflict(f"what the step saves is not kept: {refusal.message}")
 
 
-def _check(value: Any, at: Any, keep_last: Any) -> None:
-    if isinstance(at, bool) or not isinstance(at, int):
+def _place(at: Any) -> int:
+    """Return a place as the store keeps it; of whole numbers NumPy's are some too."""
+    if isinstance(at, bool) or not hasattr(type(at), "__index__"):
         raise DefinitionError(f"save(..., at={at!r}): say with a whole number how far the step is")
+    place = operator.index(at)
+    if not -_MOST <= place < _MOST:
+        raise DefinitionError(f"save(..., at={at!r:.40}): more than the store can keep, 2**63")
+    return place
+
+
+def _check(value: Any, keep_last: Any) -> None:
     if isinstance(keep_last, bool) or not isinstance(keep_last, int) or keep_last < 1:
         raise DefinitionError(f"save(..., keep_last={keep_last!r}): how many are to stand, from 1")
     if isinstance(value, Path) and not value.is_dir():

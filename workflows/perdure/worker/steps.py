@@ -218,6 +218,7 @@ class Attempt:
         if _is_pause(result):
             return self._waiting(result)
         self._refuse_lost_calls()
+        self._refuse_handle(result)
         self._check(result)
         stops = self._stops(result)
         value = self._store(result)
@@ -251,6 +252,19 @@ class Attempt:
     def _refuse_lost_calls(self) -> None:
         try:
             effects.refuse_lost()
+        except DefinitionError as error:
+            raise _user_refusal(error) from None
+
+    def _refuse_handle(self, result: Any) -> None:
+        """Refuse an actor as a value; without looking into values where no handle can be."""
+        nodes = sys.modules.get("perdure.graph.node")
+        may_hold = self.call.turns and isinstance(result, list | tuple | dict | set)
+        if nodes is None or not (may_hold or isinstance(result, nodes.Handle)):
+            return
+        from perdure.worker.growth import refuse_handle
+
+        try:
+            refuse_handle(result)
         except DefinitionError as error:
             raise _user_refusal(error) from None
 
