@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 from tests.acceptance import plain_steps
 from tests.acceptance.asking import BASE
 
+from perdure import Queue
 from perdure.client import Perdure, open_store
 from perdure.errors import RunFailed
 from perdure.http.app import make_app
@@ -59,7 +60,7 @@ def test_runs_steps_attempts_and_commits_are_counted(client: Perdure) -> None:
 
 def test_gauges_say_what_goes_on_in_the_whole_store(client: Perdure) -> None:
     for _ in range(2):
-        client.submit(plain_steps.everything, queue="nightly")
+        client.submit(plain_steps.everything, queue=Queue("nightly", limit=2))
     client.submit(plain_steps.everything)
 
     found = counted(client)
