@@ -15,11 +15,13 @@ import msgspec
 import pytest
 
 from perdure_storage.clock import ManualClock
+from perdure_storage.contract_arrivals import ArrivalContract
 from perdure_storage.contract_claims import ManyRunsContract
 from perdure_storage.contract_commits import CommitContract
 from perdure_storage.contract_expansions import ExpansionContract
 from perdure_storage.contract_imports import ImportContract
 from perdure_storage.contract_messages import MessageContract
+from perdure_storage.contract_news import TriggerNewsContract
 from perdure_storage.contract_queues import QueueContract
 from perdure_storage.contract_requests import RequestContract
 from perdure_storage.contract_retention import RetentionContract
@@ -39,8 +41,10 @@ from perdure_storage.contract_samples import (
     kinds,
 )
 from perdure_storage.contract_saves import SaveContract
-from perdure_storage.contract_schedules import ScheduleContract, UnplannedContract
-from perdure_storage.contract_triggers import TriggerContract, TriggerNewsContract
+from perdure_storage.contract_schedules import ScheduleContract
+from perdure_storage.contract_ticks import TickContract
+from perdure_storage.contract_triggers import TriggerContract
+from perdure_storage.contract_unplanned import UnplannedContract
 from perdure_storage.errors import BlobsCondemned, InternalError, RunNotFound, StoreError
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.protocols import RunStore
@@ -623,19 +627,21 @@ class UpkeepContract:
 
 
 class RunStoreContract(
-    CreationContract,
+    ArrivalContract,
     ClaimContract,
     ClaimableContract,
-    ManyRunsContract,
     CommitContract,
+    CreationContract,
     ExpansionContract,
     ImportContract,
+    ManyRunsContract,
     MessageContract,
     QueueContract,
     RequestContract,
     RetentionContract,
     SaveContract,
     ScheduleContract,
+    TickContract,
     TriggerContract,
     TriggerNewsContract,
     UnplannedContract,

@@ -1,4 +1,5 @@
-"""The contract of stores of schedules: docstrings that are law. ``contract_schedules.py`` tests it.
+"""The contract of stores of schedules: docstrings that are law. ``contract_schedules.py`` and
+``contract_ticks.py`` test it.
 
 A schedule lives in the database of the runs that it makes, so that a tick, its run and the next
 due time are one transaction. Any number of dispatchers may work at once: each reads a schedule,

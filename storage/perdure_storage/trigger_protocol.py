@@ -1,4 +1,5 @@
-"""The contract of stores of triggers: docstrings that are law. ``contract_triggers.py`` tests it.
+"""The contract of stores of triggers: docstrings that are law. ``contract_triggers.py``,
+``contract_arrivals.py`` and ``contract_news.py`` test it.
 
 A trigger lives in the database of the runs that it makes, so that an arrival, its run and the
 cursor of its source are one transaction. Anyone may bring arrivals at any time, twice and in any
