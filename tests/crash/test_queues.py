@@ -101,12 +101,13 @@ def test_limits_hold_and_all_runs_end_though_a_coordinator_is_killed(
     for n, name in enumerate(names):
         client.submit(measuring, run_id=name, queue="q", limit_key=KEYS[n % len(KEYS)])
 
-    killed, beside = serve(stage, f"{point}:2:kill"), serve(stage)
+    assert stage.finish(serve(stage, f"{point}:2:kill"))[0] == -signal.SIGKILL
+    others = [serve(stage), serve(stage)]
     succeeded = RunQuery(status=(RunStatus.SUCCEEDED,), limit=2 * RUNS)
-    assert stage.finish(killed)[0] == -signal.SIGKILL
     wait_until(lambda: len(store.list_runs(succeeded)) == RUNS, 60, "they do not end")
-    beside.terminate()
-    stage.finish(beside)
+    for other in others:
+        other.terminate()
+        stage.finish(other)
 
     check_limits(store, names, 2, PER_KEY)
     standing = store.queues.standing("q")
