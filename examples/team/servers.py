@@ -47,10 +47,10 @@ class Postgres:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _call(self, program: str, *words: str) -> None:
-        command = [self._programs / program, "-D", self._folder / "data", *words]
+        command = [str(self._programs / program), "-D", str(self._folder / "data"), *words]
         # The server inherits these: a pipe would never end.
-        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-        subprocess.run(command, check=True, cwd="/", **quiet, **self._as)
+        nothing = subprocess.DEVNULL
+        subprocess.run(command, check=True, cwd="/", stdin=nothing, stdout=nothing, **self._as)
 
 
 def _programs() -> Path:

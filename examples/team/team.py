@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -106,9 +105,10 @@ def runs_of(client: Perdure, coordinator: subprocess.Popen[bytes]) -> list[str]:
 def kill(client: Perdure, coordinator: subprocess.Popen[bytes]) -> datetime:
     """Kill a coordinator and its workers, so that nobody can tidy up; return when that was."""
     below = psutil.Process(coordinator.pid).children(recursive=True)
-    for process in (coordinator, *below):
+    coordinator.kill()
+    for process in below:
         with contextlib.suppress(psutil.NoSuchProcess):
-            process.send_signal(signal.SIGKILL)
+            process.kill()
     coordinator.wait()
     return client.runtime.clock.now()
 
