@@ -10,7 +10,7 @@ from tests.acceptance import actor_steps as steps
 from tests.acceptance.actor_steps import Journal, Stats
 
 import perdure
-from perdure import workflow
+from perdure import method, workflow
 from perdure.client import Perdure
 from perdure.errors import DefinitionError, ReplayDiffers, RunFailed
 from perdure_storage.lifecycle import StepStatus
@@ -91,6 +91,45 @@ def test_skipped_call_leaves_the_state_as_it_was(
 ) -> None:
     assert client.run(with_branch, inputs={"add": add}) == wanted
     assert with_branch(add) == wanted
+
+
+class Turnstile(perdure.Actor):
+    def __init__(self) -> None:
+        self.passed: list[str] = []
+
+    @method
+    def enter(self, who: str) -> list[str]:
+        if who == "late" and len(refused) == 0:
+            refused.append(who)
+            raise ValueError("closed")
+        self.passed.append(who)
+        return self.passed
+
+
+refused: list[str] = []
+
+
+@workflow
+def failing_between() -> Any:
+    turnstile: Any = Turnstile.bind()
+    turnstile.enter.bind("first")
+    turnstile.enter.bind("late")
+    return [turnstile.enter.bind("last"), steps.double.bind(4.0)]
+
+
+def test_calls_after_one_that_failed_wait_for_a_resume_and_the_rest_goes_on(
+    inline: Perdure,
+) -> None:
+    refused.clear()
+    with pytest.raises(RunFailed, match="closed"):
+        inline.run(failing_between, run_id="r", on_failure="finish")
+    ended = rows(inline, "r")
+
+    result = inline.resume("r").result()
+
+    assert ended["double"].status is StepStatus.SUCCEEDED
+    assert "Turnstile.enter#3" not in ended
+    assert result == [["first", "late", "last"], 8.0]
 
 
 # --- state --------------------------------------------------------------------------------------
