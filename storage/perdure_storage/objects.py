@@ -22,7 +22,7 @@ from perdure_storage.records import Buffer, Leftover
 from perdure_storage.roots import RemoteRoot, creates_whole
 
 IN_FLIGHT = 8
-"""Requests of one object at a time: with ``part_bytes`` each, all that is held of its bytes."""
+"""Requests of one object at a time. Each holds ``part_bytes``, and its driver as much again."""
 
 UPLOADS = "uploads"
 """The area of leftovers that are uploads."""
