@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import sys
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +13,13 @@ from perdure.cli.completion import choices, schedule_names
 from perdure.cli.endings import ExitCode, UsageError, say
 from perdure.cli.examples import epilog
 from perdure.cli.flags import Verb, Verbs
+from perdure.cli.registered import (
+    LimitOption,
+    ModulesArgument,
+    PausedOption,
+    YesOption,
+    may_remove,
+)
 from perdure.cli.session import JsonOption, StoreOption, TracebackOption
 
 if TYPE_CHECKING:
@@ -53,9 +59,7 @@ BY_HAND = "by hand"
 # --- look -----------------------------------------------------------------------------------------
 @schedule.command("ls", cls=Verb, epilog=epilog("schedule ls"))
 def list_schedules(
-    paused: Annotated[
-        bool | None, typer.Option("--paused/--not-paused", help="Only those that are, or are not.")
-    ] = None,
+    paused: PausedOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
     traceback: TracebackOption = False,
@@ -108,7 +112,7 @@ def show(
 @schedule.command("ticks", cls=Verb, epilog=epilog("schedule ticks"))
 def ticks(
     name: NameArgument,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most so many.")] = 100,
+    limit: LimitOption = 100,
     store: StoreOption = None,
     as_json: JsonOption = False,
     traceback: TracebackOption = False,
@@ -221,10 +225,7 @@ def _print_times(views: list[Any], *, as_json: bool) -> None:
 # --- change ---------------------------------------------------------------------------------------
 @schedule.command("register", cls=Verb, epilog=epilog("schedule register"))
 def register(
-    modules: Annotated[
-        list[str],
-        typer.Argument(metavar="MODULE...", help="FILE.py or package.module, one or several."),
-    ],
+    modules: ModulesArgument,
     store: StoreOption = None,
     as_json: JsonOption = False,
     traceback: TracebackOption = False,
@@ -410,7 +411,7 @@ def _check_backfill(
 @schedule.command("rm", cls=Verb, epilog=epilog("schedule rm"))
 def remove(
     name: NameArgument,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: YesOption = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
     traceback: TracebackOption = False,
@@ -424,11 +425,8 @@ def remove(
 
     with open_existing(store) as perdure:
         handle = _find(perdure, name)
-        if not yes:
-            if not sys.stdin.isatty():
-                raise UsageError("nobody can be asked here: say --yes to remove the schedule")
-            if not typer.confirm(f"Remove schedule {handle.name} and its ledger?", err=True):
-                return ExitCode.FAILED
+        if not may_remove("schedule", handle.name, "ledger", yes=yes):
+            return ExitCode.FAILED
         handle.remove()
     if as_json:
         print(to_json({"name": handle.name, "removed": True}))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -13,6 +12,13 @@ from perdure.cli.completion import choices, trigger_names
 from perdure.cli.endings import ExitCode, UsageError, say
 from perdure.cli.examples import epilog
 from perdure.cli.flags import Verb, Verbs
+from perdure.cli.registered import (
+    LimitOption,
+    ModulesArgument,
+    PausedOption,
+    YesOption,
+    may_remove,
+)
 from perdure.cli.session import JsonOption, StoreOption, TracebackOption
 
 if TYPE_CHECKING:
@@ -50,9 +56,7 @@ _SHOWN = 5
 # --- look -----------------------------------------------------------------------------------------
 @trigger.command("ls", cls=Verb, epilog=epilog("trigger ls"))
 def list_triggers(
-    paused: Annotated[
-        bool | None, typer.Option("--paused/--not-paused", help="Only those that are, or are not.")
-    ] = None,
+    paused: PausedOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
     traceback: TracebackOption = False,
@@ -114,7 +118,7 @@ def arrivals(
             autocompletion=choices("decision"),
         ),
     ] = None,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most so many.")] = 100,
+    limit: LimitOption = 100,
     store: StoreOption = None,
     as_json: JsonOption = False,
     traceback: TracebackOption = False,
@@ -208,10 +212,7 @@ def _read_facts(text: str) -> dict[str, Any]:
 # --- change ---------------------------------------------------------------------------------------
 @trigger.command("register", cls=Verb, epilog=epilog("trigger register"))
 def register(
-    modules: Annotated[
-        list[str],
-        typer.Argument(metavar="MODULE...", help="FILE.py or package.module, one or several."),
-    ],
+    modules: ModulesArgument,
     store: StoreOption = None,
     as_json: JsonOption = False,
     traceback: TracebackOption = False,
@@ -304,7 +305,7 @@ def fire(
 @trigger.command("rm", cls=Verb, epilog=epilog("trigger rm"))
 def remove(
     name: NameArgument,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: YesOption = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
     traceback: TracebackOption = False,
@@ -319,11 +320,8 @@ def remove(
 
     with open_existing(store) as perdure:
         handle = _find(perdure, name)
-        if not yes:
-            if not sys.stdin.isatty():
-                raise UsageError("nobody can be asked here: say --yes to remove the trigger")
-            if not typer.confirm(f"Remove trigger {handle.name} and its arrivals?", err=True):
-                return ExitCode.FAILED
+        if not may_remove("trigger", handle.name, "arrivals", yes=yes):
+            return ExitCode.FAILED
         handle.remove()
     if as_json:
         print(to_json({"name": handle.name, "removed": True}))
