@@ -534,7 +534,8 @@ class BlobStore(Protocol):
     def put(self, buffers: Sequence[Buffer], *, digest: Digest | None = None) -> Digest:
         """Store the concatenation of ``buffers`` and return its digest, durably.
 
-        One pass, in chunks, holding no second copy. Order: temporary name, flush, fsync, rename,
+        In chunks, holding no second copy, in one pass; where the name must be known before the
+        first byte goes, in one more, which hashes. Order in a folder: temporary name, flush, fsync, rename,
         fsync of the folder. If the name is there already, file and folder are still fsynced
         before it returns, unless this very store object has done so and the file is the same. A
         crash leaves at most a temporary file. ``digest``, if the caller knows it, is trusted and

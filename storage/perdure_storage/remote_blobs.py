@@ -55,7 +55,7 @@ class FsspecBlobStore:
         """Store the concatenation of ``buffers`` and return its digest.
 
         The name must be known before an upload begins, so a first pass hashes, in memory: a
-        hundredth of the upload, and none of it is done for what is there already. To upload to
+        twenty-fifth of the upload at most, and what is there already is not sent at all. To upload to
         a temporary name while hashing, and have the service copy, was measured to be slower.
 
         Raises:
