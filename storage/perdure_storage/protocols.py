@@ -535,11 +535,11 @@ class BlobStore(Protocol):
         """Store the concatenation of ``buffers`` and return its digest, durably.
 
         In chunks, holding no second copy, in one pass; where the name must be known before the
-        first byte goes, in one more, which hashes. Order in a folder: temporary name, flush, fsync, rename,
-        fsync of the folder. If the name is there already, file and folder are still fsynced
-        before it returns, unless this very store object has done so and the file is the same. A
-        crash leaves at most a temporary file. ``digest``, if the caller knows it, is trusted and
-        saves the hashing pass.
+        first byte goes, in one more, which hashes. Order in a folder: temporary name, flush,
+        fsync, rename, fsync of the folder. If the name is there already, file and folder are
+        still fsynced before it returns, unless this very store object has done so and the file is
+        the same. A crash leaves at most a temporary file. ``digest``, if the caller knows it, is
+        trusted and saves the hashing pass.
         """
         ...
 

@@ -55,8 +55,8 @@ class FsspecBlobStore:
         """Store the concatenation of ``buffers`` and return its digest.
 
         The name must be known before an upload begins, so a first pass hashes, in memory: a
-        twenty-fifth of the upload at most, and what is there already is not sent at all. To upload to
-        a temporary name while hashing, and have the service copy, was measured to be slower.
+        twenty-fifth of the upload at most, and what is there already is not sent at all. To upload
+        to a temporary name while hashing, and have the service copy, was measured to be slower.
 
         Raises:
             StoreUnavailable: there is no room.
