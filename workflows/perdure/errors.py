@@ -347,9 +347,9 @@ class ReplayDiffers(NondeterminismError):
         The method depends on chance, time or the outside world.
 
     Type:
-        Write ``nondeterminism="warn"`` into the actor's class, then ``perdure resume ID --code
+        Let ``nondeterminism`` of the actor's class be ``"warn"``, then ``perdure resume ID --code
         current``: the run goes on with the state as it is now. For runs to come: pass seeds and
-        times as arguments, or ``snapshot="every"``.
+        times as arguments, or keep the state after every call.
     """
 
 
