@@ -223,14 +223,12 @@ def item_of(
 
 def _own_error(runtime: Runtime, record: RunRecord, error: ErrorRecord) -> PerdureError | None:
     """Return errors that perdure itself ended the run with, as their own class."""
-    name = error.type.rpartition(".")[2]
-    if name in ("NondeterminismError", "ReplayDiffers") and error.type.startswith("perdure."):
-        kind: type[errors.NondeterminismError] = getattr(errors, name)
-        return kind(
-            f"{error.message}\n{what_to_type(runtime, record)}",
-            run_id=record.id,
-            step_id=error.step_id,
-        )
+    told = f"{error.message}\n{what_to_type(runtime, record)}"
+    match error.type:
+        case "perdure.errors.ReplayDiffers":
+            return errors.ReplayDiffers(told, run_id=record.id, step_id=error.step_id)
+        case "perdure.errors.NondeterminismError":
+            return errors.NondeterminismError(told, run_id=record.id, step_id=error.step_id)
     return None
 
 
