@@ -36,12 +36,14 @@ class UserCodec:
     Attributes:
         name: name and version, ``"mesh/1"``: what is in the row; the same name must always mean
             the same bytes.
+        type_name: of the type, with its module.
         encode: gives the bytes, in one or several buffers.
         decode: makes the value from one writable view of them, which it may keep.
         canonical: whether equal values give equal bytes in any process.
     """
 
     name: str
+    type_name: str
     encode: Callable[[Any], Sequence[Buffer]]
     decode: Callable[[memoryview], Any]
     canonical: bool = False
@@ -76,9 +78,13 @@ def register_codec(
         raise StoreError(f"codec name {name!r}: write a name and a version, like 'mesh/1'")
     if prefix in _RESERVED:
         raise StoreError(f"codec name {name!r} belongs to perdure")
-    if name in _by_name and _by_type.get(cls) is not _by_name[name]:
-        raise StoreError(f"codec name {name!r} is registered for another type")
-    codec = UserCodec(name=name, encode=encode, decode=decode, canonical=canonical)
+    # By its name: a notebook's cell that is run again defines the class again.
+    type_name = f"{cls.__module__}.{cls.__qualname__}"
+    if name in _by_name and _by_name[name].type_name != type_name:
+        raise StoreError(f"codec name {name!r} is registered for {_by_name[name].type_name}")
+    codec = UserCodec(
+        name=name, type_name=type_name, encode=encode, decode=decode, canonical=canonical
+    )
     _by_type[cls] = _by_name[name] = codec
 
 

@@ -351,6 +351,17 @@ def test_bad_and_taken_codec_names_are_refused(name: str) -> None:
         register_codec(Plain, name, encode=lambda value: [], decode=bytes)
 
 
+@pytest.mark.usefixtures("mesh_codec")
+def test_codec_of_a_class_that_is_defined_again_takes_the_place_of_the_former() -> None:
+    again = type("Mesh", (), {"__module__": Mesh.__module__, "data": b"xyz"})
+
+    register_codec(again, "mesh/1", encode=lambda mesh: [mesh.data], decode=bytes)
+
+    encoded = _CODECS.encode(again())
+    assert (encoded.codec, encoded.size_bytes) == ("mesh/1", 3)
+    assert decode(encoded) == b"xyz"
+
+
 @pytest.mark.parametrize("mode", ["r", "rb", "w+"])
 def test_open_file_is_refused_with_the_path_to_it_instead_of_being_copied(
     tmp_path: Path, mode: str
