@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
 import json
 import os
 import re
@@ -129,5 +130,5 @@ def test_python_that_is_to_be_typed_is_there() -> None:
 
     assert names <= set(perdure.__all__)
     assert names
-    assert options <= set(OPTION_NAMES)
+    assert options <= {*OPTION_NAMES, *inspect.signature(perdure.run).parameters}
     assert options

@@ -7,7 +7,7 @@ import select
 import sys
 import termios
 import tty
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 END = "\x04"
@@ -16,7 +16,7 @@ _AT_MOST = 64
 
 
 @contextmanager
-def typed_keys() -> Iterator[Callable[[float], str]]:
+def typed_keys() -> Generator[Callable[[float], str]]:
     """Give a function that waits for so many seconds at most and returns what is typed meanwhile.
 
     Inside, keys come at once and are not shown; Ctrl-C does what it always does. Where there is
