@@ -289,6 +289,28 @@ def test_fork_bomb_is_ended_with_its_step(bench: Bench, tmp_path: Path) -> None:
     assert not _processes_that_mention(str(tmp_path))
 
 
+EARLY_DEATH = """
+import os, socket
+from perdure.worker.keeper import STATUS, Keeper
+
+ours, theirs = socket.socketpair()
+worker = os.fork()
+if worker == 0:
+    os._exit(7)
+os.waitid(os.P_PID, worker, os.WEXITED | os.WNOWAIT)
+Keeper(os.getppid(), worker, theirs.fileno()).keep()
+print(STATUS.unpack(ours.recv(64))[0])
+"""
+
+
+def test_worker_that_ends_before_its_keeper_listens_is_noticed() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", EARLY_DEATH], capture_output=True, text=True, timeout=60, check=True
+    )
+
+    assert ended.stdout == "7\n"
+
+
 def test_worker_that_cannot_start_is_told_and_does_not_go_on_for_ever(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

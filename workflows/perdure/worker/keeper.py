@@ -95,6 +95,7 @@ class Keeper:
             os.setpgid(self._worker, self._worker)  # as the worker does: whoever comes first
         except OSError:
             pass  # It came first and has ended, or has moved on to a session of its own.
+        self._reap()  # Of a worker that ended before signals woke us, no signal will come.
         while self._status is None:
             if os.getppid() != self._coordinator:
                 self._kill_worker()
@@ -139,6 +140,9 @@ class Keeper:
     def _end_orphans(self) -> None:
         """End what the worker has left behind: nothing may outlive its step's process."""
         me = os.getpid()
+        # The group first, here and below: the kernel reaches all of a group at once, so that not
+        # even processes that fork as fast as they can get away.
+        send_group_signal(self._worker, signal.SIGTERM)
         for pid in descendant_pids(me):
             send_signal(pid, signal.SIGTERM)
         until = time.monotonic() + _ORPHANS_GRACE_S
@@ -146,9 +150,8 @@ class Keeper:
         while child_pids(me) and time.monotonic() < until:
             wait_readable([self._woken], 0.02)
             self._reap()
-        # The group first: the kernel reaches all of a group at once, so that not even processes
-        # that fork as fast as they can get away. What we may not signal (setuid) is left, and what
-        # hangs in the kernel too: with SIGKILL before it, it does nothing more of the step's.
+        # What we may not signal (setuid) is left, and what hangs in the kernel too: with SIGKILL
+        # before it, it does nothing more of the step's.
         dying: set[int] = set()
         since = time.monotonic()
         while child_pids(me):

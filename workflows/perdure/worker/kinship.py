@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
@@ -40,16 +42,20 @@ def _prctl(option: int, value: int) -> None:
 
 def child_pids(pid: int) -> list[int]:
     """Return the children of a process; empty if it is gone."""
-    if sys.platform != "linux":
+    if not _tells_children():
         return _child_pids_by_psutil(pid)
     found: list[int] = []
-    try:
+    with suppress(FileNotFoundError, ProcessLookupError):  # it is gone
         for task in os.listdir(f"/proc/{pid}/task"):
-            found += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
-    except (FileNotFoundError, ProcessLookupError):
-        # It, or a thread of it, ended meanwhile; or a kernel without these files.
-        return found or _child_pids_by_psutil(pid)
+            with suppress(FileNotFoundError, ProcessLookupError):  # that thread of it is
+                found += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
     return found
+
+
+@cache
+def _tells_children() -> bool:
+    """Say whether the kernel has a file that names the children of a process: not all have."""
+    return Path(f"/proc/self/task/{os.getpid()}/children").exists()
 
 
 def _child_pids_by_psutil(pid: int) -> list[int]:
