@@ -20,6 +20,8 @@ from perdure.http.app import make_app
 from perdure.http.door import Door
 from perdure.http.server import Address, Server
 from perdure.http.service import Service
+from perdure.queueing import register
+from perdure.queues import Queue
 
 FLOWS = """
 from pathlib import Path
@@ -109,6 +111,38 @@ def test_started_run_is_in_the_store_with_its_inputs_when_it_is_answered(
     assert run.inputs == {"n": 4, "at": Path("/there")}
     assert run.tags == {"team": "b"}
     assert result_of(client, run.id) == "8 there"
+
+
+def test_started_run_stands_in_its_queue_as_it_was_asked_to(http: Asking, client: Perdure) -> None:
+    register(client.runtime.store, Queue("gpu", limit=1), client.runtime.clock.now())
+    body = {
+        "workflow": "flow",
+        "inputs": {"n": 4, "at": "/there"},
+        "queue": "gpu",
+        "priority": 3,
+        "limit_key": "acme",
+        "delay": "10m",
+        "dedup_key": "order-17",
+    }
+
+    first = http.post("/v1/runs", body)
+    other = http.post("/v1/runs", body)
+    same = http.post("/v1/runs", {**body, "if_duplicate": "return"})
+
+    record = client.get_run(first.json()["run_id"]).record
+    assert (record.queue, record.priority, record.limit_key) == ("gpu", 3, "acme")
+    assert record.not_before is not None
+    assert other.status_code == 409
+    assert record.id in other.json()["detail"]
+    assert (same.status_code, same.json()["run_id"]) == (202, record.id)
+    assert not same.json()["is_new"]
+
+
+def test_unknown_queue_is_refused(http: Asking) -> None:
+    refused = http.post("/v1/runs", {"workflow": "flow", "inputs": {"n": 4}, "queue": "gpus"})
+
+    assert refused.status_code == 422
+    assert "gpus" in refused.json()["detail"]
 
 
 def test_workflow_is_named_as_in_its_target_and_its_options_hold(
