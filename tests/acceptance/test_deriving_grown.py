@@ -185,6 +185,19 @@ def test_fork_of_what_failed_redoes_those_items_and_what_needs_them(
     assert project.ran("b") == again
 
 
+@pytest.mark.parametrize("workflow", ["caught", "chunked"])
+def test_reason_of_a_map_names_what_changed_of_what_it_calls(
+    client: Perdure, project: Project, workflow: str
+) -> None:
+    project.run(workflow)
+    project.edit(factor=100)
+
+    run = client.fork("a", new_id="b")
+
+    assert run.result() == 100 * (SUM - 9 - 25)
+    assert "its code changed (grown.FACTOR (grown.py:7))" in client.why("b", "square")
+
+
 def test_what_stop_when_ended_is_no_failure_that_a_fork_redoes(
     client: Perdure, project: Project
 ) -> None:

@@ -25,6 +25,7 @@ from perdure.plan import (
     ActorStep,
     Arg,
     Function,
+    Mapped,
     Parameter,
     Plan,
     StepOptions,
@@ -215,7 +216,7 @@ class _Compiler:
         self._options: dict[bytes, int] = {}
         self._option_table: list[StepOptions] = []
         self._option_ids: dict[int, int] = {}
-        self._mapped: dict[str, int] = {}
+        self._mapped: dict[str, Mapped] = {}
         self._modules: set[str] = set()
 
     def plan(self, origin: str | None) -> Plan:
@@ -260,7 +261,10 @@ class _Compiler:
                 error.add_note(f"  in a call of {found.qualname}, {found.where}")
             raise
         if (mapped := _mapped(step)) is not None:
-            self._mapped[step.id] = self._option_index(mapped.spec.options)
+            self._mapped[step.id] = Mapped(
+                function=self._function(mapped.spec)[0],
+                options=self._option_index(mapped.spec.options),
+            )
         given = given_digest(text)
         passed = passed_digest((*args, *kwargs.values()), self._constants.digest)
         own = step_code(code, passed)

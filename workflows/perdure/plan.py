@@ -323,13 +323,25 @@ class Takeover(msgspec.Struct, frozen=True, kw_only=True):
     keep_changed: bool = False
 
 
+class Mapped(msgspec.Struct, frozen=True):
+    """What a map calls for each item.
+
+    Attributes:
+        function: id in ``Plan.functions``.
+        options: index in ``Plan.options``.
+    """
+
+    function: str
+    options: int
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """A traced workflow, or the ancestors of a node.
 
     Attributes:
         steps: in topological order, ties in the order of binding.
         output: what ``result()`` gives, over the steps' values.
-        mapped: of steps that are maps, the index of the options that their children have.
+        mapped: of steps that are maps, what they call for each item.
         origin: entry point that makes it again, or None.
         bundle: digest of the blob that holds the project-local sources it reached, or None.
         bundle_size: its length in bytes.
@@ -343,7 +355,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     functions: dict[str, Function] = {}
     constants: tuple[StoredValue, ...] = ()
     options: tuple[StepOptions, ...] = (StepOptions(),)
-    mapped: dict[str, int] = {}
+    mapped: dict[str, Mapped] = {}
     parameters: tuple[Parameter, ...] = ()
     origin: str | None = None
     bundle: str | None = None
@@ -367,8 +379,8 @@ def options_in(plan: Plan) -> list[tuple[StepPlan, StepOptions]]:
     first: dict[int, StepPlan] = {}
     for step in plan.steps:
         first.setdefault(step.options, step)
-        if (index := plan.mapped.get(step.id)) is not None:
-            first.setdefault(index, step)
+        if (mapped := plan.mapped.get(step.id)) is not None:
+            first.setdefault(mapped.options, step)
     return [(step, plan.options[index]) for index, step in first.items()]
 
 
@@ -437,6 +449,22 @@ def _code_in(arg: Arg) -> Iterator[Const]:
 def step_code(counts_as: str, passed: str) -> str:
     """Return what a step's code counts as: that of its function, and what it is passed."""
     return f"{counts_as}+{passed}" if passed else counts_as
+
+
+def function_of_user(plan: Plan, step: StepPlan) -> Function:
+    """Return the function that a person knows a step by: of a map what it calls for each item."""
+    mapped = plan.mapped.get(step.id)
+    return plan.functions[step.function if mapped is None else mapped.function]
+
+
+def functions_by_code(plan: Plan) -> dict[str, Function]:
+    """Return the functions of a plan by what reuse compares, of maps those that they call."""
+    found = {function.counts_as: function for function in plan.functions.values()}
+    for step in plan.steps:
+        if step.id in plan.mapped:
+            code = step_code(plan.functions[step.function].counts_as, step.passed)
+            found[code] = function_of_user(plan, step)
+    return found
 
 
 def own_digest(code: str, outputs: int, catch: bool, given: str) -> str:

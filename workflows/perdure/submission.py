@@ -25,9 +25,9 @@ from perdure.executors.process_tree import kill_processes
 from perdure.fingerprint import fingerprints
 from perdure.fork_plan import carried_over, with_takeover
 from perdure.plan import (
-    Function,
     Plan,
     Takeover,
+    functions_by_code,
     options_in,
     placed,
     recorded_plan,
@@ -376,7 +376,7 @@ class Submission:
             self.plan,
             self._prints(),
             self.store.list_steps(donor.id),
-            functions=_functions(old),
+            functions=functions_by_code(old),
             inputs=self.inputs,
         )
 
@@ -394,7 +394,7 @@ class Submission:
             self._prints(),
             rows,
             keep_changed=keep_changed,
-            old_functions=_functions(old),
+            old_functions=functions_by_code(old),
             inputs=self.inputs,
         )
 
@@ -630,10 +630,6 @@ def values_are_there(runtime: Runtime, record: RunRecord) -> bool:
             except ValueDamaged:
                 return False
     return True
-
-
-def _functions(plan: Plan) -> dict[str, Function]:
-    return {function.counts_as: function for function in plan.functions.values()}
 
 
 def instant(value: Any, now: datetime, option: str) -> datetime | None:

@@ -20,7 +20,15 @@ from perdure.engine.state import RunState
 from perdure.engine.takeover import match_donor
 from perdure.executors.process_tree import kill_processes
 from perdure.fingerprint import fingerprints
-from perdure.plan import Function, Plan, decode_plan, options_in, placed, request_of
+from perdure.plan import (
+    Function,
+    Plan,
+    decode_plan,
+    functions_by_code,
+    options_in,
+    placed,
+    request_of,
+)
 from perdure_storage.blobs import BlobRoot
 from perdure_storage.clock import Clock
 from perdure_storage.errors import BlobsCondemned, PerdureError, StoreError, StoreUnavailable
@@ -188,8 +196,7 @@ def lose_what_is_gone(
 
 def functions_of(store: RunStore, plan_digest: Digest | None) -> dict[str, Function]:
     """Return the functions of a stored plan by the digest by which reuse compares them."""
-    plan = decode_plan(store.get_plan(plan_digest).body)
-    return {function.counts_as: function for function in plan.functions.values()}
+    return functions_by_code(decode_plan(store.get_plan(plan_digest).body))
 
 
 def _functions_before(store: RunStore, record: RunRecord, history: History) -> dict[str, Function]:

@@ -17,7 +17,7 @@ import msgspec
 from perdure.engine.roots import Roots
 from perdure.fingerprint import noted_versions
 from perdure.graph.dag import MAX_ID_BYTES
-from perdure.plan import GIVEN, Function, Plan, StepPlan, step_code
+from perdure.plan import GIVEN, Function, Plan, StepPlan, function_of_user, step_code
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import Place, StepRecord, StoredValue
 
@@ -205,7 +205,8 @@ class _Reasons:
             self.roots.note(step, f"the arguments of {step.id}")
             return "its arguments changed"
         self.roots.note(step, f"the code of {step.id}")
-        return f"its code changed{code_difference(self._old_functions.get(row.code), function)}"
+        theirs = self._old_functions.get(row.code)
+        return f"its code changed{code_difference(theirs, function_of_user(self._plan, step))}"
 
 
 def code_difference(old: Function | None, new: Function) -> str:
