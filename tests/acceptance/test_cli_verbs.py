@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import shlex
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import dropwhile
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -163,6 +165,7 @@ GOOD = {
     "db upgrade": Case("db upgrade", "up to date"),
     "db check": Case("db check", "all is well"),
     "db backup": Case("db backup copy.db", "copy.db"),
+    "db rotate-key": Case("db rotate-key", "signs in place of"),
     "config show": Case("config show --origin", "from: default"),
     "doctor": Case("doctor", "ok"),
 }
@@ -222,6 +225,7 @@ BAD = {
     "db upgrade": Case("db upgrade --check --sql", "choose one", 2),
     "db check": Case("db check --store nowhere.db", "there is no store", 2),
     "db backup": Case("db backup", "--release ID", 2),
+    "db rotate-key": Case("db rotate-key --store nowhere.db", "there is no store", 2),
     "config show": Case("config show --store mysql://h/d", "expected a path", 2),
     "doctor": Case("doctor --jsn", "did you mean '--json'", 2),
 }
@@ -344,8 +348,9 @@ def test_each_verb_has_examples_and_no_examples_are_of_a_verb_that_is_not() -> N
     "command", [command for examples in EXAMPLES.values() for command, _ in examples]
 )
 def test_example_is_a_command_line_that_is_understood(command: str) -> None:
-    program, *words = shlex.split(command)
-    name = max((verb for verb in VERBS if command.startswith(f"perdure {verb}")), key=len)
+    program, *words = dropwhile(lambda word: re.match("[A-Z_]+=", word), shlex.split(command))
+    typed = " ".join(words)
+    name = max((verb for verb in VERBS if typed.startswith(verb)), key=len)
 
     context = VERBS[name].make_context(name, words[name.count(" ") + 1 :], obj=Session())
 

@@ -24,6 +24,7 @@ from tests.crash.ledger import VARIABLE, wait_until
 
 from perdure.client import Perdure, open_store
 from perdure.errors import RunCancelled, RunConflict, RunFailed, RunNotDriven
+from perdure.queueing import set_limits
 from perdure.runs import Run
 from perdure.runtime import key_of
 from perdure.submission import Submission, Wishes
@@ -114,6 +115,15 @@ def dispatch(client: Perdure) -> None:
         assert schedules.fire([change]).refused == {}
     assert client.runtime.store.find_run(RUN) is not None, "a tick that was decided has no run"
     assert len(schedules.list_ticks(TickQuery(schedule="daily"))) <= 1
+
+
+# --- queues -------------------------------------------------------------------------------------
+def run_in_a_queue(client: Perdure) -> None:
+    """Give a queue limits, run in it, take them away; another may have, or died over it."""
+    store = client.runtime.store
+    set_limits(store, "narrow", {"limit": 1}, client.runtime.clock.now())
+    client.run(steps.everything, run_id=RUN, queue="narrow")
+    assert store.queues.remove_queue("narrow")
 
 
 # --- triggers -----------------------------------------------------------------------------------
@@ -481,6 +491,14 @@ SCENARIOS = {
             *("fire.before", "fire.in-transaction", "fire.after"),
             *("tick.before-forget", "tick.after-forget"),
             *("schedule.before-remove", "schedule.after-remove"),
+        ),
+    ),
+    "queued": Scenario(
+        act=run_in_a_queue,
+        recover=run_in_a_queue,
+        points=(
+            *("queue.before-put", "queue.after-put"),
+            *("queue.before-remove", "queue.after-remove"),
         ),
     ),
     "triggered": Scenario(
