@@ -73,7 +73,8 @@ class CommandLine:
 
     def end(self) -> None:
         """Kill what still runs, with its descendants, and close the pipes."""
-        for process in self.started:
+        while self.started:
+            process = self.started.pop()
             if process.poll() is None:
                 for descendant in psutil.Process(process.pid).children(recursive=True):
                     descendant.send_signal(signal.SIGKILL)

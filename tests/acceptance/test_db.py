@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -47,9 +47,11 @@ def prepared(
 
 
 @pytest.fixture
-def copied(prepared: Any, command_line_in: Callable[[Path], Any], tmp_path: Path) -> Any:
+def copied(prepared: Any, command_line_in: Callable[[Path], Any], tmp_path: Path) -> Iterator[Any]:
     shutil.copytree(prepared.folder, tmp_path / "copy")
-    return command_line_in(tmp_path / "copy")
+    command_line = command_line_in(tmp_path / "copy")
+    yield command_line
+    command_line.end()
 
 
 def database(cli: Any) -> Path:
