@@ -128,11 +128,24 @@ def test_pool_of_models_works_at_the_same_time_as_the_stages_around_it(tmp_path:
     assert float(together[1]) > 0
 
 
-def test_pool_of_models_says_how_to_install_what_it_needs(tmp_path: Path) -> None:
-    (tmp_path / "sklearn.py").write_text("raise ImportError('not here')")
+@pytest.mark.parametrize(
+    ("example", "module", "command"),
+    [
+        ("model_pool", "sklearn", "pip install scikit-learn"),
+        (
+            "training",
+            "torch",
+            "pip install torch --index-url https://download.pytorch.org/whl/cpu",
+        ),
+    ],
+)
+def test_example_says_how_to_install_what_it_needs(
+    example: str, module: str, command: str, tmp_path: Path
+) -> None:
+    (tmp_path / f"{module}.py").write_text("raise ImportError('not here')")
 
     ended = subprocess.run(
-        [sys.executable, EXAMPLES / "model_pool.py"],
+        [sys.executable, EXAMPLES / f"{example}.py"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
@@ -140,22 +153,7 @@ def test_pool_of_models_says_how_to_install_what_it_needs(tmp_path: Path) -> Non
     )
 
     assert ended.returncode == 1
-    assert "pip install scikit-learn" in ended.stdout
-
-
-def test_training_says_how_to_install_what_it_needs(tmp_path: Path) -> None:
-    (tmp_path / "torch.py").write_text("raise ImportError('not here')")
-
-    ended = subprocess.run(
-        [sys.executable, EXAMPLES / "training.py"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
-
-    assert ended.returncode == 1
-    assert "pip install torch --index-url https://download.pytorch.org/whl/cpu" in ended.stdout
+    assert command in ended.stdout
 
 
 @pytest.mark.parametrize("executor", ["processes", "inline"])
