@@ -693,6 +693,24 @@ def test_brief_calls_share_a_worker_in_their_order(single: Bench, tmp_path: Path
     assert [name for name, _ in begun(tmp_path)] == [f"call{n}" for n in range(50)]
 
 
+def test_worker_from_which_all_brief_calls_were_taken_back_is_given_them_again(
+    single: Bench, tmp_path: Path
+) -> None:
+    first, *rest = bundle(single, tmp_path, *[()] * 5)
+    single.run(first)
+    [(_, pid)] = begun(tmp_path)
+
+    os.kill(pid, signal.SIGSTOP)  # as if it were given no time of a core
+    single.executor.submit(rest)
+    nothing = single.executor.poll(0.3)
+    os.kill(pid, signal.SIGCONT)
+
+    assert nothing == []
+    assert [single.value(each) for each in single.outcomes(*rest)] == [
+        f"call{n}" for n in range(1, 5)
+    ]
+
+
 def test_outcome_of_a_brief_call_comes_though_the_next_one_takes_long(
     single: Bench, tmp_path: Path
 ) -> None:

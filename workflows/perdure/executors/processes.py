@@ -314,6 +314,7 @@ class ProcessExecutor:
             del self._homes[call.id]
         if back:
             self._queues[worker.key].extendleft(reversed(back))
+            self._settle(worker)  # it may have begun none: then no outcome will say that it is idle
 
     def _take_back_if_late(self, worker: WorkerProcess) -> None:
         """Take calls that were to be brief from a worker that is held up by one that is not."""
@@ -519,10 +520,10 @@ class ProcessExecutor:
             self._selector.unregister(worker.line)
         self._selector.unregister(worker.life)
         del self._workers[worker.pid]
+        self._take_back(worker)
         idle = self._idle.get(worker.key, [])
         if worker in idle:
             idle.remove(worker)
-        self._take_back(worker)
         self._tell_of_death(worker)
         worker.bury()
 
