@@ -114,6 +114,11 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True):
     serves: bool = False
     offer: tuple[tuple[str, float], ...] = ()
 
+    @property
+    def place(self) -> str:
+        """Return where it is, as people are told: ``process 7 on here``."""
+        return f"process {self.pid} on {self.host}"
+
 
 class ProcessId(msgspec.Struct, frozen=True, kw_only=True):
     """A process that cannot be mistaken for a later one of the same number."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 from typing import Any
 
 import pytest
@@ -163,7 +164,9 @@ def test_run_is_left_to_a_host_that_has_what_is_lacking_here(perdure: Any, there
     serving(perdure, PYTHONPATH=there)
     ended = perdure("run", "--id", "one", "lacking.py", PYTHONPATH=there)
 
+    why = " ".join(perdure("why", "one", "there").out.split())
     assert "waits for another host: process " in told
+    assert f"on {socket.gethostname()} left its run to another host: " in why
     assert "No module named 'only_there'" in told
     assert (ended.code, ended.out) == (0, "7\n"), ended.err
 

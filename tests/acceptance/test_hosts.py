@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -185,6 +187,8 @@ def test_run_with_a_graph_that_does_not_fit_is_handed_to_a_host_that_does(
     assert site.driven_by("g") == {"cpu", "gpu"}
     assert run.result() == (4 if gives is gives_gpu_step else [4, 6])
     assert len(run[gives.__name__].attempts) == 1
+    left = f"  process {os.getpid()} on {socket.gethostname()} left its run to another host: "
+    assert left in run[gives.__name__].why()
 
 
 def test_runs_find_their_host_whoever_claims_them_first(site: Site) -> None:

@@ -42,9 +42,7 @@ def _left_by(store: RunStore, record: RunRecord) -> str:
     """Return what was lacking where a run was left to another host, if that came last."""
     for event in store.list_events(record.id, after=record.seq - 1):
         if event.kind == "handed-back" and "lacks" in event.detail:
-            known = {owner.token: owner for owner, _ in store.coordinators()}
-            host = known.get(str(event.detail["lacks"]))
-            who = "one" if host is None else f"process {host.pid} on {host.host}"
+            who = event.detail.get("place", "one")
             return f"waits for another host: {who} cannot run it: {event.detail['why']}"
     return ""
 
@@ -66,4 +64,4 @@ def _has(name: str, needs: Mapping[str, float], offer: Mapping[str, float]) -> b
 def _offered(host: Owner, names: list[str]) -> str:
     offer = dict(host.offer)
     had = ", ".join(amount(name, offer.get(name, 0.0)) for name in names)
-    return f"process {host.pid} on {host.host} has {had}"
+    return f"{host.place} has {had}"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _TOLD = 20
 _UNMET = 5
 _NAMED = 3
+_ONE_LINE = 500
 
 
 class Siblings:
@@ -54,6 +55,19 @@ class Siblings:
     def waits_in_line(self) -> str:
         """Return why the queue of their run keeps it from going on; "" if it does not."""
         return self._run.waits_in_line
+
+    @cached_property
+    def departures(self) -> dict[str, list[str]]:
+        """Return which hosts left their run to others, and why, by the step that showed it."""
+        told: dict[str, list[str]] = {}
+        for event in self._run.events():
+            if event.kind == "handed-back" and event.step_id is not None:
+                who = event.detail.get("place", "one")
+                why = words.one_line(
+                    f"{who} left its run to another host: {event.detail['why']}", _ONE_LINE
+                )
+                told.setdefault(event.step_id, []).append(words.printable(why))
+        return told
 
     @cached_property
     def ends(self) -> dict[str, datetime]:
@@ -102,6 +116,11 @@ def _gave_at(step: Step) -> datetime | None:
 
 def why(step: Step, siblings: Siblings) -> str:
     """Return why a step ran, was taken over, is retried or waits, and how its attempts went."""
+    left = [f"  {line}" for line in siblings.departures.get(step.id, [])]
+    return "\n".join([_why(step, siblings), *left])
+
+
+def _why(step: Step, siblings: Siblings) -> str:
     if step.row is not None:
         told = _with_saves(of_ended(step.row, step.attempts), step)
         if step.row.generation == 1:
@@ -319,4 +338,4 @@ def _when(attempts: Sequence[AttemptRecord]) -> str:
 
 def _error(error: ErrorRecord) -> str:
     said = words.failure(error.type, error.message, error.step_id)
-    return words.printable(words.one_line(said, 500))
+    return words.printable(words.one_line(said, _ONE_LINE))

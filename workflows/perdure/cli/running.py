@@ -418,7 +418,7 @@ def _leave(perdure: Perdure, run: Run, *, as_json: bool) -> int:
         for owner, alive in perdure.runtime.store.coordinators()
         if alive and owner.serves and not is_seen_dead(owner)
     ]
-    who = f" (process {serving[0].pid} on {serving[0].host})" if serving else ", once there is one,"
+    who = f" ({serving[0].place})" if serving else ", once there is one,"
     up = shell_of(perdure.settings).command("up")
     say(f"run {run.id} is recorded: `{up}`{who} drives it")
     if as_json:

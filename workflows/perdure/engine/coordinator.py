@@ -136,7 +136,11 @@ class Coordinator:
         self._allow_pickle = values.codecs.allow_pickle
         self._fleet = Fleet(executors)
         self._engine = EngineState(
-            self._fleet.pools, values.store, serves=owner.serves, token=owner.token
+            self._fleet.pools,
+            values.store,
+            serves=owner.serves,
+            token=owner.token,
+            place=owner.place,
         )
         self._loader = Loader(
             store,

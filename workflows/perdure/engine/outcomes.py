@@ -245,7 +245,7 @@ def _grow(
         settle_graft(run, grafted, now)
     _tell_executor(engine, run)
     if missing and engine.serves:
-        _hand_back(run, root, missing, now)
+        _hand_back(engine, run, root, missing, now)
     elif missing:
         _fail_waiting(engine, run, root, missing, now)
         return
@@ -298,13 +298,15 @@ def _shortage(engine: EngineState, run: RunState, root: StepState, plan: Plan) -
     return ""
 
 
-def _hand_back(run: RunState, root: StepState, why: str, now: datetime, **more: object) -> None:
+def _hand_back(
+    engine: EngineState, run: RunState, root: StepState, why: str, now: datetime, **more: object
+) -> None:
     """Leave a run to another host, once what runs here has ended.
 
     The row of the graph says what it needs: no host takes it on that has less.
     """
     run.handed_back = True
-    detail = {"why": why, **more}
+    detail = {"why": why, "place": engine.place, **more}
     event = EventRecord(kind="handed-back", at=now, step_id=StepId(root.id), detail=detail)
     run.outbox.events.append(event)
 
@@ -492,7 +494,7 @@ def _on_setup_error(
     if not run.handed_back:
         run.lacked_by.add(engine.token)
         why = f"{error.type.rpartition('.')[2]}: {error.message}"
-        _hand_back(run, step, why, now, lacks=engine.token)
+        _hand_back(engine, run, step, why, now, lacks=engine.token)
 
 
 def _on_final(

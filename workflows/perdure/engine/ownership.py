@@ -89,4 +89,4 @@ def is_driven(record: RunRecord) -> bool:
 def driver_of(record: RunRecord) -> str:
     """Return who drives the run, for people: ``"process 4711 on host"``."""
     owner = record.owner
-    return f"process {owner.pid} on {owner.host}" if owner is not None else "nobody"
+    return owner.place if owner is not None else "nobody"

@@ -496,6 +496,7 @@ class EngineState:
         serves: runs are driven that were left to whoever has what they need, as by ``perdure up``:
             one that turns out to need more is left to another host, instead of failing.
         token: of this coordinator.
+        place: where it is, as people are told.
         elsewhere: tokens of the others that take runs on, as far as was looked for.
     """
 
@@ -506,9 +507,11 @@ class EngineState:
         *,
         serves: bool = False,
         token: str = "",
+        place: str = "",
     ) -> None:
         self.serves = serves
         self.token = token
+        self.place = place
         self.elsewhere: frozenset[str] = frozenset()
         self.runs: dict[str, RunState] = {}
         self.pools = pools
