@@ -81,6 +81,7 @@ class ActorCall(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaul
         keeps: the state after the call is to be kept.
         defaults: options of its calls.
         number: of the actor's processes, in which it is to be made.
+        secrets: names of those that its constructor was given: any of its calls may print them.
     """
 
     of: ActorStep
@@ -93,6 +94,7 @@ class ActorCall(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaul
     keeps: bool = False
     defaults: StepOptions = StepOptions()
     number: int = 0
+    secrets: tuple[str, ...] = ()
 
 
 class SavedValue(msgspec.Struct, frozen=True, array_like=True):

@@ -11,12 +11,12 @@ from perdure.engine.foresight import is_pretended
 from perdure.engine.growth import expand, root_of, source_of
 from perdure.engine.matching import match_name
 from perdure.engine.state import RunState, StepState, starts_chain
-from perdure.errors import DefinitionError
 from perdure.graph.growth import answer_id, first_answer_id, link_of
 from perdure.mapping import expand as expand_items
 from perdure.mapping import is_map
 from perdure.plan import FromStep, Function, Path, project
 from perdure.reference import StepRef
+from perdure.secret import SecretRef
 from perdure.templates import resolve
 from perdure.worker.growth import graph_of
 from perdure_storage.records import ExpansionRecord, StoredValue
@@ -113,8 +113,8 @@ class _Known:
         return project(self._values.load(self._run.record.inputs[name]), path)
 
     def secret(self, name: str) -> Any:
-        """Raise: no map is over a secret."""
-        raise DefinitionError(f"secret {name} is not looked at")
+        """Return its name, by which it is bound on: its value is of no interest here."""
+        return SecretRef(name)
 
 
 def _function(run: RunState, step: StepState) -> Function | None:

@@ -517,6 +517,21 @@ def collect(arg: Arg, found: list[Reference]) -> None:
             collect(item, found)
 
 
+def secrets_in(args: Iterable[Arg]) -> frozenset[str]:
+    """Return the names of the secrets inside arguments."""
+    return frozenset(name for arg in args for name in _secrets(arg))
+
+
+def _secrets(arg: Arg) -> Iterator[str]:
+    match arg:
+        case FromSecret(name):
+            yield name
+        case ListArg(items) | DictArg(_, items):
+            yield from secrets_in(items)
+        case ObjectArg(_, fields):
+            yield from secrets_in(fields.values())
+
+
 def rebase(plan: Plan, base: int) -> Plan:
     """Return the plan with its constants numbered from ``base``; ``constants`` stay as they are."""
     if not base:

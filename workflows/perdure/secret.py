@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import cast
 
 from perdure.errors import DefinitionError
@@ -17,6 +20,15 @@ class SecretRef:
     def __post_init__(self) -> None:
         if not self.name or "=" in self.name or "\0" in self.name:
             raise DefinitionError(f"Secret({self.name!r}): not a name of an environment variable")
+
+
+given: ContextVar[Mapping[str, SecretRef]] = ContextVar(
+    "perdure_secrets", default=MappingProxyType({})
+)
+"""The secrets of the step that runs here, by value: whoever binds one on binds its name.
+
+Maps and chunks do, and graphs that a step returns. They are stored, and would hold the value.
+"""
 
 
 def Secret(name: str) -> str:

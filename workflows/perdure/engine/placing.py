@@ -26,7 +26,17 @@ from perdure.engine.placement import NOTHING, Line, Pool, Waiting, choose, make_
 from perdure.engine.saves import saves_for
 from perdure.engine.state import EngineState, RunState, StepState, line_of, starts_chain
 from perdure.graph.growth import first_answer_id
-from perdure.plan import Arg, FromInput, FromStep, ItemsOf, ListArg, RefTo, StateOf
+from perdure.plan import (
+    Arg,
+    FromInput,
+    FromStep,
+    ItemsOf,
+    ListArg,
+    RefTo,
+    StateOf,
+    StepPlan,
+    secrets_in,
+)
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import AttemptRecord, StepId, StoredValue
 
@@ -224,7 +234,12 @@ def _on_actor(run: RunState, step: StepState, number: int) -> ActorCall:
         keeps=keeps_state(step, way),
         defaults=step.options,
         number=number,
+        secrets=() if made is None else _secrets(run.steps[use.actor].plan),
     )
+
+
+def _secrets(made: StepPlan) -> tuple[str, ...]:
+    return tuple(sorted(secrets_in((*made.args, *made.kwargs.values()))))
 
 
 def _replay(run: RunState, step: StepState) -> Replay:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from perdure.calls import CallContext, CallId, StepCall
-from perdure.errors import SecretMissing
 from perdure.worker.output import AttemptLog
 from perdure.worker.scope import LateLogs
-from perdure.worker.secrets import Redactor, resolve_secret, secret_names
+from perdure.worker.secrets import Redactor, secret_names
 
 
 class Transcripts:
@@ -41,9 +40,5 @@ class Transcripts:
 def _redactor(call: StepCall) -> Redactor:
     """Return what masks the secrets that this call was given."""
     redactor = Redactor()
-    for name in secret_names(call):
-        try:
-            redactor.add(resolve_secret(name))
-        except SecretMissing:
-            continue  # Then the worker had none to print.
+    redactor.add_named(secret_names(call))  # of those that are missing the worker had none to print
     return redactor

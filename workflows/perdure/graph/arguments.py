@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -32,7 +32,7 @@ from perdure.graph.node import (
 )
 from perdure.plan import Attr, Item, path_text
 from perdure.reference import StepRef
-from perdure.secret import SecretRef
+from perdure.secret import SecretRef, given
 
 MAX_NESTING = 100
 """Containers around a node; plans are JSON, whose readers are recursive."""
@@ -97,6 +97,8 @@ def is_record(value: object) -> bool:
 def freeze(value: Any, where: str, found: list[Node]) -> Any:
     """Return the template of an argument and append the nodes inside to ``found``, in order.
 
+    Where a step binds the value of a secret that it was given, the secret's name is bound.
+
     Args:
         value: the argument.
         where: its path for messages, ``load.bind(path)``.
@@ -108,14 +110,14 @@ def freeze(value: Any, where: str, found: list[Node]) -> Any:
     """
     kind = type(value)
     if kind in _LEAVES:
-        return value
+        return _named(value)
     if kind is Node:
         return _accept(value, where, found)
     if kind in _NAMES:
         return value
     if issubclass(kind, Handle):
         return _accept_actor(value, where, found)
-    held, hidden = _scan(value)
+    held, hidden = _scan(value, given.get())
     if hidden:
         raise DefinitionError(_hidden_message(value, where))
     return _rebuild(value, where, found, 0) if held else value
@@ -125,6 +127,10 @@ def holds_node(value: Any) -> bool:
     """Say whether a node is inside a value, as far as that can be seen."""
     held, hidden = _scan(value)
     return hidden or held
+
+
+def _named(leaf: Any) -> Any:
+    return given.get().get(leaf, leaf) if type(leaf) is str else leaf
 
 
 def _accept(node: Node, where: str, found: list[Node]) -> Node:
@@ -147,8 +153,10 @@ def _is_mark(kind: type) -> bool:
     return kind in _MARKS or issubclass(kind, Handle)
 
 
-def _scan(value: Any) -> tuple[bool, bool]:
-    """Return whether a node is inside visible containers, and whether one hides elsewhere."""
+def _scan(value: Any, secrets: Collection[str] = ()) -> tuple[bool, bool]:
+    """Return whether a node, or one of these texts, is inside visible containers, and whether a
+    node hides elsewhere.
+    """
     visible, hidden = [value], list[Any]()
     seen: set[int] = set()
     held = False
@@ -156,6 +164,7 @@ def _scan(value: Any) -> tuple[bool, bool]:
         item = visible.pop()
         kind = type(item)
         if kind in _LEAVES:
+            held = held or (kind is str and item in secrets)
             continue
         if _is_mark(kind):
             held = True
@@ -166,7 +175,7 @@ def _scan(value: Any) -> tuple[bool, bool]:
         children = _visible_children(item)
         if children is None:
             hidden.append(item)
-        elif not set(map(type, children)) <= _LEAVES:
+        elif secrets or not set(map(type, children)) <= _LEAVES:
             visible.extend(children)
         if kind is dict and not set(map(type, item)) <= _LEAVES:
             hidden.extend(item)  # keys are constants: a node has no place there
@@ -327,7 +336,9 @@ def record_fields(value: Any) -> list[tuple[str, Any]]:
 
 def _rebuild(value: Any, where: str, found: list[Node], depth: int) -> Any:
     kind = type(value)
-    if kind in _LEAVES or kind in _NAMES:
+    if kind in _LEAVES:
+        return _named(value)
+    if kind in _NAMES:
         return value
     if kind is Node:
         return _accept(value, where, found)
@@ -338,7 +349,7 @@ def _rebuild(value: Any, where: str, found: list[Node], depth: int) -> Any:
     if issubclass(kind, Handle):
         return _accept_actor(value, where, found)
     children = _visible_children(value)
-    if children is None or not _scan(value)[0]:
+    if children is None or not _scan(value, given.get())[0]:
         return value
     if depth >= MAX_NESTING:
         raise DefinitionError(

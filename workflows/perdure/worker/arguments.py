@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from perdure import secret
 from perdure.calls import Replay, StepCall, decode_items, input_key, items_key, step_key
 from perdure.errors import SecretMissing
 from perdure.plan import Path, path_text, project
 from perdure.templates import resolve
 from perdure.worker.failures import Refusal
 from perdure.worker.scope import RunScope
-from perdure.worker.secrets import resolve_secret
+from perdure.worker.secrets import is_masked, resolve_secret
 from perdure_storage.errors import ValueDamaged, ValueUnavailable
 from perdure_storage.records import Cause
 
@@ -53,12 +54,17 @@ class Arguments:
         return self._value(input_key(name), path)
 
     def secret(self, name: str) -> str:
-        """Return a secret's value, which is masked in this run's logs from now on."""
+        """Return a secret's value, which is masked in this run's logs from now on.
+
+        Where the step binds it on, its name is bound.
+        """
         try:
             value = resolve_secret(name)
         except SecretMissing as error:
             raise Refusal(Cause.SETUP_ERROR, error) from error
         self._scope.redactor.add(value)
+        if is_masked(value):
+            secret.given.set({**secret.given.get(), value: secret.SecretRef(name)})
         return value
 
     def _value(self, key: str, path: Path) -> Any:

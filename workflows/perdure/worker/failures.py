@@ -66,19 +66,19 @@ def error_record(
         note: a line to add after the traceback.
         skip: frames of perdure's own at the head of the traceback.
     """
-    message = _clip(readable(_message(error)), _LONGEST_MESSAGE)
-    text = _clip(readable(_traceback(error, skip)), _LONGEST_TRACEBACK) + (
-        f"note: {note}\n" if note else ""
-    )
+    mask = redactor or Redactor()
+    said = readable(_message(error)), readable(_traceback(error, skip))
+    # Masked before they are cut: half a secret would not be found.
+    message, text = map(mask.text, said)
     pickled = _pickled(error, pickle)
-    if redactor is not None and redactor.longest:
-        safe = redactor.text(message), redactor.text(text)
-        if safe != (message, text):
-            (message, text), pickled = safe, None
+    if (message, text) != said or (pickled is not None and mask.data(pickled) != pickled):
+        pickled = None
     return ErrorRecord(
         type=unicode_text(shown_name(type(error))),
-        message=unicode_text(message),
-        traceback=unicode_text(text),
+        message=unicode_text(_clip(message, _LONGEST_MESSAGE)),
+        traceback=unicode_text(
+            _clip(text, _LONGEST_TRACEBACK) + (f"note: {mask.text(note)}\n" if note else "")
+        ),
         cause=cause,
         step_id=step_id,
         pickled=pickled,

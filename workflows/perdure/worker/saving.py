@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from perdure.calls import CallId, Desk, SavedValue, Saving, Told
 from perdure.errors import DefinitionError
+from perdure.worker.secrets import Redactor
 from perdure_storage.clock import Clock, SystemClock
 from perdure_storage.directories import Directories, is_directory
 from perdure_storage.errors import (
@@ -80,12 +81,14 @@ class Saves:
         desk: Desk,
         given: Iterable[SavedValue] = (),
         clock: Clock | None = None,
+        redactor: Redactor | None = None,
     ) -> None:
         self._call = call
         self._values = values
         self._directories = directories
         self._desk = desk
         self._clock = clock or SystemClock()
+        self._redactor = redactor or Redactor()
         self._saved = list(given)
         self._folders: list[TemporaryFolder] = []
         self._untold: Progress | None = None
@@ -130,8 +133,9 @@ class Saves:
         """Say how far the step is; see ``Context.progress``."""
         if not (math.isfinite(done) and math.isfinite(total or 0)):
             raise DefinitionError(f"progress({done}, {total}): say it with finite numbers")
+        words = self._redactor.text(message)
         self._untold = Progress(
-            done=done, total=total, message=message, at=self._clock.now(), item=item
+            done=done, total=total, message=words, at=self._clock.now(), item=item
         )
         if time.monotonic() - self._told_at >= _TELL_EVERY_S:
             self._tell()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable
 
 from perdure.calls import StepCall
 from perdure.errors import SecretMissing
-from perdure.plan import Arg, DictArg, FromSecret, ListArg, ObjectArg
+from perdure.plan import secrets_in
 
 MASK = "***"
 _SHORTEST = 4
@@ -26,35 +27,25 @@ def resolve_secret(name: str) -> str:
     return value
 
 
+def is_masked(value: str) -> bool:
+    """Say whether a secret is long enough not to be met by chance."""
+    return len(value) >= _SHORTEST
+
+
 def secret_names(call: StepCall) -> frozenset[str]:
-    """Return the names of the secrets among the call's arguments."""
-    found: set[str] = set()
-    for arg in (*call.args, *call.kwargs.values()):
-        _collect(arg, found)
-    return frozenset(found)
-
-
-def _collect(arg: Arg, found: set[str]) -> None:
-    if isinstance(arg, FromSecret):
-        found.add(arg.name)
-    elif isinstance(arg, ListArg):
-        for item in arg.items:
-            _collect(item, found)
-    elif isinstance(arg, DictArg):
-        for item in arg.values:
-            _collect(item, found)
-    elif isinstance(arg, ObjectArg):
-        for item in arg.fields.values():
-            _collect(item, found)
+    """Return the names of the secrets that a call was given, or the actor that it is of."""
+    names = secrets_in((*call.args, *call.kwargs.values()))
+    return names if call.actor is None else names | set(call.actor.secrets)
 
 
 class Redactor:
     """Masks the values of secrets in bytes and text. Grows as secrets are resolved."""
 
-    __slots__ = ("_printed", "_values", "longest")
+    __slots__ = ("_printed", "_values", "_written", "longest")
 
     def __init__(self, values: Iterable[str] = ()) -> None:
         self._values: list[str] = []
+        self._written: list[str] = []
         self._printed: list[bytes] = []
         self.longest = 0
         for value in values:
@@ -62,18 +53,26 @@ class Redactor:
 
     def add(self, value: str) -> None:
         """Mask ``value`` from now on; values of fewer than four characters are let through."""
-        if len(value) < _SHORTEST or value in self._values:
+        if not is_masked(value) or value in self._values:
             return
+        self._values.append(value)
         # Longest first: a secret may be the beginning of another.
-        self._values = sorted((*self._values, value), key=len, reverse=True)
-        printed = {form for each in self._values for form in _printed(each)}
+        written = {form for each in self._values for form in _written(each)}
+        self._written = sorted(written, key=len, reverse=True)
+        printed = {form for each in written for form in _printed(each)}
         self._printed = sorted(printed, key=len, reverse=True)
         self.longest = len(self._printed[0])
 
+    def add_named(self, names: Iterable[str]) -> None:
+        """Mask those of these secrets that are there."""
+        for name in names:
+            if (value := os.environ.get(name)) is not None:
+                self.add(value)
+
     def text(self, text: str) -> str:
         """Return ``text`` with every secret masked."""
-        for value in self._values:
-            text = text.replace(value, MASK)
+        for form in self._written:
+            text = text.replace(form, MASK)
         return text
 
     def data(self, data: bytes) -> bytes:
@@ -81,6 +80,18 @@ class Redactor:
         for form in self._printed:
             data = data.replace(form, MASK.encode())
         return data
+
+
+def _written(value: str) -> set[str]:
+    """Return how a text may have it: as it is, within the ``repr`` of something, within JSON."""
+    quoted = repr(value)[1:-1]
+    return {
+        value,
+        quoted,
+        quoted.replace("\\'", "'").replace("'", "\\'"),
+        json.dumps(value)[1:-1],
+        json.dumps(value, ensure_ascii=False)[1:-1],
+    }
 
 
 def _printed(value: str) -> tuple[bytes, bytes]:

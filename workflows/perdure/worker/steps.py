@@ -21,6 +21,7 @@ from perdure.worker.memory import PeakMemory
 from perdure.worker.output import AttemptLog, AttemptOutput
 from perdure.worker.saving import NoDesk, Saves
 from perdure.worker.scope import RunScope
+from perdure.worker.secrets import secret_names
 from perdure.worker.surroundings import Surroundings
 from perdure_storage.clock import SystemClock
 from perdure_storage.errors import (
@@ -82,7 +83,14 @@ class Attempt:
         self.stop = StopSignal()
         self.output = AttemptOutput(AttemptLog(at, scope.logs, scope.redactor))
         self.started_at: datetime = _clock.now()
-        self.saves = Saves(at, scope.values, scope.directories, desk or NoDesk(), call.saves)
+        self.saves = Saves(
+            at,
+            scope.values,
+            scope.directories,
+            desk or NoDesk(),
+            call.saves,
+            redactor=scope.redactor,
+        )
         self.context = Context(
             at.run_id,
             at.step_id,
@@ -201,6 +209,7 @@ class Attempt:
             from perdure.worker.actors import ActorTurn  # as slow to load as all of compiling
 
             function = self.turn = ActorTurn(self.call, self.scope)
+            self.scope.redactor.add_named(secret_names(self.call))
         arguments = Arguments(self.call, self.scope)
         prepared = function, arguments.positional(), arguments.keywords()
         if self.turn is not None:
