@@ -17,16 +17,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from perdure.client import Perdure
 from perdure.plan import FromStep, decode_plan, references
-from perdure.results import read_result
 from perdure.worker.context import current
 from perdure_storage.lifecycle import RunStatus, StepStatus
 from perdure_storage.records import Place, RunId, StepRecord
+
+if TYPE_CHECKING:  # Every worker that runs our steps imports this module: it is killed young.
+    from perdure.client import Perdure
 
 VARIABLE = "PERDURE_TEST_LEDGER"
 GONE_WITHIN_S = 6.0
@@ -209,6 +210,8 @@ def check(
 
 def check_end(client: Perdure, run_id: str, undisturbed: Undisturbed) -> None:
     """I1, I2, I14: it is there, it ended once since it was last opened, with the same result."""
+    from perdure.results import read_result
+
     store = client.runtime.store
     record = store.find_run(RunId(run_id))
     assert record is not None, f"I1: the run {run_id} is lost"

@@ -45,7 +45,12 @@ class Stage:
         }
 
     def start(
-        self, *words: str, crash: str = "", before: Sequence[str] = (), **environment: str
+        self,
+        *words: str,
+        crash: str = "",
+        before: Sequence[str] = (),
+        talks: bool = False,
+        **environment: str,
     ) -> subprocess.Popen[str]:
         """Start ``python WORDS``; ``crash`` arms crash points in it and in its workers.
 
@@ -53,6 +58,7 @@ class Stage:
             words: for Python.
             crash: crash points.
             before: a command that starts the command that follows it.
+            talks: whether it is told things on its stdin.
             environment: more variables.
         """
         armed = {CRASH_POINTS_VARIABLE: crash} if crash else {}
@@ -60,7 +66,7 @@ class Stage:
             [*before, sys.executable, *words],
             cwd=self.folder,
             env={**self.environment, **armed, **environment},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

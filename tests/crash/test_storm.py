@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,8 +11,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.crash import steps
+from tests.crash import nursery, steps
 from tests.crash.ledger import (
+    Line,
     Undisturbed,
     check_blobs,
     check_end,
@@ -23,11 +23,12 @@ from tests.crash.ledger import (
     check_rows,
     wait_until,
 )
-from tests.crash.stage import Stage
+from tests.crash.stage import TIMEOUT_S, Stage
 from tests.reliability.figures import tell_figures
 
 from perdure.client import Perdure
 from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus
+from perdure_storage.records import RunQuery, RunRecord
 
 SEED = int(os.environ.get("PERDURE_STORM_SEED", "1"))
 KILLS = int(os.environ.get("PERDURE_STORM_KILLS", "0"))
@@ -36,6 +37,7 @@ MOST_KILLS_BESIDE = 40
 
 COORDINATORS = 2
 LIVE_RUNS = 4
+LIVE = tuple(each for each in RunStatus if each not in RUN_TERMINAL)
 GRAPH_STEPS = 25
 MOST_TAKEOVERS = 2
 """A coordinator is spared while some run has been taken over so often without a commit: a run
@@ -66,57 +68,71 @@ class Storm:
     client: Perdure
     rng: random.Random
     runs: dict[str, int] = field(default_factory=dict)
-    coordinators: list[subprocess.Popen[str]] = field(default_factory=list)
+    live: dict[str, RunRecord] = field(default_factory=dict)
+    coordinators: list[psutil.Process] = field(default_factory=list)
+    seen: int = 0
     killed: dict[str, int] = field(default_factory=lambda: {"coordinator": 0, "worker": 0})
+
+    def __post_init__(self) -> None:
+        words = ("up", "--store", self.stage.store, "--workers", "2", "--no-http")
+        self.nursery = self.stage.start(
+            "-m", "tests.crash.nursery", *words, talks=True, PERDURE_BLOBS=self.stage.blobs
+        )
 
     def submit(self) -> None:
         """Keep some runs going."""
-        live = [run_id for run_id in self.runs if self.status(run_id) not in RUN_TERMINAL]
-        for _ in range(LIVE_RUNS - len(live)):
+        for _ in range(LIVE_RUNS - len(self.live)):
             seed = self.rng.randrange(1 << 30)
             run = self.client.submit(
                 steps.random_graph, seed=seed, size=GRAPH_STEPS, run_id=f"storm-{seed}"
             )
             self.runs[run.id] = seed
+            self.live[run.id] = run.record
 
-    def status(self, run_id: str) -> RunStatus:
-        return self.client.get_run(run_id).record.status
+    def look(self) -> None:
+        """See which runs are live, and what has become of them."""
+        query = RunQuery(status=LIVE, limit=2 * LIVE_RUNS)
+        self.live = {each.id: each for each in self.client.runtime.store.list_runs(query)}
 
     def serve(self) -> None:
-        """Start coordinators in place of those that are gone."""
-        self.coordinators = [each for each in self.coordinators if each.poll() is None]
+        """Start coordinators in place of those that were killed; no other may be gone."""
+        for each in self.coordinators:
+            assert each.is_running(), (self.stage.folder / nursery.LOG).read_text()
         while len(self.coordinators) < COORDINATORS:
-            words = ("-m", "perdure", "up", "--store", self.stage.store, "--workers", "2")
-            self.coordinators.append(self.stage.start(*words, PERDURE_BLOBS=self.stage.blobs))
+            print("one more", file=self.nursery.stdin, flush=True)
+            assert self.nursery.stdout is not None
+            self.coordinators.append(psutil.Process(int(self.nursery.stdout.readline())))
 
     def kill_one(self) -> None:
         """SIGKILL a coordinator, or a process below one, if there is one to kill."""
-        records = [self.client.get_run(run_id).record for run_id in self.runs]
-        tried = any(r.status not in RUN_TERMINAL and r.takeovers >= MOST_TAKEOVERS for r in records)
+        self.look()
+        tried = any(each.takeovers >= MOST_TAKEOVERS for each in self.live.values())
         if self.rng.random() < 0.4 and not tried:
-            victim = self.rng.choice(self.coordinators)
-            self.kill("coordinator", psutil.Process(victim.pid))
+            victim = self.coordinators.pop(self.rng.randrange(len(self.coordinators)))
+            self.kill("coordinator", victim)
             return
-        below = [
-            process
-            for each in self.coordinators
-            for process in psutil.Process(each.pid).children(recursive=True)
-        ]
+        below = [each for one in self.coordinators for each in one.children(recursive=True)]
         if below:
             self.kill("worker", self.rng.choice(below))
 
-    def ended(self) -> int:
-        """Count the steps that have ended; asked often, so the lines are not decoded."""
+    def has_ended_one(self) -> bool:
+        """Say whether a step has ended since this was asked; the lines are not decoded."""
         path = self.stage.ledger.path
-        return path.read_bytes().count(b'"ended"') if path.exists() else 0
+        if not path.exists():
+            return False
+        with path.open("rb") as file:
+            file.seek(self.seen)
+            more = file.read()
+        self.seen += len(more)
+        return b'"ended"' in more
 
     def let_work_go_on(self) -> None:
         """Wait a random while, and until a step has ended: else nothing would be at stake."""
-        before, now = self.ended(), time.monotonic()
+        now = time.monotonic()
         enough, most = now + self.rng.uniform(0.0, 0.15), now + PATIENCE_S
-        wait_until(
-            lambda: time.monotonic() >= (enough if self.ended() > before else most), 30, "stuck"
-        )
+        self.has_ended_one()
+        wait_until(lambda: self.has_ended_one() or time.monotonic() >= most, 30, "stuck")
+        wait_until(lambda: time.monotonic() >= enough, 30, "stuck")
 
     def kill(self, kind: str, process: psutil.Process) -> None:
         try:
@@ -128,11 +144,24 @@ class Storm:
     def end(self) -> None:
         """Let everything come to its end, then stop serving."""
         self.serve()
-        for run_id in self.runs:
-            wait_until(lambda: self.status(run_id) in RUN_TERMINAL, 60, f"{run_id} does not end")  # noqa: B023
+        wait_until(self.all_ended, 60 + 10 * LIVE_RUNS, f"{list(self.live)} do not end")
         for coordinator in self.coordinators:
             coordinator.terminate()
-            self.stage.finish(coordinator)
+        psutil.wait_procs(self.coordinators, timeout=TIMEOUT_S)
+        assert not any(each.is_running() for each in self.coordinators)
+        code, said = self.stage.finish(self.nursery)
+        assert code == 0, said
+
+    def lines_by_run(self) -> dict[str, list[Line]]:
+        """Return what happened to each run, in order."""
+        lines: dict[str, list[Line]] = {run_id: [] for run_id in self.runs}
+        for line in self.stage.ledger.lines():
+            lines[line.run].append(line)
+        return lines
+
+    def all_ended(self) -> bool:
+        self.look()
+        return not self.live
 
 
 @pytest.mark.storm
@@ -147,23 +176,22 @@ def test_storm_of_kills_loses_nothing_and_doubles_nothing(stage: Stage, kills: i
             storm.kill_one()
         storm.end()
 
-        figures = [check_run(storm, run_id) for run_id in storm.runs]
+        lines = storm.lines_by_run()
+        figures = [check_run(storm, run_id, lines[run_id]) for run_id in storm.runs]
 
     check_nothing_is_left(stage.ledger)
-    executions = len(stage.ledger.began())
     tell_figures(
         kills=sum(storm.killed.values()),
         coordinators=storm.killed["coordinator"],
         runs=len(figures),
         steps=sum(figures),
-        executions=executions,
+        executions=sum(line.event == "began" for each in lines.values() for line in each),
     )
 
 
-def check_run(storm: Storm, run_id: str) -> int:
+def check_run(storm: Storm, run_id: str, lines: list[Line]) -> int:
     """Compare one run with what it comes to undisturbed; return how many steps it has."""
     client, store = storm.client, storm.client.runtime.store
-    lines = storm.stage.ledger.lines(run_id)
     rows = store.list_steps(run_id, current_only=False)  # type: ignore[arg-type]
     current = {row.step_id: row.value.value_digest for row in rows if row.current and row.value}
     expected = client.execute(steps.random_graph, seed=storm.runs[run_id], size=GRAPH_STEPS)

@@ -55,14 +55,14 @@ CASES = (
         "storm",
         "SIGKILL to random ones of two coordinators and their workers, random graphs; SQLite",
         ["tests/crash/test_storm.py", "-k", "sqlite"],
-        lambda seed: {"PERDURE_STORM_SEED": str(seed), "PERDURE_STORM_KILLS": "200"},
+        lambda seed: {"PERDURE_STORM_SEED": str(seed), "PERDURE_STORM_KILLS": "250"},
         counts="kills",
     ),
     Case(
         "storm-postgres",
         "SIGKILL to random ones of two coordinators and their workers, random graphs; PostgreSQL",
         ["tests/crash/test_storm.py", "-k", "postgres"],
-        lambda seed: {"PERDURE_STORM_SEED": str(seed), "PERDURE_STORM_KILLS": "200"},
+        lambda seed: {"PERDURE_STORM_SEED": str(seed), "PERDURE_STORM_KILLS": "250"},
         counts="kills",
     ),
     Case(
