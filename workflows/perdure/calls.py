@@ -167,6 +167,8 @@ class StepCall(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_default
             still runs others.
         actor: of a call of an actor, on what it is made.
         turns: of a step that was given handles of actors, what came before it, by actor.
+        cpus, gpus, resources: what it holds while it runs, for executors that find a place for it
+            themselves.
         gpu_ids: the GPUs that it has, or has a part of; no other is to be seen by it.
         shares_gpu: others may have the rest of the one that it has a part of.
         memory_bytes: more than that, beyond a tolerance, and the executor ends the attempt, with
@@ -191,6 +193,9 @@ class StepCall(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_default
     is_brief: bool = False
     actor: ActorCall | None = None
     turns: dict[str, str] = {}
+    cpus: float = 1.0
+    gpus: float = 0.0
+    resources: dict[str, float] = {}
     gpu_ids: tuple[str, ...] = ()
     shares_gpu: bool = False
     memory_bytes: int | None = None

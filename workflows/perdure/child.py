@@ -45,6 +45,9 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     resources: dict[str, float]
     labels: dict[str, str]
     allow_pickle: bool
+    ray_address: str | None
+    ray_namespace: str | None
+    ray_runtime_env: dict[str, Any]
     origin: dict[str, str]
 
     @classmethod
@@ -61,6 +64,9 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
             resources=dict(settings.resources),
             labels=dict(settings.labels),
             allow_pickle=settings.allow_pickle,
+            ray_address=settings.ray_address,
+            ray_namespace=settings.ray_namespace,
+            ray_runtime_env=dict(settings.ray_runtime_env),
             origin=dict(settings.origin),
         )
 
@@ -77,6 +83,9 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
             resources=self.resources,
             labels=self.labels,
             allow_pickle=self.allow_pickle,
+            ray_address=self.ray_address,
+            ray_namespace=self.ray_namespace,
+            ray_runtime_env=self.ray_runtime_env,
         )
         # Commands that errors name lead to the store as they do where the question comes from.
         return replace(found, origin={**found.origin, **self.origin})

@@ -800,13 +800,16 @@ def open_store(
     resources: Mapping[str, float] | None = None,
     labels: Mapping[str, str] | None = None,
     allow_pickle: bool | None = None,
+    ray_address: str | None = None,
+    ray_namespace: str | None = None,
+    ray_runtime_env: Mapping[str, Any] | None = None,
 ) -> Perdure:
     """Return the verbs against a store, a context manager. What is not given is a setting.
 
     Args:
         store: a folder's file or URL: ``sqlite:///...``, ``postgresql://...``.
         blobs: folder or fsspec URL of large values.
-        executor: ``"processes"`` or ``"inline"``.
+        executor: ``"processes"``, ``"inline"`` or ``"ray"``.
         workers: how many CPUs steps may use at one time.
         cpus: the same, where it is not the number of worker processes too.
         gpus: how many GPUs steps may use; those that are found by default.
@@ -815,6 +818,9 @@ def open_store(
         labels: what else there is to say of this machine: ``{"zone": "a"}``; steps ask for it
             by ``resources={"zone=a": 1}``.
         allow_pickle: False refuses what only pickle can write, and reads no pickle.
+        ray_address: of ``executor="ray"``, which cluster, as ``ray.init`` takes it.
+        ray_namespace: Ray's namespace of what perdure makes there.
+        ray_runtime_env: what Ray prepares for the workers, as ``ray.init`` takes it.
     """
     return Perdure(
         load_settings(
@@ -828,6 +834,9 @@ def open_store(
             resources=resources,
             labels=labels,
             allow_pickle=allow_pickle,
+            ray_address=ray_address,
+            ray_namespace=ray_namespace,
+            ray_runtime_env=ray_runtime_env,
         )
     )
 

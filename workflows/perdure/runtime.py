@@ -95,6 +95,10 @@ class Runtime:
             return InlineExecutor(capacity)
         if name == "processes":
             return ProcessExecutor(capacity)
+        if name == "ray":
+            from perdure.executors.ray_cluster import RayExecutor, terms_of
+
+            return RayExecutor(terms_of(self.settings))
         raise DefinitionError(f"no executor is called {name!r}{known_names(name, EXECUTORS)}")
 
     def sweep_deleted(self, run_id: RunId) -> None:

@@ -5,6 +5,7 @@ The environment is read here and nowhere else.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import tomllib
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 
 FOLDER = ".perdure"
 SCHEMES = ("sqlite", "postgresql", "postgres")
-EXECUTORS = ("processes", "inline")
+EXECUTORS = ("processes", "inline", "ray")
 REUSES = ("off", "last")
 DRAIN = timedelta(seconds=10)
 BLOBS_CACHE_SIZE = 10 << 30
@@ -47,7 +48,12 @@ class Settings:
         blobs_cache_size: bytes that all copies together may have; 0: none are kept.
         key: the store's signing key in hexadecimal; None means the file ``key`` beside a SQLite
             store.
-        executor: where steps run, ``processes`` or ``inline``.
+        executor: where steps run, ``processes``, ``inline`` or ``ray``.
+        ray_address: which Ray cluster, as ``ray.init`` takes it. None: what ``RAY_ADDRESS`` names,
+            one that runs on this machine, or else one that this process starts and ends.
+        ray_namespace: Ray's namespace of what perdure makes there. None: one of its own.
+        ray_runtime_env: what Ray prepares for the workers: a table such as
+            ``{working_dir = ".", env_vars = {TOKEN = "..."}}``, in the environment as JSON.
         workers: CPUs that steps may use at one time. None: what this machine has.
         cpus: the same, where it is not the number of worker processes too. None: ``workers``.
         gpus: GPUs that steps may use. None: those that are found; more than those are pretended
@@ -82,6 +88,9 @@ class Settings:
     blobs_cache_size: int = BLOBS_CACHE_SIZE
     key: str | None = field(default=None, repr=False)
     executor: str = "processes"
+    ray_address: str | None = None
+    ray_namespace: str | None = None
+    ray_runtime_env: Mapping[str, Any] = field(default_factory=dict)
     workers: int | None = None
     cpus: float | None = None
     gpus: int | None = None
@@ -176,7 +185,15 @@ SETTINGS = (
         unit="hexadecimal",
         default="the file key beside a SQLite store",
     ),
-    Setting(name="executor", kinds=(str,), unit="processes or inline", default="processes"),
+    Setting(name="executor", kinds=(str,), unit="processes, inline or ray", default="processes"),
+    Setting(
+        name="ray_address",
+        kinds=(str,),
+        unit="host:port, ray://host:port, auto or local",
+        default="RAY_ADDRESS, else a cluster that runs here, else one that is started",
+    ),
+    Setting(name="ray_namespace", kinds=(str,), unit="name", default="one of its own"),
+    Setting(name="ray_runtime_env", kinds=(str, dict), unit="JSON or a TOML table", default="none"),
     Setting(name="workers", kinds=(int,), unit="CPUs", default="those of this machine"),
     Setting(name="cpus", kinds=(int, float), unit="CPUs", default="workers"),
     Setting(name="gpus", kinds=(int,), unit="GPUs", default="those that are found"),
@@ -466,6 +483,10 @@ def _checked(found: dict[str, Any], origin: Mapping[str, str]) -> dict[str, Any]
         found["resources"] = _read_resources(found["resources"], origin["resources"])
     if "labels" in found:
         found["labels"] = _read_labels(found["labels"], origin["labels"])
+    if "ray_runtime_env" in found:
+        found["ray_runtime_env"] = _read_table(
+            "ray_runtime_env", found["ray_runtime_env"], origin["ray_runtime_env"]
+        )
     if "memory" in found:
         found["memory"] = _read_bytes("memory", found["memory"], origin["memory"])
     if "http_max_body" in found:
@@ -553,6 +574,20 @@ def _read_cache_size(value: Any, source: str) -> int:
         return parse_memory(plain, what="blobs_cache_size")
     except DefinitionError as error:
         raise DefinitionError(f"{error} (from {source})") from error
+
+
+def _read_table(name: str, given: Any, source: str) -> Mapping[str, Any]:
+    """Return a table, from one or from JSON."""
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except ValueError as error:
+            raise DefinitionError(f"{name} (from {source}) is not JSON: {error}") from error
+    if not isinstance(given, Mapping):
+        raise DefinitionError(
+            f"{name}={given!r} (from {source}): write a table of names and values"
+        )
+    return dict(given)
 
 
 def _read_labels(given: Any, source: str) -> Mapping[str, str]:

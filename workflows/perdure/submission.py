@@ -547,7 +547,9 @@ def refuse_unenforceable(
         DefinitionError: a step asks for more than there is, or for what the executor cannot do.
     """
     executor = executor or settings.executor
-    offer = None if is_for_others else capacity_of(settings).offer
+    # What a Ray cluster has, whoever drives the run asks it.
+    is_elsewhere = is_for_others or executor == "ray"
+    offer = None if is_elsewhere else capacity_of(settings).offer
     for step, options in options_in(plan):
         asked = request_of(options)
         name = None if offer is None else lacking(asked, offer)

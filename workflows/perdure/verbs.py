@@ -70,7 +70,7 @@ def run(
             ``"off"``: nothing. A setting by default.
         tags: text by text, to find the run by.
         metadata: anything that is JSON, kept with the run.
-        executor: ``"processes"`` or ``"inline"``; a setting by default.
+        executor: ``"processes"``, ``"inline"`` or ``"ray"``; a setting by default.
         durability: ``"step"``: a result is on disk before anything that uses it starts;
             ``"group"``: dependants may start while results are being written, in order.
         on_change: what a resumed run does with committed steps whose code or inputs changed:
@@ -556,6 +556,9 @@ def open(
     resources: Mapping[str, float] | None = None,
     labels: Mapping[str, str] | None = None,
     allow_pickle: bool | None = None,
+    ray_address: str | None = None,
+    ray_namespace: str | None = None,
+    ray_runtime_env: Mapping[str, Any] | None = None,
 ) -> Perdure:
     """Return the verbs against a store: ``with perdure.open("sqlite:///team.db") as p:``.
 
@@ -564,7 +567,7 @@ def open(
     Args:
         store: a file or URL, ``sqlite:///...`` or ``postgresql://...``; a setting by default.
         blobs: folder or fsspec URL of large values.
-        executor: ``"processes"`` or ``"inline"``.
+        executor: ``"processes"``, ``"inline"`` or ``"ray"``.
         workers: how many CPUs steps may use at one time.
         cpus: the same, where it is not the number of worker processes too.
         gpus: how many GPUs steps may use; those that are found by default.
@@ -573,6 +576,9 @@ def open(
         labels: what else there is to say of this machine: ``{"zone": "a"}``; steps ask for it
             by ``resources={"zone=a": 1}``.
         allow_pickle: False refuses what only pickle can write, and reads no pickle.
+        ray_address: of ``executor="ray"``, which cluster, as ``ray.init`` takes it.
+        ray_namespace: Ray's namespace of what perdure makes there.
+        ray_runtime_env: what Ray prepares for the workers, as ``ray.init`` takes it.
     """
     return open_store(
         store,
@@ -585,4 +591,7 @@ def open(
         resources=resources,
         labels=labels,
         allow_pickle=allow_pickle,
+        ray_address=ray_address,
+        ray_namespace=ray_namespace,
+        ray_runtime_env=ray_runtime_env,
     )

@@ -22,7 +22,7 @@ Words = list[tuple[str, str]]
 _LIMIT, _LATELY = 100, 1000
 
 CHOICES = {
-    "executor": ("processes", "inline"),
+    "executor": ("processes", "inline", "ray"),
     "durability": ("step", "group"),
     "on_change": ("recompute", "reuse", "fail"),
     "on_failure": ("stop", "finish"),

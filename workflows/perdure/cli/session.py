@@ -61,7 +61,7 @@ ExecutorOption = Annotated[
     typer.Option(
         "--executor",
         metavar="NAME",
-        help="Where steps run: processes or inline.",
+        help="Where steps run: processes, inline or ray.",
         autocompletion=choices("executor"),
     ),
 ]

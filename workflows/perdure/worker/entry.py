@@ -63,19 +63,13 @@ def _prefer_as_oom_victim() -> None:
 def _prepare_streams() -> None:
     """Make what a step prints reach its file line by line, and say where a crash happened."""
     import faulthandler
-    import logging
 
-    from perdure.worker.streams import prepare_stream
+    from perdure.worker.streams import log_to_stderr, prepare_stream
 
     for stream in (sys.stdout, sys.stderr):
         prepare_stream(stream)
     faulthandler.enable()
-    # Without handlers of the user's, log records go to stderr from INFO on. As the last resort, so
-    # that a basicConfig() of the user's still takes effect.
-    handler = logging._StderrHandler(logging.INFO)  # type: ignore[attr-defined]
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.lastResort = handler
-    logging.getLogger().setLevel(logging.INFO)
+    log_to_stderr()
 
 
 def _leave() -> None:

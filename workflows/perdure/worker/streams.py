@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import sys
 from typing import Any, TextIO
@@ -27,7 +28,7 @@ class StandardStreams:
         if self._displaced or self._stdout.closed or self._stderr.closed:
             for number, fd in enumerate(self._fds, start=1):
                 os.dup2(fd, number)
-            self._stdout, self._stderr = _open_stream(1), _open_stream(2)
+            self._stdout, self._stderr = open_stream(1), open_stream(2)
             self._displaced = False
         sys.stdout, sys.stderr = self._stdout, self._stderr
 
@@ -48,7 +49,19 @@ def prepare_stream(stream: TextIO) -> None:
     stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[attr-defined]
 
 
-def _open_stream(fd: int) -> TextIO:
+def log_to_stderr() -> None:
+    """Have log records go to stderr from INFO on where the user has set no handlers.
+
+    As the last resort, so that a ``basicConfig()`` of the user's still takes effect.
+    """
+    handler = logging._StderrHandler(logging.INFO)  # type: ignore[attr-defined]
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.lastResort = handler
+    logging.getLogger().setLevel(logging.INFO)
+
+
+def open_stream(fd: int) -> TextIO:
+    """Return a text stream that goes out line by line, and does not own its descriptor."""
     return open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
 
 

@@ -1,0 +1,307 @@
+"""A worker process of Ray's that runs perdure's calls: what a Ray task does.
+
+The process is Ray's and serves other tasks of the same job too. What is set for a call is set back
+after it: the standard streams, what Ctrl-C means, the surroundings.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import msgspec
+
+from perdure.calls import CallId, Outcome, Saving, StepCall, Told
+from perdure.errors import DefinitionError
+from perdure.worker.frames import Done, Tell
+from perdure.worker.kinship import adopt_orphans, descendant_pids
+from perdure.worker.lots import Begun, Ended, Lot, decode_lot, encode
+from perdure.worker.memory import PeakMemory
+from perdure.worker.output import SEGMENT_AGE_S
+from perdure.worker.scope import RunScope
+from perdure.worker.steps import Attempt, worker_name
+from perdure.worker.streams import StandardStreams, log_to_stderr, open_stream
+from perdure.worker.surroundings import Surroundings
+from perdure_storage.faults import crash_point
+from perdure_storage.records import Cause, Refusal
+
+_MOST_RUNS = 8
+"""So many runs are remembered in a process; what a lot needs comes with it."""
+_LOOK_EVERY_S = 0.2
+_KEEP_OUTPUT_BYTES = 1 << 20
+_decode_refusal = msgspec.msgpack.Decoder(Refusal | None).decode
+
+
+def run_lot(data: bytes, mailbox: Any) -> bytes:
+    """Run the calls of a lot in order; return their outcomes.
+
+    Args:
+        data: the ``Lot``.
+        mailbox: Ray's handle of the coordinator's ``Mailbox``.
+    """
+    return here().run(decode_lot(data), mailbox)
+
+
+class RayWorker:
+    """What this process keeps between lots. Owned by the main thread, in which Ray runs tasks."""
+
+    def __init__(self) -> None:
+        import ray
+
+        context = ray.get_runtime_context()
+        self.node = str(context.get_node_id())
+        self._pid = os.getpid()
+        adopt_orphans()  # so that whatever a step starts is found below this process
+        self._scopes: OrderedDict[str, RunScope] = OrderedDict()
+        self._memory = PeakMemory()
+        self._surroundings = Surroundings()
+        self._output = Output()
+        log_to_stderr()
+
+    @property
+    def name(self) -> str:
+        """Return ``"host/pid node id"`` of this process, with the GPUs that Ray has given it."""
+        import ray
+
+        gpus = [str(gpu) for gpu in ray.get_gpu_ids()]
+        host, _, rest = worker_name(self._pid, gpus).partition(" ")
+        return " ".join(part for part in (f"{host} node {self.node[:12]}", rest) if part)
+
+    def run(self, lot: Lot, mailbox: Any) -> bytes:
+        """Run the calls of a lot; tell of each at its end, and of all in what is returned."""
+        scope = self._scope(lot)
+        outcomes: list[Outcome] = []
+        told: list[Told] = []
+        name = self.name
+        with self._output.diverted():
+            for number, call in enumerate(lot.calls):
+                desk = MailDesk(mailbox)
+                attempt = Attempt(
+                    call, scope, memory=self._memory, surroundings=self._surroundings, desk=desk
+                )
+                if number == 0:
+                    self._say_begun(lot, call, attempt, name, mailbox)
+                outcome = msgspec.structs.replace(self._run(attempt), worker=name)
+                crash_point("worker.before-outcome")
+                if number < len(lot.calls) - 1:
+                    mailbox.post.remote(encode(Done((outcome,))))
+                outcomes.append(outcome)
+                if desk.told is not None:
+                    told.append(desk.told)
+        crash_point("worker.after-outcome")
+        return encode(Ended(tuple(outcomes), tuple(told)))
+
+    def _say_begun(
+        self, lot: Lot, call: StepCall, attempt: Attempt, name: str, mailbox: Any
+    ) -> None:
+        judged = True
+        if call.timeout_s is not None and call.retry_on is not None:
+            judged = attempt.judge_timeout()
+        begun = Begun(lot.number, call.id, name, self._pid, self.node, judged)
+        mailbox.post.remote(encode(begun))
+
+    def _scope(self, lot: Lot) -> RunScope:
+        scope = self._scopes.get(lot.home)
+        if scope is None:
+            scope = self._scopes[lot.home] = RunScope(lot.context)
+            while len(self._scopes) > _MOST_RUNS:
+                self._scopes.popitem(last=False)
+        else:
+            self._scopes.move_to_end(lot.home)
+            scope.learn(lot.context.functions, lot.context.constants)
+        return scope
+
+    def _run(self, attempt: Attempt) -> Outcome:
+        self._memory.reset()
+        interruption = Interruption(attempt)
+        self._output.begin(attempt)
+        try:
+            outcome = self._run_interruptible(attempt, interruption)
+        except KeyboardInterrupt as error:
+            outcome = attempt.failed(error)  # the step raised it itself
+        attempt.saves.close()
+        self._output.end()
+        attempt.output.close()
+        if outcome.cause is Cause.CANCELLED:
+            self._leave()
+        return outcome
+
+    def _run_interruptible(self, attempt: Attempt, interruption: Interruption) -> Outcome:
+        if attempt.scope.is_async(attempt.call.function):
+            import asyncio
+
+            return asyncio.run(attempt.run_async())
+        with interruption:
+            return attempt.run()
+
+    def _leave(self) -> None:
+        """End this process, and all that the step has started: the coordinator has asked for it."""
+        for pid in descendant_pids(self._pid):
+            if pid != self._pid:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+        os._exit(0)
+
+
+_here: RayWorker | None = None
+
+
+def here() -> RayWorker:
+    """Return what this process keeps between lots."""
+    global _here
+    if _here is None:
+        _here = RayWorker()
+    return _here
+
+
+class Interruption:
+    """Ray's polite cancel, which is a Ctrl-C for the main thread, means: end the call that runs."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+        self._pid = os.getpid()
+        self._before: Any = None
+
+    def __enter__(self) -> None:
+        self._before = signal.signal(signal.SIGINT, self._on_signal)
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _on_signal(self, _signum: int, _frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:
+            raise KeyboardInterrupt  # in a child that the step has forked
+        self._attempt.interrupt()
+
+
+class MailDesk:
+    """The ``Desk`` of an attempt: what it saves and says goes over the mailbox.
+
+    Attributes:
+        told: how far the attempt said last that it was.
+    """
+
+    def __init__(self, mailbox: Any) -> None:
+        self._mailbox = mailbox
+        self._pid = os.getpid()
+        self.told: Told | None = None
+        self._looked_at = 0.0
+        self._wished = False
+
+    def keep(self, saving: Saving) -> Refusal | None:
+        """Ask the coordinator to make a save durable, and wait for its answer."""
+        import ray
+
+        if os.getpid() != self._pid:
+            raise DefinitionError("save() was called in a process that the step has forked")
+        try:
+            answer: bytes = ray.get(self._mailbox.ask.remote(encode(saving)))
+        except ray.exceptions.RayActorError:
+            return Refusal(kind="gone", message="the coordinator is gone")
+        return _decode_refusal(answer)
+
+    def tell(self, told: Told) -> None:
+        """Say how far an attempt is."""
+        if os.getpid() == self._pid:
+            self.told = told
+            self._mailbox.post.remote(encode(Tell(told)))
+
+    def look(self, call: CallId) -> bool:
+        """Say whether the attempt may hand over; asks the mailbox a few times a second."""
+        import ray
+
+        now = time.monotonic()
+        if not self._wished and now - self._looked_at > _LOOK_EVERY_S and os.getpid() == self._pid:
+            self._looked_at = now
+            try:
+                self._wished = bool(ray.get(self._mailbox.look.remote(encode(call))))
+            except ray.exceptions.RayActorError:
+                self._wished = True  # the coordinator is gone
+        return self._wished
+
+
+class Output:
+    """What this process prints while it runs calls: it goes to a file, and from there to logs."""
+
+    def __init__(self) -> None:
+        self._file, path = tempfile.mkstemp(prefix="perdure-output-")
+        self._writer = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        os.unlink(path)
+        self._read_at = 0
+        self._lock = threading.Lock()
+        self._attempt: Attempt | None = None
+        self._streams: StandardStreams | None = None
+
+    @contextmanager
+    def diverted(self) -> Iterator[None]:
+        """Have both streams lead to the file while the block runs."""
+        stdout, stderr = sys.stdout, sys.stderr
+        _flush(stdout, stderr)
+        kept = os.dup(1), os.dup(2)
+        os.dup2(self._writer, 1)
+        os.dup2(self._writer, 2)
+        if self._streams is None:
+            sys.stdout, sys.stderr = open_stream(1), open_stream(2)
+            self._streams = StandardStreams()
+        over = threading.Event()
+        watch = threading.Thread(target=self._watch, args=(over,), daemon=True)
+        watch.start()
+        try:
+            yield
+        finally:
+            over.set()
+            _flush(sys.stdout, sys.stderr)
+            for number, fd in enumerate(kept, start=1):
+                os.dup2(fd, number)
+                os.close(fd)
+            sys.stdout, sys.stderr = stdout, stderr
+            if self._read_at > _KEEP_OUTPUT_BYTES:
+                os.ftruncate(self._file, 0)
+                self._read_at = 0
+
+    def begin(self, attempt: Attempt) -> None:
+        """Say whose output it is from now on."""
+        assert self._streams is not None
+        self._streams.restore()
+        with self._lock:
+            self._attempt = attempt
+
+    def end(self) -> None:
+        """Give the attempt the rest of what it has printed."""
+        assert self._streams is not None
+        self._streams.written_bytes()
+        with self._lock:
+            self._give(last=True)
+            self._attempt = None
+
+    def _watch(self, over: threading.Event) -> None:
+        """Once a second: what a step prints is to be seen while it runs."""
+        while not over.wait(SEGMENT_AGE_S):
+            with self._lock:
+                self._give(last=False)
+
+    def _give(self, *, last: bool) -> None:
+        size = os.fstat(self._file).st_size
+        data = os.pread(self._file, size - self._read_at, self._read_at)
+        self._read_at += len(data)
+        if self._attempt is not None and (data or last):
+            self._attempt.output.log.append(data, last=last)
+
+
+def _flush(*streams: Any) -> None:
+    for stream in streams:
+        try:
+            stream.flush()
+        except Exception:  # noqa: BLE001 - a step's own object, or a stream it closed
+            continue
