@@ -186,7 +186,7 @@ def test_fork_of_what_failed_redoes_those_items_and_what_needs_them(
 
 
 @pytest.mark.parametrize("workflow", ["caught", "chunked"])
-def test_reason_of_a_map_names_what_changed_of_what_it_calls(
+def test_reasons_of_a_map_and_its_items_name_what_changed_of_what_it_calls(
     client: Perdure, project: Project, workflow: str
 ) -> None:
     project.run(workflow)
@@ -195,7 +195,9 @@ def test_reason_of_a_map_names_what_changed_of_what_it_calls(
     run = client.fork("a", new_id="b")
 
     assert run.result() == 100 * (SUM - 9 - 25)
-    assert "its code changed (grown.FACTOR (grown.py:7))" in client.why("b", "square")
+    item = next(step.id for step in run.steps() if step.id.startswith("square["))
+    for step in ("square", item):
+        assert "its code changed (grown.FACTOR (grown.py:7))" in client.why("b", step)
 
 
 def test_what_stop_when_ended_is_no_failure_that_a_fork_redoes(

@@ -236,3 +236,17 @@ def test_edited_cell_is_named_and_not_the_one_that_reads_it(
     ended = kernel('perdure.run(scaled.bind(1), reuse="last")')
 
     assert re.search(told.format(edited), ended.streams), ended
+
+
+def test_items_of_a_map_name_the_cell_that_was_edited(kernel: Kernel) -> None:
+    kernel("@task\ndef grown(x): return x * GROWTH")
+    kernel("GROWTH = 3")
+    kernel('perdure.run(grown.map([1, 2]), run_id="few")')
+
+    kernel("GROWTH = 4")
+    edited = int(kernel("len(In)").text) - 2
+    ended = kernel('perdure.run(grown.map([1, 2]), reuse="few", run_id="more")')
+    why = kernel('perdure.why("more", "grown[1]")').text
+
+    assert not ended.error
+    assert f"its code changed (GROWTH (cell {edited}))" in why

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
+from perdure.engine.edits import Edits
 from perdure.engine.growth import rows_of_graphs
 from perdure.engine.loading import functions_of
 from perdure.engine.matching import match_name, match_rows
@@ -76,7 +77,7 @@ class _Look:
             plan,
             self._now,
             rows,
-            old_functions=functions_of(store, record.plan_digest),
+            edits=Edits(functions_of(store, record.plan_digest)),
             inputs=inputs,
         )
 

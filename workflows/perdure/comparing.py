@@ -12,7 +12,8 @@ import msgspec
 
 from perdure.columns import columns
 from perdure.current_code import recorded_inputs
-from perdure.engine.matching import changed_parts, family_of
+from perdure.engine.edits import changed_parts
+from perdure.engine.matching import family_of
 from perdure.engine.state import OPAQUE, output_steps
 from perdure.grown import Grown, grown_steps
 from perdure.plan import Function, StepPlan

@@ -14,6 +14,7 @@ import msgspec
 
 from perdure.changes import refuse_changes
 from perdure.compile import Prepared, compile_dag, plan_record, prepare
+from perdure.engine.edits import Edits
 from perdure.engine.loading import Born
 from perdure.engine.matching import Matching, match_rows
 from perdure.engine.ownership import driver_of, is_driven, is_seen_dead
@@ -394,7 +395,7 @@ class Submission:
             self._prints(),
             rows,
             keep_changed=keep_changed,
-            old_functions=functions_by_code(old),
+            edits=Edits(functions_by_code(old)),
             inputs=self.inputs,
         )
 

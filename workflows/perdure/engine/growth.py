@@ -283,7 +283,7 @@ def _match_own(
     placed.update(root.members)
     reuses = run.record.policy.on_change == "reuse"
     free = [row for row in rows if row.step_id not in before]
-    matching = match_rows(plan, prints, free, keep_changed=reuses)
+    matching = match_rows(plan, prints, free, keep_changed=reuses, edits=run.edits)
     if reuses or run.record.policy.code == "current":
         matching = keep_edited(plan, free, matching)
     used = {_key(row) for row in (*matching.kept.values(), *matching.adopted.values())}
@@ -371,7 +371,7 @@ def _match_donated(
 ) -> Matching:
     """Match rows of the run that this one was made from; they are adopted, never kept."""
     keeps_changed = _keeps_changed(run)
-    matching = match_rows(plan, prints, rows)
+    matching = match_rows(plan, prints, rows, edits=run.edits)
     if keeps_changed:
         matching = keep_edited(plan, rows, matching)
     matching = match_by_items(

@@ -9,9 +9,10 @@ from datetime import datetime
 from itertools import chain
 
 from perdure.calls import CallContext
+from perdure.engine.edits import Edits, noted_changes
 from perdure.engine.fleet import Fleet
 from perdure.engine.growth import rows_of_graphs
-from perdure.engine.matching import match_rows, noted_changes
+from perdure.engine.matching import match_rows
 from perdure.engine.ownership import is_neighbour, is_seen_dead
 from perdure.engine.placement import shortage
 from perdure.engine.restore import CAREFUL_TAKEOVERS, load_run
@@ -142,6 +143,7 @@ def state_of(record: RunRecord, plan: Plan, past: Past, now: datetime) -> RunSta
     The only way from rows to a state: for a run that is claimed, and for one that is explained.
     """
     prints = fingerprints(plan, record.inputs)
+    before = {**past.functions, **past.donor_functions}
     rows, grown = rows_of_graphs(past.rows, past.expansions)
     donated, donated_grown = None, dict[str, list[StepRecord]]()
     if past.donor_rows is not None:
@@ -161,7 +163,7 @@ def state_of(record: RunRecord, plan: Plan, past: Past, now: datetime) -> RunSta
             prints,
             rows,
             keep_changed=record.policy.on_change == "reuse",
-            old_functions=past.functions,
+            edits=Edits(past.functions),
             inputs=record.inputs,
         ),
         donated=donated,
@@ -170,7 +172,8 @@ def state_of(record: RunRecord, plan: Plan, past: Past, now: datetime) -> RunSta
         donated_grown=donated_grown,
         waits=past.waits,
         saves=past.saves,
-        noted=noted_changes({**past.functions, **past.donor_functions}, plan.functions),
+        edits=Edits(before, functions_by_code(plan)),
+        noted=noted_changes(before, plan.functions),
         now=now,
     )
 

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from perdure.engine.edits import Edits
 from perdure.engine.roots import Roots
-from perdure.fingerprint import noted_versions
 from perdure.graph.dag import MAX_ID_BYTES
-from perdure.plan import GIVEN, Function, Plan, StepPlan, function_of_user, step_code
+from perdure.plan import GIVEN, Plan, StepPlan, function_of_user, step_code
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import Place, StepRecord, StoredValue
 
@@ -75,7 +75,7 @@ def match_rows(
     rows: Iterable[StepRecord],
     *,
     keep_changed: bool = False,
-    old_functions: Mapping[str, Function] | None = None,
+    edits: Edits | None = None,
     inputs: Mapping[str, StoredValue] | None = None,
 ) -> Matching:
     """Match succeeded ``rows`` with the steps of ``plan``.
@@ -89,8 +89,7 @@ def match_rows(
         rows: all rows of a run.
         keep_changed: ``on_change="reuse"``: a row under the same id holds whatever has changed,
             but for children of a map.
-        old_functions: functions of the older plan by code digest, for reasons that name the
-            helper that changed.
+        edits: of the code since, for reasons that name the helper that changed.
         inputs: the run's inputs today, for reasons that name the parameter that changed.
     """
     rows = list(rows)
@@ -116,7 +115,7 @@ def match_rows(
     }
     left = [row for row in usable if row.current and kept.get(row.step_id) is not row]
     history = [row for row in reversed(usable) if not row.current]
-    reasons = _Reasons(plan, old_functions or {}, Roots(inputs))
+    reasons = _Reasons(plan, edits or Edits(), Roots(inputs))
     return _match_rest(plan, fingerprints, kept, left, history, failed, reasons)
 
 
@@ -174,9 +173,9 @@ def _failure_of(step: StepPlan, rows: Sequence[StepRecord]) -> StepRecord | None
 class _Reasons:
     """Why the steps of a plan run though there are rows of their names."""
 
-    def __init__(self, plan: Plan, old_functions: Mapping[str, Function], roots: Roots) -> None:
+    def __init__(self, plan: Plan, edits: Edits, roots: Roots) -> None:
         self._plan = plan
-        self._old_functions = old_functions
+        self._edits = edits
         self.roots = roots
 
     def changed(self, step: StepPlan, rows: list[StepRecord]) -> str:
@@ -205,55 +204,5 @@ class _Reasons:
             self.roots.note(step, f"the arguments of {step.id}")
             return "its arguments changed"
         self.roots.note(step, f"the code of {step.id}")
-        theirs = self._old_functions.get(row.code)
-        return f"its code changed{code_difference(theirs, function_of_user(self._plan, step))}"
-
-
-def code_difference(old: Function | None, new: Function) -> str:
-    """Say which parts of a function's code changed, or "" if that is not known."""
-    parts = changed_parts(old, new) if old is not None else []
-    return f" ({', '.join(parts[:3])}{', ...' if len(parts) > 3 else ''})" if parts else ""
-
-
-def noted_changes(old: Mapping[str, Function], new: Mapping[str, Function]) -> dict[str, str]:
-    """Return which noted versions differ of functions that count as the same, for reasons.
-
-    Args:
-        old: functions of an older plan by the digest that they count as.
-        new: functions of today's plan by id; the answer is by this id too.
-    """
-    found: dict[str, str] = {}
-    for function_id, function in new.items():
-        before = old.get(function.counts_as)
-        then = noted_versions(before.manifest) if before is not None else {}
-        changes = [
-            f"{package} {then[package]} then, {now} now"
-            for package, now in noted_versions(function.manifest).items()
-            if then.get(package, now) != now
-        ]
-        if changes:
-            found[function_id] = f"; noted: {', '.join(changes)}"
-    return found
-
-
-def changed_parts(old: Function, new: Function) -> list[str]:
-    """Return the parts of a function's code that differ, as its manifest names them, sorted.
-
-    What only stands elsewhere now is none of them: of a part that does both, today's place is told.
-    """
-    before, after = _by_label(old), _by_label(new)
-    changed: list[str] = []
-    for label in {**before, **after}:
-        then, now = before.get(label, {}), after.get(label, {})
-        fresh = [part for digest, part in now.items() if digest not in then]
-        gone = [part for digest, part in then.items() if digest not in now]
-        changed += fresh or gone
-    return sorted(changed)
-
-
-def _by_label(function: Function) -> dict[str, dict[str, str]]:
-    """Return the parts of a function's code by their names without the place, then by digest."""
-    found: dict[str, dict[str, str]] = {}
-    for part, digest in function.manifest.items():
-        found.setdefault(part.rpartition(" (")[0] or part, {})[digest] = part
-    return found
+        today = function_of_user(self._plan, step)
+        return f"its code changed{self._edits.difference(row.code, today)}"

@@ -11,6 +11,7 @@ from perdure.calls import CallId
 from perdure.engine.actors import remember_lost
 from perdure.engine.advance import hold
 from perdure.engine.branching import choose_again, find_conditional
+from perdure.engine.edits import Edits
 from perdure.engine.growth import (
     find_effects,
     graft,
@@ -67,6 +68,7 @@ def load_run(
     donated_grown: Mapping[str, list[StepRecord]] = _NONE,
     waits: Sequence[WaitRecord] = (),
     saves: Sequence[SaveRecord] = (),
+    edits: Edits | None = None,
     noted: Mapping[str, str] = _NOTHING,
     now: datetime,
 ) -> RunState:
@@ -85,11 +87,13 @@ def load_run(
         donated_grown: such rows of ``record.reuse_from``, by their name.
         waits: what steps wait or waited for.
         saves: what steps have saved while they ran.
+        edits: of the code since the plans before: for reasons too.
         noted: how noted versions of packages differ, by function: for reasons.
         now: the time of the load, for the rows that it makes.
     """
     run = RunState(record, plan, fingerprints)
     find_conditional(run, list(run.steps.values()))
+    run.edits = edits or run.edits
     run.noted = noted
     run.grown = dict(grown)
     run.donated = dict(donated_grown)

@@ -15,6 +15,7 @@ from typing import Any
 from perdure.calls import CallId
 from perdure.engine.again import Again
 from perdure.engine.commands import Extend, HandOver, Kill, Retire
+from perdure.engine.edits import Edits
 from perdure.engine.paces import Paces
 from perdure.engine.placement import Line, Pool, Seat, Shape, shape_of
 from perdure.plan import (
@@ -282,6 +283,7 @@ class RunState:
         answered: steps that wait for another one's value, which has come.
         reopened: steps that run again as they have to say how they left an actor: whoever moves
             others on moves these as well.
+        edits: of the code since the plans before, for reasons that name what changed.
         noted: by function, how the versions of installed packages differ that were noted when
             what may be reused ran.
         live: after which call the live instance of an actor is, as far as is known.
@@ -311,6 +313,7 @@ class RunState:
         self.donated: dict[str, list[StepRecord]] = {}
         self.answered: list[StepState] = []
         self.reopened: list[StepState] = []
+        self.edits = Edits()
         self.noted: Mapping[str, str] = {}
         self.gone: set[Digest] = set()
         self.live: dict[str, str] = {}

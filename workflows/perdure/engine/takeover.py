@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 import msgspec
 
 from perdure.engine.again import Again, below
+from perdure.engine.edits import Edits
 from perdure.engine.matching import Matching, is_whole, match_name, match_rows
 from perdure.plan import (
     Function,
@@ -50,7 +51,7 @@ def match_donor(
         fingerprints,
         filter(is_whole, rows),
         keep_changed=keep_changed,
-        old_functions=functions,
+        edits=Edits(functions or {}),
         inputs=inputs,
     )
     again = Again(plan.takeover).within(plan)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from perdure.engine.matching import changed_parts, family_of
+from perdure.engine.edits import changed_parts
+from perdure.engine.matching import family_of
 from perdure.graph.dag import shorten
 from perdure.plan import Function, StepPlan
 
