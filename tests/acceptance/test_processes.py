@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ import pytest
 
 from perdure.bundle import make_bundle
 from perdure.calls import StepCall
+from perdure.executors import processes
 from perdure.executors.contract import Bench
 from perdure.executors.process_tree import is_alive, kill_processes, process_id
 from perdure.executors.processes import ProcessExecutor
 from perdure.executors.protocol import Capacity
+from perdure.worker import tickets
 from perdure_storage.records import Cause, ProcessId
 
 # Workers import the steps by name, so their folder has to be on the path that they are given.
@@ -693,22 +696,50 @@ def test_brief_calls_share_a_worker_in_their_order(single: Bench, tmp_path: Path
     assert [name for name, _ in begun(tmp_path)] == [f"call{n}" for n in range(50)]
 
 
-def test_worker_from_which_all_brief_calls_were_taken_back_is_given_them_again(
-    single: Bench, tmp_path: Path
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """Let a process stand still, as if it were given no time of a core."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_brief_calls_are_made_once_each_by_a_worker_that_stood_still_for_long(
+    single: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, *rest = bundle(single, tmp_path, *[()] * 5)
+    monkeypatch.setattr(processes, "_BUNDLE_S", 1e-4)  # a fraction of a second is long then
+    monkeypatch.setattr(tickets, "LOTS", 8)
+    first, *rest = bundle(single, tmp_path, *[()] * 9)
     single.run(first)
     [(_, pid)] = begun(tmp_path)
 
-    os.kill(pid, signal.SIGSTOP)  # as if it were given no time of a core
-    single.executor.submit(rest)
-    nothing = single.executor.poll(0.3)
-    os.kill(pid, signal.SIGCONT)
+    with stopped(pid):
+        single.executor.submit(rest[:3])
+        nothing = single.executor.poll(0.3)
+        single.executor.submit(rest[3:])
+        nothing += single.executor.poll(0.3)
+    values = [single.value(each) for each in single.outcomes(*rest)]
 
     assert nothing == []
-    assert [single.value(each) for each in single.outcomes(*rest)] == [
-        f"call{n}" for n in range(1, 5)
-    ]
+    assert values == [f"call{n}" for n in range(1, 9)]
+    assert [name for name, _ in begun(tmp_path)] == ["call0", *values]
+
+
+def test_worker_is_given_work_after_one_of_the_brief_calls_that_it_had_not_begun_was_killed(
+    single: Bench, tmp_path: Path
+) -> None:
+    first, killed, *rest = bundle(single, tmp_path, *[()] * 5)
+    single.run(first)
+    [(_, pid)] = begun(tmp_path)
+
+    with stopped(pid):
+        single.executor.submit([killed, *rest])
+        single.executor.kill([killed.id], grace_s=5.0, cause=Cause.CANCELLED)
+    causes = [each.cause for each in single.outcomes(killed, *rest)]
+
+    assert causes == [Cause.CANCELLED, *[Cause.SUCCEEDED] * 3]
 
 
 def test_outcome_of_a_brief_call_comes_though_the_next_one_takes_long(

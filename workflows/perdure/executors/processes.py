@@ -149,6 +149,7 @@ class ProcessExecutor:
             home = self._homes.get(at)
             if home is not None:
                 self._end(home, home.flights[at], cause, grace_s)
+        self._assign()  # what was taken back: no event may come that would make us look again
 
     def poll(self, timeout_s: float | None) -> list[Outcome]:
         until = None if timeout_s is None else time.monotonic() + timeout_s
@@ -307,9 +308,9 @@ class ProcessExecutor:
             bundle.append(queue.popleft())
         return bundle
 
-    def _take_back(self, worker: WorkerProcess) -> None:
-        """Put what a worker has not begun back to the front of the queue."""
-        back = worker.take_back()
+    def _take_back(self, worker: WorkerProcess, *, leaving: int = 0) -> None:
+        """Put what a worker has not begun back to the front of the queue, but for so many calls."""
+        back = worker.take_back(leaving=leaving)
         for call in back:
             del self._homes[call.id]
         if back:
@@ -317,9 +318,13 @@ class ProcessExecutor:
             self._settle(worker)  # it may have begun none: then no outcome will say that it is idle
 
     def _take_back_if_late(self, worker: WorkerProcess) -> None:
-        """Take calls that were to be brief from a worker that is held up by one that is not."""
+        """Take calls that were to be brief from a worker that is held up by one that is not.
+
+        One it keeps, also where it has begun none: it would be given the same ones again, and so on
+        as long as it gets no time of a core.
+        """
         if len(worker.flights) > 1 and worker.pid in self._workers:
-            self._take_back(worker)
+            self._take_back(worker, leaving=1)
 
     def _assign_async(self, key: WorkerKey, queue: deque[StepCall]) -> None:
         living = [w for w in self._workers.values() if w.key == key and not w.is_ending]
@@ -496,9 +501,10 @@ class ProcessExecutor:
 
     def _may_run_recorded(self, worker: WorkerProcess, outcome: Outcome) -> bool:
         """Say whether today's code would not do, and there are recorded sources to try."""
+        context = self._contexts.get(outcome.id.run_id)  # gone, where it ends with its run
         if outcome.cause is not Cause.SETUP_ERROR or worker.key.folder is not None:
             return False
-        return self._sources.use_for(self._contexts[outcome.id.run_id])
+        return context is not None and self._sources.use_for(context)
 
     def _ended(self, worker: WorkerProcess, flight: Flight, cause: Cause) -> Outcome:
         if cause is Cause.OUT_OF_MEMORY:

@@ -146,11 +146,15 @@ class WorkerProcess:
         messages.append(Work(tuple(calls), lot))
         self._send(messages)
 
-    def take_back(self) -> list[StepCall]:
-        """Take back the calls that have not begun, in order; it will begin none of them."""
+    def take_back(self, *, leaving: int = 0) -> list[StepCall]:
+        """Take back the calls that have not begun, in order; it will begin none of them.
+
+        Args:
+            leaving: so many of those that it has are left to it, begun or not.
+        """
         if self.key.is_async:
             return []
-        count = self._tickets.take_back()
+        count = self._tickets.take_back(at_most=len(self.flights) - leaving)
         back = [flight.call for flight in list(self.flights.values())[len(self.flights) - count :]]
         for call in back:
             del self.flights[call.id]

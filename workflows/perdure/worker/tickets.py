@@ -36,10 +36,10 @@ class Tickets:
         os.write(self._writer, bytes([self._lot]) * count)
         return self._lot
 
-    def take_back(self) -> int:
+    def take_back(self, *, at_most: int = MOST) -> int:
         """Take back what nobody has taken; return how many calls have not begun, and will not."""
         try:
-            return len(os.read(self.fd, MOST))
+            return len(os.read(self.fd, at_most))
         except BlockingIOError:
             return 0
 
