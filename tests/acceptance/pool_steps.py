@@ -72,3 +72,20 @@ def add(n: int) -> int:
 def fit(folder: str, after: list[int]) -> int:
     note(folder, "fit")
     return sum(after)
+
+
+@perdure.actor(state="rebuild", cpus=0)
+class SlowToCome(Model):
+    """Has one instance at once; others only once ``release`` has run."""
+
+    def __init__(self, folder: str) -> None:
+        is_first = not done(Path(folder), "made")
+        super().__init__(folder)
+        if not is_first:
+            meet(folder, "making", "released")
+
+
+@perdure.task(cpus=0)
+def release(folder: str, doubled: list[int]) -> list[int]:
+    meet(folder, "released", "making")
+    return doubled

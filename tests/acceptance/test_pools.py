@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.acceptance.pool_steps import Model, add, done, fit
+from tests.acceptance.pool_steps import Model, SlowToCome, add, done, fit, release
 
 from perdure import Static, workflow
 from perdure.client import Perdure, open_store
@@ -71,6 +71,18 @@ def test_calls_are_made_in_as_many_processes_as_the_pool_has(
 
     assert len(set(pids)) == 2
     assert sorted(f"made {pid}" for pid in set(pids)) == sorted(done(tmp_path, "made"))
+
+
+@workflow
+def outrun(folder: str) -> Any:
+    model = SlowToCome.options(pool=2).bind(folder)  # type: ignore[attr-defined]
+    return release.bind(folder, model.double.map(list(range(9))))
+
+
+def test_no_call_waits_for_an_instance_in_the_making_while_another_one_is_free(
+    client: Perdure, tmp_path: Path
+) -> None:
+    assert client.run(outrun, inputs={"folder": str(tmp_path)}) == [2 * n for n in range(9)]
 
 
 @workflow

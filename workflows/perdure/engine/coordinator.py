@@ -382,7 +382,7 @@ class Coordinator:
             self._let_go(run_id)
 
     def _let_go(self, run_id: str) -> None:
-        if not self._has_orphans(run_id):
+        if not any(call.run_id == run_id for call in self._engine.orphans):
             try:
                 self._fleet.close_run(run_id)
             except PerdureError as error:
@@ -396,7 +396,8 @@ class Coordinator:
         self._on_change(run_id)
 
     def _has_orphans(self, run_id: str) -> bool:
-        return any(call.run_id == run_id for call in self._engine.orphans)
+        held = (*self._engine.orphans, *self._engine.in_making)
+        return any(call.run_id == run_id for call in held)
 
     def _give_back(self, run_id: RunId, to: RunStatus) -> None:
         record = self._patiently(lambda: self._store.find_run(run_id))

@@ -106,8 +106,8 @@ def _begin_ending(engine: EngineState, run: RunState, end: RunEnd, cause: Cause)
     engine.touched[run.id] = None
     if run.ending is None:
         run.ending = end
-        if run.running:
-            engine.kills.append(Kill(run.executor, tuple(run.running), cause))
+        if calls := (*run.running, *engine.made_for(run.id)):
+            engine.kills.append(Kill(run.executor, calls, cause))
 
 
 def _on_pause(engine: EngineState, event: PauseRequested, now: datetime) -> None:
@@ -187,7 +187,7 @@ def _finish_runs(engine: EngineState, now: datetime) -> _Over:
         due = next_deadline(run)
         if due is not None:
             heappush(engine.timers, (due, run.id))
-        if run.running:
+        if run.running or (run.ending is not None and engine.made_for(run.id)):
             continue
         end = _end_of(run)
         if end is not None:

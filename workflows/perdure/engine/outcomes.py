@@ -61,6 +61,8 @@ MAX_UNAVAILABLE = 12
 the step fails (and the run can be resumed). A value that cannot be reached is never rebuilt."""
 UNAVAILABLE_BACKOFF = Backoff(0.5, 2.0, 30.0, 0.1)
 MAX_CAUGHT_TRACEBACK = 8_000
+_WITH_PROCESS = (Cause.WORKER_LOST, Cause.OUT_OF_MEMORY, Cause.TIMEOUT)
+"""What ends an attempt together with its process."""
 
 
 def on_ended(engine: EngineState, event: Ended, now: datetime) -> None:
@@ -69,12 +71,17 @@ def on_ended(engine: EngineState, event: Ended, now: datetime) -> None:
     if orphan := engine.orphans.pop(outcome.id, None):
         engine.pools[orphan[0]].give(orphan[1], outcome.id)
         return
+    if made := engine.in_making.pop(outcome.id, None):
+        # Made or not: should it not be there, the next call makes it, and bears what comes of that.
+        engine.pools[made[0]].give(made[1], outcome.id)
+        engine.touched[outcome.id.run_id] = None
+        return
     run = engine.runs.get(outcome.id.run_id)
     step = run.running.pop(outcome.id, None) if run is not None else None
     if run is None or step is None:
         return
     engine.touched[run.id] = None
-    engine.pools[run.executor].give(step.shape, outcome.id)
+    engine.pools[run.executor].give(step.shape, outcome.id, is_gone=outcome.cause in _WITH_PROCESS)
     if outcome.started_at is not None and outcome.finished_at is not None:
         run.paces.note(
             step.plan.function, (outcome.finished_at - outcome.started_at).total_seconds()

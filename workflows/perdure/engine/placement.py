@@ -263,6 +263,16 @@ class Pool:
         instance = self._homes.get(holder)
         return 0 if instance is None else instance.number
 
+    def has_idle(self, seat: Seat) -> bool:
+        """Say whether a process of the actor has nothing to do."""
+        return self._idle(seat) is not None
+
+    def next_number(self, seat: Seat) -> int | None:
+        """Return which process would come beside those that an actor has; None: no other may."""
+        numbers = self._numbers.get((seat.run_id, seat.actor))
+        instance = self._unused(seat) if numbers else None
+        return None if instance is None else instance.number
+
     def may_wait(self, line: Line, most: float) -> bool:
         """Say whether one more may be sent ahead, to wait there for the end of its like.
 
@@ -282,16 +292,19 @@ class Pool:
         """Note one that waits there; it holds nothing until another one of its shape ends."""
         self._ahead[shape] = self._ahead.get(shape, 0) + 1
 
-    def give(self, shape: Shape, holder: Hashable) -> None:
+    def give(self, shape: Shape, holder: Hashable, *, is_gone: bool = False) -> None:
         """Free what the holder has, or leave it to one that was sent ahead.
 
         Args:
             shape: what it had asked for.
             holder: as it was taken; or one that was sent ahead.
+            is_gone: its process was lost with it: an actor's holds nothing any more.
         """
         if holder in self._homes:
             self.free.give(call_part(shape), ())
-            self._rest(self._homes.pop(holder))
+            instance = self._homes.pop(holder)
+            self._residents[instance].leaves |= is_gone
+            self._rest(instance)
             return
         if self._ahead.get(shape, 0):
             self._ahead[shape] -= 1

@@ -85,6 +85,12 @@ class _Placing:
             return False
         pool = self._engine.pools[run.executor]
         first = _first_of_lines(run)
+        if in_making := self._engine.made_for(run.id):
+            first = {
+                line: step
+                for line, step in first.items()
+                if not _is_provided_for(run, pool, line, in_making)
+            }
         waiting = [_waiting(run, line, step) for line, step in first.items()]
         kept = self._kept.get(run.executor, NOTHING)
         choice = choose(pool, waiting, self._now, kept)
@@ -92,8 +98,10 @@ class _Placing:
         if choice.start is None:
             return self._make_room(run, pool, waiting, choice.kept)
         line = choice.start.line
-        heappop(run.ready[line])
-        call = _start(self._engine, run, line, first[line], self._now)
+        call = _make_instance(self._engine, run, line, first[line])
+        if call is None:
+            heappop(run.ready[line])
+            call = _start(self._engine, run, line, first[line], self._now)
         self.dispatch.append(Dispatch(run.executor, call))
         return True
 
@@ -213,6 +221,58 @@ def _start(
         gpu_ids=gpu_ids,
         shares_gpu=0 < options.gpus < 1,
         memory_bytes=options.memory_bytes,
+    )
+
+
+def _is_provided_for(run: RunState, pool: Pool, line: Line, in_making: Sequence[CallId]) -> bool:
+    """Say whether as many instances of a pool are being made as calls wait for one."""
+    seat = line.seat
+    if seat is None or pool.has_idle(seat):
+        return False
+    waiting = sum(
+        len(heap)
+        for other, heap in run.ready.items()
+        if other.seat is not None and other.seat.actor == seat.actor
+    )
+    return sum(call.step_id == seat.actor for call in in_making) >= waiting
+
+
+def _make_instance(
+    engine: EngineState, run: RunState, line: Line, step: StepState
+) -> StepCall | None:
+    """Return the call that makes another instance of a pool, if one is to be made first.
+
+    That may take long. The call for whose sake it is made stays in the queue, for whichever
+    instance is free first.
+    """
+    pool = engine.pools[run.executor]
+    use = step.plan.actor
+    if use is None or use.state != "rebuild" or use.role == "new" or run.one_at_a_time:
+        return None
+    if line.seat is None or pool.capacity.is_serial or pool.has_idle(line.seat):
+        return None
+    made, number = run.steps[use.actor], pool.next_number(line.seat)
+    if number is None or made.at != f"{made.id}/{made.generation}":
+        return None  # it is the only one; or made by a call of another name, which would not do
+    call = CallId(run.id, made.id, made.generation, max(made.attempt, 1) + number)
+    gpu_ids = pool.take(line, call)
+    engine.in_making[call] = (run.executor, step.shape)
+    return StepCall(
+        id=call,
+        function=made.plan.function,
+        args=_arguments(run, made),
+        kwargs=made.plan.kwargs,
+        values=_values(run, made),
+        timeout_s=made.options.timeout_s,
+        checkpoint=False,
+        idempotency_key=f"{run.id}/{made.id}/{made.generation}",
+        names=match_name(made.plan),
+        actor=msgspec.structs.replace(
+            _on_actor(run, made, pool.home(call)), role="new", keeps=False
+        ),
+        gpu_ids=gpu_ids,
+        shares_gpu=0 < step.options.gpus < 1,
+        memory_bytes=step.options.memory_bytes,
     )
 
 

@@ -38,6 +38,7 @@ from perdure.reference import StepRef
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import (
     AttemptRecord,
+    Cause,
     Delivery,
     Digest,
     ErrorRecord,
@@ -495,6 +496,8 @@ class EngineState:
         pools: free resources by executor name.
         timers: heap of (time, run id): when a run next has something to do by itself.
         orphans: attempts of runs that are no longer ours; they hold resources until they end.
+        in_making: calls of constructors that make another instance of a pool, by executor and what
+            they hold. They are no attempts of a step.
         encode: stores what the engine itself makes a value of: a ``Failure``, the end of a race.
         serves: runs are driven that were left to whoever has what they need, as by ``perdure up``:
             one that turns out to need more is left to another host, instead of failing.
@@ -520,6 +523,7 @@ class EngineState:
         self.pools = pools
         self.timers: list[tuple[datetime, str]] = []
         self.orphans: dict[CallId, tuple[str, Shape]] = {}
+        self.in_making: dict[CallId, tuple[str, Shape]] = {}
         self.encode = encode
         self.touched: dict[str, None] = {}
         self.extensions: list[Extend] = []
@@ -545,11 +549,17 @@ class EngineState:
             self.quarantine,
             self.forget,
         )
-        return not (self.runs or self.orphans or self.dropped or any(left))
+        return not (self.runs or self.orphans or self.in_making or self.dropped or any(left))
+
+    def made_for(self, run_id: str) -> tuple[CallId, ...]:
+        """Return the calls that make instances of a run's pools now."""
+        return tuple(call for call in self.in_making if call.run_id == run_id)
 
     def end_run(self, run_id: str) -> None:
         """Forget a run; processes of its actors hold nothing any more, once they are idle."""
         run = self.runs.pop(run_id)
+        if unneeded := self.made_for(run_id):
+            self.kills.append(Kill(run.executor, unneeded, Cause.ABANDONED))
         self.pools[run.executor].end_run(run_id)
 
     def take_left(self) -> list[Retire]:

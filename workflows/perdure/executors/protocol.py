@@ -93,7 +93,11 @@ class Executor(Protocol):
         ...
 
     def close_run(self, run_id: str) -> None:
-        """Forget a run: caches and spool go. No call of it is in flight."""
+        """Forget a run: caches and spool go.
+
+        No call of it is in flight, but for those that make instances of its pools: they have been
+        killed, and their outcomes may come later.
+        """
         ...
 
     def submit(self, calls: Sequence[StepCall]) -> None:

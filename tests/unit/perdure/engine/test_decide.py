@@ -8,15 +8,15 @@ import msgspec
 import pytest
 from tests.unit.perdure.engine.bench import START, Bench, plan_of, stored
 
-from perdure.calls import Instance, Outcome
-from perdure.engine.commands import Retire
+from perdure.calls import Instance, Outcome, StepCall
+from perdure.engine.commands import Kill, Retire
 from perdure.engine.events import CancelRequested, Ended, OwnershipLost, PauseRequested
 from perdure.engine.restore import MAX_TAKEOVERS
 from perdure.errors import Failure
 from perdure.executors.protocol import Capacity
 from perdure.plan import ActorStep, Backoff, Plan, StepOptions
 from perdure_storage.lifecycle import RunStatus, StepStatus
-from perdure_storage.records import Cause, Place, RunPolicy
+from perdure_storage.records import Cause, Place, RunId, RunPolicy
 
 NO_JITTER = Backoff(1.0, 2.0, 60.0, 0.0)
 
@@ -607,6 +607,7 @@ def test_processes_of_a_pool_are_ended_when_another_coordinator_has_taken_their_
     bench = Bench(of_a_pool(edges, 2)).start()
     bench.succeed("m")
     call = bench.in_flight["a"]
+    bench.succeed("m")
 
     bench.succeed("b")
     dropped = bench.turn(OwnershipLost("r", "taken over"))
@@ -615,3 +616,76 @@ def test_processes_of_a_pool_are_ended_when_another_coordinator_has_taken_their_
     assert dropped.retire == (Retire("processes", (Instance("r", "m", 1),)),)
     assert ended.retire == (Retire("processes", (Instance("r", "m", 0),)),)
     assert bench.engine.pools["processes"].free.cpus == 2
+
+
+POOL: dict[str, list[str]] = {"m": [], "a": ["m"], "b": ["m"], "end": ["a", "b"]}
+
+
+def number_of(call: StepCall) -> int:
+    assert call.actor is not None
+    return call.actor.number
+
+
+def test_call_goes_to_whichever_instance_of_a_pool_is_free_first() -> None:
+    bench = Bench(of_a_pool(POOL, 2)).start()
+    bench.succeed("m")
+    begun = list(bench.in_flight)
+
+    bench.succeed("a")
+
+    assert begun == ["a", "m"]
+    assert number_of(bench.in_flight["m"]) == 1
+    assert number_of(bench.in_flight["b"]) == 0
+
+
+def test_instance_that_could_not_be_made_is_made_by_the_next_call() -> None:
+    bench = Bench(of_a_pool(POOL, 2)).start()
+    bench.succeed("m")
+
+    bench.end("m", Cause.USER_ERROR)
+
+    assert number_of(bench.in_flight["b"]) == 1
+    assert list(bench.in_flight) == ["a", "b"]
+
+
+def test_instance_that_was_lost_with_its_call_is_made_while_another_one_has_the_call() -> None:
+    bench = Bench(of_a_pool({**POOL, "c": ["m"]}, 2)).start()
+    bench.succeed("m")
+    bench.succeed("m")
+
+    bench.end("a", Cause.WORKER_LOST)
+    bench.succeed("b")
+
+    assert number_of(bench.in_flight["m"]) == 0
+    assert number_of(bench.in_flight["a"]) == 1
+
+
+def test_instance_in_the_making_is_ended_with_its_run() -> None:
+    bench = Bench(of_a_pool(POOL, 2)).start()
+    bench.succeed("m")
+    making = bench.in_flight["m"].id
+
+    bench.succeed("a")
+    bench.succeed("b")
+    last = bench.succeed("end")
+    gone = bench.turn(Ended(Outcome(id=making, cause=Cause.ABANDONED)))
+
+    assert last.ended == ("r",)
+    assert last.kill == (Kill("processes", (making,), Cause.ABANDONED),)
+    assert Instance("r", "m", 1) in gone.retire[0].instances
+    assert bench.engine.pools["processes"].free.cpus == 2
+    assert bench.engine.is_empty
+
+
+def test_run_is_cancelled_once_nobody_makes_an_instance_for_it_any_more() -> None:
+    bench = Bench(of_a_pool(POOL, 2)).start()
+    bench.succeed("m")
+
+    asked = bench.turn(CancelRequested(RunId("r")))
+    bench.end("a", Cause.CANCELLED)
+    before = bench.ended_as
+    bench.end("m", Cause.CANCELLED)
+
+    assert len(asked.kill[0].calls) == 2
+    assert before is None
+    assert bench.ended_as is RunStatus.CANCELLED
