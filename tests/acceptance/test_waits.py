@@ -18,6 +18,7 @@ from perdure.client import Perdure, open_store
 from perdure.engine import commits, coordinator
 from perdure.errors import DefinitionError, RunConflict, RunFailed, RunNotFound
 from perdure.runs import Run
+from perdure_storage import faults
 from perdure_storage.clock import SystemClock
 from perdure_storage.contract_samples import a_wait, an_owner, by
 from perdure_storage.lifecycle import RunStatus, StepStatus
@@ -127,6 +128,19 @@ def test_run_that_sleeps_longer_is_given_back_and_taken_on_again(inline: Perdure
     assert finished_at is not None
     assert timedelta() <= finished_at - wake_at < timedelta(seconds=1)
     assert run.record.epoch == 2
+
+
+def test_run_that_is_taken_on_again_is_never_seen_as_nobody_s(inline: Perdure) -> None:
+    run = asleep(inline.start(steps.approval))
+    seen = []
+
+    with faults.armed("claim.before:*:sleep=0.2"):
+        run.signal("approve", True)
+        while run.record.owner is None:
+            seen.append(inline.drives(run.id))
+
+    assert run.result() == "True"
+    assert all(seen)
 
 
 def test_run_that_sleeps_is_found_again_among_many_that_others_left(

@@ -49,6 +49,7 @@ class BaseOptions(TypedDict, total=False):
         key: of a task that is mapped, what a child is called, a function of its items.
         chunk: of a task that is mapped, how many items one step takes; retries, ``catch`` and
             failure stay each item's, ``timeout`` is that of an item times their number.
+        metadata: what you want to note about it: JSON, kept with the step.
         after: nodes that must end before it, without giving it data.
     """
 
@@ -70,6 +71,7 @@ class BaseOptions(TypedDict, total=False):
     stop_when: Callable[[Any], object] | None
     key: Callable[..., object] | None
     chunk: int | None
+    metadata: Mapping[str, Any]
     after: Any
 
 
@@ -132,6 +134,21 @@ def _backoff(value: Any) -> Any:
     return value.planned()
 
 
+def check_metadata(value: Any) -> dict[str, Any]:
+    """Return what is noted about a run or a step, as JSON has it.
+
+    Raises:
+        DefinitionError: it is no dict, or no JSON.
+    """
+    if not isinstance(value, Mapping):
+        raise DefinitionError(f"metadata={value!r:.80}: write a dict, metadata={{'team': 'a'}}")
+    try:
+        found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(dict(value)))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DefinitionError(f"metadata= is to be JSON: {error}") from None
+    return found
+
+
 _PLANNED: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "cpus": ("cpus", lambda value: check_amount(value, what="cpus")),
     "gpus": ("gpus", check_gpus),
@@ -146,6 +163,7 @@ _PLANNED: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "catch": ("catch", _flag("catch")),
     "outputs": ("outputs", _count("outputs", 1)),
     "volatile": ("volatile", _flag("volatile")),
+    "metadata": ("metadata", check_metadata),
 }
 """Option -> field of ``plan.StepOptions`` and its check."""
 

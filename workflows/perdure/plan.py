@@ -188,6 +188,7 @@ class StepOptions(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         timeout_s: run time of one attempt.
         stop_when: of a map's children, index into ``Plan.constants`` of the predicate of a value
             after which the others are not needed.
+        metadata: what its user notes about it, JSON; names that begin with ``perdure.`` are ours.
     """
 
     cpus: float = 1.0
@@ -205,6 +206,7 @@ class StepOptions(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     volatile: bool = False
     stop_when: int | None = None
     allow_unenforced: bool = False
+    metadata: dict[str, Any] = {}
 
 
 class ActorStep(msgspec.Struct, frozen=True, gc=False, kw_only=True):

@@ -587,6 +587,12 @@ class Step:
         return self.row is None and self.status is StepStatus.CANCELLED
 
     @property
+    def metadata(self) -> dict[str, Any]:
+        """Return what its task notes about it."""
+        noted = self.graph.options[self.plan.options].metadata
+        return {name: value for name, value in noted.items() if not name.startswith("perdure.")}
+
+    @property
     def children(self) -> list[Step]:
         """Return the steps that take its value."""
         return [step for step in self.run.steps() if self.id in step.inputs]

@@ -21,6 +21,19 @@ from perdure_storage.shapes import travels_by_value
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_foreign: dict[str, Callable[[Any, Any], Any]] = {}
+"""Options of other libraries that ``options`` takes too, and what makes of each another task."""
+
+
+def understand(name: str, change: Callable[[Any, Any], Any]) -> None:
+    """Let ``Task.options`` take an option of another library.
+
+    Args:
+        name: the option.
+        change: takes the task and what was given, and returns another task.
+    """
+    _foreign[name] = change
+
 
 class Task(Generic[P, R]):
     """A function registered as a task. Immutable; calling it calls the plain function.
@@ -128,9 +141,13 @@ class Task(Generic[P, R]):
         Raises:
             DefinitionError: an option is unknown or its value makes no sense.
         """
+        foreign = {name: options.pop(name) for name in _foreign.keys() & options.keys()}
         spec = apply_options(self._spec, options, default_name(self._spec.function))
         after = after_nodes(options["after"]) if "after" in options else self._after
-        return type(self)(self._spec.function, spec, after)
+        changed = type(self)(self._spec.function, spec, after)
+        for name, given in foreign.items():
+            changed = _foreign[name](changed, given)
+        return changed
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the plain function.
@@ -251,6 +268,7 @@ def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     - ``key``: of a task that is mapped, what a child is called, a function of its items.
     - ``chunk``: of a task that is mapped, how many items one step takes; retries, ``catch`` and
       failure stay each item's, ``timeout`` is that of an item times their number.
+    - ``metadata``: what you want to note about it: JSON, kept with the step.
     - ``after``: nodes that must end before it, without giving it data.
     - ``catch``: True: a final failure becomes a checkpointed ``Failure``; the run may succeed.
 

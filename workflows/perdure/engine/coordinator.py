@@ -601,24 +601,25 @@ class Coordinator:
         record = self._patiently(lambda: self._loader.claim(RunId(run_id)))
         if record is None:
             return self._sleepers.add_waiting(RunId(run_id))
-        self._sleepers.remove(record.id)
         self._load([record])
+        self._sleepers.remove(record.id)  # not before: meanwhile it would seem nobody's
         return True
 
     def _take_on_all(self, records: list[RunRecord]) -> list[RunRecord]:
         """Claim and load those of these runs that nobody alive drives; return them."""
         free = []
         for record in records:
-            self._sleepers.remove(record.id)
             if not self._has_orphans(record.id):
                 free.append(record)
             elif record.id not in self._again:
                 self._again.append(record.id)
-        if not free:
-            return []
-        self._patiently(self._heartbeat.start)
-        claimed = self._patiently(lambda: self._loader.claim_all(free))
-        self._load(claimed)
+        claimed: list[RunRecord] = []
+        if free:
+            self._patiently(self._heartbeat.start)
+            claimed = self._patiently(lambda: self._loader.claim_all(free))
+            self._load(claimed)
+        for record in records:  # not before: meanwhile they would seem nobody's
+            self._sleepers.remove(record.id)
         return claimed
 
     def _load(self, claimed: list[RunRecord], reading: Reading | None = None) -> None:

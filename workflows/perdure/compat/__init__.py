@@ -1,0 +1,1 @@
+"""Other libraries' names over perdure's store: thin layers, no second engine."""
