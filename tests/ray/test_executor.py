@@ -6,12 +6,10 @@ import pytest
 
 from perdure.executors.contract import ExecutorContract
 from perdure.executors.protocol import Executor
-from perdure.executors.ray_cluster import RayExecutor
+from perdure.executors.ray_executor import RayExecutor
 
 
 @pytest.mark.usefixtures("ray_here")
 class TestRayExecutor(ExecutorContract):
     def make_executor(self) -> Executor:
         return RayExecutor()
-
-    test_coroutines_run_together = None  # each has a Ray task of its own

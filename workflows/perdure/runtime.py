@@ -96,7 +96,8 @@ class Runtime:
         if name == "processes":
             return ProcessExecutor(capacity)
         if name == "ray":
-            from perdure.executors.ray_cluster import RayExecutor, terms_of
+            from perdure.executors.ray_cluster import terms_of
+            from perdure.executors.ray_executor import RayExecutor
 
             return RayExecutor(terms_of(self.settings))
         raise DefinitionError(f"no executor is called {name!r}{known_names(name, EXECUTORS)}")

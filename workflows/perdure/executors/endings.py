@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 
 from perdure.calls import CallId, Outcome, StepCall
-from perdure.errors import DefinitionError, PerdureError, RunCancelled, StepTimeout, WorkerLost
+from perdure.errors import PerdureError, RunCancelled, StepTimeout, WorkerLost
 from perdure.words import size
 from perdure.worker.failures import error_record
 from perdure.worker.steps import worker_name
@@ -54,12 +54,6 @@ def lost(call: StepCall, cause: Cause, message: str, *, worker: str = "") -> Out
     """Return the outcome of an attempt whose process died."""
     error = WorkerLost(f"{call.id.step_id}: {message}", step_id=call.id.step_id)
     return _outcome(call.id, cause, error, retryable=True, worker=worker)
-
-
-def refused(call: StepCall, message: str) -> Outcome:
-    """Return the outcome of an attempt that can never begin here."""
-    error = DefinitionError(f"{call.id.step_id}: {message}")
-    return _outcome(call.id, Cause.SETUP_ERROR, error, retryable=False, worker="")
 
 
 def too_large(call: StepCall, held_bytes: int, *, worker: str) -> Outcome:

@@ -10,6 +10,7 @@ import msgspec
 
 from perdure.calls import CallContext, CallId, Outcome, StepCall, Told
 from perdure.worker.frames import Done, Tell
+from perdure_storage.records import ProcessId
 
 
 class Lot(msgspec.Struct, frozen=True):
@@ -34,6 +35,8 @@ class Begun(msgspec.Struct, frozen=True, tag="begun", tag_field="m"):
     Attributes:
         call: the first one.
         worker: how the process calls itself.
+        process: the process; what a step starts is below it.
+        host: on which it is.
         node: id of Ray's node.
         timeout_is_retryable: what ``retry_on`` would say to a time-out of the call.
     """
@@ -41,9 +44,17 @@ class Begun(msgspec.Struct, frozen=True, tag="begun", tag_field="m"):
     lot: int
     call: CallId
     worker: str
-    pid: int
+    process: ProcessId
+    host: str
     node: str
     timeout_is_retryable: bool = True
+
+
+class Back(msgspec.Struct, frozen=True, tag="back", tag_field="m"):
+    """Calls that wait behind one that takes long are given back: they will not begin there."""
+
+    lot: int
+    calls: tuple[CallId, ...]
 
 
 class Mark(msgspec.Struct, frozen=True, tag="mark", tag_field="m"):
@@ -64,7 +75,7 @@ class Ended(msgspec.Struct, frozen=True):
     told: tuple[Told, ...] = ()
 
 
-News = Begun | Done | Tell | Mark
+News = Begun | Done | Tell | Back | Mark
 
 _encoder = msgspec.msgpack.Encoder()
 encode = _encoder.encode

@@ -17,6 +17,7 @@ class Mailbox:
         self._questions: list[tuple[int, bytes]] = []
         self._answers: dict[int, asyncio.Future[bytes]] = {}
         self._wishes: set[bytes] = set()
+        self._watchers: set[bytes] = set()
         self._come = asyncio.Event()
         self._asked = 0
 
@@ -37,6 +38,7 @@ class Mailbox:
 
     async def look(self, call: bytes) -> bool:
         """Say whether a call may hand over, or is to end."""
+        self._watchers.add(call)
         return call in self._wishes
 
     async def take(self) -> tuple[list[bytes], list[tuple[int, bytes]]]:
@@ -53,10 +55,12 @@ class Mailbox:
         if waiting is not None and not waiting.done():
             waiting.set_result(answer)
 
-    async def wish(self, calls: list[bytes]) -> None:
-        """Wish that calls end early."""
-        self._wishes.update(calls)
+    async def wish(self, call: bytes) -> bool:
+        """Wish that a call ends early; say whether it has looked, and so will again."""
+        self._wishes.add(call)
+        return call in self._watchers
 
     async def forget(self, calls: list[bytes]) -> None:
         """Forget what was wished of calls that are over."""
         self._wishes.difference_update(calls)
+        self._watchers.difference_update(calls)

@@ -6,38 +6,47 @@ after it: the standard streams, what Ctrl-C means, the surroundings.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
 import tempfile
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import msgspec
 
-from perdure.calls import CallId, Outcome, Saving, StepCall, Told
+from perdure.bundle import unpack_bundle
+from perdure.calls import CallContext, CallId, Outcome, Saving, StepCall, Told
 from perdure.errors import DefinitionError
 from perdure.worker.frames import Done, Tell
 from perdure.worker.kinship import adopt_orphans, descendant_pids
-from perdure.worker.lots import Begun, Ended, Lot, decode_lot, encode
+from perdure.worker.lots import Back, Begun, Ended, Lot, decode_lot, encode
 from perdure.worker.memory import PeakMemory
-from perdure.worker.output import SEGMENT_AGE_S
+from perdure.worker.output import SEGMENT_AGE_S, DivertedStream
 from perdure.worker.scope import RunScope
 from perdure.worker.steps import Attempt, worker_name
 from perdure.worker.streams import StandardStreams, log_to_stderr, open_stream
 from perdure.worker.surroundings import Surroundings
+from perdure_storage.blobs import open_blobs
 from perdure_storage.faults import crash_point
-from perdure_storage.records import Cause, Refusal
+from perdure_storage.records import Cause, ProcessId, Refusal
 
 _MOST_RUNS = 8
 """So many runs are remembered in a process; what a lot needs comes with it."""
+SOURCES = "_PERDURE_RAY_SOURCES"
+"""In the environment of workers that are to have recorded sources first on their path: which."""
+PATIENCE_S = 0.05
+"""How long calls may wait behind another one before they are given back."""
 _LOOK_EVERY_S = 0.2
 _KEEP_OUTPUT_BYTES = 1 << 20
+decode_call_id = msgspec.msgpack.Decoder(CallId).decode
 _decode_refusal = msgspec.msgpack.Decoder(Refusal | None).decode
 
 
@@ -51,20 +60,76 @@ def run_lot(data: bytes, mailbox: Any) -> bytes:
     return here().run(decode_lot(data), mailbox)
 
 
+class ActorHost:
+    """A Ray actor in which one instance of an actor lives. Ray runs its calls in order."""
+
+    def run(self, data: bytes, mailbox: Any) -> bytes:
+        """Run the call of a lot; return its outcome."""
+        return run_lot(data, mailbox)
+
+
+class AsyncHost:
+    """A Ray actor that runs ``async def`` calls together, on its event loop."""
+
+    def __init__(self) -> None:
+        self._worker = here()
+        self._running: dict[CallId, tuple[Attempt, asyncio.Task[Any]]] = {}
+        self._flusher: asyncio.Task[None] | None = None
+        sys.stdout = DivertedStream(sys.stdout)
+        sys.stderr = DivertedStream(sys.stderr)
+
+    async def run(self, data: bytes, mailbox: Any) -> bytes:
+        """Run the one call of a lot; return its outcome."""
+        lot = decode_lot(data)
+        (call,) = lot.calls
+        if self._flusher is None:
+            self._flusher = asyncio.get_running_loop().create_task(self._flush())
+        attempt, desk = self._worker.attempt(lot, call, mailbox)
+        self._worker.say_begun(lot, attempt, mailbox)
+        task = asyncio.get_running_loop().create_task(attempt.run_async())
+        self._running[call.id] = attempt, task
+        try:
+            outcome = await task
+        except (KeyboardInterrupt, asyncio.CancelledError) as error:
+            outcome = attempt.failed(error)  # before its first line ran; or it raised it itself
+        del self._running[call.id]
+        attempt.close()
+        outcome = msgspec.structs.replace(outcome, worker=self._worker.name)
+        return encode(Ended((outcome,), desk.last))
+
+    async def stop(self, calls: list[bytes]) -> None:
+        """Cancel calls, if they run."""
+        for data in calls:
+            running = self._running.get(decode_call_id(data))
+            if running is not None:
+                attempt, task = running
+                attempt.stop.asked = True
+                task.cancel()
+
+    async def _flush(self) -> None:
+        """Write what running calls have printed, every second."""
+        while True:
+            await asyncio.sleep(SEGMENT_AGE_S)
+            for attempt, _ in list(self._running.values()):
+                attempt.output.flush()
+
+
 class RayWorker:
     """What this process keeps between lots. Owned by the main thread, in which Ray runs tasks."""
 
     def __init__(self) -> None:
+        import psutil
         import ray
 
-        context = ray.get_runtime_context()
-        self.node = str(context.get_node_id())
+        self.node = str(ray.get_runtime_context().get_node_id())
         self._pid = os.getpid()
+        self._process = ProcessId(pid=self._pid, started=psutil.Process().create_time())
         adopt_orphans()  # so that whatever a step starts is found below this process
         self._scopes: OrderedDict[str, RunScope] = OrderedDict()
         self._memory = PeakMemory()
         self._surroundings = Surroundings()
         self._output = Output()
+        self._has_sources = False
         log_to_stderr()
 
     @property
@@ -78,40 +143,47 @@ class RayWorker:
 
     def run(self, lot: Lot, mailbox: Any) -> bytes:
         """Run the calls of a lot; tell of each at its end, and of all in what is returned."""
-        scope = self._scope(lot)
         outcomes: list[Outcome] = []
         told: list[Told] = []
         name = self.name
-        with self._output.diverted():
-            for number, call in enumerate(lot.calls):
-                desk = MailDesk(mailbox)
-                attempt = Attempt(
-                    call, scope, memory=self._memory, surroundings=self._surroundings, desk=desk
-                )
-                if number == 0:
-                    self._say_begun(lot, call, attempt, name, mailbox)
+        with self._output.diverted(), Remainder(lot, mailbox) as remainder:
+            while (call := remainder.next()) is not None:
+                attempt, desk = self.attempt(lot, call, mailbox, self._surroundings)
+                if not outcomes:
+                    self.say_begun(lot, attempt, mailbox)
                 outcome = msgspec.structs.replace(self._run(attempt), worker=name)
                 crash_point("worker.before-outcome")
-                if number < len(lot.calls) - 1:
+                if call is not lot.calls[-1]:
                     mailbox.post.remote(encode(Done((outcome,))))
                 outcomes.append(outcome)
-                if desk.told is not None:
-                    told.append(desk.told)
+                told += desk.last
         crash_point("worker.after-outcome")
         return encode(Ended(tuple(outcomes), tuple(told)))
 
-    def _say_begun(
-        self, lot: Lot, call: StepCall, attempt: Attempt, name: str, mailbox: Any
-    ) -> None:
+    def attempt(
+        self, lot: Lot, call: StepCall, mailbox: Any, surroundings: Surroundings | None = None
+    ) -> tuple[Attempt, MailDesk]:
+        """Return an attempt of a call, and the desk that it has."""
+        desk = MailDesk(mailbox)
+        attempt = Attempt(
+            call, self._scope(lot), memory=self._memory, surroundings=surroundings, desk=desk
+        )
+        return attempt, desk
+
+    def say_begun(self, lot: Lot, attempt: Attempt, mailbox: Any) -> None:
+        """Tell the coordinator who runs the lot from now on."""
+        call = attempt.call
         judged = True
         if call.timeout_s is not None and call.retry_on is not None:
             judged = attempt.judge_timeout()
-        begun = Begun(lot.number, call.id, name, self._pid, self.node, judged)
+        host = os.uname().nodename
+        begun = Begun(lot.number, call.id, self.name, self._process, host, self.node, judged)
         mailbox.post.remote(encode(begun))
 
     def _scope(self, lot: Lot) -> RunScope:
         scope = self._scopes.get(lot.home)
         if scope is None:
+            self._take_sources(lot.context)
             scope = self._scopes[lot.home] = RunScope(lot.context)
             while len(self._scopes) > _MOST_RUNS:
                 self._scopes.popitem(last=False)
@@ -119,6 +191,22 @@ class RayWorker:
             self._scopes.move_to_end(lot.home)
             scope.learn(lot.context.functions, lot.context.constants)
         return scope
+
+    def _take_sources(self, context: CallContext) -> None:
+        """Put the recorded sources first on the path, if this process was started for them."""
+        bundle = context.bundle
+        if bundle is None or os.environ.get(SOURCES) != bundle or self._has_sources:
+            return
+        root = Path(tempfile.gettempdir()) / f"perdure-sources-{os.getuid()}"
+        root.mkdir(mode=0o700, exist_ok=True)
+        if root.stat().st_uid != os.getuid():
+            root = Path(tempfile.mkdtemp(prefix="perdure-sources-"))  # somebody else's
+        folder = root / bundle.partition(":")[2]
+        if not folder.exists():
+            blobs = open_blobs(context.blobs_url, context.store_id)
+            unpack_bundle(blobs.open(bundle, context.bundle_size), folder)
+        sys.path.insert(0, str(folder))
+        self._has_sources = True
 
     def _run(self, attempt: Attempt) -> Outcome:
         self._memory.reset()
@@ -137,8 +225,6 @@ class RayWorker:
 
     def _run_interruptible(self, attempt: Attempt, interruption: Interruption) -> Outcome:
         if attempt.scope.is_async(attempt.call.function):
-            import asyncio
-
             return asyncio.run(attempt.run_async())
         with interruption:
             return attempt.run()
@@ -165,6 +251,46 @@ def here() -> RayWorker:
     return _here
 
 
+class Remainder:
+    """The calls of a lot that have not begun: taken one by one, or given back all at once.
+
+    They were to be brief. Behind one that is not they would wait for nothing.
+    """
+
+    def __init__(self, lot: Lot, mailbox: Any) -> None:
+        self._lot = lot
+        self._mailbox = mailbox
+        self._calls = deque(lot.calls)
+        self._lock = threading.Lock()
+        self._is_over = threading.Event()
+        self._taken = 0
+
+    def __enter__(self) -> Remainder:
+        if len(self._calls) > 1:
+            threading.Thread(target=self._watch, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+
+    def next(self) -> StepCall | None:
+        """Return the next call, which begins now; None: there is none any more."""
+        with self._lock:
+            self._taken += 1
+            return self._calls.popleft() if self._calls else None
+
+    def _watch(self) -> None:
+        seen = 0
+        while not self._is_over.wait(PATIENCE_S) and self._calls:
+            with self._lock:
+                is_held_up, seen = self._taken == seen, self._taken
+                back = tuple(call.id for call in self._calls) if is_held_up else ()
+                if back:
+                    self._calls.clear()
+            if back:
+                self._mailbox.post.remote(encode(Back(self._lot.number, back)))
+
+
 class Interruption:
     """Ray's polite cancel, which is a Ctrl-C for the main thread, means: end the call that runs."""
 
@@ -189,13 +315,13 @@ class MailDesk:
     """The ``Desk`` of an attempt: what it saves and says goes over the mailbox.
 
     Attributes:
-        told: how far the attempt said last that it was.
+        last: how far the attempt said last that it was, if it has said something.
     """
 
     def __init__(self, mailbox: Any) -> None:
         self._mailbox = mailbox
         self._pid = os.getpid()
-        self.told: Told | None = None
+        self.last: tuple[Told, ...] = ()
         self._looked_at = 0.0
         self._wished = False
 
@@ -214,7 +340,7 @@ class MailDesk:
     def tell(self, told: Told) -> None:
         """Say how far an attempt is."""
         if os.getpid() == self._pid:
-            self.told = told
+            self.last = (told,)
             self._mailbox.post.remote(encode(Tell(told)))
 
     def look(self, call: CallId) -> bool:
