@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.prepared import prepared_interpreter
 
 from perdure.client import Perdure, open_store
 
@@ -42,9 +43,15 @@ class CommandLine:
 
     def __call__(self, *words: str | Path, **environment: str) -> Ended:
         """Run a command to its end."""
-        process = self.start(*words, **environment)
-        out, err = process.communicate(timeout=TIMEOUT_S)
-        code = process.returncode
+        if any(name.startswith("PYTHON") for name in environment):  # an interpreter reads them
+            process = self.start(*words, **environment)
+            out, err = process.communicate(timeout=TIMEOUT_S)
+            code = process.returncode
+        else:
+            texts, whole = [str(word) for word in words], {**os.environ, **environment}
+            code, out, err = prepared_interpreter().run(
+                "perdure", texts, self.folder, whole, TIMEOUT_S
+            )
         return Ended(code if code >= 0 else 128 - code, out, err)
 
     def start(self, *words: str | Path, **environment: str) -> subprocess.Popen[str]:

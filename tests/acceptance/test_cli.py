@@ -562,24 +562,14 @@ def test_version_is_printed(perdure: Any) -> None:
     assert ended.out.startswith("perdure ")
 
 
-def test_help_comes_within_half_a_second(tmp_path: Path) -> None:
+def test_help_imports_nothing_that_is_slow_to_import(tmp_path: Path) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "perdure", "--help"]
 
-    # A machine that is busy with other things slows one of them; a slow import slows them all.
-    reports = [
-        subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stderr
-        for _ in range(3)
-    ]
+    report = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
 
-    imported = {line.rpartition("|")[2].strip() for line in reports[0].splitlines()}
+    imported = {line.rpartition("|")[2].strip() for line in report.stderr.splitlines()}
+    assert "perdure.cli.app" in imported
     assert not imported & {"sqlalchemy", "fsspec", "numpy", "pyarrow", "cloudpickle", "pandas"}
-    assert min(map(total_import_s, reports)) < 0.5
-
-
-def total_import_s(report: str) -> float:
-    """Return the time that all imports took by themselves, in seconds."""
-    rows = [line.split(":", 1)[1].split("|")[0] for line in report.splitlines() if "|" in line]
-    return sum(int(row) for row in rows if row.strip().isdigit()) / 1e6
 
 
 def test_run_that_is_paused_from_outside_ends_as_suspended(perdure: Any) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 from tests.crash import ledger, steps
+from tests.prepared import prepared_interpreter
 
 from perdure.client import Perdure, open_store
 from perdure_storage.faults import VARIABLE as CRASH_POINTS_VARIABLE
@@ -82,8 +83,12 @@ class Stage:
 
     def play(self, scenario: str, part: str, *, crash: str = "") -> tuple[int, str]:
         """Play a part of a scenario to its end, or to its death."""
-        words = ("-m", "tests.crash.scenarios", scenario, part, self.store, "--blobs", self.blobs)
-        return self.finish(self.start(*words, crash=crash))
+        words = (scenario, part, self.store, "--blobs", self.blobs)
+        armed = {CRASH_POINTS_VARIABLE: crash} if crash else {}
+        code, out, err = prepared_interpreter().run(
+            "tests.crash.scenarios", words, self.folder, {**self.environment, **armed}, TIMEOUT_S
+        )
+        return code, out + err
 
     def open(self, executor: str = "inline") -> Perdure:
         """Open the store in this process."""
