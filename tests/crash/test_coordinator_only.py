@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -19,6 +20,9 @@ from perdure.client import Perdure
 
 RUN = "held"
 SHORT_LEASE_S = "1.0"
+PENDING = int(os.environ.get("PERDURE_TEST_PENDING", "100"))
+AT_ONCE_S = float(os.environ.get("PERDURE_TEST_AT_ONCE_S", "5"))
+"""Far below a lease; 1 is what it takes on a machine that does nothing else."""
 _UP = """
 import sys
 from perdure.engine import heartbeat
@@ -68,6 +72,33 @@ def test_workers_are_gone_before_another_attempt_begins_when_only_the_coordinato
     assert len(began_again) == 3, "two that were cut off and the one after them"
     assert last_beat < min(began_again), "a child of the first attempt lived into the second"
     assert last_beat - killed_at < 1.0
+    check_nothing_is_left(stage.ledger)
+
+
+@pytest.mark.timeout(120 + PENDING // 20)
+def test_run_of_a_coordinator_that_died_is_taken_over_at_once_though_many_wait(
+    stage: Stage,
+) -> None:
+    with stage.open() as client:
+        run = client.submit(busy_steps.slowly, run_id=RUN)
+        first = serve(stage)
+        wait_until(lambda: stage.ledger.count("slow") == 1, 30, "the step did not begin")
+        first.kill()
+        first.wait()
+        for number in range(PENDING):
+            client.submit(busy_steps.join.bind([str(number)]), run_id=f"waits-{number}")
+
+    began = time.monotonic()
+    with stage.open() as client:
+        second = client.runtime.coordinator(serves=True)
+        second.serve()
+        run = client.get_run(RUN)
+        wait_until(lambda: second.turn(0.0) or run.record.takeovers == 1, 60, "nobody takes it on")
+        took_s = time.monotonic() - began
+        second.close()
+
+    print(f"taken over {took_s:.2f} s after the store was opened, beside {PENDING} that wait")
+    assert took_s < AT_ONCE_S
     check_nothing_is_left(stage.ledger)
 
 

@@ -33,6 +33,8 @@ DROPS_SEED = int(os.environ.get("PERDURE_TEST_DROPS_SEED", "1"))
 GRAPH_STEPS = 25
 TAKEOVERS = int(os.environ.get("PERDURE_TEST_TAKEOVERS", "1"))
 """Hosts that die, one after the other."""
+STOPS = int(os.environ.get("PERDURE_TEST_STOPS", "1"))
+"""How often a holder is stopped past its lease, or cut off, in each of the ways."""
 WITHIN_S = 2.0
 """How long after a lease is over its run has a new owner, at the latest."""
 OUTAGE_S = LEASE_S + 1.0
@@ -131,8 +133,9 @@ def serving(client: Perdure) -> int:
 
 
 # --- a holder that is stopped, or cut off -------------------------------------------------------
+@pytest.mark.parametrize("_round", range(STOPS))
 def test_host_that_was_stopped_past_its_lease_commits_nothing_when_it_wakes(
-    team: Team, client: Perdure
+    team: Team, client: Perdure, _round: int
 ) -> None:
     holder, other = team.host("holder"), team.host("other")
     begin_slowly(team, client, holder)
@@ -150,8 +153,9 @@ def test_host_that_was_stopped_past_its_lease_commits_nothing_when_it_wakes(
     other.end()
 
 
+@pytest.mark.parametrize("_round", range(STOPS))
 def test_stale_attempts_of_a_host_that_was_stopped_end_soon_after_it_wakes(
-    team: Team, client: Perdure
+    team: Team, client: Perdure, _round: int
 ) -> None:
     holder, other = team.host("holder"), team.host("other")
     begin_slowly(team, client, holder)
@@ -170,7 +174,10 @@ def test_stale_attempts_of_a_host_that_was_stopped_end_soon_after_it_wakes(
     other.end()
 
 
-def test_host_that_is_cut_off_past_its_lease_commits_nothing(team: Team, client: Perdure) -> None:
+@pytest.mark.parametrize("_round", range(STOPS))
+def test_host_that_is_cut_off_past_its_lease_commits_nothing(
+    team: Team, client: Perdure, _round: int
+) -> None:
     holder, other = team.host("holder"), team.host("other")
     begin_slowly(team, client, holder)
     other.serve()

@@ -129,6 +129,7 @@ CASES = (
         "owners",
         "only the coordinator killed, stopped past its lease, robbed of its run; sleepers",
         ["tests/crash/test_coordinator_only.py", "tests/crash/test_sleepers.py"],
+        _settings(PERDURE_TEST_PENDING=2_000),
     ),
     Case(
         "hosts",
@@ -136,6 +137,7 @@ CASES = (
         ["tests/crash/test_team.py"],
         lambda seed: {
             "PERDURE_TEST_TAKEOVERS": "5",
+            "PERDURE_TEST_STOPS": "5",
             "PERDURE_TEST_DROPS": "100",
             "PERDURE_TEST_DROPS_SEED": str(seed),
         },
@@ -143,9 +145,16 @@ CASES = (
     Case(
         "writers",
         "eight processes that write into one SQLite store at once, for a minute",
-        ["tests/crash/test_writers.py"],
+        ["tests/crash/test_writers.py", "-k", "locked"],
         _settings(PERDURE_TEST_WRITING_S=60),
         counts="commits",
+    ),
+    Case(
+        "copies",
+        "the files of a SQLite store as they are at random instants, under three writers",
+        ["tests/crash/test_writers.py", "-k", "instant"],
+        lambda seed: {"PERDURE_TEST_COPIES": "200", "PERDURE_TEST_COPIES_SEED": str(seed)},
+        counts="copies",
     ),
     Case(
         "migrations",
