@@ -304,3 +304,30 @@ def test_why_says_when_a_rate_lets_the_next_run_begin(client: Perdure) -> None:
 def test_public_names_are_there() -> None:
     assert perdure.Queue is Queue
     assert issubclass(perdure.DuplicateRun, perdure.RunConflict)
+
+
+# --- from Python ----------------------------------------------------------------------------------
+def test_limits_are_set_looked_at_and_removed_from_python(client: Perdure) -> None:
+    made = client.set_queue("q", limit=1, rate=(10, "1m"))
+    kept = client.set_queue("q", limit=2, limit_per_key=1)
+    lifted = client.set_queue("q", rate=None)
+    for name in ("a", "b"):
+        client.submit(doubled, queue="q", run_id=name)
+
+    standing = client.get_queue("q").standing
+    names = [each.name for each in client.list_queues()]
+    said = repr(lifted)
+
+    assert (made.name, kept.record.limit, kept.record.limit_per_key) == ("q", 2, 1)
+    assert (kept.record.rate, kept.record.window) == (None, None)
+    assert said == "<queue q: 2 at a time, 1 at a time with one key>"
+    assert (standing.running, standing.waiting, names) == (0, 2, ["q"])
+    assert (lifted.remove(), lifted.remove()) == (True, False)
+    with pytest.raises(DefinitionError, match="There is none of that name"):
+        client.get_queue("q")
+
+
+def test_limits_from_python_are_refused_as_those_of_a_declaration(client: Perdure) -> None:
+    with pytest.raises(DefinitionError, match="write a whole number"):
+        client.set_queue("q", limit=-1)
+    assert client.list_queues() == []

@@ -74,10 +74,12 @@ if TYPE_CHECKING:
         explain,
         export_run,
         fork,
+        get_queue,
         get_run,
         get_schedule,
         get_trigger,
         import_run,
+        list_queues,
         list_runs,
         list_schedules,
         list_triggers,
@@ -88,6 +90,7 @@ if TYPE_CHECKING:
         resume_all,
         run,
         schedule,
+        set_queue,
         signal,
         spin,
         start,
@@ -163,12 +166,14 @@ __all__ = [
     "fire_time",
     "fork",
     "get",
+    "get_queue",
     "get_run",
     "get_schedule",
     "get_trigger",
     "import_run",
     "interval_end",
     "interval_start",
+    "list_queues",
     "list_runs",
     "list_schedules",
     "list_triggers",
@@ -182,6 +187,7 @@ __all__ = [
     "resume_all",
     "run",
     "schedule",
+    "set_queue",
     "signal",
     "sleep",
     "spin",
@@ -200,10 +206,10 @@ __all__ = [
 
 # What needs the engine or a store is imported when it is first asked for.
 _VERBS = (
-    "cancel", "delete", "diff", "emit", "execute", "explain", "export_run", "fork", "get_run",
-    "get_schedule", "get_trigger", "import_run", "list_runs", "list_schedules",
-    "list_triggers", "open", "pause", "rerun", "resume", "resume_all", "run", "schedule",
-    "signal", "spin", "start", "submit", "trigger", "why",
+    "cancel", "delete", "diff", "emit", "execute", "explain", "export_run", "fork", "get_queue",
+    "get_run", "get_schedule", "get_trigger", "import_run", "list_queues", "list_runs",
+    "list_schedules", "list_triggers", "open", "pause", "rerun", "resume", "resume_all", "run",
+    "schedule", "set_queue", "signal", "spin", "start", "submit", "trigger", "why",
 )  # fmt: skip
 _OF_SCHEDULES = ("Schedule", "fire_time", "interval_end", "interval_start")
 _OF_TRIGGERS = (

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from perdure.driving import Driving
 from perdure.errors import (
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from perdure.deriving import Derived
     from perdure.engine.coordinator import Coordinator
     from perdure.explaining import Explanation
+    from perdure.queueing import QueueHandle
+    from perdure.queues import Limits
     from perdure.registering import Became
     from perdure.retention import GcReport
     from perdure.scheduling import ScheduleHandle
@@ -717,6 +719,27 @@ class Perdure:
 
         found = registry_of(self.runtime).all(ScheduleQuery(paused=paused))
         return [ScheduleHandle(self, record.name) for record in found]
+
+    # --- queues ---------------------------------------------------------------------------------
+    def set_queue(self, name: str, **limits: Unpack[Limits]) -> QueueHandle:
+        """Set limits of a queue, or make it with them; see ``perdure.set_queue``."""
+        from perdure.queueing import QueueHandle, set_declared
+
+        set_declared(self.runtime.store, name, self.runtime.clock.now(), **limits)
+        return QueueHandle(self.runtime.store, name)
+
+    def get_queue(self, name: str) -> QueueHandle:
+        """Return the queue of that name. Raises DefinitionError, which names a similar one."""
+        from perdure.queueing import QueueHandle, get_queue
+
+        return QueueHandle(self.runtime.store, get_queue(self.runtime.store, name).name)
+
+    def list_queues(self) -> list[QueueHandle]:
+        """Return the queues of the store by name."""
+        from perdure.queueing import QueueHandle
+
+        store = self.runtime.store
+        return [QueueHandle(store, each.name) for each in store.queues.list_queues()]
 
     # --- triggers -------------------------------------------------------------------------------
     def trigger(self, name: str, workflow: Any, **options: Any) -> TriggerHandle:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import msgspec
 
 from perdure import words
 from perdure.errors import DefinitionError, InternalError, known_names
-from perdure.queues import Queue
+from perdure.queues import Limits, Queue
 from perdure_scheduler.registered import TRIES, Registered
 from perdure_storage.admission import needs_slot
 from perdure_storage.guards import is_due
@@ -61,6 +61,41 @@ def set_limits(
     raise InternalError(f"queue {name!r} changed {TRIES} times while its limits were set")
 
 
+def set_declared(
+    store: RunStore, name: str, now: datetime, **limits: Unpack[Limits]
+) -> QueueRecord:
+    """Change limits as ``Queue`` takes them. Raises DefinitionError as it does."""
+    queue = Queue(name, **limits)
+    named = {"rate", "window"} if "rate" in limits else set[str]()
+    named |= limits.keys()
+    return set_limits(store, name, {each: getattr(queue, each) for each in named}, now)
+
+
+class QueueHandle:
+    """A queue in a store: its limits, who has its slots, and who waits."""
+
+    def __init__(self, store: RunStore, name: str) -> None:
+        self._store = store
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<queue {self.name}: {said_limits(self.record)}>"
+
+    @property
+    def record(self) -> QueueRecord:
+        """Return its row, which has its limits. Raises DefinitionError once it is removed."""
+        return get_queue(self._store, self.name)
+
+    @property
+    def standing(self) -> QueueStanding:
+        """Return how many runs go on and wait, by key too, and whose they are."""
+        return self._store.queues.standing(self.name)
+
+    def remove(self) -> bool:
+        """Remove its limits; its runs stay, and begin without them. Say whether it was there."""
+        return self._store.queues.remove_queue(self.name)
+
+
 def _new(name: str, now: datetime) -> QueueRecord:
     return QueueRecord(name=name, created_at=now, updated_at=now)
 
@@ -80,14 +115,20 @@ def require_queue(store: RunStore, queue: str | Queue, now: datetime, *, what: s
     if isinstance(queue, Queue):
         register(store, queue, now)
         return queue.name
-    if store.queues.find_queue(queue) is None:
+    return get_queue(store, queue, what=what).name
+
+
+def get_queue(store: RunStore, name: str, *, what: str = "") -> QueueRecord:
+    """Return the queue of that name; arguments and errors as of ``require_queue``."""
+    found = store.queues.find_queue(name)
+    if found is None:
         known = [each.name for each in store.queues.list_queues()]
         raise DefinitionError(
-            f"{what}queue={queue!r}{known_names(queue, known)}. There is none of that name in "
-            f"{store.url}: make it with `perdure queue set {queue} --limit 2`, or declare "
-            f"perdure.Queue({queue!r}, limit=2)"
+            f"{what}queue={name!r}{known_names(name, known)}. There is none of that name in "
+            f"{store.url}: make it with `perdure queue set {name} --limit 2`, or declare "
+            f"perdure.Queue({name!r}, limit=2)"
         )
-    return queue
+    return found
 
 
 def said_limits(queue: QueueRecord) -> str:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypedDict
 
 from perdure.errors import DefinitionError
 from perdure.resources import Duration, parse_duration
 from perdure.target import file_being_imported
 
 MAX_NAME = 100
+
+
+class Limits(TypedDict, total=False):
+    """The limits of a queue, as ``Queue`` takes them."""
+
+    limit: int | None
+    limit_per_key: int | None
+    rate: tuple[int, Duration] | None
 
 
 class Queue:

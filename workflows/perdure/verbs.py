@@ -9,7 +9,7 @@ import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast, overload
 
 from perdure.client import Perdure, open_store
 from perdure.runs import Run
@@ -19,7 +19,8 @@ from perdure.workflow import Workflow
 if TYPE_CHECKING:
     from perdure.comparing import Difference
     from perdure.explaining import Explanation
-    from perdure.queues import Queue
+    from perdure.queueing import QueueHandle
+    from perdure.queues import Limits, Queue
     from perdure.scheduling import ScheduleHandle
     from perdure.triggering import TriggerHandle
 
@@ -493,6 +494,37 @@ def get_schedule(name: str) -> ScheduleHandle:
 def list_schedules(*, paused: bool | None = None) -> list[ScheduleHandle]:
     """Return the schedules of the store by name; only paused ones, or none of them, if asked."""
     return _client().list_schedules(paused=paused)
+
+
+def set_queue(name: str, **limits: Unpack[Limits]) -> QueueHandle:
+    """Set limits of a queue, or make it with them; those that are not named stay as they are.
+
+    They hold from the next run that begins, on every host. What a module declares takes their
+    place when its declaration changes.
+
+    Args:
+        name: names it: ``queue="gpu"``.
+        **limits: as of ``Queue``: ``limit=2``, ``limit_per_key=1``, ``rate=(100, "1m")``; None
+            lifts one.
+
+    Raises:
+        DefinitionError: a limit is no whole number from 0 on, or the name is none.
+    """
+    return _client().set_queue(name, **limits)
+
+
+def get_queue(name: str) -> QueueHandle:
+    """Return the queue of that name: its limits, who has its slots, and who waits.
+
+    Raises:
+        DefinitionError: there is none; the error names a similar one.
+    """
+    return _client().get_queue(name)
+
+
+def list_queues() -> list[QueueHandle]:
+    """Return the queues of the store by name."""
+    return _client().list_queues()
 
 
 def delete(run_id: str) -> None:
