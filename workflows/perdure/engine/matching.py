@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -94,10 +94,10 @@ def match_rows(
     """
     rows = list(rows)
     usable = [row for row in rows if row.status is StepStatus.SUCCEEDED]
-    failed: dict[str, list[StepRecord]] = defaultdict(list)
+    failed: dict[str, _Namesakes] = defaultdict(_Namesakes)
     for row in rows:
         if row.status is StepStatus.FAILED:
-            failed[row.name].append(row)
+            failed[row.name].add(row)
     by_id: dict[str, StepRecord] = {}
     for row in usable:
         if row.current:
@@ -125,14 +125,14 @@ def _match_rest(
     kept: dict[str, StepRecord],
     left: list[StepRecord],
     history: list[StepRecord],
-    failed: Mapping[str, list[StepRecord]],
+    failed: Mapping[str, _Namesakes],
     why: _Reasons,
 ) -> Matching:
     same: dict[tuple[str, str], deque[StepRecord]] = defaultdict(deque)
-    named: dict[str, list[StepRecord]] = defaultdict(list)
+    named: dict[str, _Namesakes] = defaultdict(_Namesakes)
     for row in filter(is_whole, (*left, *history)):
         same[row.name, row.fingerprint].append(row)
-        named[row.name].append(row)
+        named[row.name].add(row)
     adopted: dict[str, StepRecord] = {}
     candidates: dict[str, tuple[StepRecord, ...]] = {}
     reasons: dict[str, str] = {}
@@ -146,11 +146,10 @@ def _match_rest(
             reasons[step.id] = "its value is given"
             why.roots.note(step, f"the given value of {step.id}")
         elif others := named.get(name):
-            alike = tuple(row for row in others if row.own == step.own)
-            if alike:
-                candidates[step.id] = alike
-            reasons[step.id] = why.changed(step, others)
-        elif failure := _failure_of(step, failed.get(name, ())):
+            if alike := others.by_own.get(step.own):
+                candidates[step.id] = tuple(alike)
+            reasons[step.id] = why.changed(step, others.nearest(step))
+        elif failure := _failure_of(step, failed.get(name)):
             reasons[step.id] = why.again(step, failure)
         else:
             why.roots.note(step, f"{step.id} is new")
@@ -163,11 +162,31 @@ def _match_rest(
     )
 
 
-def _failure_of(step: StepPlan, rows: Sequence[StepRecord]) -> StepRecord | None:
+class _Namesakes:
+    """Rows of one name: of a map the items, which may be very many. Not empty."""
+
+    def __init__(self) -> None:
+        self.by_own: dict[str, list[StepRecord]] = {}
+        self.by_id: dict[str, StepRecord] = {}
+        self.last: StepRecord | None = None
+
+    def add(self, row: StepRecord) -> None:
+        """Add a row; the first one counts where several have one id."""
+        self.by_own.setdefault(row.own, []).append(row)
+        self.by_id.setdefault(row.step_id, row)
+        self.last = row
+
+    def nearest(self, step: StepPlan) -> StepRecord:
+        """Return the row of a step's id, or else the first one."""
+        return self.by_id.get(step.id) or next(iter(self.by_id.values()))
+
+
+def _failure_of(step: StepPlan, rows: _Namesakes | None) -> StepRecord | None:
     """Return the row by which a step failed; of an item of a map not that of another item."""
-    own = next((row for row in rows if row.step_id == step.id), None)
-    alike = own or next((row for row in rows if row.own == step.own), None)
-    return alike or (rows[-1] if rows and step.item is None else None)
+    if rows is None:
+        return None
+    alike = rows.by_id.get(step.id) or next(iter(rows.by_own.get(step.own, ())), None)
+    return alike or (rows.last if step.item is None else None)
 
 
 class _Reasons:
@@ -178,9 +197,8 @@ class _Reasons:
         self._edits = edits
         self.roots = roots
 
-    def changed(self, step: StepPlan, rows: list[StepRecord]) -> str:
-        """Return why a step does not take over one of ``rows``, which succeeded; "": it is new."""
-        row = next((row for row in rows if row.step_id == step.id), rows[0])
+    def changed(self, step: StepPlan, row: StepRecord) -> str:
+        """Return why a step does not take over a row that succeeded; "": the step is new."""
         if row.own == step.own:
             return self.roots.why(step, row)
         if row.own.startswith(GIVEN):
