@@ -66,15 +66,8 @@ def _sqlite_of(store: SqlRunStore) -> SqliteDatabase:
 @contextlib.contextmanager
 def _snapshot(database: SqliteDatabase) -> Iterator[sqlite3.Connection]:
     """Yield a connection for reading, in no transaction yet."""
-    pooled = database.engine.raw_connection()
-    driver = pooled.driver_connection
-    assert isinstance(driver, sqlite3.Connection)
-    try:
-        yield driver
-    finally:
-        if driver.in_transaction:
-            driver.execute("COMMIT")
-        pooled.close()
+    with database.connections.lent() as connection:
+        yield connection
 
 
 def _begin_to_read(snapshot: sqlite3.Connection) -> None:

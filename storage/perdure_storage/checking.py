@@ -18,7 +18,7 @@ from perdure_storage.records import Digest, Place, RunId, StoredValue
 from perdure_storage.schedule_records import TickQuery
 from perdure_storage.sql_runs import SqlRunStore
 from perdure_storage.sqlite_database import SqliteDatabase
-from perdure_storage.statements import Statement
+from perdure_storage.statement import Statement
 from perdure_storage.tables import blob_ref
 from perdure_storage.tables import message as message_table
 from perdure_storage.tables import plan as plan_table

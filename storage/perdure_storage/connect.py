@@ -11,14 +11,12 @@ import logging
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-import sqlalchemy as sa
 
 from perdure_storage.boots import boot_id
 from perdure_storage.clock import Clock, SystemClock
@@ -27,19 +25,14 @@ from perdure_storage.errors import KeyMissing, SchemaMismatch, StoreError
 from perdure_storage.faults import crash_point
 from perdure_storage.leases import LeaseTerms
 from perdure_storage.network_mounts import network_type_of
-from perdure_storage.schema import (
-    CURRENT,
-    Schema,
-    create,
-    migrate,
-    migration_sql,
-    revision_of,
-)
+from perdure_storage.schema import CURRENT, Schema, create_sqlite, revision_of_sqlite
 from perdure_storage.signing import KeyFile, KeyNames, Signer, key_id_of
 from perdure_storage.sql_runs import SqlRunStore
-from perdure_storage.sqlite_database import SqliteDatabase, explain, sqlite_engine
+from perdure_storage.sqlite_connections import connect
+from perdure_storage.sqlite_database import SqliteDatabase, explain
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
     from sqlalchemy.engine import Engine
 
     from perdure_storage.postgres_database import PostgresDatabase
@@ -99,6 +92,8 @@ def _file(text: str) -> Path:
 
 
 def _server(text: str) -> sa.URL:
+    import sqlalchemy as sa
+
     try:
         return sa.make_url(text.replace("postgres://", "postgresql://", 1))
     except (sa.exc.ArgumentError, ValueError) as error:
@@ -188,36 +183,37 @@ def no_place(folder: Path, error: OSError) -> StoreError:
 
 def _prepare_sqlite(path: Path, key: Key, schema: Schema) -> None:
     """See that the tables are there and up to date; the folder's lock lets one process do it."""
-    engine = sqlite_engine(path)
-    try:
-        if path.exists() and not _pending_sqlite(engine, path, schema):
-            return
-        with _folder_lock(path.parent):
-            pending = _pending_sqlite(engine, path, schema)
-            if pending:
-                _change_sqlite(engine, path, key, schema, is_fresh=pending == schema.revisions)
-    finally:
-        engine.dispose()
-
-
-def _pending_sqlite(engine: Engine, path: Path, schema: Schema) -> tuple[str, ...]:
-    with _reader(engine) as connection:
-        return schema.pending(revision_of(connection, str(path)), str(path))
-
-
-def _reader(engine: Engine) -> sa.Connection:
-    return engine.connect().execution_options(reads_only=True)
-
-
-def _change_sqlite(engine: Engine, path: Path, key: Key, schema: Schema, *, is_fresh: bool) -> None:
-    if is_fresh:
-        _set_wal(engine)
-        with engine.begin() as connection:
-            create(connection, schema, lambda: _made_key_id(key))
-        crash_point("store.created")
+    if path.exists() and not _pending_sqlite(path, schema):
         return
+    with _folder_lock(path.parent):
+        pending = _pending_sqlite(path, schema)
+        if pending == schema.revisions:
+            _create_sqlite(path, key, schema)
+        elif pending:
+            _migrate_sqlite(path, schema)
+
+
+def _pending_sqlite(path: Path, schema: Schema) -> tuple[str, ...]:
+    with closing(connect(path)) as connection:
+        connection.execute("BEGIN")
+        return schema.pending(revision_of_sqlite(connection, str(path)), str(path))
+
+
+def _create_sqlite(path: Path, key: Key, schema: Schema) -> None:
+    with closing(connect(path)) as connection:
+        # The file remembers that it has a write-ahead log; not possible in a transaction.
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("BEGIN IMMEDIATE")
+        create_sqlite(connection, schema, lambda: _made_key_id(key))
+        connection.execute("COMMIT")
+    crash_point("store.created")
+
+
+def _migrate_sqlite(path: Path, schema: Schema) -> None:
+    from perdure_storage.migrating import migrate
+
     crash_point("migration.before")
-    with engine.connect() as connection:
+    with _sqlite_engine(path) as engine, engine.connect() as connection:
         # Alembic copies tables that others refer to; that is checked when all of it is done.
         _driver_of(connection).execute("PRAGMA foreign_keys=OFF")
         with connection.begin():
@@ -225,15 +221,26 @@ def _change_sqlite(engine: Engine, path: Path, key: Key, schema: Schema, *, is_f
     crash_point("migration.after")
 
 
-def _set_wal(engine: Engine) -> None:
-    """Turn on the write-ahead log, which the file remembers; not possible in a transaction."""
-    connection = engine.raw_connection()
+@contextmanager
+def _sqlite_engine(path: Path) -> Iterator[Engine]:
+    """Yield SQLAlchemy's engine; what goes wrong with it is explained."""
+    import sqlalchemy as sa
+
+    from perdure_storage.sqlite_engine import sqlite_engine
+
+    engine = sqlite_engine(path)
     try:
-        driver = connection.driver_connection
-        assert isinstance(driver, sqlite3.Connection)
-        driver.execute("PRAGMA journal_mode=WAL")
+        yield engine
+    except sa.exc.DBAPIError as error:
+        if isinstance(error.orig, sqlite3.Error):
+            raise explain(error.orig, path) from error
+        raise StoreError(f"the store {path} cannot be used: {error}") from error
     finally:
-        connection.close()
+        engine.dispose()
+
+
+def _reader(engine: Engine) -> sa.Connection:
+    return engine.connect().execution_options(reads_only=True)
 
 
 def _driver_of(connection: sa.Connection) -> sqlite3.Connection:
@@ -259,10 +266,6 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise explain(error, path) from error
-    except sa.exc.DBAPIError as error:
-        if isinstance(error.orig, sqlite3.Error):
-            raise explain(error.orig, path) from error
-        raise StoreError(f"the store {path} cannot be used: {error}") from error
 
 
 # --- PostgreSQL -----------------------------------------------------------------------------
@@ -304,6 +307,8 @@ def _postgres(server: sa.URL, terms: LeaseTerms) -> PostgresDatabase:
 def _prepare_postgres(
     database: PostgresDatabase, key: Key, schema: Schema, may_create: bool
 ) -> None:
+    from perdure_storage.migrating import create, revision_of
+
     with database.engine.connect() as connection:
         pending = schema.pending(revision_of(connection, database.url), database.url)
     if not pending:
@@ -407,6 +412,8 @@ def pending_revisions(url: str | os.PathLike[str], *, schema: Schema = CURRENT) 
 
 def upgrade_sql(url: str | os.PathLike[str], *, schema: Schema = CURRENT) -> str:
     """Return the SQL that would bring a store up to date, and change nothing."""
+    from perdure_storage.migrating import migration_sql
+
     with _opened(url) as (engine, shown), _reader(engine) as connection:
         revision = _required_revision(connection, shown)
         if not schema.pending(revision, shown):
@@ -419,6 +426,8 @@ def upgrade(url: str | os.PathLike[str], *, schema: Schema = CURRENT) -> tuple[s
 
     Ten at once do one migration; a crash inside leaves the tables as they were.
     """
+    from perdure_storage.migrating import migrate
+
     place = parse_place(url)
     if place.path is not None:
         pending = pending_revisions(url, schema=schema)
@@ -446,6 +455,8 @@ def database_time(url: str | os.PathLike[str]) -> datetime | None:
 
 
 def _required_revision(connection: sa.Connection, shown: str) -> str:
+    from perdure_storage.migrating import revision_of
+
     revision = revision_of(connection, shown)
     if revision is None:
         raise StoreError(f"there is no store in {shown}: `perdure run` makes one")
@@ -457,12 +468,8 @@ def _opened(url: str | os.PathLike[str]) -> Iterator[tuple[Engine, str]]:
     place = parse_place(url)
     if place.path is not None:
         _require_local(place.path, may_create=False)
-        engine = sqlite_engine(place.path)
-        try:
-            with _explained(place.path):
-                yield engine, str(place.path)
-        finally:
-            engine.dispose()
+        with _explained(place.path), _sqlite_engine(place.path) as engine:
+            yield engine, str(place.path)
         return
     assert place.server is not None
     terms = LeaseTerms(clock=None, boot_id=boot_id(), ends_with_boot=False)

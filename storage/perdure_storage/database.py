@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from perdure_storage.errors import PerdureError
 from perdure_storage.leases import LeaseTerms
 from perdure_storage.signing import KeyNames
-from perdure_storage.statements import Statement, Statements
+from perdure_storage.statement import Statement
+from perdure_storage.statement_book import StatementBook
+
+if TYPE_CHECKING:
+    from perdure_storage.statements import Statements
 
 T = TypeVar("T")
 KEY_NAMES = (
@@ -130,8 +134,13 @@ class Database(Protocol):
         ...
 
     @property
+    def book(self) -> StatementBook:
+        """Return all statements in its dialect."""
+        ...
+
+    @property
     def statements(self) -> Statements:
-        """Return the statements in its dialect."""
+        """Return those about runs."""
         ...
 
     def write(self, work: Callable[[Transaction], T]) -> T:

@@ -6,7 +6,6 @@ its storage is these few operations; every filesystem has them, some have them b
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import math
 from collections import deque
@@ -220,6 +219,8 @@ class FsspecObjects:
 
     def _ask(self, call: Any) -> Any:
         """Have the driver's own thread do something; return its future."""
+        import asyncio  # here: most stores are folders
+
         return asyncio.run_coroutine_threadsafe(call, self._fs.loop)
 
     # --- upkeep -----------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.pool import NullPool, Pool, PoolProxiedConnection, QueuePool
 
 from perdure_storage.clock import SystemClock
+from perdure_storage.compiled_book import CompiledBook
 from perdure_storage.database import KEY_NAMES, RowRefused, Transaction
 from perdure_storage.errors import PerdureError, StoreError, StoreUnavailable
 from perdure_storage.leases import LeaseTerms
@@ -87,7 +88,7 @@ class PostgresDatabase:
         self._terms = terms
         self._url = _shown(url)
         dialect = psycopg_dialect.dialect(paramstyle="format")  # type: ignore[no-untyped-call]
-        self._statements = Statements(dialect, terms)
+        self._book = CompiledBook(dialect, terms)
         self._engine = postgres_engine(url)
         # Writer and watcher are never taken from the pool, where a connection may be long dead.
         self._lone = postgres_engine(url, pool=NullPool)
@@ -110,8 +111,12 @@ class PostgresDatabase:
         return self._terms
 
     @property
+    def book(self) -> CompiledBook:
+        return self._book
+
+    @property
     def statements(self) -> Statements:
-        return self._statements
+        return self._book.runs
 
     @property
     def engine(self) -> Engine:

@@ -7,7 +7,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from perdure_storage.statements import LISTED, Statement, Statements
+from perdure_storage.statement import Statement
+from perdure_storage.statements import LISTED, Statements
 from perdure_storage.tables import HAS_SLOT, HAS_STARTED, IS_IN_LINE, IS_WAITING, queue, run
 
 # Written out, not bound: a partial index serves only a query that says its condition itself.

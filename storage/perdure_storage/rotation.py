@@ -35,7 +35,7 @@ from perdure_storage.rows import (
 from perdure_storage.schedule_rows import ScheduleRows, TickRows
 from perdure_storage.signing import KEY_BYTES, KeyFile, KeyNames, Seal, Signer, key_id_of
 from perdure_storage.sql_runs import SqlRunStore
-from perdure_storage.statements import Statement
+from perdure_storage.statement import Statement
 from perdure_storage.tables import metadata, setting
 from perdure_storage.trigger_rows import ArrivalRows, TriggerRows
 

@@ -9,7 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from perdure_storage.schedule_rows import STATE
-from perdure_storage.statements import Statement, Statements
+from perdure_storage.statement import Statement
+from perdure_storage.statements import Statements
 from perdure_storage.tables import (
     WAKES_BY_RUN,
     WAKES_BY_TIME,

@@ -1,24 +1,20 @@
-"""Making a store's tables, and bringing older ones up to date.
+"""Which tables a store has: the line of revisions, and how a fresh store begins.
 
-A fresh store is made from the DDL of ``tables.py`` in one transaction, stamped with the newest
-revision: Alembic is imported only where an older store has to change. That both ways lead to the
-same tables is a test.
+A fresh store is made from DDL in one transaction, stamped with the newest revision: Alembic is
+imported only where an older store has to change. That both ways lead to the same tables is a test.
 """
 
 from __future__ import annotations
 
-import io
 import secrets
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import sqlalchemy as sa
 
 from perdure_storage.errors import SchemaMismatch, StoreError
 from perdure_storage.faults import crash_point
-from perdure_storage.tables import metadata, setting
+from perdure_storage.written_out import WRITTEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,89 +55,74 @@ CURRENT = Schema(
     tuple(f"{number:04}" for number in range(1, 14)),
 )
 
-_VERSION = sa.Table(
-    "alembic_version",
-    sa.MetaData(),
-    sa.Column("version_num", sa.String(32), nullable=False),
-    sa.PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
-)
-
-if TYPE_CHECKING:
-    from alembic.config import Config
-
 KeyMaker = Callable[[], str | None]
 
+REVISION = "SELECT version_num FROM alembic_version"
+STAMP = "alembic_version"
 
-def revision_of(connection: sa.Connection, url: str) -> str | None:
-    """Return the revision of a database, or None if it is empty.
+
+def stamped(names: Collection[str], found: str | None, url: str) -> str | None:
+    """Return the revision of a database that has these tables, or None if it has none of ours.
+
+    Args:
+        names: of all its tables.
+        found: what the table of revisions says, if it is there.
+        url: for errors.
 
     Raises:
-        StoreError: it holds tables of something else.
+        StoreError: it holds some of our tables, or of their names, and is no store.
     """
-    names = set(sa.inspect(connection).get_table_names())
-    if _VERSION.name in names and setting.name in names:
-        found = connection.execute(sa.select(_VERSION.c.version_num)).scalar_one_or_none()
+    if is_stamped(names):
         if found is None:
             raise StoreError(
                 "the store does not say which version its tables are of: its table"
                 " alembic_version is empty. Restore it from a backup"
             )
-        return str(found)
-    ours = names & metadata.tables.keys()
-    if names and (connection.dialect.name == "sqlite" or ours):
-        found = ", ".join(sorted(names)[:3])
+        return found
+    if names:
+        listed = ", ".join(sorted(names)[:3])
         raise StoreError(
-            f"{url} is no perdure store: it holds other tables ({found}). Name another place"
+            f"{url} is no perdure store: it holds other tables ({listed}). Name another place"
         )
     return None
 
 
-def create(connection: sa.Connection, schema: Schema, make_key: KeyMaker) -> None:
-    """Make the tables of a fresh store, in the caller's transaction.
+def is_stamped(names: Collection[str]) -> bool:
+    """Say whether a database with these tables says of which revision they are."""
+    return STAMP in names and "setting" in names
+
+
+def first_settings(make_key: KeyMaker) -> dict[str, str]:
+    """Return what a fresh store says of itself.
 
     Args:
-        connection: on an empty database.
-        schema: the line of revisions whose newest one is stamped.
         make_key: makes the key if there is none, and returns its id, or None for a store whose
             rows are not signed. Called here, so that only who makes the store makes a key.
     """
-    metadata.create_all(connection, checkfirst=False)
-    _VERSION.create(connection)
-    connection.execute(sa.insert(_VERSION).values(version_num=schema.head))
     settings = {"store_id": secrets.token_hex(8)}
     key_id = make_key()
     if key_id is not None:
         settings["key_id"] = key_id
-    rows = [{"name": name, "value": value} for name, value in settings.items()]
-    connection.execute(sa.insert(setting), rows)
+    return settings
+
+
+def revision_of_sqlite(connection: sqlite3.Connection, url: str) -> str | None:
+    """Return the revision of a file, or None if it is empty.
+
+    Raises:
+        StoreError: it holds tables of something else.
+    """
+    found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+    names = {name for (name,) in found if not name.startswith("sqlite_")}
+    revision = connection.execute(REVISION).fetchone() if is_stamped(names) else None
+    return stamped(names, None if revision is None else str(revision[0]), url)
+
+
+def create_sqlite(connection: sqlite3.Connection, schema: Schema, make_key: KeyMaker) -> None:
+    """Make the tables of a fresh store, in the caller's transaction, on an empty file."""
+    for each in WRITTEN.ddl:
+        connection.execute(each)
+    connection.execute(f"INSERT INTO {STAMP} (version_num) VALUES (?)", [schema.head])
+    rows = list(first_settings(make_key).items())
+    connection.executemany("INSERT INTO setting (name, value) VALUES (?, ?)", rows)
     crash_point("store.creating")
-
-
-def migrate(connection: sa.Connection, schema: Schema) -> None:
-    """Bring a store's tables up to date, in the caller's transaction and under its lock."""
-    from alembic import command
-
-    command.upgrade(_config(schema, connection), schema.head)
-    crash_point("migration.in-transaction")
-
-
-def migration_sql(dialect: str, schema: Schema, revision: str) -> str:
-    """Return the SQL that brings a store of ``revision`` up to date, for people to read and run."""
-    from alembic import command
-
-    text = io.StringIO()
-    config = _config(schema, None)
-    config.output_buffer = text
-    config.attributes["dialect"] = dialect
-    command.upgrade(config, f"{revision}:{schema.head}", sql=True)
-    return text.getvalue()
-
-
-def _config(schema: Schema, connection: sa.Connection | None) -> Config:
-    from alembic.config import Config
-
-    config = Config()
-    # A percent sign in a path would be taken for an interpolation.
-    config.set_main_option("script_location", str(schema.location).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    return config

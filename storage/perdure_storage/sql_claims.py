@@ -15,7 +15,7 @@ from perdure_storage.signing import Signer
 from perdure_storage.sql_creation import RUN_COLUMNS, Creation
 from perdure_storage.sql_messages import Messages
 from perdure_storage.sql_queues import SqlQueueStore
-from perdure_storage.statements import Statement
+from perdure_storage.statement import Statement
 
 
 class Claims:
@@ -110,7 +110,7 @@ class Claims:
         for run in free:
             if run.plan_digest is None:
                 self._build(transaction, run, built[run.id])
-        claim = self._statements.update_run(*_CLAIMING)
+        claim = self._statements.update_run(*CLAIMING)
         transaction.insert(claim, [self._claimed(claim, run, owner) for run in free])
         transaction.insert(self._statements.insert_event, [self._told(run, owner) for run in free])
         # Read again, because the database judges whether the lease of the new owner stands.
@@ -125,8 +125,8 @@ class Claims:
         self._creation.refer(transaction, "run", run.id, guards.blobs_of_inputs(planned))
         # Plan and inputs are under the run's signature.
         row = dict(zip(RUN_COLUMNS, self._runs.pack(planned), strict=True))
-        given = {name: row[name] for name in _BUILDING}
-        transaction.run(self._statements.update_run(*_BUILDING), run_id=run.id, **given)
+        given = {name: row[name] for name in BUILDING}
+        transaction.run(self._statements.update_run(*BUILDING), run_id=run.id, **given)
 
     def _find(self, transaction: Transaction, run_ids: Collection[RunId]) -> list[RunRecord]:
         listed = self._statements.id_list(list(run_ids))
@@ -166,7 +166,7 @@ class Claims:
             self._messages.hold(transaction)
         held = self._held(transaction, releases)
         unheard = self._unheard(transaction, held)
-        give = self._statements.update_run(*_RELEASING)
+        give = self._statements.update_run(*RELEASING)
         transaction.insert(give, [self._given(give, each, unheard) for each in held])
         self._database.announce(transaction)
         return [release.run.id for release in held]
@@ -221,6 +221,6 @@ def _is_held(run: RunRecord, state: tuple[str, str | None, int] | None) -> bool:
     return guards.is_held_as(run, RunStatus(status), token, epoch)
 
 
-_CLAIMING = ("status", "owner", "owner_token", "epoch", "takeovers", "started_at_us", "seq")
-_BUILDING = ("plan_digest", "inputs", "inputs_digest", "mac")
-_RELEASING = ("status", "wake_at_us", "owner", "owner_token")
+CLAIMING = ("status", "owner", "owner_token", "epoch", "takeovers", "started_at_us", "seq")
+BUILDING = ("plan_digest", "inputs", "inputs_digest", "mac")
+RELEASING = ("status", "wake_at_us", "owner", "owner_token")

@@ -307,7 +307,7 @@ class Commits:
         """Move the runs' counters on, and end those that end."""
         going = [part for part in parts if part.commit.end is None]
         transaction.insert(
-            self._statements.update_run("takeovers", "seq", "wake_at_us"),
+            self._statements.update_run(*COUNTING),
             [_counters(part, outcome) for part in going],
         )
         ended = [part for part in parts if part.commit.end is not None]
@@ -321,7 +321,7 @@ class Commits:
         error, error_mac = self._runs.pack_error(run_id, end.error)
         takeovers, seq, wake_at, _ = _counters(part, outcome)
         transaction.run(
-            self._statements.update_run(*_ENDING),
+            self._statements.update_run(*ENDING),
             run_id=run_id,
             status=end.status.value,
             error=error,
@@ -451,7 +451,8 @@ class _TriedOut(Exception):
 
 
 _UNPACKABLE = (UnicodeEncodeError, ValueError, TypeError, OverflowError)
-_ENDING = (
+COUNTING = ("takeovers", "seq", "wake_at_us")
+ENDING = (
     "status",
     "finished_at_us",
     "error",

@@ -15,9 +15,9 @@ from perdure_storage.records import Digest, EventRecord, PlanRecord, RunId, RunR
 from perdure_storage.rows import PlanRows, RunRows, pack_event
 from perdure_storage.signing import Signer
 from perdure_storage.sql_commits import find_condemned
-from perdure_storage.tables import run as run_table
+from perdure_storage.written_out import WRITTEN
 
-RUN_COLUMNS = tuple(column.name for column in run_table.c)
+RUN_COLUMNS = WRITTEN.columns["run"]
 
 
 class Creation:

@@ -17,7 +17,7 @@ from perdure_storage.rows import (
     unpack_event,
 )
 from perdure_storage.signing import Signer
-from perdure_storage.statements import Statement
+from perdure_storage.statement import Statement
 
 T = TypeVar("T")
 

@@ -14,7 +14,6 @@ from perdure_storage.clock import Clock
 from perdure_storage.database import Database, Row, Transaction
 from perdure_storage.faults import crash_point
 from perdure_storage.queue_records import KeyStanding, QueueRecord, QueueStanding
-from perdure_storage.queue_statements import QueueStatements
 from perdure_storage.records import RunRecord
 from perdure_storage.rows import RunRows, from_us, pack_offer, required_time, to_us
 
@@ -35,7 +34,7 @@ class SqlQueueStore:
 
     def __init__(self, database: Database, clock: Clock, changed: Callable[[], None]) -> None:
         self._database = database
-        self._statements = QueueStatements(database.statements)
+        self._statements = database.book.queues
         self._clock = clock
         self._runs = RunRows(None)  # what is listed is not signed
         self._changed = changed

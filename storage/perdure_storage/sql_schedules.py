@@ -32,11 +32,10 @@ from perdure_storage.schedule_records import (
     TickRecord,
 )
 from perdure_storage.schedule_rows import STATE, Row, ScheduleRows, TickRows
-from perdure_storage.schedule_statements import ScheduleStatements
 from perdure_storage.signing import Signer
 from perdure_storage.sql_commits import find_condemned
 from perdure_storage.sql_creation import Creation
-from perdure_storage.tables import schedule as schedule_table
+from perdure_storage.written_out import WRITTEN
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +43,7 @@ _replace = msgspec.structs.replace
 
 _LAST = "\U0010ffff"
 _EVER = -(2**62)
-_COLUMNS = tuple(column.name for column in schedule_table.c)
+_COLUMNS = WRITTEN.columns["schedule"]
 
 
 class _Stale(PerdureError):
@@ -82,7 +81,7 @@ class SqlScheduleStore:
         changed: Callable[[], None],
     ) -> None:
         self._database = database
-        self._statements = ScheduleStatements(database.statements)
+        self._statements = database.book.schedules
         self._clock = clock
         self._rows = ScheduleRows(signer)
         self._ticks = TickRows(signer)

@@ -23,9 +23,7 @@ from perdure_storage.rows import MessageRows, from_us, to_us
 from perdure_storage.signing import Signer
 from perdure_storage.sql_commits import find_condemned
 from perdure_storage.sql_creation import Creation
-from perdure_storage.statements import Statement
-from perdure_storage.tables import arrival as arrival_table
-from perdure_storage.tables import trigger as trigger_table
+from perdure_storage.statement import Statement
 from perdure_storage.trigger_records import (
     AcceptReport,
     ArrivalQuery,
@@ -45,16 +43,16 @@ from perdure_storage.trigger_rows import (
     holder_of,
     unpack_end,
 )
-from perdure_storage.trigger_statements import TriggerStatements
+from perdure_storage.written_out import WRITTEN
 
 log = logging.getLogger(__name__)
 
 _replace = msgspec.structs.replace
 
 _LAST = "\U0010ffff"
-_COLUMNS = tuple(column.name for column in trigger_table.c)
+_COLUMNS = WRITTEN.columns["trigger"]
 _PLAN_DIGEST = _COLUMNS.index("plan_digest")
-_OF_ARRIVAL = tuple(column.name for column in arrival_table.c)
+_OF_ARRIVAL = WRITTEN.columns["arrival"]
 _PAGE = 10_000
 
 
@@ -117,7 +115,7 @@ class SqlTriggerStore:
         changed: Callable[[], None],
     ) -> None:
         self._database = database
-        self._statements = TriggerStatements(database.statements)
+        self._statements = database.book.triggers
         self._clock = clock
         self._rows = TriggerRows(signer)
         self._arrivals = ArrivalRows(signer)

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
-
-import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import pysqlite
-from sqlalchemy.engine import Engine
-from sqlalchemy.pool import PoolProxiedConnection, QueuePool
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from perdure_storage.database import KEY_NAMES, RowRefused, Transaction
 from perdure_storage.errors import StoreError, StoreUnavailable
 from perdure_storage.leases import LeaseTerms
 from perdure_storage.signing import KeyNames
-from perdure_storage.statements import Statements
+from perdure_storage.sqlite_connections import BUSY_TIMEOUT_S, SqliteConnections
+from perdure_storage.statement_book import SqliteBook
+
+if TYPE_CHECKING:
+    from perdure_storage.statements import Statements
 
 T = TypeVar("T")
-
-BUSY_TIMEOUT_S = 60.0
-"""How long a writer waits for another process's transaction; ours take milliseconds."""
 
 _SAFE = "What was committed before is safe"
 
@@ -44,14 +39,13 @@ class SqliteDatabase:
         self._path = path
         self._file = os.fspath(path)
         self._terms = terms
-        self._statements = Statements(pysqlite.dialect(), terms)
-        self._engine = sqlite_engine(path, busy_timeout_s=busy_timeout_s)
+        self._book = SqliteBook(terms)
+        self._connections = SqliteConnections(path, busy_timeout_s=busy_timeout_s)
         self._busy_timeout_s = busy_timeout_s
         self._writing = threading.Lock()
         self._beating = threading.Lock()
         self._writer: sqlite3.Connection | None = None
         self._beater: sqlite3.Connection | None = None
-        self._held: list[PoolProxiedConnection] = []
         self._identity: tuple[int, int] | None = None
         self.on_keys: Callable[[KeyNames], bool] | None = None
 
@@ -64,13 +58,17 @@ class SqliteDatabase:
         return self._terms
 
     @property
-    def statements(self) -> Statements:
-        return self._statements
+    def book(self) -> SqliteBook:
+        return self._book
 
     @property
-    def engine(self) -> Engine:
-        """Return the engine, for what makes and migrates the tables."""
-        return self._engine
+    def statements(self) -> Statements:
+        return self._book.runs
+
+    @property
+    def connections(self) -> SqliteConnections:
+        """Return the connections, for what copies the file as it is."""
+        return self._connections
 
     def write(self, work: Callable[[Transaction], T]) -> T:
         with self._writing:
@@ -92,11 +90,8 @@ class SqliteDatabase:
     def read(self, work: Callable[[Transaction], T]) -> T:
         try:
             self._require_file()
-            connection = self._engine.raw_connection()
-            try:
-                return work(Transaction(_driver(connection), self._terms))
-            finally:
-                connection.close()
+            with self._connections.lent() as connection:
+                return work(Transaction(connection, self._terms))
         except _DRIVER_ERRORS as error:
             self._reraise(error)
 
@@ -121,11 +116,11 @@ class SqliteDatabase:
 
     def close(self) -> None:
         with self._writing, self._beating:
-            for connection in self._held:
-                connection.invalidate()
-            self._held.clear()
+            for connection in (self._writer, self._beater):
+                if connection is not None:
+                    connection.close()
             self._writer = self._beater = None
-        self._engine.dispose()
+        self._connections.close()
 
     def _transact(self, connection: sqlite3.Connection, work: Callable[[Transaction], T]) -> T:
         self._require_file()
@@ -168,21 +163,15 @@ class SqliteDatabase:
 
     def _open_writer(self) -> sqlite3.Connection:
         if self._writer is None:
-            self._writer = self._checked_out()
+            self._writer = self._connections.new()
         return self._writer
 
     def _open_beater(self) -> sqlite3.Connection:
         if self._beater is None:
-            self._beater = self._checked_out()
+            self._beater = self._connections.new()
             # A renewal that a power cut forgets is a lease that ends with the boot anyway.
             self._beater.execute("PRAGMA synchronous=NORMAL")
         return self._beater
-
-    def _checked_out(self) -> sqlite3.Connection:
-        """Return a connection that stays out of the pool until the store is closed."""
-        connection = self._engine.raw_connection()
-        self._held.append(connection)
-        return _driver(connection)
 
     def _reraise(self, error: Exception) -> NoReturn:
         """Raise what the driver's error means."""
@@ -201,54 +190,6 @@ _REFUSALS: tuple[type[Exception], ...] = (
 
 
 _DRIVER_ERRORS: tuple[type[Exception], ...] = (sqlite3.Error, *_REFUSALS)
-
-
-def sqlite_engine(path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Engine:
-    """Return an engine whose connections are durable and whose transactions begin IMMEDIATE.
-
-    The driver begins transactions late and DEFERRED by itself: two processes that read and then
-    write lose updates that way (129 of 300 were measured). Here the driver is told to begin none,
-    and a hook begins them as writers, but for connections with the execution option
-    ``reads_only``.
-    """
-    engine = sa.create_engine(
-        sa.URL.create("sqlite+pysqlite", database=str(path)),
-        poolclass=QueuePool,
-        pool_size=4,
-        max_overflow=60,
-        connect_args={
-            "timeout": busy_timeout_s,
-            "check_same_thread": False,
-            "cached_statements": 256,
-            "isolation_level": None,
-        },
-    )
-    sa.event.listen(engine, "connect", _set_up)
-    sa.event.listen(engine, "begin", _begin_as_writer)
-    return engine
-
-
-def _set_up(connection: sqlite3.Connection, record: object) -> None:
-    del record
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("PRAGMA foreign_keys=ON")
-    if sys.platform == "darwin":
-        # There fsync does not reach the disk; this does.
-        connection.execute("PRAGMA fullfsync=ON")
-        connection.execute("PRAGMA checkpoint_fullfsync=ON")
-    # A checkpoint that found a reader leaves a long log; cut it once it is written back.
-    connection.execute("PRAGMA journal_size_limit=67108864")
-
-
-def _begin_as_writer(connection: sa.Connection) -> None:
-    reads_only = connection.get_execution_options().get("reads_only", False)
-    connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
-
-
-def _driver(connection: PoolProxiedConnection) -> sqlite3.Connection:
-    driver: Any = connection.driver_connection
-    assert isinstance(driver, sqlite3.Connection)
-    return driver
 
 
 def explain(error: sqlite3.Error, path: Path, busy_timeout_s: float = BUSY_TIMEOUT_S) -> StoreError:

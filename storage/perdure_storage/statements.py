@@ -6,8 +6,7 @@ first used, so that a short program pays for the dozen that it needs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +17,7 @@ from sqlalchemy.engine import Dialect
 
 from perdure_storage.leases import LEASE_FACTS, LeaseTerms
 from perdure_storage.records import AMOUNT_SLACK
+from perdure_storage.statement import Statement
 from perdure_storage.tables import (
     AWAITS_EVENT,
     IS_CANCELLING,
@@ -71,26 +71,6 @@ def _amount(pair: Any) -> Any:
     return sa.cast(pair.c.value, sa.Double)
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """Compiled SQL, and the names of its parameters in the order in which the driver wants them.
-
-    Attributes:
-        constants: parameters that the statement brings itself.
-        judges_leases: whether it has to be told what ``LeaseTerms.facts`` say.
-    """
-
-    sql: str
-    names: tuple[str, ...]
-    constants: Mapping[str, Any]
-    judges_leases: bool
-
-    def arguments(self, given: Mapping[str, Any]) -> tuple[Any, ...]:
-        """Return the driver's positional arguments."""
-        constants = self.constants
-        return tuple([given[n] if n in given else constants[n] for n in self.names])
-
-
 class Statements:
     """The statements of one store, for one dialect.
 
@@ -108,9 +88,9 @@ class Statements:
     def compile(self, clause: Any, columns: Sequence[str] | None = None) -> Statement:
         """Return a clause as text; ``columns`` are those that an UPDATE sets."""
         compiled = clause.compile(dialect=self._dialect, column_keys=columns)
-        binds = compiled.binds.items()
-        constants = {name: bind.value for name, bind in binds if not bind.required}
         names = tuple(compiled.positiontup or ())
+        binds = {name: compiled.binds[name] for name in sorted(set(names))}
+        constants = {name: bind.value for name, bind in binds.items() if not bind.required}
         judges_leases = not LEASE_FACTS.isdisjoint(names)
         return Statement(str(compiled), names, constants, judges_leases)
 

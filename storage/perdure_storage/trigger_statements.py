@@ -8,7 +8,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from perdure_storage.statements import Statement, Statements
+from perdure_storage.statement import Statement
+from perdure_storage.statements import Statements
 from perdure_storage.tables import (
     IS_TIMED,
     LISTENS,

@@ -15,8 +15,9 @@ import pytest
 from tests.crash.ledger import wait_until
 
 from perdure_storage.connect import open_run_store
-from perdure_storage.schema import CURRENT, Schema, migrate
-from perdure_storage.sqlite_database import sqlite_engine
+from perdure_storage.migrating import migrate
+from perdure_storage.schema import CURRENT, Schema
+from perdure_storage.sqlite_engine import sqlite_engine
 
 FLOW = """
 from perdure import task, workflow

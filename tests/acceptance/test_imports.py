@@ -10,6 +10,19 @@ from tests.benchmarks.many_runs import fill
 
 HEAVY = {"alembic", "apscheduler", "cloudpickle", "fsspec", "numpy", "pandas", "psycopg", "pyarrow"}
 HEAVY |= {"IPython", "anywidget", "perdure.notebook"}
+FIRST = """
+from perdure import task, workflow
+
+@task
+def answer():
+    return 42
+
+@workflow
+def first():
+    return answer.bind()
+
+assert first.run() == 42
+"""
 DRIVING = {"perdure.engine.coordinator", "perdure.executors.processes", "perdure.submission"}
 
 
@@ -34,4 +47,15 @@ def test_command_that_looks_loads_nothing_that_drives_runs(tmp_path: Path) -> No
     imported = imported_by("-m", "perdure", "ls", folder=tmp_path)
 
     assert "perdure_storage.sql_runs" in imported
-    assert not imported & (HEAVY | DRIVING)
+    assert not imported & (HEAVY | DRIVING | {"sqlalchemy", "asyncio"})
+
+
+def test_first_run_over_a_new_file_loads_neither_sqlalchemy_nor_an_event_loop(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "first.py").write_text(FIRST)
+
+    imported = imported_by("first.py", folder=tmp_path)
+
+    assert imported >= DRIVING
+    assert not imported & {"alembic", "sqlalchemy", "asyncio"}

@@ -37,7 +37,7 @@ from perdure_storage.codecs import Codecs
 from perdure_storage.errors import KeyMissing, RunFileRefused, ValueDamaged
 from perdure_storage.hashing import integrity_digest
 from perdure_storage.signing import KeyFile
-from perdure_storage.statements import Statement
+from perdure_storage.statement import Statement
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = int(os.environ.get("PERDURE_TEST_NAMES", "25"))

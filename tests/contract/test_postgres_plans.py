@@ -27,7 +27,7 @@ from perdure_storage.database import Transaction
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.records import Release, RunId, RunQuery, RunRecord
 from perdure_storage.sql_runs import SqlRunStore
-from perdure_storage.statements import Statement
+from perdure_storage.statement import Statement
 
 pytestmark = pytest.mark.postgres
 

@@ -216,11 +216,8 @@ def _plans(store: SqlRunStore, ask: Callable[[], object]) -> str:
     traced: list[str] = []
     database = store.database
     assert isinstance(database, SqliteDatabase)
-    pooled = database.engine.raw_connection()
-    driver = pooled.driver_connection
-    assert driver is not None
-    driver.set_trace_callback(traced.append)
-    pooled.close()
+    with database.connections.lent() as driver:
+        driver.set_trace_callback(traced.append)
     ask()
     driver.set_trace_callback(None)
     asked = [sql for sql in traced if sql.startswith(("SELECT", "DELETE"))]

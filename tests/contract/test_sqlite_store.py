@@ -37,7 +37,7 @@ from perdure_storage.lifecycle import RunStatus
 from perdure_storage.records import PinRecord, Place, RunId, RunQuery
 from perdure_storage.sql_runs import SqlRunStore
 from perdure_storage.sqlite_database import SqliteDatabase
-from perdure_storage.statements import Statement
+from perdure_storage.statement import Statement
 
 _RUN = RunId("run")
 
@@ -370,9 +370,8 @@ def _plan(store: SqlRunStore, sql: str, arguments: tuple[object, ...]) -> str:
 def test_lists_of_runs_are_read_by_index(store: SqlRunStore, query: RunQuery, index: str) -> None:
     ended(store)
     traced: list[str] = []
-    driver = store._database.engine.raw_connection()  # type: ignore[attr-defined]
-    driver.driver_connection.set_trace_callback(traced.append)
-    driver.close()
+    with store._database.connections.lent() as driver:  # type: ignore[attr-defined]
+        driver.set_trace_callback(traced.append)
 
     store.list_runs(query)
 

@@ -39,11 +39,12 @@ from perdure_storage.contract_samples import (
 from perdure_storage.errors import SchemaMismatch, StoreError
 from perdure_storage.faults import InjectedCrash, armed
 from perdure_storage.lifecycle import RunStatus
+from perdure_storage.migrating import migrate
 from perdure_storage.postgres_database import postgres_engine
 from perdure_storage.records import RunEnd, RunId
-from perdure_storage.schema import CURRENT, Schema, migrate
+from perdure_storage.schema import CURRENT, Schema
 from perdure_storage.sql_runs import SqlRunStore
-from perdure_storage.sqlite_database import sqlite_engine
+from perdure_storage.sqlite_engine import sqlite_engine
 from perdure_storage.tables import metadata
 
 LATER = '''"""A revision of the future."""

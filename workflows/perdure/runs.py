@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import time
@@ -343,6 +342,8 @@ class Run:
         return self._ended().__await__()
 
     async def _ended(self) -> Any:
+        import asyncio  # here: who waits so has it already, and all others do without
+
         given_up = threading.Event()
         waiting = asyncio.ensure_future(
             asyncio.to_thread(self._wait, None, _NOBODY_AFTER_S, given_up.is_set)
