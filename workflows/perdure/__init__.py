@@ -40,6 +40,7 @@ from perdure.graph.dag import Dag
 from perdure.graph.node import Node
 from perdure.graph.node import input_placeholder as Input
 from perdure.mapping import each, product
+from perdure.ray_dag import RayInput, from_ray
 from perdure.reference import StepRef
 from perdure.retry import Backoff
 from perdure.schema import Static
@@ -124,6 +125,7 @@ __all__ = [
     "Perdure",
     "PerdureError",
     "Queue",
+    "RayInput",
     "ReplayDiffers",
     "Run",
     "RunCancelled",
@@ -165,6 +167,7 @@ __all__ = [
     "export_run",
     "fire_time",
     "fork",
+    "from_ray",
     "get",
     "get_queue",
     "get_run",

@@ -18,6 +18,7 @@ from perdure.arguments import ArgumentWriter, Constants, encode
 from perdure.bundle import make_bundle
 from perdure.errors import DefinitionError, NotSerializable, did_you_mean
 from perdure.fingerprint import CodeDigest, code_digest, plain_digest, version_digest
+from perdure.foreign import undecorated
 from perdure.graph.dag import Dag, Step, make_dag, place_of
 from perdure.graph.node import ActorUse, Handle, Node, TaskSpec, describe, use_of_actor
 from perdure.interactive import cell_of
@@ -469,8 +470,8 @@ def importable(module: str, qualname: str, function: Callable[..., Any]) -> Any:
         return None
     found: Any = sys.modules.get(module)
     for part in qualname.split("."):
-        found = getattr(found, part, None)
-    plain = found.function if isinstance(found, Task) else found
+        found = getattr(undecorated(found), part, None)
+    plain = found.function if isinstance(found, Task) else undecorated(found)
     return found if plain is function else None
 
 

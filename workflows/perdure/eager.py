@@ -45,6 +45,7 @@ from perdure.graph.node import (
 from perdure.mapping import expand
 from perdure.pausing import NO_DEFAULT, Pause
 from perdure.plan import Item, Path, path_text, project
+from perdure.ray_dag import from_ray, is_ray_node
 from perdure.reference import StepRef
 from perdure.secret import SecretRef
 from perdure.templates import build_object
@@ -391,6 +392,8 @@ def call_here(spec: TaskSpec, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
         result = _finish(result)
     if isinstance(result, Pause):
         return _waited(result)
+    if is_ray_node(result):
+        return from_ray(result)
     if not is_graph(result):
         effects.refuse_lost()
         _check_result(result, spec.options.outputs)

@@ -23,6 +23,7 @@ from weakref import WeakKeyDictionary
 
 from blake3 import blake3
 
+from perdure.foreign import undecorated
 from perdure.interactive import cell_of
 from perdure.members import class_annotations, class_members
 from perdure.normalise import Normalised, normalise_code, normalise_function, normalise_statements
@@ -86,6 +87,7 @@ def code_digest(obj: Any) -> CodeDigest:
     Args:
         obj: what to digest; a callable object counts by its class and canonical state.
     """
+    obj = undecorated(obj)
     version = _declared_version(obj)
     if version is not None:
         return CodeDigest(digest=version, stable=version, manifest={})
@@ -251,6 +253,7 @@ class _Reach:
             obj: what a name, default, closure or attribute holds.
             where: its name, for what is not followed.
         """
+        obj = undecorated(obj)
         if isinstance(obj, types.FunctionType):
             return self._function_ref(obj, where)
         if isinstance(obj, type):

@@ -35,6 +35,11 @@ def understand(name: str, change: Callable[[Any, Any], Any]) -> None:
     _foreign[name] = change
 
 
+def is_understood(name: str) -> bool:
+    """Say whether ``Task.options`` takes that option of another library."""
+    return name in _foreign
+
+
 class Task(Generic[P, R]):
     """A function registered as a task. Immutable; calling it calls the plain function.
 

@@ -12,6 +12,7 @@ from typing import Any
 from perdure.calls import CallContext
 from perdure.errors import CodeChanged
 from perdure.fingerprint import plain_digest
+from perdure.foreign import undecorated
 from perdure.plan import Function
 from perdure.worker.failures import Refusal
 from perdure.worker.secrets import Redactor
@@ -145,7 +146,7 @@ def import_function(function: Function) -> Callable[..., Any]:
     try:
         found: Any = importlib.import_module(function.module)
         for name in function.qualname.split("."):
-            found = getattr(found, name)
+            found = getattr(undecorated(found), name)
         found_code = _digest_of(found, function)
     except Exception as error:
         error.add_note(f"while importing {function.module}:{function.qualname}")
@@ -168,7 +169,7 @@ def plain_function(found: Any) -> Callable[..., Any]:
     """Return the user's function from what its name is bound to: a task, or itself."""
     # Not imported for the question's sake: where nobody has, nothing is a task.
     module = sys.modules.get("perdure.task")
-    function: Callable[..., Any] = found
+    function: Callable[..., Any] = undecorated(found)
     if module is not None and isinstance(found, module.Task):
         function = found.function
     return function

@@ -222,6 +222,8 @@ class Attempt:
     def _succeeded(self, result: Any) -> Outcome:
         if self.turn is not None:
             return self._called(self.turn, result)
+        if _is_ray_node(result):
+            result = self._imported(result)
         if _is_graph(result):
             return self._grown(result)
         if _is_pause(result):
@@ -233,6 +235,16 @@ class Attempt:
         value = self._store(result)
         crash_point("worker.after-encode")
         return self._outcome(Cause.SUCCEEDED, value=value, stops=stops)
+
+    def _imported(self, node: Any) -> Any:
+        """Return the graph of a node of Ray's that the function returned."""
+        from perdure.errors import DefinitionError
+        from perdure.ray_dag import from_ray
+
+        try:
+            return from_ray(node)
+        except DefinitionError as error:
+            raise _user_refusal(error) from error
 
     def _called(self, turn: ActorTurn, result: Any) -> Outcome:
         """Keep what a call of an actor gave, and the state after it."""
@@ -476,6 +488,12 @@ def _is_graph(result: Any) -> bool:
         or (maps is not None and isinstance(result, maps.Children))
         or (chunks is not None and isinstance(result, chunks.PartlyFailed))
     )
+
+
+def _is_ray_node(result: Any) -> bool:
+    """Say whether ``result`` is a node of Ray's; without importing it: none was made then."""
+    rays = sys.modules.get("ray.dag")
+    return rays is not None and isinstance(result, rays.DAGNode)
 
 
 def _is_pause(result: Any) -> bool:

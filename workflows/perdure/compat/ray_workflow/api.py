@@ -22,8 +22,9 @@ from perdure.compat.ray_workflow.futures import WorkflowFuture
 from perdure.compat.ray_workflow.statuses import ACTIVE, WorkflowStatus, status_of
 from perdure.compat.ray_workflow.task_options import checked_metadata
 from perdure.compat.ray_workflow.tasks import rows_of, tasks_of, upstream_ids
-from perdure.errors import RunCancelled, RunFailed
+from perdure.errors import DefinitionError, RunCancelled, RunFailed
 from perdure.graph.node import Node
+from perdure.ray_dag import from_ray, is_ray_node, let_nodes_pass, ray_input, walk
 from perdure.results import exception_of, load_value
 from perdure.runs import Run
 from perdure.session import current_driver, execute_eagerly
@@ -120,17 +121,37 @@ def _begin(
         return client.start(
             node,
             run_id=workflow_id,
-            inputs={**{str(place): value for place, value in enumerate(args)}, **kwargs},
+            inputs=_inputs(dag, args, kwargs),
             metadata=noted,
             queue=limits.admit(client),
             executor=limits.limits_of(client).executor,
         )
 
 
+def _inputs(dag: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    if is_ray_node(dag):
+        return {"input": ray_input(*args, **kwargs)} if args or kwargs else {}
+    return {**{str(place): value for place, value in enumerate(args)}, **kwargs}
+
+
 def _graph(dag: Any) -> Any:
-    if not isinstance(dag, Node):
+    """Return a node of perdure's, or a list of some of them.
+
+    Raises:
+        TypeError: it is none of Ray's either, or the arguments of one do not fit its function.
+        ValueError: one has several values.
+    """
+    if isinstance(dag, Node):
+        return dag
+    if not is_ray_node(dag):
         raise TypeError("Input should be a DAG.")
-    return dag
+    for node in walk(dag):
+        if node._bound_options.get("num_returns", 1) not in (None, 1, "default"):
+            raise ValueError("Workflow task can only have one return.")
+    try:
+        return from_ray(dag)
+    except DefinitionError as error:
+        raise TypeError(str(error)) from error
 
 
 def _go_on(client: Perdure, there: Run) -> Run:
@@ -213,6 +234,7 @@ def sleep(duration: float) -> Any:
 
     Nothing is held: no worker, no CPU.
     """
+    let_nodes_pass()
     return perdure.waits.sleep(duration)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from perdure.pausing import Pause
+from perdure.ray_dag import from_ray, is_ray_node, let_nodes_pass
 from perdure.task import task
 from perdure.waits import wait_signal
 from perdure.worker.context import current
@@ -58,6 +59,8 @@ def wait_for_event(event_listener_type: type[EventListener], *args: Any, **kwarg
             f"Event listener type is {kind!r:.100}, which is not a subclass of "
             "workflow.EventListener"
         )
+    let_nodes_pass()
+    args = tuple(from_ray(each) if is_ray_node(each) else each for each in args)
     if kind is TimerListener:
         return _until.bind(*args, **kwargs)
     if kind is HTTPListener:

@@ -7,7 +7,9 @@ from typing import Any
 
 from perdure.compat.ray_workflow.pairs import CatchingTask
 from perdure.errors import DefinitionError
+from perdure.foreign import undecorated
 from perdure.options import check_metadata
+from perdure.ray_dag import ON_FUNCTION
 from perdure.task import Task, understand
 
 CARRIER = "_labels"
@@ -15,9 +17,6 @@ CARRIER = "_labels"
 
 KEY = "workflow.io/options"
 """Under which name the options travel there."""
-
-ON_FUNCTION = "__workflow_options__"
-"""Under which name a function of Ray's keeps the options that it was decorated with."""
 
 NOTE = "perdure.ray_workflow"
 """Under which name the metadata of a step tells what was asked."""
@@ -65,13 +64,13 @@ class options(Mapping[str, Any]):
         """
         if isinstance(function, Task):
             return with_options(function, self._given)
-        plain = getattr(function, "_function", None)
-        if type(function).__name__ != "RemoteFunction" or plain is None:
+        plain = undecorated(function)
+        if plain is function:
             raise ValueError(
                 "Only apply 'workflow.options' to tasks of perdure or to Ray's remote functions, "
                 f"not to {function!r:.80}"
             )
-        setattr(plain, ON_FUNCTION, self._given)
+        setattr(plain, ON_FUNCTION, self[CARRIER])
         return function
 
 
@@ -96,9 +95,10 @@ def with_options(task: Task[Any, Any], given: Mapping[str, Any]) -> Task[Any, An
     noted = task.spec.options.metadata
     asked = {**noted.get(NOTE, {}), **given}
     user = asked.pop("metadata", None)
+    ours = {name: value for name, value in noted.items() if name.startswith("perdure.")}
     if user is None:
-        user = {name: value for name, value in noted.items() if name != NOTE}
-    changes: dict[str, Any] = {"metadata": {**user, NOTE: asked}}
+        user = {name: value for name, value in noted.items() if name not in ours}
+    changes: dict[str, Any] = {"metadata": {**user, **ours, NOTE: asked}}
     if "task_id" in asked:
         changes["name"] = asked["task_id"]
     if "checkpoint" in asked:

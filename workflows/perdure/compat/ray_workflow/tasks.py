@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from perdure import ray_dag
 from perdure.compat.ray_workflow import pairs
-from perdure.compat.ray_workflow.task_options import NOTE
 from perdure.grown import newest_graphs
 from perdure.plan import Function, Plan, StepPlan, upstream
 from perdure.runs import Run
@@ -37,24 +37,24 @@ class TaskOfRun:
     def options(self) -> dict[str, Any]:
         """Return what ``get_metadata`` tells of its options."""
         options = self.graph.options[self.step.options]
-        noted = options.metadata.get(NOTE, {})
+        ray = options.metadata.get(ray_dag.NOTE, {"num_cpus": options.cpus})
         retries = options.retries > 0
+        spent = options.retries if retries else options.lost_retries
+        own = ("max_retries", "retry_exceptions")
         return {
             "task_type": "FUNCTION",
-            "max_retries": noted.get(
-                "max_retries", options.retries if retries else options.lost_retries
-            ),
+            "max_retries": ray.get("max_retries", spent),
             "catch_exceptions": options.catch,
-            "retry_exceptions": noted.get("retry_exceptions", retries),
+            "retry_exceptions": ray.get("retry_exceptions", retries),
             "checkpoint": options.checkpoint,
-            "ray_options": noted.get("ray_options", {"num_cpus": options.cpus}),
+            "ray_options": {name: each for name, each in ray.items() if name not in own},
         }
 
     @property
     def metadata(self) -> dict[str, Any]:
         """Return what its user noted about it."""
         noted = self.graph.options[self.step.options].metadata
-        return {name: value for name, value in noted.items() if name != NOTE}
+        return {name: value for name, value in noted.items() if not name.startswith("perdure.")}
 
 
 def tasks_of(run: Run) -> dict[str, TaskOfRun]:
