@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,10 +11,14 @@ from tests.crash import ledger
 from tests.crash.scenarios import RUN
 from tests.crash.stage import Stage
 
+STORE = os.environ.get("PERDURE_TEST_CRASH_STORE", "sqlite")
+"""On which store tests are done that do not choose one by themselves: sqlite or postgres."""
+
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    made = Stage(tmp_path)
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
+    url = request.getfixturevalue("postgres_url") if STORE == "postgres" else ""
+    made = Stage(tmp_path, url)
     yield made
     made.end()
 

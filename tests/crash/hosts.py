@@ -74,7 +74,6 @@ class Host:
             *words,
             before=(*_NAMESPACES, "sh", "-c", f'hostname {self.name}; exec "$@"', "sh"),
             PERDURE_STORE=self.door.url(self.stage.store),
-            PERDURE_BLOBS=self.stage.blobs,
             **environment,
         )
         self.processes.append(process)

@@ -76,6 +76,7 @@ class Scenario:
     points: tuple[str, ...]
     executor: str = "inline"
     worker_dies: bool = False
+    on_sqlite_alone: bool = False
 
 
 # --- schedules ----------------------------------------------------------------------------------
@@ -405,7 +406,7 @@ def back_up_again(client: Perdure) -> None:
 
 
 def copy_path(name: str) -> Path:
-    return Path(os.environ[steps.STORE]).parent / f"{name}.db"
+    return Path(os.environ[VARIABLE]).with_name(f"{name}.db")
 
 
 def release_all(client: Perdure) -> None:
@@ -611,6 +612,7 @@ SCENARIOS = {
         points=(
             *("pin.before", "pin.after", "backup.before-rename", "unpin.before", "unpin.after"),
         ),
+        on_sqlite_alone=True,  # PostgreSQL has a tool of its own
     ),
     "move": Scenario(
         act=move,
@@ -631,6 +633,7 @@ SCENARIOS = {
         act=migrate,
         recover=migrate_again,
         points=("migration.before", "migration.in-transaction", "migration.after"),
+        on_sqlite_alone=True,  # on PostgreSQL too in tests/migration
     ),
 }
 

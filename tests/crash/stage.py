@@ -35,6 +35,10 @@ class Stage:
         self.ledger = ledger.Ledger(self.folder / "ledger.jsonl")
 
     @property
+    def is_on_postgres(self) -> bool:
+        return "://" in self.store
+
+    @property
     def environment(self) -> dict[str, str]:
         """Return what our processes, and the workers of theirs, are to know."""
         return {
@@ -42,6 +46,7 @@ class Stage:
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
             ledger.VARIABLE: str(self.ledger.path),
             steps.STORE: self.store,
+            "PERDURE_BLOBS": self.blobs,
             steps.GATE: str(self.folder / "gate"),
         }
 

@@ -89,7 +89,7 @@ def kill_at(client: Perdure, stage: Stage, mark: int, rng: random.Random) -> Non
 
 def serve(stage: Stage) -> Any:
     words = ("-m", "perdure", "up", "--store", stage.store, "--workers", "2")
-    return stage.start(*words, PERDURE_BLOBS=stage.blobs)
+    return stage.start(*words)
 
 
 def committed(client: Perdure) -> int:

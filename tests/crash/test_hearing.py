@@ -43,7 +43,7 @@ def second() -> None:
 
 def serve(stage: Stage, crash: str = "") -> subprocess.Popen[str]:
     words = ("-m", "perdure", "up", "--executor", "inline", "--store", stage.store)
-    return stage.start(*words, crash=crash, PERDURE_BLOBS=stage.blobs)
+    return stage.start(*words, crash=crash)
 
 
 def register(stage: Stage, client: Perdure) -> None:

@@ -75,7 +75,6 @@ class Mortal:
             self._process = self._stage.start(
                 *("-m", "perdure", *words, "--executor", "inline"),
                 crash=crash,
-                PERDURE_BLOBS=self._stage.blobs,
                 HOOK_KEY=KEY,
             )
             self._stage.finish(self._process)

@@ -50,7 +50,7 @@ def client(stage: Stage) -> Iterator[Perdure]:
 
 def serve(stage: Stage, crash: str = "") -> subprocess.Popen[str]:
     words = ("-m", "perdure", "up", "--executor", "inline", "--store", stage.store)
-    return stage.start(*words, crash=crash, PERDURE_BLOBS=stage.blobs)
+    return stage.start(*words, crash=crash)
 
 
 def most_at_once(intervals: Iterable[Interval]) -> int:

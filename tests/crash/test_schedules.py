@@ -46,7 +46,7 @@ def flow(at: datetime) -> None:
 
 def serve(stage: Stage, crash: str = "") -> subprocess.Popen[str]:
     words = ("-m", "perdure", "up", "--executor", "inline", "--store", stage.store)
-    return stage.start(*words, crash=crash, PERDURE_BLOBS=stage.blobs)
+    return stage.start(*words, crash=crash)
 
 
 def schedules(stage: Stage, client: Perdure, **more: Any) -> list[ScheduleHandle]:
@@ -210,7 +210,7 @@ def test_backfill_that_is_killed_and_begun_again_makes_one_run_of_each_time(
 
 def play(stage: Stage, *words: str, crash: str = "") -> subprocess.Popen[str]:
     verb = ("-m", "perdure", "schedule", *words, "--store", stage.store)
-    return stage.start(*verb, crash=crash, PERDURE_BLOBS=stage.blobs)
+    return stage.start(*verb, crash=crash)
 
 
 def end_all(client: Perdure, status: RunStatus) -> None:

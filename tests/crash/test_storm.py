@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from tests.crash.stage import TIMEOUT_S, Stage
 from tests.reliability.figures import tell_figures
 
 from perdure.client import Perdure
+from perdure.worker.kinship import descendant_pids
 from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus
 from perdure_storage.records import RunQuery, RunRecord
 
@@ -75,9 +77,7 @@ class Storm:
 
     def __post_init__(self) -> None:
         words = ("up", "--store", self.stage.store, "--workers", "2", "--no-http")
-        self.nursery = self.stage.start(
-            "-m", "tests.crash.nursery", *words, talks=True, PERDURE_BLOBS=self.stage.blobs
-        )
+        self.nursery = self.stage.start("-m", "tests.crash.nursery", *words, talks=True)
 
     def submit(self) -> None:
         """Keep some runs going."""
@@ -109,9 +109,9 @@ class Storm:
         tried = any(each.takeovers >= MOST_TAKEOVERS for each in self.live.values())
         if self.rng.random() < 0.4 and not tried:
             victim = self.coordinators.pop(self.rng.randrange(len(self.coordinators)))
-            self.kill("coordinator", victim)
+            self.kill("coordinator", victim.pid)
             return
-        below = [each for one in self.coordinators for each in one.children(recursive=True)]
+        below = [pid for each in self.coordinators for pid in descendant_pids(each.pid)]
         if below:
             self.kill("worker", self.rng.choice(below))
 
@@ -134,10 +134,10 @@ class Storm:
         wait_until(lambda: self.has_ended_one() or time.monotonic() >= most, 30, "stuck")
         wait_until(lambda: time.monotonic() >= enough, 30, "stuck")
 
-    def kill(self, kind: str, process: psutil.Process) -> None:
+    def kill(self, kind: str, pid: int) -> None:
         try:
-            process.kill()
-        except psutil.NoSuchProcess:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
             return
         self.killed[kind] += 1
 

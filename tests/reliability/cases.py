@@ -98,6 +98,18 @@ CASES = (
         _settings(PERDURE_CRASH_HITS=2),
     ),
     Case(
+        "postgres",
+        "SIGKILL at each crash point, to forks, edits, gc, starts, sleepers, owners; PostgreSQL",
+        [
+            *("tests/crash/test_crash_points.py", "tests/crash/test_derived.py"),
+            *("tests/crash/test_edit_and_resume.py", "tests/crash/test_gc.py"),
+            *("tests/crash/test_hooks.py", "tests/crash/test_listening.py"),
+            *("tests/crash/test_schedules.py", "tests/crash/test_sleepers.py"),
+            *("tests/crash/test_coordinator_only.py", "-k", "not postgres"),
+        ],
+        lambda seed: {"PERDURE_TEST_CRASH_STORE": "postgres"},
+    ),
+    Case(
         "random-times",
         "SIGKILL at random times to a chain, a fan-out, a random graph; SQLite and PostgreSQL",
         ["tests/crash/test_equal_everywhere.py", "-k", "kills"],
