@@ -82,6 +82,10 @@ class Objects(Protocol):
         """
         ...
 
+    def listed(self, folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the path of every object under a folder, and what a listing says of it."""
+        ...
+
     def age_of(self, path: str, info: dict[str, Any]) -> float:
         """Return when an object was written, from its entry in a listing if that says so."""
         ...
@@ -123,6 +127,11 @@ class FsspecObjects:
             return Found(size_bytes=info["size"], changed_at=self.age_of(path, info))
         except FileNotFoundError:
             return None
+
+    def listed(self, folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield every object under a folder; all of them are asked for before the first."""
+        self._fs.invalidate_cache()
+        yield from self._fs.find(folder, detail=True).items()
 
     def age_of(self, path: str, info: dict[str, Any]) -> float:
         """Return when an object was written, from what a listing says if it does."""

@@ -221,14 +221,14 @@ class FsspecBlobStore:
 
     def list_digests(self) -> Iterator[Digest]:
         """Yield the names of all blobs, in no order."""
-        for path in self._find():
+        for path, _ in self._listed():
             digest = _digest_of(path)
             if digest is not None:
                 yield digest
 
     def survey(self) -> Iterator[BlobFile]:
         """Yield every blob with its size and age, in no order."""
-        for path, info in self._find().items():
+        for path, info in self._listed():
             digest = _digest_of(path)
             if digest is None:
                 continue
@@ -240,15 +240,16 @@ class FsspecBlobStore:
                 raise failure(error, f"look into {self.url}") from error
             yield BlobFile(digest=digest, size_bytes=info["size"], changed_at=changed_at)
 
-    def _find(self) -> dict[str, dict[str, Any]]:
-        try:
-            self._fs.invalidate_cache()
-            found: dict[str, dict[str, Any]] = self._fs.find(self._folder, detail=True)
-        except FileNotFoundError:
-            return {}
-        except Exception as error:  # as above
-            raise failure(error, f"list {self.url}") from error
-        return found
+    def _listed(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        listing = self._objects.listed(self._folder)
+        while True:
+            try:  # around this alone: what its reader raises is not the listing's
+                entry = next(listing)
+            except (StopIteration, FileNotFoundError):
+                return
+            except Exception as error:  # as above
+                raise failure(error, f"list {self.url}") from error
+            yield entry
 
     @property
     def least_grace_s(self) -> float:

@@ -15,6 +15,8 @@ from perdure_storage.roots import RemoteRoot
 from perdure_storage.services import code_of
 
 _MOST_PARTS = 10_000
+PAGE = 1000
+"""Names of one answer to a listing, which is the most that S3 gives."""
 _MIB = 1 << 20
 _LOST_A_RACE = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
 _KNOWS_NO_CONDITIONS = frozenset({"NotImplemented", "501"})
@@ -147,6 +149,20 @@ class S3Objects(FsspecObjects):
         """Give an object another name: a copy, then a removal."""
         self._fs.cp_file(path, to)
         self._fs.rm_file(path)
+
+    def listed(self, folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield every object under a folder, page by page: no more than one is held."""
+        after: dict[str, str] = {}
+        while True:
+            page = self._call(
+                "list_objects_v2", Prefix=f"{self._key(folder)}/", MaxKeys=PAGE, **after
+            )
+            for each in page.get("Contents", ()):
+                told = {"size": each["Size"], "LastModified": each["LastModified"]}
+                yield f"{self._bucket}/{each['Key']}", told
+            if not page.get("IsTruncated"):
+                return
+            after = {"ContinuationToken": page["NextContinuationToken"]}
 
     def uploads(self) -> Iterator[Leftover]:
         """Yield uploads by parts that nobody has completed or aborted: a bucket keeps them."""

@@ -375,3 +375,21 @@ def test_a_value_of_whole_parts_comes_back_and_is_damaged_if_it_grew(
 def test_marker_is_missing_where_nobody_bound_the_store(s3_bucket: str) -> None:
     with pytest.raises(StoreError, match="marker is missing"):
         open_blobs(f"{s3_bucket}/prefix", _STORE)
+
+
+def test_a_listing_of_many_blobs_holds_one_page_of_names(
+    faulty_s3: FaultyS3, faulty_area: S3Area, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perdure_storage.s3_objects.PAGE", 2)
+    blobs = faulty_area.open()
+    stored = {blobs.put([b"%d" % n]) for n in range(5)}
+    faulty_s3.seen.clear()
+
+    listing = blobs.survey()
+    found = [next(listing)]
+    asked_first = len(faulty_s3.seen)
+    found += listing
+
+    assert {blob.digest for blob in found} == stored
+    assert {blob.size_bytes for blob in found} == {1}
+    assert (asked_first, len(faulty_s3.seen)) == (1, 3)

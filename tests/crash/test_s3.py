@@ -22,6 +22,7 @@ from tests.crash.test_crash_points import SCENARIO_OF, die_and_recover
 from tests.s3 import FaultyS3
 
 from perdure.client import Perdure, open_store
+from perdure_storage.backups import back_up
 from perdure_storage.checking import check_store
 from perdure_storage.clock import SystemClock
 from perdure_storage.faults import VARIABLE
@@ -33,9 +34,9 @@ WANTED = 16_800_000
 class Bench:
     """A store beside a bucket, and what the steps of its run say."""
 
-    def __init__(self, folder: Path, bucket: str) -> None:
+    def __init__(self, folder: Path, bucket: str, store: str = "") -> None:
         self.folder = folder
-        self.store = str(folder / "store" / "perdure.db")
+        self.store = store or str(folder / "store" / "perdure.db")
         self.blobs = f"{bucket}/values"
         self.ledger = folder / "ledger"
         self.ledger.touch()
@@ -64,6 +65,20 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path, s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> Bench:
     made = Bench(tmp_path, s3_bucket)
+    monkeypatch.setenv(bucket_steps.LEDGER, str(made.ledger))
+    return made
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def any_bench(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    s3_bucket: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Bench:
+    """The bucket beside each database: a team's store is PostgreSQL and S3."""
+    is_team = request.param == "postgres"
+    made = Bench(tmp_path, s3_bucket, request.getfixturevalue("postgres_url") if is_team else "")
     monkeypatch.setenv(bucket_steps.LEDGER, str(made.ledger))
     return made
 
@@ -147,26 +162,28 @@ def test_a_value_that_is_gone_from_the_bucket_is_made_again(bench: Bench) -> Non
     assert bench.calls() == {"make": 2, "again": 2, "count": 1}, "those two have one blob"
 
 
-def test_a_value_that_is_damaged_in_the_bucket_is_put_aside_and_made_again(bench: Bench) -> None:
-    with bench.open() as client:
+def test_a_value_that_is_damaged_in_the_bucket_is_put_aside_and_made_again(
+    any_bench: Bench,
+) -> None:
+    with any_bench.open() as client:
         client.run(bucket_steps.sizes, run_id=RUN)
         root = client.runtime.blobs.root  # type: ignore[attr-defined]
-        root.fs.pipe_file(bench.path(client, value_of(client, "make")), b"other bytes")
+        root.fs.pipe_file(any_bench.path(client, value_of(client, "make")), b"other bytes")
 
         assert client.resume(RUN).result() == WANTED
 
         assert len(root.fs.ls(f"{root.folder}/quarantine")) == 1
-    assert bench.calls() == {"make": 2, "again": 2, "count": 1}, "those two have one blob"
+    assert any_bench.calls() == {"make": 2, "again": 2, "count": 1}, "those two have one blob"
 
 
-def test_gc_takes_old_values_of_a_deleted_run_and_uploads_that_died(bench: Bench) -> None:
-    with bench.open() as client:
+def test_gc_takes_old_values_of_a_deleted_run_and_uploads_that_died(any_bench: Bench) -> None:
+    with any_bench.open() as client:
         client.run(bucket_steps.sizes, run_id=RUN)
         blobs = client.runtime.blobs
         client.delete(RUN)
         for digest in list(blobs.list_digests()):
-            age(bench.path(client, digest))
-        bucket, _, key = bench.path(client, Digest("blake3:" + "0" * 64)).partition("/")
+            age(any_bench.path(client, digest))
+        bucket, _, key = any_bench.path(client, Digest("blake3:" + "0" * 64)).partition("/")
         blobs.root.fs.call_s3(  # type: ignore[attr-defined]
             "create_multipart_upload", Bucket=bucket, Key=key
         )
@@ -178,22 +195,22 @@ def test_gc_takes_old_values_of_a_deleted_run_and_uploads_that_died(bench: Bench
         assert list(blobs.list_digests()) == []
 
 
-def test_gc_leaves_what_a_pin_keeps(bench: Bench) -> None:
-    with bench.open() as client:
+def test_gc_leaves_what_a_pin_keeps(any_bench: Bench) -> None:
+    with any_bench.open() as client:
         client.run(bucket_steps.sizes, run_id=RUN)
         kept = value_of(client, "make")
         client.runtime.store.pin(PinRecord(id="backup", at=SystemClock().now()))
         client.delete(RUN)
-        age(bench.path(client, kept))
+        age(any_bench.path(client, kept))
 
         client.gc(grace="1h")
 
         assert kept in set(client.runtime.blobs.list_digests())
 
 
-def test_a_run_goes_from_a_folder_to_a_bucket_and_back(bench: Bench, tmp_path: Path) -> None:
+def test_a_run_goes_from_a_folder_to_a_bucket_and_back(any_bench: Bench, tmp_path: Path) -> None:
     home = open_store(str(tmp_path / "home" / "perdure.db"), executor="inline")
-    with home, bench.open() as team:
+    with home, any_bench.open() as team:
         home.run(bucket_steps.sizes, run_id=RUN)
         home.export_run(RUN, tmp_path / "there.perdure")
         team.import_run(tmp_path / "there.perdure", trust=True)
@@ -204,4 +221,32 @@ def test_a_run_goes_from_a_folder_to_a_bucket_and_back(bench: Bench, tmp_path: P
 
         assert home.get_run(RUN).result() == WANTED
         assert check_store(home.runtime.rows, home.runtime.blobs, deep=True).problems == ()
-    assert bench.calls() == {"make": 1, "again": 1, "count": 1}
+    assert any_bench.calls() == {"make": 1, "again": 1, "count": 1}
+
+
+def test_a_run_of_a_team_s_store_is_gone_on_with_and_whole(any_bench: Bench) -> None:
+    any_bench.die("commit.before")
+
+    with any_bench.open() as client:
+        assert client.resume(RUN).result() == WANTED
+        report = check_store(client.runtime.rows, client.runtime.blobs, deep=True)
+
+    assert report.problems == ()
+    assert report.blobs > 0
+
+
+def test_a_backup_of_a_database_beside_a_bucket_can_be_put_in_its_place(bench: Bench) -> None:
+    folder = Path(bench.store).parent
+    with bench.open() as client:
+        client.run(bucket_steps.sizes, run_id=RUN)
+        kept = value_of(client, "make")
+        back_up(client.runtime.rows, folder / "copy.db", SystemClock().now())
+        client.delete(RUN)
+        age(bench.path(client, kept))
+        client.gc(grace="1h")
+    for file in folder.glob("perdure.db*"):
+        file.unlink()
+    (folder / "copy.db").rename(bench.store)
+
+    with bench.open() as client:
+        assert client.get_run(RUN)["make"].result() == bytes([7]) * 8_400_000
