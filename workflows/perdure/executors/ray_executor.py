@@ -25,7 +25,6 @@ import msgspec
 
 from perdure.calls import CallContext, CallId, Desk, Instance, Outcome, Saving, StepCall
 from perdure.executors.endings import ended, lost, unbegun
-from perdure.executors.process_tree import kill_processes
 from perdure.executors.ray_cluster import (
     RayTerms,
     capacity_of_cluster,
@@ -43,7 +42,7 @@ from perdure.executors.worker_process import bare, needed_constants, needed_func
 from perdure.plan import Function
 from perdure.worker.frames import Done, Tell
 from perdure.worker.lots import Back, Begun, Lot, Mark, News, decode_ended, decode_news, encode
-from perdure.worker.ray_worker import ActorHost, AsyncHost, run_lot
+from perdure.worker.ray_worker import ActorHost, AsyncHost, end_worker, run_lot
 from perdure.worker.readiness import wait_readable
 from perdure.worker.saving import NoDesk
 from perdure_storage.clock import SystemClock
@@ -58,8 +57,10 @@ _clock = SystemClock()
 _homes = itertools.count(1)
 
 _MOST_IN_LOT = 256
-_FORCE_S = 2.0
-"""How long the end of a process and all below it may take before Ray is told to end that."""
+_FORCE_S = 0.5
+"""How long the end of a worker may take before Ray is told to end it, with what it finds of it."""
+_REAP_S = 15.0
+"""How long the end of what a worker has started is waited for: its node may be gone."""
 _decode_saving = msgspec.msgpack.Decoder(Saving).decode
 
 
@@ -83,7 +84,7 @@ class RayExecutor:
         self._ray = connect(self._terms)
         self.capacity = capacity_of_cluster(self._ray, self._terms)
         self._run_lot = self._ray.remote(run_lot)
-        self._kill_tree = self._ray.remote(kill_processes)
+        self._end_worker = self._ray.remote(end_worker)
         self._mailbox = make_mailbox(self._ray)
         self._contexts: dict[str, CallContext] = {}
         self._home_of: dict[str, str] = {}
@@ -94,6 +95,7 @@ class RayExecutor:
         self._async_hosts: dict[str, Any] = {}
         self._numbers = itertools.count(1)
         self._outcomes: list[Outcome] = []
+        self._over: list[bytes] = []
         self._come: deque[Callable[[], None]] = deque()
         self._woken = threading.Event()
         self._wake = WakePipe()
@@ -210,6 +212,9 @@ class RayExecutor:
         while self._come:
             self._come.popleft()()
         self._timers.run_due()
+        if self._over:
+            self._mailbox.forget.remote(self._over)
+            self._over = []
         self._assign()
 
     def _when_done(self, ref: Any, deal: Callable[[Any], None]) -> None:
@@ -335,7 +340,10 @@ class RayExecutor:
         elif isinstance(news, Back):
             self._take_back(news)
         elif news.lot in self._lots:
-            self._bury(self._lots[news.lot])
+            lot = self._lots[news.lot]
+            lot.is_heard = True
+            if lot.is_reaped:
+                self._bury(lot)
 
     def _answer(self, number: int, saving: Saving) -> None:
         """Have a save made durable, unless the attempt is over as far as the engine knows."""
@@ -406,6 +414,7 @@ class RayExecutor:
         if outcome.cause in (Cause.CANCELLED, Cause.ABANDONED) and flight.ending is not None:
             outcome = self._ended(flight, flight.ending)
         del self._flights[outcome.id], lot.flights[outcome.id]
+        self._over.append(encode(outcome.id))
         if self._may_run_recorded(outcome, lot.kind):
             self._enqueue(flight.call)
             return
@@ -426,15 +435,18 @@ class RayExecutor:
     def _bury(self, lot: _Lot) -> None:
         """A Ray task is over and all it said is heard: say what became of its other calls.
 
-        The first of them ran, if the task is lost; those behind it had not begun.
+        If the task is lost with several, nobody knows which one ran: each is sent again by itself,
+        and who is at fault bears that then.
         """
         del self._lots[lot.number]
         self._forget_host(lot)
-        for number, flight in enumerate(list(lot.flights.values())):
-            if lot.error is None or (number > 0 and flight.ending is None):
+        flights = list(lot.flights.values())
+        for flight in flights:
+            if lot.error is None or len(flights) > 1:
                 self._send_again(flight)
             else:
                 del self._flights[flight.call.id]
+                self._over.append(encode(flight.call.id))
                 self._outcomes.append(self._lost(flight))
 
     def _forget_host(self, lot: _Lot) -> None:
@@ -519,18 +531,12 @@ class RayExecutor:
         else:
             self._force(flight)
             return
-        wished = self._mailbox.wish.remote(at)
-        if lot.host is None:
-            self._ray.cancel(lot.ref, force=False)
-        elif lot.kind.joins_loop:
+        if lot.begun is None:
+            self._ray.cancel(lot.ref, force=False)  # it may wait for its place yet
+        if lot.kind.joins_loop:
             lot.host.stop.remote([at])
         else:
-            # Ray cannot interrupt an actor: one that does not look is ended at once.
-            self._when_done(wished, lambda done: self._force_unless_watching(flight, done))
-
-    def _force_unless_watching(self, flight: _Flight, done: Any) -> None:
-        if done.exception() is not None or not done.result():
-            self._force(flight)
+            self._mailbox.interrupt.remote(at)
 
     def _force(self, flight: _Flight) -> None:
         """End the process of a call that has not ended, and all that is below it."""
@@ -544,11 +550,21 @@ class RayExecutor:
         if lot.begun is None:
             self._end_by_ray(lot)
             return
-        reaper = self._kill_tree.options(
+        reaper = self._end_worker.options(
             num_cpus=0, max_retries=0, scheduling_strategy=on_node(self._ray, lot.begun.node)
         )
-        self._when_done(reaper.remote([lot.begun.process]), lambda _: self._end_by_ray(lot))
+        lot.is_reaped = False
+        self._when_done(reaper.remote(lot.begun.process), lambda _: self._note_reaped(lot))
         self._timers.after(_FORCE_S, lambda: self._end_by_ray(lot))
+        self._timers.after(_REAP_S, lambda: self._note_reaped(lot))
+
+    def _note_reaped(self, lot: _Lot) -> None:
+        """All that a worker has started is gone: now its calls are over."""
+        lot.is_reaped = True
+        if lot.number in self._lots and lot.is_heard:
+            self._bury(lot)
+        else:
+            self._end_by_ray(lot)
 
     def _end_by_ray(self, lot: _Lot) -> None:
         if lot.number not in self._lots or lot.error is not None:
@@ -608,9 +624,22 @@ class _Lot:
         begun: who runs it, once that has been heard.
         error: with what it ended, if it has not ended as it should.
         is_killed: its process is being ended.
+        is_reaped: no other process of it is left, as far as that is known.
+        is_heard: all that it said is heard.
     """
 
-    __slots__ = ("begun", "error", "flights", "host", "is_killed", "kind", "number", "ref")
+    __slots__ = (
+        "begun",
+        "error",
+        "flights",
+        "host",
+        "is_heard",
+        "is_killed",
+        "is_reaped",
+        "kind",
+        "number",
+        "ref",
+    )
 
     def __init__(self, number: int, kind: _Kind, ref: Any, host: Any) -> None:
         self.number = number
@@ -621,6 +650,8 @@ class _Lot:
         self.begun: Begun | None = None
         self.error: BaseException | None = None
         self.is_killed = False
+        self.is_reaped = True
+        self.is_heard = False
 
 
 def _part_for(calls: Sequence[StepCall], context: CallContext) -> CallContext:

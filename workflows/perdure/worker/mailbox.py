@@ -17,7 +17,7 @@ class Mailbox:
         self._questions: list[tuple[int, bytes]] = []
         self._answers: dict[int, asyncio.Future[bytes]] = {}
         self._wishes: set[bytes] = set()
-        self._watchers: set[bytes] = set()
+        self._hearing: dict[bytes, asyncio.Future[bool]] = {}
         self._come = asyncio.Event()
         self._asked = 0
 
@@ -38,8 +38,12 @@ class Mailbox:
 
     async def look(self, call: bytes) -> bool:
         """Say whether a call may hand over, or is to end."""
-        self._watchers.add(call)
         return call in self._wishes
+
+    async def hear(self, call: bytes) -> bool:
+        """Wait until a call is to end: True; or until it is over: False."""
+        heard = self._hearing.setdefault(call, asyncio.get_running_loop().create_future())
+        return await heard
 
     async def take(self) -> tuple[list[bytes], list[tuple[int, bytes]]]:
         """Wait until there is something, and give it away: news and questions."""
@@ -55,12 +59,23 @@ class Mailbox:
         if waiting is not None and not waiting.done():
             waiting.set_result(answer)
 
-    async def wish(self, call: bytes) -> bool:
-        """Wish that a call ends early; say whether it has looked, and so will again."""
+    async def wish(self, call: bytes) -> None:
+        """Wish that a call ends early, if it looks for that."""
         self._wishes.add(call)
-        return call in self._watchers
+
+    async def interrupt(self, call: bytes) -> None:
+        """Have a call end."""
+        self._wishes.add(call)
+        self._hear(call, True)
 
     async def forget(self, calls: list[bytes]) -> None:
         """Forget what was wished of calls that are over."""
         self._wishes.difference_update(calls)
-        self._watchers.difference_update(calls)
+        for call in calls:
+            self._hear(call, False)
+            self._hearing.pop(call, None)
+
+    def _hear(self, call: bytes, is_asked: bool) -> None:
+        heard = self._hearing.setdefault(call, asyncio.get_running_loop().create_future())
+        if not heard.done():
+            heard.set_result(is_asked)

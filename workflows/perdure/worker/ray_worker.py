@@ -14,8 +14,8 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -42,6 +42,8 @@ _MOST_RUNS = 8
 """So many runs are remembered in a process; what a lot needs comes with it."""
 SOURCES = "_PERDURE_RAY_SOURCES"
 """In the environment of workers that are to have recorded sources first on their path: which."""
+MARK = "_PERDURE_RAY_WORKER"
+"""In the environment of all that a worker starts: which worker that was."""
 PATIENCE_S = 0.05
 """How long calls may wait behind another one before they are given back."""
 _LOOK_EVERY_S = 0.2
@@ -58,6 +60,47 @@ def run_lot(data: bytes, mailbox: Any) -> bytes:
         mailbox: Ray's handle of the coordinator's ``Mailbox``.
     """
     return here().run(decode_lot(data), mailbox)
+
+
+def mark_of(process: ProcessId) -> str:
+    """Return the mark of a worker on all that it starts."""
+    return f"{process.pid}.{process.started:.2f}"
+
+
+def end_worker(process: ProcessId) -> None:
+    """End a worker of this node, and all that it has started, also where it is gone itself.
+
+    What has left its tree is found by the mark in its environment.
+    """
+    import psutil
+
+    mark = f"{MARK}={mark_of(process)}".encode()
+    for pid in psutil.pids():
+        try:
+            is_its_own = pid == process.pid and mark_of(_identity(pid)) == mark_of(process)
+            if is_its_own:
+                _kill(pid for pid in descendant_pids(pid) if pid != process.pid)
+            if is_its_own or mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                _kill([pid])
+        except (OSError, psutil.Error):
+            continue  # gone meanwhile, or another user's
+
+
+def _identity(pid: int) -> ProcessId:
+    import psutil
+
+    return ProcessId(pid=pid, started=psutil.Process(pid).create_time())
+
+
+def _kill(pids: Iterable[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def wait_for(ref: Any) -> Any:
+    """Return what a reference stands for; not by ``ray.get``, which lends the CPUs to others."""
+    return ref.future().result()
 
 
 class ActorHost:
@@ -118,17 +161,18 @@ class RayWorker:
     """What this process keeps between lots. Owned by the main thread, in which Ray runs tasks."""
 
     def __init__(self) -> None:
-        import psutil
         import ray
 
         self.node = str(ray.get_runtime_context().get_node_id())
         self._pid = os.getpid()
-        self._process = ProcessId(pid=self._pid, started=psutil.Process().create_time())
+        self._process = _identity(self._pid)
+        os.environ[MARK] = mark_of(self._process)
         adopt_orphans()  # so that whatever a step starts is found below this process
         self._scopes: OrderedDict[str, RunScope] = OrderedDict()
         self._memory = PeakMemory()
         self._surroundings = Surroundings()
         self._output = Output()
+        self._interruption = Interruption()
         self._has_sources = False
         log_to_stderr()
 
@@ -151,7 +195,7 @@ class RayWorker:
                 attempt, desk = self.attempt(lot, call, mailbox, self._surroundings)
                 if not outcomes:
                     self.say_begun(lot, attempt, mailbox)
-                outcome = msgspec.structs.replace(self._run(attempt), worker=name)
+                outcome = msgspec.structs.replace(self._run(attempt, mailbox), worker=name)
                 crash_point("worker.before-outcome")
                 if call is not lot.calls[-1]:
                     mailbox.post.remote(encode(Done((outcome,))))
@@ -178,7 +222,10 @@ class RayWorker:
             judged = attempt.judge_timeout()
         host = os.uname().nodename
         begun = Begun(lot.number, call.id, self.name, self._process, host, self.node, judged)
-        mailbox.post.remote(encode(begun))
+        said = mailbox.post.remote(encode(begun))
+        if not call.is_brief:
+            # Should it die at once, it is known who it was, and where.
+            wait_for(said)
 
     def _scope(self, lot: Lot) -> RunScope:
         scope = self._scopes.get(lot.home)
@@ -208,14 +255,19 @@ class RayWorker:
         sys.path.insert(0, str(folder))
         self._has_sources = True
 
-    def _run(self, attempt: Attempt) -> Outcome:
+    def _run(self, attempt: Attempt, mailbox: Any) -> Outcome:
         self._memory.reset()
-        interruption = Interruption(attempt)
         self._output.begin(attempt)
+        self._interruption.begin(attempt, mailbox)
         try:
-            outcome = self._run_interruptible(attempt, interruption)
+            if attempt.scope.is_async(attempt.call.function):
+                outcome = asyncio.run(attempt.run_async())
+            else:
+                outcome = attempt.run()
         except KeyboardInterrupt as error:
             outcome = attempt.failed(error)  # the step raised it itself
+        finally:
+            self._interruption.end()
         attempt.saves.close()
         self._output.end()
         attempt.output.close()
@@ -223,20 +275,9 @@ class RayWorker:
             self._leave()
         return outcome
 
-    def _run_interruptible(self, attempt: Attempt, interruption: Interruption) -> Outcome:
-        if attempt.scope.is_async(attempt.call.function):
-            return asyncio.run(attempt.run_async())
-        with interruption:
-            return attempt.run()
-
     def _leave(self) -> None:
         """End this process, and all that the step has started: the coordinator has asked for it."""
-        for pid in descendant_pids(self._pid):
-            if pid != self._pid:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
+        _kill(pid for pid in descendant_pids(self._pid) if pid != self._pid)
         os._exit(0)
 
 
@@ -292,23 +333,42 @@ class Remainder:
 
 
 class Interruption:
-    """Ray's polite cancel, which is a Ctrl-C for the main thread, means: end the call that runs."""
+    """A SIGINT to this process means: end the call that runs. Installed in the main thread.
 
-    def __init__(self, attempt: Attempt) -> None:
-        self._attempt = attempt
+    Sent by the process itself, when it hears that a call is to end: Ray's own cancel does not wake
+    what sleeps or waits.
+    """
+
+    def __init__(self) -> None:
         self._pid = os.getpid()
-        self._before: Any = None
+        self._attempt: Attempt | None = None
+        self._is_asked = False
 
-    def __enter__(self) -> None:
-        self._before = signal.signal(signal.SIGINT, self._on_signal)
+    def begin(self, attempt: Attempt, mailbox: Any) -> None:
+        """Name the attempt that runs from now on, and listen for it."""
+        signal.signal(signal.SIGINT, self._on_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ray has it blocked
+        self._attempt = attempt
+        if not attempt.call.is_brief:
+            heard = mailbox.hear.remote(encode(attempt.call.id)).future()
+            heard.add_done_callback(lambda done: self._hear(attempt, done))
 
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
+    def end(self) -> None:
+        """Say that no attempt runs."""
+        self._attempt = None
 
-    def _on_signal(self, _signum: int, _frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:
-            raise KeyboardInterrupt  # in a child that the step has forked
-        self._attempt.interrupt()
+    def _hear(self, attempt: Attempt, done: Any) -> None:
+        """Pass on to the main thread that an attempt is to end. In one of Ray's threads."""
+        if done.exception() is None and done.result() and self._attempt is attempt:
+            self._is_asked = True
+            os.kill(self._pid, signal.SIGINT)
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        attempt, is_asked, self._is_asked = self._attempt, self._is_asked, False
+        if os.getpid() != self._pid or (attempt is None and not is_asked):
+            signal.default_int_handler(signum, frame)  # in a child, or in another task of Ray's
+        elif attempt is not None:
+            attempt.interrupt()
 
 
 class MailDesk:
@@ -332,7 +392,7 @@ class MailDesk:
         if os.getpid() != self._pid:
             raise DefinitionError("save() was called in a process that the step has forked")
         try:
-            answer: bytes = ray.get(self._mailbox.ask.remote(encode(saving)))
+            answer: bytes = wait_for(self._mailbox.ask.remote(encode(saving)))
         except ray.exceptions.RayActorError:
             return Refusal(kind="gone", message="the coordinator is gone")
         return _decode_refusal(answer)
@@ -351,7 +411,7 @@ class MailDesk:
         if not self._wished and now - self._looked_at > _LOOK_EVERY_S and os.getpid() == self._pid:
             self._looked_at = now
             try:
-                self._wished = bool(ray.get(self._mailbox.look.remote(encode(call))))
+                self._wished = bool(wait_for(self._mailbox.look.remote(encode(call))))
             except ray.exceptions.RayActorError:
                 self._wished = True  # the coordinator is gone
         return self._wished
