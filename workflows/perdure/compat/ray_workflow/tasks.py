@@ -11,8 +11,9 @@ from typing import Any
 
 from perdure import ray_dag
 from perdure.compat.ray_workflow import pairs
+from perdure.compat.ray_workflow.task_options import NOTE
 from perdure.grown import newest_graphs
-from perdure.plan import Function, Plan, StepPlan, upstream
+from perdure.plan import Plan, StepPlan, upstream
 from perdure.runs import Run
 from perdure_storage.records import RunId, StepRecord
 
@@ -70,7 +71,7 @@ def tasks_of(run: Run) -> dict[str, TaskOfRun]:
     for graph, step, chain in calls:
         if _is_pair(graph, step):
             continue
-        name = _name(graph.functions[step.function], step.name)
+        name = _name(graph, step)
         while (task_id := f"{name}_{counts[name]}" if counts[name] else name) in found:
             counts[name] += 1
         counts[name] += 1
@@ -116,10 +117,12 @@ def _is_pair(graph: Plan, step: StepPlan) -> bool:
     return (function.module, function.qualname) == (pairs.__name__, "pair")
 
 
-def _name(function: Function, name: str) -> str:
+def _name(graph: Plan, step: StepPlan) -> str:
     """Return the id that a task has for itself: given, or of its function."""
-    if name != function.qualname.replace(".<locals>", ""):
-        return name
+    function = graph.functions[step.function]
+    asked = graph.options[step.options].metadata.get(NOTE, {})
+    if "task_id" in asked or step.name != function.qualname.replace(".<locals>", ""):
+        return step.name
     return f"{function.module}.{slugify(function.qualname)}"
 
 
