@@ -62,6 +62,8 @@ KINDS: dict[str, type[msgspec.Struct]] = {
 """Rows by the names of their tables."""
 
 CONTENTS = "contents.json"
+_ZIP = b"PK\x03\x04"
+_GZIP = b"\x1f\x8b"
 _PIECE_BYTES = 1 << 20
 _MOST_ROWS_BYTES = 4 << 30
 _OLDEST = (1980, 1, 1, 0, 0, 0)
@@ -358,6 +360,15 @@ class RunFile:
             f"{self._path} is no exported run: `perdure export RUN -o FILE` makes one"
         )
 
+    def _no_archive(self) -> RunFileRefused:
+        self._file.seek(0)
+        begins = self._file.read(len(_ZIP))
+        if begins.startswith(_GZIP):
+            return RunFileRefused(
+                f"{self._path} is compressed: unpack it with `gunzip`, and import what that gives"
+            )
+        return self.refused("its end is missing") if begins == _ZIP else self._no_run()
+
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
@@ -365,7 +376,7 @@ class RunFile:
         except zipfile.BadZipFile as error:
             if hasattr(self, "contents"):
                 raise self.refused(f"it is damaged ({error})") from error
-            raise self._no_run() from error
+            raise self._no_archive() from error
         except _BROKEN as error:
             raise self.refused(f"it is damaged ({error})") from error
         except OSError as error:

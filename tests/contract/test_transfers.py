@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import itertools
 import json
@@ -241,6 +242,13 @@ def refuses(tmp_path: Path, data: bytes, why: str) -> None:
 @pytest.mark.parametrize("data", [b"", b"PK", b"no archive at all", packed({"a": b"b"})])
 def test_what_is_no_export_is_refused_as_such(tmp_path: Path, data: bytes) -> None:
     refuses(tmp_path, data, "is no exported run")
+
+
+def test_a_file_that_came_in_part_or_compressed_is_refused_with_what_is_wrong(
+    tmp_path: Path, written: bytes
+) -> None:
+    refuses(tmp_path, written[: len(written) // 2], "its end is missing")
+    refuses(tmp_path, gzip.compress(written), "unpack it with `gunzip`")
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:

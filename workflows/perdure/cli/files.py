@@ -1,15 +1,20 @@
-"""Files that commands write: refused before anything is read, and named as they were typed."""
+"""Files that commands write, refused before anything is read, and files that they read."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from perdure.cli.endings import UsageError
 from perdure.overwriting import always, never, refusal
+from perdure_storage.temporary_folders import TemporaryFolder
 
-STDOUT = "-"
+STREAM = "-"
+"""As the name of a file: the standard output, or the standard input."""
 
 
 def target_of(
@@ -32,7 +37,7 @@ def target_of(
     """
     if not output.strip():
         raise UsageError("where to? Say -o FILE, or -o - for the standard output")
-    if output == STDOUT:
+    if output == STREAM:
         return None
     target = Path(output).expanduser()
     refused = refusal(
@@ -42,6 +47,22 @@ def target_of(
         said, remedy = refused
         raise UsageError(said, remedy or "-o - writes to the standard output")
     return target
+
+
+@contextmanager
+def given(file: Path) -> Iterator[Path]:
+    """Let a file be read for the time of the block; ``-`` is what comes on the standard input."""
+    if str(file) != STREAM:
+        yield file
+        return
+    folder = TemporaryFolder()
+    try:
+        path = folder.path / "standard-input"
+        with path.open("wb") as copy:
+            shutil.copyfileobj(sys.stdin.buffer, copy)
+        yield path
+    finally:
+        folder.close()
 
 
 def unwritable(target: Path, error: OSError) -> UsageError:

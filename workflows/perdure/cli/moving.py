@@ -65,7 +65,9 @@ def import_(
     context: typer.Context,
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="What `export` wrote.", show_default=False),
+        typer.Argument(
+            metavar="FILE", help="What `export` wrote; - is the standard input.", show_default=False
+        ),
     ],
     new_id: Annotated[
         str | None, typer.Option("--as", metavar="ID", help="Its id here, if not the same.")
@@ -86,12 +88,13 @@ def import_(
     from. Nothing of it runs, and nothing is unpickled, until you ask for that. The same file again
     changes nothing.
     """
+    from perdure.cli.files import given
     from perdure.cli.opening import open_store
     from perdure.cli.views import to_json
     from perdure.moving import import_run, told_of_import
 
-    with open_store(store) as perdure:
-        imported = import_run(perdure.runtime, file, new_id=new_id, trust=trust)
+    with open_store(store) as perdure, given(file) as path:
+        imported = import_run(perdure.runtime, path, new_id=new_id, trust=trust)
     run = imported.run
     session_of(context).run_id = run.id
     if as_json:
