@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import perdure
 from perdure import task
 
 
@@ -38,3 +39,24 @@ def free_mib() -> int:
     import torch
 
     return int(torch.cuda.mem_get_info()[0] >> 20)
+
+
+@perdure.actor(state="rebuild", gpus=1)
+class Holder:
+    """Keeps memory of its GPU, as a model does."""
+
+    def __init__(self, mib: int) -> None:
+        import torch
+
+        self.kept = torch.empty(mib << 20, dtype=torch.uint8, device="cuda")
+
+    def gpu(self, n: int) -> str:
+        return os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+@task
+def free_of_all() -> list[int]:
+    """Return of each GPU that it sees how much memory nobody holds."""
+    import torch
+
+    return [torch.cuda.mem_get_info(n)[0] >> 20 for n in range(torch.cuda.device_count())]

@@ -72,3 +72,18 @@ def test_memory_that_an_idle_worker_held_is_free_for_the_next_step(client: Perdu
 
     # One process of two is used again, with what torch keeps there; the other one is gone.
     assert after > before - 1.5 * HELD_MIB
+
+
+def test_pool_keeps_a_gpu_for_each_instance_and_gives_all_back_for_a_task_that_wants_them(
+    client: Perdure,
+) -> None:
+    count = len(usable_gpus().found)
+    model = steps.Holder.options(pool=count).bind(HELD_MIB)  # type: ignore[attr-defined]
+    all_of_them = steps.free_of_all.options(gpus=count)
+    before = client.run(all_of_them.bind())
+
+    told = model.gpu.map(list(range(4 * count)))
+    seen, after = client.run([told, all_of_them.options(after=told).bind()])
+
+    assert set(seen) <= {gpu.id for gpu in usable_gpus().found}
+    assert all(now > then - HELD_MIB / 2 for then, now in zip(before, after, strict=True))
