@@ -26,6 +26,8 @@ class Heartbeat:
     def __init__(self, store: RunStore, owner: Owner, clock: Clock) -> None:
         self._store = store
         self._owner = owner
+        self._clock = clock
+        self._renewed_at = clock.monotonic()
         self._outage = Outage(
             log, clock, what="could not renew the lease", over="the lease is renewed again"
         )
@@ -41,6 +43,7 @@ class Heartbeat:
             if self._thread is not None:
                 return
             self._store.register(self._owner, LEASE_S)
+            self._renewed_at = self._clock.monotonic()
             self._thread = threading.Thread(target=self._run, name="perdure-heartbeat", daemon=True)
             self._thread.start()
 
@@ -78,4 +81,22 @@ class Heartbeat:
             # Nothing to do here: every commit checks the epoch by itself.
             self._outage.note(error)
         else:
+            self._tell_if_late()
             self._outage.end()
+
+    def _tell_if_late(self) -> None:
+        """Say that the lease was over for a while, unless it is known that the store was away.
+
+        A thread renews, so a step in this process that holds Python's lock stops that. Another
+        process that renewed would keep the lease of a coordinator that is stopped, or hangs.
+        """
+        now = self._clock.monotonic()
+        silent_s, self._renewed_at = now - self._renewed_at, now
+        if silent_s > LEASE_S and not self._outage.is_on:
+            log.warning(
+                "the lease was not renewed for %.0f s, and is over after %.0f: this process was "
+                "stopped, or a step that runs inline held Python's lock. Runs that another host "
+                'took over meanwhile are its own now; with executor="processes" no step does that',
+                silent_s,
+                LEASE_S,
+            )
