@@ -12,6 +12,9 @@ import pytest
 from tests.acceptance.conftest import CommandLine
 from tests.acceptance.kernels import Kernel
 
+from perdure.client import open_store
+from perdure.view.runs import view_run
+
 CELLS = """
 import asyncio, threading, time
 from pathlib import Path
@@ -250,3 +253,19 @@ def test_items_of_a_map_name_the_cell_that_was_edited(kernel: Kernel) -> None:
 
     assert not ended.error
     assert f"its code changed (GROWTH (cell {edited}))" in why
+
+
+def test_recorded_traceback_names_the_cell_for_whoever_looks_from_outside(
+    kernel: Kernel, folder: Path
+) -> None:
+    kernel("def deep(x):\n    return 1 / x")
+    kernel("@task\ndef fails(x):\n    return deep(x)")
+    first = int(kernel("len(In)").text) - 3
+    kernel('perdure.run(fails.bind(0), run_id="gone", reuse="off")')
+
+    with open_store(str(folder / ".perdure" / "perdure.db")) as store:
+        told = view_run(store.get_run("gone")).error
+
+    assert told is not None
+    assert f"Cell In[{first}], line 2, in deep\n    return 1 / x" in told.traceback
+    assert "ipykernel" not in told.traceback

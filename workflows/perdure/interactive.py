@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import linecache
+import re
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -38,3 +40,34 @@ def current_cell() -> int | None:
 def is_kernel() -> bool:
     """Say whether this process is the kernel of a notebook."""
     return getattr(find_ipython(), "kernel", None) is not None
+
+
+_FRAME = re.compile(r'  File "([^"]+)", line (\d+)(, in .*)?')
+
+
+def with_cells(text: str) -> str:
+    """Return a traceback with cells by their numbers, as IPython calls them.
+
+    A worker has no source of a cell; here it is at hand, under a name that is made of its text.
+    Once this process is gone nobody knows which cell that was.
+    """
+    return text if find_ipython() is None else "".join(_lines_with_cells(text))
+
+
+def has_frames(text: str) -> bool:
+    """Say whether a traceback says where, in a file or a cell: some have the message alone."""
+    return "  File " in text or "  Cell In[" in text
+
+
+def _lines_with_cells(text: str) -> Iterator[str]:
+    lines = text.splitlines(keepends=True)
+    for line, following in zip(lines, [*lines[1:], ""]):
+        frame = _FRAME.fullmatch(line.rstrip("\n"))
+        cell = cell_of(frame[1]) if frame else ""
+        if frame is None or not cell:
+            yield line
+            continue
+        yield f"  Cell In[{cell}], line {frame[2]}{frame[3] or ''}\n"
+        source = linecache.getline(frame[1], int(frame[2])).strip()
+        if source and not following.startswith("    "):
+            yield f"    {source}\n"

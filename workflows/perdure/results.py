@@ -11,6 +11,7 @@ import msgspec
 from perdure import errors, words
 from perdure.engine.state import output_steps
 from perdure.errors import DefinitionError, RunCancelled, RunFailed, StepFailed
+from perdure.interactive import has_frames
 from perdure.plan import (
     Const,
     FromStep,
@@ -140,7 +141,7 @@ def error_of(runtime: Runtime, record: RunRecord) -> PerdureError:
         _message(runtime, record, error),
         run_id=record.id,
         step_id=error.step_id,
-        traceback=error.traceback if "  File " in error.traceback else "",
+        traceback=error.traceback if has_frames(error.traceback) else "",
     )
     failed.__cause__ = _with_traceback(exception_of(runtime, error), error)
     return failed
@@ -148,7 +149,7 @@ def error_of(runtime: Runtime, record: RunRecord) -> PerdureError:
 
 def _with_traceback(exception: BaseException, error: ErrorRecord) -> BaseException:
     """Return the exception with a note of where it was raised: its frames stayed in the worker."""
-    if "  File " in error.traceback:
+    if has_frames(error.traceback):
         where = f" in step {error.step_id}" if error.step_id else ""
         with contextlib.suppress(Exception):  # a user's class may refuse attributes
             exception.add_note(f"It was raised{where}:\n{error.traceback.rstrip()}")
@@ -174,7 +175,7 @@ def _where(runtime: Runtime, record: RunRecord, error: ErrorRecord) -> str:
         return ""
     if item := find_item(runtime, record, error.step_id):
         return f"step {error.step_id} ({item}): "
-    if "  File " in error.traceback:
+    if has_frames(error.traceback):
         return f"step {error.step_id}: "
     plan = recorded_plan(runtime.store, record)
     found = (placed(step, plan.functions) for step in plan.steps if step.id == error.step_id)

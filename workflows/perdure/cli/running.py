@@ -454,6 +454,8 @@ def finish(perdure: Perdure, run: Run, session: Session, *, as_json: bool) -> in
 
 
 def _say_traceback(run: Run) -> None:
+    from perdure.interactive import has_frames
+
     error = run.record.error
-    if error is not None and "  File " in error.traceback:
+    if error is not None and has_frames(error.traceback):
         say(error.traceback.rstrip())

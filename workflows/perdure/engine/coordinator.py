@@ -38,6 +38,7 @@ from perdure.engine.state import EngineState, RunState
 from perdure.engine.waits import names_of_waits
 from perdure.executors.endings import ended
 from perdure.executors.protocol import Executor
+from perdure.interactive import with_cells
 from perdure.observing import Observer
 from perdure_storage.blobs import BlobRoot
 from perdure_storage.clock import Clock
@@ -282,11 +283,16 @@ class Coordinator:
         )
 
     def _believed(self, outcome: Outcome) -> Outcome:
-        """Return an outcome as it may be stored: where there is no pickle no exception is one."""
+        """Return an outcome as it may be stored: where there is no pickle no exception is one.
+
+        Only the kernel that a cell was typed into can tell its number, and only while it lives.
+        """
         error = outcome.error
-        if self._allow_pickle or error is None or error.pickled is None:
+        if error is None:
             return outcome
-        return _replace(outcome, error=_replace(error, pickled=None))
+        pickled = error.pickled if self._allow_pickle else None
+        told = with_cells(error.traceback)
+        return _replace(outcome, error=_replace(error, pickled=pickled, traceback=told))
 
     def _advance(self) -> None:
         events, self._events = self._events, []

@@ -14,8 +14,8 @@ from importlib.resources import files
 from perdure import words
 from perdure.explaining import Explanation
 from perdure.graph.dag import Dag
+from perdure.interactive import with_cells
 from perdure.notebook.graphs import view_dag
-from perdure.notebook.tracebacks import with_cells
 from perdure.runs import Run, Step
 from perdure.story import Siblings
 from perdure.view.drawing import draw_graph, standing_text, status_class
@@ -180,7 +180,7 @@ def _error(error: ErrorView) -> Element:
     """Return an error in a line; its traceback is folded, for a cell that waited shows it below."""
     where = f"step {error.step}: " if error.step else ""
     told = element("p", words.beginning(f"{where}{error_line(error)}"), class_="message")
-    lines = "\n".join(with_cells(error.traceback.rstrip()))
+    lines = with_cells(error.traceback.rstrip())
     folded = element("details", element("summary", "traceback"), element("pre", lines))
     return element("div", told, folded if lines else None, class_="error")
 

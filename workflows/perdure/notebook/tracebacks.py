@@ -6,13 +6,11 @@ of the step's own, which were in another process, none.
 
 from __future__ import annotations
 
-import linecache
-import re
 from collections.abc import Iterator
 from traceback import StackSummary, walk_tb
 
 from perdure.errors import RunFailed
-from perdure.interactive import cell_of
+from perdure.interactive import with_cells
 from perdure.sources import is_local_file, is_perdures_own
 
 
@@ -26,7 +24,7 @@ def _of_the_step(error: BaseException) -> Iterator[str]:
     """Yield the traceback that the step's own code had in its worker."""
     if isinstance(error, RunFailed) and error.traceback:
         yield f"In step {error.step_id}:" if error.step_id else "In its own process:"
-        yield from with_cells(error.traceback.rstrip())
+        yield from with_cells(error.traceback.rstrip()).splitlines()
         yield ""
 
 
@@ -39,25 +37,4 @@ def _of_the_callers(error: BaseException) -> list[str]:
         and not is_perdures_own(frame.f_globals.get("__name__", ""))
     )
     text = "".join(StackSummary.extract(theirs).format())
-    return [*with_cells(text.rstrip()), ""] if text else []
-
-
-_FRAME = re.compile(r'  File "([^"]+)", line (\d+)(, in .*)?')
-
-
-def with_cells(text: str) -> Iterator[str]:
-    """Yield the lines of a traceback with cells by their numbers, as IPython calls them.
-
-    A worker has no source of a cell; here it is at hand, under a name that is made of its text.
-    """
-    lines = text.splitlines()
-    for line, following in zip(lines, [*lines[1:], ""]):
-        frame = _FRAME.fullmatch(line)
-        cell = cell_of(frame[1]) if frame else ""
-        if frame is None or not cell:
-            yield line
-            continue
-        yield f"  Cell In[{cell}], line {frame[2]}{frame[3] or ''}"
-        source = linecache.getline(frame[1], int(frame[2])).strip()
-        if source and not following.startswith("    "):
-            yield f"    {source}"
+    return [*with_cells(text.rstrip()).splitlines(), ""] if text else []
