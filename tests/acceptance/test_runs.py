@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from perdure import runs
 from perdure.client import Perdure, open_store
 from perdure.errors import (
     DefinitionError,
@@ -24,6 +25,7 @@ from perdure.errors import (
 from perdure.task import task
 from perdure.workflow import workflow
 from perdure_storage.lifecycle import RunStatus, StepStatus
+from perdure_storage.records import RunRecord
 
 
 def note(folder: str, name: str) -> int:
@@ -318,6 +320,23 @@ def test_pause_lets_running_steps_commit_and_resume_goes_on(
     assert run["then"].status is StepStatus.PENDING
 
     assert run.resume().result(timeout=30) == "seen then"
+
+
+def test_run_that_is_given_back_while_it_is_looked_at_is_not_told_to_be_interrupted(
+    processes: Perdure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = processes.start(two, path=str(tmp_path / "go"), run_id="p-1")
+    until(lambda: run["waits_for"].status is StepStatus.RUNNING)
+
+    def owner_leaves(_record: RunRecord) -> bool:
+        run.pause()
+        (tmp_path / "go").touch()
+        until(lambda: run.record.status is RunStatus.PAUSED)
+        return False
+
+    monkeypatch.setattr(runs, "is_driven", owner_leaves)
+
+    assert run.status is RunStatus.PAUSED
 
 
 def test_submitted_run_that_nobody_drives_is_said_so(client: Perdure, tmp_path: Path) -> None:

@@ -145,7 +145,9 @@ class Run:
     @property
     def status(self) -> RunStatus:
         """Return the status; INTERRUPTED if it was RUNNING and its owner is gone."""
-        return status_of(self.record)
+        status = status_of(self.record)
+        # Its owner may have given it back, and have ended, since the row was read.
+        return status if status is not RunStatus.INTERRUPTED else status_of(self.record)
 
     @property
     def is_driven(self) -> bool:
