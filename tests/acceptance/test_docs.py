@@ -12,7 +12,8 @@ How a page is read:
   it; ``[1]`` as the last one is the exit code.
 - ``needs=postgres`` at one of them: it finds the URL of a server in ``$POSTGRES``; ``needs=s3``:
   that of a bucket in ``$S3``; ``needs=curl``:
-  the page is read where there is that program.
+  the page is read where there is that program; ``needs=ray``: the block is left out where there is
+  no Ray.
 - ```` ```sh ```` blocks are for a machine that the page is not read on: they set up an environment
   or a server.
 - ```` ```{...} ```` blocks are Sphinx's: `.ci/run` builds the site.
@@ -21,6 +22,7 @@ How a page is read:
 from __future__ import annotations
 
 import ast
+import importlib.util
 import io
 import os
 import re
@@ -159,6 +161,8 @@ def script_of(page: Path) -> str:
         f"_blocks = _page.blocks_of(open({str(page)!r}).read())",
     ]
     for index, block in enumerate(blocks_of(page.read_text())):
+        if "needs=ray" in block.words and importlib.util.find_spec("ray") is None:
+            continue
         if block.file is not None:
             lines.append(f"_page.write_file(_blocks[{index}])")
         elif block.language == "python":
