@@ -49,6 +49,12 @@ class Engine:
 ENGINES = {
     "limits": Engine("limits_engine.py"),
     "perdure": Engine("perdure_engine.py", {"ENGINE_EXECUTOR": "inline"}),
+    "perdure-metrics": Engine(
+        "perdure_engine.py", {"ENGINE_EXECUTOR": "inline", "ENGINE_OBSERVED": "metrics"}
+    ),
+    "perdure-traces": Engine(
+        "perdure_engine.py", {"ENGINE_EXECUTOR": "inline", "ENGINE_OBSERVED": "traces"}
+    ),
     "perdure-processes": Engine("perdure_engine.py", {"ENGINE_EXECUTOR": "processes"}),
     "perdure-postgres": Engine(
         "perdure_engine.py", {"ENGINE_EXECUTOR": "inline"}, needs_postgres=True
@@ -81,7 +87,7 @@ WORKLOADS = {
 BESIDES = (
     *("first_new_step_s", "run_twice", "stored_s", "first_byte_s", "producer_own_mb"),
     *("consumer_own_mb", "again_s", "again_written_mb", "idle_mb", "idle_cpu_share"),
-    "request_seen_s",
+    *("request_seen_s", "cpu_s"),
 )
 """Figures beside the seconds that a table shows where an engine has them."""
 

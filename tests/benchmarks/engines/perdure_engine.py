@@ -15,6 +15,8 @@ from common import Figures, interrupted, lines, main, own_mb, timed
 
 EXECUTOR = os.environ.get("ENGINE_EXECUTOR", "inline")
 POSTGRES = os.environ.get("ENGINE_POSTGRES")
+OBSERVED = os.environ.get("ENGINE_OBSERVED", "")
+"""By what: ``metrics`` for Prometheus, or ``traces`` for OpenTelemetry, exported to nowhere."""
 COLD = """
 from perdure import task, workflow
 
@@ -40,7 +42,28 @@ def client(folder: Path):
 
     opened = perdure.open(store(folder), blobs=str(folder / "blobs"), executor=EXECUTOR)
     opened.runtime  # noqa: B018 - the store is made before the clock starts
+    if OBSERVED == "metrics":
+        from perdure.metrics import Metrics
+
+        opened.runtime.metrics = Metrics(opened.runtime)
+    if OBSERVED == "traces":
+        set_tracing_up()
     return opened
+
+
+def set_tracing_up() -> None:
+    """Trace as a service does: spans are made and handed over in batches."""
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+    class Nowhere(SpanExporter):
+        def export(self, spans):
+            return SpanExportResult.SUCCESS
+
+    provider = TracerProvider()
+    provider.add_span_processor(BatchSpanProcessor(Nowhere()))
+    trace.set_tracer_provider(provider)
 
 
 def chain(size: int, folder: Path) -> Figures:
