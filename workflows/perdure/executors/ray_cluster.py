@@ -14,6 +14,7 @@ from perdure.calls import StepCall
 from perdure.errors import DefinitionError
 from perdure.executors.capacity import ENOUGH
 from perdure.executors.protocol import Capacity
+from perdure.executors.ray_presence import require_ray
 from perdure.settings import Settings
 from perdure.worker.mailbox import Mailbox
 from perdure.worker.ray_worker import SOURCES
@@ -56,12 +57,9 @@ def connect(terms: RayTerms) -> Any:
     Raises:
         DefinitionError: Ray is not installed, or the cluster cannot be reached.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise DefinitionError(
-            "executor='ray' needs Ray, which is not installed here: pip install 'perdure[ray]'"
-        ) from error
+    require_ray()
+    import ray
+
     with _connecting:
         if not ray.is_initialized():
             _init(ray, terms)
