@@ -542,7 +542,7 @@ class SqlRunStore:
         self._creation.refer(transaction, "run", run_id, blobs)
         # The whole row, because the plan is under the run's signature.
         changed = dict(zip(RUN_COLUMNS, self._runs.pack(new), strict=True))
-        self._update(transaction, run_id, **{name: changed[name] for name in _REOPENING})
+        self._update(transaction, run_id, **{name: changed[name] for name in REOPENING})
         transaction.run(self._statements.close_failures, of_run=run_id)
         self._creation.tell(
             transaction, run_id, new.seq, "reset", guards.reset_detail(old, plan, reason)
@@ -666,7 +666,7 @@ class SqlRunStore:
 
 _by_seq = attrgetter("seq")
 _NOBODY: dict[str, object] = {"owner": None, "owner_token": None}
-_REOPENING = (
+REOPENING = (
     "status",
     "plan_digest",
     "inputs",

@@ -20,11 +20,13 @@ from perdure_storage.leases import LeaseTerms
 from perdure_storage.migrating import VERSION
 from perdure_storage.sql_claims import BUILDING, CLAIMING, RELEASING
 from perdure_storage.sql_commits import COUNTING, ENDING
+from perdure_storage.sql_runs import REOPENING
 from perdure_storage.statement_book import ROOMS
 from perdure_storage.tables import metadata
 from perdure_storage.written_out import PLACE, Words, WrittenOut, spelled
 
 _NO_FILTER: frozenset[str] = frozenset()
+_FILTERS = ("prefix", "workflow", "after", "tag0")
 _YES_AND_NO = (False, True)
 _FITS = tuple({"fits": fits} for fits in _YES_AND_NO)
 
@@ -35,15 +37,19 @@ _SHAPES: dict[str, tuple[tuple[Any, ...] | dict[str, Any], ...]] = {
     "line": _FITS,
     "woken": _FITS,
     "advance_run": tuple({"with_steps": each} for each in _YES_AND_NO),
-    "update_run": (CLAIMING, BUILDING, RELEASING, COUNTING, ENDING, ("takeovers",)),
+    "update_run": (
+        *(CLAIMING, BUILDING, RELEASING, COUNTING, ENDING, REOPENING),
+        *(("takeovers",), ("seq",), ("cancel_requested", "seq"), ("pause_requested", "seq")),
+        ("status", "owner", "owner_token"),
+    ),
     "list_runs": tuple(
         {"statuses": statuses, "filters": filters}
-        for statuses in range(4)
-        for filters in (_NO_FILTER, frozenset({"prefix"}), frozenset({"workflow"}))
+        for statuses in range(5)
+        for filters in (_NO_FILTER, *(frozenset({each}) for each in _FILTERS))
     ),
     "list_schedules": ((_NO_FILTER,),),
     "list_ticks": ((_NO_FILTER,),),
-    "list_triggers": ((_NO_FILTER,),),
+    "list_triggers": ((_NO_FILTER,), (frozenset({"listens", "paused"}),)),
     "list_arrivals": ((_NO_FILTER,),),
 }
 """The calls whose statement is written out; any other one is compiled when it comes."""

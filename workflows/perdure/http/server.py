@@ -15,7 +15,7 @@ from perdure.http.door import LOOPBACK, Door
 from perdure.http.service import Service
 
 if TYPE_CHECKING:
-    import uvicorn
+    from perdure.http.quiet_server import QuietServer
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ class Server:
         host = address.host
         self._door = Door(token=address.token, hosts=LOOPBACK | {host})
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
-        self._server: uvicorn.Server | None = None
+        self._server: QuietServer | None = None
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="perdure-http", daemon=True)
 
@@ -138,18 +138,19 @@ class Server:
         """End it; requests under way are answered first. Idempotent."""
         self._is_over.set()
         if self._server is not None:
-            self._server.should_exit = True
+            self._server.end()
         if self._thread.is_alive():
             self._thread.join(2 * _GRACE_S)
         self._socket.close()
         self._service.close()
 
 
-def _made(service: Service, door: Door) -> uvicorn.Server:
+def _made(service: Service, door: Door) -> QuietServer:
     # Imported here, in the server's thread: who drives runs does not wait for it.
     import uvicorn
 
     from perdure.http.app import make_app
+    from perdure.http.quiet_server import QuietServer
 
     config = uvicorn.Config(
         make_app(service, door),
@@ -164,7 +165,7 @@ def _made(service: Service, door: Door) -> uvicorn.Server:
         limit_concurrency=_CONNECTIONS,
         timeout_graceful_shutdown=int(_GRACE_S),
     )
-    return uvicorn.Server(config)
+    return QuietServer(config)
 
 
 def _listen(address: Address) -> socket.socket:
