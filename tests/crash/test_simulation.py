@@ -13,6 +13,7 @@ SEEDS = int(os.environ.get("PERDURE_SIMULATION_SEEDS", "300"))
 FIRST = int(os.environ.get("PERDURE_SIMULATION_FIRST", "0"))
 
 
+@pytest.mark.timeout(120 + SEEDS / 4)
 @pytest.mark.parametrize("durability", ["step", "group"])
 def test_simulation_holds_for_every_seed(durability: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR)
