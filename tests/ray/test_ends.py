@@ -37,7 +37,7 @@ def begin(bench: Bench, function: Callable[..., Any], folder: Path, **options: A
 
 
 def until(holds: Callable[[], bool], bench: Bench | None = None) -> None:
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 100
     while not holds():
         assert time.monotonic() < deadline
         if bench is not None:

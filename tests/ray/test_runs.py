@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.ray import cluster_steps as steps
+from tests.ray.test_ends import is_gone, until
 
 import perdure
 from perdure import Perdure, workflow
 
+ray = pytest.importorskip("ray", reason="pip install 'perdure[ray]'")
 pytestmark = pytest.mark.usefixtures("ray_here")
 
 
@@ -74,3 +78,23 @@ def test_actor_whose_process_is_killed_goes_on_from_its_last_state(
 
     assert (first, second, third) == (11, 12, 17)
     assert pid not in (os.getpid(), int((tmp_path / "died").read_text()))
+
+
+def test_coordinator_that_is_killed_leaves_nothing_running(tmp_path: Path) -> None:
+    program = (
+        "import sys, perdure; from tests.ray import cluster_steps as steps\n"
+        "with perdure.open(sys.argv[1] + '/perdure.db', executor='ray') as store:\n"
+        "    store.run(perdure.task(steps.sleep_with_children).bind(sys.argv[1]))\n"
+    )
+    address = ray.get_runtime_context().gcs_address
+    driver = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)],
+        env={**os.environ, "RAY_ADDRESS": address, "PYTHONPATH": str(Path.cwd())},
+    )
+    until(lambda: (tmp_path / "begun").exists())
+    worker = int((tmp_path / "begun").read_text())
+
+    driver.kill()
+    driver.wait()
+
+    until(lambda: is_gone(worker))

@@ -84,7 +84,7 @@ def _init(ray: Any, terms: RayTerms) -> None:
                 namespace=terms.namespace,
                 runtime_env=dict(terms.runtime_env) or None,
                 log_to_driver=False,
-                logging_level=logging.WARNING,
+                logging_level=logging.ERROR,
             )
         except Exception as error:  # noqa: BLE001 - told in the thread that waits
             failed.append(error)
