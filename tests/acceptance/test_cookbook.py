@@ -77,6 +77,7 @@ def test_every_class_of_error_is_raised_somewhere() -> None:
     assert set(CLASSES) - constructed() == set()
 
 
+@pytest.mark.timeout(300)
 def test_every_recipe_meets_its_error(tmp_path: Path) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
