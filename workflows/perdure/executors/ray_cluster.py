@@ -152,9 +152,9 @@ def request_of_call(call: StepCall) -> dict[str, Any]:
     return options
 
 
-def sources_env(terms: RayTerms, bundle: str | None) -> dict[str, Any]:
+def sources_env(terms: RayTerms, bundle: str) -> dict[str, Any]:
     """Return options that start workers with a run's recorded sources first on their path."""
-    if bundle is None:
+    if not bundle:
         return {}
     env = dict(terms.runtime_env)
     return {"runtime_env": {**env, "env_vars": {**env.get("env_vars", {}), SOURCES: bundle}}}
