@@ -59,6 +59,8 @@ ENGINES = {
     "perdure-postgres": Engine(
         "perdure_engine.py", {"ENGINE_EXECUTOR": "inline"}, needs_postgres=True
     ),
+    "perdure-ray": Engine("perdure_engine.py", {"ENGINE_EXECUTOR": "ray"}),
+    "ray-bare": Engine("ray_bare_engine.py"),
     "dbos": Engine("dbos_engine.py", is_peer=True),
     "dbos-postgres": Engine("dbos_engine.py", is_peer=True, needs_postgres=True),
     "ray-workflows": Engine(

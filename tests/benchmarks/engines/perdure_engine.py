@@ -1,4 +1,4 @@
-"""perdure, with full durability: on SQLite or PostgreSQL, inline or in worker processes."""
+"""perdure, with full durability: on SQLite or PostgreSQL; inline, in worker processes, on Ray."""
 
 from __future__ import annotations
 
@@ -40,6 +40,12 @@ def store(folder: Path) -> str:
 def client(folder: Path):
     import perdure
 
+    if (
+        EXECUTOR == "ray"
+    ):  # as the other engines on Ray: the cluster is there before the clock starts
+        from ray_bare_engine import started
+
+        started()
     opened = perdure.open(store(folder), blobs=str(folder / "blobs"), executor=EXECUTOR)
     opened.runtime  # noqa: B018 - the store is made before the clock starts
     if OBSERVED == "metrics":
