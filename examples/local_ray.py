@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -16,15 +17,18 @@ from ray._private.node import Node
 from ray.cluster_utils import Cluster
 
 OBJECT_STORE_BYTES = 80_000_000  # Ray's least
+SEEN_DEAD_WITHIN_S = 60.0
 
 CONFIG = {
     # A killed raylet refuses connections and is dead within 2 s; one that is only slow is not.
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "400",
     "RAY_health_check_failure_threshold": "5",
-    "RAY_agent_register_timeout_ms": "120000",
+    "RAY_agent_register_timeout_ms": "600000",
     "RAY_enable_worker_prestart": "0",
     "RAY_prestart_worker_first_driver": "0",
+    "RAY_worker_niceness": "0",
+    "RAY_worker_register_timeout_seconds": "600",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
     # pretended GPUs: what a step asks for counts, no device is there to be seen
@@ -41,10 +45,16 @@ class LocalCluster:
         Args:
             environment: more variables for all workers, on every node.
         """
-        self._before = {name: os.environ.get(name) for name in (*CONFIG, *environment)}
-        os.environ.update({**CONFIG, **environment})
+        self._environment = {**CONFIG, **environment}
+        self._agent_port = free_port()
         self._cluster = Cluster()
         self.head = self.add(cpus=0)
+
+    def __enter__(self) -> LocalCluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     @property
     def address(self) -> str:
@@ -60,7 +70,7 @@ class LocalCluster:
         resources: Mapping[str, float] | None = None,
     ) -> LocalNode:
         """Start a node, and return it once the cluster knows it."""
-        with light_nodes():
+        with light_nodes(), variables(self._environment):
             node = self._cluster.add_node(
                 num_cpus=cpus,
                 num_gpus=gpus,
@@ -70,9 +80,15 @@ class LocalCluster:
                 include_dashboard=False,
                 include_log_monitor=False,
                 no_monitor=True,  # it would start and stop machines
-                runtime_env_agent_port=free_port(),
+                runtime_env_agent_port=self._agent_port,
             )
-        return LocalNode(node)
+        offer = {"cpus": cpus, "gpus": gpus, "labels": labels, "resources": resources}
+        return LocalNode(node, offer)
+
+    def replace(self, node: LocalNode) -> LocalNode:
+        """Lose a node, and start another like it."""
+        self.kill(node)
+        return self.add(**node.offer)
 
     def kill(self, node: LocalNode) -> None:
         """Kill all processes of a node at the same time, as when its machine is lost."""
@@ -81,26 +97,36 @@ class LocalCluster:
                 process.kill()
         self._cluster.remove_node(node.handle, allow_graceful=False)
 
+    def remove(self, node: LocalNode) -> None:
+        """Lose a node, and wait until nobody would send anything there."""
+        self.kill(node)
+        until = time.monotonic() + SEEN_DEAD_WITHIN_S
+        while node.id in self._cluster.global_state._live_node_ids():
+            if time.monotonic() > until:
+                raise TimeoutError(f"the cluster takes node {node.id} for alive")
+            time.sleep(0.05)
+
+    def kill_all(self) -> None:
+        """Kill every node, the head at last."""
+        for handle in reversed(self._cluster.list_all_nodes()):
+            self.kill(LocalNode(handle, {}))
+
     def end(self) -> None:
         """End what is left; who is connected to it from this process, is not any more."""
-        ray.shutdown()
-        with suppress(AssertionError, psutil.Error):
-            for node in self._cluster.list_all_nodes():
-                for process in LocalNode(node).processes():
-                    process.kill()
+        if self._cluster.head_node is None:
+            return
+        if ray.is_initialized() and ray.get_runtime_context().gcs_address == self.address:
+            ray.shutdown()
+        self.kill_all()
         self._cluster.shutdown()
-        for name, value in self._before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 class LocalNode:
     """One raylet, and the workers below it."""
 
-    def __init__(self, handle: Any) -> None:
+    def __init__(self, handle: Any, offer: Mapping[str, Any]) -> None:
         self.handle = handle
+        self.offer = offer
         self.id = str(handle.node_id)
 
     @property
@@ -118,7 +144,7 @@ class LocalNode:
 
 @contextmanager
 def light_nodes() -> Iterator[None]:
-    """Have nodes start without what only dashboards and runtime environments need.
+    """Have nodes start without what dashboards need, and with one agent for what workers need.
 
     A raylet waits 15 s for its two agents to say their ports, then aborts; on a busy machine their
     imports alone take longer. In their places runs what only waits for the raylet's end.
@@ -136,8 +162,11 @@ def light_nodes() -> Iterator[None]:
         return start_raylet(node, *args, **kwargs)
 
     def start_without_agents(command: list[str], *args: Any, **kwargs: Any) -> Any:
+        idle = ["--dashboard_agent_command="]
+        if "--head" not in command:
+            idle.append("--runtime_env_agent_command=")  # that of the head is asked by all
         words = [
-            f"{word.partition('=')[0]}=cat" if "_agent_command=" in word else word
+            f"{word.partition('=')[0]}=cat" if word.startswith(tuple(idle)) else word
             for word in command
         ]
         return start_process(words, *args, **kwargs)
@@ -151,6 +180,21 @@ def light_nodes() -> Iterator[None]:
         Node.start_raylet = start_raylet
         services.start_ray_process = start_process
         services.start_api_server = start_api_server
+
+
+@contextmanager
+def variables(wanted: Mapping[str, str]) -> Iterator[None]:
+    """Have variables in the environment while something is started: Ray hands on what it finds."""
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def free_port() -> int:

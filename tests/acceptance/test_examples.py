@@ -132,6 +132,7 @@ def test_pool_of_models_works_at_the_same_time_as_the_stages_around_it(tmp_path:
     ("example", "module", "command"),
     [
         ("model_pool", "sklearn", "pip install scikit-learn"),
+        ("ray_node_loss", "ray", "pip install 'perdure[ray]'"),
         (
             "training",
             "torch",

@@ -1,15 +1,17 @@
-"""One small Ray for all of these tests; they skip where Ray is not installed."""
+"""A small Ray for these tests; they skip where it is not installed."""
 
 from __future__ import annotations
 
 import importlib.util
-import logging
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from tests.ray.fixtures import CONTRACT_TOKEN
+
+if TYPE_CHECKING:
+    from examples.local_ray import LocalCluster
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
 
@@ -21,35 +23,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="Ray is missing: pip install 'perdure[ray]'"))
 
 
-@pytest.fixture(scope="session")
-def ray_here() -> Iterator[None]:
-    """Have this process connected to a Ray of its own, which ends with the tests.
-
-    ``PERDURE_TEST_RAY`` names one that runs already: it takes seconds to start.
-    """
+@pytest.fixture(scope="module")
+def ray_here(ray_cluster: LocalCluster) -> Iterator[None]:
+    """Have this process connected to the cluster, on which there are two CPUs meanwhile."""
     import ray
 
-    # What the contract's steps read as a secret: workers have the environment of their node.
-    os.environ["CONTRACT_TOKEN"] = "hush-hush"
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    address = os.environ.get("PERDURE_TEST_RAY")
-    runtime_env = {"env_vars": {"CONTRACT_TOKEN": "hush-hush"}}
-    if address:
-        ray.init(address=address, log_to_driver=False, runtime_env=runtime_env)
+    node = ray_cluster.add(cpus=2)
+    ray.init(ray_cluster.address, log_to_driver=False, ignore_reinit_error=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CONTRACT_TOKEN", CONTRACT_TOKEN)  # and workers have that of their node
         yield
-        ray.shutdown()
-        return
-    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
-        ray.init(
-            address="local",
-            num_cpus=2,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            object_store_memory=100 << 20,
-            runtime_env=runtime_env,
-            _temp_dir=folder,
-        )
-        yield
-        ray.shutdown()
+    ray.shutdown()
+    ray_cluster.remove(node)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.crash.ledger import VARIABLE
 
 if TYPE_CHECKING:
     from examples.local_ray import LocalCluster
 
 ROOT = Path(__file__).parents[2]
+CONTRACT_TOKEN = "hush-hush"
+"""What the steps of the executors' contract read as a secret."""
 
 
 @pytest.fixture(scope="session")
@@ -23,10 +27,15 @@ def ray_ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def ray_cluster(ray_ledger: Path) -> Iterator[LocalCluster]:
     """Yield a cluster that is a head without CPUs; a test adds the nodes that it wants."""
-    pytest.importorskip("ray", reason="needs Ray: pip install 'perdure[ray]'")
-    from examples.local_ray import LocalCluster
-    from tests.crash.ledger import VARIABLE
-
-    cluster = LocalCluster({"PYTHONPATH": str(ROOT), VARIABLE: str(ray_ledger)})
+    cluster = start_cluster({VARIABLE: str(ray_ledger), "CONTRACT_TOKEN": CONTRACT_TOKEN})
     yield cluster
     cluster.end()
+
+
+def start_cluster(environment: Mapping[str, str]) -> LocalCluster:
+    """Return a cluster whose workers find the tests, and these variables; skip without Ray."""
+    pytest.importorskip("ray", reason="needs Ray: pip install 'perdure[ray]'")
+    from examples.local_ray import LocalCluster
+
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return LocalCluster({"PYTHONPATH": path, **environment})
