@@ -14,8 +14,9 @@ import msgspec
 from perdure.engine.endings import count_ended, row_of
 from perdure.engine.state import RunState, StepState
 from perdure.plan import FromInput, FromStep, StateOf, needs
+from perdure_storage.errors import InternalError
 from perdure_storage.lifecycle import StepStatus
-from perdure_storage.records import StepId, StepKey, StepRecord
+from perdure_storage.records import Place, StepId, StepKey, StepRecord
 
 CHOSE = "has the value of "
 """What the reason of a select's row begins with: none of its code ran, and nothing was reused."""
@@ -167,7 +168,12 @@ def chosen_branch(run: RunState, select: StepState) -> StepState:
 
 
 def _index(choice: StepState) -> int | None:
-    if choice.value is None or not choice.value.data:
+    """Return which branch was chosen; None: not yet, or the choice is only pretended."""
+    if choice.value is None:
+        return None
+    if choice.value.place is not Place.INLINE:
+        raise InternalError(f"the choice of {choice.id} is not in its row")
+    if not choice.value.data:
         return None
     index: int = msgspec.json.decode(choice.value.data)
     return index
