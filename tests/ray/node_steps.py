@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import threading
 import time
 from collections.abc import Iterable
@@ -104,6 +105,27 @@ def losing_an_actor(gate: str) -> int:
     return tally.add.options(name="add-6").bind(6)
 
 
+@perdure.actor(state="rebuild", gpus=1, lost_retries=5)
+class Model:
+    """Is made again from its constructor where there is a GPU."""
+
+    def __init__(self, factor: int) -> None:
+        with executing(node_id()):
+            self.factor = factor
+
+    def infer(self, n: int) -> int:
+        with executing(node_id()):
+            return self.factor * n
+
+
+@workflow
+def losing_a_model(gate: str) -> int:
+    model = Model.bind(3)  # type: ignore[attr-defined]
+    before = model.infer.options(name="before").bind(1)
+    held = hold.options(name="held", resources=SAFE, after=before).bind(gate)
+    return model.infer.options(name="after", after=held).bind(2)
+
+
 # --- a pipeline over unequal nodes --------------------------------------------------------------
 @task(cpus=1)
 def decode(n: int) -> bytes:
@@ -133,3 +155,29 @@ def report(labels: list[str]) -> str:
 def pipeline(count: Static[int] = 4) -> str:
     """CPU to GPU to CPU, and a step for nodes of one label."""
     return report.bind([write.bind(infer.bind(decode.bind(n))) for n in range(count)])
+
+
+# --- any graph ----------------------------------------------------------------------------------
+@task(lost_retries=-1, cpus=0.5)
+def mix(number: int, inputs: list[Any]) -> str:
+    with executing(node_id()):
+        return text_of(
+            number, [digest(each) if isinstance(each, bytes) else each for each in inputs]
+        )
+
+
+@task(lost_retries=-1, cpus=0.5)
+def mix_large(number: int, inputs: list[Any]) -> bytes:
+    with executing(node_id()):
+        return bytes_of(text_of(number, squeezed(inputs)), LARGE_BYTES)
+
+
+@workflow
+def tangle(seed: Static[int], size: Static[int]) -> str:
+    """A graph by chance: small values, large ones, and large ones that are not kept."""
+    rng, nodes = random.Random(seed), []
+    kinds = (mix, mix, mix_large, mix_large.options(checkpoint=False))
+    for number in range(size):
+        inputs = rng.sample(nodes[-12:], k=min(len(nodes), rng.choice([0, 1, 2, 3])))
+        nodes.append(rng.choice(kinds).bind(number, inputs))
+    return mix.options(name="last").bind(-1, nodes[-4:])
