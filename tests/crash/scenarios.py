@@ -644,9 +644,11 @@ def main() -> None:
     parser.add_argument("part", choices=("act", "recover"))
     parser.add_argument("store")
     parser.add_argument("--blobs")
+    parser.add_argument("--executor", help="in place of the scenario's own")
     given = parser.parse_args()
     scenario = SCENARIOS[given.scenario]
-    with open_store(given.store, blobs=given.blobs, executor=scenario.executor) as client:
+    executor = given.executor or scenario.executor
+    with open_store(given.store, blobs=given.blobs, executor=executor) as client:
         getattr(scenario, given.part)(client)
 
 

@@ -17,15 +17,22 @@ from perdure.client import Perdure, open_store
 from perdure_storage.faults import VARIABLE as CRASH_POINTS_VARIABLE
 
 ROOT = Path(__file__).parents[2]
-TIMEOUT_S = 90
+TIMEOUT_S = float(os.environ.get("PERDURE_TEST_PATIENCE_S", "90"))
 
 
 @dataclass
 class Stage:
-    """A folder, and the environment of the processes that play in it."""
+    """A folder, and the environment of the processes that play in it.
+
+    Attributes:
+        executor: on which scenarios are played; "": on that of their own.
+        variables: more of the environment.
+    """
 
     folder: Path
     store: str = ""
+    executor: str = ""
+    variables: dict[str, str] = field(default_factory=dict)
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -41,9 +48,13 @@ class Stage:
     @property
     def environment(self) -> dict[str, str]:
         """Return what our processes, and the workers of theirs, are to know."""
+        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        return {**os.environ, "PYTHONPATH": path, **self.variables, **self.own_environment}
+
+    @property
+    def own_environment(self) -> dict[str, str]:
+        """Return what leads steps to this stage."""
         return {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
             ledger.VARIABLE: str(self.ledger.path),
             steps.STORE: self.store,
             "PERDURE_BLOBS": self.blobs,
@@ -88,7 +99,9 @@ class Stage:
 
     def play(self, scenario: str, part: str, *, crash: str = "") -> tuple[int, str]:
         """Play a part of a scenario to its end, or to its death."""
-        words = (scenario, part, self.store, "--blobs", self.blobs)
+        words = [scenario, part, self.store, "--blobs", self.blobs]
+        if self.executor:
+            words += ["--executor", self.executor]
         armed = {CRASH_POINTS_VARIABLE: crash} if crash else {}
         code, out, err = prepared_interpreter().run(
             "tests.crash.scenarios", words, self.folder, {**self.environment, **armed}, TIMEOUT_S
