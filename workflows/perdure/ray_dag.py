@@ -211,7 +211,7 @@ def let_nodes_pass() -> None:
     """
     if "ray" not in sys.modules:
         return
-    from ray.dag.py_obj_scanner import _PyObjScanner
+    from ray.dag.py_obj_scanner import _PyObjScanner  # pyright: ignore[reportMissingImports]
 
     if Node not in _PyObjScanner.dispatch_table:
         _PyObjScanner.dispatch_table = ChainMap({Node: _nothing}, _PyObjScanner.dispatch_table)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def target_of(
 
 
 @contextmanager
-def given(file: Path) -> Iterator[Path]:
+def given(file: Path) -> Generator[Path]:
     """Let a file be read for the time of the block; ``-`` is what comes on the standard input."""
     if str(file) != STREAM:
         yield file

@@ -58,7 +58,7 @@ def connect(terms: RayTerms) -> Any:
         DefinitionError: Ray is not installed, or the cluster cannot be reached.
     """
     require_ray()
-    import ray
+    import ray  # pyright: ignore[reportMissingImports]
 
     with _connecting:
         if not ray.is_initialized():

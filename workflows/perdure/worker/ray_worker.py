@@ -161,7 +161,7 @@ class RayWorker:
     """What this process keeps between lots. Owned by the main thread, in which Ray runs tasks."""
 
     def __init__(self) -> None:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
 
         self.node = str(ray.get_runtime_context().get_node_id())
         self._pid = os.getpid()
@@ -179,7 +179,7 @@ class RayWorker:
     @property
     def name(self) -> str:
         """Return ``"host/pid node id"`` of this process, with the GPUs that Ray has given it."""
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
 
         gpus = [str(gpu) for gpu in ray.get_gpu_ids()]
         host, _, rest = worker_name(self._pid, gpus).partition(" ")
@@ -387,7 +387,7 @@ class MailDesk:
 
     def keep(self, saving: Saving) -> Refusal | None:
         """Ask the coordinator to make a save durable, and wait for its answer."""
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
 
         if os.getpid() != self._pid:
             raise DefinitionError("save() was called in a process that the step has forked")
@@ -395,7 +395,8 @@ class MailDesk:
             answer: bytes = wait_for(self._mailbox.ask.remote(encode(saving)))
         except ray.exceptions.RayActorError:
             return Refusal(kind="gone", message="the coordinator is gone")
-        return _decode_refusal(answer)
+        refusal: Refusal | None = _decode_refusal(answer)
+        return refusal
 
     def tell(self, told: Told) -> None:
         """Say how far an attempt is."""
@@ -405,7 +406,7 @@ class MailDesk:
 
     def look(self, call: CallId) -> bool:
         """Say whether the attempt may hand over; asks the mailbox a few times a second."""
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
 
         now = time.monotonic()
         if not self._wished and now - self._looked_at > _LOOK_EVERY_S and os.getpid() == self._pid:
