@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -21,6 +22,7 @@ from perdure.worker.ray_worker import SOURCES
 
 _SLOTS = 256
 """So many attempts may be under way, whatever they ask for: each is a process of Ray's."""
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _OWN_RESOURCES = ("CPU", "GPU", "memory", "object_store_memory")
 
 
@@ -97,6 +99,13 @@ def _init(ray: Any, terms: RayTerms) -> None:
     if failed:
         where = f" at {terms.address}" if terms.address else ""
         raise DefinitionError(f"no Ray cluster answers{where}: {failed[0]}") from failed[0]
+
+
+def last_words(error: BaseException) -> str:
+    """Return what an error that Ray passes on comes to: the last line, without colours."""
+    said = str(getattr(error, "cause", None) or error)
+    lines = [line.strip() for line in _COLOURS.sub("", said).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 def make_mailbox(ray: Any) -> Any:

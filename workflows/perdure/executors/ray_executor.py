@@ -29,6 +29,7 @@ from perdure.executors.ray_cluster import (
     RayTerms,
     capacity_of_cluster,
     connect,
+    last_words,
     make_mailbox,
     on_node,
     request_of_call,
@@ -61,6 +62,9 @@ _FORCE_S = 0.5
 """How long the end of a worker may take before Ray is told to end it, with what it finds of it."""
 _REAP_S = 15.0
 """How long the end of what a worker has started is waited for: its node may be gone."""
+_MOST_MAILBOXES = 3
+"""After so many mailboxes, none of which has given anything, there is none to be had."""
+_ANOTHER_S = 0.5
 _decode_saving = msgspec.msgpack.Decoder(Saving).decode
 
 
@@ -86,6 +90,8 @@ class RayExecutor:
         self._run_lot = self._ray.remote(run_lot)
         self._end_worker = self._ray.remote(end_worker)
         self._mailbox = make_mailbox(self._ray)
+        self._mailboxes_lost = 0
+        self._unfit = ""
         self._contexts: dict[str, CallContext] = {}
         self._home_of: dict[str, str] = {}
         self._queues: dict[_Kind, deque[StepCall]] = {}
@@ -117,6 +123,9 @@ class RayExecutor:
                 self._mailbox.wish.remote(encode(at))
 
     def open_run(self, context: CallContext) -> None:
+        if self._unfit:  # it may have been mended
+            self._unfit, self._mailboxes_lost = "", 0
+            self._make_another_mailbox()
         self._contexts[context.run_id] = context
         # Of this process, this executor and this opening: what workers remember is never another's.
         self._home_of[context.run_id] = f"{os.getpid()}/{next(_homes)}"
@@ -263,6 +272,9 @@ class RayExecutor:
                 free -= 1
 
     def _send(self, kind: _Kind, calls: list[StepCall]) -> None:
+        if self._unfit:
+            self._outcomes += [lost(call, Cause.SETUP_ERROR, self._unfit) for call in calls]
+            return
         number = next(self._numbers)
         context = self._contexts[kind.run_id]
         home = f"{self._home_of[kind.run_id]}/{kind.bundle}"
@@ -310,8 +322,9 @@ class RayExecutor:
 
     def _take_mail(self, done: Any) -> None:
         if done.exception() is not None:
-            self._replace_mailbox()
+            self._replace_mailbox(done.exception())
             return
+        self._mailboxes_lost = 0
         self._ask_for_mail()
         news, questions = done.result()
         for data in news:
@@ -319,14 +332,31 @@ class RayExecutor:
         for number, question in questions:
             self._answer(number, _decode_saving(question))
 
-    def _replace_mailbox(self) -> None:
-        """The node of the mailbox is gone: calls that begin from now on have another one."""
-        _log.warning("the node with the mailbox for workers on Ray is lost; another one is made")
+    def _replace_mailbox(self, error: BaseException) -> None:
+        """The mailbox is gone with its node: calls that begin from now on have another one.
+
+        Where none can be had, no worker of perdure's can run, and calls are told so.
+        """
+        self._mailboxes_lost += 1
+        if self._mailboxes_lost >= _MOST_MAILBOXES:
+            self._give_up(error)
+            return
+        _log.warning("the mailbox for workers on Ray is lost; another one is made")
+        self._timers.after(_ANOTHER_S, self._make_another_mailbox)
+
+    def _make_another_mailbox(self) -> None:
         self._mailbox = make_mailbox(self._ray)
         self._ask_for_mail()
         for lot in list(self._lots.values()):
             if lot.error is not None:
                 self._bury(lot)  # its mark was in the one that is gone
+
+    def _give_up(self, error: BaseException) -> None:
+        self._unfit = f"workers of perdure's cannot run on this Ray cluster: {last_words(error)}"
+        for flight in list(self._flights.values()):
+            self._outcomes.append(lost(flight.call, Cause.SETUP_ERROR, self._unfit))
+        self._flights.clear()
+        self._lots.clear()
 
     def _take(self, news: News) -> None:
         if isinstance(news, Done):
@@ -487,6 +517,8 @@ class RayExecutor:
                 f"Ray has ended its worker{where}: the node was out of memory. Ask for what it "
                 f"needs with memory=, so that fewer steps run at once. Ray says: {said}"
             )
+        if isinstance(lot.error, errors.RayTaskError):
+            return Cause.SETUP_ERROR, f"it could not begin on Ray{where}: {last_words(lot.error)}"
         what = "node" if isinstance(lot.error, errors.NodeDiedError) else "worker"
         return Cause.WORKER_LOST, f"its Ray {what} was lost{where}: {said}"
 
