@@ -252,6 +252,7 @@ class Coordinator:
         self._listen()
         wait = 0.0 if self._events or self._engine.touched else self._wait_s(max_wait_s)
         outcomes = self._fleet.poll(wait)
+        self._fleet.measure()
         over = [Ended(self._believed(outcome)) for outcome in outcomes]
         if any(outcome.cause is Cause.SETUP_ERROR for outcome in outcomes):
             self._look_elsewhere()

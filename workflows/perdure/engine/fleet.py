@@ -55,6 +55,12 @@ class Fleet:
         outcomes += executors[-1].poll(0 if outcomes else wait_s)
         return outcomes
 
+    def measure(self) -> None:
+        """Take notice of executors that have more or less by now than they had."""
+        for name, executor in self._executors.items():
+            if executor.capacity is not self.pools[name].capacity:
+                self.pools[name].resize(executor.capacity)
+
     def pause(self, seconds: float) -> None:
         """Wait without hearing anybody, until woken."""
         self._woken.wait(seconds)

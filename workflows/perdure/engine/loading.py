@@ -387,7 +387,8 @@ class Loader:
     def _executor_name(self, record: RunRecord) -> str:
         name = record.policy.executor or self._default_executor
         # What kills its owner is kept out of this process.
-        return "processes" if record.takeovers >= CAREFUL_TAKEOVERS else name
+        is_careful = name == "inline" and record.takeovers >= CAREFUL_TAKEOVERS
+        return "processes" if is_careful else name
 
     def _open(self, run: RunState) -> None:
         executor = self._fleet.get(run.executor)

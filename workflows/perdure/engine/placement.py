@@ -117,6 +117,20 @@ class Free:
         made.gpus, made.resources = list(self.gpus), dict(self.resources)
         return made
 
+    def change(self, before: Capacity, after: Capacity) -> None:
+        """Have more or less than there was; what is held beyond that is owed until it is given."""
+        self.cpus += after.cpus - before.cpus
+        self.memory_bytes += after.memory_bytes - before.memory_bytes
+        self.slots += after.slots - before.slots
+        self.async_slots += after.async_slots - before.async_slots
+        for name in {*before.resources, *after.resources}:
+            more = after.resources.get(name, 0.0) - before.resources.get(name, 0.0)
+            self.resources[name] = self.resources.get(name, 0.0) + more
+        had, has = len(before.gpu_ids), len(after.gpu_ids)
+        self.gpus += [0.0] * (has - len(self.gpus))
+        for number in range(min(had, has), max(had, has)):  # they come and go at the end
+            self.gpus[number] += 1.0 if has > had else -1.0
+
     def has_slot(self, shape: Shape) -> bool:
         """Say whether there is a place for it, whatever it asks for."""
         return self.async_slots > 0 if shape.is_async else self.slots >= shape.slots
@@ -213,6 +227,11 @@ class Pool:
         self._residents: dict[Instance, _Resident] = {}  # those that are idle: longest first
         self._numbers: dict[tuple[str, str], set[int]] = {}  # of the residents, by run and actor
         self._left: list[Instance] = []
+
+    def resize(self, capacity: Capacity) -> None:
+        """Have what an executor has by now: nodes of a cluster come and go."""
+        self.free.change(self.capacity, capacity)
+        self.capacity = capacity
 
     def fits(self, shape: Shape) -> bool:
         """Say whether the request fits into what is free now."""
@@ -408,6 +427,7 @@ class Pool:
     def _fits_later(self, shape: Shape) -> bool:
         """Say whether the request fits beside the residents alone."""
         free = Free(self.capacity)
+        free.gpus += [0.0] * (len(self.free.gpus) - len(free.gpus))  # those that are gone
         for resident in self._residents.values():
             free.take_back(resident.shape, resident.gpus)
         return free.fits(shape)

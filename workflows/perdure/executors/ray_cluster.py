@@ -108,10 +108,23 @@ def last_words(error: BaseException) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
+def is_of_ray(error: BaseException) -> bool:
+    """Say whether a task was ended by an error of Ray's own: it lost what it was talking to."""
+    cause: BaseException = getattr(error, "cause", None) or error
+    return type(cause).__module__.startswith("ray.")
+
+
 def make_mailbox(ray: Any) -> Any:
-    """Make a mailbox, and return its handle; it is gone when this process is."""
+    """Make a mailbox, and return its handle; it is gone when this process is.
+
+    It is on the node that this process is connected to, whose loss is ours, too.
+    """
     made = ray.remote(Mailbox).options(
-        num_cpus=0, max_restarts=0, max_task_retries=0, max_concurrency=10_000
+        num_cpus=0,
+        max_restarts=0,
+        max_task_retries=0,
+        max_concurrency=10_000,
+        scheduling_strategy=on_node(ray, ray.get_runtime_context().get_node_id(), soft=True),
     )
     return made.remote()
 
@@ -169,6 +182,8 @@ def sources_env(terms: RayTerms, bundle: str) -> dict[str, Any]:
     return {"runtime_env": {**env, "env_vars": {**env.get("env_vars", {}), SOURCES: bundle}}}
 
 
-def on_node(ray: Any, node: str) -> Any:
-    """Return the strategy that has something run on this node, or nowhere."""
-    return ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id=node, soft=False)
+def on_node(ray: Any, node: str, *, soft: bool = False) -> Any:
+    """Return the strategy that has something run on this node, or nowhere; ``soft``: or where it
+    can.
+    """
+    return ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id=node, soft=soft)

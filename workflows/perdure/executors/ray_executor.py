@@ -19,16 +19,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from perdure.calls import CallContext, CallId, Desk, Instance, Outcome, Saving, StepCall
 from perdure.executors.endings import ended, lost, unbegun
+from perdure.executors.protocol import Capacity
 from perdure.executors.ray_cluster import (
     RayTerms,
     capacity_of_cluster,
     connect,
+    is_of_ray,
     last_words,
     make_mailbox,
     on_node,
@@ -65,6 +68,7 @@ _REAP_S = 15.0
 _MOST_MAILBOXES = 3
 """After so many mailboxes, none of which has given anything, there is none to be had."""
 _ANOTHER_S = 0.5
+_LOOK_AT_NODES_S = 5.0
 _decode_saving = msgspec.msgpack.Decoder(Saving).decode
 
 
@@ -111,7 +115,9 @@ class RayExecutor:
         self._spooled: set[str] = set()
         self._neighbours: set[ProcessId] = set()
         self._closed = False
+        self._is_over = threading.Event()
         self._ask_for_mail()
+        threading.Thread(target=self._follow_nodes, name="perdure-ray-nodes", daemon=True).start()
 
     # --- the contract ---------------------------------------------------------------------------
     def attend(self, desk: Desk) -> None:
@@ -191,6 +197,7 @@ class RayExecutor:
         if self._closed:
             return
         self._closed = True
+        self._is_over.set()
         for lot in self._lots.values():
             if lot.host is None:
                 self._ray.cancel(lot.ref, force=True)
@@ -225,6 +232,24 @@ class RayExecutor:
             self._mailbox.forget.remote(self._over)
             self._over = []
         self._assign()
+
+    def _follow_nodes(self) -> None:
+        """Look now and then at what the cluster has: nodes come and go. In a thread of its own."""
+        seen = self.capacity
+        while not self._is_over.wait(_LOOK_AT_NODES_S):
+            try:
+                has = capacity_of_cluster(self._ray, self._terms)
+            except Exception as error:  # noqa: BLE001 - the cluster does not answer: it is asked again
+                _log.debug("the nodes of Ray could not be looked at: %s", error)
+                continue
+            if has != seen:
+                seen = has
+                self._come.append(partial(self._have, has))
+                self._wake.wake()
+
+    def _have(self, capacity: Capacity) -> None:
+        self.capacity = capacity
+        self._woken.set()  # what did not fit may fit now
 
     def _when_done(self, ref: Any, deal: Callable[[Any], None]) -> None:
         """Have the coordinator's thread deal with what a reference will stand for."""
@@ -511,14 +536,17 @@ class RayExecutor:
         """Say why a Ray task was lost, and on which node."""
         errors = self._ray.exceptions
         where = f" on node {lot.begun.node}" if lot.begun is not None else ""
+        assert lot.error is not None
+        if isinstance(lot.error, errors.RayTaskError):
+            if is_of_ray(lot.error):  # with what it was talking to, as the mailbox
+                return Cause.WORKER_LOST, f"its Ray task was lost{where}: {last_words(lot.error)}"
+            return Cause.SETUP_ERROR, f"it could not begin on Ray{where}: {last_words(lot.error)}"
         said = " ".join(str(lot.error).split())
         if isinstance(lot.error, errors.OutOfMemoryError):
             return Cause.OUT_OF_MEMORY, (
                 f"Ray has ended its worker{where}: the node was out of memory. Ask for what it "
                 f"needs with memory=, so that fewer steps run at once. Ray says: {said}"
             )
-        if isinstance(lot.error, errors.RayTaskError):
-            return Cause.SETUP_ERROR, f"it could not begin on Ray{where}: {last_words(lot.error)}"
         what = "node" if isinstance(lot.error, errors.NodeDiedError) else "worker"
         return Cause.WORKER_LOST, f"its Ray {what} was lost{where}: {said}"
 

@@ -63,6 +63,30 @@ def test_fractions_of_a_gpu_are_shared() -> None:
     assert taken == 8  # the slots, not the rounding of ten tenths
 
 
+def test_pool_has_more_and_less_as_nodes_come_and_go() -> None:
+    one = Capacity(cpus=2, gpu_ids=("0",), resources={"zone=a": 1e9})
+    two = Capacity(cpus=4, gpu_ids=("0", "1"), resources={"zone=a": 1e9, "zone=b": 1e9})
+    pool = Pool(one)
+    line = Line(shape_of(StepOptions(cpus=1, gpus=1), is_async=False))
+    in_b = shape_of(StepOptions(resources={"zone=b": 1}), is_async=False)
+
+    pool.take(line, "first")
+    assert not pool.fits(line.shape)
+    assert not pool.fits(in_b)
+    pool.resize(two)
+    assert pool.fits(in_b)
+    assert pool.take(line, "second") == ("1",)
+    pool.resize(one)  # and what was held there is owed
+    pool.give(line.shape, "second")
+    assert not pool.fits(line.shape)
+    pool.give(line.shape, "first")
+    assert pool.take(line, "third") == ("0",)
+    assert not pool.fits(line.shape)
+    assert not pool.fits(in_b)
+    pool.resize(two)
+    assert pool.take(line, "fourth") == ("1",)
+
+
 def test_whole_gpus_are_held_by_one_at_a_time() -> None:
     pool = Pool(FOUR_GPUS)
     two = shape_of(StepOptions(gpus=2), is_async=False)
