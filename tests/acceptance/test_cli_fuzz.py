@@ -211,7 +211,7 @@ VERBS = st.sampled_from(
 def test_strange_word_is_answered_calmly_and_changes_nothing(folder: Path) -> None:
     before = state_of(folder)
 
-    @settings(derandomize=True, max_examples=400, deadline=None)
+    @settings(derandomize=True, max_examples=200, deadline=None)
     @given(verb=VERBS, word=WORDS)
     @example(verb=["config", "show", "--store", "{}"], word="\udcff")
     @example(verb=["delete", "--yes", "{}"], word="")
@@ -245,7 +245,7 @@ PARAMETERS = st.lists(
 
 
 def test_strange_parameters_are_answered_calmly(folder: Path) -> None:
-    @settings(derandomize=True, max_examples=100, deadline=None)
+    @settings(derandomize=True, max_examples=50, deadline=None)
     @given(parameters=PARAMETERS)
     def holds(parameters: list[list[str]]) -> None:
         words = [word for parameter in parameters for word in parameter]
@@ -264,7 +264,7 @@ OPTIONS = st.sampled_from(
 
 
 def test_strange_command_lines_are_answered_calmly(folder: Path) -> None:
-    @settings(derandomize=True, max_examples=100, deadline=None)
+    @settings(derandomize=True, max_examples=50, deadline=None)
     @given(
         verb=st.sampled_from(["show", "cat", "get", "logs", "why", "ls", "config", "db", "doctor"]),
         words=st.lists(st.one_of(OPTIONS, WORDS), max_size=5),

@@ -53,7 +53,7 @@ def case(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def stride(case: str) -> int:
-    return STRIDE or (3 if case.startswith(("growing", "deciding")) else 1)
+    return STRIDE or (5 if case.startswith(("growing", "deciding")) else 2)
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ from perdure_storage.records import RunQuery, RunRecord
 
 SEED = int(os.environ.get("PERDURE_STORM_SEED", "1"))
 KILLS = int(os.environ.get("PERDURE_STORM_KILLS", "0"))
-MOST_KILLS_BESIDE = 40
+MOST_KILLS_BESIDE = 30
 """So many on PostgreSQL, where those on SQLite have been: they take long there."""
 
 COORDINATORS = 2

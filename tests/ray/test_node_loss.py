@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 PATIENCE_S = 240.0
-KILLS = int(os.environ.get("PERDURE_RAY_KILLS", "3"))
+KILLS = int(os.environ.get("PERDURE_RAY_KILLS", "1"))
 SEED = int(os.environ.get("PERDURE_RAY_SEED", "1"))
 
 

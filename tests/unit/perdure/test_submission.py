@@ -34,7 +34,7 @@ def test_input_given_twice_is_refused() -> None:
         ({"on_change": "ignore"}, "Known: 'recompute', 'reuse', 'fail'"),
         ({"on_failure": "continue"}, "Known: 'stop', 'finish'"),
         ({"if_exists": "skip"}, "Known: 'resume', 'fail'"),
-        ({"executor": "ray"}, "Known: 'processes', 'inline'"),
+        ({"executor": "dask"}, "Known: 'processes', 'inline', 'ray'"),
         ({"tags": {"a": 1}}, "tags are text"),
         ({"metadata": {"a": object()}}, "metadata= is to be JSON"),
     ],

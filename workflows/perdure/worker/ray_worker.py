@@ -222,10 +222,8 @@ class RayWorker:
             judged = attempt.judge_timeout()
         host = os.uname().nodename
         begun = Begun(lot.number, call.id, self.name, self._process, host, self.node, judged)
-        said = mailbox.post.remote(encode(begun))
-        if not call.is_brief:
-            # Should it die at once, it is known who it was, and where.
-            wait_for(said)
+        # Heard before it goes on: should it die at once, it is known who it was, and where.
+        wait_for(mailbox.post.remote(encode(begun)))
 
     def _scope(self, lot: Lot) -> RunScope:
         scope = self._scopes.get(lot.home)
