@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -720,6 +721,9 @@ def _answer(ask: Callable[[RunStore], Any], store: RunStore) -> Any:
     return answer
 
 
+EXAMPLES = int(os.environ.get("PERDURE_TEST_STORIES", "32"))
+
+
 def _settings(examples: int) -> settings:
     return settings(
         max_examples=examples,
@@ -745,7 +749,7 @@ class MemoryAndSqlite(Differential):
 
 
 def test_memory_and_sqlite_answer_alike() -> None:
-    run_state_machine_as_test(MemoryAndSqlite, settings=_settings(60))
+    run_state_machine_as_test(MemoryAndSqlite, settings=_settings(EXAMPLES))
 
 
 @pytest.fixture
@@ -784,4 +788,4 @@ def test_memory_and_postgres_answer_alike(fresh_schemas: Callable[[], str]) -> N
         def __init__(self) -> None:
             super().__init__(make)
 
-    run_state_machine_as_test(MemoryAndPostgres, settings=_settings(15))
+    run_state_machine_as_test(MemoryAndPostgres, settings=_settings(EXAMPLES // 4))

@@ -18,7 +18,7 @@ from perdure.client import Perdure, open_store
 from perdure_storage.records import RunId
 
 SEED = int(os.environ.get("PERDURE_KILL_SEED", "1"))
-KILLS = int(os.environ.get("PERDURE_SHAPE_KILLS", "3"))
+KILLS = int(os.environ.get("PERDURE_SHAPE_KILLS", "2"))
 
 
 @pytest.fixture(params=sorted(SHAPES))
