@@ -17,8 +17,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--storm",
         type=int,
-        default=200,
-        help="kills in the storm tests (default: 200)",
+        default=100,
+        help="kills in the storm tests (default: 100)",
     )
 
 

@@ -211,7 +211,7 @@ VERBS = st.sampled_from(
 def test_strange_word_is_answered_calmly_and_changes_nothing(folder: Path) -> None:
     before = state_of(folder)
 
-    @settings(derandomize=True, max_examples=200, deadline=None)
+    @settings(derandomize=True, max_examples=100, deadline=None)
     @given(verb=VERBS, word=WORDS)
     @example(verb=["config", "show", "--store", "{}"], word="\udcff")
     @example(verb=["delete", "--yes", "{}"], word="")
