@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.crash.ledger import wait_until
 
 import perdure
 from perdure import Perdure, task
@@ -49,6 +51,20 @@ def counted(folder: str, name: str, failures: int = 0) -> int:
 def held(name: str = "go") -> Any:
     """Make a graph that waits until somebody sends it a signal."""
     return add.bind(perdure.wait_signal(name), 1)
+
+
+@task
+def busy(gate: str) -> int:
+    """Run until the gate is there: one that waits for a signal holds no place in a queue."""
+    while not Path(gate).exists():
+        threading.Event().wait(0.01)
+    return 1
+
+
+def stands(workflow_id: str, status: str) -> bool:
+    """Say whether a workflow comes to stand so."""
+    wait_until(lambda: workflow.get_status(workflow_id) == status, 30, f"is never {status}")
+    return True
 
 
 # --- run, run_async -----------------------------------------------------------------------------
@@ -185,11 +201,13 @@ def test_resume_all_resumes_failed_ones_if_asked(tmp_path: Path) -> None:
     assert {name: future.result() for name, future in resumed} == {"a": 2, "b": 2}
 
 
-def test_resume_all_puts_those_first_that_had_begun(reopen: Callable[[], Perdure]) -> None:
-    workflow.init(max_running_workflows=1)
+def test_resume_all_puts_those_first_that_had_begun(
+    reopen: Callable[[], Perdure], tmp_path: Path
+) -> None:
+    workflow.init(max_running_workflows=1, executor="processes")
     for name in ("z", "a", "b"):
-        workflow.run_async(held(), workflow_id=name)
-    assert workflow.get_status("z") == "RUNNING"
+        workflow.run_async(busy.bind(str(tmp_path / "gate")), workflow_id=name)
+        assert stands("z", "RUNNING")
     reopen()
 
     names = [name for name, _ in workflow.resume_all()]
@@ -211,7 +229,7 @@ def test_status_of_an_unknown_id_is_an_error() -> None:
         workflow.get_status("a")
 
 
-def test_each_status_is_told(reopen: Callable[[], Perdure]) -> None:
+def test_each_status_is_told(reopen: Callable[[], Perdure], tmp_path: Path) -> None:
     workflow.run(add.bind(1), workflow_id="good")
     with pytest.raises(workflow.WorkflowExecutionError):
         workflow.run(fails.bind(), workflow_id="bad")
@@ -219,9 +237,10 @@ def test_each_status_is_told(reopen: Callable[[], Perdure]) -> None:
     workflow.cancel("ended")
     workflow.run_async(held(), workflow_id="left")
     reopen()
-    workflow.init(max_running_workflows=1)
-    workflow.run_async(held(), workflow_id="runs")
-    workflow.run_async(held(), workflow_id="waits")
+    workflow.init(max_running_workflows=1, executor="processes")
+    for name in ("runs", "waits"):
+        workflow.run_async(busy.bind(str(tmp_path / "gate")), workflow_id=name)
+        assert stands("runs", "RUNNING")
 
     assert dict(workflow.list_all()) == {
         "good": WorkflowStatus.SUCCESSFUL,
@@ -394,10 +413,11 @@ def test_cancel_ends_a_workflow_and_tells_who_waits() -> None:
     assert perdure.get_run("a")["early"].result() == 2
 
 
-def test_cancel_of_a_pending_workflow_ends_it_at_once() -> None:
-    workflow.init(max_running_workflows=1)
-    workflow.run_async(held(), workflow_id="runs")
-    workflow.run_async(held(), workflow_id="waits")
+def test_cancel_of_a_pending_workflow_ends_it_at_once(tmp_path: Path) -> None:
+    workflow.init(max_running_workflows=1, executor="processes")
+    for name in ("runs", "waits"):
+        workflow.run_async(busy.bind(str(tmp_path / "gate")), workflow_id=name)
+        assert stands("runs", "RUNNING")
 
     workflow.cancel("waits")
 
@@ -486,19 +506,19 @@ def test_init_again_keeps_what_is_there_and_refuses_others() -> None:
         workflow.init(max_running_workflows=3)
 
 
-def test_as_many_run_and_wait_as_init_says_and_the_next_is_refused() -> None:
-    workflow.init(max_running_workflows=1, max_pending_workflows=1)
-    first = workflow.run_async(held(), workflow_id="a")
-    second = workflow.run_async(held(), workflow_id="b")
+def test_as_many_run_and_wait_as_init_says_and_the_next_is_refused(tmp_path: Path) -> None:
+    workflow.init(max_running_workflows=1, max_pending_workflows=1, executor="processes")
+    gate = tmp_path / "gate"
+    first = workflow.run_async(busy.bind(str(gate)), workflow_id="a")
+    assert stands("a", "RUNNING")
+    second = workflow.run_async(busy.bind(str(gate)), workflow_id="b")
 
     with pytest.raises(queue.Full, match="Workflow queue has been full"):
-        workflow.run_async(held(), workflow_id="c")
-    perdure.signal("a", "go", 1)
-    assert first.result() == 2
-    perdure.signal("b", "go", 2)
+        workflow.run_async(busy.bind(str(gate)), workflow_id="c")
+    gate.touch()
 
-    assert second.result() == 3
-    assert workflow.run(add.bind(1), workflow_id="c") == 2
+    assert first.result() == second.result() == 1
+    assert workflow.run(busy.bind(str(gate)), workflow_id="c") == 1
 
 
 # --- ids ----------------------------------------------------------------------------------------
