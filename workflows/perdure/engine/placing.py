@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from datetime import datetime
 from heapq import heappop
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -34,6 +34,7 @@ from perdure.plan import (
     ListArg,
     RefTo,
     StateOf,
+    StepOptions,
     StepPlan,
     secrets_in,
 )
@@ -215,13 +216,20 @@ def _start(
         is_brief=_most_ahead(run, step) > 0,
         actor=None if step.plan.actor is None else _on_actor(run, step, pool.home(call)),
         turns={turn.actor: turn.step for turn in step.plan.turns},
-        cpus=options.cpus,
-        gpus=options.gpus,
-        resources=options.resources,
         gpu_ids=gpu_ids,
-        shares_gpu=0 < options.gpus < 1,
-        memory_bytes=options.memory_bytes,
+        **_asked(options),
     )
+
+
+def _asked(options: StepOptions) -> dict[str, Any]:
+    """Return what a call says of what it asks for."""
+    return {
+        "cpus": options.cpus,
+        "gpus": options.gpus,
+        "resources": options.resources,
+        "shares_gpu": 0 < options.gpus < 1,
+        "memory_bytes": options.memory_bytes,
+    }
 
 
 def _is_provided_for(run: RunState, pool: Pool, line: Line, in_making: Sequence[CallId]) -> bool:
@@ -271,8 +279,7 @@ def _make_instance(
             _on_actor(run, made, pool.home(call)), role="new", keeps=False
         ),
         gpu_ids=gpu_ids,
-        shares_gpu=0 < step.options.gpus < 1,
-        memory_bytes=step.options.memory_bytes,
+        **_asked(step.options),  # for which its process is made, and which it keeps
     )
 
 

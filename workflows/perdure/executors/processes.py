@@ -154,7 +154,7 @@ class ProcessExecutor:
     def poll(self, timeout_s: float | None) -> list[Outcome]:
         until = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
-            woken = self._turn(0.0 if self._outcomes else self._patience(until))
+            woken = self._turn(0.0 if self._outcomes else self._timers.patience(until))
             late = until is not None and time.monotonic() >= until
             if self._outcomes or woken or late:
                 outcomes, self._outcomes = self._outcomes, []
@@ -185,13 +185,6 @@ class ProcessExecutor:
         self._sources.close()
 
     # --- one turn of the loop -------------------------------------------------------------------
-    def _patience(self, until: float | None) -> float | None:
-        left = self._timers.seconds_left()
-        if until is None:
-            return left
-        patience = max(0.0, until - time.monotonic())
-        return patience if left is None else min(patience, left)
-
     def _turn(self, timeout_s: float | None) -> bool:
         """Wait once, take what has come, hand out what can be; say whether ``wake`` was called."""
         woken = False

@@ -177,7 +177,7 @@ class RayExecutor:
     def poll(self, timeout_s: float | None) -> list[Outcome]:
         until = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
-            self._turn(0.0 if self._outcomes else self._patience(until))
+            self._turn(0.0 if self._outcomes else self._timers.patience(until))
             woken = self._woken.is_set()
             late = until is not None and time.monotonic() >= until
             if self._outcomes or woken or late:
@@ -213,13 +213,6 @@ class RayExecutor:
         self._sources.close()
 
     # --- one turn of the loop -------------------------------------------------------------------
-    def _patience(self, until: float | None) -> float | None:
-        left = self._timers.seconds_left()
-        if until is None:
-            return left
-        patience = max(0.0, until - time.monotonic())
-        return patience if left is None else min(patience, left)
-
     def _turn(self, timeout_s: float | None) -> None:
         """Wait once, deal with what has come, send what can be sent."""
         if not self._come and timeout_s != 0:

@@ -32,3 +32,11 @@ class Timers:
         if not self._heap:
             return None
         return max(0.0, self._heap[0][0] - time.monotonic())
+
+    def patience(self, until: float | None) -> float | None:
+        """Return how long to wait at most: for the next action, and not beyond ``until``."""
+        left = self.seconds_left()
+        if until is None:
+            return left
+        patience = max(0.0, until - time.monotonic())
+        return patience if left is None else min(patience, left)

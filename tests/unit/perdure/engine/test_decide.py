@@ -638,6 +638,17 @@ def test_call_goes_to_whichever_instance_of_a_pool_is_free_first() -> None:
     assert number_of(bench.in_flight["b"]) == 0
 
 
+def test_instance_that_is_made_for_a_call_asks_for_what_that_call_does() -> None:
+    plan = of_a_pool(POOL, 2)
+    asking = tuple(msgspec.structs.replace(each, cpus=0.25) for each in plan.options)
+    bench = Bench(msgspec.structs.replace(plan, options=asking)).start()
+
+    bench.succeed("m")
+
+    assert number_of(bench.in_flight["m"]) == 1
+    assert bench.in_flight["m"].cpus == bench.in_flight["a"].cpus == 0.25
+
+
 def test_instance_that_could_not_be_made_is_made_by_the_next_call() -> None:
     bench = Bench(of_a_pool(POOL, 2)).start()
     bench.succeed("m")
