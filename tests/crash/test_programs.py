@@ -286,7 +286,8 @@ def test_program_that_is_reused_runs_nothing_again(
 
         check_end(stage, value, "second")
         ran = {note.split()[0] for note in stage.began("second")}
-        assert "race" in world.kinds or ran <= {"volatile"}
+        again = {"volatile", "unkept"} if "volatile" in world.kinds else set()
+        assert "race" in world.kinds or ran <= again, "what is not kept may be needed once more"
 
 
 @by_chance

@@ -30,6 +30,8 @@ from tests.reliability.figures import read_figures
 from tests.reliability.hostile.sitecustomize import MODES
 
 ROOT = Path(__file__).parents[2]
+_OPTIONS = ("-q", "-rP", "-p", "no:cacheprovider", "-o", "timeout=1200")
+"""A test of a release's size takes longer than one of CI's, on a busy machine most of all."""
 _SUMMARY = re.compile(r"(\d+) (passed|failed|error)")
 
 
@@ -59,7 +61,7 @@ class Round:
 def play(case: Case, seed: int, log: Path, hostile: str) -> Round:
     """Do a case once; keep what it said if it failed."""
     settings = {**case.settings(seed), **(_hostility(hostile) if hostile else {})}
-    words = ["pytest", *case.tests, *case.options(seed), "-q", "-rP", "-p", "no:cacheprovider"]
+    words = ["pytest", *case.tests, *case.options(seed), *_OPTIONS]
     again = shlex.join([*(f"{name}={value}" for name, value in settings.items()), *words])
     started = time.monotonic()
     done = subprocess.run(
