@@ -521,6 +521,21 @@ def test_as_many_run_and_wait_as_init_says_and_the_next_is_refused(tmp_path: Pat
     assert workflow.run(busy.bind(str(gate)), workflow_id="c") == 1
 
 
+def test_workflows_that_come_at_once_are_as_many_as_init_says(tmp_path: Path) -> None:
+    workflow.init(max_running_workflows=2, max_pending_workflows=2, executor="processes")
+    gate = tmp_path / "gate"
+
+    futures = [workflow.run_async(busy.bind(str(gate)), workflow_id=name) for name in "ab"]
+    at_once = [workflow.get_status(name) for name in "ab"]
+    futures += [workflow.run_async(busy.bind(str(gate)), workflow_id=name) for name in "cd"]
+    with pytest.raises(queue.Full, match="Workflow queue has been full"):
+        workflow.run_async(busy.bind(str(gate)), workflow_id="e")
+    gate.touch()
+
+    assert at_once == ["RUNNING", "RUNNING"]
+    assert [each.result() for each in futures] == [1, 1, 1, 1]
+
+
 # --- ids ----------------------------------------------------------------------------------------
 def test_a_task_is_called_by_its_module_and_qualified_name() -> None:
     @task

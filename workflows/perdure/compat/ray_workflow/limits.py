@@ -82,8 +82,18 @@ def admit(client: Perdure) -> Queue | None:
     limits = limits_of(client)
     if limits.queue is None:
         return None
-    standing = client.runtime.store.queues.standing(QUEUE)
-    is_full = limits.pending != -1 and standing.waiting >= limits.pending
-    if standing.running >= limits.running and is_full:
+    # One that was just admitted waits for a moment, also where a place is free for it.
+    if limits.pending != -1 and _admitted(client) >= limits.running + limits.pending:
         raise queue.Full("Workflow queue has been full")
     return limits.queue
+
+
+def has_place(client: Perdure) -> bool:
+    """Say whether there is a place for all that were admitted, and so for those about to begin."""
+    limits = limits_of(client)
+    return limits.running != -1 and _admitted(client) <= limits.running
+
+
+def _admitted(client: Perdure) -> int:
+    standing = client.runtime.store.queues.standing(QUEUE)
+    return standing.running + standing.waiting

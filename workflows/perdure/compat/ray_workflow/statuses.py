@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from perdure.client import Perdure
+from perdure.compat.ray_workflow import limits
 from perdure.engine.ownership import is_driven
 from perdure.hosts import serving_hosts
 from perdure_storage.lifecycle import RunStatus
@@ -41,8 +42,10 @@ def status_of(client: Perdure, record: RunRecord) -> WorkflowStatus:
         # It may have ended, or have been taken on, since the row was read.
         now = client.runtime.store.find_run(record.id)
         return WorkflowStatus.RESUMABLE if now in (record, None) else status_of(client, now)
-    queued = record.status is RunStatus.QUEUED
-    return WorkflowStatus.PENDING if queued else WorkflowStatus.RUNNING
+    if record.status is not RunStatus.QUEUED:
+        return WorkflowStatus.RUNNING
+    begins = record.queue == limits.QUEUE and limits.has_place(client)
+    return WorkflowStatus.RUNNING if begins else WorkflowStatus.PENDING
 
 
 def _is_held(client: Perdure, record: RunRecord) -> bool:
