@@ -96,6 +96,14 @@ class Lab:
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}/{path}?token={TOKEN}"
 
+    def end_kernels(self) -> None:
+        """Shut all its kernels down, as somebody does in its list of what runs."""
+        with urllib.request.urlopen(self.url("api/sessions"), timeout=30) as answer:
+            sessions = [each["id"] for each in json.load(answer)]
+        for each in sessions:
+            asked = urllib.request.Request(self.url(f"api/sessions/{each}"), method="DELETE")
+            urllib.request.urlopen(asked, timeout=60).close()
+
     def stop(self) -> None:
         self._process.terminate()
         self._process.wait(30)
@@ -158,10 +166,14 @@ new ResizeObserver(([each]) => heights.push(each.contentRect.height)).observe(ou
 """
 
 
-def test_output_keeps_its_height_from_one_picture_to_the_next(lab: Lab, page: Any) -> None:
-    open_notebook(lab, page, "steady", 'study.start(gate="steady gate")')
+def test_output_keeps_its_height_and_what_was_opened_from_one_picture_to_the_next(
+    lab: Lab, page: Any
+) -> None:
+    keep_all = "import perdure.notebook.widget as widget; widget.KEEP_EVERY_S = 0.0"
+    open_notebook(lab, page, "steady", keep_all, 'study.start(gate="steady gate")')
     page.wait_for_selector(".perdure .node.s-running[data-step=fit]")
     page.wait_for_selector(".perdure .now >> text=1 s")
+    page.locator(".perdure details summary").click()
     page.evaluate(NOTE_HEIGHTS)
     page.wait_for_selector(".perdure .now >> text=3 s")
     while_running = page.evaluate("heights")
@@ -173,6 +185,8 @@ def test_output_keeps_its_height_from_one_picture_to_the_next(lab: Lab, page: An
     heights = page.evaluate("heights")
     assert len(set(while_running)) == 1, while_running
     assert max(heights) - min(heights) <= 2, heights
+    assert page.locator(".perdure.cell").count() == 1
+    assert page.locator(".perdure details[open]").count() == 1
 
 
 def test_notebook_that_was_shut_while_a_run_went_on_shows_its_end_when_it_is_opened_again(
@@ -191,6 +205,29 @@ def test_notebook_that_was_shut_while_a_run_went_on_shows_its_end_when_it_is_ope
 
     page.wait_for_selector(".perdure header .s-succeeded")
     assert "model not found" not in page.content()
+
+
+def test_notebook_that_was_saved_while_a_run_went_on_shows_its_picture_without_that_kernel(
+    lab: Lab, page: Any
+) -> None:
+    open_notebook(lab, page, "kept", 'study.start(gate="kept gate")')
+    page.wait_for_selector(".perdure .node.s-running[data-step=fit]")
+    with page.expect_response(lambda each: each.request.method == "PUT"):
+        page.keyboard.press("Control+s")
+
+    page.goto("about:blank")
+    lab.end_kernels()
+    page.goto(lab.url("doc/tree/kept.ipynb"))
+
+    page.wait_for_selector(".perdure .node[data-step=fit]")
+    page.wait_for_selector("text=| Idle")
+    assert page.locator(".perdure").first.is_visible()
+    assert "model not found" not in page.content()
+    from nbconvert import HTMLExporter  # comes with JupyterLab
+
+    exported, _ = HTMLExporter().from_filename(str(lab.folder / "kept.ipynb"))
+    assert 'data-step="fit"' in exported
+    assert "model not found" not in exported
 
 
 def test_run_that_a_cell_waits_for_leaves_its_last_picture_in_the_saved_notebook(

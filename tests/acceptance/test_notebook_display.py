@@ -78,23 +78,41 @@ def until_over(kernel: Kernel, ended: Ended) -> None:
         ended.take(message["msg_type"], message["content"])
 
 
-@pytest.mark.parametrize("has_widgets", [True, False], ids=["anywidget", "no anywidget"])
+PAGES = {
+    "no anywidget": "import sys; sys.modules['perdure.notebook.widget'] = None",
+    "Jupyter": "import sys; sys.modules.pop('perdure.notebook.widget', None)",
+    "VS Code": "__vsc_ipynb_file__ = 'a.ipynb'",
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_picture_of_a_started_run_goes_on_after_its_cell_and_ends_as_static_html(
-    kernel: Kernel, folder: Path, has_widgets: bool
+    kernel: Kernel, folder: Path, page: str
 ) -> None:
-    name = f"gate {has_widgets}"
-    if not has_widgets:
-        kernel("import sys; sys.modules['perdure.notebook.widget'] = None")
+    kernel(PAGES[page])
 
-    ended = kernel(f"flow.start(name={name!r})")
+    ended = kernel(f"flow.start(name={page!r})")
 
-    assert (WIDGET in shown(ended)) is has_widgets
+    assert (WIDGET in shown(ended)) is (page == "VS Code")
     assert "text/html" in shown(ended)
-    (folder / name).touch()
+    (folder / page).touch()
     until_over(kernel, ended)
     assert statuses(shown(ended)) == {"succeeded"}
     assert set(shown(ended)) == {"text/plain", "text/html"}
-    kernel("import sys; sys.modules.pop('perdure.notebook.widget', None)")
+    kernel("globals().pop('__vsc_ipynb_file__', None)")
+
+
+def test_picture_that_a_notebook_keeps_follows_its_run(kernel: Kernel, folder: Path) -> None:
+    kernel("import perdure.notebook.widget as widget; widget.KEEP_EVERY_S = 0.0")
+
+    ended = kernel("flow.start(name='kept gate')")
+
+    while not re.search(r's-running"[^>]*data-step="gated"', shown(ended)["text/html"]):
+        message = kernel.client.get_iopub_msg(timeout=30)
+        ended.take(message["msg_type"], message["content"])
+    (folder / "kept gate").touch()
+    until_over(kernel, ended)
+    kernel("widget.KEEP_EVERY_S = 10.0")
 
 
 def test_run_that_a_cell_waits_for_leaves_its_last_picture_and_its_value(kernel: Kernel) -> None:
@@ -350,8 +368,8 @@ def test_looking_never_raises(client: Perdure, tmp_path: Path) -> None:
 class Noting:
     """An output that notes what it is shown."""
 
-    def __init__(self, *, is_seen: bool) -> None:
-        self.is_seen = is_seen
+    def __init__(self, *, is_wanted: bool) -> None:
+        self.is_wanted = is_wanted
         self.shown: list[Bundle] = []
         self.left: list[Bundle] = []
 
@@ -362,11 +380,11 @@ class Noting:
         self.left.append(look)
 
 
-@pytest.mark.parametrize("is_seen", [True, False])
-def test_picture_is_drawn_while_somebody_may_see_it_and_in_the_end(
-    client: Perdure, tmp_path: Path, is_seen: bool
+@pytest.mark.parametrize("is_wanted", [True, False])
+def test_picture_is_drawn_while_it_is_wanted_and_in_the_end(
+    client: Perdure, tmp_path: Path, is_wanted: bool
 ) -> None:
-    page = Noting(is_seen=is_seen)
+    page = Noting(is_wanted=is_wanted)
     run = client.submit(tattling, path=str(tmp_path / "told"))
     view = View(run, lambda: bundle_of(run), page)
 
@@ -376,12 +394,12 @@ def test_picture_is_drawn_while_somebody_may_see_it_and_in_the_end(
 
     assert went_on
     assert not view.turn()
-    assert len(page.shown) == is_seen
+    assert len(page.shown) == is_wanted
     assert statuses(page.left[0]) == {"succeeded"}
 
 
 def test_picture_of_a_run_that_is_deleted_is_drawn_no_more(client: Perdure, tmp_path: Path) -> None:
-    page = Noting(is_seen=True)
+    page = Noting(is_wanted=True)
     run = client.start(tattling, path=str(tmp_path / "told")).wait()
     client.delete(run.id)
 

@@ -310,6 +310,7 @@ class Node:
     __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = _refusal("arithmetic")
     __lshift__ = __rlshift__ = __rshift__ = __rrshift__ = _refusal("arithmetic")
     __format__ = _refusal("formatting (an f-string)")
+    __str__ = _refusal("text (`str()`, `print()`, `%s`; its `repr()` shows the node itself)")
     __bytes__ = __fspath__ = _refusal("text or a path")
     __call__ = _refusal("a call")
     __await__ = _refusal("`await`")

@@ -1,8 +1,8 @@
 """Pictures below cells that change while their runs go on, and what they leave in the notebook.
 
-A picture is one output of its cell, replaced in place. Without anywidget each change replaces it
-as a whole. With it the changes go to a widget in the page, which alters only what differs; in the
-end the widget makes room for static HTML, so that what is saved needs no kernel.
+A picture is one output of its cell, static HTML that is replaced in place. Without anywidget each
+change replaces it as a whole; with it a widget in the page alters only what differs, and what the
+notebook keeps follows from time to time.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Output(Protocol):
     """Where a picture is shown: one output of a cell."""
 
     @property
-    def is_seen(self) -> bool:
-        """Say whether it may be in sight; a page that nobody looks at needs no pictures."""
+    def is_wanted(self) -> bool:
+        """Say whether a new picture is of use: a page that nobody looks at needs few."""
         ...
 
     def show(self, look: Bundle) -> None:
@@ -51,7 +51,7 @@ class Output(Protocol):
 class Replaced:
     """An output that is replaced as a whole."""
 
-    is_seen = True
+    is_wanted = True
 
     def __init__(self) -> None:
         self._handle: Any = None
@@ -72,12 +72,12 @@ class Replaced:
 
 
 def open_output() -> Output:
-    """Return a new output: a widget if anywidget is installed."""
+    """Return a new output: one with a widget if anywidget is installed."""
     try:
-        from perdure.notebook.widget import Widget
+        from perdure.notebook.widget import Altered, Viewed, needs_view
     except ImportError:
         return Replaced()
-    return Widget()
+    return Viewed() if needs_view() else Altered()
 
 
 class View:
@@ -104,9 +104,10 @@ class View:
             if self._run.record.status not in RUN_LIVE:
                 self._output.leave(self._look())
                 return False
-            if self._output.is_seen:
+            is_wanted = self._output.is_wanted
+            if is_wanted:
                 self._output.show(self._look())
-            is_quiet = not self._output.is_seen or not self._run.is_driven
+            is_quiet = not is_wanted or not self._run.is_driven
         except RunNotFound:  # it was deleted: the last picture stays
             return False
         except PerdureError as error:  # the store is away

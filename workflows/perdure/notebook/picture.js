@@ -1,35 +1,62 @@
-// Draws the model's `html` into the page, altering only what differs: a picture that changes twice
-// a second keeps its scroll positions, open lists and selections. Tells the kernel whether it is
-// in sight, so that nothing is drawn for nobody.
+// Draws the model's `html` into each picture of its `key` in the page, altering only what differs:
+// a picture that changes twice a second keeps its scroll positions, open lists and selections.
+// Tells the kernel whether one is in sight, so that nothing is drawn for nobody.
 
-function render({ model, el }) {
+const LOOK_EVERY_MS = 1000;
+
+function initialize({ model }) {
+  const selector = `[data-perdure-picture="${model.get("key")}"]`;
+  const pictures = new Set();
+  const watcher = new MutationObserver(() => draw());
+
   const draw = () => {
+    for (const found of document.querySelectorAll(selector)) {
+      if (!pictures.has(found)) takeIn(found);
+    }
     const made = document.createElement("template");
     made.innerHTML = model.get("html");
-    alterChildren(el, made.content);
+    for (const each of pictures) alterChildren(each, made.content.cloneNode(true));
   };
-  model.on("change:html", draw);
-  draw();
-
-  let inView = true;
-  const tell = () => {
-    const seen = inView && document.visibilityState === "visible";
+  // The page has put a picture in the place of one that we know, as the kernel has asked it to keep
+  // another: ours is as new, and has what the reader opened.
+  const takeIn = (found) => {
+    const ours = [...pictures].find((each) => !each.parentNode);
+    if (ours) found.replaceWith(ours);
+    const picture = ours ?? found;
+    pictures.add(picture);
+    watcher.observe(picture.parentNode, { childList: true });
+  };
+  const look = () => {
+    const there = [...document.querySelectorAll(selector)];
+    if (there.some((each) => !pictures.has(each))) draw();
+    const seen = document.visibilityState === "visible" && there.some(isInView);
     if (model.get("is_seen") !== seen) {
       model.set("is_seen", seen);
       model.save_changes();
     }
   };
-  const observer = new IntersectionObserver((entries) => {
-    inView = entries.at(-1).isIntersecting;
-    tell();
-  });
-  observer.observe(el);
-  document.addEventListener("visibilitychange", tell);
+
+  model.on("change:html", draw);
+  draw();
+  const timer = setInterval(look, LOOK_EVERY_MS);
   return () => {
     model.off("change:html", draw);
-    observer.disconnect();
-    document.removeEventListener("visibilitychange", tell);
+    watcher.disconnect();
+    clearInterval(timer);
   };
+}
+
+// Only where the page is given a view to show: what is drawn is found there, as everywhere.
+function render({ model, el }) {
+  const picture = document.createElement("div");
+  picture.dataset.perdurePicture = model.get("key");
+  picture.innerHTML = model.get("html");
+  el.append(picture);
+}
+
+function isInView(element) {
+  const { width, top, bottom } = element.getBoundingClientRect();
+  return width > 0 && bottom > 0 && top < window.innerHeight;
 }
 
 function alterChildren(old, now) {
@@ -63,4 +90,4 @@ function alterAttributes(old, now) {
   }
 }
 
-export default { render };
+export default { initialize, render };

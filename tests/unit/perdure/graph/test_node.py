@@ -58,6 +58,9 @@ USES: dict[str, Callable[[Any], Any]] = {
     "item assignment": lambda node: node.__setitem__("x", 1),
     "reversed": reversed,
     "path": os.fspath,
+    "str": str,
+    "print": print,
+    "str.format": lambda node: "{}.csv".format(node),  # noqa: UP032
     "bytes": bytes,
     "pickle": pickle.dumps,
 }
