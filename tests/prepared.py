@@ -28,6 +28,8 @@ from typing import IO, TextIO
 from perdure_storage import faults
 
 ROOT = Path(__file__).parents[1]
+LEAN = ROOT / "tests" / "ray" / "lean"
+"""First on the path of whatever imports Ray: what makes that slow is not found."""
 _MOST_BYTES = 1 << 17
 _IMPORTED_LATER = (
     "alembic",
@@ -61,7 +63,7 @@ class PreparedInterpreter:
     def __init__(self) -> None:
         self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         program = f"from tests.prepared import serve; serve({theirs.fileno()})"
-        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        path = os.pathsep.join([str(LEAN), str(ROOT), os.environ.get("PYTHONPATH", "")])
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", program],

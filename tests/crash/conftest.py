@@ -13,12 +13,23 @@ from tests.crash.stage import Stage
 
 STORE = os.environ.get("PERDURE_TEST_CRASH_STORE", "sqlite")
 """On which store tests are done that do not choose one by themselves: sqlite or postgres."""
+EXECUTOR = os.environ.get("PERDURE_TEST_EXECUTOR", "")
+"""Where steps run in tests that are done anywhere: "ray", or where the test says."""
 
 
 @pytest.fixture
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
+def ray_address(request: pytest.FixtureRequest) -> str:
+    """Return the address of a Ray cluster of two CPUs, if tests are to be done there; else ""."""
+    if EXECUTOR != "ray":
+        return ""
+    request.getfixturevalue("ray_node")
+    return str(request.getfixturevalue("ray_cluster").address)
+
+
+@pytest.fixture
+def stage(request: pytest.FixtureRequest, tmp_path: Path, ray_address: str) -> Iterator[Stage]:
     url = request.getfixturevalue("postgres_url") if STORE == "postgres" else ""
-    made = Stage(tmp_path, url)
+    made = Stage(tmp_path, url, ray_address)
     yield made
     made.end()
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import psutil
 from tests.crash import ledger, steps
-from tests.prepared import prepared_interpreter
+from tests.prepared import LEAN, prepared_interpreter
+from tests.ray.fixtures import on_ray
 
 from perdure.client import Perdure, open_store
 from perdure_storage.faults import VARIABLE as CRASH_POINTS_VARIABLE
@@ -25,13 +26,13 @@ class Stage:
     """A folder, and the environment of the processes that play in it.
 
     Attributes:
-        executor: on which scenarios are played; "": on that of their own.
+        ray_address: of the Ray cluster on which all steps run; "": where a test or scenario says.
         variables: more of the environment.
     """
 
     folder: Path
     store: str = ""
-    executor: str = ""
+    ray_address: str = ""
     variables: dict[str, str] = field(default_factory=dict)
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
@@ -45,11 +46,14 @@ class Stage:
     def is_on_postgres(self) -> bool:
         return "://" in self.store
 
-    @property
-    def environment(self) -> dict[str, str]:
+    def environment(self, crash: str = "") -> dict[str, str]:
         """Return what our processes, and the workers of theirs, are to know."""
-        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-        return {**os.environ, "PYTHONPATH": path, **self.variables, **self.own_environment}
+        path = os.pathsep.join([str(LEAN), str(ROOT), os.environ.get("PYTHONPATH", "")])
+        told = {**self.variables, **self.own_environment}
+        if crash:
+            told[CRASH_POINTS_VARIABLE] = crash
+        settings = on_ray(self.ray_address, told) if self.ray_address else {}
+        return {**os.environ, "PYTHONPATH": path, **settings, **told}
 
     @property
     def own_environment(self) -> dict[str, str]:
@@ -78,11 +82,10 @@ class Stage:
             talks: whether it is told things on its stdin.
             environment: more variables.
         """
-        armed = {CRASH_POINTS_VARIABLE: crash} if crash else {}
         process = subprocess.Popen(
             [*before, sys.executable, *words],
             cwd=self.folder,
-            env={**self.environment, **armed, **environment},
+            env={**self.environment(crash), **environment},
             stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -100,11 +103,10 @@ class Stage:
     def play(self, scenario: str, part: str, *, crash: str = "") -> tuple[int, str]:
         """Play a part of a scenario to its end, or to its death."""
         words = [scenario, part, self.store, "--blobs", self.blobs]
-        if self.executor:
-            words += ["--executor", self.executor]
-        armed = {CRASH_POINTS_VARIABLE: crash} if crash else {}
+        if self.ray_address:
+            words += ["--executor", "ray"]
         code, out, err = prepared_interpreter().run(
-            "tests.crash.scenarios", words, self.folder, {**self.environment, **armed}, TIMEOUT_S
+            "tests.crash.scenarios", words, self.folder, self.environment(crash), TIMEOUT_S
         )
         return code, out + err
 

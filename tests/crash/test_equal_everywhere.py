@@ -34,9 +34,9 @@ def expected(shape: str, tmp_path: Path) -> Any:
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
+def stage(request: pytest.FixtureRequest, tmp_path: Path, ray_address: str) -> Iterator[Stage]:
     url = request.getfixturevalue("postgres_url") if request.param == "postgres" else ""
-    made = Stage(tmp_path / "stage", url)
+    made = Stage(tmp_path / "stage", url, ray_address)
     yield made
     made.end()
 

@@ -49,9 +49,9 @@ PATIENCE_S = 1.0
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
+def stage(request: pytest.FixtureRequest, tmp_path: Path, ray_address: str) -> Iterator[Stage]:
     url = request.getfixturevalue("postgres_url") if request.param == "postgres" else ""
-    made = Stage(tmp_path, url)
+    made = Stage(tmp_path, url, ray_address)
     yield made
     made.end()
 

@@ -11,7 +11,7 @@ import pytest
 from tests.ray.fixtures import CONTRACT_TOKEN
 
 if TYPE_CHECKING:
-    from examples.local_ray import LocalCluster
+    from examples.local_ray import LocalCluster, LocalNode
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
 
@@ -24,14 +24,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="module")
-def ray_here(ray_cluster: LocalCluster) -> Iterator[None]:
+def ray_here(ray_cluster: LocalCluster, ray_node: LocalNode) -> Iterator[None]:
     """Have this process connected to the cluster, on which there are two CPUs meanwhile."""
     import ray
 
-    node = ray_cluster.add(cpus=2)
     ray.init(ray_cluster.address, log_to_driver=False, ignore_reinit_error=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CONTRACT_TOKEN", CONTRACT_TOKEN)  # and workers have that of their node
         yield
     ray.shutdown()
-    ray_cluster.remove(node)

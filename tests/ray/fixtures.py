@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.crash.ledger import VARIABLE
+from tests.prepared import LEAN
 
 if TYPE_CHECKING:
-    from examples.local_ray import LocalCluster
+    from examples.local_ray import LocalCluster, LocalNode
 
 ROOT = Path(__file__).parents[2]
 CONTRACT_TOKEN = "hush-hush"
@@ -32,10 +34,29 @@ def ray_cluster(ray_ledger: Path) -> Iterator[LocalCluster]:
     cluster.end()
 
 
+@pytest.fixture(scope="module")
+def ray_node(ray_cluster: LocalCluster) -> Iterator[LocalNode]:
+    """Yield a node of two CPUs, which is there for the tests of one file."""
+    node = ray_cluster.add(cpus=2)
+    yield node
+    ray_cluster.remove(node)
+
+
 def start_cluster(environment: Mapping[str, str]) -> LocalCluster:
     """Return a cluster whose workers find the tests, and these variables; skip without Ray."""
     pytest.importorskip("ray", reason="needs Ray: pip install 'perdure[ray]'")
     from examples.local_ray import LocalCluster
 
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(LEAN), str(ROOT), os.environ.get("PYTHONPATH", "")])
     return LocalCluster({"PYTHONPATH": path, **environment})
+
+
+def on_ray(address: str, variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings of a process whose steps run on a cluster, in workers that have these
+    variables.
+    """
+    return {
+        "PERDURE_EXECUTOR": "ray",
+        "PERDURE_RAY_ADDRESS": address,
+        "PERDURE_RAY_RUNTIME_ENV": json.dumps({"env_vars": dict(variables)}),
+    }
