@@ -252,7 +252,7 @@ class StepRows:
         else:
             parts = _text_of(value.parts) if value.parts else None
             of_value = (
-                value.place.value,
+                str(value.place),
                 value.codec,
                 value.size_bytes,
                 value.integrity,
@@ -267,7 +267,7 @@ class StepRows:
             step.step_id,
             step.generation,
             step.current,
-            step.status.value,
+            str(step.status),
             step.attempt,
             step.name,
             step.own,
@@ -388,12 +388,12 @@ class AttemptRows:
             attempt.step_id,
             attempt.generation,
             attempt.attempt,
-            None if attempt.cause is None else attempt.cause.value,
+            None if attempt.cause is None else str(attempt.cause),
             error,
             attempt.worker,
             to_us(attempt.started_at),
-            to_us(attempt.finished_at),
-            to_us(attempt.not_before),
+            None if attempt.finished_at is None else to_us(attempt.finished_at),
+            None if attempt.not_before is None else to_us(attempt.not_before),
             attempt.peak_memory_bytes,
             None,
             None if attempt.progress is None else _text_of(attempt.progress),

@@ -70,7 +70,7 @@ class Values:
             integrity=integrity,
             value_digest=self.codecs.digest(value, encoded, integrity=integrity),
             data=data,
-            parts={path: self.codecs.digest(part) for path, part in parts.items()},
+            parts={path: self.codecs.digest(part) for path, part in parts.items()} if parts else {},
             preview=preview(value, size_bytes=encoded.size_bytes),
         )
 

@@ -88,7 +88,7 @@ class Codecs:
             StoreError: the codec is unknown or not allowed here, or needs what is not there.
         """
         try:
-            return self._reader(codec)(data)
+            return (_READERS.get(codec) or self._rare_reader(codec))(data)
         except (PerdureError, MemoryError, Warning):
             raise
         except Exception as error:  # decoding imports and runs the user's code
@@ -98,10 +98,7 @@ class Codecs:
                 "and libraries that it was stored with, or run its step again"
             ) from error
 
-    def _reader(self, codec: str) -> Callable[[memoryview], Any]:
-        reader = _READERS.get(codec)
-        if reader is not None:
-            return reader
+    def _rare_reader(self, codec: str) -> Callable[[memoryview], Any]:
         if codec.startswith("pickle/"):
             return self._unpickler(codec)
         user = user_codec_named(codec)

@@ -43,9 +43,7 @@ def settle(run: RunState, steps: Iterable[StepState], now: datetime) -> None:
             continue
         if step.plan.turns and wait_for_effects(run, step):
             continue
-        inputs = run.input_digests(step)
-        row = next((row for row in step.candidates if row.inputs == inputs), None)
-        if row is not None:
+        if (row := _unchanged(run, step)) is not None:
             adopt(run, step, row, "its inputs turned out unchanged", now)
             work.extend(mark_done(run, step))
             continue
@@ -65,6 +63,14 @@ def settle(run: RunState, steps: Iterable[StepState], now: datetime) -> None:
                 work.append(reopen(run, upstream, f"its value is needed by {step.id}", now))
             continue
         make_ready(run, step, now)
+
+
+def _unchanged(run: RunState, step: StepState) -> StepRecord | None:
+    """Return the older row of a step that consumed just what it would consume now."""
+    if not step.candidates:
+        return None
+    inputs = run.input_digests(step)
+    return next((row for row in step.candidates if row.inputs == inputs), None)
 
 
 def _take_branch(run: RunState, select: StepState, now: datetime) -> list[StepState]:

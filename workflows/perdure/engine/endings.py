@@ -15,20 +15,20 @@ def row_of(
     run: RunState, step: StepState, status: StepStatus, now: datetime, **facts: Any
 ) -> StepRecord:
     """Return the row by which a step ends: which step it is, and ``facts`` about how it ended."""
-    fields: dict[str, Any] = {
-        "run_id": run.id,
-        "step_id": StepId(step.id),
-        "generation": step.generation,
-        "status": status,
-        "attempt": 0,
-        "name": match_name(step.plan),
-        "own": step.plan.own,
-        "code": step.code,
-        "fingerprint": run.fingerprints[step.id],
-        "finished_at": now,
-        "reason": step.reason,
-    }
-    return StepRecord(**fields | facts)
+    facts.setdefault("attempt", 0)
+    facts.setdefault("code", step.code)
+    return StepRecord(
+        run_id=run.id,
+        step_id=StepId(step.id),
+        generation=step.generation,
+        status=status,
+        name=match_name(step.plan),
+        own=step.plan.own,
+        fingerprint=run.fingerprints[step.id],
+        finished_at=now,
+        reason=step.reason,
+        **facts,
+    )
 
 
 def count_ended(run: RunState, step: StepState) -> list[StepState]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 import msgspec
 
@@ -153,32 +154,40 @@ def _conclude(
     run.gone.discard(value.integrity)
     # Whoever rebuilds it may not be the one that missed it: that owner may have died meanwhile.
     diverged, away = diverged_consumers(run, step), find_readers(run, step)
-    names = [each.id for each in diverged] + [row.step_id for rows in away.values() for row in rows]
-    # The state of an actor rests on such a value: the calls since cannot be made again singly.
-    is_in_state = any(changes_state(each) for each in diverged) or any(
-        row.states for rows in away.values() for row in rows
-    )
-    recomputes = run.record.policy.on_divergence == "recompute"
-    if names and ((is_in_state and recomputes) or not may_diverge(run, step, names, now)):
-        _fail_diverged(run, step, outcome, names, now)
-        return []
     again: list[StepState] = []
-    if names and recomputes:
-        for each in (*diverged, *let_go(run, away)):
-            again += recompute(run, each, f"{step.id} was rebuilt with another value")
+    if diverged or away:
+        names = [each.id for each in diverged]
+        names += [row.step_id for rows in away.values() for row in rows]
+        # The state of an actor rests on such a value: the calls since cannot be made again singly.
+        is_in_state = any(changes_state(each) for each in diverged) or any(
+            row.states for rows in away.values() for row in rows
+        )
+        recomputes = run.record.policy.on_divergence == "recompute"
+        if (is_in_state and recomputes) or not may_diverge(run, step, names, now):
+            _fail_diverged(run, step, outcome, names, now)
+            return []
+        if recomputes:
+            for each in (*diverged, *let_go(run, away)):
+                again += recompute(run, each, f"{step.id} was rebuilt with another value")
     step.status = StepStatus.SUCCEEDED
     if error is None or step.plan.actor is None:
         note_success(run, step, outcome.states)
     spend(run, step)
     run.outbox.attempts.pop(outcome.id, None)
-    row = _row(run, step, outcome, StepStatus.SUCCEEDED, now)
-    stored = value if run.stores(step) else _without_bytes(value)
-    run.outbox.steps.append(
-        msgspec.structs.replace(
-            row, value=stored, error=error, caught=error is not None, states=dict(step.states)
-        )
+    row = _row(
+        run,
+        step,
+        outcome,
+        StepStatus.SUCCEEDED,
+        now,
+        value=value if run.stores(step) else _without_bytes(value),
+        error=error,
+        caught=error is not None,
+        states=dict(step.states),
     )
-    freed = [*mark_done(run, step), *(each for each in again if not each.missing)]
+    run.outbox.steps.append(row)
+    freed = mark_done(run, step)
+    freed += [each for each in again if not each.missing]
     for dep in step.deps:
         _forget_spooled(engine, run, run.steps[dep])
     return freed
@@ -196,7 +205,12 @@ def _without_bytes(value: StoredValue) -> StoredValue:
 
 
 def _row(
-    run: RunState, step: StepState, outcome: Outcome, status: StepStatus, now: datetime
+    run: RunState,
+    step: StepState,
+    outcome: Outcome,
+    status: StepStatus,
+    now: datetime,
+    **more: Any,
 ) -> StepRecord:
     return row_of(
         run,
@@ -208,6 +222,7 @@ def _row(
         started_at=outcome.started_at,
         worker=outcome.worker,
         peak_memory_bytes=outcome.peak_memory_bytes,
+        **more,
     )
 
 

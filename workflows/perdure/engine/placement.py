@@ -25,7 +25,7 @@ from perdure_storage.records import AMOUNT_SLACK
 PATIENCE_S = 5.0
 
 
-class Shape(msgspec.Struct, frozen=True):
+class Shape(msgspec.Struct, frozen=True, cache_hash=True):
     """What one attempt, or one process, holds.
 
     Attributes:
@@ -73,7 +73,7 @@ def call_part(shape: Shape) -> Shape:
     return Shape(shape.cpus, 0.0, 0, (), False)
 
 
-class Seat(msgspec.Struct, frozen=True):
+class Seat(msgspec.Struct, frozen=True, cache_hash=True):
     """In which processes of its actor a call may be made: in those numbered below ``most``."""
 
     run_id: str
@@ -81,7 +81,7 @@ class Seat(msgspec.Struct, frozen=True):
     most: int
 
 
-class Line(msgspec.Struct, frozen=True):
+class Line(msgspec.Struct, frozen=True, cache_hash=True):
     """What ready steps have in common that wait in one queue.
 
     Attributes:
@@ -267,11 +267,12 @@ class Pool:
             return self._take_seat(line.shape, line.seat, holder)
         shape = line.shape
         self._holders[shape] = self._holders.get(shape, 0) + 1
-        if self.capacity.is_serial:
+        if shape.gpus and self.capacity.is_serial:
             shape = _without_gpus(shape)  # nothing can be hidden from a thread of this process
         gpus = self.free.take(shape)
-        if gpus:
-            self._gpus[holder] = gpus
+        if not gpus:
+            return ()
+        self._gpus[holder] = gpus
         return self._ids(gpus)
 
     def _ids(self, gpus: Iterable[int]) -> tuple[str, ...]:
@@ -329,7 +330,7 @@ class Pool:
             self._ahead[shape] -= 1
             return
         self._holders[shape] -= 1
-        if self.capacity.is_serial:
+        if shape.gpus and self.capacity.is_serial:
             shape = _without_gpus(shape)
         self.free.give(shape, self._gpus.pop(holder, ()))
 
@@ -434,7 +435,7 @@ class Pool:
 
 
 def _without_gpus(shape: Shape) -> Shape:
-    return msgspec.structs.replace(shape, gpus=0.0) if shape.gpus else shape
+    return msgspec.structs.replace(shape, gpus=0.0)
 
 
 class Waiting(msgspec.Struct, frozen=True, gc=False):
@@ -457,18 +458,20 @@ class Choice(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         start: None if there is nothing that may.
+        is_ahead: it does not fit yet: it is sent to wait behind one of its like.
         kept: names of what is kept for requests that have been passed over for long enough.
     """
 
     start: Waiting | None
     kept: frozenset[str]
+    is_ahead: bool = False
 
 
 NOTHING: frozenset[str] = frozenset()
 
 
 def choose(
-    pool: Pool, waiting: Iterable[Waiting], now: datetime, kept: frozenset[str] = NOTHING
+    pool: Pool, waiting: Sequence[Waiting], now: datetime, kept: frozenset[str] = NOTHING
 ) -> Choice:
     """Return which of these starts next: the first in the plan that fits.
 
@@ -482,21 +485,22 @@ def choose(
         now: the time.
         kept: what is kept for others already.
     """
-    for each in sorted(waiting, key=lambda each: _rank(pool, each, now)):
+    for each in _in_turn(pool, waiting, now):
         request = pool.request(each.line)
         if request is None:
             continue
-        can_start = pool.fits(request) or pool.may_wait(each.line, each.most_ahead)
+        does_fit = pool.fits(request)
+        can_start = does_fit or pool.may_wait(each.line, each.most_ahead)
         # A process of an actor that is idle could be ended for the one that all is kept for.
-        if can_start and kept.isdisjoint(each.line.shape.names):
-            return Choice(each, kept)
+        if can_start and (not kept or kept.isdisjoint(each.line.shape.names)):
+            return Choice(each, kept, is_ahead=not does_fit)
         if not can_start and _is_impatient(each, now):
             kept |= pool.lacks(request)
     return Choice(None, kept)
 
 
 def make_room(
-    pool: Pool, waiting: Iterable[Waiting], now: datetime, kept: frozenset[str] = NOTHING
+    pool: Pool, waiting: Sequence[Waiting], now: datetime, kept: frozenset[str] = NOTHING
 ) -> tuple[Instance, ...]:
     """Return the processes of actors to end now, when nothing that waits can start.
 
@@ -505,7 +509,7 @@ def make_room(
     as soon as calls that run have ended waits for that, if it has not waited for long already:
     what is costly to make is not ended for what is over soon.
     """
-    for each in sorted(waiting, key=lambda each: _rank(pool, each, now)):
+    for each in _in_turn(pool, waiting, now):
         request = pool.request(each.line)
         is_impatient = _is_impatient(each, now)
         if request is None or pool.fits(request):
@@ -514,6 +518,12 @@ def make_room(
         if may_ask and (ended := pool.make_room(request, at_once=is_impatient)):
             return ended
     return ()
+
+
+def _in_turn(pool: Pool, waiting: Sequence[Waiting], now: datetime) -> Sequence[Waiting]:
+    if len(waiting) < 2:  # as a rule: steps of one kind wait in one line
+        return waiting
+    return sorted(waiting, key=lambda each: _rank(pool, each, now))
 
 
 def _rank(pool: Pool, each: Waiting, now: datetime) -> tuple[float, tuple[int, ...]]:

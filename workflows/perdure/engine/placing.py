@@ -22,7 +22,7 @@ from perdure.calls import (
 from perdure.engine.actors import is_live, keeps_state, way_to
 from perdure.engine.commands import Dispatch, Retire
 from perdure.engine.matching import match_name
-from perdure.engine.placement import NOTHING, Line, Pool, Waiting, choose, make_room
+from perdure.engine.placement import NOTHING, Choice, Line, Pool, Waiting, choose, make_room
 from perdure.engine.saves import saves_for
 from perdure.engine.state import EngineState, RunState, StepState, line_of, starts_chain
 from perdure.graph.growth import first_answer_id
@@ -86,7 +86,7 @@ class _Placing:
             return False
         pool = self._engine.pools[run.executor]
         first = _first_of_lines(run)
-        if in_making := self._engine.made_for(run.id):
+        if self._engine.in_making and (in_making := self._engine.made_for(run.id)):
             first = {
                 line: step
                 for line, step in first.items()
@@ -102,7 +102,7 @@ class _Placing:
         call = _make_instance(self._engine, run, line, first[line])
         if call is None:
             heappop(run.ready[line])
-            call = _start(self._engine, run, line, first[line], self._now)
+            call = _start(self._engine, run, choice, line, first[line], self._now)
         self.dispatch.append(Dispatch(run.executor, call))
         return True
 
@@ -157,10 +157,9 @@ def _waiting(run: RunState, line: Line, step: StepState) -> Waiting:
     return Waiting(line, step.rank, step.ready_at, _most_ahead(run, step))
 
 
-def _hold(pool: Pool, line: Line, call: CallId) -> tuple[str, ...]:
+def _hold(pool: Pool, choice: Choice, line: Line, call: CallId) -> tuple[str, ...]:
     """Take what the call asks for, or send it ahead; return the ids of its GPUs."""
-    request = pool.request(line)
-    if request is not None and pool.fits(request):
+    if not choice.is_ahead:
         return pool.take(line, call)
     pool.send_ahead(line.shape)
     return ()
@@ -178,30 +177,36 @@ def first_ready(run: RunState, heap: list[tuple[tuple[int, ...], int, str]]) -> 
 
 
 def _start(
-    engine: EngineState, run: RunState, line: Line, step: StepState, now: datetime
+    engine: EngineState,
+    run: RunState,
+    choice: Choice,
+    line: Line,
+    step: StepState,
+    now: datetime,
 ) -> StepCall:
     step.status = StepStatus.RUNNING
     step.attempt += 1
     step.inputs = run.input_digests(step)
     step.begun_at, step.progress = now, None
-    call = CallId(run.id, step.id, step.generation, step.attempt)
+    run_id = run.id
+    call = CallId(run_id, step.id, step.generation, step.attempt)
     run.running[call] = step
     run.outbox.attempts[call] = AttemptRecord(
-        run_id=run.id,
+        run_id=run_id,
         step_id=StepId(step.id),
         generation=step.generation,
         attempt=step.attempt,
         started_at=now,
     )
-    engine.touched[run.id] = None
-    options = step.options
+    engine.touched[run_id] = None
+    plan, options = step.plan, step.options
     pool = engine.pools[run.executor]
-    gpu_ids = _hold(pool, line, call)
+    gpu_ids = _hold(pool, choice, line, call)
     return StepCall(
         id=call,
-        function=step.plan.function,
+        function=plan.function,
         args=_arguments(run, step),
-        kwargs=step.plan.kwargs,
+        kwargs=plan.kwargs,
         values=_values(run, step),
         parts=step.parts,
         timeout_s=options.timeout_s,
@@ -209,13 +214,13 @@ def _start(
         outputs=options.outputs,
         retry_on=options.retry_on,
         stop_when=options.stop_when,
-        idempotency_key=f"{run.id}/{step.id}/{step.generation}",
-        names=match_name(step.plan),
+        idempotency_key=f"{run_id}/{step.id}/{step.generation}",
+        names=match_name(plan),
         answer=first_answer_id(step.id) if starts_chain(step) else "",
         saves=saves_for(run, step),
         is_brief=_most_ahead(run, step) > 0,
-        actor=None if step.plan.actor is None else _on_actor(run, step, pool.home(call)),
-        turns={turn.actor: turn.step for turn in step.plan.turns},
+        actor=None if plan.actor is None else _on_actor(run, step, pool.home(call)),
+        turns={turn.actor: turn.step for turn in plan.turns},
         gpu_ids=gpu_ids,
         **_asked(options),
     )
@@ -342,6 +347,8 @@ def _most_ahead(run: RunState, step: StepState) -> float:
 
 def _without_unneeded(run: RunState, step: StepState) -> tuple[Arg, ...]:
     """Return the arguments of a step, lists without what was ended because nobody needs it."""
+    if not step.refs:
+        return step.plan.args
     gone = {
         ref.step for ref in step.refs if isinstance(ref, FromStep) and run.steps[ref.step].unneeded
     }

@@ -19,6 +19,7 @@ from perdure.engine.edits import Edits
 from perdure.engine.paces import Paces
 from perdure.engine.placement import Line, Pool, Seat, Shape, shape_of
 from perdure.plan import (
+    ActorStep,
     FromInput,
     FromStep,
     ItemsOf,
@@ -85,6 +86,7 @@ class StepState:
         "followers",
         "generation",
         "given",
+        "id",
         "inputs",
         "items",
         "lasts",
@@ -122,6 +124,7 @@ class StepState:
     def __init__(
         self, plan: StepPlan, options: StepOptions, position: int, shape: Shape, code: str
     ) -> None:
+        self.id = plan.id
         self.plan = plan
         self.code = code
         self.options = options
@@ -188,11 +191,6 @@ class StepState:
         self.lasts: dict[str, str] = {}
         # Cancelled because nobody needs it: others do without its value.
         self.unneeded = False
-
-    @property
-    def id(self) -> str:
-        """Return the step id."""
-        return self.plan.id
 
     @property
     def is_done(self) -> bool:
@@ -293,6 +291,7 @@ class RunState:
     """
 
     def __init__(self, record: RunRecord, plan: Plan, fingerprints: Mapping[str, str]) -> None:
+        self.id: RunId = record.id
         self.record = record
         self.plan = plan
         self.fingerprints: dict[str, str] = {}
@@ -343,11 +342,6 @@ class RunState:
         self.outbox = Outbox()
         add_steps(self, plan, fingerprints)
 
-    @property
-    def id(self) -> RunId:
-        """Return the run id."""
-        return self.record.id
-
     def enqueue(self, step: StepState) -> None:
         """Let a ready step wait for its turn to start."""
         heap = self.ready.setdefault(line_of(self, step), [])
@@ -389,7 +383,7 @@ class RunState:
         if step.branches:
             counts = (0, -1 if step.chosen is None else step.chosen + 1)
             return tuple(self._digest(r) if n in counts else "" for n, r in enumerate(step.refs))
-        return tuple(self._digest(ref) for ref in step.refs)
+        return tuple(map(self._digest, step.refs))
 
     def count_missing(self, step_ids: Iterable[str]) -> None:
         """Count what these steps wait for, and who waits for them."""
@@ -400,6 +394,8 @@ class RunState:
 
     def missing_of(self, step: StepState) -> int:
         """Count what a step waits for now."""
+        if not step.deps and not step.opens:
+            return 0
         closed = sum(not self.steps[opened].is_open for opened in step.opens)
         return closed + sum(not self.steps[dep].is_done for dep in step.deps)
 
@@ -578,25 +574,22 @@ MANY = 1 << 30
 
 def line_of(run: RunState, step: StepState) -> Line:
     """Return in which queue a step waits for its turn to start."""
-    return Line(step.shape, _seat_of(run, step), _stage_of(step))
+    seat = None if step.plan.actor is None else _seat_of(run, step.plan.actor)
+    return Line(step.shape, seat, None if step.below is None else _stage_of(step, step.below))
 
 
-def _seat_of(run: RunState, step: StepState) -> Seat | None:
+def _seat_of(run: RunState, use: ActorStep) -> Seat:
     """Return in which processes of its actor a call may be made: what is written, in the first."""
-    use = step.plan.actor
-    if use is None:
-        return None
     most = use.pool if use.state == "rebuild" else MANY if use.role == "read" else 1
     return Seat(run.id, use.actor, most)
 
 
-def _stage_of(step: StepState) -> tuple[str, int] | None:
+def _stage_of(step: StepState, root: StepState) -> tuple[str, int] | None:
     """Return of which stage of a pipeline a step is an item.
 
     Not of which map: where many small pipelines go on at once they have the same stages.
     """
-    root = step.below
-    if root is None or root.items is None or not (root.followers or root.opens):
+    if root.items is None or not (root.followers or root.opens):
         return None
     return step.plan.function, root.depth
 

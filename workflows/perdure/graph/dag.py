@@ -14,6 +14,8 @@ from hashlib import blake2b
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+import msgspec
+
 from perdure import effects
 from perdure.errors import DefinitionError
 from perdure.graph.arguments import freeze, leaves
@@ -35,8 +37,7 @@ from perdure.showing import Bundle, bundle_of
 MAX_ID_BYTES = 200
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Step(msgspec.Struct, frozen=True, kw_only=True):
     """One call with its place in the graph.
 
     Attributes:

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
+import msgspec
+
 from perdure.graph.dag import Dag, shorten
 from perdure.graph.node import Call
 
@@ -86,7 +88,7 @@ def place_below(
     beside = names.rpartition("/")[0]
     by_own = {own: ids[call] for call, own in dag.ids.items()}
     steps = tuple(
-        replace(
+        msgspec.structs.replace(
             step,
             id=ids[step.call],
             item=places[step.call].item,

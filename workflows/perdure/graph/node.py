@@ -10,7 +10,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, NoReturn, Protocol
+
+import msgspec
 
 from perdure.errors import NodeUse
 from perdure.plan import Attr, Item, Path, StepOptions, path_text
@@ -107,8 +110,7 @@ class Source(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Call:
+class Call(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """One call of a task.
 
     Attributes:
@@ -122,12 +124,12 @@ class Call:
 
     spec: TaskSpec
     args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = field(default_factory=dict)
+    kwargs: dict[str, Any] = {}
     uses: tuple[Node, ...] = ()
     after: tuple[Node, ...] = ()
     token: object | None = None
     scope: Scope | None = None
-    order: int = field(default_factory=lambda: next(_order))
+    order: int = msgspec.field(default_factory=_order.__next__)
 
     @property
     def label(self) -> str:
@@ -329,16 +331,11 @@ def _misuse(node: Node, doing: str) -> NodeUse:
     )
 
 
-def source_of(node: Node) -> Source:
-    """Return where the node's value comes from."""
-    source: Source = object.__getattribute__(node, "_source")
-    return source
+source_of: Callable[[Node], Source] = attrgetter("_source")
+"""Return where the node's value comes from."""
 
-
-def path_of(node: Node) -> Path:
-    """Return the node's path into the value of its source."""
-    path: Path = object.__getattribute__(node, "_path")
-    return path
+path_of: Callable[[Node], Path] = attrgetter("_path")
+"""Return the node's path into the value of its source."""
 
 
 def describe(node: Node) -> str:

@@ -38,7 +38,8 @@ class Arguments:
 
     def keywords(self) -> dict[str, Any]:
         """Return the keyword arguments. Raises as ``positional`` does."""
-        return {name: resolve(arg, self) for name, arg in self._call.kwargs.items()}
+        kwargs = self._call.kwargs
+        return {name: resolve(arg, self) for name, arg in kwargs.items()} if kwargs else {}
 
     def step(self, step_id: str, path: Path) -> Any:
         """Return the value of a step, or the projection of it. Raises as ``positional`` does."""

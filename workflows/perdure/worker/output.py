@@ -59,13 +59,23 @@ class AttemptLog:
 class AttemptOutput:
     """Gathers the text that one attempt writes to ``sys.stdout``, ``sys.stderr`` and logging."""
 
-    __slots__ = ("_parts", "_since", "_size", "log")
+    __slots__ = ("_call", "_log", "_logs", "_parts", "_redactor", "_since", "_size")
 
-    def __init__(self, log: AttemptLog) -> None:
-        self.log = log
+    def __init__(self, call: CallId, logs: LogStore, redactor: Redactor) -> None:
+        self._call = call
+        self._logs = logs
+        self._redactor = redactor
+        self._log: AttemptLog | None = None  # most attempts print nothing
         self._parts: list[str] = []
         self._size = 0
         self._since = 0.0
+
+    @property
+    def log(self) -> AttemptLog:
+        """Return where it goes."""
+        if self._log is None:
+            self._log = AttemptLog(self._call, self._logs, self._redactor)
+        return self._log
 
     def write(self, text: str) -> None:
         """Add ``text``; a segment is appended when it is large or a second old."""
@@ -85,7 +95,7 @@ class AttemptOutput:
 
     def close(self) -> None:
         """Append the rest; costs nothing for an attempt that printed nothing."""
-        if self._parts or self.log._held:
+        if self._parts or (self._log is not None and self._log._held):
             self.flush(last=True)
 
 

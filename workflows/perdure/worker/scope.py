@@ -93,7 +93,7 @@ class RunScope:
     def _resolve(self, function: Function) -> Callable[..., Any]:
         if function.value is None:
             return import_function(function)
-        return plain_function(self._load_recorded(function.value, f"the code of {function.id}"))
+        return plain_function(self._load_recorded(function.value, "the code of", function.id))
 
     def constant(self, index: int) -> Any:
         """Return constant ``index`` of the plan; a copy of its own if it is mutable.
@@ -103,19 +103,19 @@ class RunScope:
         """
         if index in self._shared:
             return self._shared[index]
-        value = self._load_recorded(self._constants[index], f"constant {index} of the plan")
+        value = self._load_recorded(self._constants[index], "constant", index)
         if type(value) in _SHAREABLE:
             self._shared[index] = value
         return value
 
-    def _load_recorded(self, stored: StoredValue, what: str) -> Any:
+    def _load_recorded(self, stored: StoredValue, what: str, which: object) -> Any:
         """Decode what was recorded with the plan: nothing upstream could rebuild it."""
         try:
             return self.values.load(stored)
         except ValueUnavailable as error:
             raise Refusal(Cause.INPUT_UNAVAILABLE, error) from error
         except Exception as error:
-            error.add_note(f"while decoding {what}")
+            error.add_note(f"while decoding {what} {which} of the plan")
             raise Refusal(Cause.SETUP_ERROR, error) from error
 
 

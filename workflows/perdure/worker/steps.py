@@ -18,7 +18,7 @@ from perdure.worker.context import Context, StopSignal, running
 from perdure.worker.failures import Refusal, StepInterrupted, StepStopped, error_record
 from perdure.worker.forks import leave_if_forked
 from perdure.worker.memory import PeakMemory
-from perdure.worker.output import AttemptLog, AttemptOutput
+from perdure.worker.output import AttemptOutput
 from perdure.worker.saving import NoDesk, Saves
 from perdure.worker.scope import RunScope
 from perdure.worker.secrets import secret_names
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _clock = SystemClock()
+_SCALARS = frozenset({type(None), bool, int, float, str, bytes})
+"""Types of results none of which stands for calls or a wait."""
 
 
 class Attempt:
@@ -81,7 +83,7 @@ class Attempt:
         self.in_user_code = False
         self.turn: ActorTurn | None = None
         self.stop = StopSignal()
-        self.output = AttemptOutput(AttemptLog(at, scope.logs, scope.redactor))
+        self.output = AttemptOutput(at, scope.logs, scope.redactor)
         self.started_at: datetime = _clock.now()
         self.saves = Saves(
             at,
@@ -141,13 +143,15 @@ class Attempt:
 
     def _run(self) -> Outcome:
         running.set(self.context)
-        self._go_on_in_trace()
+        if self.call.trace:
+            self._go_on_in_trace()
         effects.begin()
         try:
             try:
                 function, args, kwargs = self._prepare()
             finally:
-                self._note_surroundings()
+                if self.surroundings is not None:
+                    self.surroundings.note()
             crash_point("worker.before-user-code")
             try:
                 self.in_user_code = True
@@ -170,7 +174,8 @@ class Attempt:
     async def run_async(self) -> Outcome:
         """Run the call, an ``async def`` or a plain function, on the loop that is running."""
         running.set(self.context)
-        self._go_on_in_trace()
+        if self.call.trace:
+            self._go_on_in_trace()
         effects.begin()
         try:
             function, args, kwargs = self._prepare()
@@ -191,14 +196,9 @@ class Attempt:
             return self._refused(refusal)
 
     def _go_on_in_trace(self) -> None:
-        if self.call.trace:
-            from perdure.tracing import go_on_in
+        from perdure.tracing import go_on_in
 
-            go_on_in(self.call.trace)
-
-    def _note_surroundings(self) -> None:
-        if self.surroundings is not None:
-            self.surroundings.note()
+        go_on_in(self.call.trace)
 
     # --- before ---------------------------------------------------------------------------------
     def _prepare(self) -> tuple[Callable[..., Any], list[Any], dict[str, Any]]:
@@ -222,12 +222,13 @@ class Attempt:
     def _succeeded(self, result: Any) -> Outcome:
         if self.turn is not None:
             return self._called(self.turn, result)
-        if _is_ray_node(result):
-            result = self._imported(result)
-        if _is_graph(result):
-            return self._grown(result)
-        if _is_pause(result):
-            return self._waiting(result)
+        if type(result) not in _SCALARS:
+            if _is_ray_node(result):
+                result = self._imported(result)
+            if _is_graph(result):
+                return self._grown(result)
+            if _is_pause(result):
+                return self._waiting(result)
         self._refuse_lost_calls()
         self._refuse_handle(result)
         self._check(result)

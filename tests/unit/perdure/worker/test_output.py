@@ -92,14 +92,14 @@ def test_log_that_cannot_be_kept_costs_one_warning(caplog: pytest.LogCaptureFixt
 def test_output_appends_nothing_when_nothing_was_printed() -> None:
     logs = KeptLogs()
 
-    AttemptOutput(AttemptLog(AT, logs, Redactor())).close()
+    AttemptOutput(AT, logs, Redactor()).close()
 
     assert logs.segments == []
 
 
 def test_output_appends_a_segment_when_it_is_large() -> None:
     logs = KeptLogs()
-    output = AttemptOutput(AttemptLog(AT, logs, Redactor()))
+    output = AttemptOutput(AT, logs, Redactor())
 
     output.write("x" * SEGMENT_BYTES)
 
@@ -108,7 +108,7 @@ def test_output_appends_a_segment_when_it_is_large() -> None:
 
 def test_output_takes_text_that_has_no_utf8() -> None:
     logs = KeptLogs()
-    output = AttemptOutput(AttemptLog(AT, logs, Redactor()))
+    output = AttemptOutput(AT, logs, Redactor())
 
     output.write("\udc80")
     output.close()
@@ -118,7 +118,7 @@ def test_output_takes_text_that_has_no_utf8() -> None:
 
 def test_stream_gives_steps_words_to_the_step_and_to_the_stream_below() -> None:
     logs, below = KeptLogs(), io.StringIO()
-    output = AttemptOutput(AttemptLog(AT, logs, Redactor()))
+    output = AttemptOutput(AT, logs, Redactor())
     stream = StepStream(below)
 
     stream.write("before ")
@@ -134,7 +134,7 @@ def test_stream_gives_steps_words_to_the_step_and_to_the_stream_below() -> None:
 
 def test_diverted_stream_keeps_steps_words_from_the_stream_below() -> None:
     logs, below = KeptLogs(), io.StringIO()
-    output = AttemptOutput(AttemptLog(AT, logs, Redactor()))
+    output = AttemptOutput(AT, logs, Redactor())
 
     token = running.set(context_of(output))
     DivertedStream(below).write("within")
@@ -148,7 +148,7 @@ def test_diverted_stream_keeps_steps_words_from_the_stream_below() -> None:
 @pytest.mark.parametrize("has_handler_on_the_stream", [False, True])
 def test_log_records_are_captured_once(has_handler_on_the_stream: bool) -> None:
     logs = KeptLogs()
-    output = AttemptOutput(AttemptLog(AT, logs, Redactor()))
+    output = AttemptOutput(AT, logs, Redactor())
     root = logging.getLogger()
 
     with captured_streams():
