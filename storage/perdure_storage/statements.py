@@ -269,18 +269,24 @@ class Statements:
 
     def fits(self) -> Any:
         """Say of a run that neither its plan nor a graph that it was given needs too much."""
-        grown = sa.select(expansion.c.plan_digest).where(expansion.c.run_id == run.c.id)
-        own = self._needs_more(plan.c.digest == run.c.plan_digest)
-        return ~own & ~self._needs_more(plan.c.digest.in_(grown.correlate(run)))
-
-    def _needs_more(self, which: Any) -> Any:
-        """Say whether one of some plans needs more of something than is offered."""
         need = self._amounts(plan.c.needs, "need")
+        plans = plan.join(need, sa.true())
+        given = expansion.join(plans, plan.c.digest == expansion.c.plan_digest)
+        own = sa.select(sa.literal(1)).select_from(plans).where(plan.c.digest == run.c.plan_digest)
+        grown = sa.select(sa.literal(1)).select_from(given).where(expansion.c.run_id == run.c.id)
+        return self._never_more(own, need) & self._never_more(grown, need)
+
+    def _never_more(self, needs: Any, need: Any) -> Any:
+        """Say that none of these needs is more than what is offered.
+
+        Written so that PostgreSQL asks for each run in turn: of ``NOT EXISTS`` it makes a join, for
+        which it reads the plans of all runs.
+        """
         offered = self._amounts(sa.bindparam("offer", type_=sa.Text), "offered")
         has = sa.select(_amount(offered)).where(offered.c.key == need.c.key).scalar_subquery()
         enough = sa.func.coalesce(has, 0.0) + AMOUNT_SLACK
-        more = sa.select(sa.literal(1)).select_from(plan.join(need, sa.true()))
-        return sa.exists(more.where(which, _amount(need) > enough).correlate(run))
+        first = needs.where(_amount(need) > enough).limit(sa.literal_column("1")).correlate(run)
+        return sa.func.coalesce(first.scalar_subquery(), 0) == 0
 
     def _amounts(self, column: Any, name: str) -> Any:
         """Return amounts by name as a table of the database."""
@@ -774,7 +780,10 @@ class Statements:
         )
         # Written so that no index of statuses serves it: few of those who sleep wait for this name.
         is_asleep = sa.case((run.c.status == "WAITING", 1), else_=0) == 1
-        clause = sa.update(run).where(is_asleep, run.c.id.in_(waiting))
+        # PostgreSQL would look at every run for whether it waits: it gets the ids beforehand.
+        ids = sa.func.array(waiting.scalar_subquery())
+        is_waiting = run.c.id == sa.any_(ids) if self.is_postgres else run.c.id.in_(waiting)
+        clause = sa.update(run).where(is_asleep, is_waiting)
         return self.compile(clause.values(wake_at_us=sa.bindparam("now_us", type_=sa.BigInteger)))
 
     @cached_property

@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from tests.reliability.cases import CASES, Case
+from tests.reliability.cases import CASES, UNFIT, Case
 from tests.reliability.figures import read_figures
 from tests.reliability.hostile.sitecustomize import MODES
 
@@ -61,7 +61,8 @@ class Round:
 def play(case: Case, seed: int, log: Path, hostile: str) -> Round:
     """Do a case once; keep what it said if it failed."""
     settings = {**case.settings(seed), **(_hostility(hostile) if hostile else {})}
-    words = ["pytest", *case.tests, *case.options(seed), *_OPTIONS]
+    unfit = [f"--deselect={name}" for mode in hostile.split(",") for name in UNFIT.get(mode, ())]
+    words = ["pytest", *case.tests, *case.options(seed), *unfit, *_OPTIONS]
     again = shlex.join([*(f"{name}={value}" for name, value in settings.items()), *words])
     started = time.monotonic()
     done = subprocess.run(

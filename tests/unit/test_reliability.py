@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from tests.reliability.__main__ import Round, table
-from tests.reliability.cases import CASES, Case
+from tests.reliability.cases import CASES, UNFIT, Case
 from tests.reliability.figures import read_figures, tell_figures
+from tests.reliability.hostile.sitecustomize import MODES
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,6 +19,15 @@ def test_tests_of_each_case_are_there(case: Case) -> None:
 
     assert files
     assert [name for name in files if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("mode", UNFIT)
+def test_tests_that_do_not_fit_a_hostile_mode_are_there(mode: str) -> None:
+    assert mode in MODES
+    for name in UNFIT[mode]:
+        file, *_, test = name.split("::")
+        defined = (ROOT / file, *ROOT.glob("*/perdure*/**/contract*.py"))
+        assert any(f"def {test}(" in path.read_text() for path in defined)
 
 
 def test_figures_that_are_told_are_added_up(capsys: pytest.CaptureFixture[str]) -> None:
