@@ -118,6 +118,21 @@ def test_brief_steps_behind_one_that_takes_long_run_elsewhere(bench: Bench, tmp_
     assert [bench.value(outcome) for outcome in outcomes] == ["free"] * 6
 
 
+def test_process_of_a_brief_step_that_lasts_is_known(bench: Bench, tmp_path: Path) -> None:
+    wait = bench.function(steps.wait_for)
+    where, free = bench.constant(str(tmp_path)), bench.constant("free")
+    bench.open()
+    call = bench.call(wait, where, free, is_brief=True)
+
+    bench.executor.submit([call])
+    until(lambda: len(bench.executor.workers()) == 1, bench)
+    (tmp_path / "free").touch()
+    [outcome] = bench.outcomes(call)
+
+    [process] = bench.executor.workers()
+    assert f"/{process.pid} " in outcome.worker
+
+
 def test_only_the_brief_step_that_was_running_is_lost_with_its_worker(bench: Bench) -> None:
     name = bench.function(steps.exit_in_the_middle)
     numbers = [bench.constant(number) for number in range(8)]

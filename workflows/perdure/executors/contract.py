@@ -49,7 +49,7 @@ from perdure_storage.records import Cause, Place, Refusal, RunId, StepId, Stored
 from perdure_storage.values import Values
 
 LARGE_BYTES = 100_000
-_PATIENCE_S = 30.0
+_PATIENCE_S = 60.0
 
 
 class Bench:

@@ -126,6 +126,7 @@ class RayExecutor:
     def hand_over(self, calls: Sequence[CallId]) -> None:
         for at in calls:
             if at in self._flights:
+                self._flights[at].is_wished = True
                 self._mailbox.wish.remote(encode(at))
 
     def open_run(self, context: CallContext) -> None:
@@ -296,7 +297,8 @@ class RayExecutor:
         number = next(self._numbers)
         context = self._contexts[kind.run_id]
         home = f"{self._home_of[kind.run_id]}/{kind.bundle}"
-        data = encode(Lot(number, home, _part_for(calls, context), tuple(calls)))
+        part = _part_for(calls, context)
+        data = encode(Lot(number, home, part, tuple(calls), is_brief=kind.is_shared))
         host = self._host(kind, calls[0])
         if host is None:
             options = {**request_of_call(calls[0]), **sources_env(self._terms, kind.bundle)}
@@ -443,6 +445,8 @@ class RayExecutor:
             self._mailbox.post.remote(encode(Mark(lot.number)))
             return
         end = decode_ended(done.result())
+        if end.begun is not None and lot.begun is None:
+            self._note_begun(end.begun)
         for told in end.told:
             if told.call in self._flights:
                 self._desk.tell(told)
@@ -462,7 +466,7 @@ class RayExecutor:
         if outcome.cause in (Cause.CANCELLED, Cause.ABANDONED) and flight.ending is not None:
             outcome = self._ended(flight, flight.ending)
         del self._flights[outcome.id], lot.flights[outcome.id]
-        self._over.append(encode(outcome.id))
+        self._forget(flight)
         if self._may_run_recorded(outcome, lot.kind):
             self._enqueue(flight.call)
             return
@@ -483,19 +487,25 @@ class RayExecutor:
     def _bury(self, lot: _Lot) -> None:
         """A Ray task is over and all it said is heard: say what became of its other calls.
 
-        If the task is lost with several, nobody knows which one ran: each is sent again by itself,
-        and who is at fault bears that then.
+        If the task is lost with several, or with one that has not told who runs it, nobody knows
+        what was at fault: each is sent again by itself, and bears that then.
         """
         del self._lots[lot.number]
         self._forget_host(lot)
         flights = list(lot.flights.values())
+        is_unclear = len(flights) > 1 or (lot.kind.is_shared and lot.begun is None)
         for flight in flights:
-            if lot.error is None or len(flights) > 1:
+            if lot.error is None or is_unclear:
                 self._send_again(flight)
             else:
                 del self._flights[flight.call.id]
-                self._over.append(encode(flight.call.id))
+                self._forget(flight)
                 self._outcomes.append(self._lost(flight))
+
+    def _forget(self, flight: _Flight) -> None:
+        """Have the mailbox forget a call that is over, if it knows of it."""
+        if not flight.call.is_brief or flight.is_wished or flight.is_asked:
+            self._over.append(encode(flight.call.id))
 
     def _forget_host(self, lot: _Lot) -> None:
         if lot.error is None:
@@ -654,10 +664,11 @@ class _Flight:
         ending: the cause with which it is being ended; None while it is not.
         grace_s: what it has for that.
         is_asked: it has been told.
+        is_wished: it has been wished that it ends early.
         started_at: when it began, or was handed over.
     """
 
-    __slots__ = ("call", "ending", "grace_s", "is_asked", "lot", "started_at")
+    __slots__ = ("call", "ending", "grace_s", "is_asked", "is_wished", "lot", "started_at")
 
     def __init__(self, call: StepCall, lot: _Lot) -> None:
         self.call = call
@@ -665,6 +676,7 @@ class _Flight:
         self.ending: Cause | None = None
         self.grace_s = 0.0
         self.is_asked = False
+        self.is_wished = False
         self.started_at = _clock.now()
 
 

@@ -21,12 +21,14 @@ class Lot(msgspec.Struct, frozen=True):
         home: names the run as this coordinator has opened it: what a process keeps of it is kept
             under this name.
         context: of the run, with the functions and constants that these calls need.
+        is_brief: its calls are: its begin is told with the first outcome, or if it lasts.
     """
 
     number: int
     home: str
     context: CallContext
     calls: tuple[StepCall, ...]
+    is_brief: bool = False
 
 
 class Begun(msgspec.Struct, frozen=True, tag="begun", tag_field="m"):
@@ -69,10 +71,12 @@ class Ended(msgspec.Struct, frozen=True):
     Attributes:
         outcomes: of its calls; some have been told before.
         told: how far they said last that they were.
+        begun: who ran them, if that may not have been told yet.
     """
 
     outcomes: tuple[Outcome, ...]
     told: tuple[Told, ...] = ()
+    begun: Begun | None = None
 
 
 News = Begun | Done | Tell | Back | Mark

@@ -27,7 +27,7 @@ from perdure.calls import CallContext, CallId, Outcome, Saving, StepCall, Told
 from perdure.errors import DefinitionError
 from perdure.worker.frames import Done, Tell
 from perdure.worker.kinship import adopt_orphans, descendant_pids
-from perdure.worker.lots import Back, Begun, Ended, Lot, decode_lot, encode
+from perdure.worker.lots import Back, Begun, Ended, Lot, News, decode_lot, encode
 from perdure.worker.memory import PeakMemory
 from perdure.worker.output import SEGMENT_AGE_S, DivertedStream
 from perdure.worker.scope import RunScope
@@ -190,19 +190,21 @@ class RayWorker:
         outcomes: list[Outcome] = []
         told: list[Told] = []
         name = self.name
-        with self._output.diverted(), Remainder(lot, mailbox) as remainder:
+        begun = self._begun(lot, name) if lot.is_brief else None
+        news = Despatches(mailbox, begun)
+        with self._output.diverted(), Remainder(lot, news) as remainder:
             while (call := remainder.next()) is not None:
                 attempt, desk = self.attempt(lot, call, mailbox, self._surroundings)
-                if not outcomes:
+                if begun is None and not outcomes:
                     self.say_begun(lot, attempt, mailbox)
                 outcome = msgspec.structs.replace(self._run(attempt, mailbox), worker=name)
                 crash_point("worker.before-outcome")
                 if call is not lot.calls[-1]:
-                    mailbox.post.remote(encode(Done((outcome,))))
+                    news.tell(Done((outcome,)))
                 outcomes.append(outcome)
                 told += desk.last
         crash_point("worker.after-outcome")
-        return encode(Ended(tuple(outcomes), tuple(told)))
+        return encode(Ended(tuple(outcomes), tuple(told), begun))
 
     def attempt(
         self, lot: Lot, call: StepCall, mailbox: Any, surroundings: Surroundings | None = None
@@ -220,10 +222,12 @@ class RayWorker:
         judged = True
         if call.timeout_s is not None and call.retry_on is not None:
             judged = attempt.judge_timeout()
-        host = os.uname().nodename
-        begun = Begun(lot.number, call.id, self.name, self._process, host, self.node, judged)
         # Heard before it goes on: should it die at once, it is known who it was, and where.
-        wait_for(mailbox.post.remote(encode(begun)))
+        wait_for(mailbox.post.remote(encode(self._begun(lot, self.name, judged))))
+
+    def _begun(self, lot: Lot, name: str, judged: bool = True) -> Begun:
+        host = os.uname().nodename
+        return Begun(lot.number, lot.calls[0].id, name, self._process, host, self.node, judged)
 
     def _scope(self, lot: Lot) -> RunScope:
         scope = self._scopes.get(lot.home)
@@ -290,22 +294,50 @@ def here() -> RayWorker:
     return _here
 
 
+class Despatches:
+    """What a lot says before it is over: at once, or together when what was said last has come."""
+
+    def __init__(self, mailbox: Any, begun: Begun | None) -> None:
+        self._mailbox = mailbox
+        self._lock = threading.Lock()
+        self._waiting = [] if begun is None else [encode(begun)]
+        self._under_way: Any = None
+
+    def tell(self, done: Done) -> None:
+        """Tell of calls that are over."""
+        with self._lock:
+            self._waiting.append(encode(done))
+            if self._under_way is None or self._under_way.done():
+                self._send()
+
+    def flush(self, *more: News) -> None:
+        """Tell now what has not been told, and this."""
+        with self._lock:
+            self._waiting += map(encode, more)
+            if self._waiting:
+                self._send()
+
+    def _send(self) -> None:
+        self._under_way = self._mailbox.post.remote(*self._waiting).future()
+        self._waiting = []
+
+
 class Remainder:
     """The calls of a lot that have not begun: taken one by one, or given back all at once.
 
     They were to be brief. Behind one that is not they would wait for nothing.
     """
 
-    def __init__(self, lot: Lot, mailbox: Any) -> None:
+    def __init__(self, lot: Lot, news: Despatches) -> None:
         self._lot = lot
-        self._mailbox = mailbox
+        self._news = news
         self._calls = deque(lot.calls)
         self._lock = threading.Lock()
         self._is_over = threading.Event()
         self._taken = 0
 
     def __enter__(self) -> Remainder:
-        if len(self._calls) > 1:
+        if self._lot.is_brief:
             threading.Thread(target=self._watch, daemon=True).start()
         return self
 
@@ -320,14 +352,17 @@ class Remainder:
 
     def _watch(self) -> None:
         seen = 0
-        while not self._is_over.wait(PATIENCE_S) and self._calls:
+        while not self._is_over.wait(PATIENCE_S):
+            self._news.flush()
             with self._lock:
                 is_held_up, seen = self._taken == seen, self._taken
                 back = tuple(call.id for call in self._calls) if is_held_up else ()
                 if back:
                     self._calls.clear()
             if back:
-                self._mailbox.post.remote(encode(Back(self._lot.number, back)))
+                self._news.flush(Back(self._lot.number, back))
+            if not self._calls:
+                return
 
 
 class Interruption:
