@@ -68,6 +68,7 @@ class LocalCluster:
         gpus: int = 0,
         labels: Mapping[str, str] | None = None,
         resources: Mapping[str, float] | None = None,
+        object_store_bytes: int = OBJECT_STORE_BYTES,
     ) -> LocalNode:
         """Start a node, and return it once the cluster knows it."""
         with light_nodes(), variables(self._environment):
@@ -76,14 +77,14 @@ class LocalCluster:
                 num_gpus=gpus,
                 labels=dict(labels or {}),
                 resources=dict(resources or {}),
-                object_store_memory=OBJECT_STORE_BYTES,
+                object_store_memory=object_store_bytes,
                 include_dashboard=False,
                 include_log_monitor=False,
                 no_monitor=True,  # it would start and stop machines
                 runtime_env_agent_port=self._agent_port,
             )
         offer = {"cpus": cpus, "gpus": gpus, "labels": labels, "resources": resources}
-        return LocalNode(node, offer)
+        return LocalNode(node, {**offer, "object_store_bytes": object_store_bytes})
 
     def replace(self, node: LocalNode) -> LocalNode:
         """Lose a node, and start another like it."""

@@ -64,9 +64,12 @@ ENGINES = {
     "dbos": Engine("dbos_engine.py", is_peer=True),
     "dbos-postgres": Engine("dbos_engine.py", is_peer=True, needs_postgres=True),
     "ray-workflows": Engine(
-        # Else it starts its workers through uv once more, with this folder sent along.
         "ray_engine.py",
-        {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"},
+        {
+            # Else it starts its workers through uv once more, with this folder sent along.
+            "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+            "RAY_agent_register_timeout_ms": "600000",  # they import for long on a busy machine
+        },
         is_peer=True,
     ),
     "prefect": Engine("prefect_engine.py", is_peer=True),
@@ -109,6 +112,7 @@ def run(engine: str, workload: str, size: int, postgres: str | None) -> dict[str
     environ.pop("ENGINE_POSTGRES", None)
     # What is installed has its bytecode; a checkout that may not keep it would compile each time.
     environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    environ["UV_COMPILE_BYTECODE"] = "1"
     if chosen.needs_postgres:
         if postgres is None:
             raise Unable(f"{engine} needs --postgres URL")

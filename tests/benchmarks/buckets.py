@@ -20,7 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
@@ -88,12 +89,9 @@ def one_round(bucket: str, size_bytes: int, folder: Path) -> Figures:
     return found
 
 
-def main() -> None:
-    """Print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--mib", type=int, nargs="+", default=[1, 64, 512])
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
+@contextmanager
+def serving() -> Iterator[str]:
+    """Yield the URL of an empty bucket, which this process and those that it starts then find."""
     server = subprocess.Popen(
         [sys.executable, "-c", _SERVER],
         stdin=subprocess.PIPE,
@@ -104,10 +102,24 @@ def main() -> None:
     try:
         assert server.stdout is not None
         host, port = server.stdout.readline().split()
+        endpoint = f"http://{host}:{port}"
         os.environ.update(AWS_ACCESS_KEY_ID="none", AWS_SECRET_ACCESS_KEY="none")
-        fsspec.config.conf["s3"] = {"endpoint_url": f"http://{host}:{port}"}
+        os.environ.update(AWS_ENDPOINT_URL=endpoint, AWS_DEFAULT_REGION="us-east-1")
         bucket = f"s3://bucket-{secrets.token_hex(4)}"
         fsspec.filesystem("s3").mkdir(bucket)
+        yield bucket
+    finally:
+        server.kill()
+        server.wait()
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mib", type=int, nargs="+", default=[1, 64, 512])
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    with serving() as bucket:
         for store in ("plain", "cached"):
             open_blobs(bucket, store, bind=True)
         print(circumstances(options.rounds))
@@ -118,9 +130,6 @@ def main() -> None:
             report(mib, rounds)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(f"\npeak resident set of this process: {peak:.0f} MiB")
-    finally:
-        server.kill()
-        server.wait()
 
 
 def report(mib: int, rounds: list[Figures]) -> None:

@@ -40,14 +40,17 @@ def store(folder: Path) -> str:
 def client(folder: Path):
     import perdure
 
-    if (
-        EXECUTOR == "ray"
-    ):  # as the other engines on Ray: the cluster is there before the clock starts
+    if EXECUTOR == "ray":
         from ray_bare_engine import started
 
         started()
     opened = perdure.open(store(folder), blobs=str(folder / "blobs"), executor=EXECUTOR)
     opened.runtime  # noqa: B018 - the store is made before the clock starts
+    if EXECUTOR == "ray":  # as for the other engines on Ray: its workers are there by then
+        import perdure_steps
+
+        with opened:
+            perdure_steps.fan_out.run(20)
     if OBSERVED == "metrics":
         from perdure.metrics import Metrics
 

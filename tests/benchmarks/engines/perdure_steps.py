@@ -75,6 +75,15 @@ def large(mebibytes: int, ledger: str) -> tuple[float, float]:
 
 
 @workflow
+def handed(
+    mebibytes: int, ledger: str, one: Static[str], other: Static[str]
+) -> tuple[float, float]:
+    """From a step on one node of Ray to a step on another; nodes are told by a label."""
+    made = make.options(resources={f"place={one}": 1}).bind(mebibytes, ledger)
+    return read.options(resources={f"place={other}": 1}).bind(made, ledger)
+
+
+@workflow
 def noted(steps: Static[int], ledger: str) -> int:
     value = 0
     for _ in range(steps):

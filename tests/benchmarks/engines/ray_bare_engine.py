@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 from common import Figures, burn, main, timed
 
+HERE = Path(__file__).resolve().parent
+OBJECT_STORE_BYTES = 2 << 30
+
 
 def started() -> Any:
-    """Return Ray, connected to a cluster of this process with two CPUs and a worker for each."""
+    """Return Ray, connected to a node of this machine with two CPUs and a worker for each."""
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    sys.path.append(str(HERE.parents[2]))
+    from examples.local_ray import LocalCluster
+
+    cluster = LocalCluster({"PYTHONPATH": str(HERE)})  # ends with this process
+    cluster.add(cpus=2, object_store_bytes=OBJECT_STORE_BYTES)
+    ray.init(cluster.address, log_to_driver=False)
     here = ray.remote(lambda: None)
     ray.get([here.remote() for _ in range(20)])
     return ray
@@ -53,6 +62,15 @@ def many_runs(size: int, folder: Path) -> Figures:
     return timed(work, [n + 5 for n in range(size)])
 
 
+def large(size: int, folder: Path) -> Figures:
+    import numpy
+
+    ray = started()
+    make = ray.remote(lambda: numpy.arange(size * 131_072, dtype=numpy.float64))
+    read = ray.remote(lambda array: float(array[-1]))
+    return timed(lambda: ray.get(read.remote(make.remote())), size * 131_072 - 1.0)
+
+
 def spread(size: int, folder: Path) -> Figures:
     ray = started()
     busy = ray.remote(burn)
@@ -61,7 +79,7 @@ def spread(size: int, folder: Path) -> Figures:
 
 if __name__ == "__main__":
     main(
-        {"W1": chain, "W2": fan_out, "W3": many_runs, "W7": spread},
+        {"W1": chain, "W2": fan_out, "W3": many_runs, "W4": large, "W7": spread},
         {"durable": False, "cpus": 2},
         "ray",
     )

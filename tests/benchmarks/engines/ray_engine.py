@@ -24,15 +24,31 @@ def answer() -> int:
     return 42
 
 if __name__ == "__main__":
-    ray.init(storage=sys.argv[1], num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(
+        address="local",
+        storage=sys.argv[1],
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+    )
     assert workflow.run(answer.bind()) == 42
 """
 
 
 def started(folder: Path):
+    """Return Ray, with two CPUs; a workflow has run there, so that its workers are there."""
     import ray
+    from ray import workflow
 
-    ray.init(storage=str(folder / "ray"), num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(
+        address="local",
+        storage=str(folder / "ray"),
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+    )
+    nothing = ray.remote(lambda *_: None)
+    workflow.run(nothing.bind(*(nothing.bind() for _ in range(20))))
     return ray
 
 
