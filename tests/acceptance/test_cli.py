@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -553,6 +554,15 @@ def test_up_drives_what_was_submitted_and_stops_when_told(
     assert up.returncode == code
     assert (ended.code, ended.out) == (0, "2\n")
     assert (perdure.folder / "begin.ledger").read_text() == "x"
+
+
+@pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed, so nothing is missing")
+def test_up_without_its_executor_says_what_to_install(perdure: Any) -> None:
+    ended = perdure("up", "--executor", "ray")
+
+    assert ended.code == 2
+    assert "pip install 'perdure[ray]'" in ended.err
+    assert "driving" not in ended.err
 
 
 def test_version_is_printed(perdure: Any) -> None:

@@ -23,7 +23,7 @@ from perdure.engine.takeover import match_donor
 from perdure.errors import DefinitionError, RunConflict, RunNotFound, did_you_mean, known_names
 from perdure.executors.capacity import capacity_of
 from perdure.executors.process_tree import kill_processes
-from perdure.executors.ray_presence import require_ray
+from perdure.executors.ray_presence import require_executor
 from perdure.fingerprint import fingerprints
 from perdure.fork_plan import carried_over, with_takeover
 from perdure.plan import (
@@ -549,8 +549,8 @@ def refuse_unenforceable(
         DefinitionError: a step asks for more than there is, or for what the executor cannot do.
     """
     executor = executor or settings.executor
-    if executor == "ray" and not is_for_others:
-        require_ray()
+    if not is_for_others:
+        require_executor(executor)
     # What a Ray cluster has, whoever drives the run asks it.
     is_elsewhere = is_for_others or executor == "ray"
     offer = None if is_elsewhere else capacity_of(settings).offer

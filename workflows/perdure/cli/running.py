@@ -324,6 +324,7 @@ def up(
     """
     from perdure.cli.http import served
     from perdure.cli.opening import open_store
+    from perdure.executors.ray_presence import require_executor
 
     stop, hurry = threading.Event(), threading.Event()
     received: list[int] = []
@@ -351,6 +352,7 @@ def up(
         drain=drain,
         http_max_body=max_body,
     ) as perdure:
+        require_executor(perdure.settings.executor)
         url = perdure.runtime.store.url
         declared = dict.fromkeys([*perdure.settings.modules, *(modules or ())])
         if declared and (failed := _register(list(declared), perdure, tell)):

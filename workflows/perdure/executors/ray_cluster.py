@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import math
 import re
+import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
 from perdure.calls import StepCall
-from perdure.errors import DefinitionError
+from perdure.errors import ExecutorUnavailable
 from perdure.executors.capacity import ENOUGH
 from perdure.executors.protocol import Capacity
 from perdure.executors.ray_presence import require_ray
@@ -23,6 +26,8 @@ from perdure.worker.ray_worker import SOURCES
 _SLOTS = 256
 """So many attempts may be under way, whatever they ask for: each is a process of Ray's."""
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_SIGACTION_BYTES = 256
+"""More than a ``struct sigaction`` has anywhere."""
 _OWN_RESOURCES = ("CPU", "GPU", "memory", "object_store_memory")
 
 
@@ -57,7 +62,7 @@ def connect(terms: RayTerms) -> Any:
     """Return the module ``ray``, connected to a cluster; a program that is connected stays so.
 
     Raises:
-        DefinitionError: Ray is not installed, or the cluster cannot be reached.
+        ExecutorUnavailable: Ray is not installed, or the cluster cannot be reached.
     """
     require_ray()
     import ray  # pyright: ignore[reportMissingImports]
@@ -81,13 +86,14 @@ def _init(ray: Any, terms: RayTerms) -> None:
 
     def init_and_stay() -> None:
         try:
-            ray.init(
-                address=terms.address,
-                namespace=terms.namespace,
-                runtime_env=dict(terms.runtime_env) or None,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            with _sigterm_kept():
+                ray.init(
+                    address=terms.address,
+                    namespace=terms.namespace,
+                    runtime_env=dict(terms.runtime_env) or None,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
         except Exception as error:  # noqa: BLE001 - told in the thread that waits
             failed.append(error)
         done.set()
@@ -98,7 +104,28 @@ def _init(ray: Any, terms: RayTerms) -> None:
     done.wait()
     if failed:
         where = f" at {terms.address}" if terms.address else ""
-        raise DefinitionError(f"no Ray cluster answers{where}: {failed[0]}") from failed[0]
+        said = last_words(failed[0])
+        raise ExecutorUnavailable(
+            f"no Ray cluster answers{where} (the setting `ray_address`, PERDURE_RAY_ADDRESS, says "
+            f"which one is asked): {said}"
+        ) from failed[0]
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Have SIGTERM mean afterwards what it meant before.
+
+    Ray has the whole process abort at it, so that no program could end in order. Any thread may ask
+    the C library, as against Python's ``signal``.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    kept = ctypes.create_string_buffer(_SIGACTION_BYTES)
+    if libc.sigaction(signal.SIGTERM, None, kept) != 0:
+        raise OSError(ctypes.get_errno(), "SIGTERM's action cannot be read")
+    try:
+        yield
+    finally:
+        libc.sigaction(signal.SIGTERM, kept, None)
 
 
 def last_words(error: BaseException) -> str:

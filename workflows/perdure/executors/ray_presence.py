@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import importlib.util
 
-from perdure.errors import DefinitionError
+from perdure.errors import ExecutorUnavailable
+
+
+def require_executor(name: str) -> None:
+    """Refuse an executor that is not installed here.
+
+    Raises:
+        ExecutorUnavailable: it says what to type.
+    """
+    if name == "ray":
+        require_ray()
 
 
 def require_ray() -> None:
     """Refuse where Ray is missing.
 
     Raises:
-        DefinitionError: it says what to type.
+        ExecutorUnavailable: it says what to type.
     """
     if importlib.util.find_spec("ray") is None:
-        raise DefinitionError(
+        raise ExecutorUnavailable(
             "executor='ray' needs Ray, which is not installed here: pip install 'perdure[ray]'"
         )
