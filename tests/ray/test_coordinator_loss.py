@@ -94,6 +94,23 @@ def test_nothing_of_a_dead_coordinator_runs_on_and_another_goes_on_by_id(play: P
     play.check()
 
 
+def test_server_on_ray_lets_steps_end_when_it_is_told_to_stop(play: Play) -> None:
+    with play.stage.open(executor="ray") as client:
+        client.submit(steps.losing_a_node, gate=str(play.gate), run_id=RUN)
+    words = ["-m", "perdure", "up", "--no-http", "--drain", "4m", "--store", play.stage.store]
+    up = play.stage.start(*words, "--executor", "ray", PERDURE_RAY_ADDRESS=play.cluster.address)
+    play.wait_for_held()
+
+    up.terminate()
+    play.gate.touch()
+
+    code, said = play.stage.finish(up)
+    assert code == 0, said
+    assert "stopped" in said
+    with play.stage.open() as client:
+        assert client.get_run(RUN)["held"].status == "SUCCEEDED"
+
+
 def test_run_goes_on_by_id_on_a_new_cluster_when_head_and_coordinator_are_lost(play: Play) -> None:
     first = play.start("run")
     play.wait_for_held()

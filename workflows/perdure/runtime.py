@@ -59,14 +59,13 @@ class Runtime:
         """Return a new coordinator of this process; it holds nothing until it drives a run."""
         # What drives runs is imported by who drives them: most commands only look.
         from perdure.engine.coordinator import Coordinator
-        from perdure.executors.capacity import capacity_of
 
         return Coordinator(
             store=self.store,
             blobs=self.blobs,
             values=self.values,
             executors=self.executor,
-            owner=this_owner(offer=capacity_of(self.settings).offer if serves else None),
+            owner=this_owner(offer=self._offer() if serves else None),
             clock=self.clock,
             default_executor=self.settings.executor,
             plan_for=plan_for,
@@ -75,6 +74,17 @@ class Runtime:
             on_news=on_news,
             observer=self._observer(),
         )
+
+    def _offer(self) -> dict[str, float]:
+        """Return how much steps may have that run where the settings say, in all."""
+        if self.settings.executor == "ray":
+            from perdure.executors.ray_cluster import capacity_of_cluster, connect, terms_of
+
+            terms = terms_of(self.settings)
+            return capacity_of_cluster(connect(terms), terms).offer
+        from perdure.executors.capacity import capacity_of
+
+        return capacity_of(self.settings).offer
 
     def _observer(self) -> Observer | None:
         """Return who counts and traces what is driven here; None if nobody does."""

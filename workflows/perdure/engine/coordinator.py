@@ -134,6 +134,7 @@ class Coordinator:
         self._on_commit = on_commit
         self._on_news = on_news
         self._observer = observer
+        self._default_executor = default_executor
         self._allow_pickle = values.codecs.allow_pickle
         self._fleet = Fleet(executors)
         self._engine = EngineState(
@@ -238,6 +239,7 @@ class Coordinator:
     # --- one turn -----------------------------------------------------------------------------
     def serve(self) -> None:
         """Register at once, so that others see that runs are taken on here."""
+        self._fleet.get(self._default_executor)  # what it has by now decides what is taken on
         self._heartbeat.start()
 
     def turn(self, max_wait_s: float | None = None) -> None:
@@ -252,7 +254,8 @@ class Coordinator:
         self._listen()
         wait = 0.0 if self._events or self._engine.touched else self._wait_s(max_wait_s)
         outcomes = self._fleet.poll(wait)
-        self._fleet.measure()
+        if self._default_executor in self._fleet.measure():
+            self._sleepers.offer = self._fleet.pools[self._default_executor].capacity.offer
         over = [Ended(self._believed(outcome)) for outcome in outcomes]
         if any(outcome.cause is Cause.SETUP_ERROR for outcome in outcomes):
             self._look_elsewhere()

@@ -55,11 +55,16 @@ class Fleet:
         outcomes += executors[-1].poll(0 if outcomes else wait_s)
         return outcomes
 
-    def measure(self) -> None:
-        """Take notice of executors that have more or less by now than they had."""
-        for name, executor in self._executors.items():
-            if executor.capacity is not self.pools[name].capacity:
-                self.pools[name].resize(executor.capacity)
+    def measure(self) -> list[str]:
+        """Take notice of executors that have more or less by now than they had; return which."""
+        changed = [
+            name
+            for name, executor in self._executors.items()
+            if executor.capacity is not self.pools[name].capacity
+        ]
+        for name in changed:
+            self.pools[name].resize(self._executors[name].capacity)
+        return changed
 
     def pause(self, seconds: float) -> None:
         """Wait without hearing anybody, until woken."""

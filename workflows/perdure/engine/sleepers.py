@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from itertools import islice
 
@@ -28,13 +28,14 @@ class Sleepers:
     Attributes:
         next_wake: when the next one is due, as far as is known.
         are_more: whether the last answer of ``claimable`` may not have been all.
+        offer: what runs may ask for that are taken on here; None: anything.
     """
 
     def __init__(self, store: RunStore, clock: Clock, owner: Owner) -> None:
         self._store = store
         self._clock = clock
         self._owner = owner
-        self._offer = dict(owner.offer) or None
+        self.offer: Mapping[str, float] | None = dict(owner.offer) or None
         self._own: set[RunId] = set()
         self._are_in_line = False
         self.next_wake: datetime | None = None
@@ -95,7 +96,7 @@ class Sleepers:
         return found
 
     def _of_the_store(self, most: int) -> list[RunRecord]:
-        return self._store.claimable(most, besides=self._owner.token, offer=self._offer)
+        return self._store.claimable(most, besides=self._owner.token, offer=self.offer)
 
     def _of_its_own(self) -> list[RunRecord]:
         found = (self._store.find_run(run_id) for run_id in list(self._own))
@@ -129,7 +130,7 @@ class Sleepers:
     def look(self) -> None:
         """See when the next one is due, and which are no longer asleep."""
         serves = self._owner.serves
-        self.next_wake = self._store.next_wake(self._offer) if serves else self._next_of_own()
+        self.next_wake = self._store.next_wake(self.offer) if serves else self._next_of_own()
 
     def _next_of_own(self) -> datetime | None:
         found: datetime | None = None
