@@ -529,6 +529,24 @@ def test_config_show_hides_a_password(tmp_path: Path, command_line_in: Any) -> N
     assert "hidden" not in ended.out
 
 
+def test_config_show_tells_of_what_ray_prepares_without_the_variables_values(
+    tmp_path: Path, command_line_in: Any
+) -> None:
+    (tmp_path / "pyproject.toml").write_text(
+        '[tool.perdure.ray_runtime_env]\nworking_dir = "."\nenv_vars = { TOKEN = "hidden" }\n'
+    )
+    command_line = command_line_in(tmp_path)
+
+    ended = command_line("config", "show", PERDURE_RAY_ADDRESS="head:6379")
+
+    assert ended.code == 0
+    assert 'working_dir="."' in ended.out
+    assert "TOKEN" in ended.out
+    assert " head:6379" in ended.out
+    assert "hidden" not in ended.out
+    assert "hidden" not in command_line("config", "show", "--json").out
+
+
 def test_variable_that_is_no_setting_is_told_of_once(prepared: Any) -> None:
     ended = prepared("ls", PERDURE_STOR="x.db")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -15,6 +15,9 @@ from perdure.calls import Outcome, StepCall
 from perdure.executors.contract import Bench
 from perdure.executors.ray_executor import RayExecutor
 from perdure_storage.records import Cause
+
+if TYPE_CHECKING:
+    from examples.local_ray import LocalCluster, LocalNode
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 
@@ -146,6 +149,24 @@ def test_only_the_brief_step_that_was_running_is_lost_with_its_worker(bench: Ben
     ] * 7
     assert outcomes[3].cause is Cause.WORKER_LOST
     assert _node_of(outcomes[3]) in _message(outcomes[3])
+
+
+def test_step_that_finds_no_mailbox_runs_once_there_is_another(
+    bench: Bench, tmp_path: Path, ray_cluster: LocalCluster, ray_node: LocalNode
+) -> None:
+    name, where = bench.function(steps.touch), bench.constant(str(tmp_path))
+    files = [bench.constant(name) for name in ("before", "after")]
+    bench.open()
+    bench.run(bench.call(name, where, files[0]))
+
+    below = [*ray_cluster.head.processes(), *ray_node.processes()]
+    mailboxes = [each for each in below if each.name().startswith("ray::Mailbox")]
+    for each in mailboxes:
+        each.kill()
+    [outcome] = bench.run(bench.call(name, where, files[1]))
+
+    assert mailboxes
+    assert outcome.cause is Cause.SUCCEEDED, outcome.error
 
 
 def _node_of(outcome: Outcome) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, cast
@@ -71,15 +72,19 @@ def _views(store: str | None) -> list[SettingView]:
     ]
 
 
+_NOT_SHOWN = "(set, not shown)"
 _PASSWORD = re.compile(r"(?<=://)([^/@:]*):([^/@]*)@")
 
 
 def _shown(name: str, value: Any) -> Any:
     """Return a value as it may be shown: no key, no token, no password."""
     if name in ("key", "token") and value is not None:
-        return "(set, not shown)"
+        return _NOT_SHOWN
     if isinstance(value, Mapping):
-        return dict(cast("Mapping[str, float]", value))
+        shown = dict(cast("Mapping[str, Any]", value))
+        if "env_vars" in shown:
+            shown["env_vars"] = dict.fromkeys(shown["env_vars"], _NOT_SHOWN)
+        return shown
     if isinstance(value, tuple):
         return list(cast("tuple[str, ...]", value))
     return _PASSWORD.sub(r"\1:***@", value) if isinstance(value, str) else value
@@ -87,17 +92,22 @@ def _shown(name: str, value: Any) -> Any:
 
 def _print(views: list[SettingView], *, with_origin: bool) -> None:
     """Print each setting as a line and what is to be known of it below; any width will do."""
+    width = max(len(view.name) for view in views) + 1
     for view in views:
-        print(f"{view.name:<11}{_text(view.value)}")
+        print(f"{view.name:<{width}}{_text(view.value)}")
         if with_origin:
-            print(f"{'':<11}from: {view.origin}")
-        print(f"{'':<11}{view.unit}; {view.variable}; default: {view.default}")
+            print(f"{'':<{width}}from: {view.origin}")
+        print(f"{'':<{width}}{view.unit}; {view.variable}; default: {view.default}")
 
 
 def _text(value: Any) -> str:
     if isinstance(value, dict):
-        amounts = cast("dict[str, float]", value)
-        return ",".join(f"{name}={amount:g}" for name, amount in amounts.items()) or "-"
+        entries = cast("dict[str, Any]", value).items()
+        return ",".join(f"{name}={_entry(entry)}" for name, entry in entries) or "-"
     if isinstance(value, list):
         return ",".join(cast("list[str]", value)) or "-"
     return "-" if value is None else str(value)
+
+
+def _entry(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else json.dumps(value)

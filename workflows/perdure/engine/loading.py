@@ -20,6 +20,7 @@ from perdure.engine.salvage import lose_damaged_values
 from perdure.engine.state import RunState
 from perdure.engine.takeover import match_donor
 from perdure.executors.process_tree import kill_processes
+from perdure.executors.protocol import Capacity
 from perdure.fingerprint import fingerprints
 from perdure.plan import (
     Function,
@@ -392,7 +393,7 @@ class Loader:
 
     def _open(self, run: RunState) -> None:
         executor = self._fleet.get(run.executor)
-        if missing := _shortage(run, executor.capacity.offer):
+        if missing := _shortage(run, executor.capacity):
             run.ending = failed_end("perdure.errors.DefinitionError", missing)
         plan = run.plan
         functions = dict(plan.functions)
@@ -416,11 +417,12 @@ class Loader:
         )
 
 
-def _shortage(run: RunState, offer: Mapping[str, float]) -> str:
+def _shortage(run: RunState, capacity: Capacity) -> str:
     """Return why a step of a run can never run where so much is offered, or ""."""
+    offer = capacity.offer
     in_graphs = {id(step.options): (step.plan, step.options) for step in run.steps.values()}
     for step, options in (*options_in(run.plan), *in_graphs.values()):
-        if missing := shortage(request_of(options), offer):
+        if missing := shortage(request_of(options), offer, capacity.places):
             return f"{placed(step, run.plan.functions)} can never run here: {missing}"
     return ""
 

@@ -313,9 +313,10 @@ def _tell_executor(engine: EngineState, run: RunState) -> None:
 
 
 def _shortage(engine: EngineState, run: RunState, root: StepState, plan: Plan) -> str:
-    offer = engine.pools[run.executor].capacity.offer
+    capacity = engine.pools[run.executor].capacity
+    offer = capacity.offer
     for step, options in options_in(plan):
-        if missing := shortage(request_of(options), offer):
+        if missing := shortage(request_of(options), offer, capacity.places):
             return f"step {step.id}, which {root.id} gave, can never run here: {missing}"
     return ""
 

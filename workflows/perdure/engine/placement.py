@@ -235,7 +235,14 @@ class Pool:
 
     def fits(self, shape: Shape) -> bool:
         """Say whether the request fits into what is free now."""
-        return self.free.has_slot(shape) if self.capacity.is_serial else self.free.fits(shape)
+        if self.capacity.is_serial:
+            return self.free.has_slot(shape)
+        return self.free.fits(shape) and self.has_place(shape)
+
+    def has_place(self, shape: Shape) -> bool:
+        """Say whether some machine is large enough for the request, be it free or not."""
+        places = self.capacity.places
+        return not places or any(fits(_amounts(shape), place) for place in places)
 
     def lacks(self, shape: Shape) -> frozenset[str]:
         """Return the names of what there is too little of now."""
@@ -246,11 +253,8 @@ class Pool:
     def share(self, shape: Shape) -> float:
         """Return how much of all that there is the request takes, of what it takes most of."""
         offer = self.capacity.offer
-        asked = {"cpus": shape.cpus, "gpus": shape.gpus, "memory": shape.memory_bytes}
-        asked |= dict(shape.resources)
-        return max(
-            amount / offer[name] if offer.get(name) else 0.0 for name, amount in asked.items()
-        )
+        asked = _amounts(shape).items()
+        return max(amount / offer[name] if offer.get(name) else 0.0 for name, amount in asked)
 
     # --- calls ------------------------------------------------------------------------------
     def request(self, line: Line) -> Shape | None:
@@ -512,7 +516,7 @@ def make_room(
     for each in _in_turn(pool, waiting, now):
         request = pool.request(each.line)
         is_impatient = _is_impatient(each, now)
-        if request is None or pool.fits(request):
+        if request is None or pool.fits(request) or not pool.has_place(request):
             continue
         may_ask = is_impatient or kept.isdisjoint(request.names)
         if may_ask and (ended := pool.make_room(request, at_once=is_impatient)):
@@ -540,11 +544,40 @@ def lacking(request: Mapping[str, float], offer: Mapping[str, float]) -> str | N
     return next((n for n, amount in request.items() if not fits({n: amount}, offer)), None)
 
 
-def shortage(request: Mapping[str, float], offer: Mapping[str, float]) -> str | None:
-    """Return why the request can never fit where so much is offered in all, or None."""
+def shortage(
+    request: Mapping[str, float],
+    offer: Mapping[str, float],
+    places: Sequence[Mapping[str, float]] = (),
+) -> str | None:
+    """Return why the request can never fit where so much is offered in all, or None.
+
+    Args:
+        request: what is asked for, by name.
+        offer: what there is in all.
+        places: what each machine has, if it is several.
+    """
     name = lacking(request, offer)
     if name is None:
-        return None
+        return _too_much_for_one(request, places)
     near = "" if name in offer else did_you_mean(name, offer)
     has = words.had(name, offer.get(name, 0.0))
     return f"{words.amount(name, request[name])} asked, {has} here{near}"
+
+
+def _too_much_for_one(
+    request: Mapping[str, float], places: Sequence[Mapping[str, float]]
+) -> str | None:
+    if not places or any(fits(request, place) for place in places):
+        return None
+    for name, asked in request.items():
+        most = max(place.get(name, 0.0) for place in places)
+        if not fits({name: asked}, {name: most}):
+            return f"{words.amount(name, asked)} asked, and one node has {words.had(name, most)}"
+    together = " ".join(words.amount(name, asked) for name, asked in request.items() if asked)
+    return f"{together} asked, and no node has all of that"
+
+
+def _amounts(shape: Shape) -> dict[str, float]:
+    """Return what a request takes of what is offered, by name."""
+    own = {"cpus": shape.cpus, "gpus": shape.gpus, "memory": shape.memory_bytes}
+    return {**dict(shape.resources), **own}

@@ -21,6 +21,8 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
         async_slots: how many ``async def`` attempts may.
         is_serial: attempts run one after the other, so what they ask for is not added up; each
             must fit by itself.
+        places: what each of its machines has of what a step may ask for, where it is several and
+            an attempt has to fit into one of them.
     """
 
     cpus: float
@@ -30,6 +32,7 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     slots: int = 64
     async_slots: int = 1000
     is_serial: bool = False
+    places: tuple[dict[str, float], ...] = ()
 
     @property
     def offer(self) -> dict[str, float]:

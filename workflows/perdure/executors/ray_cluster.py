@@ -28,7 +28,7 @@ _SLOTS = 256
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _SIGACTION_BYTES = 256
 """More than a ``struct sigaction`` has anywhere."""
-_OWN_RESOURCES = ("CPU", "GPU", "memory", "object_store_memory")
+_NAMES = {"CPU": "cpus", "GPU": "gpus"}
 
 
 class RayTerms(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,26 +157,33 @@ def make_mailbox(ray: Any) -> Any:
 
 
 def capacity_of_cluster(ray: Any, terms: RayTerms) -> Capacity:
-    """Return what the nodes that live have, all together."""
+    """Return what the nodes that live have, each and all together."""
+    places = [_offer_of(node) for node in ray.nodes() if node["Alive"]]
     total: dict[str, float] = {}
-    for node in ray.nodes():
-        if not node["Alive"]:
-            continue
-        for name, amount in node["Resources"].items():
-            if not name.startswith("node:"):
-                total[name] = total.get(name, 0.0) + amount
-        for name, value in node.get("Labels", {}).items():
-            total[f"{name}={value}"] = ENOUGH
-    cpus = total.get("CPU", 0.0)
+    for place in places:
+        for name, amount in place.items():
+            total[name] = total.get(name, 0.0) + amount
+    cpus, gpus, memory = (total.pop(name, 0.0) for name in ("cpus", "gpus", "memory"))
     if terms.cpus is not None:
         cpus = min(cpus, terms.cpus)
     return Capacity(
         cpus=cpus,
-        gpu_ids=tuple(str(number) for number in range(int(total.get("GPU", 0)))),
-        memory_bytes=int(total.get("memory", 0)),
-        resources={name: some for name, some in total.items() if name not in _OWN_RESOURCES},
+        gpu_ids=tuple(str(number) for number in range(int(gpus))),
+        memory_bytes=int(memory),
+        resources=total,
         slots=max(_SLOTS, math.ceil(cpus)),
+        places=tuple(places),
     )
+
+
+def _offer_of(node: Mapping[str, Any]) -> dict[str, float]:
+    """Return what a node has, by the names under which steps ask for it."""
+    has = {
+        _NAMES.get(name, name): amount
+        for name, amount in node["Resources"].items()
+        if not name.startswith("node:") and name != "object_store_memory"
+    }
+    return has | {f"{name}={value}": ENOUGH for name, value in node.get("Labels", {}).items()}
 
 
 def request_of_call(call: StepCall) -> dict[str, Any]:

@@ -199,11 +199,9 @@ class RayExecutor:
             return
         self._closed = True
         self._is_over.set()
-        for lot in self._lots.values():
-            if lot.host is None:
-                self._ray.cancel(lot.ref, force=True)
-        for actor in (*self._actors.values(), *self._async_hosts.values(), self._mailbox):
-            self._ray.kill(actor)
+        # When Python exits Ray may have gone first, and all with it: to speak would connect anew.
+        if self._ray.is_initialized():
+            self._end_all()
         self._queues.clear()
         self._lots.clear()
         self._flights.clear()
@@ -212,6 +210,13 @@ class RayExecutor:
         self._outcomes.clear()
         self._wake.close()
         self._sources.close()
+
+    def _end_all(self) -> None:
+        for lot in self._lots.values():
+            if lot.host is None:
+                self._ray.cancel(lot.ref, force=True)
+        for actor in (*self._actors.values(), *self._async_hosts.values(), self._mailbox):
+            self._ray.kill(actor)
 
     # --- one turn of the loop -------------------------------------------------------------------
     def _turn(self, timeout_s: float | None) -> None:
@@ -306,7 +311,7 @@ class RayExecutor:
             ref = self._run_lot.options(**options).remote(data, self._mailbox)
         else:
             ref = host.run.remote(data, self._mailbox)
-        lot = self._lots[number] = _Lot(number, kind, ref, host)
+        lot = self._lots[number] = _Lot(number, kind, ref, host, self._mailbox)
         for call in calls:
             self._flights[call.id] = lot.flights[call.id] = _Flight(call, lot)
         self._when_done(ref, lambda done: self._hear_end(lot, done))
@@ -488,9 +493,12 @@ class RayExecutor:
         """A Ray task is over and all it said is heard: say what became of its other calls.
 
         If the task is lost with several, or with one that has not told who runs it, nobody knows
-        what was at fault: each is sent again by itself, and bears that then.
+        what was at fault: each is sent again by itself, and bears that then. One that could not
+        tell that it begins has not begun.
         """
         del self._lots[lot.number]
+        if self._had_no_mailbox(lot):
+            lot.error = None
         self._forget_host(lot)
         flights = list(lot.flights.values())
         is_unclear = len(flights) > 1 or (lot.kind.is_shared and lot.begun is None)
@@ -506,6 +514,15 @@ class RayExecutor:
         """Have the mailbox forget a call that is over, if it knows of it."""
         if not flight.call.is_brief or flight.is_wished or flight.is_asked:
             self._over.append(encode(flight.call.id))
+
+    def _had_no_mailbox(self, lot: _Lot) -> bool:
+        """Say whether a lot did not begin, since its mailbox was gone; there is another one now.
+
+        A worker says that it begins, and waits until that is heard, before it calls anything.
+        """
+        if not isinstance(lot.error, self._ray.exceptions.RayTaskError):
+            return False
+        return is_of_ray(lot.error) and lot.mailbox is not self._mailbox
 
     def _forget_host(self, lot: _Lot) -> None:
         if lot.error is None:
@@ -685,6 +702,7 @@ class _Lot:
 
     Attributes:
         host: the Ray actor whose task it is; None if it is a task of its own.
+        mailbox: over which it tells news.
         flights: the calls of it of which nothing has been heard, in order.
         begun: who runs it, once that has been heard.
         error: with what it ended, if it has not ended as it should.
@@ -702,15 +720,17 @@ class _Lot:
         "is_killed",
         "is_reaped",
         "kind",
+        "mailbox",
         "number",
         "ref",
     )
 
-    def __init__(self, number: int, kind: _Kind, ref: Any, host: Any) -> None:
+    def __init__(self, number: int, kind: _Kind, ref: Any, host: Any, mailbox: Any) -> None:
         self.number = number
         self.kind = kind
         self.ref = ref
         self.host = host
+        self.mailbox = mailbox
         self.flights: dict[CallId, _Flight] = {}
         self.begun: Begun | None = None
         self.error: BaseException | None = None

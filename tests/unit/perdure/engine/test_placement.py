@@ -32,6 +32,28 @@ def test_shortage_names_what_is_missing() -> None:
     assert missing(StepOptions(cpus=4, gpus=1, resources={"fpga": 2})) is None
 
 
+def test_shortage_names_what_no_node_has_though_all_together_do() -> None:
+    places = ({"cpus": 2.0}, {"cpus": 1.0, "gpus": 1.0})
+    offer = {"cpus": 3.0, "gpus": 1.0}
+
+    assert shortage({"cpus": 3.0}, offer, places) == "cpus=3 asked, and one node has 2"
+    assert shortage({"cpus": 2.0, "gpus": 1.0}, offer, places) == (
+        "cpus=2 gpus=1 asked, and no node has all of that"
+    )
+    assert shortage({"cpus": 1.0, "gpus": 1.0}, offer, places) is None
+
+
+def test_request_that_fits_no_node_does_not_start_once_the_one_is_gone_that_it_fitted() -> None:
+    alone = Capacity(cpus=4, places=({"cpus": 4.0},))
+    pool, shape = Pool(alone), shape_of(StepOptions(cpus=4), is_async=False)
+    assert pool.fits(shape)
+
+    pool.resize(Capacity(cpus=4, places=({"cpus": 2.0}, {"cpus": 2.0})))
+
+    assert not pool.fits(shape)
+    assert pool.fits(shape_of(StepOptions(cpus=2), is_async=False))
+
+
 def test_shortage_of_a_misspelt_resource_names_the_nearest() -> None:
     assert missing(StepOptions(resources={"fpag": 1})) == (
         "fpag=1 asked, 0 here; did you mean 'fpga'?"
