@@ -93,12 +93,20 @@ def test_interrupt_of_one_cell_lets_runs_go_on_that_others_started(
     kernel('other = hangs.start(run_id="other", name="two")')
 
     ended = kernel(
-        'hangs.run(run_id="mine", name="three")', interrupt_when=(folder / "three").exists
+        'hangs.run(run_id="mine", name="three")',
+        interrupt_when=lambda: (folder / "two").exists() and (folder / "three").exists(),
     )
 
     assert "KeyboardInterrupt" in ended.error
-    kernel("while not other.is_driven: pass")
+    assert 'interrupted. Go on with: perdure.resume("mine"); ' in ended.streams
+    assert "what other cells started goes on: other" in ended.streams
+    assert kernel("len(other['hang'].attempts), other.is_driven").text == "(1, True)"
+    (folder / "three").unlink()
+    kernel('mine = perdure.resume("mine")')
+    kernel("while not Path('three').exists(): pass")
+    assert kernel("mine.cancel().wait().status.value").text == "'CANCELLED'"
     assert kernel("other.cancel().wait().status.value").text == "'CANCELLED'"
+    assert kernel("len(other['hang'].attempts)").text == "1"
 
 
 def test_interrupt_of_an_await_comes_at_once_and_the_run_goes_on(
@@ -111,13 +119,23 @@ def test_interrupt_of_an_await_comes_at_once_and_the_run_goes_on(
         interrupt_when=(folder / "four").exists,
     )
 
-    assert ended.error.splitlines()[-1] == "CancelledError"
+    assert ended.error.splitlines()[-2] == "CancelledError"
     assert "runs.py" not in ended.error
-    assert "interrupted: run awaited goes on. " in ended.streams
-    assert 'end it: perdure.cancel("awaited")' in ended.streams
+    assert "interrupted: run awaited goes on. " in ended.error
+    assert 'end it: perdure.cancel("awaited")' in ended.error
     assert time.monotonic() - began < 30
     assert kernel('perdure.get_run("awaited").cancel().status.value').text != "'INTERRUPTED'"
     assert kernel('perdure.get_run("awaited").wait().status.value').text == "'CANCELLED'"
+
+
+def test_time_out_of_an_await_that_is_expected_says_nothing(kernel: Kernel) -> None:
+    ended = kernel(
+        "try:\n    await asyncio.wait_for(hangs.start(run_id='late', name='late'), 0.1)\n"
+        "except TimeoutError: pass\nperdure.cancel('late')"
+    )
+
+    assert not ended.error
+    assert "interrupted" not in ended.streams
 
 
 def test_interrupt_of_a_wait_for_a_run_of_another_cell_says_that_it_goes_on(
@@ -132,6 +150,7 @@ def test_interrupt_of_a_wait_for_a_run_of_another_cell_says_that_it_goes_on(
     assert 'Look at it: perdure.get_run("waited"); end it: perdure.cancel("waited")' in (
         ended.streams
     )
+    assert kernel("len(perdure.get_run('waited')['hang'].attempts)").text == "1"
     assert kernel('perdure.cancel("waited").wait().status.value').text == "'CANCELLED'"
 
 

@@ -115,6 +115,19 @@ def test_picture_that_a_notebook_keeps_follows_its_run(kernel: Kernel, folder: P
     kernel("widget.KEEP_EVERY_S = 10.0")
 
 
+@pytest.mark.parametrize("wait", ["run.result()", "await run"])
+def test_result_is_there_no_sooner_than_the_last_picture_of_its_run(
+    kernel: Kernel, wait: str
+) -> None:
+    kernel("import perdure.notebook.live as live; live.DRAW_EVERY_S = live.IDLE_EVERY_S = 3600.0")
+
+    ended = kernel(f"run = quick.start(n=5); display(run); {wait}")
+
+    assert ended.text == "6"
+    assert statuses(ended.displays[0]) == {"succeeded"}
+    kernel("live.DRAW_EVERY_S, live.IDLE_EVERY_S = 0.5, 2.0")
+
+
 def test_run_that_a_cell_waits_for_leaves_its_last_picture_and_its_value(kernel: Kernel) -> None:
     ended = kernel("quick.run(n=4)")
 
@@ -396,6 +409,22 @@ def test_picture_is_drawn_while_it_is_wanted_and_in_the_end(
     assert not view.turn()
     assert len(page.shown) == is_wanted
     assert statuses(page.left[0]) == {"succeeded"}
+
+
+def test_end_of_a_run_is_drawn_at_once_however_long_drawing_takes(
+    client: Perdure, tmp_path: Path
+) -> None:
+    page = Noting(is_wanted=True)
+    run = client.submit(tattling, path=str(tmp_path / "told"))
+    view = View(run, lambda: bundle_of(run), page)
+    view.turn()
+    view.draw_at = float("inf")
+    client.resume(run.id).wait()
+    view.next_at = 0.0
+
+    assert not view.turn()
+    assert not view.turn()
+    assert len(page.left) == 1
 
 
 def test_picture_of_a_run_that_is_deleted_is_drawn_no_more(client: Perdure, tmp_path: Path) -> None:

@@ -436,11 +436,27 @@ class Perdure:
     def tell_interrupted(self, run: Run, interrupt: BaseException) -> None:
         """Say what becomes of a run that somebody no longer waits for."""
         shorten(interrupt)
+        ended, others = (sorted(each - {run.id}) for each in self._driving.take_interruption())
+        too = f"; interrupted too: {', '.join(ended)}" if ended else ""
+        too += f"; what other cells started goes on: {', '.join(others)}" if others else ""
         with suppress(PerdureError):  # the store is away: the interrupt is what counts
-            if self._driving.goes_on(run.id) or run.is_driven:
-                self._say(f"interrupted: run {run.id} goes on. {run.end_command}")
+            if self._goes_on(run):
+                self._say(f"interrupted: run {run.id} goes on. {run.end_command}{too}")
             elif run.record.status in RUN_LIVE:
-                self._say(f"interrupted. Go on with: {run.resume_command}")
+                self._say(f"interrupted. Go on with: {run.resume_command}{too}")
+
+    def note_cancelled(self, run: Run, cancelled: BaseException) -> None:
+        """Note on the error what becomes of a run that a task of the event loop waited for.
+
+        Whoever cancels that task, as a time-out does, often expects the error and sees no note.
+        """
+        shorten(cancelled)
+        with suppress(PerdureError):
+            if self._goes_on(run):
+                cancelled.add_note(f"interrupted: run {run.id} goes on. {run.end_command}")
+
+    def _goes_on(self, run: Run) -> bool:
+        return self._driving.goes_on(run.id) or run.is_driven
 
     def drives(self, run_id: str) -> bool:
         """Say whether the run is driven by this process."""

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -44,6 +44,7 @@ class Driving:
         self._in_background: dict[str, int | None] = {}  # the cell that started each
         self._interrupted = False
         self._driver: int | None = None
+        self._interruption: tuple[set[str], set[str]] = (set(), set())
 
     def submit(self, run_id: str) -> None:
         """Hand a run to this process's coordinator; somebody must ``drive`` or be waiting."""
@@ -73,7 +74,7 @@ class Driving:
             )
         with self._polite_interrupts():
             while not until():
-                if self._seat.acquire(blocking=False):
+                if not self._interrupted and self._seat.acquire(blocking=False):
                     self._driver = threading.get_ident()
                     try:
                         self._drive(until)
@@ -117,6 +118,11 @@ class Driving:
     def goes_on(self, run_id: str) -> bool:
         """Say whether a thread of this process drives it, or is about to."""
         return run_id in self._in_background
+
+    def take_interruption(self) -> tuple[set[str], set[str]]:
+        """Return which runs in the background an interrupt has ended, and which go on; once."""
+        taken, self._interruption = self._interruption, (set(), set())
+        return taken
 
     def _start_thread(self) -> None:
         with self._changed:
@@ -225,19 +231,36 @@ class Driving:
         finally:
             signal.signal(signal.SIGINT, before)
             if self._interrupted:
-                self._interrupted = False
-                self.stop()
-                self._go_on_in_background()
+                self._end_what_the_cell_started()
 
-    def _go_on_in_background(self) -> None:
+    def _end_what_the_cell_started(self) -> None:
         """Let runs that other cells started go on: who interrupts a cell means what that runs."""
-        cell, started, self._in_background = current_cell(), self._in_background, {}
-        if is_kernel():
-            for run_id in sorted(run_id for run_id, its in started.items() if its != cell):
-                self._in_background[run_id] = started[run_id]
+        cell, started = current_cell(), self._in_background
+        ended = {run_id for run_id, its in started.items() if its == cell or not is_kernel()}
+        others = started.keys() - ended
+        self._interruption = ended, others
+        try:
+            is_done = bool(others) and self._give_up_all_but(others)
+        finally:
+            self._interrupted = False
+        for run_id in ended:
+            started.pop(run_id, None)
+        if not is_done:
+            self.stop()
+            for run_id in sorted(others):
                 self.submit(run_id)
-        if self._in_background:
+        if others:
             self._start_thread()
+
+    def _give_up_all_but(self, kept: Collection[str]) -> bool:
+        """Give up what else is driven here; False where only ``stop`` can do that."""
+        with self._seat:  # whoever drives leaves it, as there is an interrupt
+            coordinator = self._coordinator
+            try:
+                return coordinator is not None and coordinator.give_up_all_but(kept)
+            except PerdureError as error:
+                log.warning("runs cannot be given up one by one: %s", error)
+                return False
 
     def _on_sigint(self, signum: int, frame: FrameType | None) -> None:
         coordinator = self._coordinator

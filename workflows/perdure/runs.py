@@ -26,7 +26,7 @@ from perdure.queueing import waits_in_line
 from perdure.remedies import Shell, shell_of
 from perdure.results import error_of, inputs_of, load_value, read_result, what_to_type
 from perdure.runtime import Runtime
-from perdure.showing import Bundle, bundle_of, show_live
+from perdure.showing import Bundle, bundle_of, show_end, show_live
 from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus, StepStatus
 from perdure_storage.records import (
     AttemptRecord,
@@ -93,6 +93,10 @@ class Client(Protocol):
 
     def tell_interrupted(self, run: Run, interrupt: BaseException) -> None:
         """Say what becomes of a run that somebody no longer waits for."""
+        ...
+
+    def note_cancelled(self, run: Run, cancelled: BaseException) -> None:
+        """Note on the error what becomes of a run that a task of the event loop waited for."""
         ...
 
     def watching(self, run: Run) -> AbstractContextManager[None]:
@@ -294,7 +298,9 @@ class Run:
     def await_end(self, timeout: float | timedelta | None = None, *, nobody_after_s: float) -> Run:
         """Do what ``wait`` does, for callers that say themselves what an interrupt does."""
         with self._client.watching(self):
-            return self._wait(timeout, nobody_after_s)
+            self._wait(timeout, nobody_after_s)
+        show_end(self)
+        return self
 
     def _wait(
         self,
@@ -357,11 +363,12 @@ class Run:
                 await asyncio.wait([waiting], timeout=_LOOK_EVERY_S)
         except asyncio.CancelledError as cancelled:
             if is_kernel():
-                self._client.tell_interrupted(self, cancelled)
+                self._client.note_cancelled(self, cancelled)
             raise
         finally:
             given_up.set()  # or the thread would outlive who waits, and keep the process waiting
         waiting.result()
+        show_end(self)
         return self._outcome()
 
     # --- steps ------------------------------------------------------------------------------

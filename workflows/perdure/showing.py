@@ -30,6 +30,10 @@ class Notebook(Protocol):
         """Show a run below the cell for as long as it goes on; False if it is over."""
         ...
 
+    def show_end(self, run: Any) -> None:
+        """Draw the pictures of a run that is over at once, before its cell ends."""
+        ...
+
     def lines_of(self, error: BaseException) -> list[str]:
         """Return the lines that are shown of an error: the traceback of the user's code first."""
         ...
@@ -62,6 +66,12 @@ def bundle_of(thing: object) -> Bundle:
 def show_live(run: object) -> bool:
     """Show a run below the cell while it goes on; False if it does not, or there is no cell."""
     return is_kernel() and notebook().show_live(run)
+
+
+def show_end(run: object) -> None:
+    """Draw the pictures of a run that is over, if there are any, before somebody has its result."""
+    if is_kernel():
+        notebook().show_end(run)
 
 
 def lines_of(error: BaseException) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import islice
 from typing import TypeVar
 
@@ -237,6 +237,20 @@ class Coordinator:
         return not (self._engine.runs or waiting or self._sleepers)
 
     # --- one turn -----------------------------------------------------------------------------
+    def give_up_all_but(self, kept: Collection[str]) -> bool:
+        """Give runs up at once: their attempts die, they stay as far as they came.
+
+        Returns whether it did: what is asleep, or handed over only, is given up by ``close``.
+        """
+        waiting = {*self._inbox, *self._again, *(born.record.id for born in self._born)}
+        if not waiting <= set(kept) or not self._sleepers.are_among(kept):
+            return False
+        for run_id in self._engine.runs.keys() - set(kept):
+            self._release(RunId(run_id), RunStatus.QUEUED)
+            self._events.append(OwnershipLost(run_id, "it was given up"))
+        self._advance()
+        return True
+
     def serve(self) -> None:
         """Register at once, so that others see that runs are taken on here."""
         self._fleet.get(self._default_executor)  # what it has by now decides what is taken on
@@ -410,10 +424,13 @@ class Coordinator:
         return any(call.run_id == run_id for call in held)
 
     def _give_back(self, run_id: RunId, to: RunStatus) -> None:
+        self._release(run_id, to)
+        self._let_go(run_id)
+
+    def _release(self, run_id: RunId, to: RunStatus) -> None:
         record = self._patiently(lambda: self._store.find_run(run_id))
         if record is not None:
             self._patiently(lambda: self._store.release_run(record, to=to))
-        self._let_go(run_id)
 
     def _patiently(self, ask: Callable[[], T]) -> T:
         """Ask the store for what cannot be put off: other runs must not end with an outage."""

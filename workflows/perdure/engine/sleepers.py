@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from itertools import islice
 
@@ -46,6 +46,10 @@ class Sleepers:
 
     def __bool__(self) -> bool:
         return bool(self._own)
+
+    def are_among(self, run_ids: Collection[str]) -> bool:
+        """Say whether somebody waits here for none but these."""
+        return self._own <= set(run_ids)
 
     @property
     def are_due(self) -> bool:

@@ -104,6 +104,10 @@ class Shown:
             self._views.add(view)
         return True
 
+    def show_end(self, run: Run) -> None:
+        """Draw the pictures of a run that is over at once, before its cell ends."""
+        self._views.hurry(run.id)
+
     def lines_of(self, error: BaseException) -> list[str]:
         """Return what is shown of an error."""
         return lines_of(error)

@@ -81,7 +81,7 @@ def open_output() -> Output:
 
 
 class View:
-    """The picture of one run. Used by one thread at a time.
+    """The picture of one run. Any thread may draw it; one does at a time.
 
     Args:
         run: the run.
@@ -91,31 +91,47 @@ class View:
 
     def __init__(self, run: Run, look: Callable[[], Bundle], output: Output) -> None:
         self.next_at = 0.0
+        self.draw_at = 0.0
+        self._is_over = False
+        self._lock = threading.Lock()
         self._run = run
         self._look = look
         self._output = output
 
+    @property
+    def run_id(self) -> str:
+        """Return whose picture it is."""
+        return self._run.id
+
     def turn(self) -> bool:
-        """Draw if it is time; return whether the run goes on."""
-        began = time.monotonic()
-        if began < self.next_at:
-            return True
+        """Draw if it is time, the end of the run at once; return whether the run goes on."""
+        with self._lock:
+            if time.monotonic() >= self.next_at and not self._is_over:
+                self._is_over = not self._take_turn()
+            return not self._is_over
+
+    def _take_turn(self) -> bool:
         try:
             if self._run.record.status not in RUN_LIVE:
                 self._output.leave(self._look())
                 return False
             is_wanted = self._output.is_wanted
-            if is_wanted:
-                self._output.show(self._look())
+            if is_wanted and time.monotonic() >= self.draw_at:
+                self._draw()
             is_quiet = not is_wanted or not self._run.is_driven
         except RunNotFound:  # it was deleted: the last picture stays
             return False
         except PerdureError as error:  # the store is away
             log.debug("could not look at the run: %s", error)
             is_quiet = True
-        now = time.monotonic()
-        self.next_at = now + max(IDLE_EVERY_S if is_quiet else DRAW_EVERY_S, _SHARE * (now - began))
+        self.next_at = time.monotonic() + (IDLE_EVERY_S if is_quiet else DRAW_EVERY_S)
         return True
+
+    def _draw(self) -> None:
+        began = time.monotonic()
+        self._output.show(self._look())
+        now = time.monotonic()
+        self.draw_at = now + _SHARE * (now - began)
 
 
 class Views:
@@ -136,6 +152,14 @@ class Views:
             if not self._has_thread:
                 self._has_thread = True
                 threading.Thread(target=self._draw, name="perdure-views", daemon=True).start()
+
+    def hurry(self, run_id: str) -> None:
+        """Draw a run's pictures now, if there are any; what is over is left to the thread."""
+        with self._lock:
+            views = [view for view in self._views if view.run_id == run_id]
+        for view in views:
+            view.next_at = 0.0
+            goes_on(view)
 
     def _draw(self) -> None:
         pause = threading.Event()
