@@ -509,22 +509,24 @@ class ClaimableContract:
 
         assert [run.id for run in store.claimable()] == [_RUN]
 
-    def test_claimable_sorts_by_lease_then_priority_then_age(
+    def test_claimable_sorts_by_lease_then_whether_begun_then_priority_then_age(
         self, store: RunStore, clock: ManualClock
     ) -> None:
         def made(name: str, priority: int, second: int) -> None:
             created(store, name, priority=priority, created_at=NOW + timedelta(seconds=second))
 
+        claimed(store, "interrupted", an_owner("over"))
+        clock.advance(LEASE_S)
         claimed(store, "neighbour", priority=99)
+        claimed(store, "orphan", an_owner("dead"), created_at=NOW + timedelta(seconds=7))
         made("old", 0, 0)
         made("young", 0, 5)
         made("urgent", 7, 9)
 
-        names = [run.id for run in store.claimable()]
+        names = [run.id for run in store.claimable(seen_dead=["dead"])]
 
-        assert names == ["urgent", "old", "young", "neighbour"]
-        assert [run.id for run in store.claimable(2)] == ["urgent", "old"]
-        assert clock.now() == NOW
+        assert names == ["interrupted", "orphan", "urgent", "old", "young", "neighbour"]
+        assert [run.id for run in store.claimable(2)] == ["interrupted", "urgent"]
 
 
 class UpkeepContract:

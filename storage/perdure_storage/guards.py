@@ -363,9 +363,14 @@ def fits(needs: Mapping[str, float], offer: Mapping[str, float]) -> bool:
     return all(amount <= offer.get(name, 0.0) + AMOUNT_SLACK for name, amount in needs.items())
 
 
-def claim_order(run: RunRecord) -> tuple[bool, int, datetime, str]:
-    """Return what sorts claimable runs: healthy neighbours last, then by priority, then by age."""
-    return run.lease_live, -run.priority, run.created_at, run.id
+def claim_order(
+    run: RunRecord, seen_dead: Collection[str] = ()
+) -> tuple[bool, bool, int, datetime, str]:
+    """Return what sorts claimable runs: healthy neighbours last, what was begun before what waits,
+    then by priority, then by age.
+    """
+    is_neighbours = run.lease_live and token_of(run) not in seen_dead
+    return is_neighbours, run.owner is None, -run.priority, run.created_at, run.id
 
 
 def is_due(run: RunRecord, now: datetime) -> bool:

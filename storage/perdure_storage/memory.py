@@ -230,6 +230,7 @@ class MemoryRunStore:
         *,
         besides: str | None = None,
         offer: Mapping[str, float] | None = None,
+        seen_dead: Collection[str] = (),
     ) -> list[RunRecord]:
         now = self._clock.now()
         with self._lock:
@@ -240,7 +241,8 @@ class MemoryRunStore:
             turn = {r.id for r in self._queues.in_turn(limited, limit)}
         limited_ids = {r.id for r in limited} - turn
         others = [r for r in runs if besides is None or guards.token_of(r) != besides]
-        others = sorted((r for r in others if r.id not in limited_ids), key=guards.claim_order)
+        others = [r for r in others if r.id not in limited_ids]
+        others.sort(key=lambda run: guards.claim_order(run, seen_dead))
         return [_replace(run, inputs={}) for run in others[:limit]]
 
     # --- ownership --------------------------------------------------------------------------

@@ -129,15 +129,17 @@ class RunStore(Protocol):
         *,
         besides: str | None = None,
         offer: Mapping[str, float] | None = None,
+        seen_dead: Collection[str] = (),
     ) -> list[RunRecord]:
         """Return live runs without a live lease that are due: QUEUED ones whose ``not_before``
         has come, WAITING ones whose ``wake_at`` has come, RUNNING ones whose owner's lease is
         over or is on this boot (the caller looks whether that process lives), and any live one
         with a cancel request. PAUSED ones whose pause request was cleared count as RUNNING.
 
-        Those without a live lease come first, so that healthy neighbours hide nothing; then
-        highest priority, then oldest. Runs owned by ``besides`` (the caller's own token) are
-        left out. ``inputs`` are left empty.
+        Those without a live lease come first, so that healthy neighbours hide nothing, and those
+        of owners in ``seen_dead``, whose leases count for nothing; then those that somebody has
+        begun, before whatever waits; then highest priority, then oldest. Runs owned by ``besides``
+        (the caller's own token) are left out. ``inputs`` are left empty.
 
         Of a queue with limits only those are given that hold a slot, that are to be cancelled, or
         whose turn it is: as many as there is room for, woken ones first; then the highest priority,

@@ -239,6 +239,7 @@ class SqlRunStore:
         *,
         besides: str | None = None,
         offer: Mapping[str, float] | None = None,
+        seen_dead: Collection[str] = (),
     ) -> list[RunRecord]:
         now_us = to_us(self._clock.now())
         boot_id = self._database.terms.boot_id
@@ -247,6 +248,7 @@ class SqlRunStore:
             "besides": besides or "",
             "now_us": now_us,
             "this_boot": boot_id,
+            "seen_dead": self._statements.id_list(list(seen_dead)),
         }
         if offer is not None:
             given["offer"] = pack_offer(offer)
@@ -258,7 +260,7 @@ class SqlRunStore:
             if not queues:
                 return found
             found += self._queues.in_turn(transaction, queues, offer, limit)
-            return sorted(found, key=guards.claim_order)[:limit]
+            return sorted(found, key=lambda run: guards.claim_order(run, seen_dead))[:limit]
 
         return self._database.read(look)
 

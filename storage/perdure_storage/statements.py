@@ -259,7 +259,8 @@ class Statements:
             self._runs(*LISTED)
             .where(run.c.id.in_(sa.select(candidates.c.id)), is_free, others, fitting)
             .order_by(
-                sa.case((self.lease_lives(), 1), else_=0),
+                sa.case((self.among(owner, "seen_dead"), 0), (self.lease_lives(), 1), else_=0),
+                sa.case((owner.is_(None), 1), else_=0),
                 run.c.priority.desc(),
                 run.c.created_at_us,
                 run.c.id,

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from itertools import islice
 
+from perdure.engine.ownership import is_seen_dead
 from perdure_storage.admission import needs_slot
 from perdure_storage.clock import Clock
 from perdure_storage.guards import is_due
@@ -100,7 +101,13 @@ class Sleepers:
         return found
 
     def _of_the_store(self, most: int) -> list[RunRecord]:
-        return self._store.claimable(most, besides=self._owner.token, offer=self.offer)
+        # A dead neighbour's lease may stand for a while: its runs are not to wait for that, nor
+        # behind thousands that nobody has begun.
+        known = self._store.coordinators()
+        dead = [owner.token for owner, alive in known if alive and is_seen_dead(owner)]
+        return self._store.claimable(
+            most, besides=self._owner.token, offer=self.offer, seen_dead=dead
+        )
 
     def _of_its_own(self) -> list[RunRecord]:
         found = (self._store.find_run(run_id) for run_id in list(self._own))

@@ -675,6 +675,18 @@ class ExecutorContract:
 
         assert (bench.value(first), bench.value(second)) == (2, 3)
 
+    def test_close_ends_calls_that_were_given_to_a_worker_and_have_not_begun(
+        self, bench: Bench
+    ) -> None:
+        size, name = bench.constant(LARGE_BYTES), bench.function(steps.make_bytes)
+        bench.open()
+        bench.run(bench.call(name, size, is_brief=True))
+
+        bench.executor.submit([bench.call(name, size, is_brief=True) for _ in range(50)])
+        bench.executor.close()
+
+        assert bench.executor.workers() == ()
+
     def test_close_is_idempotent(self, bench: Bench) -> None:
         bench.run_one(steps.add, 1)
 

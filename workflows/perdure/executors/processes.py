@@ -306,7 +306,7 @@ class ProcessExecutor:
         back = worker.take_back(leaving=leaving)
         for call in back:
             del self._homes[call.id]
-        if back:
+        if back and not self._closed:  # else there is no queue to put them back into
             self._queues[worker.key].extendleft(reversed(back))
             self._settle(worker)  # it may have begun none: then no outcome will say that it is idle
 
