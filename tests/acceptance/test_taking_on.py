@@ -174,3 +174,34 @@ def test_run_whose_rows_cannot_be_read_for_a_moment_is_loaded_again(
     drive(serving, lambda: not with_status(client, *LIVE))
 
     assert with_status(client, RunStatus.SUCCEEDED) == {"a"}
+
+
+class Watched:
+    """A store that asks, just after runs were given back, whether they are driven here."""
+
+    def __init__(self, below: Any, drives: Callable[[str], bool]) -> None:
+        self._below = below
+        self._drives = drives
+        self.seen: list[bool] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._below, name)
+
+    def release_runs(self, releases: Any) -> Any:
+        released = self._below.release_runs(releases)
+        self.seen += [self._drives(each) for each in released]
+        return released
+
+
+def test_run_that_is_given_back_until_it_wakes_does_not_seem_nobodys_for_an_instant(
+    client: Perdure,
+) -> None:
+    watched = Watched(client.runtime.store, client.drives)
+    client.runtime.store = watched  # type: ignore[assignment]
+
+    run = client.start(steps.approval, run_id="a", timeout=600.0)
+    wait_until(lambda: bool(watched.seen), 20, "it does not fall asleep")
+    client.signal("a", "approve", True)
+    run.result()
+
+    assert all(watched.seen)

@@ -219,8 +219,11 @@ class Coordinator:
         self._fleet.wake()
 
     def drives(self, run_id: str) -> bool:
-        """Say whether the run is driven here, or is about to be."""
-        waiting = run_id in self._inbox or run_id in self._again or run_id in self._sleepers
+        """Say whether the run is driven here, or is about to be. For any thread.
+
+        In the order in which runs go from one to the next: they are there before they leave.
+        """
+        waiting = run_id in self._sleepers or run_id in self._again or run_id in self._inbox
         is_new = any(born.record.id == run_id for born in self._born.copy())
         return waiting or is_new or run_id in self._engine.runs
 
@@ -444,10 +447,12 @@ class Coordinator:
             Release(run=each.record, to=RunStatus.WAITING, wake_at=each.wake_at, heard=each.heard)
             for each in asleep
         ]
+        for sleeper in asleep:  # not after: meanwhile they would seem nobody's
+            self._sleepers.add(sleeper.record.id, sleeper.wake_at)
         released = set(self._patiently(lambda: self._store.release_runs(releases)))
         for sleeper in asleep:
-            if sleeper.record.id in released:
-                self._sleepers.add(sleeper.record.id, sleeper.wake_at)
+            if sleeper.record.id not in released:
+                self._sleepers.remove(sleeper.record.id)
             self._let_go(sleeper.record.id)
 
     def _on_refused(self, run_id: RunId, refusal: Refusal) -> None:
@@ -482,8 +487,8 @@ class Coordinator:
     def _take_inbox(self) -> None:
         ready = [r for r in self._again if r not in self._engine.runs and not self._has_orphans(r)]
         for run_id in ready:
-            self._again.remove(run_id)
             self._inbox.append(run_id)
+            self._again.remove(run_id)
         # A run that is born is handed over before anybody asks that it be driven: those that are
         # asked for by now are loaded first, and not claimed a second time.
         asked = list(islice(self._inbox, TOGETHER))
