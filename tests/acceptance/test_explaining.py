@@ -15,7 +15,7 @@ from tests.crash.ledger import wait_until
 import perdure
 from perdure.client import Perdure
 from perdure.errors import DefinitionError, PerdureError, RunConflict, RunFailed
-from perdure.explaining import Explanation, Verdict
+from perdure.explaining import Explanation, StepExplanation, Verdict
 from perdure.graph.node import Node
 from perdure.task import task
 from perdure_storage.lifecycle import RunStatus
@@ -347,3 +347,37 @@ def test_step_between_two_tries_is_said_to_have_begun(client: Perdure) -> None:
     wait_until(lambda: len(run["refused"].attempts) == 1, 20, "it was not tried")
 
     assert client.explain("r")["refused"].reason.startswith("it began")
+
+
+def test_long_explanation_has_one_row_for_what_is_said_alike_and_all_of_it_where_it_is_asked_for(
+    client: Perdure,
+) -> None:
+    def bound(code: str) -> list[Node]:
+        return [
+            by_library.options(name=f"step-{n}", version=code if n % 2 else "1").bind(n)
+            for n in range(60)
+        ]
+
+    client.run(bound("1"), run_id="a")
+
+    foretold = client.explain(bound("2"), reuse="a")
+
+    rows = str(foretold).splitlines()[2:]
+    assert len(rows) == 2
+    assert "step-0, step-2, step-4 and 27 more" in rows[0]
+    assert "step-1, step-3, step-5 and 27 more" in rows[1]
+    assert len(foretold.full.splitlines()) == 62
+
+
+def test_explanation_in_which_all_rows_differ_is_cut_and_says_how_to_see_the_rest(
+    client: Perdure,
+) -> None:
+    steps = tuple(
+        StepExplanation(id=f"s{n}", verdict=Verdict.RUN, reason=f"because of {n}")
+        for n in range(60)
+    )
+
+    told = str(Explanation(verb="run", run_id="", note="", steps=steps)).splitlines()
+
+    assert len(told) == 27
+    assert told[-1] == "and 36 more rows: `perdure explain --all`, in Python `.full`"

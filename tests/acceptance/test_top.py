@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import signal
+from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
 import pytest
+from rich.console import Console
 from tests.acceptance import reported_steps as steps
 from tests.acceptance.terminals import Terminal
 
 from perdure import RunFailed
+from perdure.cli.activity import _fitting
 from perdure.client import Perdure
 from perdure.view.activity import Activity
+from perdure.view.model import ActiveRunView, ActivityView, CoordinatorView
 
 HELD = dedent(
     """
@@ -136,6 +142,31 @@ def test_small_terminal_shows_the_runs_that_go_on(inline: Perdure, tmp_path: Pat
     assert "QUEUED" in shown
     assert "DRIVEN" in shown.splitlines()[0]
     assert "more runs: make the terminal higher" in " ".join(shown.split())
+
+
+@pytest.mark.parametrize(
+    ("columns", "lines", "runs"), [(80, 24, 12), (80, 14, 5), (50, 10, 1), (200, 4, 1)]
+)
+def test_terminal_is_filled_with_runs_before_any_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, columns: int, lines: int, runs: int
+) -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    many = tuple(
+        ActiveRunView(id=f"run-{n}", workflow="naps", status="RUNNING", since=now, age_s=9.0)
+        for n in range(12)
+    )
+    processes = (CoordinatorView(pid=1, host="here", workers=2, runs=2, serves=False),)
+    view = ActivityView(at=now, runs=many, coordinators=processes)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    screen = Console(width=columns, height=lines, file=io.StringIO())
+
+    picture = _fitting(view, screen)
+
+    with screen.capture() as captured:
+        screen.print(picture)
+    told = captured.get()
+    assert len(re.findall("run-", told)) >= runs
+    assert len(told.splitlines()) < lines
 
 
 def test_steps_of_runs_that_have_ended_are_not_counted(inline: Perdure) -> None:

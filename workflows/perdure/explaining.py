@@ -88,7 +88,21 @@ class Explanation:
         return [step.id for step in self.steps if step.verdict == verdict]
 
     def __str__(self) -> str:
-        rows = list(_stacked(self.steps))
+        rows = list(_folded(list(_stacked(self.steps))))
+        left = len(rows) - _ROWS
+        more = (
+            f"\nand {left} more rows: `perdure explain --all`, in Python `.full`"
+            if left > 0
+            else ""
+        )
+        return f"{self._table(rows[:_ROWS])}{more}"
+
+    @property
+    def full(self) -> str:
+        """Return the table with a row for each step, however many there are."""
+        return self._table([(step.id, step.verdict.value, step.reason) for step in self.steps])
+
+    def _table(self, rows: Sequence[tuple[str, str, str]]) -> str:
         note = f" ({self.note})" if self.note else ""
         return f"{self.title}{note}\n{columns(('STEP', 'WOULD', 'WHY'), rows)}"
 
@@ -124,6 +138,22 @@ def _stacked(steps: Sequence[StepExplanation]) -> Iterator[tuple[str, str, str]]
         yield name, f"{count(len(alike))} {verdict.value}", why
 
 
+def _folded(rows: Sequence[tuple[str, str, str]]) -> Iterator[tuple[str, str, str]]:
+    """Yield the rows, of a long table those of one verdict and reason as one."""
+    if len(rows) <= _ROWS:
+        yield from rows
+        return
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name, would, why in rows:
+        groups.setdefault((would, why), []).append(name)
+    for (would, why), names in groups.items():
+        left = len(names) - _NAMED
+        yield f"{', '.join(names[:_NAMED])}{f' and {left} more' if left > 0 else ''}", would, why
+
+
+_ROWS = 24
+"""Rows that a reader takes in at a glance."""
+_NAMED = 3
 _EACH_UP_TO = 5
 """Alike steps that are listed one by one."""
 _TITLES = {

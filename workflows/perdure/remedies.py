@@ -82,7 +82,12 @@ class Cell(Shell):
 
 
 def _quoted(text: str) -> str:
-    """Return a text as Python takes it, between double quotes as most people write them."""
+    """Return a text as Python takes it, between double quotes as most people write them.
+
+    What is left to whoever types it stays as it is.
+    """
+    if text == "...":
+        return text
     return repr(text) if '"' in text or "\\" in text else f'"{text}"'
 
 

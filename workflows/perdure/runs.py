@@ -476,8 +476,8 @@ class Run:
         return self._shell.command("fork", self.id, "--force", "failed", "--on-change", "reuse")
 
     def signal_command(self, name: str) -> str:
-        """Return the command that sends it a signal, but for the value."""
-        return self._shell.command("signal", self.id, name)
+        """Return the command that sends it a signal; the value is left to whoever types it."""
+        return self._shell.command("signal", self.id, name, "--value", "...")
 
     @property
     def _shell(self) -> Shell:

@@ -108,6 +108,7 @@ def test_command_shows_no_password() -> None:
         ),
         (("fork", "a", "--from", "fit"), 'perdure.fork("a", from_step="fit")'),
         (("signal", "a", "go"), 'perdure.signal("a", "go")'),
+        (("signal", "a", "go", "--value", "..."), 'perdure.signal("a", "go", value=...)'),
         (("show", "a"), 'perdure.get_run("a")'),
         (("show", "a", "fit"), 'perdure.get_run("a")["fit"]'),
         (("logs", "a", "fit"), 'perdure.get_run("a")["fit"].logs()'),

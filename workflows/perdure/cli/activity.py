@@ -7,6 +7,7 @@ import shutil
 import sys
 import threading
 import time
+from bisect import bisect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 _STEPS_WIDTH = 44
 _BAR = 10
-_ROW_LINES = 4
-"""So many lines a run may take where the terminal is narrow."""
 _PAUSE_SHARE = 4
 """To look takes at most one part in five of the time, however much goes on."""
 
@@ -145,18 +144,31 @@ def _watch(activity: Activity, is_over: Callable[[float], bool], every_s: float)
 
 
 def _fitting(view: ActivityView, screen: Console) -> RenderableType:
-    """Return the picture with as many runs as the terminal has room for: the first ones."""
+    """Return the picture with as many runs as the terminal has room for: the first ones.
+
+    Where there is room for none beside the processes, runs are shown and the processes are not.
+    """
+    screen.width = shutil.get_terminal_size().columns
+    room = screen.height - 1
+
+    def fits(picture: RenderableType) -> bool:
+        return len(screen.render_lines(picture)) <= room
+
+    everything = _picture(view)
+    if fits(everything):
+        return everything
+    for draw in (_picture, _picture_of_runs):
+        numbers = range(1, len(view.runs))
+        if number := bisect(numbers, False, key=lambda n: not fits(draw(*_first(view, n)))):
+            return draw(*_first(view, number))
+    return _picture_of_runs(*_first(view, 1))
+
+
+def _first(view: ActivityView, number: int) -> tuple[ActivityView, int]:
+    """Return what goes on with its first runs alone, and how many are left out."""
     from msgspec.structs import replace
 
-    screen.width = shutil.get_terminal_size().columns
-    room, shown, left_out = screen.height - 1, view, 0
-    while True:
-        picture = _picture(shown, left_out)
-        excess = len(screen.render_lines(picture)) - room
-        if excess <= 0 or not shown.runs:
-            return picture
-        shown = replace(shown, runs=shown.runs[: -max(1, excess // _ROW_LINES)])
-        left_out = len(view.runs) - len(shown.runs)
+    return replace(view, runs=view.runs[:number]), len(view.runs) - number
 
 
 # --- as text ------------------------------------------------------------------------------------
@@ -169,6 +181,12 @@ def _picture(view: ActivityView, left_out: int = 0) -> RenderableType:
     """
     from rich.console import Group
 
+    return Group(_picture_of_runs(view, left_out), "", _coordinators(view))
+
+
+def _picture_of_runs(view: ActivityView, left_out: int = 0) -> RenderableType:
+    from rich.console import Group
+
     from perdure.words import count_of
 
     parts: list[RenderableType] = [_runs(view) if view.runs or left_out else "no runs go on"]
@@ -176,7 +194,7 @@ def _picture(view: ActivityView, left_out: int = 0) -> RenderableType:
         parts.append(f"and {count_of(left_out, 'more run')}: make the terminal higher")
     elif not view.are_all:
         parts.append("and more: --limit shows them")
-    return Group(*parts, "", _coordinators(view))
+    return Group(*parts)
 
 
 def _runs(view: ActivityView) -> RenderableType:

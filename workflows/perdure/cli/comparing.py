@@ -73,6 +73,9 @@ def explain(
     override: OverrideOption = None,
     inputs: InputOption = None,
     on_change: OnChangeOption = None,
+    show_all: Annotated[
+        bool, typer.Option("--all", help="A row for each step, however many there are.")
+    ] = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
     traceback: TracebackOption = False,
@@ -80,7 +83,7 @@ def explain(
     """Say of each step whether it would run or be reused, and why. Nothing runs.
 
     Of a TARGET it says what `perdure run` would do, of an ID what `perdure resume`, `perdure rerun`
-    or `perdure fork` would.
+    or `perdure fork` would. Of many steps those of which the same is said have one row.
     """
     from perdure.cli.opening import open_existing, open_or_empty
     from perdure.cli.views import to_json
@@ -106,7 +109,10 @@ def explain(
             _refuse(of_target, of_run, "an ID")
             _refuse_words(parameters or [], own)
             explanation = _explain_run(perdure, subject, inputs, of_run)
-    print(to_json(explanation) if as_json else explanation)
+    if as_json:
+        print(to_json(explanation))
+    else:
+        print(explanation.full if show_all else explanation)
     return ExitCode.OK
 
 

@@ -112,5 +112,5 @@ def of_wait(
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         return f"{wait.match['wanted']} of {', '.join(names[:_NAMED])}{more}{until}"
     match = f" {wait.match}" if wait.match else ""
-    how = f": `{send(wait.name)} --value ...`" if send and wait.kind == "signal" else ""
+    how = f": `{send(wait.name)}`" if send and wait.kind == "signal" else ""
     return words.printable(f"{wait.kind} {wait.name!r}{match}{until}{how}")

@@ -165,7 +165,7 @@ def test_last_line_says_how_the_run_ended(status: RunStatus, said: str) -> None:
 
 def test_step_that_waits_says_for_what_and_how_to_end_that() -> None:
     board = Board(plan_of({"ask": []}), START)
-    teller = Teller(board, START, lambda name: f"perdure signal r {name}")
+    teller = Teller(board, START, lambda name: f"perdure signal r {name} --value ...")
     asked = waits("ask", name="approve", deadline=at(60))
 
     lines = teller.tell([commit(tried("ask", Cause.SUCCEEDED), asked)], at(1))

@@ -64,7 +64,7 @@ def test_frame_says_what_steps_wait_for() -> None:
     asked = waits("ask", name="approve")
     look = glance(slowest=(), running=0, skipped=2, asleep=3, waits=(waits("nap", "sleep"), asked))
 
-    lines = text(look, width=120, send=lambda name: f"perdure signal iris-1 {name}")
+    lines = text(look, width=120, send=lambda name: f"perdure signal iris-1 {name} --value ...")
 
     assert lines[1].endswith(" · 12 reused · 2 skipped")
     assert lines[3:] == [
