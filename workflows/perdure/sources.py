@@ -426,6 +426,11 @@ def find_module_file(name: str) -> str | None:
             spec = importlib.machinery.PathFinder.find_spec(prefix, path)
         except (ImportError, ValueError):
             return None
+        except KeyError:
+            # A namespace package inside one that is not loaded, whose path Python asks that one.
+            path = [folder for each in path if os.path.isdir(folder := os.path.join(each, part))]
+            spec = None
+            continue
         if spec is None:
             return None
         path = spec.submodule_search_locations
