@@ -142,6 +142,15 @@ class Signer:
         """Return the signature of a row: 32 bytes. ``facts`` are scalars, texts and bytes."""
         return self._stamp.sign(self._encode((self._store_id, kind, facts)))
 
+    def fits(self, kind: str, facts: tuple[object, ...], mac: bytes | None) -> bool:
+        """Say whether ``mac`` is the signature of ``facts`` by the key that signs now.
+
+        Should it not be, ``check`` says whether it is one all the same.
+        """
+        return mac is not None and self._stamp.fits(
+            self._encode((self._store_id, kind, facts)), bytes(mac)
+        )
+
     def require(self, kind: str, facts: tuple[object, ...], mac: bytes | None, row: str) -> None:
         """Raise StoreError naming ``row`` unless ``mac`` is the signature of ``facts``."""
         message = self._encode((self._store_id, kind, facts))

@@ -193,6 +193,9 @@ def plan_record(plan: Plan, inputs: Mapping[str, StoredValue]) -> PlanRecord:
     )
 
 
+_NO_TURN = Turn((), ())
+
+
 class _Compiler:
     """One compilation. Mutable, used once."""
 
@@ -253,15 +256,16 @@ class _Compiler:
         spec = step.call.spec
         function, code = self._function(spec)
         self._writer.handles.clear()
+        mapped = _mapped(step)
         try:
             args, kwargs, text = self._arguments(step)
-            actor, turn = self._turn(step, dict(self._writer.handles))
+            actor, turn = self._turn(step, mapped, dict(self._writer.handles))
         except (NotSerializable, DefinitionError) as error:
             found = self._functions[function]
             if not is_built_in(found):
                 error.add_note(f"  in a call of {found.qualname}, {found.where}")
             raise
-        if (mapped := _mapped(step)) is not None:
+        if mapped is not None:
             self._mapped[step.id] = Mapped(
                 function=self._function(mapped.spec)[0],
                 options=self._option_index(mapped.spec.options),
@@ -279,7 +283,7 @@ class _Compiler:
             scope=step.scope,
             args=tuple(args),
             kwargs=kwargs,
-            after=(*step.after, *(each for each in turn.after if each not in step.after)),
+            after=tuple(dict.fromkeys((*step.after, *turn.after))),
             actor=actor,
             turns=turn.turns,
             options=self._option(spec),
@@ -288,11 +292,14 @@ class _Compiler:
             width=step.width,
         )
 
-    def _turn(self, step: Step, handles: dict[str, Handle]) -> tuple[ActorStep | None, Turn]:
+    def _turn(
+        self, step: Step, mapped: Task[Any, Any] | None, handles: dict[str, Handle]
+    ) -> tuple[ActorStep | None, Turn]:
         """Return what a step is to an actor, and its place in the orders of its actors."""
         use = step.call.spec.actor
+        if use is None and not handles:
+            return None, _NO_TURN
         if use is None:
-            mapped = _mapped(step)
             reads = mapped is not None and _reads(mapped.spec.actor)
             ordered = [n for n, each in handles.items() if use_of_actor(each).state == "durable"]
             return None, self._turns.enter(step.id, ordered, writes=not reads)
@@ -316,9 +323,9 @@ class _Compiler:
         )
         if use.role == "new":
             self._turns.begin(actor)
-            return made, Turn((), ())
+            return made, _NO_TURN
         if use.state == "rebuild":
-            return made, Turn((), ())
+            return made, _NO_TURN
         return made, self._turns.enter(step.id, handles, writes=use.role == "write")
 
     def _class_spec(self, cls: type) -> TaskSpec:

@@ -22,7 +22,7 @@ from perdure.engine.matching import family_of
 from perdure.engine.state import RunState, StepState
 from perdure.errors import DefinitionError, did_you_mean, known_names
 from perdure.foreseen import Foreseen
-from perdure.plan import FromStep, upstream
+from perdure.plan import FromStep, recorded_plan, upstream
 from perdure.resumption import intend_resume
 from perdure.runtime import Runtime
 from perdure.showing import Bundle, bundle_of
@@ -241,10 +241,11 @@ def _explained(
     runtime: Runtime, verb: str, run_id: str, intent: Intent, values: Values, blobs: BlobStore
 ) -> Explanation:
     past, now = _past(runtime, intent), runtime.clock.now()
+    plan = intent.plan or recorded_plan(runtime.store, intent.record)
     record = msgspec.structs.replace(intent.record, epoch=intent.record.epoch + 1)
 
     def begun() -> RunState:
-        run = state_of(record, intent.plan, past, now)
+        run = state_of(record, plan, past, now)
         if intent.action is not Action.KEEP:
             lose_what_is_gone(run, record, blobs, now)
         return run

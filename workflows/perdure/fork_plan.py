@@ -193,7 +193,7 @@ def _check_outputs(plan: Plan, step: StepPlan, value: Any) -> None:
 
 def _paths(plan: Plan, step_id: str) -> list[Path]:
     found: list[Reference] = []
-    collect(plan.output, found)
+    collect([plan.output], found)
     found += (ref for step in plan.steps for ref in references(step))
     return [r.path for r in found if isinstance(r, FromStep) and r.step == step_id and r.path]
 

@@ -432,20 +432,24 @@ def passed_with(passed: str, more: Iterable[str]) -> str:
 
 def passed_digest(args: Iterable[Arg], digest_of: Callable[[Const], str]) -> str:
     """Return the digest over the constants in ``args`` that are code, or "" if there are none."""
-    found = [digest_of(constant) for arg in args for constant in _code_in(arg)]
-    return blake3("\0".join(found).encode()).hexdigest(16) if found else ""
+    found: list[Const] = []
+    _collect_code(args, found)
+    if not found:
+        return ""
+    return blake3("\0".join(map(digest_of, found)).encode()).hexdigest(16)
 
 
-def _code_in(arg: Arg) -> Iterator[Const]:
-    match arg:
-        case Const(_, True):
-            yield arg
-        case ListArg(items) | DictArg(_, items):
-            for item in items:
-                yield from _code_in(item)
-        case ObjectArg(_, fields):
-            for item in fields.values():
-                yield from _code_in(item)
+def _collect_code(args: Iterable[Arg], found: list[Const]) -> None:
+    for arg in args:
+        if isinstance(arg, Const):
+            if arg.is_code:
+                found.append(arg)
+        elif isinstance(arg, ListArg):
+            _collect_code(arg.items, found)
+        elif isinstance(arg, DictArg):
+            _collect_code(arg.values, found)
+        elif isinstance(arg, ObjectArg):
+            _collect_code(arg.fields.values(), found)
 
 
 def step_code(counts_as: str, passed: str) -> str:
@@ -480,10 +484,9 @@ def references(step: StepPlan) -> list[Reference]:
     Last come the states that it begins from.
     """
     found: list[Reference] = []
-    for arg in step.args:
-        collect(arg, found)
-    for name in sorted(step.kwargs):
-        collect(step.kwargs[name], found)
+    collect(step.args, found)
+    if step.kwargs:
+        collect([step.kwargs[name] for name in sorted(step.kwargs)], found)
     found += step.turns
     return found
 
@@ -504,19 +507,17 @@ _REFERENCES = (FromStep, FromInput, RefTo, ItemsOf)
 """A tuple made once: this is asked of every argument of every step, also of 100,000."""
 
 
-def collect(arg: Arg, found: list[Reference]) -> None:
-    """Append the references inside ``arg`` to ``found``, depth first, left to right."""
-    if isinstance(arg, _REFERENCES):
-        found.append(arg)
-    elif isinstance(arg, ListArg):
-        for item in arg.items:
-            collect(item, found)
-    elif isinstance(arg, DictArg):
-        for item in arg.values:
-            collect(item, found)
-    elif isinstance(arg, ObjectArg):
-        for item in arg.fields.values():
-            collect(item, found)
+def collect(args: Iterable[Arg], found: list[Reference]) -> None:
+    """Append the references inside ``args`` to ``found``, depth first, left to right."""
+    for arg in args:
+        if isinstance(arg, _REFERENCES):
+            found.append(arg)
+        elif isinstance(arg, ListArg):
+            collect(arg.items, found)
+        elif isinstance(arg, DictArg):
+            collect(arg.values, found)
+        elif isinstance(arg, ObjectArg):
+            collect(arg.fields.values(), found)
 
 
 def secrets_in(args: Iterable[Arg]) -> frozenset[str]:

@@ -54,11 +54,11 @@ def reopen_run(runtime: Runtime, run_id: RunId, **options: Any) -> str:
     if intent.action is Action.KEEP:
         return intent.note
     record = runtime.store.get_run(run_id)
-    is_same = intent.record.plan_digest == record.plan_digest
+    changed = intent.plan if intent.record.plan_digest != record.plan_digest else None
     bury_owner(runtime.store, record)
     runtime.store.reset_run(
         run_id,
-        plan=None if is_same else plan_record(intent.plan, {}),
+        plan=None if changed is None else plan_record(changed, {}),
         policy=intent.record.policy,
         reason="resume",
     )
@@ -96,13 +96,12 @@ def intend_resume(
         raise DefinitionError(f"code={code!r}{known_names(code, ('recorded', 'current'))}")
     Wishes(given={}, executor=executor, on_change=on_change, on_divergence=on_divergence).check()
     record = runtime.store.get_run(run_id)
-    plan = recorded_plan(runtime.store, record)
     if is_driven(record):
         note = f"{run_id} is {record.status} and driven by {driver_of(record)}: attached"
-        return Intent(action=Action.KEEP, record=record, plan=plan, note=note)
+        return Intent(action=Action.KEEP, record=record, plan=None, note=note)
     if record.status is RunStatus.SUCCEEDED and values_are_there(runtime, record):
         note = f"{run_id} has succeeded: recorded result"
-        return Intent(action=Action.KEEP, record=record, plan=plan, note=note)
+        return Intent(action=Action.KEEP, record=record, plan=None, note=note)
     policy = msgspec.structs.replace(
         record.policy,
         code=code,
@@ -110,7 +109,7 @@ def intend_resume(
         on_divergence=on_divergence,
         executor=executor or record.policy.executor,
     )
-    body = None
+    plan = body = None
     if code == "current":
         plan = _plan_of_today(runtime, record, dag, values or runtime.values)
         if on_change == "fail":

@@ -205,13 +205,13 @@ class Intent:
 
     Attributes:
         record: the run as it will be.
-        plan: its plan as it will be.
+        plan: its plan as it will be; None: as it is recorded.
         note: a line for people.
     """
 
     action: Action
     record: RunRecord
-    plan: Plan
+    plan: Plan | None
     note: str
 
 

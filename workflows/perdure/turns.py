@@ -77,6 +77,8 @@ class Turns:
     def marked(self, steps: Iterable[StepPlan]) -> tuple[StepPlan, ...]:
         """Return the steps with the last calls of each actor marked as such."""
         last = set(self._writers.values())
+        if not last:
+            return tuple(steps)
         return tuple(
             msgspec.structs.replace(step, actor=msgspec.structs.replace(step.actor, is_last=True))
             if step.actor is not None and step.id in last

@@ -12,6 +12,8 @@ from hashlib import blake2b
 from heapq import heappush
 from typing import Any
 
+import msgspec
+
 from perdure.calls import CallId
 from perdure.engine.again import Again
 from perdure.engine.commands import Extend, HandOver, Kill, Retire
@@ -65,132 +67,80 @@ OPAQUE = "opaque:"
 DONE = frozenset({StepStatus.SUCCEEDED, StepStatus.SKIPPED})
 
 
-class StepState:
+class StepState(msgspec.Struct, eq=False):
     """One step of a run in memory: its newest generation and what it waits for."""
 
-    __slots__ = (
-        "answer",
-        "answers",
-        "applied",
-        "at",
-        "attempt",
-        "begun_at",
-        "below",
-        "branches",
-        "candidates",
-        "chosen",
-        "code",
-        "consumers",
-        "deps",
-        "depth",
-        "followers",
-        "generation",
-        "given",
-        "id",
-        "inputs",
-        "items",
-        "lasts",
-        "losses",
-        "members",
-        "missing",
-        "not_before",
-        "open_consumers",
-        "opens",
-        "options",
-        "out_of_memory",
-        "parts",
-        "plan",
-        "position",
-        "progress",
-        "rank",
-        "ready_at",
-        "reason",
-        "rebuilt",
-        "refs",
-        "shape",
-        "started_at",
-        "states",
-        "status",
-        "unavailable",
-        "unneeded",
-        "user_errors",
-        "users",
-        "value",
-        "wait",
-        "wanted",
-        "worker",
-    )
+    plan: StepPlan
+    options: StepOptions
+    position: int
+    shape: Shape
+    code: str
+    id: str = ""
+    rank: tuple[int, ...] = ()
+    depth: int = 0
+    refs: tuple[Reference, ...] = ()
+    branches: tuple[str, ...] = ()
+    deps: tuple[str, ...] = ()
+    opens: tuple[str, ...] = ()
+    consumers: list[StepState] = []
+    # Of a map: who takes its items, as a map; and how many such maps are before it.
+    followers: list[StepState] = []
+    parts: tuple[Path, ...] = ()
+    status: StepStatus = StepStatus.PENDING
+    generation: int = 1
+    attempt: int = 0
+    user_errors: int = 0
+    losses: int = 0
+    out_of_memory: int = 0
+    missing: int = 0
+    open_consumers: int = 0
+    value: StoredValue | None = None
+    inputs: tuple[str, ...] = ()
+    not_before: datetime | None = None
+    ready_at: datetime | None = None
+    reason: str = ""
+    rebuilt: int = 0
+    unavailable: int = 0
+    candidates: tuple[StepRecord, ...] = ()
+    # Of a step that gave a graph: who answers for it, and all that is in the last link.
+    answer: str = ""
+    members: tuple[str, ...] = ()
+    # Of a map that has expanded: what its items are.
+    items: tuple[StepRef, ...] | None = None
+    started_at: datetime | None = None
+    worker: str = ""
+    # Of its attempt: when it was started here, and how far it said that it was.
+    begun_at: datetime | None = None
+    progress: Progress | None = None
+    # Of a step in such a graph: whom it answers for, and who waits for the graph.
+    answers: StepState | None = None
+    below: StepState | None = None
+    given: StoredValue | None = None
+    # Of a step that waits for a time or a message: for which.
+    wait: WaitRecord | None = None
+    # Of a step in a plan with branches: who refers to it, and whether it is to run at all. Of
+    # one that has the value of a branch: which one.
+    users: list[StepState] = []
+    wanted: bool = True
+    chosen: int | None = None
+    # Of a call that changed an actor's state: that it did, under which name its process knows
+    # this, and what was kept of the state. Of a step that was given actors: the last in its
+    # graph that concerns each, and what the states are after it. A lost result changes nothing.
+    applied: bool = False
+    at: str = ""
+    states: dict[str, StoredValue] = {}
+    lasts: dict[str, str] = {}
+    # Cancelled because nobody needs it: others do without its value.
+    unneeded: bool = False
 
-    def __init__(
-        self, plan: StepPlan, options: StepOptions, position: int, shape: Shape, code: str
-    ) -> None:
-        self.id = plan.id
-        self.plan = plan
-        self.code = code
-        self.options = options
-        self.position = position
-        self.rank: tuple[int, ...] = (position,)
-        self.depth = 0
-        self.shape = shape
-        self.refs: tuple[Reference, ...] = tuple(references(plan))
-        self.branches = plan.branches
-        needed = self.refs[:1] if plan.branches else self.refs
-        self.deps: tuple[str, ...] = tuple(
-            dict.fromkeys([r.step for r in needed if isinstance(r, FromStep)] + [*plan.after])
-        )
-        self.opens: tuple[str, ...] = tuple(
-            dict.fromkeys(r.step for r in self.refs if isinstance(r, ItemsOf))
-        )
-        self.consumers: list[StepState] = []
-        # Of a map: who takes its items, as a map; and how many such maps are before it.
-        self.followers: list[StepState] = []
-        self.parts: tuple[Path, ...] = ()
-        self.status = StepStatus.PENDING
-        self.generation = 1
-        self.attempt = 0
-        self.user_errors = 0
-        self.losses = 0
-        self.out_of_memory = 0
-        self.missing = 0
-        self.open_consumers = 0
-        self.value: StoredValue | None = None
-        self.inputs: tuple[str, ...] = ()
-        self.not_before: datetime | None = None
-        self.ready_at: datetime | None = None
-        self.reason = ""
-        self.rebuilt = 0
-        self.unavailable = 0
-        self.candidates: tuple[StepRecord, ...] = ()
-        # Of a step that gave a graph: who answers for it, and all that is in the last link.
-        self.answer = ""
-        self.members: tuple[str, ...] = ()
-        # Of a map that has expanded: what its items are.
-        self.items: tuple[StepRef, ...] | None = None
-        self.started_at: datetime | None = None
-        self.worker = ""
-        # Of its attempt: when it was started here, and how far it said that it was.
-        self.begun_at: datetime | None = None
-        self.progress: Progress | None = None
-        # Of a step in such a graph: whom it answers for, and who waits for the graph.
-        self.answers: StepState | None = None
-        self.below: StepState | None = None
-        self.given: StoredValue | None = None
-        # Of a step that waits for a time or a message: for which.
-        self.wait: WaitRecord | None = None
-        # Of a step in a plan with branches: who refers to it, and whether it is to run at all. Of
-        # one that has the value of a branch: which one.
-        self.users: list[StepState] = []
-        self.wanted = True
-        self.chosen: int | None = None
-        # Of a call that changed an actor's state: that it did, under which name its process knows
-        # this, and what was kept of the state. Of a step that was given actors: the last in its
-        # graph that concerns each, and what the states are after it. A lost result changes nothing.
-        self.applied = False
-        self.at = ""
-        self.states: dict[str, StoredValue] = {}
-        self.lasts: dict[str, str] = {}
-        # Cancelled because nobody needs it: others do without its value.
-        self.unneeded = False
+    def __post_init__(self) -> None:
+        plan = self.plan
+        self.id, self.branches, self.rank = plan.id, plan.branches, (self.position,)
+        self.refs = refs = tuple(references(plan))
+        if refs or plan.after:
+            needed = [r.step for r in refs[: 1 if plan.branches else None] if type(r) is FromStep]
+            self.deps = tuple(dict.fromkeys([*needed, *plan.after]))
+            self.opens = tuple(dict.fromkeys(r.step for r in refs if type(r) is ItemsOf))
 
     @property
     def is_done(self) -> bool:
@@ -200,7 +150,7 @@ class StepState:
     @property
     def is_open(self) -> bool:
         """Say whether those that take its items may count on it."""
-        return self.is_done or self.items is not None
+        return self.items is not None or self.is_done
 
     @property
     def has_value(self) -> bool:
@@ -390,14 +340,16 @@ class RunState:
         for step_id in step_ids:
             step = self.steps[step_id]
             step.missing = self.missing_of(step)
-            step.open_consumers = sum(not consumer.is_done for consumer in step.consumers)
+            step.open_consumers = len([each for each in step.consumers if not each.is_done])
 
     def missing_of(self, step: StepState) -> int:
         """Count what a step waits for now."""
         if not step.deps and not step.opens:
             return 0
-        closed = sum(not self.steps[opened].is_open for opened in step.opens)
-        return closed + sum(not self.steps[dep].is_done for dep in step.deps)
+        steps = self.steps
+        closed = [opened for opened in step.opens if not steps[opened].is_open]
+        undone = [dep for dep in step.deps if not steps[dep].is_done]
+        return len(closed) + len(undone)
 
     def _digest(self, ref: Reference) -> str:
         if isinstance(ref, RefTo):
@@ -727,7 +679,7 @@ def add_steps(
 def _collect_parts(plan: Plan, steps: Mapping[str, StepState]) -> None:
     parts: dict[str, dict[str, Path]] = {}
     output: list[Reference] = []
-    collect(plan.output, output)
+    collect([plan.output], output)
     for ref in (*output, *(ref for step in plan.steps for ref in steps[step.id].refs)):
         if isinstance(ref, FromStep) and ref.path:
             parts.setdefault(ref.step, {})[path_text(ref.path)] = ref.path
@@ -739,5 +691,5 @@ def _collect_parts(plan: Plan, steps: Mapping[str, StepState]) -> None:
 def output_steps(plan: Plan) -> frozenset[str]:
     """Return the ids of the steps of which the run's result is made."""
     found: list[Reference] = []
-    collect(plan.output, found)
+    collect([plan.output], found)
     return frozenset(ref.step for ref in found if isinstance(ref, FromStep))
