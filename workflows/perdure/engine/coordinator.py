@@ -366,13 +366,14 @@ class Coordinator:
         gives_back = turn.ended or turn.parked or turn.handed_back or turn.asleep
         if gives_back or turn.quarantine or not turn.dispatch:
             return False
-        if any(commit.lost or commit.superseded for commit in turn.commits):
-            return False  # what they retire may be among the rows that wait
-        if any(commit.deliveries for commit in turn.commits):
-            return False  # until it is written the store shows a message to the next wait, too
         runs = self._engine.runs
         is_group = all(runs[c.run_id].record.policy.durability == "group" for c in turn.commits)
-        return is_group and not self._commits.is_due
+        if not is_group or self._commits.is_due:
+            return False
+        if any(commit.lost or commit.superseded for commit in turn.commits):
+            return False  # what they retire may be among the rows that wait
+        # Until it is written the store shows a message to the next wait, too.
+        return not any(commit.deliveries for commit in turn.commits)
 
     def _write(self, turn: Turn) -> CommitReport:
         if turn.ended:

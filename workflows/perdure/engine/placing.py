@@ -65,7 +65,7 @@ def place(engine: EngineState, now: datetime) -> Placed:
         waiting = ranks[priority]
         while waiting:
             # One step of each run in turn: a wide run does not keep a narrow one waiting.
-            waiting = [run for run in waiting if placing.place_one(run)]
+            waiting = [run for run in waiting if placing.place_one(run) and run.ready]
     return Placed(tuple(placing.retire), tuple(placing.dispatch))
 
 
@@ -101,7 +101,10 @@ class _Placing:
         line = choice.start.line
         call = _make_instance(self._engine, run, line, first[line])
         if call is None:
-            heappop(run.ready[line])
+            heap = run.ready[line]
+            heappop(heap)
+            if not heap:
+                del run.ready[line]
             call = _start(self._engine, run, choice, line, first[line], self._now)
         self.dispatch.append(Dispatch(run.executor, call))
         return True

@@ -19,7 +19,7 @@ from perdure.executors.protocol import Capacity
 from perdure.executors.spools import drop_leftovers
 from perdure.executors.waking import WakePipe
 from perdure.plan import Function
-from perdure.worker.output import captured_streams
+from perdure.worker.output import StepLogHandler, captured_streams
 from perdure.worker.readiness import wait_readable
 from perdure.worker.saving import NoDesk
 from perdure.worker.scope import RunScope
@@ -47,6 +47,7 @@ class InlineExecutor:
         self._outcomes: list[Outcome] = []
         self._wake = WakePipe()
         self._desk: Desk = NoDesk()
+        self._handler = StepLogHandler()
         self._closed = False
         self.runs_here = False
 
@@ -89,7 +90,7 @@ class InlineExecutor:
         if self._calls:
             self.runs_here = True
             try:
-                with captured_streams():
+                with captured_streams(self._handler):
                     self._run_calls()
             finally:
                 self.runs_here = False

@@ -161,9 +161,13 @@ def _writes_to_step_stream(handler: logging.Handler) -> bool:
 
 
 @contextmanager
-def captured_streams() -> Iterator[None]:
-    """Capture what steps print and log while the block runs, passing it through as well."""
-    stdout, stderr, handler = sys.stdout, sys.stderr, StepLogHandler()
+def captured_streams(handler: StepLogHandler) -> Iterator[None]:
+    """Capture what steps print and log while the block runs, passing it through as well.
+
+    Args:
+        handler: takes what they log; made once by who captures again and again.
+    """
+    stdout, stderr = sys.stdout, sys.stderr
     out, err = StepStream(stdout), StepStream(stderr)
     sys.stdout, sys.stderr = out, err
     root = logging.getLogger()

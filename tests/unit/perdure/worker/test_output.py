@@ -14,6 +14,7 @@ from perdure.worker.output import (
     AttemptLog,
     AttemptOutput,
     DivertedStream,
+    StepLogHandler,
     StepStream,
     captured_streams,
 )
@@ -151,7 +152,7 @@ def test_log_records_are_captured_once(has_handler_on_the_stream: bool) -> None:
     output = AttemptOutput(AT, logs, Redactor())
     root = logging.getLogger()
 
-    with captured_streams():
+    with captured_streams(StepLogHandler()):
         handler = logging.StreamHandler(sys.stderr) if has_handler_on_the_stream else None
         if handler is not None:
             root.addHandler(handler)
@@ -168,7 +169,7 @@ def test_log_records_are_captured_once(has_handler_on_the_stream: bool) -> None:
 def test_streams_and_handlers_are_as_before_after_capturing() -> None:
     before = (sys.stdout, sys.stderr, list(logging.getLogger().handlers))
 
-    with captured_streams():
+    with captured_streams(StepLogHandler()):
         assert sys.stdout is not before[0]
 
     assert (sys.stdout, sys.stderr, list(logging.getLogger().handlers)) == before
