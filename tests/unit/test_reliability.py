@@ -27,7 +27,7 @@ def test_tests_that_do_not_fit_a_hostile_mode_are_there(mode: str) -> None:
     for name in UNFIT[mode]:
         file, *_, test = name.split("::")
         defined = (ROOT / file, *ROOT.glob("*/perdure*/**/contract*.py"))
-        assert any(f"def {test}(" in path.read_text() for path in defined)
+        assert any(f"def {test.partition('[')[0]}(" in path.read_text() for path in defined)
 
 
 def test_figures_that_are_told_are_added_up(capsys: pytest.CaptureFixture[str]) -> None:
