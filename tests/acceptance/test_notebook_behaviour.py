@@ -260,18 +260,31 @@ def test_edited_cell_is_named_and_not_the_one_that_reads_it(
     assert re.search(told.format(edited), ended.streams), ended
 
 
-def test_items_of_a_map_name_the_cell_that_was_edited(kernel: Kernel) -> None:
+@pytest.mark.parametrize(
+    ("graph", "step", "told"),
+    [
+        ("grown.map([1, 2])", "grown[1]", "GROWTH (cell {})"),
+        ("grown.options(chunk=2).map([1, 2, 3])", "grown[0:2]", "GROWTH (cell {})"),
+        # That graph is made in a worker, which knows no cells.
+        ("gives.bind(1)", "gives/grown", "GROWTH, read by grown"),
+    ],
+    ids=["item", "chunk", "returned"],
+)
+def test_steps_of_graphs_that_grew_name_what_was_edited(
+    kernel: Kernel, graph: str, step: str, told: str
+) -> None:
     kernel("@task\ndef grown(x): return x * GROWTH")
+    kernel("@task\ndef gives(x): return plus.bind(grown.bind(x))")
     kernel("GROWTH = 3")
-    kernel('perdure.run(grown.map([1, 2]), run_id="few")')
+    kernel(f'perdure.run({graph}, run_id="few {step}")')
 
     kernel("GROWTH = 4")
     edited = int(kernel("len(In)").text) - 2
-    ended = kernel('perdure.run(grown.map([1, 2]), reuse="few", run_id="more")')
-    why = kernel('perdure.why("more", "grown[1]")').text
+    ended = kernel(f'perdure.run({graph}, reuse="few {step}", run_id="more {step}")')
+    why = kernel(f'perdure.why("more {step}", "{step}")').text
 
     assert not ended.error
-    assert f"its code changed (GROWTH (cell {edited}))" in why
+    assert f"its code changed ({told.format(edited)}" in why
 
 
 def test_recorded_traceback_names_the_cell_for_whoever_looks_from_outside(

@@ -58,6 +58,11 @@ def chunk_task(mapped: Any, size: int) -> Any:
     return type(mapped)(spec.function, spec)
 
 
+def is_chunk(spec: TaskSpec) -> bool:
+    """Say whether a step takes several items of a map."""
+    return spec.function in (run_chunk, run_chunk_async)
+
+
 def unchunked(mapped: Any) -> Any:
     """Return a task that is mapped item by item."""
     return type(mapped)(mapped.function, replace(mapped.spec, chunk=None))

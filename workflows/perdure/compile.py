@@ -16,6 +16,7 @@ from blake3 import blake3
 
 from perdure.arguments import ArgumentWriter, Constants, encode
 from perdure.bundle import make_bundle
+from perdure.chunks import is_chunk
 from perdure.errors import DefinitionError, NotSerializable, did_you_mean
 from perdure.fingerprint import CodeDigest, code_digest, plain_digest, version_digest
 from perdure.foreign import undecorated
@@ -434,8 +435,9 @@ class _Compiler:
 
 
 def _mapped(step: Step) -> Task[Any, Any] | None:
-    """Return the task that a step maps, if it is a map."""
-    mapped = step.call.args[0] if step.call.spec.maps else None
+    """Return the task that a step calls for each item, if it is a map or a chunk of one."""
+    calls_each = step.call.spec.maps or is_chunk(step.call.spec)
+    mapped = step.call.args[0] if calls_each else None
     return mapped if isinstance(mapped, Task) else None
 
 

@@ -343,7 +343,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         steps: in topological order, ties in the order of binding.
         output: what ``result()`` gives, over the steps' values.
-        mapped: of steps that are maps, what they call for each item.
+        mapped: of steps that are maps, or chunks of one, what they call for each item.
         origin: entry point that makes it again, or None.
         bundle: digest of the blob that holds the project-local sources it reached, or None.
         bundle_size: its length in bytes.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 
 from perdure.fingerprint import noted_versions
-from perdure.plan import Function
+from perdure.plan import Function, decode_plan, functions_by_code
+from perdure_storage.records import ExpansionRecord
 
 
 class Edits:
@@ -14,11 +16,17 @@ class Edits:
     Args:
         before: the functions of those plans, by code digest.
         today: those of the run's plan, by code digest too.
+        graphs: what steps of those plans gave in place of their values; read only if a function
+            is asked for that is in none of the plans.
     """
 
     def __init__(
-        self, before: Mapping[str, Function] = {}, today: Mapping[str, Function] = {}
+        self,
+        before: Mapping[str, Function] = {},
+        today: Mapping[str, Function] = {},
+        graphs: Sequence[ExpansionRecord] = (),
     ) -> None:
+        self._graphs = graphs
         self._before = before
         self._today = today
         self._names_before = _by_name(before.values())
@@ -46,7 +54,22 @@ class Edits:
             # text: another digest, and parts without cells. The plans have the same by its name.
             name = _name(function)
             old, new = self._names_before.get(name), self._names_today.get(name, function)
+        if old is None:
+            old, new = self._in_graphs.get(code) or self._names_in_graphs.get(name), function
         return changed_parts(old, new) if old is not None else []
+
+    @cached_property
+    def _in_graphs(self) -> dict[str, Function]:
+        plans = (decode_plan(each.plan.body) for each in self._graphs[:_GRAPHS_UP_TO])
+        return {code: each for plan in plans for code, each in functions_by_code(plan).items()}
+
+    @cached_property
+    def _names_in_graphs(self) -> dict[tuple[str, str], Function]:
+        return _by_name(self._in_graphs.values())
+
+
+_GRAPHS_UP_TO = 200
+"""Graphs that are read for a reason: a chain of tail calls has thousands, alike but for values."""
 
 
 def _by_name(functions: Iterable[Function]) -> dict[tuple[str, str], Function]:

@@ -173,7 +173,7 @@ def state_of(record: RunRecord, plan: Plan, past: Past, now: datetime) -> RunSta
         donated_grown=donated_grown,
         waits=past.waits,
         saves=past.saves,
-        edits=Edits(before, functions_by_code(plan)),
+        edits=Edits(before, functions_by_code(plan), (*past.donor_expansions, *past.expansions)),
         noted=noted_changes(before, plan.functions),
         now=now,
     )
