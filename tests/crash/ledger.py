@@ -31,6 +31,8 @@ if TYPE_CHECKING:  # Every worker that runs our steps imports this module: it is
 
 VARIABLE = "PERDURE_TEST_LEDGER"
 GONE_WITHIN_S = 6.0
+PATIENCE_S = float(os.environ.get("PERDURE_TEST_PATIENCE_S", "90"))
+"""How long a program of the tests may take; all that is waited for may take in proportion."""
 _TERMINAL_EVENTS = ("succeeded", "failed", "cancelled")
 
 Key = tuple[str, str, int]
@@ -358,7 +360,7 @@ def check_nothing_is_left(ledger: Ledger) -> None:
 
 def wait_until(condition: Any, within_s: float, what: str) -> None:
     """Return when ``condition()`` holds. Real processes need real time; raises AssertionError."""
-    end = time.monotonic() + within_s
+    end = time.monotonic() + within_s * PATIENCE_S / 90
     while not condition():
         assert time.monotonic() < end, what
         threading.Event().wait(0.02)

@@ -18,7 +18,7 @@ from perdure.client import Perdure, open_store
 from perdure_storage.faults import VARIABLE as CRASH_POINTS_VARIABLE
 
 ROOT = Path(__file__).parents[2]
-TIMEOUT_S = float(os.environ.get("PERDURE_TEST_PATIENCE_S", "90"))
+TIMEOUT_S = ledger.PATIENCE_S
 
 
 @dataclass

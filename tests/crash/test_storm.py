@@ -22,6 +22,7 @@ from tests.crash.ledger import (
     check_nothing_is_left,
     check_order,
     check_rows,
+    processes_of,
     wait_until,
 )
 from tests.crash.stage import TIMEOUT_S, Stage
@@ -111,9 +112,15 @@ class Storm:
             victim = self.coordinators.pop(self.rng.randrange(len(self.coordinators)))
             self.kill("coordinator", victim.pid)
             return
-        below = [pid for each in self.coordinators for pid in descendant_pids(each.pid)]
-        if below:
-            self.kill("worker", self.rng.choice(below))
+        if workers := self.workers():
+            self.kill("worker", self.rng.choice(workers))
+
+    def workers(self) -> list[int]:
+        """Return the processes below coordinators, or on Ray those that run something for them."""
+        if not self.stage.ray_address:
+            return [pid for each in self.coordinators for pid in descendant_pids(each.pid)]
+        found = processes_of(self.stage.ledger)
+        return sorted(each.pid for each in found if each.name().startswith("ray::"))
 
     def has_ended_one(self) -> bool:
         """Say whether a step has ended since this was asked; the lines are not decoded."""

@@ -155,6 +155,30 @@ CASES = (
         },
     ),
     Case(
+        "ray",
+        "SIGKILL at each crash point on Ray, to nodes, workers, actors, coordinator and head",
+        [
+            *("tests/crash/test_crash_points.py", "tests/ray/test_node_loss.py"),
+            *("tests/ray/test_coordinator_loss.py", "-k", "on_ray or loss"),
+        ],
+        lambda seed: {
+            "PERDURE_RAY_POINTS": "all",
+            "PERDURE_RAY_KILLS": "10",
+            "PERDURE_RAY_SEED": str(seed),
+        },
+    ),
+    Case(
+        "storm-ray",
+        "SIGKILL to random ones of two coordinators and their Ray workers, random graphs; SQLite",
+        ["tests/crash/test_storm.py", "-k", "sqlite"],
+        lambda seed: {
+            "PERDURE_TEST_EXECUTOR": "ray",
+            "PERDURE_STORM_SEED": str(seed),
+            "PERDURE_STORM_KILLS": "50",
+        },
+        counts="kills",
+    ),
+    Case(
         "writers",
         "eight processes that write into one SQLite store at once, for a minute",
         ["tests/crash/test_writers.py", "-k", "locked"],
