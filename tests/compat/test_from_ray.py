@@ -210,6 +210,12 @@ def test_classes_become_actors_and_calls_come_in_the_order_of_binding() -> None:
     assert perdure.run(from_ray(same.bind([last, first]))) == [16, 11]
 
 
+def test_an_actor_runs_in_a_process_of_its_own() -> None:
+    counter = Counter.bind(10)
+
+    assert perdure.run(from_ray(counter.add.bind(1)), executor="processes") == 11
+
+
 def test_a_call_of_several_returns_unpacks() -> None:
     positive, negative = from_ray(Counter.bind(3).both.bind())
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from tests.ray import cluster_steps as steps
@@ -14,6 +15,9 @@ from tests.ray.test_ends import is_gone, until
 
 import perdure
 from perdure import Perdure, workflow
+
+if TYPE_CHECKING:
+    from examples.local_ray import LocalNode
 
 ray = pytest.importorskip("ray", reason="pip install 'perdure[ray]'")
 pytestmark = pytest.mark.usefixtures("ray_here")
@@ -55,6 +59,35 @@ def test_run_on_ray_gives_what_it_gives_elsewhere(store: Perdure) -> None:
     workers = {step.attempts[-1].worker for step in store.get_run("s").steps() if step.attempts}
     assert workers
     assert all(" node " in worker for worker in workers)
+
+
+@ray.remote(num_cpus=1)
+def doubled(n: int) -> tuple[int, str]:
+    return 2 * n, str(ray.get_runtime_context().get_node_id())
+
+
+@ray.remote
+class Sum:
+    def __init__(self, start: int) -> None:
+        self.sum = start
+
+    def add(self, given: tuple[int, str]) -> tuple[int, str]:
+        self.sum += given[0]
+        return self.sum, given[1]
+
+
+def test_graph_of_rays_own_functions_and_actors_runs_on_ray(
+    store: Perdure, ray_node: LocalNode
+) -> None:
+    total = Sum.bind(100)
+    total.add.bind(doubled.bind(1))
+    last = total.add.bind(doubled.bind(2))
+
+    result = store.run(perdure.from_ray(last), run_id="from-ray")
+
+    assert result == (106, ray_node.id)
+    for step in store.get_run("from-ray").steps():
+        assert f" node {ray_node.id[:12]}" in step.attempts[-1].worker
 
 
 def test_step_whose_worker_is_killed_runs_again(store: Perdure) -> None:

@@ -119,6 +119,17 @@ class RunScope:
             raise Refusal(Cause.SETUP_ERROR, error) from error
 
 
+def _as_recorded(found: Any) -> Any:
+    """Return what was imported; a class of Ray's as an actor, which a graph made it elsewhere."""
+    plain = undecorated(found)
+    if plain is not found and isinstance(plain, type):
+        from perdure.actor import actor, is_actor
+
+        if not is_actor(plain):
+            actor(plain)
+    return found
+
+
 _STANDS_S = 1.0
 _looked_at: dict[tuple[str, str], tuple[Any, str, float]] = {}
 
@@ -147,7 +158,7 @@ def import_function(function: Function) -> Callable[..., Any]:
         found: Any = importlib.import_module(function.module)
         for name in function.qualname.split("."):
             found = getattr(undecorated(found), name)
-        found_code = _digest_of(found, function)
+        found_code = _digest_of(_as_recorded(found), function)
     except Exception as error:
         error.add_note(f"while importing {function.module}:{function.qualname}")
         raise Refusal(Cause.SETUP_ERROR, error) from error
