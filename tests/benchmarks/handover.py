@@ -36,16 +36,15 @@ def by_perdure(client: Any, mebibytes: int, other: str) -> Figures:
     import common
     import perdure_steps
 
-    name = secrets.token_hex(4)
+    name, first = secrets.token_hex(4), secrets.randbits(48)
     with tempfile.TemporaryDirectory() as folder:
         ledger = Path(folder) / "ledger"
         with client:
-            perdure_steps.handed.run(mebibytes, str(ledger), "a", other, run_id=name)
+            perdure_steps.handed.run(mebibytes, str(ledger), first, "a", other, run_id=name)
         (_, made), (_, arrived) = common.lines(ledger)
     rows = {row.step_id: row for row in client.runtime.store.list_steps(name)}
-    durable = rows["make"].finished_at.timestamp()
-    client.delete(name)
-    return {"kept": durable - made, "first byte": arrived - durable, "whole": arrived - made}
+    kept = rows["make_new"].finished_at.timestamp()
+    return {"kept": kept - made, "first byte": arrived - kept, "whole": arrived - made}
 
 
 def by_ray(ray: Any, mebibytes: int, other: str) -> Figures:
@@ -57,9 +56,9 @@ def by_ray(ray: Any, mebibytes: int, other: str) -> Figures:
         ledger = Path(folder) / "ledger"
         make, read = (
             ray.remote(task.function).options(num_cpus=1, label_selector={"place": place})
-            for task, place in ((perdure_steps.make, "a"), (perdure_steps.read, other))
+            for task, place in ((perdure_steps.make_new, "a"), (perdure_steps.read, other))
         )
-        array = make.remote(mebibytes, str(ledger))
+        array = make.remote(mebibytes, str(ledger), secrets.randbits(48))
         ray.wait([array], fetch_local=False)
         kept = time.time()  # noqa: TID251 - compared with other processes' clocks
         ray.get(read.remote(array, str(ledger)))
@@ -88,14 +87,16 @@ def main() -> None:
         for place in "ab":
             cluster.add(labels={"place": place}, object_store_bytes=OBJECT_STORE_BYTES)
         ray.init(cluster.address, log_to_driver=False)
-        # Copies are not kept: what a node has of a bucket is what it fetches.
+        blobs = bucket or str(folder)
+        os.environ["PERDURE_BLOBS_CACHE"] = str(folder / "copies")
+        own = perdure.open(str(folder / "own.db"), blobs=f"{blobs}/own", executor="ray")
+        # What another machine does not have: the copy that the one which put a blob keeps of it.
         os.environ["PERDURE_BLOBS_CACHE_SIZE"] = "0"
-        blobs = bucket or str(folder / "blobs")
-        client = perdure.open(str(folder / "perdure.db"), blobs=blobs, executor="ray")
+        far = perdure.open(str(folder / "far.db"), blobs=f"{blobs}/far", executor="ray")
         ways: dict[str, Callable[[int], Figures]] = {
-            "perdure, one node": lambda mib: by_perdure(client, mib, "a"),
+            "perdure, one node": lambda mib: by_perdure(own, mib, "a"),
             "Ray, one node": lambda mib: by_ray(ray, mib, "a"),
-            "perdure, two nodes": lambda mib: by_perdure(client, mib, "b"),
+            "perdure, two nodes": lambda mib: by_perdure(far, mib, "b"),
             "Ray, two nodes": lambda mib: by_ray(ray, mib, "b"),
         }
         for hand_over in ways.values():

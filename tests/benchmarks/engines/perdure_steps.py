@@ -74,12 +74,20 @@ def large(mebibytes: int, ledger: str) -> tuple[float, float]:
     return read.bind(make.bind(mebibytes, ledger), ledger)
 
 
+@task
+def make_new(mebibytes: int, ledger: str, first: int) -> numpy.ndarray:
+    """Make an array that nobody has made before, if its first item is new."""
+    array = numpy.arange(first, first + mebibytes * 131_072, dtype=numpy.float64)
+    common.append(ledger, 0)
+    return array
+
+
 @workflow
 def handed(
-    mebibytes: int, ledger: str, one: Static[str], other: Static[str]
+    mebibytes: int, ledger: str, first: int, one: Static[str], other: Static[str]
 ) -> tuple[float, float]:
     """From a step on one node of Ray to a step on another; nodes are told by a label."""
-    made = make.options(resources={f"place={one}": 1}).bind(mebibytes, ledger)
+    made = make_new.options(resources={f"place={one}": 1}).bind(mebibytes, ledger, first)
     return read.options(resources={f"place={other}": 1}).bind(made, ledger)
 
 
