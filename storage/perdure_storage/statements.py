@@ -693,7 +693,9 @@ class Statements:
         """Signals to a run, and the events that it has consumed."""
         of_run: sa.BindParameter[str] = sa.bindparam("of_run", type_=sa.Text)
         had = sa.select(wait.c.message).where(wait.c.run_id == of_run, wait.c.message.is_not(None))
-        mine = (message.c.receiver == of_run) | message.c.id.in_(had)
+        # As one list of numbers: for "either ... or" PostgreSQL reads all messages of all runs.
+        sent = sa.select(message.c.id).where(message.c.receiver == of_run)
+        mine = message.c.id.in_(sent.union_all(had))
         return self.compile(sa.select(message).where(mine).order_by(message.c.id))
 
     @cached_property
