@@ -81,6 +81,7 @@ def canonical_digest(
     code_digest: CodeDigest | None = None,
     *,
     class_digest: CodeDigest | None = None,
+    with_state: bool = False,
 ) -> str | None:
     """Return ``v1:<hex>``, or None if the value is opaque.
 
@@ -89,11 +90,13 @@ def canonical_digest(
         code_digest: names functions and classes that are values; without it they are opaque.
         class_digest: names the classes that values are of, by their code; without it an object
             counts by its class's name.
+        with_state: an object of any class that leaves its pickling to ``object`` counts by its
+            class's name and what its pickle would hold. Slow where these are many.
     """
     if type(value) in _JSON_ATOMS:
         return "v1:" + _atom(value).hex()
     try:
-        return "v1:" + _Canon(code_digest, class_digest).digest(value).hex()
+        return "v1:" + _Canon(code_digest, class_digest, with_state).digest(value).hex()
     except (Opaque, RecursionError):
         return None
 
@@ -198,9 +201,15 @@ def _all_finite(items: Sequence[Any], kinds: set[type]) -> bool:
 class _Canon:
     """One computation of a value digest. Raises Opaque."""
 
-    def __init__(self, code_digest: CodeDigest | None, class_digest: CodeDigest | None) -> None:
+    def __init__(
+        self,
+        code_digest: CodeDigest | None,
+        class_digest: CodeDigest | None,
+        with_state: bool,
+    ) -> None:
         self.code_digest = code_digest
         self._class_digest = class_digest
+        self._with_state = with_state
         self._classes: dict[type, bytes] = {}
         self._scan = PlainScan()
         self._done: dict[int, bytes] = {}
@@ -284,7 +293,24 @@ class _Canon:
                 raise Opaque(f"{library} could not say what it is") from error
             if found is not None:
                 return found
+        if self._with_state:
+            return self._object(cls, value)
         raise Opaque(f"{type_name(cls)} has no canonical form")
+
+    def _object(self, cls: type, value: Any) -> bytes:
+        """Digest an object by what its pickle would hold."""
+        if cls is types.SimpleNamespace:
+            return self.fields("object", cls, dict(vars(value)))
+        own = ("__reduce_ex__", "__reduce__", "__getstate__")
+        says_itself = any(getattr(cls, name) is not getattr(object, name) for name in own)
+        if says_itself or hasattr(cls, "__getnewargs__") or hasattr(cls, "__getnewargs_ex__"):
+            raise Opaque(f"{type_name(cls)} says itself how it is pickled")
+        try:
+            _, _, state, items, pairs = value.__reduce_ex__(2)
+        except Exception as error:
+            raise Opaque(f"{type_name(cls)} cannot be taken apart") from error
+        parts = map(self.fresh, (state, list(items or ()), dict(pairs or ())))
+        return combine("object", _atom(type_name(cls)), self._class_of(cls), *parts)
 
     # --- containers -------------------------------------------------------------------------
     def list_(self, value: list[Any]) -> bytes:

@@ -2,7 +2,8 @@
 
 Run as a script in the notebook's folder. It reads JSON, ``{"cells": {name: text}, "edits": [[row,
 name, old, new], ...], "first": bool}``, and prints JSON by row: what ran, the result, and the
-result of a run that takes nothing over. In the first session the run "base" is made.
+results of a run that takes nothing over and of the kernel itself, eagerly. In the first session the
+run "base" is made.
 """
 
 import json
@@ -45,7 +46,8 @@ def main() -> None:
             cell(text)
         result = cell('flow.run(reuse="base")')
         ran = what_ran()
-        found[row] = {"ran": ran, "result": result, "afresh": cell("flow.run()")}
+        afresh, eager = cell("flow.run()"), cell("flow()")
+        found[row] = {"ran": ran, "result": result, "afresh": afresh, "eager": eager}
         what_ran()
         for text in cells.values():
             cell(text)

@@ -25,8 +25,10 @@ CELLS = {
 import os
 from dataclasses import dataclass
 from enum import Enum
+from types import SimpleNamespace
 from perdure import task, workflow
 FACTOR = 2
+KNOB = SimpleNamespace(turn=1, marks={"a", "b", "c"})
 def ran(name):
     with open("ran", "a") as file:
         file.write(name + "\\n")
@@ -34,6 +36,8 @@ def ran(name):
     "helper": """
 def scale(x):
     return x * FACTOR
+def shift(x):
+    return x + 1
 """,
     "classes": """
 @dataclass
@@ -45,8 +49,9 @@ class Mode(Enum):
     FAST = "fast"
 class Model:
     def fit(self, x):
-        return x + 1
+        return shift(x)
 """,
+    "later": "pass",
     "tasks": """
 @task
 def load(n):
@@ -73,6 +78,10 @@ def model(xs):
     ran("model")
     return [Model().fit(x) for x in xs]
 @task
+def turned(xs):
+    ran("turned")
+    return [x * KNOB.turn for x in xs]
+@task
 def total(*parts):
     ran("total")
     return repr(parts)
@@ -98,6 +107,7 @@ def flow(n: int = 3):
         norms.bind(points.bind(xs)),
         shown.bind(mode.bind(xs)),
         model.bind(xs),
+        turned.bind(xs),
         item.map(xs),
     )
 """,
@@ -122,7 +132,24 @@ EDITS = [
     Edit("a task, to the same values", ["fit"], "fit", "scale(x)", "scale(x) + 0"),
     Edit("a helper in another cell", ["fit", "total"], "helper", "* FACTOR", "* FACTOR * 2"),
     Edit("a constant in another cell", ["fit", "total"], "setup", "FACTOR = 2", "FACTOR = 3"),
-    Edit("a method of a class that a step uses", ["model", "total"], "classes", "x + 1", "x + 2"),
+    Edit(
+        "an object of a plain class in another cell",
+        ["total", "turned"],
+        "setup",
+        "turn=1",
+        "turn=2",
+    ),
+    Edit(
+        "a method of a class that a step uses", ["model", "total"], "classes", "shift(x)", "x + 2"
+    ),
+    Edit(
+        "the same, by assignment in a later cell",
+        ["model", "total"],
+        "later",
+        "pass",
+        "Model.fit = lambda self, x: x + 3",
+    ),
+    Edit("a helper that such a method calls", ["model", "total"], "helper", "x + 1", "x + 4"),
     Edit(
         "a method of a dataclass whose objects steps hand on",
         ["norms", "points", "total"],
@@ -148,13 +175,13 @@ EDITS = [
 ]
 
 
-def session(folder: Path, *, first: bool) -> dict[str, Any]:
+def session(folder: Path, *, first: bool, executor: str) -> dict[str, Any]:
     """Run the cells and the edits in a kernel of its own; return what became of each row."""
     edits = [[edit.row, edit.cell, edit.old, edit.new] for edit in EDITS]
     done = subprocess.run(
         [sys.executable, SESSION],
         cwd=folder,
-        env={**os.environ, "PERDURE_EXECUTOR": "inline", "IPYTHONDIR": str(folder / "ipython")},
+        env={**os.environ, "PERDURE_EXECUTOR": executor, "IPYTHONDIR": str(folder / "ipython")},
         input=json.dumps({"cells": CELLS, "edits": edits, "first": first}),
         capture_output=True,
         text=True,
@@ -171,8 +198,8 @@ def sessions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
     folder = tmp_path_factory.mktemp("notebook")
     (folder / ".perdure").mkdir()
     return {
-        "in the same kernel": session(folder, first=True),
-        "after a restart": session(folder, first=False),
+        "in the same kernel": session(folder, first=True, executor="processes"),
+        "after a restart": session(folder, first=False, executor="inline"),
     }
 
 
@@ -185,6 +212,7 @@ def test_after_a_cell_was_edited_runs_what_it_reaches_and_nothing_else(
 
     assert found["ran"] == edit.ran
     assert found["result"] == found["afresh"], "silent reuse"
+    assert found["afresh"] == found["eager"], "it ran what the kernel does not have any more"
 
 
 def test_page_has_a_row_for_each_edit_of_a_cell() -> None:

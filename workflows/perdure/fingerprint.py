@@ -24,7 +24,7 @@ from weakref import WeakKeyDictionary
 from blake3 import blake3
 
 from perdure.foreign import undecorated
-from perdure.interactive import cell_of
+from perdure.interactive import cell_of, current_cell
 from perdure.members import class_annotations, class_members
 from perdure.normalise import Normalised, normalise_code, normalise_function, normalise_statements
 from perdure.plan import FromInput, Plan, path_text, references
@@ -112,8 +112,27 @@ def _is_registered(obj: Any) -> bool:
 
 
 def plain_digest(obj: Any) -> str:
-    """Return the digest that is the same in every process: for workers and for ``Codecs``."""
-    return code_digest(obj).stable
+    """Return the digest that is the same in every process: for workers and for ``Codecs``.
+
+    That of a class is remembered while one cell of a notebook runs, or until a member of it or of
+    its bases is another one: each value asks for it.
+    """
+    if not isinstance(obj, type):
+        return code_digest(obj).stable
+    look = current_cell(), _members_now(obj)
+    known = _classes_looked_at.get(obj)
+    if known is None or known[0] != look:
+        known = _classes_looked_at[obj] = look, code_digest(obj).stable
+    return known[1]
+
+
+_classes_looked_at: WeakKeyDictionary[type, tuple[Any, str]] = WeakKeyDictionary()
+
+
+def _members_now(cls: type) -> list[tuple[str, int]]:
+    """Return what a class and its bases of the user's are made of now, by identity."""
+    bases = (each for each in cls.__mro__ if is_local_name(each.__module__))
+    return [(name, id(value)) for each in bases for name, value in vars(each).items()]
 
 
 def version_digest(name: str, version: str) -> str:
@@ -310,7 +329,9 @@ class _Reach:
 
     def _value_ref(self, value: Any, where: str) -> str:
         classes = "".join(f" {self._class_ref(cls)}" for cls in _local_classes(value))
-        digest = canonical_digest(value, lambda obj: self.refer(obj, where))
+        digest = canonical_digest(
+            value, lambda obj: self.refer(obj, where), with_state=self._captured
+        )
         if digest is None and self._captured:
             digest = _digest_of_bytes(value)
         if digest is None:
@@ -417,7 +438,9 @@ class _Reach:
             self._skip(f"{slot}, used by {unit.label}: functions change it at run time")
             yield _slot(slot, f"state {assigned.text}", part)
             return
-        ref = self.refer(value, slot)
+        # In a notebook what a global holds travels with the code that reads it.
+        travels = is_cell(cell) and "__file__" not in scope
+        ref = (self._captured_ref if travels else self.refer)(value, slot)
         if not assigned.is_computed:
             yield _slot(slot, ref, part)
             return
@@ -662,6 +685,7 @@ def _local_classes(value: Any) -> list[type]:
             stack.extend(list(item.values())[:100])
         elif is_local_name(type(item).__module__):
             found[type(item)] = None
+            stack.extend(list(getattr(item, "__dict__", {}).values())[:100])
     return sorted(found, key=lambda cls: cls.__qualname__)
 
 

@@ -5,6 +5,9 @@ the live class of that name is taken if its digest agrees; else the recorded one
 makes one for each digest, so that identity, ``isinstance`` and ``except`` hold within it. What a
 worker sends back is an instance of a recorded class under the same name and digest, so at home it
 becomes an instance of the live class again.
+
+What a live class comes to may change while it lives: a notebook's next cell may patch it, or define
+anew what its methods call. So its digest is asked for each time; who names code may remember it.
 """
 
 from __future__ import annotations
@@ -36,6 +39,9 @@ ClassKey = str
 
 _lock = threading.RLock()
 _keys: WeakKeyDictionary[type, ClassKey] = WeakKeyDictionary()
+"""Of recorded classes: those of the originals."""
+_last_keys: WeakKeyDictionary[type, ClassKey] = WeakKeyDictionary()
+"""Of classes that were defined here: how they were named last."""
 _recorded: dict[ClassKey, type] = {}
 _seen_here: WeakValueDictionary[ClassKey, type] = WeakValueDictionary()
 _definitions: dict[ClassKey, bytes] = {}
@@ -69,10 +75,19 @@ def class_key(cls: type) -> ClassKey:
     """Return the name under which ``cls`` travels; that of a recorded class is the original's."""
     with _lock:
         key = _keys.get(cls)
-        if key is None:
-            key = _keys[cls] = f"{type_name(cls)}#{_digest(cls)}"
-            _seen_here[key] = cls
-        return key
+        return _key_now(cls) if key is None else key
+
+
+def _key_now(cls: type) -> ClassKey:
+    last = _last_keys.get(cls)
+    if last is not None and _code_digest.get() is None:
+        return last  # nobody names code here who could say more
+    key = f"{type_name(cls)}#{_digest(cls)}"
+    if last is not None and last != key:
+        _seen_here.pop(last, None)  # it is that class no longer
+    _last_keys[cls] = key
+    _seen_here[key] = cls
+    return key
 
 
 def definition_of(cls: type) -> tuple[ClassKey, bytes]:
