@@ -129,9 +129,16 @@ class FsspecObjects:
             return None
 
     def listed(self, folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield every object under a folder; all of them are asked for before the first."""
+        """Yield every object under a folder, one folder in it after the other: drivers give all of
+        a listing at once, and keep it.
+        """
         self._fs.invalidate_cache()
-        yield from self._fs.find(folder, detail=True).items()
+        for info in self._fs.ls(folder, detail=True):
+            if info["type"] == "directory":
+                yield from self._fs.find(info["name"], detail=True).items()
+                self._fs.invalidate_cache(info["name"])
+            else:
+                yield info["name"], info
 
     def age_of(self, path: str, info: dict[str, Any]) -> float:
         """Return when an object was written, from what a listing says if it does."""

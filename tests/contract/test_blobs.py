@@ -13,6 +13,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
+from fsspec.spec import AbstractFileSystem
 
 from perdure_storage.blobs import BlobRoot, LocalBlobStore, open_blobs
 from perdure_storage.clock import ManualClock, SystemClock
@@ -548,6 +549,25 @@ def test_blob_that_is_not_listed_yet_is_read(
     faulty.inject(Fault(kind="stale", on="look"))
 
     assert bytes(blobs.open(digest, len(_LARGE))) == _LARGE
+
+
+def test_listing_holds_one_folder_of_many_at_a_time(
+    remote: tuple[RemoteArea, BlobRoot], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, blobs = remote
+    put = {blobs.put([f"value {number}".encode()]) for number in range(300)}
+    held: list[int] = []
+    find = AbstractFileSystem.find
+
+    def noted(fs: AbstractFileSystem, path: str, **options: Any) -> Any:
+        found = find(fs, path, **options)
+        held.append(len(found))
+        return found
+
+    monkeypatch.setattr(AbstractFileSystem, "find", noted)
+
+    assert set(blobs.list_digests()) == put
+    assert max(held) < 30
 
 
 @pytest.mark.parametrize("kind", ["io-error", "time-out", "forbidden"])
