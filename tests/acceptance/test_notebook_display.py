@@ -225,6 +225,15 @@ def test_magic_says_what_there_is_to_an_unknown_word(kernel: Kernel) -> None:
     assert "explain" in told
 
 
+def test_magic_says_that_a_workflow_is_not_known_here(kernel: Kernel) -> None:
+    kernel("%load_ext perdure")
+
+    told = kernel("%perdure explain quikc --n 6").streams
+
+    assert "no workflow of that name is here" in told
+    assert "did you mean 'quick'" in told
+
+
 def test_magic_says_which_word_is_missing(kernel: Kernel) -> None:
     kernel('quick.run(run_id="missing")')
     kernel("%load_ext perdure")
@@ -445,6 +454,13 @@ def test_run_compared_with_itself_says_that_nothing_was_computed_again(client: P
     client.run(talks.bind(), run_id="r")
 
     assert str(client.diff("r", "r")) == "r and itself: no step was computed again"
+
+
+def test_runs_are_listed_by_a_status_in_small_letters(client: Perdure) -> None:
+    client.run(talks.bind(), run_id="r")
+
+    assert [run.id for run in client.list_runs(status="succeeded")] == ["r"]
+    assert client.list_runs(status=["failed"]) == []
 
 
 def test_listed_runs_are_a_list_still(client: Perdure, tmp_path: Path) -> None:

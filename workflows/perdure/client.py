@@ -820,11 +820,11 @@ def say_to_people(line: str) -> None:
 def _statuses(status: str | Sequence[str] | None) -> tuple[RunStatus, ...]:
     names = [status] if isinstance(status, str) else list(status or ())
     for name in names:
-        if name not in RunStatus.__members__:
+        if name.upper() not in RunStatus.__members__:
             raise DefinitionError(
                 f"no status {name!r}{known_names(name.upper(), RunStatus.__members__)}"
             )
-    return tuple(RunStatus(name) for name in names)
+    return tuple(RunStatus(name.upper()) for name in names)
 
 
 def open_store(

@@ -109,15 +109,18 @@ def changed_parts(old: Function, new: Function) -> list[str]:
     """Return the parts of a function's code that differ, as its manifest names them, sorted.
 
     What only stands elsewhere now is none of them: of a part that does both, today's place is told.
+    What is not reached any more was not edited by itself: it is told only where nothing else is.
     """
     before, after = _by_label(old), _by_label(new)
     changed: list[str] = []
+    gone: list[str] = []
     for label in {**before, **after}:
         then, now = before.get(label, {}), after.get(label, {})
         fresh = [part for digest, part in now.items() if digest not in then]
-        gone = [part for digest, part in then.items() if digest not in now]
-        changed += fresh or gone
-    return sorted(changed)
+        left = [part for digest, part in then.items() if digest not in now]
+        changed += fresh or (left if now else [])
+        gone += left
+    return sorted(changed or gone)
 
 
 def _by_label(function: Function) -> dict[str, dict[str, str]]:

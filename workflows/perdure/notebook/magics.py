@@ -130,10 +130,23 @@ class Magic:
         workflow = self._workflows().get(subject)
         if workflow is not None:
             return _client().explain(workflow, inputs=read_inputs(workflow, words))
+        if subject.isidentifier() and not self._is_run(subject):
+            known = known_names(subject, [*self._workflows(), *self._ids()])
+            raise UsageError(
+                f"%perdure explain {subject}: no workflow of that name is here, and no run: run "
+                f"the cell that defines it{known}"
+            )
         if not words and not subject.endswith(".py") and ":" not in subject:
             return _client().explain(find(_client(), subject).id)
         invoke(["explain", subject, *words])
         return None
+
+    def _is_run(self, subject: str) -> bool:
+        try:
+            find(_client(), subject)
+        except PerdureError:
+            return False
+        return True
 
     def _why(self, run_id: str, step_id: str | None = None) -> None:
         run = find(_client(), run_id)

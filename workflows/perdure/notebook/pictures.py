@@ -292,7 +292,7 @@ def draw_dag(dag: Dag) -> Element:
 
 def draw_text(text: str) -> Element:
     """Return text whose columns are aligned."""
-    return framed(element("pre", text))
+    return framed(element("pre", text, class_="aligned"))
 
 
 def draw_explanation(explanation: Explanation) -> Element:

@@ -31,6 +31,7 @@ _WIDTH, _HEIGHT = 1080, 860
 _READABLE, _FAR, _LEAST = 0.7, 0.35, 0.04
 """A graph that has to be drawn smaller than that can be had larger; shows colours only; is not
 drawn whole."""
+_ORDER = "failed ones first, then those that took longest, items of maps last"
 _FILTER_FROM = 8
 
 
@@ -154,7 +155,11 @@ def _steps(report: ReportView, anchors: Mapping[str, str]) -> Content:
         return None
     views = {step.id: step for step in report.run.steps}
     return [
-        element("h2", "Steps", element("small", "failed ones first, then those that took longest")),
+        element(
+            "h2",
+            "Steps",
+            element("small", "failed ones first, then those that took longest, items of maps last"),
+        ),
         element(
             "input",
             type="search",

@@ -48,4 +48,11 @@ def test_changed_part_is_told_with_its_place_of_today_and_what_only_moved_is_not
     old = function({"fit (cell 2)": "a", "scale (cell 1)": "b", "gone (cell 1)": "c"})
     new = function({"fit (cell 5)": "x", "scale (cell 4)": "b", "numpy": "d"})
 
-    assert changed_parts(old, new) == ["fit (cell 5)", "gone (cell 1)", "numpy"]
+    assert changed_parts(old, new) == ["fit (cell 5)", "numpy"]
+
+
+def test_part_that_is_reached_no_more_is_told_where_nothing_else_changed() -> None:
+    old = function({"fit (cell 2)": "a", "gone (cell 1)": "c"})
+    new = function({"fit (cell 5)": "a"})
+
+    assert changed_parts(old, new) == ["gone (cell 1)"]
