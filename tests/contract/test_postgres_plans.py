@@ -51,8 +51,10 @@ LIVE_OF = 1000
 """One run of so many is not over yet."""
 _LIVE, _ANY = RunId("live"), RunId("run-7")
 _SCAN = re.compile(r"Seq Scan on (\w+)")
-_WHOLE = re.compile(r"Index (?:Only )?Scan (?:Backward )?using \w+ on (\w+) +\(.*\n +Filter:")
-"""An index without a condition: read whole, whatever is filtered then."""
+_OF_LIVE = "ix_run_(?:cancelling|driven|line|queued_freely|slot|waiting)"
+_WHOLE = re.compile(rf"Index .*Scan .*using (?!{_OF_LIVE})\w+ on (\w+) +\(.*\n +Filter:")
+"""An index without a condition: read whole, whatever is filtered then, unless only live runs are
+in it."""
 _OF_RUNS = {"attempt", "blob_ref", "event", "expansion", "message", "plan_ref", "save", "wait"}
 _GROWN = {"run", "step", "plan", "arrival", "tick", *_OF_RUNS}
 
