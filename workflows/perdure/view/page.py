@@ -31,7 +31,6 @@ _WIDTH, _HEIGHT = 1080, 860
 _READABLE, _FAR, _LEAST = 0.7, 0.35, 0.04
 """A graph that has to be drawn smaller than that can be had larger; shows colours only; is not
 drawn whole."""
-_ORDER = "failed ones first, then those that took longest, items of maps last"
 _FILTER_FROM = 8
 
 
