@@ -13,7 +13,7 @@ import psutil
 import pytest
 from tests.crash import busy_steps
 from tests.crash.ledger import check_nothing_is_left, processes_of, wait_until
-from tests.crash.stage import Stage
+from tests.crash.stage import TIMEOUT_S, Stage
 from tests.crash.steps import text_of
 
 from perdure.client import Perdure
@@ -47,7 +47,7 @@ def beats(folder: Path) -> dict[str, float]:
     return found
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(TIMEOUT_S + 30)
 def test_workers_are_gone_before_another_attempt_begins_when_only_the_coordinator_dies(
     stage: Stage,
 ) -> None:
@@ -105,7 +105,7 @@ def test_run_of_a_coordinator_that_died_is_taken_over_at_once_though_many_wait(
     check_nothing_is_left(stage.ledger)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(TIMEOUT_S + 30)
 @pytest.mark.parametrize("wakes", ["with a result", "with a step that runs"])
 def test_stopped_coordinator_gives_way_when_it_wakes_after_its_lease(
     stage: Stage, wakes: str
@@ -133,7 +133,7 @@ def test_stopped_coordinator_gives_way_when_it_wakes_after_its_lease(
     check_nothing_is_left(stage.ledger)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(TIMEOUT_S + 30)
 def test_stale_coordinator_ends_its_attempts_though_its_workers_were_not_recorded(
     stage: Stage,
 ) -> None:
