@@ -163,6 +163,7 @@ class RayWorker:
     def __init__(self) -> None:
         import ray  # pyright: ignore[reportMissingImports]
 
+        crash_point("worker.start")
         self.node = str(ray.get_runtime_context().get_node_id())
         self._pid = os.getpid()
         self._process = _identity(self._pid)
