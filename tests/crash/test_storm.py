@@ -22,7 +22,6 @@ from tests.crash.ledger import (
     check_nothing_is_left,
     check_order,
     check_rows,
-    processes_of,
     wait_until,
 )
 from tests.crash.stage import TIMEOUT_S, Stage
@@ -116,11 +115,10 @@ class Storm:
             self.kill("worker", self.rng.choice(workers))
 
     def workers(self) -> list[int]:
-        """Return the processes below coordinators, or on Ray those that run something for them."""
+        """Return the processes below coordinators, or on Ray those that have run steps."""
         if not self.stage.ray_address:
             return [pid for each in self.coordinators for pid in descendant_pids(each.pid)]
-        found = processes_of(self.stage.ledger)
-        return sorted(each.pid for each in found if each.name().startswith("ray::"))
+        return sorted(filter(is_of_ray, {line.pid for line in self.stage.ledger.lines()}))
 
     def has_ended_one(self) -> bool:
         """Say whether a step has ended since this was asked; the lines are not decoded."""
@@ -169,6 +167,14 @@ class Storm:
     def all_ended(self) -> bool:
         self.look()
         return not self.live
+
+
+def is_of_ray(pid: int) -> bool:
+    """Say whether a process lives, and is a worker of Ray's."""
+    try:
+        return psutil.Process(pid).name().startswith("ray::")
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.mark.storm

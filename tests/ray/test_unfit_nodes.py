@@ -51,3 +51,23 @@ def test_run_on_nodes_where_perdure_cannot_be_imported_fails_and_says_why(
     assert ended.returncode == 1
     assert "not the one that was meant" in ended.stderr
     assert "\x1b[36mray::" not in ended.stderr
+
+
+def test_runtime_env_that_ray_refuses_is_not_told_as_a_cluster_that_does_not_answer(
+    ray_cluster: LocalCluster, tmp_path: Path
+) -> None:
+    program = (
+        "import sys; from perdure.executors.ray_cluster import RayTerms, connect; "
+        "connect(RayTerms(address=sys.argv[1], runtime_env={'env_vars': {'TOKEN': 3}}))"
+    )
+
+    ended = subprocess.run(
+        [sys.executable, "-c", program, ray_cluster.address],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+    assert "PERDURE_RAY_RUNTIME_ENV: runtime_env['env_vars'] must be" in ended.stderr

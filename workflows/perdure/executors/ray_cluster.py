@@ -103,12 +103,18 @@ def _init(ray: Any, terms: RayTerms) -> None:
     threading.Thread(target=init_and_stay, name="perdure-ray", daemon=True).start()
     done.wait()
     if failed:
-        where = f" at {terms.address}" if terms.address else ""
-        said = last_words(failed[0])
-        raise ExecutorUnavailable(
-            f"no Ray cluster answers{where} (the setting `ray_address`, PERDURE_RAY_ADDRESS, says "
-            f"which one is asked): {said}"
-        ) from failed[0]
+        raise ExecutorUnavailable(_refusal(failed[0], terms)) from failed[0]
+
+
+def _refusal(error: BaseException, terms: RayTerms) -> str:
+    said = last_words(error)
+    if isinstance(error, TypeError | ValueError) and "runtime_env" in said:
+        return f"Ray refuses the setting `ray_runtime_env`, PERDURE_RAY_RUNTIME_ENV: {said}"
+    where = f" at {terms.address}" if terms.address else ""
+    return (
+        f"no Ray cluster answers{where} (the setting `ray_address`, PERDURE_RAY_ADDRESS, says "
+        f"which one is asked): {said}"
+    )
 
 
 @contextmanager
