@@ -102,8 +102,14 @@ class Host:
 
     def workers(self) -> list[psutil.Process]:
         """Return what lives below its coordinator."""
-        below = self.coordinator.children(recursive=True)
-        return [each for each in below if each.status() != psutil.STATUS_ZOMBIE]
+        return [each for each in self.coordinator.children(recursive=True) if _lives(each)]
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False  # it went meanwhile
 
 
 @dataclass

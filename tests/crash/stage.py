@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -119,6 +120,7 @@ class Stage:
         for process in self.started:
             if process.poll() is None:
                 for below in psutil.Process(process.pid).children(recursive=True):
-                    below.kill()
+                    with suppress(psutil.NoSuchProcess):
+                        below.kill()
                 process.kill()
             process.communicate()

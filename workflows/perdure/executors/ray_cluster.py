@@ -184,9 +184,10 @@ def capacity_of_cluster(ray: Any, terms: RayTerms) -> Capacity:
 
 def _offer_of(node: Mapping[str, Any]) -> dict[str, float]:
     """Return what a node has, by the names under which steps ask for it."""
+    resources: dict[str, float] = node["Resources"]
     has = {
         _NAMES.get(name, name): amount
-        for name, amount in node["Resources"].items()
+        for name, amount in resources.items()
         if not name.startswith("node:") and name != "object_store_memory"
     }
     return has | {f"{name}={value}": ENOUGH for name, value in node.get("Labels", {}).items()}

@@ -522,6 +522,7 @@ class RayExecutor:
         """
         if not isinstance(lot.error, self._ray.exceptions.RayTaskError):
             return False
+        assert lot.error is not None
         return is_of_ray(lot.error) and lot.mailbox is not self._mailbox
 
     def _forget_host(self, lot: _Lot) -> None:
