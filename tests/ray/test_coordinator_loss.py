@@ -111,6 +111,19 @@ def test_server_on_ray_lets_steps_end_when_it_is_told_to_stop(play: Play) -> Non
         assert client.get_run(RUN)["held"].status == "SUCCEEDED"
 
 
+def test_coordinator_whose_own_node_is_lost_ends_and_leaves_its_run(play: Play) -> None:
+    first = play.start("run")
+    play.wait_for_held()
+
+    play.cluster.head.raylet.kill()  # the cluster lives
+
+    code, said = play.stage.finish(first)
+    assert code != 0
+    assert "connected to" in said
+    with play.stage.open() as client:
+        assert client.get_run(RUN).status == "INTERRUPTED"
+
+
 def test_run_goes_on_by_id_on_a_new_cluster_when_head_and_coordinator_are_lost(play: Play) -> None:
     first = play.start("run")
     play.wait_for_held()

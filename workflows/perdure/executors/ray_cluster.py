@@ -157,9 +157,19 @@ def make_mailbox(ray: Any) -> Any:
         max_restarts=0,
         max_task_retries=0,
         max_concurrency=10_000,
-        scheduling_strategy=on_node(ray, ray.get_runtime_context().get_node_id(), soft=True),
+        scheduling_strategy=on_node(ray, own_node(ray), soft=True),
     )
     return made.remote()
+
+
+def own_node(ray: Any) -> str:
+    """Return the id of the node that this process is connected to."""
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def is_node_alive(ray: Any, node_id: str) -> bool:
+    """Say whether the cluster takes a node for alive."""
+    return any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())
 
 
 def capacity_of_cluster(ray: Any, terms: RayTerms) -> Capacity:

@@ -25,16 +25,19 @@ from typing import Any
 import msgspec
 
 from perdure.calls import CallContext, CallId, Desk, Instance, Outcome, Saving, StepCall
+from perdure.errors import ExecutorUnavailable
 from perdure.executors.endings import ended, lost, unbegun
 from perdure.executors.protocol import Capacity
 from perdure.executors.ray_cluster import (
     RayTerms,
     capacity_of_cluster,
     connect,
+    is_node_alive,
     is_of_ray,
     last_words,
     make_mailbox,
     on_node,
+    own_node,
     request_of_call,
     sources_env,
 )
@@ -91,6 +94,7 @@ class RayExecutor:
         self._timeout_grace_s = timeout_grace_s
         self._ray = connect(self._terms)
         self.capacity = capacity_of_cluster(self._ray, self._terms)
+        self._node = own_node(self._ray)
         self._run_lot = self._ray.remote(run_lot)
         self._end_worker = self._ray.remote(end_worker)
         self._mailbox = make_mailbox(self._ray)
@@ -238,13 +242,29 @@ class RayExecutor:
         while not self._is_over.wait(_LOOK_AT_NODES_S):
             try:
                 has = capacity_of_cluster(self._ray, self._terms)
+                is_connected = is_node_alive(self._ray, self._node)
             except Exception as error:  # noqa: BLE001 - the cluster does not answer: it is asked again
                 _log.debug("the nodes of Ray could not be looked at: %s", error)
                 continue
+            if not is_connected:
+                self._come.append(self._lose_own_node)
+                self._wake.wake()
+                return
             if has != seen:
                 seen = has
                 self._come.append(partial(self._have, has))
                 self._wake.wake()
+
+    def _lose_own_node(self) -> None:
+        """Give everything up: nothing is heard any more, and Ray does not connect anew by itself.
+
+        Raises:
+            ExecutorUnavailable: always, out of ``poll``.
+        """
+        raise ExecutorUnavailable(
+            f"the node of Ray that this process is connected to, {self._node}, is gone. Once there "
+            "is one again, start this anew, or resume its runs"
+        )
 
     def _have(self, capacity: Capacity) -> None:
         self.capacity = capacity
