@@ -189,7 +189,7 @@ CASES = (
         "copies",
         "the files of a SQLite store as they are at random instants, under three writers",
         ["tests/crash/test_writers.py", "-k", "instant"],
-        lambda seed: {"PERDURE_TEST_COPIES": "200", "PERDURE_TEST_COPIES_SEED": str(seed)},
+        lambda seed: {"PERDURE_TEST_COPIES": "100", "PERDURE_TEST_COPIES_SEED": str(seed)},
         counts="copies",
     ),
     Case(
