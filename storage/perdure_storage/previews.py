@@ -27,6 +27,8 @@ _ROWS = 5
 _COLUMNS = 12
 _OWN_REPR_UP_TO_BYTES = 256 << 10
 _FIGURES = 4
+INDEX = "index"
+"""In place of a type: what names the rows of a frame, and is no column of it."""
 _FIGURE_BYTES = 24 << 10
 
 _encode = msgspec.json.Encoder().encode
@@ -203,16 +205,38 @@ def _pandas(cls: type, value: Any, facts: dict[str, Any]) -> bool:
 
     if cls is pd.Series:
         facts.update(shape=list(value.shape), dtype=str(value.dtype))
-        facts["head"] = [_cell(item) for item in value.iloc[:_ITEMS].tolist()]
+        if _says_nothing(value.index) and value.name is None:
+            facts["head"] = [_cell(item) for item in value.iloc[:_ITEMS].tolist()]
+        else:
+            _pandas_rows(value.to_frame("value" if value.name is None else value.name), facts)
         return True
     if cls is not pd.DataFrame:
         return False
-    _columns(facts, {str(name): str(kind) for name, kind in value.dtypes.items()})
     facts["shape"] = list(value.shape)
-    head = value.iloc[:_ROWS, :_COLUMNS]
-    rows = head.itertuples(name=None, index=False)
-    facts["rows"] = [[_cell(item) for item in row] for row in rows]
+    _pandas_rows(value, facts)
     return True
+
+
+def _pandas_rows(frame: Any, facts: dict[str, Any]) -> None:
+    """Note the first rows; an index that tells something comes before the columns."""
+    index = None if _says_nothing(frame.index) else frame.index
+    levels = [] if index is None else [str(name or "") for name in index.names]
+    columns = [(str(name), str(kind)) for name, kind in frame.dtypes.items()]
+    _columns(facts, {**dict.fromkeys(levels, INDEX), **dict(columns)})
+    head = frame.iloc[:_ROWS, : max(0, _COLUMNS - len(levels))]
+    rows = [list(row) for row in head.itertuples(name=None, index=False)]
+    if index is not None:
+        keys = [key if len(levels) > 1 else (key,) for key in index[:_ROWS]]
+        rows = [[*key, *row] for key, row in zip(keys, rows, strict=True)]
+    facts["rows"] = [[_cell(item) for item in row] for row in rows]
+
+
+def _says_nothing(index: Any) -> bool:
+    """Say whether an index only counts the rows."""
+    import pandas as pd
+
+    plain = isinstance(index, pd.RangeIndex) and index.name is None
+    return plain and (index.start, index.step) == (0, 1)
 
 
 def _polars(cls: type, value: Any, facts: dict[str, Any]) -> bool:

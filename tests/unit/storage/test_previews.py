@@ -164,6 +164,23 @@ def test_frames_show_columns_and_first_rows(frame: Any) -> None:
     assert len(found["rows"]) == 2
 
 
+def test_frames_of_pandas_show_an_index_that_tells_something() -> None:
+    sales = pd.DataFrame({"shop": ["a", "a", "b"], "day": [1, 2, 1], "sold": [3, 4, 5]})
+
+    grouped = facts(sales.groupby(["shop", "day"]).sum())
+    series = facts(sales.groupby("shop")["sold"].sum())
+    named = facts(pd.DataFrame({"sold": [7]}, index=["b"]))
+
+    assert grouped["columns"] == {"shop": "index", "day": "index", "sold": "int64"}
+    assert grouped["rows"] == [["a", 1, 3], ["a", 2, 4], ["b", 1, 5]]
+    assert (series["columns"], series["rows"]) == (
+        {"shop": "index", "sold": "int64"},
+        [["a", 7], ["b", 5]],
+    )
+    assert (named["columns"], named["rows"]) == ({"": "index", "sold": "int64"}, [["b", 7]])
+    assert facts(pd.Series([1, 2]))["head"] == [1, 2]
+
+
 def test_wide_frames_are_cut() -> None:
     wide = pl.DataFrame({f"column {'é' * 300} {n}": ["ü" * 100] * 50 for n in range(100)})
 

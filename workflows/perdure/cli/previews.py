@@ -23,6 +23,7 @@ from perdure.plan import (
     path_text,
 )
 from perdure.view.model import Preview
+from perdure_storage.previews import INDEX
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -204,7 +205,7 @@ def _hidden(preview: Preview) -> str:
     rows, columns = [*preview.get("shape", ()), 0, 0][:2]
     left = {
         "row": rows - len(preview["rows"]),
-        "column": columns - len(preview.get("columns") or ()),
+        "column": columns - sum(kind != INDEX for kind in (preview.get("columns") or {}).values()),
     }
     return ", ".join(words.count_of(n, f"more {noun}") for noun, n in left.items() if n > 0)
 

@@ -592,7 +592,7 @@ class Coordinator:
         for run in runs:
             if names := names_of_waits(run):
                 messages = self._store.messages(run.id, names)
-                self._events.append(Heard(run.id, tuple(messages)))
+                self._events.append(Heard(run.id, tuple(messages), frozenset(names)))
             else:
                 run.unheard = False
 

@@ -35,10 +35,15 @@ class PauseRequested(msgspec.Struct, frozen=True):
 
 
 class Heard(msgspec.Struct, frozen=True):
-    """Messages that a run may have, as its coordinator found them: all of them, oldest first."""
+    """Messages that a run may have, as its coordinator found them: all of them, oldest first.
+
+    Attributes:
+        names: those of the messages that were looked for.
+    """
 
     run_id: str
     messages: tuple[MessageRecord, ...]
+    names: frozenset[str]
 
 
 class OwnershipLost(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ from perdure.engine.needs import end_losers, kill
 from perdure.engine.outcomes import fail, of_waiting, progress, succeed
 from perdure.engine.racing import STEPS, is_decided, standing
 from perdure.engine.state import EngineState, RunState, StepState
-from perdure.engine.waits import next_deadline
+from perdure.engine.waits import names_of_waits, next_deadline
 from perdure_storage.guards import hears
 from perdure_storage.records import (
     Cause,
@@ -28,7 +28,8 @@ def on_heard(engine: EngineState, event: Heard, now: datetime) -> None:
     if run is None:
         return
     engine.touched[run.id] = None
-    run.unheard = False
+    # A wait that began since the look may be for others, which nobody would look for again.
+    run.unheard = not names_of_waits(run) <= event.names
     for message in event.messages:
         run.heard = max(run.heard, message.id)
         if not any(delivery.message == message.id for delivery in run.outbox.deliveries):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from perdure import words
 from perdure.view.markup import Content, Element, element
 from perdure.view.model import Preview
+from perdure_storage.previews import INDEX
 
 _SHORT = 80
 _PNG = re.compile(r"iVBORw0KGgo[A-Za-z0-9+/]*={0,2}")
@@ -43,7 +45,8 @@ def _body(preview: Preview) -> Content:
         return figures
     if isinstance(preview.get("head"), list):
         items = ", ".join(map(str, preview["head"]))
-        return element("pre", f"[{items}, …]")
+        is_cut = math.prod(_whole(preview)) > len(preview["head"])
+        return element("pre", f"[{items}{', …' if is_cut else ''}]")
     return element("pre", str(preview["repr"])) if "repr" in preview else None
 
 
@@ -64,12 +67,10 @@ def _table(preview: Preview) -> Element:
     rows = [row for row in preview["rows"] if isinstance(row, list)]
     columns = preview.get("columns")
     names = columns.items() if isinstance(columns, dict) else ()
-    shape = preview.get("shape")
-    whole = [each if _is_int(each) else 0 for each in shape] if isinstance(shape, list) else []
-    shown = (len(rows), len(columns) if isinstance(columns, dict) else 0)
+    shown = (len(rows), sum(kind != INDEX for _, kind in names))
     hidden = [
         words.count_of(there - here, f"more {noun}")
-        for there, here, noun in zip(whole, shown, ("row", "column"))
+        for there, here, noun in zip(_whole(preview), shown, ("row", "column"))
         if there > here
     ]
     return element(
@@ -82,6 +83,11 @@ def _table(preview: Preview) -> Element:
         element("p", f"and {', '.join(hidden)}", class_="more") if hidden else None,
         class_="rows",
     )
+
+
+def _whole(preview: Preview) -> list[int]:
+    shape = preview.get("shape")
+    return [each if _is_int(each) else 0 for each in shape] if isinstance(shape, list) else []
 
 
 def _heading(name: str, kind: Any) -> Element:

@@ -49,6 +49,25 @@ def test_table_says_how_many_columns_are_left() -> None:
     assert "and 495 more rows, 30 more columns" in Page(str(element("div", draw_value(seen)))).text
 
 
+def test_index_of_a_table_is_none_of_its_columns() -> None:
+    seen = {
+        "type": "DataFrame",
+        "shape": [1, 2],
+        "columns": {"day": "index", "sold": "int64"},
+        "rows": [["mon", 3]],
+    }
+
+    assert "and 1 more column" in drawn(seen).text
+
+
+def test_series_that_is_whole_has_no_dots() -> None:
+    pd = pytest.importorskip("pandas")
+
+    page = drawn(msgspec.json.decode(preview(pd.Series([1, 2, 3]))))
+
+    assert "[1, 2, 3]" in page.text
+
+
 def test_array_shows_its_shape_and_its_first_items() -> None:
     np = pytest.importorskip("numpy")
 
