@@ -136,8 +136,8 @@ def test_run_that_is_taken_on_again_is_never_seen_as_nobody_s(inline: Perdure) -
 
     with faults.armed("claim.before:*:sleep=0.2"):
         run.signal("approve", True)
-        is_driven = inline.drives(run.id)  # asked before: meanwhile it may have come to its end
-        while run.record.owner is None:
+        is_driven = inline.drives(run.id)  # asked before: meanwhile it may come to its end
+        while run.status == "WAITING":
             seen.append(is_driven)
             is_driven = inline.drives(run.id)
 
