@@ -38,6 +38,13 @@ class TestRayExecutor(ExecutorContract):
     def make_executor(self) -> Executor:
         return self.kept
 
+    def test_close_ends_calls_that_were_given_to_a_worker_and_have_not_begun(
+        self, tmp_path: Path
+    ) -> None:
+        bench = Bench(RayExecutor(), tmp_path)
+
+        super().test_close_ends_calls_that_were_given_to_a_worker_and_have_not_begun(bench)
+
     def test_close_is_idempotent(self, tmp_path: Path) -> None:
         executor = RayExecutor()
         Bench(executor, tmp_path).run_one(add, 1)

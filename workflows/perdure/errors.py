@@ -2,8 +2,7 @@
 
     PerdureError
     |- DefinitionError          the graph, its arguments or its options make no sense: yours to mend
-    |  |- NodeUse               a node was used as if it were the value that it stands for
-    |  `- ExecutorUnavailable   what steps were to run on is not installed, or does not answer
+    |  `- NodeUse               a node was used as if it were the value that it stands for
     |- NotSerializable          a value has no encoding (``path`` leads to the culprit)
     |- RunFailed                the user's code failed; its exception is ``__cause__``
     |- StepFailed               stands for a step's exception that cannot be made again here
@@ -53,7 +52,6 @@ __all__ = [
     "CodeChanged",
     "DefinitionError",
     "DuplicateRun",
-    "ExecutorUnavailable",
     "Failure",
     "InternalError",
     "LoopLimit",
@@ -263,19 +261,6 @@ class WorkerLost(PerdureError):
     def __init__(self, message: str, *, step_id: str | None = None) -> None:
         self.step_id = step_id
         super().__init__(message)
-
-
-class ExecutorUnavailable(DefinitionError):
-    """What steps were to run on is not installed here, or does not answer.
-
-    Likely:
-        ``ray_address`` (``PERDURE_RAY_ADDRESS``, or in pyproject.toml) leads to no cluster, its
-        head is not up yet, or perdure was installed without its extra ``ray``.
-
-    Type:
-        ``ray status --address HOST:PORT`` where perdure runs; what the message says; then the same
-        command, or ``perdure resume ID``.
-    """
 
 
 class SecretMissing(PerdureError, LookupError):

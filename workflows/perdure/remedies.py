@@ -128,7 +128,6 @@ _BY_TYPE = {
     "perdure.errors.NondeterminismError": ("Run them again with", "--on-divergence", "recompute"),
     "perdure.errors.CodeChanged": ("Take today's code with", *_CURRENT),
     "perdure.errors.SecretMissing": ("Set it, then",),
-    "perdure.errors.ExecutorUnavailable": ("Mend that, then",),
     "perdure.errors.DefinitionError": ("Start perdure where there is more, then",),
     "builtins.ModuleNotFoundError": ("Install it, then",),
     "perdure_storage.errors.InternalError": ("Please report this. To try again",),

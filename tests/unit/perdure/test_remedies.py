@@ -50,7 +50,6 @@ def failed(type: str, cause: Cause, step_id: str | None = "fit", takeovers: int 
             "--on-divergence recompute",
         ),
         (failed("perdure.errors.DefinitionError", Cause.ENGINE_ERROR, None), ""),
-        (failed("perdure.errors.ExecutorUnavailable", Cause.ENGINE_ERROR, None), ""),
         (RECORD, ""),
     ],
 )

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from perdure.calls import StepCall
-from perdure.errors import ExecutorUnavailable
+from perdure.errors import DefinitionError
 from perdure.executors.capacity import ENOUGH
 from perdure.executors.protocol import Capacity
 from perdure.executors.ray_presence import require_ray
@@ -62,7 +62,7 @@ def connect(terms: RayTerms) -> Any:
     """Return the module ``ray``, connected to a cluster; a program that is connected stays so.
 
     Raises:
-        ExecutorUnavailable: Ray is not installed, or the cluster cannot be reached.
+        DefinitionError: Ray is not installed, or the cluster cannot be reached.
     """
     require_ray()
     import ray  # pyright: ignore[reportMissingImports]
@@ -103,7 +103,7 @@ def _init(ray: Any, terms: RayTerms) -> None:
     threading.Thread(target=init_and_stay, name="perdure-ray", daemon=True).start()
     done.wait()
     if failed:
-        raise ExecutorUnavailable(_refusal(failed[0], terms)) from failed[0]
+        raise DefinitionError(_refusal(failed[0], terms)) from failed[0]
 
 
 def _refusal(error: BaseException, terms: RayTerms) -> str:

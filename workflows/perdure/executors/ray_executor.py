@@ -25,7 +25,7 @@ from typing import Any
 import msgspec
 
 from perdure.calls import CallContext, CallId, Desk, Instance, Outcome, Saving, StepCall
-from perdure.errors import ExecutorUnavailable
+from perdure.errors import DefinitionError
 from perdure.executors.endings import ended, lost, unbegun
 from perdure.executors.protocol import Capacity
 from perdure.executors.ray_cluster import (
@@ -259,9 +259,9 @@ class RayExecutor:
         """Give everything up: nothing is heard any more, and Ray does not connect anew by itself.
 
         Raises:
-            ExecutorUnavailable: always, out of ``poll``.
+            DefinitionError: always, out of ``poll``.
         """
-        raise ExecutorUnavailable(
+        raise DefinitionError(
             f"the node of Ray that this process is connected to, {self._node}, is gone. Once there "
             "is one again, start this anew, or resume its runs"
         )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 
-from perdure.errors import ExecutorUnavailable
+from perdure.errors import DefinitionError
 
 
 def require_executor(name: str) -> None:
     """Refuse an executor that is not installed here.
 
     Raises:
-        ExecutorUnavailable: it says what to type.
+        DefinitionError: it says what to type.
     """
     if name == "ray":
         require_ray()
@@ -21,9 +21,9 @@ def require_ray() -> None:
     """Refuse where Ray is missing.
 
     Raises:
-        ExecutorUnavailable: it says what to type.
+        DefinitionError: it says what to type.
     """
     if importlib.util.find_spec("ray") is None:
-        raise ExecutorUnavailable(
+        raise DefinitionError(
             "executor='ray' needs Ray, which is not installed here: pip install 'perdure[ray]'"
         )

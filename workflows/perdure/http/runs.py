@@ -313,6 +313,7 @@ OPERATIONS = (
         act=list_runs,
         query=ListRuns,
         says=RunPage,
+        errors=(HTTPStatus.NOT_FOUND,),  # of the run that `after` names
     ),
     Operation(
         name="getRun",

@@ -144,11 +144,13 @@ class Views:
         self._lock = threading.Lock()
         self._views: list[View] = []
         self._has_thread = False
+        self._woken = threading.Event()
 
     def add(self, view: View) -> None:
         """Draw a view from now on, until its run is over."""
         with self._lock:
             self._views.append(view)
+            self._woken.set()
             if not self._has_thread:
                 self._has_thread = True
                 threading.Thread(target=self._draw, name="perdure-views", daemon=True).start()
@@ -160,10 +162,11 @@ class Views:
         for view in views:
             view.next_at = 0.0
             goes_on(view)
+        self._woken.set()
 
     def _draw(self) -> None:
-        pause = threading.Event()
         while True:
+            self._woken.clear()
             over = [view for view in list(self._views) if not goes_on(view)]
             with self._lock:
                 self._views = [view for view in self._views if view not in over]
@@ -171,7 +174,7 @@ class Views:
                     self._has_thread = False
                     return
                 wake_at = min(view.next_at for view in self._views)
-            pause.wait(max(0.05, wake_at - time.monotonic()))
+            self._woken.wait(max(0.05, wake_at - time.monotonic()))
 
 
 def goes_on(view: View) -> bool:

@@ -39,7 +39,8 @@ def _tell(error: BaseException) -> int:
     """Say what ended a process, as Python does at its end; return the exit status."""
     if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
         return (error.code or 0) & 0xFF
-    sys.excepthook(type(error), error, error.__traceback__)
+    # Not a library's hook: Ray's would ask its cluster, over a connection that is not the child's.
+    sys.__excepthook__(type(error), error, error.__traceback__)
     return 1
 
 
