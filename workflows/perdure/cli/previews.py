@@ -203,9 +203,10 @@ def _plain(text: str) -> Text:
 def _hidden(preview: Preview) -> str:
     """Return how much of a table its preview leaves out: ``"145 more rows, 3 more columns"``."""
     rows, columns = [*preview.get("shape", ()), 0, 0][:2]
+    kinds: dict[str, str] = preview.get("columns") or {}
     left = {
         "row": rows - len(preview["rows"]),
-        "column": columns - sum(kind != INDEX for kind in (preview.get("columns") or {}).values()),
+        "column": columns - sum(kind != INDEX for kind in kinds.values()),
     }
     return ", ".join(words.count_of(n, f"more {noun}") for noun, n in left.items() if n > 0)
 
