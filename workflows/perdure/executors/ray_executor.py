@@ -536,9 +536,10 @@ class RayExecutor:
             self._over.append(encode(flight.call.id))
 
     def _had_no_mailbox(self, lot: _Lot) -> bool:
-        """Say whether a lot did not begin, since its mailbox was gone; there is another one now.
+        """Say whether a lot was not heard, since its mailbox was gone; there is another one now.
 
-        A worker says that it begins, and waits until that is heard, before it calls anything.
+        It did not begin: a worker waits until its beginning is heard before it calls anything. Of
+        brief steps it does not; none of what is left of them has committed, so they may run again.
         """
         if not isinstance(lot.error, self._ray.exceptions.RayTaskError):
             return False
