@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -265,7 +265,7 @@ def test_edited_cell_is_named_and_not_the_one_that_reads_it(
     [
         ("grown.map([1, 2])", "grown[1]", "GROWTH (cell {})"),
         ("grown.options(chunk=2).map([1, 2, 3])", "grown[0:2]", "GROWTH (cell {})"),
-        # That graph is made in a worker, which knows no cells.
+        # That graph is made in a worker, which has not the text of the cells.
         ("gives.bind(1)", "gives/grown", "GROWTH, read by grown"),
     ],
     ids=["item", "chunk", "returned"],
@@ -301,3 +301,30 @@ def test_recorded_traceback_names_the_cell_for_whoever_looks_from_outside(
     assert told is not None
     assert f"Cell In[{first}], line 2, in deep\n    return 1 / x" in told.traceback
     assert "ipykernel" not in told.traceback
+
+
+def test_steps_that_a_worker_made_name_their_cell_to_whoever_looks_from_outside(
+    kernel: Kernel, folder: Path, command_line_in: Callable[[Path], CommandLine]
+) -> None:
+    kernel("@task\ndef inner(x):\n    return x")
+    kernel("@task\ndef outer(x):\n    return inner.bind(x)")
+    last = int(kernel("len(In)").text) - 2
+    kernel('perdure.run([inner.map([1, 2]), outer.bind(1)], run_id="grew", reuse="off")')
+
+    perdure = command_line_in(folder)
+    told = [perdure("show", "grew", name).out for name in ("outer~1", "inner[0]")]
+
+    assert all(f"__main__.inner (cell {last - 1}, line 1)" in each for each in told), told
+
+
+def test_failure_of_a_run_that_goes_on_elsewhere_names_the_cell(
+    kernel: Kernel, folder: Path, command_line_in: Callable[[Path], CommandLine]
+) -> None:
+    kernel("@task\ndef divides(x):\n    return 1 / x")
+    last = int(kernel("len(In)").text) - 2
+    kernel('perdure.run(divides.bind(0), run_id="afar", reuse="off")')
+
+    ended = command_line_in(folder)("resume", "afar")
+
+    assert f"Cell In[{last}], line 3, in divides" in ended.err
+    assert "ipykernel" not in ended.err

@@ -211,6 +211,8 @@ class CallContext(msgspec.Struct, frozen=True, kw_only=True):
         bundle: digest of the recorded sources to put first on the path, or None to import what
             is there today.
         allow_pickle: whether values may be pickles.
+        cells: the numbers of the cells that its code is of, by file name: graphs are made in
+            workers too.
     """
 
     run_id: str
@@ -222,6 +224,7 @@ class CallContext(msgspec.Struct, frozen=True, kw_only=True):
     bundle_size: int = 0
     allow_pickle: bool = True
     blobs_cache: CacheTerms | None = None
+    cells: dict[str, str] = {}
 
 
 class FirstTry(msgspec.Struct, frozen=True):

@@ -408,6 +408,7 @@ class _Compiler:
         identity = blake3(f"{code} {counted} {value and value.integrity}".encode()).hexdigest(8)
         source = getattr(_placed(function), "__code__", None)
         file = getattr(source, "co_filename", "")
+        cell = cell_of(file)
         return Function(
             id=f"{module}:{qualname}@{identity}",
             module=module,
@@ -417,7 +418,8 @@ class _Compiler:
             value=value,
             file=file,
             line=getattr(source, "co_firstlineno", 0),
-            cell=cell_of(file),
+            cell=cell,
+            cells={**found.cells, file: cell} if cell else found.cells,
             is_async=spec.is_async,
             manifest=found.manifest,
             not_followed=found.not_followed,

@@ -24,7 +24,7 @@ from weakref import WeakKeyDictionary
 from blake3 import blake3
 
 from perdure.foreign import undecorated
-from perdure.interactive import cell_of, current_cell
+from perdure.interactive import cell_of, current_cell, is_cell
 from perdure.members import class_annotations, class_members
 from perdure.normalise import Normalised, normalise_code, normalise_function, normalise_statements
 from perdure.plan import FromInput, Plan, path_text, references
@@ -35,7 +35,6 @@ from perdure.sources import (
     cell_that_binds,
     display_module,
     find_definition,
-    is_cell,
     is_local_file,
     is_local_module,
     is_local_name,
@@ -69,6 +68,7 @@ class CodeDigest:
         not_followed: what it could not see into.
         modules: names of the user's importable modules that were reached.
         texts: what it covers of scripts and notebooks, as written, under the names of ``manifest``.
+        cells: the numbers of a notebook's cells that it covers code of, by file name.
         is_source: False if some function had no source and counts by its bytecode.
     """
 
@@ -78,6 +78,7 @@ class CodeDigest:
     not_followed: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
     texts: dict[str, str] = field(default_factory=dict)
+    cells: dict[str, str] = field(default_factory=dict)
     is_source: bool = True
 
 
@@ -234,6 +235,7 @@ class _Reach:
             not_followed=tuple(self._not_followed),
             modules=tuple(sorted(self._modules)),
             texts=self._texts(),
+            cells=self._cells(),
             is_source=self._is_source,
         )
 
@@ -245,6 +247,11 @@ class _Reach:
             if is_main(unit.obj.__module__)
         )
         return {name: text[:_TEXT_CHARS] for name, text in written if text}
+
+    def _cells(self) -> dict[str, str]:
+        codes = (getattr(unit.obj, "__code__", None) for unit in self._units)
+        files = {code.co_filename for code in codes if code is not None}
+        return {file: cell for file in sorted(files) if (cell := cell_of(file))}
 
     def _digest(self, chosen: Callable[[_Slot], str]) -> str:
         """Digest what the chosen references reach, units numbered in the order of that."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import linecache
+import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 
@@ -15,8 +16,34 @@ def find_ipython() -> Any:
     return ask() if ask is not None else None
 
 
+_recorded: dict[str, str] = {}
+"""Cells of kernels that are elsewhere, or gone: their numbers by file name, as runs have them."""
+
+
+def is_cell(filename: str) -> bool:
+    """Say whether code of this file name was typed, as into a notebook's cell."""
+    return filename.startswith("<") or is_notebooks(filename)
+
+
+def is_notebooks(filename: str) -> bool:
+    """Say whether a file name is one that IPython makes up for a cell."""
+    return f"{os.sep}ipykernel_" in filename or filename.startswith("<ipython-input")
+
+
 def cell_of(filename: str) -> str:
-    """Return the number under which the cell ran whose code has this file name: ``"3"``, or ""."""
+    """Return the number under which the cell ran whose code has this file name: ``"3"``, or "".
+
+    Asked of the shell of this process, then of what was recorded with the runs that it knows.
+    """
+    return _own_cell_of(filename) or _recorded.get(filename, "")
+
+
+def note_cells(numbers: Mapping[str, str]) -> None:
+    """Keep in mind which cells these are, by file name: a worker has no shell to ask."""
+    _recorded.update(numbers)
+
+
+def _own_cell_of(filename: str) -> str:
     shell = find_ipython()
     named = shell.compile.format_code_name(filename) if shell is not None else None
     return named[1].removeprefix("In[").removesuffix("]") if named and named[0] == "Cell" else ""
@@ -26,7 +53,7 @@ def cells() -> list[str]:
     """Return the file names of the cells that ran, the last one first."""
     if find_ipython() is None:
         return []
-    numbers = {name: cell_of(name) for name in list(linecache.cache)}
+    numbers = {name: _own_cell_of(name) for name in list(linecache.cache)}
     ran = [name for name, number in numbers.items() if number]
     return sorted(ran, key=lambda name: int(numbers[name]), reverse=True)
 
@@ -48,10 +75,11 @@ _FRAME = re.compile(r'  File "([^"]+)", line (\d+)(, in .*)?')
 def with_cells(text: str) -> str:
     """Return a traceback with cells by their numbers, as IPython calls them.
 
-    A worker has no source of a cell; here it is at hand, under a name that is made of its text.
-    Once this process is gone nobody knows which cell that was.
+    A worker has no source of a cell; in its kernel it is at hand, under a name that is made of
+    its text.
     """
-    return text if find_ipython() is None else "".join(_lines_with_cells(text))
+    knows_cells = find_ipython() is not None or bool(_recorded)
+    return "".join(_lines_with_cells(text)) if knows_cells else text
 
 
 def has_frames(text: str) -> bool:

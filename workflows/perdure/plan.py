@@ -13,6 +13,7 @@ import msgspec
 from blake3 import blake3
 
 from perdure.errors import DefinitionError
+from perdure.interactive import is_notebooks
 from perdure_storage.records import RunRecord, StoredValue
 
 if TYPE_CHECKING:
@@ -141,7 +142,9 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
         value: cloudpickle bytes for functions of ``__main__``, notebooks and lambdas;
             None means by reference.
         file, line: where the user wrote it, for messages.
-        cell: the number of the cell that is, in a notebook.
+        cell: the number of the cell that is, in a notebook; no part of what the function is, as
+            cells have others in the next session.
+        cells: the numbers of all cells that it reaches code of, by file name.
         is_async: an ``async def``.
         manifest: what the code digest covers: ``{"prep.scale (prep.py:40)": digest}``.
         not_followed: what it could not see into (opaque globals, dynamic look-ups).
@@ -157,6 +160,7 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     file: str = ""
     line: int = 0
     cell: str = ""
+    cells: dict[str, str] = {}
     is_async: bool = False
     manifest: dict[str, str] = {}
     not_followed: tuple[str, ...] = ()
@@ -167,6 +171,8 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
         """Return where the user wrote it: ``flow.py:9``, ``cell 7, line 2``; "" if not known."""
         if self.cell:
             return f"cell {self.cell}, line {self.line}"
+        if is_notebooks(self.file):  # that name says nothing once its kernel is gone
+            return f"a notebook's cell, line {self.line}"
         return f"{self.file}:{self.line}" if self.file else ""
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from perdure.interactive import cells, current_cell
+from perdure.interactive import cells, current_cell, is_cell
 from perdure.normalise import Definition, is_literal, local_names, normalise_statements
 from perdure_storage.shapes import is_main
 
@@ -43,11 +43,6 @@ def is_local_file(filename: str) -> bool:
     if is_cell(filename):
         return True
     return not os.path.realpath(filename).startswith(_library_roots())
-
-
-def is_cell(filename: str) -> bool:
-    """Say whether code of this file name was typed, as into a notebook's cell."""
-    return filename.startswith("<") or f"{os.sep}ipykernel_" in filename  # where IPython says it is
 
 
 def is_perdures_own(name: str) -> bool:

@@ -17,6 +17,7 @@ from perdure.plan import (
     FromInput,
     FromSecret,
     FromStep,
+    Function,
     Item,
     ListArg,
     ObjectArg,
@@ -337,3 +338,21 @@ def test_same_graph_is_the_same_plan_wherever_its_functions_lie_in_memory(values
 
     assert one.function is not other.function
     assert encode_plan(first) == encode_plan(second)
+
+
+@pytest.mark.parametrize(
+    ("file", "cell", "where"),
+    [
+        ("flow.py", "", "flow.py:7"),
+        ("/tmp/ipykernel_123/4122593576.py", "3", "cell 3, line 7"),
+        ("/tmp/ipykernel_123/4122593576.py", "", "a notebook's cell, line 7"),
+        ("<ipython-input-3-0123abcd>", "", "a notebook's cell, line 7"),
+        ("", "", ""),
+    ],
+)
+def test_place_of_a_function_is_told_as_a_person_knows_it(file: str, cell: str, where: str) -> None:
+    function = Function(
+        id="f", module="m", qualname="f", code="", counts_as="", file=file, line=7, cell=cell
+    )
+
+    assert function.where == where

@@ -22,6 +22,7 @@ from perdure.engine.takeover import match_donor
 from perdure.executors.process_tree import kill_processes
 from perdure.executors.protocol import Capacity
 from perdure.fingerprint import fingerprints
+from perdure.interactive import note_cells
 from perdure.plan import (
     Function,
     Plan,
@@ -402,6 +403,8 @@ class Loader:
             functions.update(extension.functions)
             constants.update(extension.constants)
         run.extensions.clear()
+        cells = {file: cell for each in functions.values() for file, cell in each.cells.items()}
+        note_cells(cells)  # for tracebacks
         executor.open_run(
             CallContext(
                 run_id=run.id,
@@ -413,6 +416,7 @@ class Loader:
                 bundle=Digest(plan.bundle) if plan.bundle else None,
                 bundle_size=plan.bundle_size,
                 allow_pickle=self._allow_pickle,
+                cells=cells,
             )
         )
 

@@ -9,6 +9,8 @@ import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from perdure.calls import CallContext, CallId, Instance, Replay, StepCall
 from perdure.executors.gpus import visible_gpus
 from perdure.executors.process_tree import kill_processes, process_id
@@ -335,17 +337,7 @@ class WorkerKey:
 
 def bare(context: CallContext) -> CallContext:
     """Return the context without functions and constants: those are sent as they are needed."""
-    return CallContext(
-        run_id=context.run_id,
-        blobs_url=context.blobs_url,
-        store_id=context.store_id,
-        functions={},
-        constants={},
-        bundle=context.bundle,
-        bundle_size=context.bundle_size,
-        blobs_cache=context.blobs_cache,
-        allow_pickle=context.allow_pickle,
-    )
+    return msgspec.structs.replace(context, functions={}, constants={})
 
 
 def needed_functions(call: StepCall) -> set[str]:

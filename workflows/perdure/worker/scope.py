@@ -13,6 +13,7 @@ from perdure.calls import CallContext
 from perdure.errors import CodeChanged
 from perdure.fingerprint import plain_digest
 from perdure.foreign import undecorated
+from perdure.interactive import note_cells
 from perdure.plan import Function
 from perdure.worker.failures import Refusal
 from perdure.worker.secrets import Redactor
@@ -42,6 +43,7 @@ class RunScope:
     def __init__(self, context: CallContext) -> None:
         self.run_id = context.run_id
         self.redactor = Redactor()
+        note_cells(context.cells)
         blobs = LateBlobs(context.blobs_url, context.store_id, context.blobs_cache)
         self.spool = LateSpool(blobs, context.run_id)
         # Of each value that is an object: a run's classes do not change, so once is enough.
