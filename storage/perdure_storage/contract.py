@@ -319,6 +319,19 @@ class ClaimContract:
         assert again.started_at == first.started_at
         assert again.takeovers == 0
 
+    def test_run_that_is_given_up_as_it_stands_is_interrupted_and_free(
+        self, store: RunStore
+    ) -> None:
+        store.release_run(claimed(store), to=RunStatus.RUNNING)
+
+        assert [run.id for run in store.list_runs(RunQuery(status=(RunStatus.INTERRUPTED,)))] == [
+            _RUN
+        ]
+        assert [run.id for run in store.claimable()] == [_RUN]
+        again = store.claim_run(_RUN, an_owner())
+        assert again is not None
+        assert (again.status, again.takeovers) == (RunStatus.RUNNING, 0)
+
     def test_claim_leaves_a_paused_run_paused_while_the_request_stands(
         self, store: RunStore
     ) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from perdure_storage.errors import DuplicateRun, InternalError, RunConflict, StoreError
-from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus, StepStatus, may_become
+from perdure_storage.lifecycle import RUN_LIVE, RUN_TERMINAL, RunStatus, StepStatus, may_become
 from perdure_storage.queue_records import QueueRecord
 from perdure_storage.records import (
     AMOUNT_SLACK,
@@ -42,7 +42,6 @@ _replace = msgspec.structs.replace
 
 _LARGEST = 2**63 - 1
 
-RELEASABLE = frozenset({RunStatus.QUEUED, RunStatus.WAITING, RunStatus.PAUSED})
 REOPENED = frozenset({StepStatus.FAILED, StepStatus.CANCELLED})
 """Statuses of step rows that become history when their run is opened again."""
 
@@ -461,7 +460,7 @@ def _way_to(bound: str) -> str:
 
 def require_releasable(run_id: RunId, to: RunStatus) -> None:
     """Raise InternalError if a run cannot be given back in that status."""
-    if to not in RELEASABLE:
+    if to not in RUN_LIVE:
         raise InternalError(f"run {run_id!r} cannot be released as {to}")
 
 

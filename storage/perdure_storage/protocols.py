@@ -219,8 +219,9 @@ class RunStore(Protocol):
     def release_run(
         self, run: RunRecord, *, to: RunStatus, wake_at: datetime | None = None, heard: int = 0
     ) -> bool:
-        """Give the run back: owner none, status ``to`` (QUEUED, WAITING or PAUSED), next wake-up.
+        """Give the run back: owner none, status ``to``, a live one, next wake-up.
 
+        As RUNNING it is INTERRUPTED: given up where it stood, and free for anyone.
         As WAITING it is due at once if a message newer than ``heard``, the newest one that the
         caller has looked at, is there for one of its open waits: nothing is missed in between.
         Guard: owner and epoch of ``run`` stand, not terminal. Returns whether it did.

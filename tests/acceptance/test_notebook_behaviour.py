@@ -101,6 +101,7 @@ def test_interrupt_of_one_cell_lets_runs_go_on_that_others_started(
     assert 'interrupted. Go on with: perdure.resume("mine"); ' in ended.streams
     assert "what other cells started goes on: other" in ended.streams
     assert kernel("len(other['hang'].attempts), other.is_driven").text == "(1, True)"
+    assert kernel("perdure.get_run('mine').status.value").text == "'INTERRUPTED'"
     (folder / "three").unlink()
     kernel('mine = perdure.resume("mine")')
     kernel("while not Path('three').exists(): pass")

@@ -249,7 +249,7 @@ class Coordinator:
         if not waiting <= set(kept) or not self._sleepers.are_among(kept):
             return False
         for run_id in self._engine.runs.keys() - set(kept):
-            self._release(RunId(run_id), RunStatus.QUEUED)
+            self._give_up(RunId(run_id))
             self._events.append(OwnershipLost(run_id, "it was given up"))
         self._advance()
         return True
@@ -430,6 +430,14 @@ class Coordinator:
     def _give_back(self, run_id: RunId, to: RunStatus) -> None:
         self._release(run_id, to)
         self._let_go(run_id)
+
+    def _give_up(self, run_id: RunId) -> None:
+        """Leave a run as it stands, without an owner; that of a queue stands in its line again."""
+        record = self._patiently(lambda: self._store.find_run(run_id))
+        if record is not None and record.status in RUN_LIVE:
+            is_queued = record.status is RunStatus.RUNNING and record.queue is not None
+            to = RunStatus.QUEUED if is_queued else record.status
+            self._patiently(lambda: self._store.release_run(record, to=to))
 
     def _release(self, run_id: RunId, to: RunStatus) -> None:
         record = self._patiently(lambda: self._store.find_run(run_id))
