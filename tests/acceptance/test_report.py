@@ -12,7 +12,7 @@ from tests.acceptance import reported_steps as steps
 from tests.unit.perdure.view.test_page import Page
 
 from perdure import DefinitionError, RunFailed
-from perdure.client import Perdure
+from perdure.client import Perdure, open_store
 from perdure.view.graph import view_graph
 from perdure.view.report import TOLD_UP_TO, view_report
 from perdure.view.writing import default_name
@@ -315,12 +315,24 @@ def test_what_was_cut_off_by_a_cancel_or_a_kill_is_on_its_page(perdure: Any) -> 
             perdure("cancel", run_id)
         driver.wait(60)
         perdure("report", run_id)
+    perdure("report", "killed", "-o", "left.html")
+    perdure("cancel", "killed")
+    perdure("report", "killed")
 
-    killed, cancelled = (
-        Page((perdure.folder / f"{each}.html").read_text()) for each in ("killed", "cancelled")
+    with open_store(str(perdure.folder / ".perdure" / "perdure.db")) as client:
+        view = view_report(client.get_run("killed"))
+    left, killed, cancelled = (
+        Page((perdure.folder / f"{each}.html").read_text())
+        for each in ("left", "killed", "cancelled")
     )
 
-    assert "slow, attempt 1 was cut off, and nobody saw when" in killed.text
+    for each in (left, killed):
+        assert "slow, attempt 1 was cut off, and nobody saw when" in each.text
+        [bar] = each.of_class("s-cut-off")
+        assert float(bar["width"] or 0) > 1
+    assert view.timeline is not None
+    assert view.run.finished_at is not None
+    assert view.timeline.seconds == (view.run.finished_at - view.timeline.begin).total_seconds()
     assert "slow, attempt 1: cancelled, " in cancelled.text
     assert "attempts" in killed.text
     [bar] = cancelled.of_class("span")[-1:]

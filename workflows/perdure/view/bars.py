@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from perdure import words
 from perdure.view.drawing import standing_text, status_class
 from perdure.view.markup import Content, Element, element
-from perdure.view.model import SpanView, TimelineView
+from perdure.view.model import CUT_OFF, SpanView, TimelineView
 
 ROWS_UP_TO = 60
 """Steps with a row of their own; of more, the rows are the workers'."""
@@ -85,8 +85,10 @@ def _told(span: SpanView, count: int) -> str:
     if span.kind in ("queued", "waited"):
         what = "waited to begin" if span.kind == "queued" else "waited for what it needs"
         return f"{span.step} {what} for {took}"
-    if span.kind == "LOST" and span.end == span.start:
-        return f"{span.step}, attempt {span.attempt} was cut off, and nobody saw when"
+    if span.kind == CUT_OFF:
+        return (
+            f"{span.step}, attempt {span.attempt} was cut off, and nobody saw when: within {took}"
+        )
     where = f" on {span.worker}" if span.worker else ""
     return f"{span.step}, attempt {span.attempt}: {standing_text(span.kind)}, {took}{where}"
 

@@ -260,13 +260,18 @@ class GraphView(msgspec.Struct, frozen=True, kw_only=True):
     arrows_left_out: int = 0
 
 
+CUT_OFF = "cut off"
+"""What a stretch is of an attempt whose end nobody saw."""
+
+
 class SpanView(msgspec.Struct, frozen=True):
     """A stretch of time of one step.
 
     Attributes:
         kind: ``queued`` (it could begin, and did not yet), ``waited`` (for a time, a message, or
             the graph that it gave), or, of an attempt, how that ended.
-        start, end: in seconds since the beginning of the timeline.
+        start, end: in seconds since the beginning of the timeline; the end of an attempt that was
+            cut off is when that was found out: it ended at some time before.
     """
 
     step: str

@@ -53,7 +53,7 @@ def view_report(run: Run) -> ReportView:
         run=view,
         at=now,
         graph=view_graph(steps),
-        timeline=view_timeline(steps, begin=record.started_at, now=now),
+        timeline=view_timeline(steps, begin=record.started_at, end=record.finished_at or now),
         details=tuple(view_detail(step, siblings) for step, _ in told),
         untold=_count_names(each for _, each in order[TOLD_UP_TO:]),
         logs=_last_printed(run, [step for step, _ in told[:LOGS_UP_TO]]),

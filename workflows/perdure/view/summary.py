@@ -9,7 +9,7 @@ from datetime import datetime
 from perdure import words
 from perdure.view.drawing import standing_text, status_class, status_rank
 from perdure.view.markup import Content, Element, element
-from perdure.view.model import EventView, ReportView, RunView, StepView
+from perdure.view.model import CUT_OFF, EventView, ReportView, RunView, StepView
 from perdure.view.rows import draw_error, facts
 from perdure.view.values import draw_value
 
@@ -77,7 +77,7 @@ def _tiles(report: ReportView) -> Iterator[Element]:
     if run.total:
         yield _tile("steps", f"{run.done or 0:,} of {run.total:,} done")
     spans = report.timeline.spans if report.timeline is not None else ()
-    busy = sum(span.end - span.start for span in spans if span.attempt)
+    busy = sum(span.end - span.start for span in spans if span.attempt and span.kind != CUT_OFF)
     if busy:
         yield _tile("in steps", words.duration(busy), "how long attempts ran, all together")
     tries = sum(max(0, step.attempts - 1) for step in run.steps)

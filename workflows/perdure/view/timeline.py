@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from perdure.progress.causes import how_long
-from perdure.view.model import SpanView, TimelineView
+from perdure.view.model import CUT_OFF, SpanView, TimelineView
 from perdure_storage.records import AttemptRecord, Cause
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ _KINDS = {
     None: "RUNNING",
     Cause.SUCCEEDED: "SUCCEEDED",
     Cause.CANCELLED: "CANCELLED",
-    Cause.ABANDONED: "LOST",
     Cause.WORKER_LOST: "LOST",
     Cause.INPUT_LOST: "LOST",
     Cause.INPUT_UNAVAILABLE: "LOST",
@@ -26,35 +25,34 @@ _KINDS = {
 
 
 def view_timeline(
-    steps: Sequence[Step], *, begin: datetime | None, now: datetime
+    steps: Sequence[Step], *, begin: datetime | None, end: datetime
 ) -> TimelineView | None:
-    """Return who ran when; None where nothing has begun.
+    """Return who ran when, as long as the run; None where nothing has begun.
 
     Args:
         steps: all steps of a run, in plan order.
         begin: when the run was first driven.
-        now: the time, which is the end of what still goes on.
+        end: when it ended; of one that has not, the time, which is the end of what still goes on.
     """
     starts = [t.started_at for step in steps for t in step.attempts if t.started_at is not None]
     if not starts:
         return None
     first = min(starts) if begin is None else min(begin, *starts)
-    clock = _Clock(first, now)
+    clock = _Clock(first, end)
     known = _Ends(steps, first)
     found = {step.id: list(_spans(step, known, clock)) for step in steps}
     told = sorted((spans for spans in found.values() if spans), key=lambda spans: spans[0].start)
     spans = tuple(span for each in told for span in each)
-    return TimelineView(
-        begin=first, seconds=max([span.end for span in spans], default=0.0), spans=spans
-    )
+    seconds = max([clock.at(end), *(span.end for span in spans)])
+    return TimelineView(begin=first, seconds=seconds, spans=spans)
 
 
 class _Clock:
-    def __init__(self, first: datetime, now: datetime) -> None:
-        self._first, self._now = first, now
+    def __init__(self, first: datetime, end: datetime) -> None:
+        self._first, self._end = first, end
 
     def at(self, when: datetime | None) -> float:
-        return max(0.0, ((when or self._now) - self._first).total_seconds())
+        return max(0.0, ((when or self._end) - self._first).total_seconds())
 
 
 class _Ends:
@@ -83,23 +81,19 @@ def _spans(step: Step, known: _Ends, clock: _Clock) -> Iterator[SpanView]:
     for attempt in step.attempts:
         if attempt.started_at is None:
             continue  # it never began
-        start, end = clock.at(attempt.started_at), clock.at(_end(attempt))
+        start, end = clock.at(attempt.started_at), clock.at(attempt.finished_at)
         if attempt.generation == 1 and ready is not None and clock.at(ready) < start:
             yield SpanView(step.id, "queued", clock.at(ready), start)
         yield SpanView(step.id, _kind(attempt), start, end, attempt.attempt, attempt.worker)
         ready = last = attempt.finished_at
-    if last is None or step.is_left:
+    if last is None or (step.is_left and step.attempts[-1].cause is not Cause.SUCCEEDED):
         return
     ended = step.row.finished_at if step.row is not None else None
-    if step.status == "WAITING" or (ended is not None and ended > last):
+    if step.status == "WAITING" or step.is_left or (ended is not None and ended > last):
         yield SpanView(step.id, "waited", clock.at(last), clock.at(ended))
 
 
-def _end(attempt: AttemptRecord) -> datetime | None:
-    """Return when an attempt ended; of one that was cut off, which nobody saw, its beginning."""
-    was_seen = attempt.cause is None or how_long(attempt) is not None
-    return attempt.finished_at if was_seen else attempt.started_at
-
-
 def _kind(attempt: AttemptRecord) -> str:
+    if attempt.cause is not None and how_long(attempt) is None:
+        return CUT_OFF
     return _KINDS.get(attempt.cause, "FAILED")
