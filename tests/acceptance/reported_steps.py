@@ -126,6 +126,19 @@ def watched(store: str, path: str) -> str:
 
 
 @task
+def ask(x: int, store: str) -> list[str]:
+    """Return why the map that this is an item of waits, and why its run is not at its end."""
+    with perdure.open(store, executor="inline") as client:
+        run = client.get_run("r")
+        return [run["ask"].why(), run.why()]
+
+
+@workflow
+def asking(store: str) -> list[list[str]]:
+    return ask.map(numbers.bind(5), store=store)
+
+
+@task
 def watch_activity(store: str, path: str) -> None:
     """Write down what goes on while this step does."""
     with perdure.open(store, executor="inline") as client:

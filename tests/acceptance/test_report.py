@@ -376,6 +376,19 @@ def test_page_of_a_script_has_the_text_of_what_ran_and_what_it_ran_with(perdure:
     assert f"Python {platform.python_version()}" in page.text
 
 
+def test_map_that_waits_for_its_items_says_how_far_they_are_and_which_run(
+    inline: Perdure,
+) -> None:
+    told = inline.run(steps.asking, run_id="r", inputs={"store": str(inline.settings.store)})
+
+    assert told[0][0] == "ask waits for its 5 items: 5 running (ask[0], ask[1], ask[2] and 2 more)"
+    assert told[3][0] == "ask waits for its 5 items: 3 done, 2 running (ask[3], ask[4])"
+    assert told[3][1].splitlines() == [
+        "r is RUNNING: 4 of 8 steps done, 2 running",
+        "  ask[3], ask[4] run",
+    ]
+
+
 def test_fan_in_of_a_map_of_which_one_item_failed_names_that_one_only(inline: Perdure) -> None:
     run(inline, steps.broken, n=12)
 

@@ -176,7 +176,7 @@ def test_who_drives_a_run_and_its_deadline_are_shown(perdure: Any) -> None:
 
 # --- a map of which items failed -----------------------------------------------------------------
 FAILED_ITEMS = (
-    "2 of 6 items failed, 4 done, 0 not begun: "
+    "2 of 6 items failed, 4 done: "
     "parse[3.csv] (item 3, given '3.csv'); parse[5.csv] (item 5, given '5.csv')"
 )
 
@@ -190,14 +190,35 @@ def test_failed_map_tells_which_items_failed_with_what_they_were_given(seen: Any
     assert re.search(rf"^parse +not finished +1 .*{re.escape(FAILED_ITEMS)}$", text, re.MULTILINE)
     assert re.search(r"^parse\[5.csv\] +FAILED .*bad 5.csv \(item 5, given '5.csv'\)", text, re.M)
     assert re.search(
-        r"^gather +not begun +it takes the value of parse, which has none *$", text, re.M
+        r"^gather +not begun +it takes the value of parse, which has none: 2 of 6 items failed,",
+        text,
+        re.M,
     )
     assert "CANCELLED" not in text
 
 
 def test_why_of_a_failed_map_and_of_what_needs_it(seen: Any) -> None:
-    assert seen("why", "mapped", "parse").out.startswith(f"parse was not finished: {FAILED_ITEMS}")
-    assert "gather did not run: it takes the value of parse" in seen("why", "mapped", "gather").out
+    parse, gather = (seen("why", "mapped", step).out for step in ("parse", "gather"))
+
+    told, attempt = parse.splitlines()
+    assert told == f"parse has no value: {FAILED_ITEMS}"
+    assert attempt.startswith("  attempt 1 gave its items after ")
+    assert gather == (
+        "gather did not run: it takes the value of parse, which has none: "
+        "2 of 6 items failed, 4 done\n"
+    )
+
+
+def test_why_of_a_run_that_has_ended_tells_how_far_it_came_and_what_to_type(seen: Any) -> None:
+    failed, caught = (seen("why", run).out.splitlines() for run in ("mapped", "caught"))
+
+    assert re.match(
+        "mapped is FAILED: 5 of 10 steps done, 2 failed, 1 not finished, 2 not begun, in .+s$",
+        failed[0],
+    )
+    assert failed[1].startswith("  step parse[3.csv]: ValueError: bad 3.csv")
+    assert failed[2].endswith("perdure resume mapped --code current")
+    assert re.match("caught is SUCCEEDED: 9 of 9 steps done, 2 failed and caught, in", caught[0])
 
 
 def test_list_of_runs_says_what_failed(seen: Any) -> None:

@@ -236,9 +236,8 @@ class Run:
         return waits_in_line(runtime.store, self.record, runtime.clock.now())
 
     def why(self) -> str:
-        """Return why it does not go on, if it does not; else how it stands."""
-        reason = self.waits_in_line or self.waits_for_host or self.unplanned
-        return f"{self.id} is {self.status}{reason and ': it ' + reason}"
+        """Return why it does not go on, if it does not; else how far it is or came."""
+        return story.of_run(self)
 
     @property
     def progress(self) -> Progress:

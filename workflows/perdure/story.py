@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from perdure import words
 from perdure.plan import GIVEN, request_of
-from perdure.progress.causes import HOW_ENDED, how_far, how_long, is_choice, of_saves, of_wait
+from perdure.progress.causes import (
+    HOW_ENDED,
+    how_far,
+    how_long,
+    is_choice,
+    of_saves,
+    of_wait,
+    standing_of,
+)
 from perdure.results import item_of
-from perdure_storage.lifecycle import StepStatus
-from perdure_storage.records import AttemptRecord, ErrorRecord, StepRecord
+from perdure_storage.lifecycle import RunStatus, StepStatus
+from perdure_storage.records import AttemptRecord, Cause, ErrorRecord, StepRecord
 
 if TYPE_CHECKING:
     from perdure.runs import Generation, Run, Step
@@ -22,6 +31,23 @@ _TOLD = 20
 _UNMET = 5
 _NAMED = 3
 _ONE_LINE = 500
+_UNDER_WAY = {
+    StepStatus.RUNNING: "running",
+    StepStatus.READY: "to be retried",
+    StepStatus.WAITING: "waiting",
+    StepStatus.FAILED: "failed",
+}
+"""Steps of these statuses are named where a graph is told of, and the others counted."""
+_COUNTED = {
+    "reused": "reused",
+    "caught": "failed and caught",
+    "FAILED": "failed",
+    "RUNNING": "running",
+    "not finished": "not finished",
+    "not begun": "not begun",
+}
+"""Where steps stand that are counted beside those that are done."""
+_STOPPED = (RunStatus.INTERRUPTED, RunStatus.PAUSED)
 
 
 class Siblings:
@@ -85,6 +111,11 @@ class Siblings:
         return {step.id: step.row.value for step in self.steps if step.row is not None}
 
     @cached_property
+    def members(self) -> dict[str, list[Step]]:
+        """Return the steps of the graphs that steps gave, by the step that gave them."""
+        return _members(self.steps)
+
+    @cached_property
     def left(self) -> dict[str, str]:
         """Return why steps have no end though their run has ended, by step id."""
         return of_left(self.steps, self.run_status)
@@ -93,6 +124,52 @@ class Siblings:
     def unended(self) -> list[str]:
         """Return the ids of those that have not ended, in plan order."""
         return [step.id for step in self.steps if step.row is None]
+
+
+def of_run(run: Run) -> str:
+    """Return why a run does not go on, if it does not; else how far it came, and what is next."""
+    status = run.status
+    if held_up := run.waits_in_line or run.waits_for_host:
+        return f"{run.id} is {status}: it {held_up}"
+    if unplanned := run.unplanned:
+        return f"{run.id} is {status}: it has no plan yet: {unplanned}"
+    siblings = Siblings(run)
+    first = f"{run.id} is {status}{_counted(run, siblings.steps)}"
+    return "\n".join([first, *(f"  {line}" for line in _more_of_run(run, status, siblings))])
+
+
+def _counted(run: Run, steps: Sequence[Step]) -> str:
+    """Return how many of a run's steps stand where, and how long that took."""
+    if not steps:
+        return ""
+    standings = Counter(map(standing_of, steps))
+    done = sum(map(_has_value, steps))
+    parts = [f"{words.count(done)} of {words.count_of(len(steps), 'step')} done"]
+    parts += [
+        f"{words.count(standings[standing])} {name}"
+        for standing, name in _COUNTED.items()
+        if standings[standing]
+    ]
+    record = run.record
+    if record.started_at is not None and record.finished_at is not None:
+        took = (record.finished_at - record.started_at).total_seconds()
+        parts.append(f"in {words.duration(took)}")
+    return f": {', '.join(parts)}"
+
+
+def _more_of_run(run: Run, status: RunStatus, siblings: Siblings) -> Iterator[str]:
+    """Yield what is to be known beside numbers: what failed, what is under way, what to type."""
+    error = run.record.error
+    if error is not None:
+        yield f"step {error.step_id}: {_error(error)}" if error.step_id else _error(error)
+    waiting = [step for step in siblings.steps if step.wait is not None]
+    for step in waiting[:_UNMET]:
+        yield _why(step, siblings)
+    running = [step.id for step in siblings.steps if step.status is StepStatus.RUNNING]
+    if running:
+        yield f"{_some(running)} {'runs' if len(running) == 1 else 'run'}"
+    if status in (*_STOPPED, RunStatus.FAILED, RunStatus.CANCELLED):
+        yield run.next_command
 
 
 def waited_s(step: Step, siblings: Siblings) -> float | None:
@@ -129,6 +206,9 @@ def _why(step: Step, siblings: Siblings) -> str:
     if step.wait is not None:
         now = step.run.runtime.clock.now()
         return f"{step.id} waits for {of_wait(step.wait, step.run.signal_command, now=now)}"
+    members = siblings.members.get(step.id)
+    if members and (step.is_left or step.status is StepStatus.WAITING):
+        return _of_giver(step, members, siblings)
     told = of_unended(
         step.id,
         step.status,
@@ -140,6 +220,21 @@ def _why(step: Step, siblings: Siblings) -> str:
         held_up=siblings.waits_in_line or siblings.waits_for_host,
     )
     return _with_saves(told, step)
+
+
+def _of_giver(step: Step, members: Sequence[Step], siblings: Siblings) -> str:
+    """Return the story of a step that gave a graph, and has no value of it, or not yet."""
+    gave = "gave its items" if _items(members) else "gave its graph"
+    if step.is_left:
+        told = f"{step.id} has no value: {siblings.left[step.id]}"
+        return _with_tries(told, step.attempts, 1, succeeded=gave)
+    told = f"{step.id} waits for {_awaited(members)}"
+    held_up = siblings.waits_in_line or siblings.waits_for_host
+    if held_up:
+        told += f"; its run {held_up}"
+    elif siblings.run_status in _STOPPED:
+        told += f"; its run is {siblings.run_status}"
+    return _with_tries(told, step.attempts, succeeded=gave)
 
 
 def _with_saves(told: str, step: Step) -> str:
@@ -212,8 +307,7 @@ def of_unended(
         return _with_tries(f"{step_id} {did}: {left()}", attempts, 1)
     missing = unmet()
     if status is StepStatus.PENDING and missing:
-        more = f" and {len(missing) - _UNMET} more" if len(missing) > _UNMET else ""
-        return f"{step_id} waits for {', '.join(missing[:_UNMET])}{more}"
+        return f"{step_id} waits for {_some(missing)}"
     if status is StepStatus.PENDING and run_status == "RUNNING" and (asked := asks()):
         return f"{step_id} could begin, and waits for its turn: until {asked} are free"
     if status is StepStatus.PENDING:
@@ -231,10 +325,7 @@ def of_left(steps: Sequence[Step], run_status: str) -> dict[str, str]:
         run_status: how it ended.
     """
     by_id = {step.id: step for step in steps}
-    members: dict[str, list[Step]] = {}
-    for step in steps:
-        if step.root is not None:
-            members.setdefault(step.root, []).append(step)
+    members = _members(steps)
     values = {step.id: step.row.value for step in steps if step.row is not None}
     said: dict[str, str] = {}
     for step in steps:
@@ -244,28 +335,80 @@ def of_left(steps: Sequence[Step], run_status: str) -> dict[str, str]:
         if step.id in members:
             said[step.id] = _of_graph(members[step.id], values)
         elif unmet:
-            said[step.id] = f"it takes the value of {_lacking(by_id, unmet)}"
+            said[step.id] = f"it takes the value of {_lacking(by_id, members, unmet)}"
         else:
             said[step.id] = f"the run ended as {run_status} first"
     return said
 
 
+def _members(steps: Sequence[Step]) -> dict[str, list[Step]]:
+    members: dict[str, list[Step]] = {}
+    for step in steps:
+        if step.root is not None:
+            members.setdefault(step.root, []).append(step)
+    return members
+
+
+def _items(members: Sequence[Step]) -> list[Step]:
+    """Return the steps of a graph that are items of a map: all but the one that lists them."""
+    return [step for step in members if step.plan.item is not None]
+
+
+def _failed(members: Sequence[Step]) -> list[Step]:
+    return [step for step in _items(members) or members if step.status is StepStatus.FAILED]
+
+
 def _of_graph(members: Sequence[Step], values: Mapping[str, StoredValue | None]) -> str:
     """Return how far the graph of a step came: which items failed, how many are done."""
-    items = [step for step in members if step.plan.item is not None]
-    counted, what = (items, "item") if items else (members, "step")
-    failed = [step for step in counted if step.status is StepStatus.FAILED]
-    done = sum(_has_value(step) for step in counted)
-    begun = sum(bool(step.is_left and step.attempts) for step in counted)
-    parts = [
-        f"{words.count(len(failed))} of {words.count_of(len(counted), what)} failed",
-        f"{words.count(done)} done",
-        f"{words.count(begun)} not finished" if begun else "",
-        f"{words.count(len(counted) - len(failed) - done - begun)} not begun",
-    ]
+    failed = _failed(members)
     named = [f"{step.id}{_item(step, values)}" for step in failed[:_NAMED]]
     more = [f"and {len(failed) - _NAMED} more"] if len(failed) > _NAMED else []
-    return ", ".join(filter(None, parts)) + (f": {'; '.join([*named, *more])}" if named else "")
+    return _how_far(members) + (f": {'; '.join([*named, *more])}" if named else "")
+
+
+def _how_far(members: Sequence[Step]) -> str:
+    """Return how many of a graph stand where: "34 of 100 items failed, 66 done"."""
+    items = _items(members)
+    counted, what = (items, "item") if items else (members, "step")
+    failed = len(_failed(members))
+    done = sum(_has_value(step) for step in counted)
+    begun = sum(bool(step.is_left and step.attempts) for step in counted)
+    numbers = {
+        "failed": failed,
+        "done": done,
+        "not finished": begun,
+        "not begun": len(counted) - failed - done - begun,
+    }
+    first, *others = ((name, number) for name, number in numbers.items() if number)
+    return ", ".join(
+        [
+            f"{words.count(first[1])} of {words.count_of(len(counted), what)} {first[0]}",
+            *(f"{words.count(number)} {name}" for name, number in others),
+        ]
+    )
+
+
+def _awaited(members: Sequence[Step]) -> str:
+    """Return what a step waits for that gave a graph: which of it are under way, and how many."""
+    items = _items(members)
+    if items and all(step.row is not None for step in items):
+        return _some([step.id for step in members if step.row is None])
+    whole = f"its {words.count_of(len(items), 'item')}"
+    if not items:
+        whole = f"the {words.count_of(len(members), 'step')} of its graph"
+    statuses: dict[StepStatus, list[str]] = {}
+    for step in items or members:
+        statuses.setdefault(step.status, []).append(step.id)
+    done = sum(map(_has_value, items or members))
+    parts = [f"{words.count(done)} done" if done else ""]
+    parts += [
+        f"{words.count(len(statuses[status]))} {name} ({_some(statuses[status], _NAMED)})"
+        for status, name in _UNDER_WAY.items()
+        if status in statuses
+    ]
+    pending = len(statuses.get(StepStatus.PENDING, ()))
+    parts += [f"{words.count(pending)} not begun" if pending else ""]
+    return f"{whole}: {', '.join(filter(None, parts))}"
 
 
 def _item(step: Step, values: Mapping[str, StoredValue | None]) -> str:
@@ -277,19 +420,31 @@ def _has_value(step: Step) -> bool:
     return step.status in (StepStatus.SUCCEEDED, StepStatus.SKIPPED)
 
 
-def _lacking(by_id: Mapping[str, Step], names: Sequence[str]) -> str:
+def _lacking(
+    by_id: Mapping[str, Step], members: Mapping[str, Sequence[Step]], names: Sequence[str]
+) -> str:
     """Return which values are not there, and why: those that failed first, for they are why."""
     failed = [name for name in names if by_id[name].status is StepStatus.FAILED]
+    broken = [name for name in names if _failed(members.get(name, ()))]
+    told = f"{_some(failed)}, which failed" if failed else ""
+    if not failed and (broken or len(names) == 1):
+        failed = [(broken or names)[0]]
+        told = f"{failed[0]}, which has none: {_why_none(by_id[failed[0]], members)}"
     if not failed:
-        return f"{_some(names)}, which has none"
+        return f"{_some(names)}, which have none"
     others = len(names) - len(failed)
-    more = f"; {words.count_of(others, 'other')} had not ended" if others else ""
-    return f"{_some(failed)}, which failed{more}"
+    return f"{told}; {words.count_of(others, 'other')} had not ended" if others else told
 
 
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _UNMET} more" if len(names) > _UNMET else ""
-    return f"{', '.join(names[:_UNMET])}{more}"
+def _why_none(step: Step, members: Mapping[str, Sequence[Step]]) -> str:
+    if step.id in members:
+        return _how_far(members[step.id])
+    return "it was not finished" if step.attempts else "it did not run"
+
+
+def _some(names: Sequence[str], up_to: int = _UNMET) -> str:
+    more = f" and {words.count(len(names) - up_to)} more" if len(names) > up_to else ""
+    return f"{', '.join(names[:up_to])}{more}"
 
 
 def of_generation(life: Generation) -> str:
@@ -303,8 +458,8 @@ def of_generation(life: Generation) -> str:
     )
 
 
-def of_attempt(attempt: AttemptRecord) -> str:
-    """Return how one try went, in a line."""
+def of_attempt(attempt: AttemptRecord, succeeded: str = HOW_ENDED[Cause.SUCCEEDED]) -> str:
+    """Return how one try went, in a line; ``succeeded`` is what it did if it did."""
     again = f"generation {attempt.generation}, " if attempt.generation > 1 else ""
     name = f"{again}attempt {attempt.attempt}"
     far = f", {how_far(attempt.progress)}" if attempt.progress is not None else ""
@@ -313,7 +468,8 @@ def of_attempt(attempt: AttemptRecord) -> str:
     ran = how_long(attempt)
     took = f" after {words.duration(ran.total_seconds())}" if ran is not None else ""
     what = f": {_error(attempt.error)}" if attempt.error is not None else ""
-    return f"{name} {HOW_ENDED[attempt.cause]}{took}{far}{what}"
+    ended = succeeded if attempt.cause is Cause.SUCCEEDED else HOW_ENDED[attempt.cause]
+    return f"{name} {ended}{took}{far}{what}"
 
 
 def _count(attempts: Sequence[AttemptRecord], row: StepRecord) -> str:
@@ -321,11 +477,17 @@ def _count(attempts: Sequence[AttemptRecord], row: StepRecord) -> str:
     return f"{len(own)} attempts" if len(own) > 1 else f"attempt {row.attempt}"
 
 
-def _with_tries(first: str, attempts: Sequence[AttemptRecord], least: int = 2) -> str:
+def _with_tries(
+    first: str,
+    attempts: Sequence[AttemptRecord],
+    least: int = 2,
+    *,
+    succeeded: str = HOW_ENDED[Cause.SUCCEEDED],
+) -> str:
     if len(attempts) < least:
         return first
     left_out = len(attempts) - _TOLD
-    lines = [f"  {of_attempt(attempt)}" for attempt in attempts[-_TOLD:]]
+    lines = [f"  {of_attempt(attempt, succeeded)}" for attempt in attempts[-_TOLD:]]
     if left_out > 0:
         lines.insert(0, f"  ({words.count_of(left_out, 'attempt')} before these)")
     return "\n".join([first, *lines])

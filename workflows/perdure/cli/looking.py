@@ -146,7 +146,7 @@ def why(
         str | None,
         typer.Argument(
             metavar="[STEP]",
-            help="The step's id; without it, why the run waits.",
+            help="The step's id; without it, why the run waits, or how far it came.",
             autocompletion=step_ids,
         ),
     ] = None,
@@ -154,7 +154,7 @@ def why(
     as_json: JsonOption = False,
     traceback: TracebackOption = False,
 ) -> int:
-    """Say why a step ran, was taken over, is retried or waits; or why a whole run waits."""
+    """Say why a step ran, was taken over, is retried or waits; or how a whole run stands."""
     from perdure.cli.naming import find
     from perdure.cli.opening import open_existing
     from perdure.cli.views import to_json
