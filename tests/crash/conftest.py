@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
-from tests.crash import ledger
+from tests.crash import ledger, steps
+from tests.crash.here import Here
 from tests.crash.scenarios import RUN
 from tests.crash.stage import Stage
 
@@ -32,6 +34,36 @@ def stage(request: pytest.FixtureRequest, tmp_path: Path, ray_address: str) -> I
     made = Stage(tmp_path, url, ray_address)
     yield made
     made.end()
+
+
+@pytest.fixture
+def executor() -> str:
+    """Return where the steps of a coordinator in this process run."""
+    return EXECUTOR or "inline"
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """Yield a folder in memory, for tests whose process lives on: nothing depends on a disk."""
+    folder = Path("/dev/shm")
+    with TemporaryDirectory(dir=folder if folder.is_dir() else None) as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def here(
+    executor: str, memory: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Here:
+    """Return where steps run, with nothing noted yet, for a coordinator in this process."""
+    notes = memory
+    if executor == "ray":
+        request.getfixturevalue("ray_here")
+        notes = request.getfixturevalue("ray_ledger").parent
+    found = Here(executor, notes)
+    found.clear()
+    monkeypatch.setenv(ledger.VARIABLE, str(found.ledger.path))
+    monkeypatch.setenv(steps.GATE, str(found.gate))
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import psutil
 
 from perdure.engine.coordinator import Coordinator
 from perdure.executors.inline import InlineExecutor
+from perdure.executors.ray_executor import RayExecutor
 from perdure.runtime import Runtime
 from perdure.submission import Submission, Wishes
 from perdure_storage.blobs import open_blobs
@@ -18,6 +19,7 @@ from perdure_storage.lifecycle import RUN_LIVE
 from perdure_storage.records import Owner, ProcessId, RunId
 
 _MAX_TURNS = 5_000
+_GONE_WITHIN_S = 30.0
 _UNCOUNTED = frozenset({"changes", "workers", "wake", "url", "store_id"})
 """Looks that change nothing; how often they come depends on the time of day."""
 
@@ -63,10 +65,20 @@ class Counted:
         if name == "spool":
             return lambda run_id: Counted(found(run_id), self._wire, "spool")
 
+        if name == "poll" and not self._below.runs_here:
+            return self._poll
+
         def counted(*args: Any, **kwargs: Any) -> Any:
             return self._wire.around(f"{self._label}.{name}", lambda: found(*args, **kwargs))
 
         return counted
+
+    def _poll(self, timeout_s: float | None) -> Any:
+        """Ask for outcomes elsewhere: how often there are none depends on the time of day."""
+        outcomes = self._below.poll(timeout_s)
+        if not outcomes:
+            return outcomes
+        return self._wire.around(f"{self._label}.poll", lambda: outcomes)
 
 
 class SilentHeartbeat:
@@ -95,14 +107,32 @@ class MortalExecutor(InlineExecutor):
         self._wake.close()
 
 
+class MortalRayExecutor(RayExecutor):
+    """Runs steps on the cluster that this process is connected to, and can be dropped."""
+
+    def die(self) -> None:
+        """Have ended what Ray ends when a driver is gone."""
+        under_way = [lot.ref for lot in self._lots.values()]
+        self.close()
+        if under_way:
+            self._ray.wait(under_way, num_returns=len(under_way), timeout=_GONE_WITHIN_S)
+
+
 class Life:
     """One coordinator, from its first call to its death; the store outlives it."""
 
-    def __init__(self, runtime: Runtime, wire: Tripwire, owner: Owner) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        wire: Tripwire,
+        owner: Owner,
+        make_executor: Callable[[], Any] = MortalExecutor,
+    ) -> None:
         self.runtime = runtime
         self.wire = wire
         self.owner = owner
-        self._executors: list[MortalExecutor] = []
+        self._make_executor = make_executor
+        self._executors: list[Any] = []
         runtime.store = Counted(runtime.store, wire, "store")  # type: ignore[assignment]
         runtime.blobs = Counted(runtime.blobs, wire, "blobs")  # type: ignore[assignment]
         runtime.values.blobs = runtime.blobs
@@ -112,7 +142,7 @@ class Life:
         return Counted(open_blobs(*args, **kwargs), self.wire, "blobs")
 
     def _executor(self, name: str) -> Any:
-        self._executors.append(MortalExecutor())
+        self._executors.append(self._make_executor())
         return Counted(self._executors[-1], self.wire, "executor")
 
     def end(self) -> None:
@@ -141,7 +171,7 @@ class Life:
             executors=self._executor,
             owner=self.owner,
             clock=self.runtime.clock,
-            default_executor="inline",
+            default_executor=self.runtime.settings.executor,
             heartbeat=SilentHeartbeat(self.runtime.store, self.owner),  # type: ignore[arg-type]
         )
         coordinator.submit(run_id)

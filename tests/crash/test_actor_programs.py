@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from tests.crash.actor_programs import HESITATED, foretold, plain, playing, programs, snapshots
-from tests.crash.counting import Counted, Life, MortalExecutor, Tripwire, dead_owner
+from tests.crash.counting import Life, MortalExecutor, Tripwire, dead_owner
 
 import perdure
 from perdure.calls import CallId, Instance, Outcome, StepCall
@@ -107,14 +108,8 @@ class Stage:
     def live(self, wire: Tripwire, run_id: str = RUN, **options: Any) -> None:
         """Drive the run until it ends, or the wire trips."""
         runtime = Runtime(load_settings(store=self.store, executor="inline", gpus=1))
-        life = Life(runtime, wire, dead_owner(next(self._owners)))
-        executors: list[MortalExecutor] = life._executors
-
-        def executor(name: str) -> Any:
-            executors.append(LossyExecutor(self._every))
-            return Counted(executors[-1], wire, "executor")
-
-        life._executor = executor  # type: ignore[method-assign]
+        owner = dead_owner(next(self._owners))
+        life = Life(runtime, wire, owner, partial(LossyExecutor, self._every))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("perdure.worker.scope.open_blobs", life.open_worker_blobs)
             try:

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from tests.crash import ledger, steps
+from tests.crash import ledger
 from tests.crash.counting import Life, Tripwire, dead_owner
-from tests.crash.ledger import Ledger
+from tests.crash.here import Here
 from tests.crash.programs import (
     LATE,
     SENT,
@@ -46,6 +46,8 @@ RUN = "victim"
 EXAMPLES = int(os.environ.get("PERDURE_PROGRAMS", "15"))
 """How many programs each test tries: the same ones always, unless this is given."""
 
+ON_RAY = 2
+"""So many of the sample on Ray; all are done there by PERDURE_TEST_EXECUTOR."""
 MOST_STEPS = 60
 """Programs that take more steps than this are not tried: their number is multiplied in places."""
 
@@ -64,24 +66,17 @@ class Stage:
     """A folder with one store and a ledger; coordinators live and die on it."""
 
     folder: Path
+    here: Here
     owners: Iterator[int] = field(default_factory=lambda: iter(range(NEVER)))
 
     @property
     def store(self) -> str:
         return str(self.folder / "perdure.db")
 
-    @property
-    def gate(self) -> Path:
-        return self.folder / "gate"
-
-    @property
-    def ledger(self) -> Ledger:
-        return Ledger(self.folder / "ledger.jsonl")
-
     def live(self, program: Program, wire: Tripwire, run_id: str = RUN, **options: Any) -> int:
         """Drive the run until it ends, or the wire trips. Return how many calls it took."""
-        runtime = Runtime(load_settings(store=self.store, executor="inline"))
-        life = Life(runtime, wire, dead_owner(next(self.owners)))
+        runtime = Runtime(load_settings(store=self.store, executor=self.here.executor))
+        life = Life(runtime, wire, dead_owner(next(self.owners)), self.here.make_executor)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("perdure.worker.scope.open_blobs", life.open_worker_blobs)
             try:
@@ -128,7 +123,7 @@ class Stage:
 
     def began(self, run: str = RUN) -> Counter[str]:
         """Return the notes of all steps that began."""
-        lines = self.ledger.lines(run)
+        lines = self.here.ledger.lines(run)
         return Counter(line.note for line in lines if line.event == "began")
 
     def undisturbed(self) -> ledger.Undisturbed:
@@ -137,7 +132,7 @@ class Stage:
 
     def note_committed(self, run_id: str = RUN) -> None:
         with open_store(self.store) as client:
-            self.ledger.note_committed(client, run_id)
+            self.here.ledger.note_committed(client, run_id)
 
 
 def send_signals(runtime: Runtime, run_id: str, program: Program) -> None:
@@ -149,18 +144,12 @@ def send_signals(runtime: Runtime, run_id: str, program: Program) -> None:
 
 
 @contextmanager
-def staged() -> Iterator[Stage]:
-    """Give a stage, in memory: the process lives on, so nothing depends on a disk."""
-    memory = Path("/dev/shm")
-    with (
-        TemporaryDirectory(dir=memory if memory.is_dir() else None) as name,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        stage = Stage(Path(name))
-        patch.setenv(ledger.VARIABLE, str(stage.ledger.path))
-        patch.setenv(steps.GATE, str(stage.gate))
-        stage.gate.touch()
-        yield stage
+def staged(here: Here) -> Iterator[Stage]:
+    """Give a stage on which nothing has happened, in memory."""
+    with TemporaryDirectory(dir=here.notes) as name:
+        here.clear()
+        here.gate.touch()
+        yield Stage(Path(name), here)
 
 
 def small(program: Program) -> tuple[int, World]:
@@ -193,7 +182,7 @@ def check_ledger(
 
     So it is if no item may fail in a chunk, and so become a step, or not: as it had tries before.
     """
-    lines = stage.ledger.lines(RUN)
+    lines = stage.here.ledger.lines(RUN)
     with open_store(stage.store) as client:
         rows = client.runtime.store.list_steps(RunId(RUN), current_only=False)
         if not world.kinds & {"race", "taken apart"}:
@@ -207,11 +196,11 @@ def check_ledger(
 # --- tests --------------------------------------------------------------------------------------
 @by_chance
 @given(programs())
-def test_program_executed_eagerly_comes_to_what_it_should(program: Program) -> None:
+def test_program_executed_eagerly_comes_to_what_it_should(here: Here, program: Program) -> None:
     small(program)
     value, world = expectation(program, LATE)
 
-    with staged() as stage:
+    with staged(here) as stage:
         assert perdure.execute(workflow_of(program)) == value
 
         check_notes(stage.began("eager"), world, is_exact=True)
@@ -219,10 +208,12 @@ def test_program_executed_eagerly_comes_to_what_it_should(program: Program) -> N
 
 @by_chance
 @given(programs(), st.sampled_from(["step", "group"]))
-def test_undisturbed_program_comes_to_what_it_should(program: Program, durability: str) -> None:
+def test_undisturbed_program_comes_to_what_it_should(
+    here: Here, program: Program, durability: str
+) -> None:
     value, world = small(program)
 
-    with staged() as stage:
+    with staged(here) as stage:
         stage.live(program, Tripwire(NEVER, "before"), durability=durability)
 
         check_end(stage, value)
@@ -232,14 +223,31 @@ def test_undisturbed_program_comes_to_what_it_should(program: Program, durabilit
 @by_chance
 @given(programs(), deaths, st.sampled_from(["step", "group"]))
 def test_killed_program_comes_to_what_it_should(
-    program: Program, deaths: list[tuple[int, str]], durability: str
+    here: Here, program: Program, deaths: list[tuple[int, str]], durability: str
+) -> None:
+    kill_and_check(here, program, deaths, durability)
+
+
+@settings(by_chance, max_examples=ON_RAY, derandomize=True)
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("executor", ["ray"])
+@given(programs(), deaths.filter(bool))
+def test_killed_program_on_ray_comes_to_what_it_should(
+    here: Here, program: Program, deaths: list[tuple[int, str]]
+) -> None:
+    kill_and_check(here, program, deaths, "step")
+
+
+def kill_and_check(
+    here: Here, program: Program, deaths: list[tuple[int, str]], durability: str
 ) -> None:
     value, world = small(program)
-    with staged() as stage:
+    with staged(here) as stage:
         calls = stage.live(program, Tripwire(NEVER, "before"), durability=durability)
         undisturbed = stage.undisturbed()
 
-    with staged() as stage:
+    with staged(here) as stage:
         stage.die(program, deaths, calls, durability=durability)
 
         check_end(stage, value)
@@ -250,21 +258,21 @@ def test_killed_program_comes_to_what_it_should(
 @by_chance
 @given(programs(), st.lists(deaths, min_size=2, max_size=2), st.sampled_from(["stop", "finish"]))
 def test_program_that_was_mended_comes_to_what_it_should(
-    program: Program, deaths: list[list[tuple[int, str]]], on_failure: str
+    here: Here, program: Program, deaths: list[list[tuple[int, str]]], on_failure: str
 ) -> None:
     program = with_gates(program)
     value, world = small(program)
-    with staged() as stage:
+    with staged(here) as stage:
         calls = stage.live(program, Tripwire(NEVER, "before"))
         undisturbed = stage.undisturbed()
 
-    with staged() as stage:
-        stage.gate.unlink()
+    with staged(here) as stage:
+        stage.here.gate.unlink()
         stage.die(program, deaths[0], calls, on_failure=on_failure)
         is_stopped = any(note.startswith("gated ") for note in world.certain)
         assert not is_stopped or stage.status() is RunStatus.FAILED
         stage.note_committed()
-        stage.gate.touch()
+        stage.here.gate.touch()
         stage.die(program, deaths[1], calls, on_failure=on_failure)
 
         check_end(stage, value)
@@ -277,10 +285,10 @@ def test_program_that_was_mended_comes_to_what_it_should(
 @by_chance
 @given(programs(), deaths)
 def test_program_that_is_reused_runs_nothing_again(
-    program: Program, deaths: list[tuple[int, str]]
+    here: Here, program: Program, deaths: list[tuple[int, str]]
 ) -> None:
     value, world = small(program)
-    with staged() as stage:
+    with staged(here) as stage:
         calls = stage.live(program, Tripwire(NEVER, "before"))
         stage.die(program, deaths, calls, "second", reuse=RUN)
 
@@ -293,12 +301,12 @@ def test_program_that_is_reused_runs_nothing_again(
 @by_chance
 @given(edited(), deaths)
 def test_edited_program_that_reuses_comes_to_what_it_should(
-    versions: tuple[Program, Program], deaths: list[tuple[int, str]]
+    here: Here, versions: tuple[Program, Program], deaths: list[tuple[int, str]]
 ) -> None:
     (before, after) = versions
     small(before)
     value, world = small(after)
-    with staged() as stage:
+    with staged(here) as stage:
         calls = stage.live(before, Tripwire(NEVER, "before"))
         stage.die(after, deaths, calls, "second", reuse=RUN)
 
@@ -310,15 +318,15 @@ def test_edited_program_that_reuses_comes_to_what_it_should(
 @by_chance
 @given(edited(), st.lists(deaths, min_size=2, max_size=2))
 def test_program_edited_after_a_death_comes_to_what_it_should(
-    versions: tuple[Program, Program], deaths: list[list[tuple[int, str]]]
+    here: Here, versions: tuple[Program, Program], deaths: list[list[tuple[int, str]]]
 ) -> None:
     (before, after) = versions
     _, old = small(before)
     value, world = small(after)
-    with staged() as stage:
+    with staged(here) as stage:
         calls = stage.live(before, Tripwire(NEVER, "before"))
 
-    with staged() as stage:
+    with staged(here) as stage:
         for at, when in deaths[0][:1]:
             with suppress(InjectedCrash):
                 stage.live(before, Tripwire(at % calls + 1, when))
@@ -335,15 +343,15 @@ def test_program_edited_after_a_death_comes_to_what_it_should(
 @by_chance
 @given(programs(), deaths, st.integers(0, 1 << 12))
 def test_program_whose_values_are_lost_comes_to_what_it_should(
-    program: Program, deaths: list[tuple[int, str]], lost: int
+    here: Here, program: Program, deaths: list[tuple[int, str]], lost: int
 ) -> None:
     program = with_blobs(program)
     value, world = small(program)
-    with staged() as stage:
+    with staged(here) as stage:
         calls = stage.live(program, Tripwire(NEVER, "before"))
         undisturbed = stage.undisturbed()
 
-    with staged() as stage:
+    with staged(here) as stage:
         for at, when in deaths:
             with suppress(InjectedCrash):
                 stage.live(program, Tripwire(at % calls + 1, when))

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.crash import ledger, steps
+from tests.crash import steps
+from tests.crash.here import Here
 from tests.crash.ledger import Ledger, Undisturbed, check, executing, wait_until
 
 from perdure import task, workflow
@@ -18,6 +19,7 @@ from perdure.worker.context import current
 from perdure_storage.records import RunId
 
 RUN = "damaged"
+ON_RAY = pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.timeout(180)])
 
 
 @task
@@ -59,31 +61,19 @@ def values() -> list[Any]:
 
 
 @pytest.fixture
-def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
-    monkeypatch.setenv(ledger.VARIABLE, str(tmp_path / "ledger.jsonl"))
-    monkeypatch.setenv(steps.GATE, str(tmp_path / "gate"))
-    return Ledger(tmp_path / "ledger.jsonl")
-
-
-@pytest.fixture
-def client(tmp_path: Path) -> Iterator[Perdure]:
-    with open_store(str(tmp_path / "store" / "perdure.db"), executor="inline") as opened:
+def client(tmp_path: Path, here: Here) -> Iterator[Perdure]:
+    with open_store(str(tmp_path / "store" / "perdure.db"), executor=here.executor) as opened:
         yield opened
 
 
 @pytest.fixture
-def undisturbed(record: Ledger, tmp_path: Path) -> Undisturbed:
-    open_gate(tmp_path)
-    with open_store(str(tmp_path / "other" / "perdure.db"), executor="inline") as other:
+def undisturbed(here: Here, tmp_path: Path) -> Undisturbed:
+    here.gate.touch()
+    with open_store(str(tmp_path / "other" / "perdure.db"), executor=here.executor) as other:
         other.run(values, run_id=RUN)
         found = Undisturbed.of(other, RUN)
-    record.path.unlink()
-    (tmp_path / "gate").unlink()
+    here.clear()
     return found
-
-
-def open_gate(folder: Path) -> None:
-    (folder / "gate").touch()
 
 
 def path_of(client: Perdure, step: str) -> Path:
@@ -121,19 +111,18 @@ DAMAGES = [cut, flip, swap, remove]
 def test_damaged_value_is_rebuilt_on_resume_by_its_own_step_only(
     damage: Callable[[Path, Path], None],
     client: Perdure,
-    record: Ledger,
+    here: Here,
     undisturbed: Undisturbed,
-    tmp_path: Path,
 ) -> None:
     with pytest.raises(RunFailed):
         client.run(values, run_id=RUN, on_failure="finish")
     damage(path_of(client, "second"), path_of(client, "aside"))
-    open_gate(tmp_path)
+    here.gate.touch()
 
     client.resume(RUN).result()
 
-    check(record, client, RUN, undisturbed)
-    assert counts(record) == {"source": 1, "first": 1, "second": 2, "aside": 1, "unrelated": 1}
+    check(here.ledger, client, RUN, undisturbed)
+    assert counts(here.ledger) == {"source": 1, "first": 1, "second": 2, "aside": 1, "unrelated": 1}
     assert "rebuilt" in client.why(RUN, "second")
 
 
@@ -141,39 +130,38 @@ def test_damaged_value_is_rebuilt_on_resume_by_its_own_step_only(
 def test_damaged_lineage_is_rebuilt_as_far_up_as_it_is_damaged(
     damage: Callable[[Path, Path], None],
     client: Perdure,
-    record: Ledger,
+    here: Here,
     undisturbed: Undisturbed,
-    tmp_path: Path,
 ) -> None:
     with pytest.raises(RunFailed):
         client.run(values, run_id=RUN, on_failure="finish")
     for step in ("first", "second"):
         damage(path_of(client, step), path_of(client, "aside"))
-    open_gate(tmp_path)
+    here.gate.touch()
 
     client.resume(RUN).result()
 
-    check(record, client, RUN, undisturbed)
-    assert counts(record) == {"source": 1, "first": 2, "second": 2, "aside": 1, "unrelated": 1}
+    check(here.ledger, client, RUN, undisturbed)
+    assert counts(here.ledger) == {"source": 1, "first": 2, "second": 2, "aside": 1, "unrelated": 1}
 
 
-@pytest.mark.parametrize("executor", ["inline", "processes"])
+@pytest.mark.parametrize("executor", ["inline", "processes", ON_RAY])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_value_is_rebuilt_in_a_live_run(
     damage: Callable[[Path, Path], None],
     executor: str,
-    record: Ledger,
+    here: Here,
     undisturbed: Undisturbed,
     tmp_path: Path,
 ) -> None:
     """The step above the reader damages what the reader is about to read."""
-    open_gate(tmp_path)
+    here.gate.touch()
     with open_store(str(tmp_path / "store" / "perdure.db"), executor=executor) as client:
         result = client.run(damaging, run_id=RUN, how=damage.__name__, folder=client.settings.blobs)
 
         assert result == undisturbed.result[0]
         assert client.get_run(RUN)["second"].generation == 2
-    assert counts(record) == {"source": 1, "first": 1, "second": 2, "damaged": 1}
+    assert counts(here.ledger) == {"source": 1, "first": 1, "second": 2, "damaged": 1}
 
 
 @task
@@ -202,12 +190,12 @@ def counts(record: Ledger) -> dict[str, int]:
 
 # --- storage that does not answer -------------------------------------------------------------
 def test_unavailable_storage_is_waited_for_and_nothing_is_rebuilt(
-    client: Perdure, record: Ledger, undisturbed: Undisturbed, tmp_path: Path
+    client: Perdure, here: Here, undisturbed: Undisturbed
 ) -> None:
     """Without its marker the root proves nothing about what is missing in it."""
     with pytest.raises(RunFailed):
         client.run(values, run_id=RUN, on_failure="finish")
-    open_gate(tmp_path)
+    here.gate.touch()
     (folder,) = (p.parent for p in Path(client.settings.blobs).rglob("marker.json"))
     away = folder.with_name("unmounted")
     folder.rename(away)
@@ -218,8 +206,8 @@ def test_unavailable_storage_is_waited_for_and_nothing_is_rebuilt(
     away.rename(folder)
     run.result()
 
-    check(record, client, RUN, undisturbed)
-    assert set(counts(record).values()) == {1}, "what was only out of reach was made again"
+    check(here.ledger, client, RUN, undisturbed)
+    assert set(counts(here.ledger).values()) == {1}, "what was only out of reach was made again"
 
 
 def unavailable(client: Perdure) -> bool:
@@ -243,28 +231,28 @@ def mixing() -> list[Any]:
     return [kept, steps.gated_size.options(after=[kept]).bind(value)]
 
 
-def fail_beside_a_committed_consumer(client: Perdure, folder: Path) -> None:
+def fail_beside_a_committed_consumer(client: Perdure, here: Here) -> None:
     with pytest.raises(RunFailed):
         client.run(mixing, run_id=RUN, on_failure="finish")
     assert client.get_run(RUN)["unrelated"].status == "SUCCEEDED"
-    open_gate(folder)
+    here.gate.touch()
 
 
 def test_rebuilt_value_that_differs_beside_a_committed_consumer_is_reported(
-    client: Perdure, record: Ledger, tmp_path: Path
+    client: Perdure, here: Here
 ) -> None:
-    fail_beside_a_committed_consumer(client, tmp_path)
+    fail_beside_a_committed_consumer(client, here)
 
     with pytest.raises(NondeterminismError, match=r"moody.*unrelated"):
         client.resume(RUN).result()
 
-    assert record.count("unrelated") == 1, "what was committed ran again"
+    assert here.ledger.count("unrelated") == 1, "what was committed ran again"
 
 
 def test_rebuilt_value_that_differs_makes_its_consumers_run_again_when_asked(
-    client: Perdure, record: Ledger, tmp_path: Path
+    client: Perdure, here: Here
 ) -> None:
-    fail_beside_a_committed_consumer(client, tmp_path)
+    fail_beside_a_committed_consumer(client, here)
 
     result = client.resume(RUN, on_divergence="recompute").result()
 

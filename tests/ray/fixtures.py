@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.crash.ledger import VARIABLE
+from tests.crash.steps import GATE
 from tests.prepared import LEAN
 
 if TYPE_CHECKING:
@@ -29,7 +30,13 @@ def ray_ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def ray_cluster(ray_ledger: Path) -> Iterator[LocalCluster]:
     """Yield a cluster that is a head without CPUs; a test adds the nodes that it wants."""
-    cluster = start_cluster({VARIABLE: str(ray_ledger), "CONTRACT_TOKEN": CONTRACT_TOKEN})
+    cluster = start_cluster(
+        {
+            VARIABLE: str(ray_ledger),
+            GATE: str(ray_ledger.with_name("gate")),
+            "CONTRACT_TOKEN": CONTRACT_TOKEN,
+        }
+    )
     yield cluster
     cluster.end()
 
@@ -40,6 +47,18 @@ def ray_node(ray_cluster: LocalCluster) -> Iterator[LocalNode]:
     node = ray_cluster.add(cpus=2)
     yield node
     ray_cluster.remove(node)
+
+
+@pytest.fixture(scope="module")
+def ray_here(ray_cluster: LocalCluster, ray_node: LocalNode) -> Iterator[None]:
+    """Have this process connected to the cluster, on which there are two CPUs meanwhile."""
+    import ray
+
+    ray.init(ray_cluster.address, log_to_driver=False, ignore_reinit_error=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CONTRACT_TOKEN", CONTRACT_TOKEN)  # and workers have that of their node
+        yield
+    ray.shutdown()
 
 
 def start_cluster(environment: Mapping[str, str]) -> LocalCluster:
