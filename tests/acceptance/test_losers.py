@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from tests.acceptance import waiting_for_steps as steps
 from tests.acceptance.growing_steps import ran
+from tests.crash.ledger import wait_until
 
 import perdure
 from perdure.client import Perdure, open_store
 from perdure.errors import RunFailed
+from perdure_storage.contract_samples import LEASE_S, an_owner, by
 from perdure_storage.lifecycle import RunStatus, StepStatus
-from perdure_storage.records import RunId
+from perdure_storage.records import Release, RunId, StepId, StepKey
 
 
 @pytest.fixture
@@ -25,6 +27,22 @@ def client(tmp_path: Path) -> Iterator[Perdure]:
 def cancelled(client: Perdure, run_id: str) -> set[str]:
     rows = client.runtime.store.list_steps(RunId(run_id))
     return {row.step_id for row in rows if row.status is StepStatus.CANCELLED}
+
+
+def waits(client: Perdure, run_id: str) -> int:
+    """Return how many steps have begun to wait."""
+    return len(client.runtime.store.list_waits(RunId(run_id)))
+
+
+def lose(client: Perdure, run_id: str, step: str) -> None:
+    """Note that a value is gone, as a process does that dies before it is made again."""
+    store, owner = client.runtime.store, an_owner()
+    store.reset_run(RunId(run_id))
+    store.register(owner, LEASE_S)
+    run = store.claim_run(RunId(run_id), owner)
+    assert run is not None
+    store.commit([by(run, lost=(StepKey(StepId(step), 1),))])
+    store.release_runs([Release(run=run, to=RunStatus.QUEUED, wake_at=None, heard=0)])
 
 
 def test_what_a_wait_leaves_is_killed_and_stays_so(client: Perdure, tmp_path: Path) -> None:
@@ -118,3 +136,24 @@ def test_value_that_is_no_list_cannot_be_waited_for(inline: Perdure) -> None:
 
     with pytest.raises(RunFailed, match="the value of quick is of type int"):
         inline.run(perdure.get(done))
+
+
+def test_loser_that_waits_for_steps_of_its_own_is_ended(inline: Perdure) -> None:
+    run = inline.start(steps.loser_that_races, run_id="r")
+    wait_until(lambda: waits(inline, "r") == 5, 20, "not everything waits")
+
+    run.signal("go", 1)
+
+    assert run.result(timeout=60) == [["wait_signal"], ["races_within"]]
+    assert cancelled(inline, "r") >= {"races_within"}
+
+
+def test_item_whose_value_was_lost_does_not_hold_up_who_asks_for_another(
+    inline: Perdure, tmp_path: Path
+) -> None:
+    with pytest.raises(RunFailed):
+        inline.run(steps.one_item, folder=str(tmp_path), run_id="r")
+    lose(inline, "r", "quick[0]")
+    (tmp_path / "open").touch()
+
+    assert inline.resume("r").result(timeout=60) == 2

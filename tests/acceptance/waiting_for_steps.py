@@ -153,3 +153,38 @@ def chain(folder: str) -> Any:
     b = quick.options(name="b").bind(above, folder)
     done, _ = perdure.wait([quick.bind(1), b], cancel_rest=True)
     return perdure.get(done)
+
+
+@task
+def hears(x: int) -> Any:
+    """Be quick for 0 only; the others wait for a signal."""
+    return perdure.wait_signal(f"item-{x}", int) if x else x
+
+
+@task
+def last_of(refs: list[StepRef], folder: str) -> Any:
+    """Fail unless ``open`` is in the folder."""
+    if not (Path(folder) / "open").exists():
+        raise ValueError("not yet")
+    return perdure.get(refs[-1])
+
+
+@workflow
+def one_item(folder: str) -> Any:
+    """Only one of the items is asked for, by a graph."""
+    done, _ = perdure.wait(quick.map([1, 2], folder=folder), 2)
+    return last_of.bind(done, folder)
+
+
+@task
+def races_within() -> Any:
+    """Wait for the first of some steps of a graph that it gives."""
+    done, _ = perdure.wait([hears.options(name="a").bind(1), hears.options(name="b").bind(2)])
+    return perdure.get(done)
+
+
+@workflow
+def loser_that_races() -> Any:
+    go = perdure.wait_signal("go", int)
+    done, pending = perdure.wait([races_within.bind(), go], cancel_rest=True)
+    return named.bind(done, pending)

@@ -225,6 +225,9 @@ def _bring_back(run: RunState, root: StepState, now: datetime) -> bool:
         return False
     leave_ended(run, root)
     _settle(run, graft(run, root, expansion, plan), now)
+    # A value of it may have been lost in an earlier life of the run, and not been made again.
+    members = (run.steps[member] for member in root.members)
+    run.reopened += [member for member in members if member.status is StepStatus.PENDING]
     return True
 
 

@@ -6,7 +6,7 @@ anew from what was decided, so that a row stands no longer than the decision doe
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 from typing import NamedTuple
 
@@ -103,33 +103,41 @@ def _users(step: StepState) -> Iterable[StepState]:
 def _mentioned(run: RunState) -> set[str]:
     """Return the steps that steps which are not over name without taking their value.
 
-    Those of a graph are named with the step that gave it.
+    Those of a graph are named with the steps in whose graphs they are, unless these are where they
+    are named or taken.
     """
-    named = {
-        ref.step
-        for step in run.steps.values()
-        if not _is_over(step)
-        for ref in step.refs
-        if isinstance(ref, RefTo)
-    }
+    namers: dict[str, list[StepState]] = {}
+    for step in run.steps.values():
+        for ref in step.refs if not _is_over(step) else ():
+            if isinstance(ref, RefTo):
+                namers.setdefault(ref.step, []).append(step)
     for waiting in run.waits.values():
         if waiting.wait is not None and waiting.wait.kind == STEPS:
-            named |= {ref.step_id for ref in standing(run, waiting.wait.match)[1]}
+            for pending in standing(run, waiting.wait.match)[1]:
+                namers.setdefault(pending.step_id, []).append(waiting)
+    named = set(namers)
     for step in run.steps.values():
-        if step.below is not None and not _is_over(step) and _is_taken_outside(step, named):
-            named.add(step.below.id)
+        if step.below is not None and not _is_over(step):
+            named.update(_asked_for(step, namers.get(step.id, ())))
     return named
 
 
-def _is_taken_outside(step: StepState, named: Collection[str]) -> bool:
-    """Say whether somebody outside of a step's graph needs it."""
-    if step.id in named:
-        return True
-    inside = (step.below, step.answers)
-    return any(
-        user not in inside and user.below is not step.below and not _is_over(user)
-        for user in _users(step)
-    )
+def _asked_for(step: StepState, namers: Iterable[StepState]) -> Iterator[str]:
+    """Yield in whose graphs a step is that somebody outside of them needs."""
+    users = [user for user in _users(step) if user is not step.answers and not _is_over(user)]
+    users += namers
+    root = step.below
+    while root is not None and any(not _is_within(user, root) for user in users):
+        yield root.id
+        root = root.below
+
+
+def _is_within(step: StepState, root: StepState) -> bool:
+    """Say whether a step is the one that gave a graph, or in that graph, or in one below it."""
+    place: StepState | None = step
+    while place is not None and place is not root:
+        place = place.below
+    return place is not None
 
 
 def _end(run: RunState, step: StepState, reason: str, now: datetime) -> list[StepState]:

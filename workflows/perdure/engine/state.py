@@ -230,8 +230,8 @@ class RunState:
         readers: who reads what in those graphs from outside of them, once somebody has asked.
         extensions: what executors have to know of graphs that were recorded before.
         answered: steps that wait for another one's value, which has come.
-        reopened: steps that run again as they have to say how they left an actor: whoever moves
-            others on moves these as well.
+        reopened: steps that run again as they have to say how they left an actor, or whose graph
+            has come back without their value: whoever moves others on moves these as well.
         edits: of the code since the plans before, for reasons that name what changed.
         noted: by function, how the versions of installed packages differ that were noted when
             what may be reused ran.

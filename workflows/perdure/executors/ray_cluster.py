@@ -225,6 +225,21 @@ def request_of_call(call: StepCall) -> dict[str, Any]:
     return options
 
 
+def request_of_actor(call: StepCall) -> dict[str, Any]:
+    """Return what an actor asks for, one of whose calls this is, for as long as it lives.
+
+    CPUs are held for each call, and counted by the engine; all else while it lives. Ray's own word
+    for this is to ask for no number of CPUs: then it is put where there are some, as on no head
+    that is to have no work. Ray takes that word only where nothing else is asked for.
+    """
+    options = request_of_call(call)
+    if call.cpus and not options.keys() & {"num_gpus", "resources"}:
+        del options["num_cpus"]
+    else:
+        options["num_cpus"] = 0
+    return options
+
+
 def sources_env(terms: RayTerms, bundle: str) -> dict[str, Any]:
     """Return options that start workers with a run's recorded sources first on their path."""
     if not bundle:

@@ -38,6 +38,7 @@ from perdure.executors.ray_cluster import (
     make_mailbox,
     on_node,
     own_node,
+    request_of_actor,
     request_of_call,
     sources_env,
 )
@@ -349,9 +350,8 @@ class RayExecutor:
             return None
         found = self._actors.get(kind.instance)
         if found is None:
-            # CPUs are held for each call, and counted by the engine; all else while it lives.
-            options = {**request_of_call(call), "num_cpus": 0}
-            found = self._actors[kind.instance] = self._make(ActorHost, kind, options)
+            found = self._make(ActorHost, kind, request_of_actor(call))
+            self._actors[kind.instance] = found
         return found
 
     def _make(self, host: type, kind: _Kind, options: dict[str, Any]) -> Any:
