@@ -52,7 +52,7 @@ class Schema:
 
 CURRENT = Schema(
     Path(__file__).parent / "migrations",
-    tuple(f"{number:04}" for number in range(1, 14)),
+    tuple(f"{number:04}" for number in range(1, 15)),
 )
 
 KeyMaker = Callable[[], str | None]

@@ -181,6 +181,8 @@ Index(
     sqlite_where=text(IS_ONLY_ONE),
 )
 _partial("ix_run_parent", run.c.parent, where="parent IS NOT NULL")
+# A plan that goes has to be nobody's: without this each row would be looked at for its foreign key.
+_partial("ix_run_plan_digest", run.c.plan_digest, where="plan_digest IS NOT NULL")
 _partial("ix_run_reuse_from", run.c.reuse_from, where="reuse_from IS NOT NULL")
 _partial(
     "ix_run_of_schedule",
@@ -312,6 +314,7 @@ expansion = Table(
     _id("plan_digest", ForeignKey("plan.digest")),
     _bytes("mac"),
     PrimaryKeyConstraint("run_id", "step_id", "generation", "link"),
+    Index("ix_expansion_plan_digest", "plan_digest"),
     sqlite_with_rowid=False,
 )
 """Graphs that steps gave in place of their values."""

@@ -409,6 +409,15 @@ def test_steps_and_own_runs_are_read_by_index(store: SqlRunStore) -> None:
         assert "SCAN run" not in plan
 
 
+@pytest.mark.parametrize("table", ["plan", "run", "schedule", "trigger"])
+def test_row_that_goes_is_not_looked_for_in_all_that_could_refer_to_it(
+    store: SqlRunStore, table: str
+) -> None:
+    plan = _plan(store, f"DELETE FROM {table} WHERE rowid = ?", (1,))
+
+    assert plan.count("SEARCH") == plan.count("\n") + 1 > 1, plan
+
+
 def test_sleepers_are_found_by_an_index_of_their_own(store: SqlRunStore) -> None:
     statement = store._statements.next_wake(fits=False)
     plan = _plan(store, statement.sql, tuple(None for _ in statement.names))
