@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import psycopg
 import sqlalchemy as sa
 from psycopg import errors as pg
+from psycopg import pq
+from psycopg.abc import Params, Query
 from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import NullPool, Pool, PoolProxiedConnection, QueuePool
@@ -207,7 +209,7 @@ class PostgresDatabase:
         begun: tuple[Any, ...] | None = None
         is_commit_sent = False
         try:
-            with self._silence.limit(connection, SILENT_S), connection.pipeline():
+            with self._silence.limit(connection, SILENT_S), _pipeline(connection):
                 connection.execute("BEGIN")
                 asked = connection.execute(_BEGUN)
                 result = work(Transaction(connection, self._terms))
@@ -413,12 +415,49 @@ def postgres_engine(url: sa.URL, *, pool: type[Pool] = QueuePool) -> Engine:
         **sizes,
         # Nothing is left open on a connection that is given back, and a dead one cannot be reset.
         pool_reset_on_return=None,
-        connect_args={"connect_timeout": CONNECT_S, "autocommit": True, **_ALIVE},
+        connect_args={
+            "connect_timeout": CONNECT_S,
+            "autocommit": True,
+            "cursor_factory": _Cursor,
+            **_ALIVE,
+        },
         # What a server says about rows may hold values; those are not for logs.
         hide_parameters=True,
     )
     sa.event.listen(engine, "connect", _set_up)
     return engine
+
+
+@contextmanager
+def _pipeline(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """Send what the block asks without waiting for each answer.
+
+    An error of the block leaves it when the pipeline is over: it is the one that counts, and the
+    driver would print beside it that a pipeline whose connection is lost cannot be ended.
+    """
+    error: BaseException | None = None
+    try:
+        with connection.pipeline():
+            try:
+                yield
+            except BaseException as raised:  # noqa: BLE001 - it is raised below
+                error = raised
+    except psycopg.Error:
+        if error is None:
+            raise
+    if error is not None:
+        raise error
+
+
+class _Cursor(psycopg.Cursor[Any]):
+    """Sends several rows as psycopg does, in a pipeline of ours where there is none."""
+
+    def executemany(
+        self, query: Query, params_seq: Iterable[Params], *, returning: bool = False
+    ) -> None:
+        is_ridden = self.connection.info.pipeline_status is not pq.PipelineStatus.OFF
+        with nullcontext() if is_ridden else _pipeline(self.connection):
+            super().executemany(query, params_seq, returning=returning)
 
 
 def _set_up(connection: psycopg.Connection[Any], record: object) -> None:

@@ -29,6 +29,7 @@ from perdure_storage.contract_samples import (
     claimed,
     created,
 )
+from perdure_storage.database import Transaction
 from perdure_storage.errors import StoreError, StoreUnavailable
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.records import RunId
@@ -123,6 +124,27 @@ def test_reads_and_writes_go_on_after_connections_dropped(
     before = store.changes()
     store.request_cancel(_RUN)
     assert store.changes() != before
+
+
+@pytest.mark.parametrize("way", ["write", "write_ahead"])
+def test_connection_that_drops_between_rows_is_told_of_once(
+    store: SqlRunStore, proxy: FaultyProxy, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The driver would say beside it that it could not end a pipeline of several rows."""
+    tries: list[int] = []
+
+    def work(transaction: Transaction) -> int:
+        tries.append(len(tries))
+        if len(tries) == 1:
+            proxy.drop_all()
+        rows = [(f"blake3:{number}", 0) for number in range(2)]
+        transaction.insert(store._statements.insert_condemned, rows)
+        return len(transaction.rows(store._statements.list_condemned))
+
+    found = getattr(store.database, way)(work)
+
+    assert (found, len(tries)) == (2, 2)
+    assert {record.name for record in caplog.records} <= {postgres_database.__name__}
 
 
 def test_a_server_that_is_gone_is_a_clear_error(store: SqlRunStore, proxy: FaultyProxy) -> None:
