@@ -150,6 +150,26 @@ def watched_activity(store: str, path: str) -> None:
     return watch_activity.options(after=numbers.bind(2)).bind(store, path)
 
 
+@task
+def link(before: int, *, fails: bool) -> int:
+    if fails:
+        raise ValueError("it leads no further")
+    return before + 1
+
+
+def chain(count: int, fails_at: int) -> Any:
+    """Return a workflow of so many steps, each of which takes the one before it; one fails."""
+
+    @workflow(name="chain")
+    def body() -> Any:
+        node: Any = 0
+        for at in range(count):
+            node = link.options(name=f"link_{at:04}").bind(node, fails=at == fails_at)
+        return node
+
+    return body
+
+
 def different(count: int) -> Any:
     """Return a workflow of so many different steps, each of which takes up to three before it."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.acceptance import reported_steps as steps
 from tests.acceptance.kernels import Ended, Kernel
 from tests.unit.perdure.view.test_page import Page
 
@@ -478,6 +479,14 @@ def test_node_is_shown_with_what_it_needs_also_by_ipython_itself(kernel: Kernel)
 
     assert look["text/plain"] == "<Node the result of 'first'>"
     assert 'data-step="first#2"' in look["text/html"]
+
+
+def test_graph_that_no_cell_has_room_for_is_squares_of_a_bounded_size() -> None:
+    html = bundle_of(steps.different(1000).dag())["text/html"]
+
+    assert len(Page(html).of_class("square")) == 1000
+    assert "step_0999" in html
+    assert len(html) < 250_000
 
 
 def test_graph_is_shown_before_it_has_run() -> None:

@@ -34,7 +34,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
         client.start(steps.broken, run_id="broken", inputs={"n": 12}).wait()
         client.start(steps.hostile, run_id="hostile", tags={steps.EVIL: steps.EVIL}).wait()
         client.start(steps.different(60), run_id="different").wait()
-        for run_id in ("broken", "hostile", "different"):
+        client.start(steps.chain(200, fails_at=150), run_id="tall").wait()
+        for run_id in ("broken", "hostile", "different", "tall"):
             client.get_run(run_id).report(folder / f"{run_id}.html")
         parts = sections(view_report(client.get_run("broken")))
     (folder / "parts.json").write_text(json.dumps({n: str(part) for n, part in parts.items()}))
@@ -151,6 +152,47 @@ def test_large_graph_is_whole_at_first_and_large_when_asked_for(opened: Any) -> 
 
     assert before <= 860
     assert picture.bounding_box()["height"] > 2 * before
+
+
+def test_tall_graph_is_whole_as_squares_and_full_size_begins_at_what_failed(opened: Any) -> None:
+    page = opened("tall")
+    squares = page.locator(".overview .square")
+    boxes = page.locator(".canvas.rolled")
+
+    assert squares.count() == 200
+    assert squares.last.bounding_box()["y"] - squares.first.bounding_box()["y"] < 860
+    assert page.locator(".overview .s-failed").get_attribute("data-step") == "link_0150"
+    assert not boxes.is_visible()
+
+    page.check("input.zoom")
+
+    assert not squares.first.is_visible()
+    around, failed = boxes.bounding_box(), boxes.locator(".s-failed").bounding_box()
+    assert around["y"] < failed["y"] < around["y"] + around["height"]
+
+
+def test_square_leads_to_the_row_of_its_step(opened: Any) -> None:
+    page = opened("tall")
+
+    page.locator(".overview .s-failed").click()
+
+    page.locator("details.step[data-step=link_0150] .why").wait_for(state="visible")
+
+
+def test_printed_page_has_statuses_without_backgrounds_and_no_tower_of_boxes(
+    opened: Any,
+) -> None:
+    page = opened("tall")
+    page.check("input.zoom")
+    page.emulate_media(media="print", color_scheme="dark")
+
+    pill, dot = page.locator(".summary .pill"), page.locator(".legend .s-failed .dot")
+    look = "(each, name) => getComputedStyle(each)[name]"
+    printed = page.pdf(format="A4")
+
+    assert pill.evaluate(look, "color") == dot.evaluate(look, "backgroundColor")
+    assert dot.evaluate(look, "printColorAdjust") == "exact"
+    assert printed.count(b"/Type /Page\n") < 10
 
 
 def test_page_is_readable_without_its_program(opened: Any) -> None:

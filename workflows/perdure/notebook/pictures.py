@@ -19,9 +19,10 @@ from perdure.notebook.graphs import view_dag
 from perdure.runs import Run, Step
 from perdure.story import Siblings
 from perdure.view.drawing import draw_graph, standing_text, status_class
-from perdure.view.graph import view_graph
+from perdure.view.graph import DRAWN_UP_TO, view_graph
 from perdure.view.markup import Asset, Content, Element, element
 from perdure.view.model import ErrorView, GraphView, RunView, StepView
+from perdure.view.overview import draw_overview
 from perdure.view.rows import draw_attempts, error_line
 from perdure.view.runs import view_attempt, view_run, view_runs, view_step
 from perdure.view.summary import draw_progress
@@ -31,7 +32,7 @@ from perdure_storage.errors import PerdureError
 from perdure_storage.lifecycle import RunStatus
 
 NODES_UP_TO = 300
-"""More nodes than that make a picture that no cell has room for; they are counted."""
+"""More nodes than that make a picture that no cell has room for: they are squares there."""
 _LISTED = 40
 _NOW = 4
 _TAIL_BYTES = 2048
@@ -105,8 +106,10 @@ def _standing_class(standing: str) -> str:
 
 def _graph(graph: GraphView) -> Element:
     number = graph.left_out or len(graph.nodes)
-    if number > NODES_UP_TO:
+    if number > DRAWN_UP_TO:
         return element("p", f"a graph of {number:,} nodes", class_="more")
+    if number > NODES_UP_TO:
+        return element("div", draw_overview(graph, {}), class_="canvas all")
     return element("div", draw_graph(graph, {}), class_="canvas")
 
 

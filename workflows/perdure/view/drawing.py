@@ -51,7 +51,7 @@ def _place(graph: GraphView) -> Layout:
 
 
 def _box(node: NodeView) -> Box:
-    title = len(_short(node.title)) * _CHAR + 40
+    title = len(short_title(node.title)) * _CHAR + 40
     if node.inside is not None:
         inside = _place(node.inside)
         return Box(
@@ -79,10 +79,10 @@ def _draw(graph: GraphView, layout: Layout, at: Point, anchors: Mapping[str, str
 
 # --- nodes --------------------------------------------------------------------------------------
 def _node(node: NodeView, box: Box, at: Point, anchors: Mapping[str, str]) -> Content:
-    parts: list[Content] = [element("title", _told(node)), *_frame(node, box, at)]
+    parts: list[Content] = [element("title", told_of(node)), *_frame(node, box, at)]
     parts += [
         element("circle", cx=at[0] + 16, cy=at[1] + 17, r=4.5, class_="dot"),
-        element("text", _short(node.title), x=at[0] + 28, y=at[1] + 21.5, class_="title"),
+        element("text", short_title(node.title), x=at[0] + 28, y=at[1] + 21.5, class_="title"),
     ]
     if node.inside is not None:
         inner = at[0] + (box.width - _place(node.inside).width) / 2, at[1] + _HEAD
@@ -155,7 +155,7 @@ def _note(node: NodeView) -> str:
     return note
 
 
-def _told(node: NodeView) -> str:
+def told_of(node: NodeView) -> str:
     """Return what is told where the mouse rests on a node."""
     lines = [node.title, standing_text(node.status)]
     if node.count:
@@ -166,7 +166,8 @@ def _told(node: NodeView) -> str:
     return "\n".join(lines)
 
 
-def _short(title: str) -> str:
+def short_title(title: str) -> str:
+    """Return a title that has room in a box: of a long one, how it begins and ends."""
     if len(title) <= _TITLE:
         return title
     half = _TITLE // 2

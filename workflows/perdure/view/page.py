@@ -16,6 +16,7 @@ from perdure.view.bars import draw_timeline
 from perdure.view.drawing import draw_graph
 from perdure.view.markup import Asset, Content, Element, element
 from perdure.view.model import ReportView
+from perdure.view.overview import draw_overview
 from perdure.view.rows import draw_steps
 from perdure.view.summary import (
     draw_code,
@@ -28,9 +29,9 @@ from perdure.view.summary import (
 
 GENERATOR = "perdure"
 _WIDTH, _HEIGHT = 1080, 860
-_READABLE, _FAR, _LEAST = 0.7, 0.35, 0.04
-"""A graph that has to be drawn smaller than that can be had larger; shows colours only; is not
-drawn whole."""
+_READABLE, _FAR, _LEAST = 0.7, 0.35, 0.065
+"""A graph that has to be drawn smaller than that can be had larger; shows colours only; is shown
+whole as squares, for its boxes would be specks."""
 _FILTER_FROM = 8
 
 
@@ -127,17 +128,20 @@ def _graph(report: ReportView, anchors: Mapping[str, str]) -> Content:
     zoom = element("label", element("input", type="checkbox", class_="zoom"), " full size")
     return [
         element("h2", "Graph", zoom if scale < _READABLE else None),
-        element("div", drawn, class_=f"canvas {_seen(scale)}"),
+        _whole(drawn, scale)
+        if scale >= _LEAST
+        else [
+            element("div", draw_overview(graph, anchors), class_="canvas all"),
+            element("div", drawn, class_="canvas rolled"),
+        ],
         element("p", f"{graph.arrows_left_out:,} more arrows are not drawn.", class_="more")
         if graph.arrows_left_out
         else None,
     ]
 
 
-def _seen(scale: float) -> str:
-    if scale < _LEAST:
-        return "rolled"
-    return "whole" if scale > _FAR else "whole far"
+def _whole(drawn: Element, scale: float) -> Element:
+    return element("div", drawn, class_=f"canvas whole{' far' if scale <= _FAR else ''}")
 
 
 def _timeline(report: ReportView, anchors: Mapping[str, str]) -> Content:

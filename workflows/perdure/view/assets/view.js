@@ -92,6 +92,16 @@
     }
   }
 
+  /** Scroll to what failed in a large graph, else to the middle of its top: few begin left. */
+  function showFirst(canvas) {
+    const box = canvas.querySelector(".node.s-failed:not(.around)")?.getBoundingClientRect();
+    const around = canvas.getBoundingClientRect();
+    canvas.scrollTop += box ? box.top + box.height / 2 - around.top - around.height / 2 : 0;
+    canvas.scrollLeft = box
+      ? canvas.scrollLeft + box.left + box.width / 2 - around.left - around.width / 2
+      : (canvas.scrollWidth - canvas.clientWidth) / 2;
+  }
+
   function begin(root) {
     for (const input of root.querySelectorAll("input.filter")) {
       input.hidden = false;
@@ -115,8 +125,7 @@
     });
     root.addEventListener("change", (event) => {
       if (!event.target.matches("input.zoom")) return;
-      const canvas = root.querySelector(".graph .canvas");
-      canvas.scrollLeft = (canvas.scrollWidth - canvas.clientWidth) / 2; // few graphs begin left
+      if (event.target.checked) showFirst(root.querySelector(".graph .canvas:not(.all)"));
     });
     root.addEventListener("click", (event) => {
       const link = event.target.closest("a[href^='#']");
