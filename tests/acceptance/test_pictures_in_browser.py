@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,6 +89,22 @@ def test_long_error_leaves_the_ids_of_runs_on_one_line(browser: Any, client: Per
 
     assert max(heights) < 30
     assert width <= 900
+    page.close()
+
+
+def test_very_long_id_leaves_room_for_what_else_is_to_be_known_of_runs(
+    browser: Any, tmp_path: Path
+) -> None:
+    with open_store(str(tmp_path / "perdure.db"), executor="inline") as client:
+        client.start(steps.broken, run_id="r" * 200).wait()
+        page = shown(browser, client.list_runs())
+
+    right = page.locator("td").last.bounding_box()
+    rows = page.locator("tbody tr").evaluate_all("all => all.map(each => each.offsetHeight)")
+
+    assert right["x"] + right["width"] <= 900
+    assert right["width"] > 100
+    assert max(rows) < 120
     page.close()
 
 
