@@ -13,12 +13,13 @@ from tests.acceptance import reported_steps as steps
 from tests.acceptance.kernels import Ended, Kernel
 from tests.unit.perdure.view.test_page import Page
 
-from perdure import Backoff, current, task, workflow
+from perdure import Backoff, Static, current, task, workflow
 from perdure.client import Perdure
 from perdure.errors import DefinitionError, RunFailed
 from perdure.notebook.live import View
 from perdure.runs import Runs
 from perdure.showing import Bundle, bundle_of, lines_of
+from perdure.workflow import Workflow
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 CELLS = """
@@ -496,16 +497,32 @@ def test_graph_is_shown_before_it_has_run() -> None:
     assert 'data-step="tattles"' in look["text/html"]
 
 
-def test_workflow_is_shown_without_calling_its_body() -> None:
-    called: list[int] = []
+def test_workflow_is_shown_with_its_graph() -> None:
+    html = bundle_of(tattling)["text/html"]
 
-    @workflow
-    def noisy(n: int = 3) -> int:
-        called.append(n)
-        return n
+    assert 'data-step="tattles"' in html
+    assert "PARAMETER" in html
 
-    assert "noisy" in bundle_of(noisy)["text/html"]
-    assert called == []
+
+@workflow
+def fans_out(count: Static[int], path: str = "") -> object:
+    return [tattles.bind(path) for _ in range(count)]
+
+
+@workflow
+def wrong(path: str = "") -> str:
+    return f"{tattles.bind(path)}"
+
+
+@pytest.mark.parametrize(
+    ("shown", "said"),
+    [(fans_out, "fans_out.dag(count=...) shows its graph"), (wrong, "its graph cannot be made")],
+)
+def test_workflow_without_a_graph_says_why(shown: Workflow[..., object], said: str) -> None:
+    html = bundle_of(shown)["text/html"]
+
+    assert said in html
+    assert "data-step" not in html
 
 
 def test_error_of_no_step_shows_where_it_was_met() -> None:

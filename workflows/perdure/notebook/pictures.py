@@ -274,7 +274,7 @@ def draw_step(step: Step) -> Element:
 
 
 def draw_workflow(workflow: Workflow[..., object]) -> Element:
-    """Return a workflow's parameters; its body is not traced, for that is the user's code."""
+    """Return a workflow's parameters, and its graph if that can be made from its defaults."""
     rows = [
         (each.name, each.annotation or "any value", each.default or "")
         for each in (field.planned() for field in workflow.schema.fields)
@@ -284,8 +284,21 @@ def draw_workflow(workflow: Workflow[..., object]) -> Element:
         element("header", element("b", workflow.name), "workflow"),
         element("p", told[0], class_="more") if told else None,
         table(("PARAMETER", "TYPE", "DEFAULT"), rows) if rows else None,
-        element("p", ".dag() shows its graph, .run() runs it", class_="more"),
+        _graph_of(workflow),
     )
+
+
+def _graph_of(workflow: Workflow[..., object]) -> Element:
+    """Return a workflow's graph, or why there is none: its body is traced, as before each run."""
+    fields = workflow.schema.fields
+    if missing := [each.name for each in fields if each.static and each.required]:
+        given = ", ".join(f"{name}=..." for name in missing)
+        return element("p", f"{workflow.name}.dag({given}) shows its graph", class_="more")
+    try:
+        return _graph(view_dag(workflow.dag()))
+    except Exception as error:  # noqa: BLE001 - of the user, whose run would raise it as well
+        said = words.one_line(f"{type(error).__name__}: {error}", 200)
+        return element("p", f"its graph cannot be made: {said}", class_="more")
 
 
 def draw_dag(dag: Dag) -> Element:
