@@ -115,6 +115,15 @@ def test_one_input_is_the_input_itself() -> None:
     assert perdure.run(from_ray(dag), input=3) == 4
 
 
+def test_workflow_of_a_dag_whose_input_is_missing_is_told_so_in_words_of_workflow_run() -> None:
+    with InputNode() as given:
+        dag = add.bind(given)
+
+    with pytest.raises(TypeError, match=r"for the DAG's input: workflow\.run\(dag, value"):
+        workflow.run(dag)
+    assert workflow.run(add.bind(1), 5) == 2, "without an input any value will do"
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [(perdure.RayInput((1,), {"b": 5}), 6), (type("Given", (dict,), {"b": 7})({0: 1}), 8)],

@@ -85,6 +85,22 @@ def test_run_refuses_what_is_no_graph() -> None:
         workflow.run(3)
 
 
+def test_values_given_to_a_dag_without_an_input_change_nothing() -> None:
+    assert workflow.run(add.bind(1), 5) == 2
+
+
+def test_dag_whose_input_is_missing_is_told_so_in_words_of_workflow_run() -> None:
+    inp = perdure.Input()
+
+    with pytest.raises(TypeError, match=r"'b' of the DAG's input: workflow\.run\(dag, value"):
+        workflow.run(add.bind(inp[0], inp.b), 1)
+
+
+def test_task_id_that_cannot_be_one_is_told_by_that_name() -> None:
+    with pytest.raises(ValueError, match=r"^task_id='a/b': may not contain '/'"):
+        add.options(**workflow.options(task_id="a/b"))
+
+
 def test_run_async_gives_a_future_that_can_be_awaited() -> None:
     import asyncio
 

@@ -23,6 +23,7 @@ from perdure.compat.ray_workflow.statuses import ACTIVE, WorkflowStatus, status_
 from perdure.compat.ray_workflow.task_options import checked_metadata
 from perdure.compat.ray_workflow.tasks import rows_of, tasks_of, upstream_ids
 from perdure.errors import DefinitionError, RunCancelled, RunFailed
+from perdure.graph.dag import make_dag
 from perdure.graph.node import Node
 from perdure.ray_dag import from_ray, is_ray_node, let_nodes_pass, ray_input, walk
 from perdure.results import exception_of, load_value
@@ -121,17 +122,33 @@ def _begin(
         return client.start(
             node,
             run_id=workflow_id,
-            inputs=_inputs(dag, args, kwargs),
+            inputs=_inputs(dag, node, args, kwargs),
             metadata=noted,
             queue=limits.admit(client),
             executor=limits.limits_of(client).executor,
         )
 
 
-def _inputs(dag: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    if is_ray_node(dag):
-        return {"input": ray_input(*args, **kwargs)} if args or kwargs else {}
-    return {**{str(place): value for place, value in enumerate(args)}, **kwargs}
+def _inputs(dag: Any, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the inputs of a graph by name; one that has none is given what it is, as by Ray.
+
+    Raises:
+        TypeError: it has one, for which there is nothing.
+    """
+    wanted = make_dag(node).inputs
+    if not wanted:
+        return {}
+    if not is_ray_node(dag):
+        given = {**{str(place): value for place, value in enumerate(args)}, **kwargs}
+    else:
+        given = {"input": ray_input(*args, **kwargs)} if args or kwargs else {}
+    if missing := [name for name in wanted if name not in given]:
+        what = "the DAG's input" if is_ray_node(dag) else f"{missing[0]!r} of the DAG's input"
+        raise TypeError(
+            f"No value is given for {what}: workflow.run(dag, value, ...), "
+            "or by name, workflow.run(dag, name=value)."
+        )
+    return given
 
 
 def _graph(dag: Any) -> Any:

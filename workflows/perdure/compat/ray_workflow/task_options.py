@@ -8,7 +8,7 @@ from typing import Any
 from perdure.compat.ray_workflow.pairs import CatchingTask
 from perdure.errors import DefinitionError
 from perdure.foreign import undecorated
-from perdure.options import check_metadata
+from perdure.options import check_metadata, check_name
 from perdure.ray_dag import ON_FUNCTION
 from perdure.task import Task, understand
 
@@ -100,7 +100,10 @@ def with_options(task: Task[Any, Any], given: Mapping[str, Any]) -> Task[Any, An
         user = {name: value for name, value in noted.items() if name not in ours}
     changes: dict[str, Any] = {"metadata": {**user, **ours, NOTE: asked}}
     if "task_id" in asked:
-        changes["name"] = asked["task_id"]
+        try:
+            changes["name"] = check_name(asked["task_id"], what="task_id")
+        except DefinitionError as error:
+            raise ValueError(str(error)) from None
     if "checkpoint" in asked:
         changes["checkpoint"] = asked["checkpoint"]
     if "catch_exceptions" in asked:
