@@ -107,10 +107,14 @@ class LocalCluster:
                 raise TimeoutError(f"the cluster takes node {node.id} for alive")
             time.sleep(0.05)
 
+    def nodes(self) -> list[LocalNode]:
+        """Return all nodes, the head first."""
+        return [LocalNode(handle, {}) for handle in self._cluster.list_all_nodes()]
+
     def kill_all(self) -> None:
         """Kill every node, the head at last."""
-        for handle in reversed(self._cluster.list_all_nodes()):
-            self.kill(LocalNode(handle, {}))
+        for node in reversed(self.nodes()):
+            self.kill(node)
 
     def end(self) -> None:
         """End what is left; who is connected to it from this process, is not any more."""

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import pytest
 from tests.crash import ledger, steps
@@ -13,25 +14,48 @@ from tests.crash.here import Here
 from tests.crash.scenarios import RUN
 from tests.crash.stage import Stage
 
+if TYPE_CHECKING:
+    from examples.local_ray import LocalCluster, LocalNode
+
 STORE = os.environ.get("PERDURE_TEST_CRASH_STORE", "sqlite")
 """On which store tests are done that do not choose one by themselves: sqlite or postgres."""
 EXECUTOR = os.environ.get("PERDURE_TEST_EXECUTOR", "")
-"""Where steps run in tests that are done anywhere: "ray", or where the test says."""
+"""Where steps run in tests that are done anywhere: "ray", or where the test says.
+
+Done anywhere is what has a ``stage``, whose coordinators are processes, or ``here``, whose
+coordinator is in the test's. Of the others on Ray there is nothing to ask: ``test_actor_programs``
+brings an executor of its own, which loses instances by count, ``test_out_of_memory`` is about
+perdure's watch, where Ray has its own, ``test_simulation`` has no processes at all, and disks,
+buckets, gc, queues and what starts runs know of no executor. In ``test_kill_anywhere`` the passes
+of a point are those of the coordinator; workers on Ray are killed at points in
+``test_crash_points``, whose tests on Ray are all done by ``PERDURE_RAY_POINTS=all``.
+"""
 
 
 @pytest.fixture
-def ray_address(request: pytest.FixtureRequest) -> str:
-    """Return the address of a Ray cluster of two CPUs, if tests are to be done there; else ""."""
+def cluster(request: pytest.FixtureRequest) -> LocalCluster | None:
+    """Return a Ray cluster with a node of two CPUs, if tests are to be done there."""
     if EXECUTOR != "ray":
-        return ""
+        return None
     request.getfixturevalue("ray_node")
-    return str(request.getfixturevalue("ray_cluster").address)
+    found: LocalCluster = request.getfixturevalue("ray_cluster")
+    return found
 
 
 @pytest.fixture
-def stage(request: pytest.FixtureRequest, tmp_path: Path, ray_address: str) -> Iterator[Stage]:
+def stage(
+    request: pytest.FixtureRequest, tmp_path: Path, cluster: LocalCluster | None
+) -> Iterator[Stage]:
     url = request.getfixturevalue("postgres_url") if STORE == "postgres" else ""
-    made = Stage(tmp_path, url, ray_address)
+    made = Stage(tmp_path, url, cluster)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def stage_on_ray(tmp_path: Path, ray_cluster: LocalCluster, ray_node: LocalNode) -> Iterator[Stage]:
+    """Yield a stage whose steps run on Ray, for tests that are samples of those done anywhere."""
+    made = Stage(tmp_path, cluster=ray_cluster)
     yield made
     made.end()
 

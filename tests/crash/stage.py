@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 from tests.crash import ledger, steps
@@ -17,6 +18,9 @@ from tests.ray.fixtures import on_ray
 
 from perdure.client import Perdure, open_store
 from perdure_storage.faults import VARIABLE as CRASH_POINTS_VARIABLE
+
+if TYPE_CHECKING:
+    from examples.local_ray import LocalCluster, LocalNode
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = ledger.PATIENCE_S
@@ -27,15 +31,16 @@ class Stage:
     """A folder, and the environment of the processes that play in it.
 
     Attributes:
-        ray_address: of the Ray cluster on which all steps run; "": where a test or scenario says.
+        cluster: of Ray, on which all steps run; None: where a test or scenario says.
         variables: more of the environment.
     """
 
     folder: Path
     store: str = ""
-    ray_address: str = ""
+    cluster: LocalCluster | None = None
     variables: dict[str, str] = field(default_factory=dict)
     started: list[subprocess.Popen[str]] = field(default_factory=list)
+    _lossy: LocalNode | None = None
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -53,7 +58,7 @@ class Stage:
         told = {**self.variables, **self.own_environment}
         if crash:
             told[CRASH_POINTS_VARIABLE] = crash
-        settings = on_ray(self.ray_address, told) if self.ray_address else {}
+        settings = on_ray(self.cluster.address, told) if self.cluster else {}
         return {**os.environ, "PYTHONPATH": path, **settings, **told}
 
     @property
@@ -104,7 +109,7 @@ class Stage:
     def play(self, scenario: str, part: str, *, crash: str = "") -> tuple[int, str]:
         """Play a part of a scenario to its end, or to its death."""
         words = [scenario, part, self.store, "--blobs", self.blobs]
-        if self.ray_address:
+        if self.cluster:
             words += ["--executor", "ray"]
         code, out, err = prepared_interpreter().run(
             "tests.crash.scenarios", words, self.folder, self.environment(crash), TIMEOUT_S
@@ -115,6 +120,24 @@ class Stage:
         """Open the store in this process."""
         return open_store(self.store, blobs=self.blobs, executor=executor)
 
+    # --- on Ray ---------------------------------------------------------------------------------
+    def workers_of_ray(self) -> list[psutil.Process]:
+        """Return the processes in which Ray runs steps and mailboxes, those without work too."""
+        assert self.cluster is not None
+        below = [each for node in self.cluster.nodes() for each in node.processes()]
+        return [each for each in below if is_worker(each)]
+
+    def have_lossy_node(self) -> None:
+        """Add the node of two CPUs that is lost again and again."""
+        assert self.cluster is not None
+        self._lossy = self.cluster.add(cpus=2)
+
+    def lose_node(self) -> None:
+        """Lose it, and have another like it."""
+        assert self.cluster is not None
+        assert self._lossy is not None
+        self._lossy = self.cluster.replace(self._lossy)
+
     def end(self) -> None:
         """Kill what still runs here, and close the pipes."""
         for process in self.started:
@@ -124,3 +147,14 @@ class Stage:
                         below.kill()
                 process.kill()
             process.communicate()
+        if self.cluster is not None and self._lossy is not None:
+            self.cluster.remove(self._lossy)
+
+
+def is_worker(process: psutil.Process) -> bool:
+    """Say whether a process of a node lives, and is no agent, with which its node would end."""
+    try:
+        title = process.cmdline()[0]
+    except (psutil.NoSuchProcess, IndexError):
+        return False
+    return title.startswith("ray::") and "Agent" not in title

@@ -6,7 +6,6 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from tests.crash.ledger import Undisturbed, check, check_nothing_is_left
@@ -14,9 +13,6 @@ from tests.crash.scenarios import RUN, SCENARIOS
 from tests.crash.stage import Stage
 
 from perdure_storage.faults import CRASH_POINTS
-
-if TYPE_CHECKING:
-    from examples.local_ray import LocalCluster, LocalNode
 
 HITS = int(os.environ.get("PERDURE_CRASH_HITS", "1"))
 SCENARIO_OF = {point: name for name, each in SCENARIOS.items() for point in each.points}
@@ -75,20 +71,15 @@ def test_run_on_postgres_goes_on_when_killed_at(
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("point", ON_RAY)
 def test_run_on_ray_goes_on_when_killed_at(
-    point: str,
-    tmp_path: Path,
-    ray_cluster: LocalCluster,
-    ray_node: LocalNode,
-    undisturbed: Callable[[str], Undisturbed],
+    point: str, stage_on_ray: Stage, undisturbed: Callable[[str], Undisturbed]
 ) -> None:
-    stage = Stage(tmp_path, ray_address=ray_cluster.address)
     wanted = undisturbed(SCENARIO_OF[point])
 
-    die_and_recover(stage, point, 1)
+    die_and_recover(stage_on_ray, point, 1)
 
-    with stage.open() as client:
-        check(stage.ledger, client, RUN, wanted)
-    check_nothing_is_left(stage.ledger)
+    with stage_on_ray.open() as client:
+        check(stage_on_ray.ledger, client, RUN, wanted)
+    check_nothing_is_left(stage_on_ray.ledger)
 
 
 def die_and_recover(stage: Stage, point: str, hit: int) -> None:
@@ -101,7 +92,7 @@ def die_and_recover(stage: Stage, point: str, hit: int) -> None:
         pytest.skip(f"{name} passes {point} {times} times only")
     assert times >= hit, f"the scenario {name!r} does not reach {point}: {said}"
     # On Ray the first that passes dies, be it the coordinator or a worker.
-    wanted = {0, KILLED} if stage.ray_address else {0 if SCENARIOS[name].worker_dies else KILLED}
+    wanted = {0, KILLED} if stage.cluster else {0 if SCENARIOS[name].worker_dies else KILLED}
     assert code in wanted, said
     if not point.startswith("migration."):  # the store may be newer than this code now
         note_committed(stage)

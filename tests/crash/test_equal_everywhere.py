@@ -5,20 +5,27 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 from tests.crash.ledger import check_nothing_is_left, wait_until
-from tests.crash.shapes import SHAPES
+from tests.crash.shapes import SHAPES, chain
 from tests.crash.stage import Stage
 
 from perdure.client import Perdure, open_store
 from perdure_storage.records import RunId
 
+if TYPE_CHECKING:
+    from examples.local_ray import LocalCluster
+
 SEED = int(os.environ.get("PERDURE_KILL_SEED", "1"))
 KILLS = int(os.environ.get("PERDURE_SHAPE_KILLS", "2"))
+ON_RAY_LENGTH = 20
+END_S = float(os.environ.get("PERDURE_SHAPE_END_S", "60"))
+"""How long a shape may take; on Ray, where a step of a chain takes 20 ms and more: minutes."""
 
 
 @pytest.fixture(params=sorted(SHAPES))
@@ -34,9 +41,11 @@ def expected(shape: str, tmp_path: Path) -> Any:
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def stage(request: pytest.FixtureRequest, tmp_path: Path, ray_address: str) -> Iterator[Stage]:
+def stage(
+    request: pytest.FixtureRequest, tmp_path: Path, cluster: LocalCluster | None
+) -> Iterator[Stage]:
     url = request.getfixturevalue("postgres_url") if request.param == "postgres" else ""
-    made = Stage(tmp_path / "stage", url, ray_address)
+    made = Stage(tmp_path / "stage", url, cluster)
     yield made
     made.end()
 
@@ -54,14 +63,37 @@ def test_result_is_that_of_plain_calls_after_kills_at_random_times(
     shape: str, stage: Stage, expected: Any
 ) -> None:
     workflow, options = SHAPES[shape]
-    rng = random.Random(f"{SEED} {shape}")
+    kill_and_check(stage, workflow, options, expected, random.Random(f"{SEED} {shape}"))
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(180)
+def test_result_on_ray_is_that_of_plain_calls_after_a_kill_at_a_random_time(
+    stage_on_ray: Stage,
+) -> None:
+    """A sample: the shapes run on Ray by PERDURE_TEST_EXECUTOR, and take minutes."""
+    options = {"length": ON_RAY_LENGTH}
+    with stage_on_ray.open() as client:
+        expected = client.execute(chain, **options)
+
+    kill_and_check(stage_on_ray, chain, options, expected, random.Random(SEED), kills=1)
+
+
+def kill_and_check(
+    stage: Stage,
+    workflow: Any,
+    options: dict[str, int],
+    expected: Any,
+    rng: random.Random,
+    kills: int = KILLS,
+) -> None:
     with stage.open() as client:
         run = client.submit(workflow, run_id="stormy", **options)
         size = len(run.plan.steps)
-        for mark in sorted(rng.sample(range(1, size), KILLS)):
+        for mark in sorted(rng.sample(range(1, size), kills)):
             kill_at(client, stage, mark, rng)
         last = serve(stage)
-        wait_until(lambda: run.record.finished_at is not None, 60, "it does not end")
+        wait_until(lambda: run.record.finished_at is not None, END_S, "it does not end")
         last.terminate()
         stage.finish(last)
 
@@ -79,10 +111,12 @@ def kill_at(client: Perdure, stage: Stage, mark: int, rng: random.Random) -> Non
     Those that are beyond the mark by then are killed at once, in the middle of beginning.
     """
     coordinator = serve(stage)
-    wait_until(lambda: committed(client) >= mark, 60, "it does not go on")
+    wait_until(lambda: committed(client) >= mark, END_S, "it does not go on")
     if rng.random() < 0.5:
-        for worker in psutil.Process(coordinator.pid).children():
-            worker.kill()
+        below = psutil.Process(coordinator.pid).children
+        for worker in stage.workers_of_ray() if stage.cluster else below():
+            with suppress(psutil.NoSuchProcess):
+                worker.kill()
     coordinator.kill()
     coordinator.wait()
 

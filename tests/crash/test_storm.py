@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -32,10 +33,17 @@ from perdure.worker.kinship import descendant_pids
 from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus
 from perdure_storage.records import RunQuery, RunRecord
 
+if TYPE_CHECKING:
+    from examples.local_ray import LocalCluster
+
 SEED = int(os.environ.get("PERDURE_STORM_SEED", "1"))
 KILLS = int(os.environ.get("PERDURE_STORM_KILLS", "0"))
 MOST_KILLS_BESIDE = 30
 """So many on PostgreSQL, where those on SQLite have been: they take long there."""
+
+ON_RAY_KILLS = 4
+NODES_SHARE = 0.4
+"""Of the kills on Ray that are none of a coordinator."""
 
 COORDINATORS = 2
 LIVE_RUNS = 4
@@ -46,12 +54,16 @@ MOST_TAKEOVERS = 2
 whose owners die faster than it commits is given up on purpose, which is another test's business."""
 PATIENCE_S = 1.0
 """How long after a kill some step may take to end before the next kill comes all the same."""
+PATIENCE_ON_RAY_S = 8.0
+"""There the loss of a node takes seconds to be noticed."""
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def stage(request: pytest.FixtureRequest, tmp_path: Path, ray_address: str) -> Iterator[Stage]:
+def stage(
+    request: pytest.FixtureRequest, tmp_path: Path, cluster: LocalCluster | None
+) -> Iterator[Stage]:
     url = request.getfixturevalue("postgres_url") if request.param == "postgres" else ""
-    made = Stage(tmp_path, url, ray_address)
+    made = Stage(tmp_path, url, cluster)
     yield made
     made.end()
 
@@ -73,11 +85,15 @@ class Storm:
     live: dict[str, RunRecord] = field(default_factory=dict)
     coordinators: list[psutil.Process] = field(default_factory=list)
     seen: int = 0
-    killed: dict[str, int] = field(default_factory=lambda: {"coordinator": 0, "worker": 0})
+    killed: dict[str, int] = field(
+        default_factory=lambda: {"coordinator": 0, "worker": 0, "node": 0}
+    )
 
     def __post_init__(self) -> None:
         words = ("up", "--store", self.stage.store, "--workers", "2", "--no-http")
         self.nursery = self.stage.start("-m", "tests.crash.nursery", *words, talks=True)
+        if self.stage.cluster:
+            self.stage.have_lossy_node()
 
     def submit(self) -> None:
         """Keep some runs going."""
@@ -104,21 +120,25 @@ class Storm:
             self.coordinators.append(psutil.Process(int(self.nursery.stdout.readline())))
 
     def kill_one(self) -> None:
-        """SIGKILL a coordinator, or a process below one, if there is one to kill."""
+        """SIGKILL a coordinator, or a process below one, or a node, if there is one to kill."""
         self.look()
         tried = any(each.takeovers >= MOST_TAKEOVERS for each in self.live.values())
         if self.rng.random() < 0.4 and not tried:
             victim = self.coordinators.pop(self.rng.randrange(len(self.coordinators)))
             self.kill("coordinator", victim.pid)
             return
+        if self.stage.cluster and self.rng.random() < NODES_SHARE:
+            self.stage.lose_node()
+            self.killed["node"] += 1
+            return
         if workers := self.workers():
             self.kill("worker", self.rng.choice(workers))
 
     def workers(self) -> list[int]:
-        """Return the processes below coordinators, or on Ray those that have run steps."""
-        if not self.stage.ray_address:
-            return [pid for each in self.coordinators for pid in descendant_pids(each.pid)]
-        return sorted(filter(is_of_ray, {line.pid for line in self.stage.ledger.lines()}))
+        """Return the processes below coordinators, or all that Ray has on its nodes."""
+        if self.stage.cluster:
+            return [each.pid for each in self.stage.workers_of_ray()]
+        return [pid for each in self.coordinators for pid in descendant_pids(each.pid)]
 
     def has_ended_one(self) -> bool:
         """Say whether a step has ended since this was asked; the lines are not decoded."""
@@ -134,7 +154,8 @@ class Storm:
     def let_work_go_on(self) -> None:
         """Wait a random while, and until a step has ended: else nothing would be at stake."""
         now = time.monotonic()
-        enough, most = now + self.rng.uniform(0.0, 0.15), now + PATIENCE_S
+        patience_s = PATIENCE_ON_RAY_S if self.stage.cluster else PATIENCE_S
+        enough, most = now + self.rng.uniform(0.0, 0.15), now + patience_s
         self.has_ended_one()
         wait_until(lambda: self.has_ended_one() or time.monotonic() >= most, 30, "stuck")
         wait_until(lambda: time.monotonic() >= enough, 30, "stuck")
@@ -169,17 +190,21 @@ class Storm:
         return not self.live
 
 
-def is_of_ray(pid: int) -> bool:
-    """Say whether a process lives, and is a worker of Ray's."""
-    try:
-        return psutil.Process(pid).name().startswith("ray::")
-    except psutil.NoSuchProcess:
-        return False
-
-
 @pytest.mark.storm
 @pytest.mark.timeout(0)
 def test_storm_of_kills_loses_nothing_and_doubles_nothing(stage: Stage, kills: int) -> None:
+    blow(stage, kills)
+
+
+@pytest.mark.ray
+@pytest.mark.storm
+@pytest.mark.timeout(0)
+def test_storm_of_kills_on_ray_loses_nothing_and_doubles_nothing(stage_on_ray: Stage) -> None:
+    """Nodes are lost, too, and the mailboxes of coordinators."""
+    blow(stage_on_ray, KILLS or ON_RAY_KILLS)
+
+
+def blow(stage: Stage, kills: int) -> None:
     with stage.open() as client:
         storm = Storm(stage, client, random.Random(SEED))
         while sum(storm.killed.values()) < kills:
@@ -196,6 +221,7 @@ def test_storm_of_kills_loses_nothing_and_doubles_nothing(stage: Stage, kills: i
     tell_figures(
         kills=sum(storm.killed.values()),
         coordinators=storm.killed["coordinator"],
+        **({"nodes": storm.killed["node"]} if stage.cluster else {}),
         runs=len(figures),
         steps=sum(figures),
         executions=sum(line.event == "began" for each in lines.values() for line in each),

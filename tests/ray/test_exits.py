@@ -23,7 +23,7 @@ print("joined", perdure.run(join.bind(["a"])))
 
 @pytest.fixture
 def stage(tmp_path: Path, ray_cluster: LocalCluster, ray_node: LocalNode) -> Iterator[Stage]:
-    made = Stage(tmp_path, ray_address=ray_cluster.address)
+    made = Stage(tmp_path, cluster=ray_cluster)
     yield made
     made.end()
 
