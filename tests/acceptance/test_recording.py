@@ -1,4 +1,4 @@
-"""The script that makes README's picture, and the picture that it made."""
+"""The scripts that make the pictures of the documents, and what they made."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from tests.browsers import chromium, missing
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -92,3 +93,20 @@ def test_picture_of_readme_shows_run_kill_and_resume() -> None:
     assert last.index("$ perdure run") < last.index("Killed") < last.index("$ perdure resume")
     assert "drawn by perdure" in last
     assert "docs/run.svg" in (DOCS.parent / "README.md").read_text()
+
+
+@pytest.mark.browser
+def test_picture_of_a_report_is_taken_of_the_run_that_its_page_tells_of(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if reason := missing():
+        pytest.skip(reason)
+    monkeypatch.syspath_prepend(str(DOCS))
+    import photograph
+
+    with chromium() as browser:
+        photograph.photograph_report(browser, tmp_path / "report.png")
+
+    taken, shown = ((each / "report.png").read_bytes() for each in (tmp_path, DOCS))
+    assert taken.startswith(b"\x89PNG")
+    assert taken[16:24] == shown[16:24]  # its width and height
