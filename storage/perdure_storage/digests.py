@@ -90,8 +90,8 @@ def canonical_digest(
         code_digest: names functions and classes that are values; without it they are opaque.
         class_digest: names the classes that values are of, by their code; without it an object
             counts by its class's name.
-        with_state: an object of any class that leaves its pickling to ``object`` counts by its
-            class's name and what its pickle would hold. Slow where these are many.
+        with_state: an object of any class counts by its class's name and what its pickle would
+            hold. Slow where these are many.
     """
     if type(value) in _JSON_ATOMS:
         return "v1:" + _atom(value).hex()
@@ -213,7 +213,7 @@ class _Canon:
         self._classes: dict[type, bytes] = {}
         self._scan = PlainScan()
         self._done: dict[int, bytes] = {}
-        self._inside: set[int] = set()
+        self._inside: dict[int, int] = {}  # by id, how deep
         self._alive: list[Any] = []  # what ids in the tables above refer to, if made here
 
     def digest(self, value: Any) -> bytes:
@@ -225,10 +225,12 @@ class _Canon:
         if known is not None:
             return known
         if id(value) in self._inside:
+            if self._with_state:
+                return combine("again", _atom(self._inside[id(value)]))
             raise Opaque("it contains itself")
-        self._inside.add(id(value))
+        self._inside[id(value)] = len(self._inside)
         result = self._compose(cls, value)
-        self._inside.discard(id(value))
+        del self._inside[id(value)]
         self._done[id(value)] = result
         return result
 
@@ -303,13 +305,19 @@ class _Canon:
             return self.fields("object", cls, dict(vars(value)))
         own = ("__reduce_ex__", "__reduce__", "__getstate__")
         says_itself = any(getattr(cls, name) is not getattr(object, name) for name in own)
-        if says_itself or hasattr(cls, "__getnewargs__") or hasattr(cls, "__getnewargs_ex__"):
-            raise Opaque(f"{type_name(cls)} says itself how it is pickled")
+        says_how = hasattr(cls, "__getnewargs__") or hasattr(cls, "__getnewargs_ex__")
         try:
-            _, _, state, items, pairs = value.__reduce_ex__(2)
+            reduced = value.__reduce_ex__(2)
         except Exception as error:
             raise Opaque(f"{type_name(cls)} cannot be taken apart") from error
-        parts = map(self.fresh, (state, list(items or ()), dict(pairs or ())))
+        if isinstance(reduced, str):
+            raise Opaque(f"{type_name(cls)} is pickled by name")
+        make, args, state, items, pairs, more = [*reduced, None, None, None, None][:6]
+        if more is not None:
+            raise Opaque(f"{type_name(cls)} says how its state is set")
+        parts = list(map(self.fresh, (state, list(items or ()), dict(pairs or ()))))
+        if says_itself or says_how:
+            parts.append(self.fresh([make, *args]))
         return combine("object", _atom(type_name(cls)), self._class_of(cls), *parts)
 
     # --- containers -------------------------------------------------------------------------

@@ -233,9 +233,13 @@ def test_resume_of_an_interrupted_run_says_that_it_was_interrupted(
 
 
 EDITED = """
+from functools import partial
+from types import SimpleNamespace
 RATE = 3
 class Step:
     size = 1
+    held = SimpleNamespace(value=1)
+rest = partial(divmod, 7)
 """
 
 
@@ -244,21 +248,41 @@ class Step:
     [
         ("RATE = 3", "RATE = 4", r"scaled runs: its code changed \(RATE \(cell {}\)\)"),
         ("size = 1", "size = 2", r"scaled runs: its code changed \(Step \(cell {}\)\)"),
+        ("value=1", "value=2", r"scaled runs: its code changed \(Step \(cell {}\)\)"),
+        ("divmod, 7", "divmod, 9", r"scaled runs: its code changed \(rest \(cell {}\)\)"),
+        ("divmod, 7", "pow, 7", r"scaled runs: its code changed \(rest \(cell {}\)\)"),
+        ("rest = partial(divmod, 7)", "def rest(x): return x", r"changed \(rest \(cell {}\)\)"),
+        ("", "def abs(x): return 5", r"scaled runs: its code changed \(abs \(cell {}\)\)"),
     ],
-    ids=["constant", "class"],
+    ids=["constant", "class", "held by a class", "partial", "of what", "other kind", "shadowed"],
 )
 def test_edited_cell_is_named_and_not_the_one_that_reads_it(
     kernel: Kernel, old: str, new: str, told: str
 ) -> None:
-    kernel("@task\ndef scaled(x): return times(x) + Step.size\ntimes = lambda x: x * RATE")
+    kernel(
+        "@task\ndef scaled(x): return times(x) + Step.size + Step.held.value, rest(2), abs(x)\n"
+        "times = lambda x: x * RATE"
+    )
     kernel(EDITED)
     kernel('perdure.run(scaled.bind(1), reuse="off")')
 
-    kernel(EDITED.replace(old, new))
+    kernel(EDITED.replace(old, new) if old else new)
     edited = int(kernel("len(In)").text) - 2
     ended = kernel('perdure.run(scaled.bind(1), reuse="last")')
 
     assert re.search(told.format(edited), ended.streams), ended
+
+
+def test_name_that_was_not_there_before_is_told_and_not_who_reads_it(kernel: Kernel) -> None:
+    kernel("@task\ndef reads(x): return x + missing\n@workflow\ndef miss(): return reads.bind(1)")
+    kernel('miss.run(run_id="missing", reuse="off")')
+
+    kernel("missing = 4")
+    cell = int(kernel("len(In)").text) - 2
+    kernel('perdure.resume("missing", code="current").result()')
+
+    why = kernel('perdure.why("missing", "reads")').text
+    assert f"its code changed (missing (cell {cell}))" in why
 
 
 @pytest.mark.parametrize(

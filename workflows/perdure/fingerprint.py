@@ -178,17 +178,18 @@ class _Slot(NamedTuple):
     Attributes:
         ref: a unit (``"unit:3"``), a value digest, a name in a library, or several of these.
         stable: the same, with expressions for values that were computed at import.
-        part: of a value, which may change while the code that reads it does not: what the
-            manifest calls it.
+        part: what the manifest calls it, if it may be another one while the code that reads it
+            stays as it is; "" where what it refers to says so itself, None for what is part of
+            the unit.
     """
 
     name: str
     ref: str
     stable: str
-    part: str = ""
+    part: str | None = None
 
 
-def _slot(name: str, ref: str, part: str = "") -> _Slot:
+def _slot(name: str, ref: str, part: str | None = None) -> _Slot:
     return _Slot(name, ref, ref, part)
 
 
@@ -218,13 +219,13 @@ class _Reach:
     def result(self) -> CodeDigest:
         """Return the digests over everything that was reached."""
         manifest = dict(self._noted)
-        labels = {f"unit:{index}": unit.label for index, unit in enumerate(self._units)}
         for unit in self._units:
             own = [unit.text]
             for slot in unit.slots:
-                ref = _relabel(slot.ref, labels)
-                own += (slot.name, "" if slot.part else ref)
-                if slot.part:
+                ref = self._labelled(slot.ref)
+                if slot.part is None:
+                    own += (slot.name, ref)
+                elif slot.part:
                     manifest[slot.part] = _hash(ref)
             manifest[unit.name] = _hash(*own)
         manifest.update(self._slices)
@@ -247,6 +248,10 @@ class _Reach:
             if is_main(unit.obj.__module__)
         )
         return {name: text[:_TEXT_CHARS] for name, text in written if text}
+
+    def _labelled(self, ref: str) -> str:
+        """Return a reference with the names of units in the place of their numbers."""
+        return _UNIT.sub(lambda unit: self._units[int(unit[0][5:])].label, ref)
 
     def _cells(self) -> dict[str, str]:
         codes = (getattr(unit.obj, "__code__", None) for unit in self._units)
@@ -309,6 +314,9 @@ class _Reach:
         wrapped = getattr(function, "__wrapped__", None)
         self._note_library(function.__module__)
         inner = f" of {self.refer(wrapped, where)}" if callable(wrapped) else ""
+        kinds = getattr(function, "registry", None)  # of a generic function, by type
+        if isinstance(kinds, types.MappingProxyType) and "unit:" in inner:
+            inner += f" for {self._value_ref(dict(kinds), where)}"
         return _library(function) + inner
 
     def _class_ref(self, cls: type) -> str:
@@ -335,15 +343,25 @@ class _Reach:
         return f"unit:{index}"
 
     def _value_ref(self, value: Any, where: str) -> str:
-        classes = "".join(f" {self._class_ref(cls)}" for cls in _local_classes(value))
-        digest = canonical_digest(
-            value, lambda obj: self.refer(obj, where), with_state=self._captured
-        )
+        held: dict[str, None] = {}
+
+        def code_of(obj: Any) -> str:
+            # Numbers would be lost in the digest, and with them what the functions are.
+            ref = self.refer(obj, where)
+            held[ref] = None
+            return self._labelled(ref)
+
+        classes = self._classes_of(value)
+        digest = canonical_digest(value, code_of, with_state=self._captured)
+        holds = "".join(f" {ref}" for ref in sorted(held, key=self._labelled) if "unit:" in ref)
         if digest is None and self._captured:
             digest = _digest_of_bytes(value)
         if digest is None:
             self._skip(f"{where} ({type(value).__module__}.{type(value).__qualname__})")
-        return (digest or "opaque") + classes
+        return (digest or "opaque") + classes + holds
+
+    def _classes_of(self, value: Any) -> str:
+        return "".join(f" {self._class_ref(cls)}" for cls in _local_classes(value))
 
     def _captured_ref(self, value: Any, where: str) -> str:
         """As ``refer``, but what is opaque counts by its bytes: it travels with the function."""
@@ -398,7 +416,7 @@ class _Reach:
                 yield _slot(f"free {name}", "unbound")
                 continue
             where = f"{name}, captured by {unit.label}"
-            part = "" if _is_reached(value) else f"{where} ({unit.place})"
+            part = None if _is_reached(value) else f"{where} ({unit.place})"
             yield _slot(f"free {name}", self._captured_ref(value, where), part)
 
     def _globals(
@@ -433,26 +451,31 @@ class _Reach:
         """
         if name not in scope:
             if not hasattr(builtins, name):
-                yield _slot(slot, "unbound")
+                yield _slot(slot, "unbound", f"{slot} (not defined)")
             return
-        value = scope[name]
-        if _is_reached(value):
+        value = undecorated(scope[name])
+        if isinstance(value, types.ModuleType):
             yield _slot(slot, self.refer(value, slot))
+            return
+        if _is_named(value, name) and (ref := self.refer(value, slot)).startswith("unit:"):
+            yield _slot(slot, ref, "")
             return
         assigned = assignment(scope, name, cell)
         part = _part_of(assigned, name) or f"{slot}, read by {unit.label} ({unit.place})"
+        if _is_followed(value):
+            yield _slot(slot, self.refer(value, slot), part)
+            return
         if assigned.is_state:
             self._skip(f"{slot}, used by {unit.label}: functions change it at run time")
-            yield _slot(slot, f"state {assigned.text}", part)
+            yield _slot(slot, f"state {assigned.text}{self._classes_of(value)}", part)
             return
         # In a notebook what a global holds travels with the code that reads it.
         travels = is_cell(cell) and "__file__" not in scope
         ref = (self._captured_ref if travels else self.refer)(value, slot)
-        if not assigned.is_computed:
-            yield _slot(slot, ref, part)
+        is_opaque, text = "opaque" in ref, f"computed {assigned.text}"
+        if not assigned.is_computed or callable(value):
+            yield _slot(slot, f"{ref} {text}" if assigned.is_computed and is_opaque else ref, part)
             return
-        is_opaque = ref.startswith("opaque")
-        text = f"computed {assigned.text}"
         yield _Slot(slot, f"{ref} {text}" if is_opaque else ref, text, part)
         for used in assigned.names if is_opaque else ():
             if used != name and callable(scope.get(used)):
@@ -502,9 +525,13 @@ class _Reach:
         members = class_members(cls)
         if cls is self._asked:
             members = _without_readers(cls, members)
+        if is_local_name(type(cls).__module__):
+            unit.slots.append(_slot("metaclass", self.refer(type(cls), unit.label)))
+        self._captured = _is_of_notebook(cls)  # what such a class holds travels with it
         for name, value in sorted(members.items()):
             where = f"{unit.label}.{name}"
             unit.slots.append(_slot(name, self._member(value, where)))
+        self._captured = False
 
     def _member(self, value: Any, where: str) -> str:
         if isinstance(value, staticmethod | classmethod):
@@ -516,6 +543,11 @@ class _Reach:
             )
         if isinstance(value, functools.cached_property):
             return "cached_property " + self.refer(value.func, where)
+        if isinstance(value, functools.partialmethod):
+            bound = functools.partial(value.func, *value.args, **value.keywords)
+            return "partialmethod " + self.refer(bound, where)
+        if isinstance(value, functools.singledispatchmethod):
+            return "singledispatchmethod " + self.refer(value.dispatcher, where)
         return self.refer(value, where)
 
 
@@ -559,10 +591,6 @@ def _digest_of_bytes(value: Any) -> str | None:
         return value_digest(value)
     except Exception:  # noqa: BLE001 (foreign code: pickling may raise anything)
         return None
-
-
-def _relabel(ref: str, labels: Mapping[str, str]) -> str:
-    return _UNIT.sub(lambda unit: labels[unit[0]], ref)
 
 
 def _library(obj: Any) -> str:
@@ -664,6 +692,23 @@ def _local_chains(function: types.FunctionType) -> Normalised:
             body = node.body
         known = _local_forms[function] = normalise_statements(body)
     return known
+
+
+def _is_followed(value: Any) -> bool:
+    """Say whether a value is nothing but code: of other callables it counts what they hold."""
+    kinds = types.FunctionType | type | types.BuiltinFunctionType | types.MethodDescriptorType
+    is_code = isinstance(value, kinds) or _is_registered(value)
+    return is_code or callable(getattr(value, "__wrapped__", None))
+
+
+def _is_named(value: Any, name: str) -> bool:
+    """Say whether a function or class has the name by which it is looked up."""
+    return is_code(value) and getattr(_function_of(value), "__name__", "") == name
+
+
+def _is_of_notebook(cls: type) -> bool:
+    module = sys.modules.get(cls.__module__)
+    return is_main(cls.__module__) and not hasattr(module, "__file__")
 
 
 def _is_reached(value: Any) -> bool:

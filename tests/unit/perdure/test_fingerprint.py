@@ -553,3 +553,105 @@ def test_a_projection_of_an_input_counts_by_its_own_digest_where_that_is_known(
     ]
 
     assert found[0] == found[1] != found[2]
+
+
+HELD = {
+    "a function in a dict": ("T = {'k': lambda x: x + 1}", "T['k'](x)", "x + 1", "x + 2"),
+    "which function a dict has": (
+        "def one(x): return x\ndef two(x): return -x\nT = {'k': one}",
+        "T['k'](x)",
+        "'k': one",
+        "'k': two",
+    ),
+    "what functions in a list call": (
+        "def inner(x): return x + 1\nL = [lambda x: inner(x)]",
+        "L[0](x)",
+        "x + 1",
+        "x + 2",
+    ),
+    "functions that a closure has": (
+        "def make(*fs): return lambda x: fs[0](x)\nf = make(lambda x: x + 1)",
+        "f(x)",
+        "x + 1",
+        "x + 2",
+    ),
+    "a callable object": (
+        "class C:\n    def __init__(self, k): self.k = k\n    def __call__(self, x): return x\n"
+        "c = C(1)",
+        "c(x)",
+        "C(1)",
+        "C(2)",
+    ),
+    "whom a bound method is of": (
+        "class C:\n    def __init__(self, k): self.k = k\n    def go(self, x): return x\n"
+        "f = C(1).go",
+        "f(x)",
+        "C(1)",
+        "C(2)",
+    ),
+    "an object that a partial holds": (
+        "import functools\nclass C:\n    def __init__(self, k): self.k = k\n"
+        "def f(x, c): return x\np = functools.partial(f, c=C(1))",
+        "p(x)",
+        "C(1)",
+        "C(2)",
+    ),
+    "what a library's callable holds": (
+        "import operator\nget = operator.itemgetter(0)",
+        "get(x)",
+        "(0)",
+        "(1)",
+    ),
+    "a method of a metaclass": (
+        "class M(type):\n    def __call__(cls): return 1\nclass K(metaclass=M): pass",
+        "K()",
+        "return 1",
+        "return 2",
+    ),
+    "a partial method": (
+        "import functools\nclass K:\n    def f(self, a): return a\n"
+        "    g = functools.partialmethod(f, 1)",
+        "K().g()",
+        "f, 1",
+        "f, 2",
+    ),
+    "what a generic function does for a type": (
+        "import functools\n@functools.singledispatch\ndef f(x): return 1\n"
+        "@f.register\ndef _(x: int): return 2",
+        "f(x)",
+        "return 2",
+        "return 3",
+    ),
+}
+
+
+@pytest.mark.parametrize(("setup", "body", "old", "new"), HELD.values(), ids=HELD.keys())
+def test_what_values_of_another_cell_hold_counts(
+    cell: Cell, setup: str, body: str, old: str, new: str
+) -> None:
+    def digest(text: str) -> str:
+        return code_digest(cell(f"def step(x): return {body}", cell(text))["step"]).digest
+
+    before = digest(setup)
+
+    assert old in setup
+    assert digest(setup.replace(old, new)) != before
+    assert digest(setup) == before
+
+
+@pytest.mark.parametrize(
+    "setup",
+    [
+        "class S:\n    def __init__(self): self.me = self",
+        "class S:\n    def __reduce__(self): return S, ()",
+    ],
+    ids=["itself", "how it is pickled"],
+)
+def test_object_of_a_cell_that_runs_again_is_the_same_whatever_it_says(
+    cell: Cell, setup: str
+) -> None:
+    def digest() -> str:
+        names = cell("def step(x): return held", cell(setup + "\nheld = S()"))
+        return code_digest(names["step"]).digest
+
+    assert digest() == digest()
