@@ -49,8 +49,11 @@ def client(folder: Path):
     if EXECUTOR == "ray":  # as for the other engines on Ray: its workers are there by then
         import perdure_steps
 
-        with opened:
-            perdure_steps.fan_out.run(20)
+        workers: set[str] = set()
+        while len(workers) < 2:  # one may have done all while the other imported perdure
+            run = opened.start(perdure_steps.fan_out, steps=20)
+            run.wait()
+            workers |= {row.worker for row in opened.runtime.store.list_steps(run.id)}
     if OBSERVED == "metrics":
         from perdure.metrics import Metrics
 
