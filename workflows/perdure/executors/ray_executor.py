@@ -26,7 +26,7 @@ import msgspec
 
 from perdure.calls import CallContext, CallId, Desk, Instance, Outcome, Saving, StepCall
 from perdure.errors import DefinitionError
-from perdure.executors.endings import ended, lost, unbegun
+from perdure.executors.endings import lost, unbegun
 from perdure.executors.protocol import Capacity
 from perdure.executors.ray_cluster import (
     RayTerms,
@@ -42,18 +42,17 @@ from perdure.executors.ray_cluster import (
     request_of_call,
     sources_env,
 )
+from perdure.executors.ray_lots import Flight, Kind, SentLot, part_for
 from perdure.executors.recorded import RecordedSources
 from perdure.executors.spools import drop_leftovers, drop_spool
 from perdure.executors.timers import Timers
 from perdure.executors.waking import WakePipe
-from perdure.executors.worker_process import bare, needed_constants, needed_functions
 from perdure.plan import Function
 from perdure.worker.frames import Done, Tell
 from perdure.worker.lots import Back, Begun, Lot, Mark, News, decode_ended, decode_news, encode
 from perdure.worker.ray_worker import ActorHost, AsyncHost, end_worker, run_lot
 from perdure.worker.readiness import wait_readable
 from perdure.worker.saving import NoDesk
-from perdure_storage.clock import SystemClock
 from perdure_storage.faults import crash_point
 from perdure_storage.records import Cause, Place, ProcessId, Refusal, StoredValue
 
@@ -61,7 +60,6 @@ TIMEOUT_GRACE_S = 5.0
 """Between asking a call whose time is up to end, and its end."""
 
 _log = logging.getLogger(__name__)
-_clock = SystemClock()
 _homes = itertools.count(1)
 
 _MOST_IN_LOT = 256
@@ -103,9 +101,9 @@ class RayExecutor:
         self._unfit = ""
         self._contexts: dict[str, CallContext] = {}
         self._home_of: dict[str, str] = {}
-        self._queues: dict[_Kind, deque[StepCall]] = {}
-        self._lots: dict[int, _Lot] = {}
-        self._flights: dict[CallId, _Flight] = {}
+        self._queues: dict[Kind, deque[StepCall]] = {}
+        self._lots: dict[int, SentLot] = {}
+        self._flights: dict[CallId, Flight] = {}
         self._actors: dict[Instance, Any] = {}
         self._async_hosts: dict[str, Any] = {}
         self._numbers = itertools.count(1)
@@ -288,7 +286,7 @@ class RayExecutor:
         else:
             self._send(kind, [call])
 
-    def _kind(self, call: StepCall) -> _Kind:
+    def _kind(self, call: StepCall) -> Kind:
         context = self._contexts[call.id.run_id]
         instance = None
         if call.actor is not None:
@@ -296,7 +294,7 @@ class RayExecutor:
         is_async = context.functions[call.function].is_async and instance is None
         takes_cpus_only = not (call.gpus or call.memory_bytes or call.resources)
         bundle = context.bundle if self._sources.folder_of(call.id.run_id) else None
-        return _Kind(
+        return Kind(
             run_id=call.id.run_id,
             instance=instance,
             bundle=bundle or "",
@@ -316,14 +314,14 @@ class RayExecutor:
                 self._send(kind, [queue.popleft() for _ in range(min(share, len(queue)))])
                 free -= 1
 
-    def _send(self, kind: _Kind, calls: list[StepCall]) -> None:
+    def _send(self, kind: Kind, calls: list[StepCall]) -> None:
         if self._unfit:
             self._outcomes += [lost(call, Cause.SETUP_ERROR, self._unfit) for call in calls]
             return
         number = next(self._numbers)
         context = self._contexts[kind.run_id]
         home = f"{self._home_of[kind.run_id]}/{kind.bundle}"
-        part = _part_for(calls, context)
+        part = part_for(calls, context)
         data = encode(Lot(number, home, part, tuple(calls), is_brief=kind.is_shared))
         host = self._host(kind, calls[0])
         if host is None:
@@ -332,12 +330,12 @@ class RayExecutor:
             ref = self._run_lot.options(**options).remote(data, self._mailbox)
         else:
             ref = host.run.remote(data, self._mailbox)
-        lot = self._lots[number] = _Lot(number, kind, ref, host, self._mailbox)
+        lot = self._lots[number] = SentLot(number, kind, ref, host, self._mailbox)
         for call in calls:
-            self._flights[call.id] = lot.flights[call.id] = _Flight(call, lot)
+            self._flights[call.id] = lot.flights[call.id] = Flight(call, lot)
         self._when_done(ref, lambda done: self._hear_end(lot, done))
 
-    def _host(self, kind: _Kind, call: StepCall) -> Any:
+    def _host(self, kind: Kind, call: StepCall) -> Any:
         """Return the Ray actor in which a call is made; None for a Ray task of its own."""
         if kind.joins_loop:
             found = self._async_hosts.get(kind.bundle)
@@ -354,7 +352,7 @@ class RayExecutor:
             self._actors[kind.instance] = found
         return found
 
-    def _make(self, host: type, kind: _Kind, options: dict[str, Any]) -> Any:
+    def _make(self, host: type, kind: Kind, options: dict[str, Any]) -> Any:
         never_again = {"max_restarts": 0, "max_task_retries": 0}
         made = self._ray.remote(host)
         return made.options(
@@ -437,7 +435,7 @@ class RayExecutor:
             self._neighbours.add(begun.process)
         flight = lot.flights.get(begun.call)
         if flight is not None:
-            flight.started_at = _clock.now()
+            flight.begin()
             if flight.call.timeout_s is not None:
                 self._time(flight, flight.call.timeout_s)
 
@@ -452,7 +450,7 @@ class RayExecutor:
                 self._send_again(flight)
         self._end_last(lot)
 
-    def _send_again(self, flight: _Flight) -> None:
+    def _send_again(self, flight: Flight) -> None:
         """Send a call that has not begun once more, or tell of its end."""
         del self._flights[flight.call.id]
         if flight.ending is not None:
@@ -460,7 +458,7 @@ class RayExecutor:
         else:
             self._send(msgspec.structs.replace(flight.lot.kind, is_shared=False), [flight.call])
 
-    def _hear_end(self, lot: _Lot, done: Any) -> None:
+    def _hear_end(self, lot: SentLot, done: Any) -> None:
         """A Ray task is over: take its outcomes, or find out which of its calls are lost."""
         if lot.number not in self._lots:
             return
@@ -489,7 +487,7 @@ class RayExecutor:
             return  # told already, or ended meanwhile
         lot = flight.lot
         if outcome.cause in (Cause.CANCELLED, Cause.ABANDONED) and flight.ending is not None:
-            outcome = self._ended(flight, flight.ending)
+            outcome = flight.ended(flight.ending)
         del self._flights[outcome.id], lot.flights[outcome.id]
         self._forget(flight)
         if self._may_run_recorded(outcome, lot.kind):
@@ -500,7 +498,7 @@ class RayExecutor:
         self._outcomes.append(outcome)
         self._end_last(lot)
 
-    def _may_run_recorded(self, outcome: Outcome, kind: _Kind) -> bool:
+    def _may_run_recorded(self, outcome: Outcome, kind: Kind) -> bool:
         """Say whether today's code would not do, and there are recorded sources to try."""
         if outcome.cause is not Cause.SETUP_ERROR or kind.bundle:
             return False
@@ -509,33 +507,30 @@ class RayExecutor:
             self.retire([kind.instance])  # it has imported today's
         return may
 
-    def _bury(self, lot: _Lot) -> None:
+    def _bury(self, lot: SentLot) -> None:
         """A Ray task is over and all it said is heard: say what became of its other calls.
 
-        If the task is lost with several, or with one that has not told who runs it, nobody knows
-        what was at fault: each is sent again by itself, and bears that then. One that could not
-        tell that it begins has not begun.
+        If nobody knows which was at fault each is sent again by itself, and bears that then.
         """
         del self._lots[lot.number]
         if self._had_no_mailbox(lot):
             lot.error = None
         self._forget_host(lot)
-        flights = list(lot.flights.values())
-        is_unclear = len(flights) > 1 or (lot.kind.is_shared and lot.begun is None)
-        for flight in flights:
-            if lot.error is None or is_unclear:
+        sends_again = lot.error is None or lot.is_unclear()
+        for flight in list(lot.flights.values()):
+            if sends_again:
                 self._send_again(flight)
             else:
                 del self._flights[flight.call.id]
                 self._forget(flight)
-                self._outcomes.append(self._lost(flight))
+                self._outcomes.append(flight.lost(self._ray.exceptions))
 
-    def _forget(self, flight: _Flight) -> None:
+    def _forget(self, flight: Flight) -> None:
         """Have the mailbox forget a call that is over, if it knows of it."""
         if not flight.call.is_brief or flight.is_wished or flight.is_asked:
             self._over.append(encode(flight.call.id))
 
-    def _had_no_mailbox(self, lot: _Lot) -> bool:
+    def _had_no_mailbox(self, lot: SentLot) -> bool:
         """Say whether a lot was not heard, since its mailbox was gone; there is another one now.
 
         It did not begin: a worker waits until its beginning is heard before it calls anything. Of
@@ -546,7 +541,7 @@ class RayExecutor:
         assert lot.error is not None
         return is_of_ray(lot.error) and lot.mailbox is not self._mailbox
 
-    def _forget_host(self, lot: _Lot) -> None:
+    def _forget_host(self, lot: SentLot) -> None:
         if lot.error is None:
             return
         if lot.begun is not None:
@@ -554,46 +549,8 @@ class RayExecutor:
         self._actors = {at: host for at, host in self._actors.items() if host is not lot.host}
         self._async_hosts = {k: h for k, h in self._async_hosts.items() if h is not lot.host}
 
-    def _lost(self, flight: _Flight) -> Outcome:
-        lot = flight.lot
-        if flight.ending is not None:
-            if lot.begun is None:
-                return unbegun(flight.call, flight.ending)
-            return self._ended(flight, flight.ending)
-        if lot.is_killed:  # for the sake of a neighbour on the same loop
-            return self._ended(flight, Cause.ABANDONED)
-        cause, message = self._describe(lot)
-        worker = lot.begun.worker if lot.begun is not None else ""
-        outcome = lost(flight.call, cause, message, worker=worker)
-        return msgspec.structs.replace(outcome, started_at=flight.started_at)
-
-    def _ended(self, flight: _Flight, cause: Cause) -> Outcome:
-        begun = flight.lot.begun
-        retryable = cause is not Cause.TIMEOUT or begun is None or begun.timeout_is_retryable
-        worker = begun.worker if begun is not None else ""
-        outcome = ended(flight.call, cause, retryable=retryable, worker=worker)
-        return msgspec.structs.replace(outcome, started_at=flight.started_at)
-
-    def _describe(self, lot: _Lot) -> tuple[Cause, str]:
-        """Say why a Ray task was lost, and on which node."""
-        errors = self._ray.exceptions
-        where = f" on node {lot.begun.node}" if lot.begun is not None else ""
-        assert lot.error is not None
-        if isinstance(lot.error, errors.RayTaskError):
-            if is_of_ray(lot.error):  # with what it was talking to, as the mailbox
-                return Cause.WORKER_LOST, f"its Ray task was lost{where}: {last_words(lot.error)}"
-            return Cause.SETUP_ERROR, f"it could not begin on Ray{where}: {last_words(lot.error)}"
-        said = " ".join(str(lot.error).split())
-        if isinstance(lot.error, errors.OutOfMemoryError):
-            return Cause.OUT_OF_MEMORY, (
-                f"Ray has ended its worker{where}: the node was out of memory. Ask for what it "
-                f"needs with memory=, so that fewer steps run at once. Ray says: {said}"
-            )
-        what = "node" if isinstance(lot.error, errors.NodeDiedError) else "worker"
-        return Cause.WORKER_LOST, f"its Ray {what} was lost{where}: {said}"
-
     # --- ends -----------------------------------------------------------------------------------
-    def _time(self, flight: _Flight, seconds: float) -> None:
+    def _time(self, flight: Flight, seconds: float) -> None:
         def end_if_running() -> None:
             if self._flights.get(flight.call.id) is flight and flight.ending is None:
                 self._end(flight, Cause.TIMEOUT, self._timeout_grace_s)
@@ -605,7 +562,7 @@ class RayExecutor:
             self._outcomes += [unbegun(call, cause) for call in queue if call.id in calls]
             self._queues[kind] = deque(call for call in queue if call.id not in calls)
 
-    def _end(self, flight: _Flight, cause: Cause, grace_s: float) -> None:
+    def _end(self, flight: Flight, cause: Cause, grace_s: float) -> None:
         """Ask a call to end, and see to it that it does.
 
         One of several in a lot is waited for: they are brief, or given back soon.
@@ -618,14 +575,14 @@ class RayExecutor:
         if not was_ending or grace_s <= 0:
             self._ask(flight)
 
-    def _end_last(self, lot: _Lot) -> None:
+    def _end_last(self, lot: SentLot) -> None:
         """If but one call is left in a lot, and is to end, then ask it."""
         if len(lot.flights) == 1:
             (flight,) = lot.flights.values()
             if flight.ending is not None and not flight.is_asked:
                 self._ask(flight)
 
-    def _ask(self, flight: _Flight) -> None:
+    def _ask(self, flight: Flight) -> None:
         flight.is_asked = True
         lot, at = flight.lot, encode(flight.call.id)
         if flight.grace_s > 0:
@@ -640,7 +597,7 @@ class RayExecutor:
         else:
             self._mailbox.interrupt.remote(at)
 
-    def _force(self, flight: _Flight) -> None:
+    def _force(self, flight: Flight) -> None:
         """End the process of a call that has not ended, and all that is below it."""
         lot = flight.lot
         if self._flights.get(flight.call.id) is not flight or lot.is_killed:
@@ -660,7 +617,7 @@ class RayExecutor:
         self._timers.after(_FORCE_S, lambda: self._end_by_ray(lot))
         self._timers.after(_REAP_S, lambda: self._note_reaped(lot))
 
-    def _note_reaped(self, lot: _Lot) -> None:
+    def _note_reaped(self, lot: SentLot) -> None:
         """All that a worker has started is gone: now its calls are over."""
         lot.is_reaped = True
         if lot.number in self._lots and lot.is_heard:
@@ -668,105 +625,10 @@ class RayExecutor:
         else:
             self._end_by_ray(lot)
 
-    def _end_by_ray(self, lot: _Lot) -> None:
+    def _end_by_ray(self, lot: SentLot) -> None:
         if lot.number not in self._lots or lot.error is not None:
             return
         if lot.host is None:
             self._ray.cancel(lot.ref, force=True)
         else:
             self._ray.kill(lot.host)
-
-
-class _Kind(msgspec.Struct, frozen=True, kw_only=True):
-    """What calls must have in common to share a lot, and where that goes.
-
-    Attributes:
-        instance: of an actor, whose calls they are.
-        bundle: digest of the recorded sources that they need; "" for none.
-        joins_loop: they run on the event loop that all such calls share.
-        is_shared: several may go in one lot.
-        request: what each of them asks for.
-    """
-
-    run_id: str
-    instance: Instance | None
-    bundle: str
-    joins_loop: bool
-    is_shared: bool
-    request: bytes
-
-
-class _Flight:
-    """One call that Ray has.
-
-    Attributes:
-        ending: the cause with which it is being ended; None while it is not.
-        grace_s: what it has for that.
-        is_asked: it has been told.
-        is_wished: it has been wished that it ends early.
-        started_at: when it began, or was handed over.
-    """
-
-    __slots__ = ("call", "ending", "grace_s", "is_asked", "is_wished", "lot", "started_at")
-
-    def __init__(self, call: StepCall, lot: _Lot) -> None:
-        self.call = call
-        self.lot = lot
-        self.ending: Cause | None = None
-        self.grace_s = 0.0
-        self.is_asked = False
-        self.is_wished = False
-        self.started_at = _clock.now()
-
-
-class _Lot:
-    """One Ray task.
-
-    Attributes:
-        host: the Ray actor whose task it is; None if it is a task of its own.
-        mailbox: over which it tells news.
-        flights: the calls of it of which nothing has been heard, in order.
-        begun: who runs it, once that has been heard.
-        error: with what it ended, if it has not ended as it should.
-        is_killed: its process is being ended.
-        is_reaped: no other process of it is left, as far as that is known.
-        is_heard: all that it said is heard.
-    """
-
-    __slots__ = (
-        "begun",
-        "error",
-        "flights",
-        "host",
-        "is_heard",
-        "is_killed",
-        "is_reaped",
-        "kind",
-        "mailbox",
-        "number",
-        "ref",
-    )
-
-    def __init__(self, number: int, kind: _Kind, ref: Any, host: Any, mailbox: Any) -> None:
-        self.number = number
-        self.kind = kind
-        self.ref = ref
-        self.host = host
-        self.mailbox = mailbox
-        self.flights: dict[CallId, _Flight] = {}
-        self.begun: Begun | None = None
-        self.error: BaseException | None = None
-        self.is_killed = False
-        self.is_reaped = True
-        self.is_heard = False
-
-
-def _part_for(calls: Sequence[StepCall], context: CallContext) -> CallContext:
-    """Return the context with what these calls need of it."""
-    functions = set[str]().union(*map(needed_functions, calls))
-    constants = set[int]().union(*map(needed_constants, calls))
-    return msgspec.structs.replace(
-        bare(context),
-        functions={name: context.functions[name] for name in functions},
-        constants={index: context.constants[index] for index in constants},
-    )
