@@ -203,6 +203,7 @@ def test_why_of_a_failed_map_and_of_what_needs_it(seen: Any) -> None:
     told, attempt = parse.splitlines()
     assert told == f"parse has no value: {FAILED_ITEMS}"
     assert attempt.startswith("  attempt 1 gave its items after ")
+    assert re.search(r"^1 +gave its items ", seen("show", "mapped", "parse").out, re.M)
     assert gather == (
         "gather did not run: it takes the value of parse, which has none: "
         "2 of 6 items failed, 4 done\n"

@@ -222,9 +222,17 @@ def _why(step: Step, siblings: Siblings) -> str:
     return _with_saves(told, step)
 
 
+def given_by(step: Step, siblings: Siblings) -> str:
+    """Return what a step gave in place of a value that it has not: its graph; "" if nothing."""
+    members = siblings.members.get(step.id)
+    if not members or step.row is not None:
+        return ""
+    return "its items" if _items(members) else "its graph"
+
+
 def _of_giver(step: Step, members: Sequence[Step], siblings: Siblings) -> str:
     """Return the story of a step that gave a graph, and has no value of it, or not yet."""
-    gave = "gave its items" if _items(members) else "gave its graph"
+    gave = f"gave {given_by(step, siblings)}"
     if step.is_left:
         told = f"{step.id} has no value: {siblings.left[step.id]}"
         return _with_tries(told, step.attempts, 1, succeeded=gave)

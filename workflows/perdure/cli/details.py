@@ -97,6 +97,7 @@ def _lives(lives: list[GenerationView]) -> Columns:
 
 def _attempts(attempts: list[AttemptView]) -> Columns:
     from perdure.cli.tables import columns, describe, plain
+    from perdure.view.rows import how_ended
 
     has_generations = any(attempt.generation > 1 for attempt in attempts)
     table = columns("ATTEMPT", "ENDED", "STARTED", "TOOK", "MEMORY", "WORKER", "ERROR")
@@ -105,7 +106,7 @@ def _attempts(attempts: list[AttemptView]) -> Columns:
         started, peak = attempt.started_at, attempt.peak_memory_bytes
         table.add_row(
             f"{again}{attempt.attempt}",
-            attempt.cause or "not yet",
+            how_ended(attempt),
             f"{started:%H:%M:%S}" if started is not None else "",
             words.duration(attempt.duration_s),
             words.size(peak) if peak is not None else "",

@@ -24,7 +24,7 @@ from perdure.view.markup import Asset, Content, Element, element
 from perdure.view.model import ErrorView, GraphView, RunView, StepView
 from perdure.view.overview import draw_overview
 from perdure.view.rows import draw_attempts, error_line
-from perdure.view.runs import view_attempt, view_run, view_runs, view_step
+from perdure.view.runs import view_attempts, view_run, view_runs, view_step
 from perdure.view.summary import draw_progress
 from perdure.view.values import draw_value
 from perdure.workflow import Workflow
@@ -256,7 +256,8 @@ def draw_runs(runs: Sequence[Run]) -> Element:
 
 def draw_step(step: Step) -> Element:
     """Return where a step stands, why, its value, its attempts, and what it printed."""
-    view = view_step(step, Siblings(step.run))
+    siblings = Siblings(step.run)
+    view = view_step(step, siblings)
     printed = "\n".join(map(words.printable, step.logs()[-_TAIL_BYTES:].splitlines()))
     return framed(
         element(
@@ -268,7 +269,7 @@ def draw_step(step: Step) -> Element:
         ),
         element("p", step.why().partition("\n")[0], class_="more"),
         _error(view.error) if view.error else draw_value(view.preview),
-        draw_attempts([view_attempt(each) for each in step.attempts]) if step.attempts else None,
+        draw_attempts(view_attempts(step, siblings)) if step.attempts else None,
         element("pre", printed, class_="log") if printed else None,
     )
 

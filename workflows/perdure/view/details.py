@@ -27,7 +27,7 @@ from perdure.view.model import (
     GenerationView,
     InputView,
 )
-from perdure.view.runs import read_preview, view_attempt, view_error
+from perdure.view.runs import read_preview, view_attempts, view_error
 from perdure_storage.shapes import readable
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def view_detail(step: Step, siblings: story.Siblings) -> DetailView:
     """
     run, row = step.run, step.row
     function = step.graph.functions[step.plan.function]
-    attempts = [view_attempt(attempt) for attempt in step.attempts]
+    attempts = view_attempts(step, siblings)
     peaks = [each.peak_memory_bytes for each in attempts if each.peak_memory_bytes is not None]
     return DetailView(
         run=run.id,

@@ -36,12 +36,18 @@ class ProgressView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class AttemptView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One try of a step."""
+    """One try of a step.
+
+    Attributes:
+        cause: how it ended; None if it has not.
+        gave: what it gave in place of a value that is not there yet, or never came: its graph.
+    """
 
     step: str
     generation: int
     attempt: int
     cause: str | None = None
+    gave: str = ""
     worker: str = ""
     started_at: datetime | None = None
     duration_s: float | None = None

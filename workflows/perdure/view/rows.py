@@ -165,7 +165,7 @@ def draw_attempts(attempts: Sequence[AttemptView]) -> Element:
         peak = each.peak_memory_bytes
         cells = (
             f"{each.generation}/{each.attempt}" if has_lives else str(each.attempt),
-            each.cause or "not yet",
+            how_ended(each),
             f"{each.started_at:%H:%M:%S}" if each.started_at is not None else "",
             words.duration(each.duration_s),
             words.size(peak) if peak is not None else "",
@@ -179,6 +179,13 @@ def draw_attempts(attempts: Sequence[AttemptView]) -> Element:
         element("table", element("thead", heads), element("tbody", rows)),
         class_="rows",
     )
+
+
+def how_ended(attempt: AttemptView) -> str:
+    """Return how a try ended, in a table: of one that gave a graph, that it did so."""
+    if attempt.gave:
+        return f"gave {attempt.gave}"
+    return attempt.cause or "not yet"
 
 
 def _about(detail: DetailView, *, is_own: bool) -> Iterator[tuple[str, Content]]:

@@ -23,7 +23,7 @@ from perdure.view.model import (
 )
 from perdure_scheduler.schedule import nominal_of
 from perdure_scheduler.trigger_changes import arrivals_of, chain_of
-from perdure_storage.records import RunId
+from perdure_storage.records import Cause, RunId
 
 if TYPE_CHECKING:
     from perdure.runs import Run, Step
@@ -243,13 +243,21 @@ def _how_far(step: Step) -> str:
     return "; ".join(filter(None, [told, of_saves(step.saves)]))
 
 
-def view_attempt(attempt: AttemptRecord) -> AttemptView:
-    """Return one try of a step."""
+def view_attempts(step: Step, siblings: Siblings) -> list[AttemptView]:
+    """Return every try of a step."""
+    gave = story.given_by(step, siblings)
+    return [
+        _view_attempt(each, gave if each.cause is Cause.SUCCEEDED else "") for each in step.attempts
+    ]
+
+
+def _view_attempt(attempt: AttemptRecord, gave: str) -> AttemptView:
     return AttemptView(
         step=attempt.step_id,
         generation=attempt.generation,
         attempt=attempt.attempt,
         cause=None if attempt.cause is None else attempt.cause.value,
+        gave=gave,
         worker=attempt.worker,
         started_at=attempt.started_at,
         duration_s=_seconds(how_long(attempt)),
