@@ -190,8 +190,9 @@ class Perdure:
             self._driving.adopt(submission.born)
         if note or (say and not is_kernel()):  # there its picture tells the id
             self._say(note or f"run {record.id}")
-        is_ours = record.plan_digest == submission.body.digest
-        return Run(record.id, self, submission.plan if is_ours else None)
+        if record.plan_digest != submission.body.digest:
+            return Run(record.id, self)
+        return Run(record.id, self, submission.plan, record.plan_digest)
 
     def _wishes(self, dag: Any, options: dict[str, Any]) -> Wishes:
         from perdure.submission import Wishes
@@ -385,7 +386,7 @@ class Perdure:
 
         derived = create_derived(self.runtime, derive)
         self._say(derived.note)
-        return Run(derived.record.id, self, derived.plan)
+        return Run(derived.record.id, self, derived.plan, derived.record.plan_digest)
 
     def _started(self, run: Run) -> Run:
         self._driving.drive_in_background(run.id)

@@ -39,14 +39,19 @@ from perdure_storage.records import (
 )
 
 
-def read_result(runtime: Runtime, record: RunRecord) -> Any:
+def read_result(runtime: Runtime, record: RunRecord, plan: Plan | None = None) -> Any:
     """Return the result of a run that has succeeded.
+
+    Args:
+        runtime: the stores.
+        record: the run's row.
+        plan: its plan, if that is at hand.
 
     Raises:
         ValueDamaged: a value of the result is missing or damaged; names the step and the command
             that rebuilds it.
     """
-    plan = recorded_plan(runtime.store, record)
+    plan = plan or recorded_plan(runtime.store, record)
     needed = {StepId(name) for name in output_steps(plan)}
     rows = {
         row.step_id: row

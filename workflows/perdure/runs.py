@@ -31,6 +31,7 @@ from perdure_storage.lifecycle import RUN_TERMINAL, RunStatus, StepStatus
 from perdure_storage.records import (
     AttemptRecord,
     Cause,
+    Digest,
     ErrorRecord,
     EventRecord,
     RunRecord,
@@ -136,10 +137,17 @@ class Run:
         id: the run's id.
     """
 
-    def __init__(self, run_id: str, client: Client, plan: Plan | None = None) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        client: Client,
+        plan: Plan | None = None,
+        plan_digest: Digest | None = None,
+    ) -> None:
         self.id = run_id
         self._client = client
         self._plan = plan
+        self._plan_digest = plan_digest
 
     @property
     def record(self) -> RunRecord:
@@ -207,12 +215,15 @@ class Run:
     @property
     def plan(self) -> Plan:
         """Return its DAG as data; without a step while it has none, see ``unplanned``."""
-        if self._plan is None:
-            record = self.record
+        return self._plan_of(self.record) if self._plan is None else self._plan
+
+    def _plan_of(self, record: RunRecord) -> Plan:
+        """Return the plan that a row of the run names; it may have got another one since."""
+        if self._plan is None or self._plan_digest != record.plan_digest:
             plan = recorded_plan(self._client.runtime.store, record)
             if record.plan_digest is None:  # who takes it on builds it
                 return plan
-            self._plan = plan
+            self._plan, self._plan_digest = plan, record.plan_digest
         return self._plan
 
     @property
@@ -269,7 +280,7 @@ class Run:
     def _outcome(self) -> Any:
         record = self.record
         if record.status is RunStatus.SUCCEEDED:
-            return read_result(self._client.runtime, record)
+            return read_result(self._client.runtime, record, self._plan_of(record))
         raise error_of(self._client.runtime, record)
 
     def wait(

@@ -282,7 +282,7 @@ class Submission:
         except DuplicateRun as duplicate:
             return self._duplicate(duplicate)
         if made is not None:
-            self.born = Born(made, self.body) if made.owner is not None else None
+            self.born = Born(made, self.plan) if made.owner is not None else None
             return made, intent.note
         if self.store.find_run(intent.record.id) is None:
             # Whoever deleted the run of this id died before the end of it.

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from tests.crash.programs import Program, programs, workflow_of
 
 from perdure import DefinitionError, Input, NotSerializable, Secret, Static, task, workflow
 from perdure.compile import compile_dag, prepare
@@ -195,6 +197,19 @@ def test_static_parameters_are_in_the_plan_with_their_value(values: Values) -> N
 
 def test_a_plan_survives_its_json(values: Values) -> None:
     plan = compiled([load.bind("a"), use.bind(Config(load.bind("b")), k={"a": {1}})], values)
+
+    assert decode_plan(encode_plan(plan)) == plan
+
+
+@settings(
+    derandomize=True,
+    max_examples=40,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(program=programs())
+def test_plan_of_any_program_is_what_its_json_says(values: Values, program: Program) -> None:
+    plan = compiled(workflow_of(program), values)
 
     assert decode_plan(encode_plan(plan)) == plan
 

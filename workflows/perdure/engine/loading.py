@@ -48,7 +48,6 @@ from perdure_storage.records import (
     ExpansionRecord,
     History,
     Owner,
-    PlanRecord,
     RunEnd,
     RunId,
     RunRecord,
@@ -218,10 +217,13 @@ def _functions_before(store: RunStore, record: RunRecord, history: History) -> d
 
 @dataclass(frozen=True, slots=True)
 class Born:
-    """A run that its maker claimed as it was made: nothing can have happened in it before."""
+    """A run that its maker claimed as it was made: nothing can have happened in it before.
+
+    Its plan is what decoding the recorded one would give.
+    """
 
     record: RunRecord
-    plan: PlanRecord
+    plan: Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,10 +358,9 @@ class Loader:
 
     def reading_of(self, born: Sequence[Born]) -> Reading:
         """Return what there is to read of runs that were made just now: their plans."""
-        bodies = {each.plan.digest: each.plan.body for each in born}
         return Reading(
             {each.record.id: History() for each in born},
-            {digest: decode_plan(body) for digest, body in bodies.items()},
+            {each.record.plan_digest: each.plan for each in born},
         )
 
     @all_stays()
