@@ -14,6 +14,8 @@ from perdure.view.rows import draw_error, facts
 from perdure.view.values import draw_value
 
 _SOURCE_CHARS = 60_000
+_LEAST = 0.004
+"""The part of a bar that is seen."""
 _UNTOLD = ("owner", "from")
 """Tokens of coordinators: they tell processes apart, but nobody reads them."""
 
@@ -44,11 +46,13 @@ def draw_progress(steps: Sequence[StepView]) -> Content:
     counts = Counter(step.standing for step in steps)
     if not counts:
         return None
-    whole = sum(counts.values())
+    # Of very many steps one that failed is seen as well.
+    seen = {status: max(number, _LEAST * counts.total()) for status, number in counts.items()}
+    whole = sum(seen.values())
     parts, legend = [], []
     x = 0.0
     for status in sorted(counts, key=status_rank):
-        width = 1000 * counts[status] / whole
+        width = 1000 * seen[status] / whole
         parts.append(
             element("rect", x=x, width=width, height=8, class_=f"part {status_class(status)}")
         )

@@ -31,6 +31,7 @@ from perdure.view.model import (
     TimelineView,
 )
 from perdure.view.page import asset, sections, whole_page
+from perdure.view.summary import draw_progress
 
 START = datetime(2026, 1, 5, 12, tzinfo=UTC)
 ATTACKS = (
@@ -261,6 +262,18 @@ def test_ten_thousand_items_are_one_node_with_counts() -> None:
     bar = {(r["class"] or ""): float(r["width"] or 0) for r in page.of_class("part")}
     assert bar["part s-failed"] == 2.0  # as small as it is, it is seen
     assert bar["part s-succeeded"] > 100
+
+
+def test_one_failed_step_of_very_many_is_seen_in_the_bar_of_all() -> None:
+    standings = ["SUCCEEDED"] * 7_000 + ["FAILED"] + ["not begun"] * 2_999
+    steps = [StepView(id=f"s{n}", status=s, standing=s) for n, s in enumerate(standings)]
+
+    page = Page("".join(map(str, draw_progress(steps))))
+
+    parts = page.of_class("part")
+    assert [part["class"] for part in parts][1] == "part s-failed"
+    assert min(float(part["width"] or 0) for part in parts) > 3.9
+    assert sum(float(part["width"] or 0) for part in parts) == pytest.approx(1000)
 
 
 def test_steps_are_rows_that_open() -> None:
