@@ -516,6 +516,8 @@ class Driver:
     def beat_now(self, workers: tuple[ProcessId, ...]) -> None:
         self.beat()
 
+    def take_late(self) -> None: ...
+
     def stop(self) -> None:
         self.world.store.unregister(self.owner)
 

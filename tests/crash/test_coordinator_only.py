@@ -134,6 +134,25 @@ def test_stopped_coordinator_gives_way_when_it_wakes_after_its_lease(
 
 
 @pytest.mark.timeout(TIMEOUT_S + 30)
+def test_run_tells_that_its_coordinator_was_stopped_for_longer_than_its_lease(stage: Stage) -> None:
+    with stage.open() as client:
+        client.submit(busy_steps.slowly, run_id=RUN)
+        holder = serve(stage, SHORT_LEASE_S)
+        wait_until(lambda: stage.ledger.count("slow") == 1, 30, "the step did not begin")
+        run = client.get_run(RUN)
+
+        holder.send_signal(signal.SIGSTOP)
+        wait_until(lambda: not run.record.lease_live, 30, "its lease goes on")
+        holder.send_signal(signal.SIGCONT)
+
+        wait_until(lambda: "lease ran out 1 time" in run.why(), 30, run.why())
+        (stage.folder / "release-1").touch()
+        wait_until(lambda: run.status == "SUCCEEDED", 30, "it does not end")
+        end(stage, holder)
+    check_nothing_is_left(stage.ledger)
+
+
+@pytest.mark.timeout(TIMEOUT_S + 30)
 def test_stale_coordinator_ends_its_attempts_though_its_workers_were_not_recorded(
     stage: Stage,
 ) -> None:

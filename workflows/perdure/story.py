@@ -168,8 +168,20 @@ def _more_of_run(run: Run, status: RunStatus, siblings: Siblings) -> Iterator[st
     running = [step.id for step in siblings.steps if step.status is StepStatus.RUNNING]
     if running:
         yield f"{_some(running)} {'runs' if len(running) == 1 else 'run'}"
+    yield from _of_late_leases(run)
     if status in (*_STOPPED, RunStatus.FAILED, RunStatus.CANCELLED):
         yield run.next_command
+
+
+def _of_late_leases(run: Run) -> Iterator[str]:
+    """Yield how often who drove the run was silent for longer than its lease, if it was."""
+    late = [event for event in run.events() if event.kind == "lease late"]
+    if late:
+        longest = words.duration(max(event.detail["silent_s"] for event in late))
+        yield (
+            f"its lease ran out {words.count_of(len(late), 'time')} before it was renewed, after up"
+            f" to {longest}: its process was stopped, or a step that runs inline held Python's lock"
+        )
 
 
 def waited_s(step: Step, siblings: Siblings) -> float | None:

@@ -27,6 +27,7 @@ from perdure.engine.events import (
     Leaving,
     OwnershipLost,
     PauseRequested,
+    RenewedLate,
 )
 from perdure.engine.fleet import Fleet
 from perdure.engine.heartbeat import Heartbeat
@@ -264,6 +265,9 @@ class Coordinator:
 
         Raises StoreError if the store could not be written for longer than the patience.
         """
+        # Before more runs are taken on, which that is not about.
+        if (late_s := self._heartbeat.take_late()) is not None:
+            self._events.append(RenewedLate(late_s))
         if self._leaves:
             self._begin_to_leave()
         else:

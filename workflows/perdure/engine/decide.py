@@ -24,6 +24,7 @@ from perdure.engine.events import (
     Leaving,
     OwnershipLost,
     PauseRequested,
+    RenewedLate,
     Saved,
 )
 from perdure.engine.outcomes import on_ended, progress
@@ -33,7 +34,7 @@ from perdure.engine.state import EngineState, RunState
 from perdure.engine.waits import LINGER, can_end, next_deadline
 from perdure.engine.waking import end_races, on_heard, wake_due
 from perdure_storage.lifecycle import RunStatus, StepStatus
-from perdure_storage.records import Cause, ErrorRecord, RunEnd
+from perdure_storage.records import Cause, ErrorRecord, EventRecord, RunEnd
 
 
 def take_on(engine: EngineState, run: RunState, now: datetime) -> None:
@@ -124,6 +125,14 @@ def _on_leaving(engine: EngineState, event: Leaving, now: datetime) -> None:
         engine.touched[run.id] = None
         if run.running:
             engine.hand_overs.append(HandOver(run.executor, tuple(run.running)))
+
+
+def _on_renewed_late(engine: EngineState, event: RenewedLate, now: datetime) -> None:
+    """Tell it in the story of each run: somebody else might have taken it over in between."""
+    told = EventRecord(kind="lease late", at=now, detail={"silent_s": round(event.silent_s, 1)})
+    for run in engine.runs.values():
+        run.outbox.events.append(told)
+        engine.touched[run.id] = None
 
 
 def _on_ownership_lost(engine: EngineState, event: OwnershipLost, now: datetime) -> None:
@@ -247,5 +256,6 @@ _HANDLERS: dict[type, Callable[..., None]] = {
     PauseRequested: _on_pause,
     Heard: on_heard,
     OwnershipLost: _on_ownership_lost,
+    RenewedLate: _on_renewed_late,
     Leaving: _on_leaving,
 }

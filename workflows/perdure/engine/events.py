@@ -53,8 +53,16 @@ class OwnershipLost(msgspec.Struct, frozen=True):
     why: str
 
 
+class RenewedLate(msgspec.Struct, frozen=True):
+    """The lease under which runs are driven here was over before it was renewed."""
+
+    silent_s: float
+
+
 class Leaving(msgspec.Struct, frozen=True):
     """This coordinator is to end: its runs go to others once what runs of them has ended."""
 
 
-Event = Ended | Saved | CancelRequested | PauseRequested | Heard | OwnershipLost | Leaving
+Event = (
+    Ended | Saved | CancelRequested | PauseRequested | Heard | OwnershipLost | RenewedLate | Leaving
+)

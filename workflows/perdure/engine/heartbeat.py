@@ -34,6 +34,7 @@ class Heartbeat:
         self._workers: tuple[ProcessId, ...] = ()
         self._beat = threading.Event()
         self._stopping = False
+        self._late_s: float | None = None
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -51,6 +52,11 @@ class Heartbeat:
         """Record these worker processes with the next renewal, which comes at once."""
         self._workers = workers
         self._beat.set()
+
+    def take_late(self) -> float | None:
+        """Return how long the lease was not renewed, if it was over meanwhile; once."""
+        late_s, self._late_s = self._late_s, None
+        return late_s
 
     def stop(self) -> None:
         """End the renewals and remove the heartbeat row: the runs are free at once."""
@@ -93,6 +99,7 @@ class Heartbeat:
         now = self._clock.monotonic()
         silent_s, self._renewed_at = now - self._renewed_at, now
         if silent_s > LEASE_S and not self._outage.is_on:
+            self._late_s = silent_s
             log.warning(
                 "the lease was not renewed for %.0f s, and is over after %.0f: this process was "
                 "stopped, or a step that runs inline held Python's lock. Runs that another host "

@@ -10,7 +10,7 @@ from tests.unit.perdure.engine.bench import START, Bench, plan_of, stored
 
 from perdure.calls import Instance, Outcome, StepCall
 from perdure.engine.commands import Kill, Retire
-from perdure.engine.events import CancelRequested, Ended, OwnershipLost, PauseRequested
+from perdure.engine.events import CancelRequested, Ended, OwnershipLost, PauseRequested, RenewedLate
 from perdure.engine.restore import MAX_TAKEOVERS
 from perdure.errors import Failure
 from perdure.executors.protocol import Capacity
@@ -246,6 +246,16 @@ def test_lost_ownership_drops_the_run_and_kills_its_attempts(diamond: Plan) -> N
     assert bench.engine.pools["processes"].free.cpus == 1
     bench.end("a", Cause.ABANDONED)
     assert bench.engine.pools["processes"].free.cpus == 2
+
+
+def test_lease_that_was_over_for_a_while_is_told_in_the_story_of_the_run(diamond: Plan) -> None:
+    bench = Bench(diamond).start()
+
+    turn = bench.turn(RenewedLate(14.96))
+
+    ((event,),) = [commit.events for commit in turn.commits]
+    assert (event.kind, event.detail) == ("lease late", {"silent_s": 15.0})
+    assert bench.in_flight == {"a": bench.in_flight["a"]}
 
 
 # --- resume -----------------------------------------------------------------------------------

@@ -31,8 +31,8 @@ class Store(MemoryRunStore):
             self.asked.release()
 
 
-def renewed_after(seconds: float, *, refused: int = 0) -> None:
-    """Let a heartbeat renew when so much time is over, and end."""
+def renewed_after(seconds: float, *, refused: int = 0) -> Heartbeat:
+    """Let a heartbeat renew when so much time is over, and end; return it."""
     clock = ManualClock()
     store = Store(clock)
     heartbeat = Heartbeat(store, an_owner(), clock)
@@ -43,21 +43,24 @@ def renewed_after(seconds: float, *, refused: int = 0) -> None:
     for _ in range(refused + 1):
         assert store.asked.acquire(timeout=10)
     heartbeat.stop()
+    return heartbeat
 
 
 def test_lease_that_was_over_before_it_was_renewed_is_told_with_the_way_out(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    renewed_after(LEASE_S + 5)
+    heartbeat = renewed_after(LEASE_S + 5)
 
     assert "the lease was not renewed for 15 s" in caplog.text
     assert 'executor="processes"' in caplog.text
+    assert (heartbeat.take_late(), heartbeat.take_late()) == (LEASE_S + 5, None)
 
 
 def test_lease_that_is_renewed_in_time_is_not_told_of(caplog: pytest.LogCaptureFixture) -> None:
-    renewed_after(LEASE_S / 2)
+    heartbeat = renewed_after(LEASE_S / 2)
 
     assert caplog.text == ""
+    assert heartbeat.take_late() is None
 
 
 def test_lease_that_was_over_because_the_store_was_away_is_told_as_that(
