@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import chain
 from typing import TypeVar
 
 import msgspec
 import sqlalchemy as sa
 
 from perdure_storage.blobs import BlobRoot
+from perdure_storage.census import Census, Expected, Holder
 from perdure_storage.database import Database, Row
 from perdure_storage.errors import RunNotFound, StoreError, StoreUnavailable, ValueDamaged
 from perdure_storage.lifecycle import StepStatus
-from perdure_storage.records import Digest, Place, RunId, StoredValue
+from perdure_storage.records import Digest, RunId
 from perdure_storage.schedule_records import TickQuery
 from perdure_storage.sql_runs import SqlRunStore
 from perdure_storage.sqlite_database import SqliteDatabase
@@ -30,8 +33,6 @@ from perdure_storage.trigger_rows import holder_of
 
 T = TypeVar("T")
 _PAGE = 1000
-Holder = tuple[str, str, str, int]
-"""Who refers to a blob, as a row of ``blob_ref`` has it: kind, id, step, generation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,38 +76,6 @@ class CheckReport:
     problems: tuple[Problem, ...] = ()
 
 
-@dataclass(slots=True)
-class _Known:
-    """What rows say of a blob. Mutable while rows are read."""
-
-    sizes: dict[Digest, int] = field(default_factory=dict)
-    users: dict[Digest, str] = field(default_factory=dict)
-    named: set[Digest] = field(default_factory=set)
-    holders: dict[Digest, Holder] = field(default_factory=dict)
-    lost: set[Digest] = field(default_factory=set)
-
-    def note(
-        self, value: StoredValue | None, run_id: RunId | None, what: str, holder: Holder
-    ) -> None:
-        """Remember a value of a run, or of an event, which has none."""
-        if value is not None and value.place is Place.BLOB:
-            self.named.add(value.integrity)
-            self.sizes[value.integrity] = value.size_bytes
-            whose = what if run_id is None else f"{what} of run {run_id!r}"
-            self.users.setdefault(value.integrity, whose)
-            self.holders.setdefault(value.integrity, holder)
-        if value is not None and value.files:
-            whose = what if run_id is None else f"{what} of run {run_id!r}"
-            self.note_all(value.files, whose, holder)
-
-    def note_all(self, blobs: Iterable[Digest], what: str, holder: Holder) -> None:
-        """Remember blobs of which no row says the size."""
-        for blob in blobs:
-            self.named.add(blob)
-            self.users.setdefault(blob, what)
-            self.holders.setdefault(blob, holder)
-
-
 def check_store(store: SqlRunStore, blobs: BlobRoot, *, deep: bool = False) -> CheckReport:
     """Read a whole store and change nothing; runs may go on meanwhile.
 
@@ -119,34 +88,28 @@ def check_store(store: SqlRunStore, blobs: BlobRoot, *, deep: bool = False) -> C
         StoreUnavailable: the database does not answer.
         ValueUnavailable: the blobs cannot be reached.
     """
-    known, problems = _Known(), list(_damages(store.database))
-    runs = [RunId(text) for text in _values(store.database, run_table.c.id)]
-    for run_id in runs:
-        problems += _asked(run_id, _read_run, store, run_id, known)
-    for digest in map(Digest, _values(store.database, plan_table.c.digest)):
-        problems += _asked(None, _read_plan, store, digest, known)
-    for number in _values(store.database, message_table.c.id):
-        problems += _asked(None, _read_message, store, number, known)
-    for name in _values(store.database, schedule_table.c.name):
-        problems += _asked(None, _read_schedule, store, name, known)
-    for name in _values(store.database, trigger_table.c.name):
-        problems += _asked(None, _read_trigger, store, name, known)
-    # Rows before blobs: a row that was read has its blob, whoever works meanwhile.
-    there = {blob.digest: blob.size_bytes for blob in blobs.survey()}
-    held = _rows(store.database, store.database.statements.list_referenced)
-    referenced = {Digest(row[0]) for row in held}
-    problems += _unprotected(store, known, referenced)
-    problems += _dangling(store.database)
-    for digest in sorted(referenced - (known.lost - known.named)):
-        problems += _check_blob(store, blobs, digest, there.get(digest), known, deep)
-    orphans = there.keys() - set(map(Digest, _values(store.database, blob_ref.c.digest)))
+    runs, problems = 0, list(_damages(store.database))
+    with closing(Census()) as census:
+        for run_id in _values(store.database, run_table.c.id, ""):
+            runs += 1
+            problems += _asked(RunId(run_id), _read_run, store, run_id, census)
+        problems += _read_others(store, census)
+        # Rows before blobs: a row that was read has its blob, whoever works meanwhile.
+        census.note_there((blob.digest, blob.size_bytes) for blob in blobs.survey())
+        census.note_referenced(_referenced(store.database))
+        problems += _unprotected(store, census)
+        problems += _dangling(store.database)
+        for expected in census.expected():
+            problems += _check_blob(store, blobs, expected, deep)
+        census.note_kept(map(Digest, _values(store.database, blob_ref.c.digest, "")))
+        referenced, orphans = census.referenced(), census.orphans()
     return CheckReport(
-        runs=len(runs),
-        blobs=len(referenced),
-        size_bytes=sum(there.get(digest, 0) for digest in referenced),
+        runs=runs,
+        blobs=referenced.blobs,
+        size_bytes=referenced.size_bytes,
         deep=deep,
-        orphans=len(orphans),
-        orphan_bytes=sum(there[digest] for digest in orphans),
+        orphans=orphans.blobs,
+        orphan_bytes=orphans.size_bytes,
         problems=tuple(problems),
     )
 
@@ -167,13 +130,27 @@ def _damages(database: Database) -> Iterator[Problem]:
                 )
 
 
-def _values(database: Database, column: sa.Column[T]) -> list[T]:
-    statement = database.statements.compile(sa.select(column).distinct())
-    return [row[0] for row in _rows(database, statement)]
+def _values(database: Database, column: sa.Column[T], before_all: T) -> Iterator[T]:
+    """Yield the values of a column, each once and in order."""
+    beyond = sa.bindparam("beyond", type_=column.type)
+    page = sa.select(column).distinct().where(column > beyond).order_by(column).limit(_PAGE)
+    yield from _paged(database, database.statements.compile(page), before_all)
 
 
-def _rows(database: Database, statement: Statement) -> list[Row]:
-    return database.read(lambda transaction: transaction.rows(statement))
+def _referenced(database: Database) -> Iterator[Digest]:
+    """Yield the blobs to which somebody refers who is there."""
+    yield from _paged(database, database.statements.list_referenced, Digest(""), limit=_PAGE)
+
+
+def _paged(database: Database, statement: Statement, beyond: T, **given: object) -> Iterator[T]:
+    """Yield what a statement gives page after page, each in a transaction of its own."""
+    while page := _rows(database, statement, beyond=beyond, **given):
+        yield from (row[0] for row in page)
+        beyond = page[-1][0]
+
+
+def _rows(database: Database, statement: Statement, **given: object) -> list[Row]:
+    return database.read(lambda transaction: transaction.rows(statement, **given))
 
 
 def _asked(run_id: RunId | None, read: Callable[..., None], *given: object) -> Iterator[Problem]:
@@ -188,83 +165,104 @@ def _asked(run_id: RunId | None, read: Callable[..., None], *given: object) -> I
         yield Problem(kind="row", message=str(error), run_id=run_id)
 
 
-def _read_run(store: SqlRunStore, run_id: RunId, known: _Known) -> None:
+def _read_others(store: SqlRunStore, census: Census) -> Iterator[Problem]:
+    """Read what is no run and may name blobs."""
+    for digest in _values(store.database, plan_table.c.digest, ""):
+        yield from _asked(None, _read_plan, store, digest, census)
+    for number in _values(store.database, message_table.c.id, 0):
+        yield from _asked(None, _read_message, store, number, census)
+    for name in _values(store.database, schedule_table.c.name, ""):
+        yield from _asked(None, _read_schedule, store, name, census)
+    for name in _values(store.database, trigger_table.c.name, ""):
+        yield from _asked(None, _read_trigger, store, name, census)
+
+
+def _read_run(store: SqlRunStore, run_id: RunId, census: Census) -> None:
     run = store.get_run(run_id)
     for name, value in run.inputs.items():
-        known.note(value, run_id, f"input {name!r}", ("run", run_id, "", 0))
+        census.note(value, run_id, f"input {name!r}", ("run", run_id, "", 0))
     for step in store.list_steps(run_id, current_only=False):
         of_step = ("step", run_id, step.step_id, step.generation)
         if step.status is StepStatus.LOST and step.value is not None:
-            known.lost.add(step.value.integrity)  # that it is gone is what its row says
+            census.note_lost(step.value.integrity)
         else:
-            known.note(step.value, run_id, f"step {step.step_id!r}", of_step)
+            census.note(step.value, run_id, f"step {step.step_id!r}", of_step)
         for state in step.states.values():
-            known.note(state, run_id, f"the state after step {step.step_id!r}", of_step)
+            census.note(state, run_id, f"the state after step {step.step_id!r}", of_step)
     store.list_attempts(run_id)
     store.list_expansions(run_id)
     for wait in store.list_waits(run_id):
         of_wait = ("step", run_id, wait.step_id, wait.generation)
-        known.note(wait.default, run_id, f"default of step {wait.step_id!r}", of_wait)
+        census.note(wait.default, run_id, f"default of step {wait.step_id!r}", of_wait)
     for save in store.list_saves(run_id):
         of_save = ("save", run_id, save.step_id, save.number)
-        known.note(save.value, run_id, f"save {save.number} of step {save.step_id!r}", of_save)
+        census.note(save.value, run_id, f"save {save.number} of step {save.step_id!r}", of_save)
     store.list_events(run_id)
 
 
-def _read_message(store: SqlRunStore, number: int, known: _Known) -> None:
+def _read_message(store: SqlRunStore, number: int, census: Census) -> None:
     message = store.find_message(number)
     if message is not None:  # else it went since it was listed
         of_message = ("message", str(number), "", 0)
-        known.note(message.value, message.run_id, f"message {number}, {message.name!r}", of_message)
+        census.note(
+            message.value, message.run_id, f"message {number}, {message.name!r}", of_message
+        )
 
 
-def _read_schedule(store: SqlRunStore, name: str, known: _Known) -> None:
+def _read_schedule(store: SqlRunStore, name: str, census: Census) -> None:
     schedule = store.schedules.find_schedule(name)
     if schedule is None:  # removed since it was listed
         return
-    known.note_all(schedule.blobs, f"definition of schedule {name!r}", ("schedule", name, "", 0))
+    census.note_all(schedule.blobs, f"definition of schedule {name!r}", ("schedule", name, "", 0))
     query = TickQuery(schedule=name, limit=_PAGE)
     while page := store.schedules.list_ticks(query):
         query = msgspec.structs.replace(query, before=page[-1].at)
 
 
-def _read_trigger(store: SqlRunStore, name: str, known: _Known) -> None:
+def _read_trigger(store: SqlRunStore, name: str, census: Census) -> None:
     trigger = store.triggers.find_trigger(name)
     if trigger is None:  # removed since it was listed
         return
-    known.note_all(trigger.blobs, f"definition of trigger {name!r}", ("trigger", name, "", 0))
+    census.note_all(trigger.blobs, f"definition of trigger {name!r}", ("trigger", name, "", 0))
     query = ArrivalQuery(trigger=name, limit=_PAGE)
     while page := store.triggers.list_arrivals(query):
         for arrival in page:
             what = f"arrival {arrival.key!r} of trigger {name!r}"
-            known.note(arrival.payload, None, what, ("arrival", holder_of(arrival), "", 0))
+            census.note(arrival.payload, None, what, ("arrival", holder_of(arrival), "", 0))
         query = msgspec.structs.replace(query, beyond=page[-1].seq)
 
 
-def _read_plan(store: SqlRunStore, digest: Digest, known: _Known) -> None:
+def _read_plan(store: SqlRunStore, digest: Digest, census: Census) -> None:
     try:
         plan = store.get_plan(digest)
     except StoreError:
-        if digest in _values(store.database, plan_table.c.digest):
+        there = sa.select(plan_table.c.digest).where(plan_table.c.digest == digest)
+        if _rows(store.database, store.database.statements.compile(there)):
             raise
         return  # its last run was deleted since it was listed
-    known.note_all(plan.blobs, f"code or constants of plan {digest}", ("plan", digest, "", 0))
+    census.note_all(plan.blobs, f"code or constants of plan {digest}", ("plan", digest, "", 0))
 
 
 # --- blobs ----------------------------------------------------------------------------------
-def _unprotected(store: SqlRunStore, known: _Known, referenced: set[Digest]) -> Iterator[Problem]:
+def _unprotected(store: SqlRunStore, census: Census) -> Iterator[Problem]:
     """Yield blobs that a row names and no reference keeps from gc."""
-    named = known.named - referenced
-    if not named:
+    found = census.unprotected()
+    first = next(found, None)
+    if first is None:
         return
-    for digest in sorted(named & _still_named(store, known)):
-        message = f"{known.users[digest]}: its blob {digest} has no reference, gc would take it"
-        yield Problem(
-            kind="reference",
-            message=f"{message}. Run no gc: `perdure db check --repair`, and report this",
-            digest=digest,
-            holder=known.holders[digest],
-        )
+    with closing(Census()) as again:  # a run may have been deleted since its rows were read
+        for run_id in _values(store.database, run_table.c.id, ""):
+            list(_asked(RunId(run_id), _read_run, store, run_id, again))
+        list(_read_others(store, again))
+        for each in chain([first], found):
+            if again.names(each.digest):
+                yield Problem(
+                    kind="reference",
+                    message=f"{each.user}: its blob {each.digest} has no reference, gc would take"
+                    " it. Run no gc: `perdure db check --repair`, and report this",
+                    digest=each.digest,
+                    holder=each.holder,
+                )
 
 
 def _dangling(database: Database) -> Iterator[Problem]:
@@ -281,42 +279,24 @@ def _dangling(database: Database) -> Iterator[Problem]:
         )
 
 
-def _still_named(store: SqlRunStore, known: _Known) -> set[Digest]:
-    """Return what the rows name now: a run may have been deleted since they were read."""
-    again = _Known()
-    for run_id in map(RunId, _values(store.database, run_table.c.id)):
-        list(_asked(run_id, _read_run, store, run_id, again))
-    for digest in map(Digest, _values(store.database, plan_table.c.digest)):
-        list(_asked(None, _read_plan, store, digest, again))
-    for number in _values(store.database, message_table.c.id):
-        list(_asked(None, _read_message, store, number, again))
-    for name in _values(store.database, schedule_table.c.name):
-        list(_asked(None, _read_schedule, store, name, again))
-    for name in _values(store.database, trigger_table.c.name):
-        list(_asked(None, _read_trigger, store, name, again))
-    return again.named
-
-
 def _check_blob(
-    store: SqlRunStore,
-    blobs: BlobRoot,
-    digest: Digest,
-    size_bytes: int | None,
-    known: _Known,
-    deep: bool,
+    store: SqlRunStore, blobs: BlobRoot, expected: Expected, deep: bool
 ) -> Iterator[Problem]:
-    wanted = known.sizes.get(digest, size_bytes)
+    digest, size_bytes, wanted_bytes, user = expected
     said = ""
-    if size_bytes is None or wanted is None:
+    if size_bytes is None:  # or it came after the look at all of them, with its reference
+        size_bytes = blobs.size_of(digest)
+        wanted_bytes = size_bytes if wanted_bytes is None else wanted_bytes
+    if size_bytes is None or wanted_bytes is None:
         said = "is missing"
-    elif size_bytes != wanted:
-        said = f"has {size_bytes} bytes and should have {wanted}"
+    elif size_bytes != wanted_bytes:
+        said = f"has {size_bytes} bytes and should have {wanted_bytes}"
     elif deep:
-        said = _misread(blobs, digest, wanted)
+        said = _misread(blobs, digest, wanted_bytes)
     if said and not store.unreferenced([digest]):
-        user = known.users.get(digest, "a pinned backup")
+        whose = user or "a pinned backup"
         yield Problem(
-            kind="blob", message=f"{user}: its blob {digest} {said}. {_REMEDY}", digest=digest
+            kind="blob", message=f"{whose}: its blob {digest} {said}. {_REMEDY}", digest=digest
         )
 
 

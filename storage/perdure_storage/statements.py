@@ -946,9 +946,11 @@ class Statements:
 
     @cached_property
     def list_referenced(self) -> Statement:
-        """List the blobs to which somebody refers who is there."""
-        held = sa.select(blob_ref.c.digest).distinct()
-        return self.compile(held.where(sa.not_(self._is_dangling())))
+        """List the blobs to which somebody refers who is there, in order, a page at a time."""
+        digest = blob_ref.c.digest
+        held = sa.select(digest).distinct().where(digest > sa.bindparam("beyond"))
+        page = held.where(sa.not_(self._is_dangling())).order_by(digest)
+        return self.compile(page.limit(sa.bindparam("limit")))
 
     @cached_property
     def find_dangling(self) -> Statement:

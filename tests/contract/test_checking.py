@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,8 +27,19 @@ from perdure_storage.contract_samples import (
     registered,
     watched,
 )
+from perdure_storage.hashing import integrity_digest
 from perdure_storage.lifecycle import RunStatus
-from perdure_storage.records import Digest, PinRecord, Place, RunEnd, StepId, StepKey, StoredValue
+from perdure_storage.local_blobs import LocalBlobStore
+from perdure_storage.records import (
+    BlobFile,
+    Digest,
+    PinRecord,
+    Place,
+    RunEnd,
+    StepId,
+    StepKey,
+    StoredValue,
+)
 from perdure_storage.repairing import repair
 from perdure_storage.schedule_records import ScheduleChange
 from perdure_storage.sql_runs import SqlRunStore
@@ -65,6 +77,24 @@ def test_a_value_that_was_lost_and_rebuilt_as_another_is_no_problem(
     blobs.delete(second.integrity)
     (problem,) = check_store(store, blobs).problems
     assert second.integrity in problem.message
+
+
+def test_value_that_comes_while_blobs_are_looked_at_is_no_problem(
+    store: SqlRunStore, blobs: BlobRoot
+) -> None:
+    class Late(LocalBlobStore):
+        """Hears of a new value when all blobs have been looked at."""
+
+        def survey(self) -> Iterator[BlobFile]:
+            yield from super().survey()
+            store.commit([by(run, a_step("run", "s", value=stored(self, b"late")))])
+
+    assert isinstance(blobs, LocalBlobStore)
+    run = claimed(store)
+
+    report = check_store(store, Late(blobs.root), deep=True)
+
+    assert (report.blobs, report.problems) == (1, ())
 
 
 def test_a_blob_that_a_pinned_backup_needs_is_one(store: SqlRunStore, blobs: BlobRoot) -> None:
@@ -117,6 +147,37 @@ def test_messages_that_were_changed_are_told_of(
         "row",
         True,
     )
+
+
+BLOBS, MOST_BYTES = 15_000, 1_000_000
+
+
+def test_memory_of_a_check_does_not_grow_with_the_blobs(
+    store: SqlRunStore, blobs: BlobRoot, tmp_path: Path
+) -> None:
+    """One set of their names alone is three times as much."""
+    store.pin(PinRecord(id="backup", at=NOW))
+    digests = [integrity_digest([str(number).encode()]) for number in range(BLOBS)]
+    with sqlite3.connect(tmp_path / "perdure.db") as connection:
+        rows = (("pin", "backup", "", 0, digest) for digest in digests[1:])
+        connection.executemany("INSERT INTO blob_ref VALUES (?, ?, ?, ?, ?)", rows)
+    connection.close()
+    blobs.put([b"nobody's"])
+    (path,) = (tmp_path / "blobs").rglob("blake3-*")
+    for name in (digest.removeprefix("blake3:") for digest in digests[:-1]):
+        folder = path.parent.parent / name[:2]
+        folder.mkdir(exist_ok=True)
+        (folder / f"blake3-{name}").touch()
+
+    check_store(store, blobs)  # what it imports and compiles stays
+
+    tracemalloc.start()
+    report = check_store(store, blobs)
+    _, most_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert (report.blobs, report.orphans, len(report.problems)) == (BLOBS - 1, 2, 1)
+    assert most_bytes < MOST_BYTES
 
 
 def test_what_nothing_refers_to_is_none(store: SqlRunStore, blobs: BlobRoot) -> None:
