@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["tests.postgres", "tests.s3", "tests.ray.fixtures"]
+
+THREAD_ENDS_WITHIN_S = 5
 
 settings.register_profile("ci", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ci")
@@ -28,3 +32,19 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("PERDURE_") and not name.startswith("PERDURE_TEST_"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_thread_of_ours_goes_on() -> Iterator[None]:
+    """Fail a module that leaves a store or a coordinator open: its threads work beside other tests.
+
+    One that ends by itself, as what watches a run that is just over, is waited for.
+    """
+    before = set(threading.enumerate())
+    yield
+    begun = [thread for thread in threading.enumerate() if thread not in before]
+    ours = [thread for thread in begun if thread.name.startswith("perdure-")]
+    for thread in ours:
+        thread.join(THREAD_ENDS_WITHIN_S)
+    left = sorted(thread.name for thread in ours if thread.is_alive())
+    assert not left, f"{', '.join(left)}: close what was opened"

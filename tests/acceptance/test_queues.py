@@ -278,11 +278,10 @@ def test_schedule_in_a_queue_that_is_not_there_is_refused(client: Perdure) -> No
 
 
 # --- told why ------------------------------------------------------------------------------------
-def test_why_names_who_has_the_slots_of_a_key(client: Perdure) -> None:
+def test_why_names_who_has_the_slots_of_a_key(client: Perdure, serving: Coordinator) -> None:
     limit(client, limit_per_key=1)
     first = client.submit(steps.approval, run_id="first", queue="q", limit_key="a", timeout=600.0)
-    store, owner = client.runtime.store, client.runtime.coordinator().ready_to_own()
-    store.claim_run(first.record.id, owner)
+    client.runtime.store.claim_run(first.record.id, serving.ready_to_own())
     second = client.submit(doubled, run_id="second", queue="q", limit_key="a")
 
     told = second.why(), second["double"].why()
