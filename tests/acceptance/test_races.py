@@ -111,3 +111,15 @@ def test_waits_that_make_no_sense_are_refused() -> None:
         perdure.wait([node, 3])
     with pytest.raises(DefinitionError, match="stop_when=3"):
         steps.quick.options(stop_when=3)  # type: ignore[arg-type]
+
+
+def test_children_that_were_not_needed_run_once_stop_when_was_edited(inline: Perdure) -> None:
+    @perdure.task
+    def same(x: int) -> int:
+        return x
+
+    def tried(limit: int) -> list[int]:
+        return same.options(stop_when=lambda value: value >= limit).map([1, 2, 3])
+
+    assert inline.run(tried(1), run_id="a") == [1]
+    assert inline.run(tried(3), reuse="a", run_id="b") == [1, 2, 3]

@@ -434,7 +434,10 @@ class _Reach:
                 continue
             if isinstance(scope[root], types.ModuleType):
                 yield from self._through_module(chain, scope[root], unit)
-            elif root not in normal.names:
+                continue
+            if _is_attribute_of_function(scope[root], chain):
+                yield from self._attribute(scope, chain, unit, cell)
+            if root not in normal.names:
                 yield from self._global(scope, root, root, unit, cell)
 
     def _global(
@@ -480,6 +483,18 @@ class _Reach:
         for used in assigned.names if is_opaque else ():
             if used != name and callable(scope.get(used)):
                 yield _slot(f"{slot} from {used}", self.refer(scope[used], used))
+
+    def _attribute(
+        self, scope: dict[str, Any], chain: tuple[str, ...], unit: _Unit, cell: str
+    ) -> Iterator[_Slot]:
+        """Yield what an attribute of a function holds, unless functions change it at run time."""
+        root, name = chain[:2]
+        if assignment(scope, root, cell).is_state:
+            return
+        slot, value = f"{root}.{name}", vars(scope[root])[name]
+        travels = is_cell(cell) and "__file__" not in scope
+        ref = (self._captured_ref if travels else self.refer)(value, slot)
+        yield _slot(slot, ref, f"{slot}, read by {unit.label} ({unit.place})")
 
     def _through_module(
         self, chain: tuple[str, ...], module: types.ModuleType, unit: _Unit
@@ -704,6 +719,11 @@ def _is_followed(value: Any) -> bool:
 def _is_named(value: Any, name: str) -> bool:
     """Say whether a function or class has the name by which it is looked up."""
     return is_code(value) and getattr(_function_of(value), "__name__", "") == name
+
+
+def _is_attribute_of_function(value: Any, chain: tuple[str, ...]) -> bool:
+    is_local = isinstance(value, types.FunctionType) and _is_local_function(value)
+    return is_local and len(chain) > 1 and chain[1] in vars(value)
 
 
 def _is_of_notebook(cls: type) -> bool:

@@ -615,6 +615,12 @@ HELD = {
         "f, 1",
         "f, 2",
     ),
+    "an attribute of a function": (
+        "def f(x): return f.rate * x\nf.rate = 1",
+        "f(x)",
+        "f.rate = 1",
+        "f.rate = 2",
+    ),
     "what a generic function does for a type": (
         "import functools\n@functools.singledispatch\ndef f(x): return 1\n"
         "@f.register\ndef _(x: int): return 2",

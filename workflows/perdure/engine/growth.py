@@ -34,6 +34,7 @@ from perdure.plan import (
     decode_plan,
     own_digest,
     rebase,
+    step_code,
     upstream,
 )
 from perdure.reference import StepRef
@@ -338,7 +339,12 @@ def _losers_before(
     rows: Iterable[StepRecord],
     again: Collection[str],
 ) -> tuple[StepRecord, ...]:
-    """Return the rows by which ``stop_when`` ended steps that are in the graph as they were."""
+    """Return the rows by which ``stop_when`` ended steps that are in the graph as they were.
+
+    None if it is another condition now: that was not asked about the values that are taken over.
+    """
+    if not _keeps_changed(run) and _asks_otherwise(plan, rows):
+        return ()
     ended: dict[str, StepRecord] = {
         r.step_id: r for r in rows if r.current and r.reason.startswith(STOPPED)
     }
@@ -352,6 +358,15 @@ def _losers_before(
         if row.fingerprint == prints[step.id] or (_keeps_changed(run) and row.own == own):
             found.append(row)
     return tuple(found)
+
+
+def _asks_otherwise(plan: Plan, rows: Iterable[StepRecord]) -> bool:
+    """Say whether the step that answers for a map was made from another ``stop_when``."""
+    assert isinstance(plan.output, FromStep)
+    answer_id = plan.output.step
+    answer = next(step for step in plan.steps if step.id == answer_id)
+    code = step_code(plan.functions[answer.function].counts_as, answer.passed)
+    return any(row.code != code for row in rows if row.current and row.step_id == answer.id)
 
 
 def _end_losers(run: RunState, grafted: Graft, now: datetime) -> None:
