@@ -92,7 +92,14 @@ def trials(rounds: int) -> list[Trial]:
     """Return all that is aimed at; workloads that take minutes are run once."""
     large = WORKLOADS["W4"][0]
     same = Aim(INLINE, "written of the same value again, MB", 1, plain("again_written_mb"))
+    memory = "memory of a step, KB"
     return [
+        Trial(
+            "W2",
+            10_000,
+            1,
+            [Aim(each, memory, 2, plain("step_kb")) for each in (INLINE, PROCESSES)],
+        ),
         Trial("W4", large, rounds, [*_large(INLINE, large), same, *_large(PROCESSES, large)]),
         Trial("W5", 2_000, rounds, [*_resumed(INLINE, 0.5), *_resumed(PROCESSES, 0.5)]),
         Trial("W5", 100_000, 1, _resumed(INLINE, 3.0)),

@@ -11,7 +11,7 @@ import threading
 import time
 from pathlib import Path
 
-from common import Figures, interrupted, lines, main, own_mb, timed
+from common import Figures, interrupted, lines, main, own_mb, peak_mb, timed
 
 EXECUTOR = os.environ.get("ENGINE_EXECUTOR", "inline")
 POSTGRES = os.environ.get("ENGINE_POSTGRES")
@@ -89,7 +89,9 @@ def fan_out(size: int, folder: Path) -> Figures:
     import perdure_steps as steps
 
     with client(folder):
-        return timed(lambda: steps.fan_out.run(size), sum(range(size)))
+        base_mb = peak_mb()
+        figures = timed(lambda: steps.fan_out.run(size), sum(range(size)))
+    return {**figures, "step_kb": (peak_mb() - base_mb) * 1024 / size}
 
 
 def many_runs(size: int, folder: Path) -> Figures:
