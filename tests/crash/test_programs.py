@@ -332,7 +332,7 @@ def test_program_edited_after_a_death_comes_to_what_it_should(
                 stage.live(before, Tripwire(at % calls + 1, when))
         if stage.status() not in (None, RunStatus.RUNNING):
             return  # not begun, asleep or over: another program is another run
-        stage.die(after, deaths[1], calls)
+        stage.die(after, deaths[1][:2], calls)  # three in all: a fourth is poison
 
         check_end(stage, value)
         known = world.certain + world.possible + old.certain + old.possible
