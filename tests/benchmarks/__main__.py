@@ -6,12 +6,13 @@
     python -m tests.benchmarks compare W1 --engines limits,perdure,dbos --scale 0.1
 
 Peers run in environments of their own, which uv makes when they are first asked for. Engines on
-PostgreSQL need ``--postgres postgresql://...``: a database of their own that may be filled.
+PostgreSQL need ``--postgres postgresql://...``: a database in which schemas may be made.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -24,6 +25,7 @@ from statistics import median
 from typing import Any
 
 from tests.benchmarks.rounds import circumstances
+from tests.postgres import empty_schema
 
 ENGINES_FOLDER = Path(__file__).with_name("engines")
 LIMIT_S = 900
@@ -119,7 +121,11 @@ def run(engine: str, workload: str, size: int, postgres: str | None) -> dict[str
         environ["ENGINE_POSTGRES"] = postgres
     program = str(ENGINES_FOLDER / chosen.program)
     head = ["uv", "run", "--quiet", "--no-project"] if chosen.is_peer else [sys.executable]
-    with tempfile.TemporaryDirectory(prefix="perdure-benchmark-") as folder:
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="perdure-benchmark-"))
+        if postgres is not None and chosen.needs_postgres and not chosen.is_peer:
+            # Its values lie in the folder: a store for these values alone.
+            environ["ENGINE_POSTGRES"] = stack.enter_context(empty_schema(postgres))
         words = [*head, program, workload, str(size), folder]
         try:
             ended = subprocess.run(
