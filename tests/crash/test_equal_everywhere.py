@@ -25,7 +25,7 @@ SEED = int(os.environ.get("PERDURE_KILL_SEED", "1"))
 KILLS = int(os.environ.get("PERDURE_SHAPE_KILLS", "2"))
 ON_RAY_LENGTH = 20
 END_S = float(os.environ.get("PERDURE_SHAPE_END_S", "60"))
-"""How long a shape may take; on Ray, where a step of a chain takes 20 ms and more: minutes."""
+"""How long a shape may take."""
 
 
 @pytest.fixture(params=sorted(SHAPES))
@@ -71,7 +71,7 @@ def test_result_is_that_of_plain_calls_after_kills_at_random_times(
 def test_result_on_ray_is_that_of_plain_calls_after_a_kill_at_a_random_time(
     stage_on_ray: Stage,
 ) -> None:
-    """A sample: the shapes run on Ray by PERDURE_TEST_EXECUTOR, and take minutes."""
+    """A sample: all shapes run on Ray by PERDURE_TEST_EXECUTOR."""
     options = {"length": ON_RAY_LENGTH}
     with stage_on_ray.open() as client:
         expected = client.execute(chain, **options)

@@ -196,13 +196,13 @@ CASES = (
         lambda seed: {"PERDURE_TEST_EXECUTOR": "ray"},
     ),
     Case(
-        "random-times-ray",
+        "times-ray",
         "SIGKILL at random times to a chain, a fan-out, a random graph on Ray",
         ["tests/crash/test_equal_everywhere.py", "-k", "random_times and sqlite"],
         lambda seed: {
             "PERDURE_TEST_EXECUTOR": "ray",
             "PERDURE_KILL_SEED": str(seed),
-            "PERDURE_SHAPE_END_S": "600",
+            "PERDURE_SHAPE_END_S": "300",
         },
     ),
     Case(
