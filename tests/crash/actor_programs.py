@@ -6,10 +6,14 @@ made on another state, its memory would show it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
+from tests.crash.here import HESITATED
+from tests.crash.steps import GATE
 
 import perdure
 from perdure import Failure, actor, method, task, workflow
@@ -20,8 +24,13 @@ PADDING = 40_000
 """Some states are too large for their rows, and so are blobs."""
 
 
-HESITATED: set[int] = set()
-"""What calls hesitate at, in this process, no more."""
+def has_hesitated(number: int) -> bool:
+    """Say whether some process has hesitated at a number; it has now."""
+    try:
+        Path(os.environ[GATE]).with_name(f"{HESITATED}{number}").touch(exist_ok=False)
+    except FileExistsError:
+        return True
+    return False
 
 
 class Refused(Exception):
@@ -46,8 +55,7 @@ class Memory:
 
     def hesitate(self, number: int) -> int:
         self.told.append(-number)
-        if number not in HESITATED:
-            HESITATED.add(number)
+        if not has_hesitated(number):
             raise Refused(str(number))
         self.told.pop()
         return self.tell(number)

@@ -23,12 +23,13 @@ EXECUTOR = os.environ.get("PERDURE_TEST_EXECUTOR", "")
 """Where steps run in tests that are done anywhere: "ray", or where the test says.
 
 Done anywhere is what has a ``stage``, whose coordinators are processes, or ``here``, whose
-coordinator is in the test's. Of the others on Ray there is nothing to ask: ``test_actor_programs``
-brings an executor of its own, which loses instances by count, ``test_out_of_memory`` is about
-perdure's watch, where Ray has its own, ``test_simulation`` has no processes at all, and disks,
-buckets, gc, queues and what starts runs know of no executor. In ``test_kill_anywhere`` the passes
-of a point are those of the coordinator; workers on Ray are killed at points in
-``test_crash_points``, whose tests on Ray are all done by ``PERDURE_RAY_POINTS=all``.
+coordinator is in the test's. Tests whose names end in ``on_ray`` are samples of these. Actors by
+chance are killed there by ``PERDURE_RAY_PROGRAMS=n`` (the other tests of ``test_actor_programs``
+have an executor that loses instances by count), points by ``PERDURE_RAY_POINTS=all`` (the passes
+of a point in ``test_kill_anywhere`` are those of the coordinator). Of the others there is nothing
+to ask: ``test_out_of_memory`` is about perdure's watch, in whose place Ray has one,
+``test_simulation`` has no processes, and disks, buckets, gc, queues and what starts runs know of no
+executor.
 """
 
 

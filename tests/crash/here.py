@@ -10,6 +10,9 @@ from typing import Any
 from tests.crash.counting import MortalExecutor, MortalRayExecutor
 from tests.crash.ledger import Ledger
 
+HESITATED = "hesitated-"
+"""How the files are called by which it is known what was hesitated at."""
+
 
 @dataclass(frozen=True)
 class Here:
@@ -40,3 +43,5 @@ class Here:
         """Forget what was noted, and close the gate."""
         self.ledger.path.unlink(missing_ok=True)
         self.gate.unlink(missing_ok=True)
+        for file in self.notes.glob(f"{HESITATED}*"):
+            file.unlink()

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from tests.crash.actor_programs import HESITATED, foretold, plain, playing, programs, snapshots
+from tests.crash.actor_programs import foretold, plain, playing, programs, snapshots
 from tests.crash.counting import Life, MortalExecutor, Tripwire, dead_owner
+from tests.crash.here import Here
 
 import perdure
 from perdure.calls import CallId, Instance, Outcome, StepCall
@@ -29,9 +30,14 @@ from perdure_storage.faults import InjectedCrash
 from perdure_storage.lifecycle import RunStatus, StepStatus
 from perdure_storage.records import Place, RunId
 
+if TYPE_CHECKING:
+    from examples.local_ray import LocalCluster
+
 NEVER = 1 << 30
 RUN = "victim"
 EXAMPLES = int(os.environ.get("PERDURE_PROGRAMS", "25"))
+ON_RAY = int(os.environ.get("PERDURE_RAY_PROGRAMS", "1"))
+"""How many on Ray, where only deaths lose instances and a life takes seconds."""
 by_chance = settings(
     max_examples=EXAMPLES,
     derandomize="PERDURE_PROGRAMS" not in os.environ,
@@ -100,16 +106,17 @@ def _home(call: StepCall) -> Instance | CallId:
 class Stage:
     """A folder with a store, on which coordinators live and die."""
 
-    def __init__(self, folder: Path, every: int) -> None:
+    def __init__(self, folder: Path, executor: str, make_executor: Callable[[], Any]) -> None:
         self.store = str(folder / "perdure.db")
-        self._every = every
+        self._executor = executor
+        self._make_executor = make_executor
         self._owners = count()
 
     def live(self, wire: Tripwire, run_id: str = RUN, **options: Any) -> None:
         """Drive the run until it ends, or the wire trips."""
-        runtime = Runtime(load_settings(store=self.store, executor="inline", gpus=1))
+        runtime = Runtime(load_settings(store=self.store, executor=self._executor, gpus=1))
         owner = dead_owner(next(self._owners))
-        life = Life(runtime, wire, owner, partial(LossyExecutor, self._every))
+        life = Life(runtime, wire, owner, self._make_executor)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("perdure.worker.scope.open_blobs", life.open_worker_blobs)
             try:
@@ -119,11 +126,13 @@ class Stage:
 
 
 @contextmanager
-def staged(every: int) -> Iterator[Stage]:
-    HESITATED.clear()
-    memory = Path("/dev/shm")
-    with TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
-        yield Stage(Path(name), every)
+def staged(here: Here, every: int) -> Iterator[Stage]:
+    """Give a stage on which nothing has happened; on Ray only deaths lose instances."""
+    here.clear()
+    is_on_ray = here.executor == "ray"
+    make_executor = here.make_executor if is_on_ray else partial(LossyExecutor, every)
+    with TemporaryDirectory(dir=here.notes) as name:
+        yield Stage(Path(name), here.executor, make_executor)
 
 
 def check(stage: Stage, wanted: Any, run_id: str = RUN) -> None:
@@ -135,7 +144,11 @@ def check(stage: Stage, wanted: Any, run_id: str = RUN) -> None:
 
 @by_chance
 @given(programs)
-def test_program_of_actors_executed_eagerly_comes_to_what_it_should(program: list[Any]) -> None:
+def test_program_of_actors_executed_eagerly_comes_to_what_it_should(
+    here: Here, program: list[Any]
+) -> None:
+    here.clear()
+
     result = perdure.execute(playing, program=program, snapshots=["every", "every"])
 
     assert plain(result) == foretold(program)
@@ -144,6 +157,7 @@ def test_program_of_actors_executed_eagerly_comes_to_what_it_should(program: lis
 @by_chance
 @given(programs, snapshots, deaths, losses, st.sampled_from(["step", "group"]))
 def test_killed_program_of_actors_comes_to_what_it_should(
+    here: Here,
     program: list[Any],
     kept: list[Any],
     deaths: list[tuple[int, str]],
@@ -151,8 +165,37 @@ def test_killed_program_of_actors_comes_to_what_it_should(
     durability: str,
 ) -> None:
     options = {"inputs": {"program": program, "snapshots": kept}, "durability": durability}
+    kill_and_check(here, program, deaths, every, options)
 
-    with staged(every) as stage:
+
+@pytest.fixture
+def gpu_node(ray_cluster: LocalCluster) -> Iterator[None]:
+    node = ray_cluster.add(cpus=1, gpus=1)
+    yield
+    ray_cluster.remove(node)
+
+
+@settings(by_chance, max_examples=ON_RAY)
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("gpu_node")
+@pytest.mark.parametrize("executor", ["ray"])
+@given(programs, snapshots, deaths.filter(bool))
+def test_killed_program_of_actors_on_ray_comes_to_what_it_should(
+    here: Here, program: list[Any], kept: list[Any], deaths: list[tuple[int, str]]
+) -> None:
+    options = {"inputs": {"program": program, "snapshots": kept}}
+    kill_and_check(here, program, deaths, 1, options)
+
+
+def kill_and_check(
+    here: Here,
+    program: list[Any],
+    deaths: list[tuple[int, str]],
+    every: int,
+    options: dict[str, Any],
+) -> None:
+    with staged(here, every) as stage:
         undisturbed = Tripwire(NEVER, "before")
         stage.live(undisturbed, "undisturbed", **options)
         check(stage, foretold(program), "undisturbed")
@@ -170,11 +213,11 @@ def test_killed_program_of_actors_comes_to_what_it_should(
 @by_chance
 @given(programs, programs, snapshots, st.integers(0, 1 << 30))
 def test_program_of_actors_that_was_edited_and_lost_values_comes_to_what_it_should(
-    program: list[Any], edit: list[Any], kept: list[Any], lost: int
+    here: Here, program: list[Any], edit: list[Any], kept: list[Any], lost: int
 ) -> None:
     edited = [*program[: lost % (len(program) + 1)], *edit]
 
-    with staged(7) as stage:
+    with staged(here, 7) as stage:
         inputs = {"program": program, "snapshots": kept}
         stage.live(Tripwire(NEVER, "before"), "first", inputs=inputs)
         lose(stage, "first", lost)

@@ -190,6 +190,14 @@ CASES = (
         each=_DRAWN,
     ),
     Case(
+        "actors-ray",
+        "programs of tasks and actors by chance on Ray, killed",
+        ["tests/crash/test_actor_programs.py", "-k", "on_ray"],
+        lambda seed: {"PERDURE_PROGRAMS": "1", "PERDURE_RAY_PROGRAMS": "5"},
+        _drawn,
+        each=5,
+    ),
+    Case(
         "values-ray",
         "blobs cut short, flipped, swapped, missing, away, of steps on Ray",
         ["tests/crash/test_values.py"],
