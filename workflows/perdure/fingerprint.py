@@ -16,7 +16,7 @@ import os
 import re
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -38,6 +38,7 @@ from perdure.sources import (
     is_local_file,
     is_local_module,
     is_local_name,
+    member_assignment,
     written_text,
 )
 from perdure_storage.digests import canonical_digest, value_digest
@@ -209,6 +210,7 @@ class _Reach:
         self._slices: dict[str, str] = {}
         self._is_source = True
         self._captured = False
+        self._followed: set[tuple[int, str]] = set()
         self._asked = root
         self._root = self._captured_ref(_function_of(root), "it")
         done = 0
@@ -476,13 +478,23 @@ class _Reach:
         travels = is_cell(cell) and "__file__" not in scope
         ref = (self._captured_ref if travels else self.refer)(value, slot)
         is_opaque, text = "opaque" in ref, f"computed {assigned.text}"
-        if not assigned.is_computed or callable(value):
-            yield _slot(slot, f"{ref} {text}" if assigned.is_computed and is_opaque else ref, part)
-            return
-        yield _Slot(slot, f"{ref} {text}" if is_opaque else ref, text, part)
-        for used in assigned.names if is_opaque else ():
-            if used != name and callable(scope.get(used)):
-                yield _slot(f"{slot} from {used}", self.refer(scope[used], used))
+        if assigned.is_computed and is_opaque:
+            ref = f"{ref} {text}"
+        is_fixed = not assigned.is_computed or callable(value)
+        yield _Slot(slot, ref, ref if is_fixed else text, part)
+        if is_opaque:
+            self._followed.add((id(scope), name))
+            yield from self._computed_from(scope, assigned.names, slot, unit, cell)
+
+    def _computed_from(
+        self, scope: dict[str, Any], names: Sequence[str], slot: str, unit: _Unit, cell: str
+    ) -> Iterator[_Slot]:
+        """Yield what names mean of which a global was made that cannot be looked into; once."""
+        for used in names:
+            is_new = used in scope and (id(scope), used) not in self._followed
+            if is_new and not isinstance(scope[used], types.ModuleType):
+                self._followed.add((id(scope), used))
+                yield from self._global(scope, used, f"{slot} from {used}", unit, cell)
 
     def _attribute(
         self, scope: dict[str, Any], chain: tuple[str, ...], unit: _Unit, cell: str
@@ -544,8 +556,11 @@ class _Reach:
             unit.slots.append(_slot("metaclass", self.refer(type(cls), unit.label)))
         self._captured = _is_of_notebook(cls)  # what such a class holds travels with it
         for name, value in sorted(members.items()):
-            where = f"{unit.label}.{name}"
-            unit.slots.append(_slot(name, self._member(value, where)))
+            ref = self._member(value, f"{unit.label}.{name}")
+            made = member_assignment(cls, name) if "opaque" in ref else Assignment()
+            unit.slots.append(_slot(name, f"{ref} {made.text}" if made.text else ref))
+            scope = vars(sys.modules[cls.__module__]) if made.names else {}
+            unit.slots += self._computed_from(scope, made.names, name, unit, "")
         self._captured = False
 
     def _member(self, value: Any, where: str) -> str:

@@ -19,7 +19,13 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from perdure.interactive import cells, current_cell, is_cell
-from perdure.normalise import Definition, is_literal, local_names, normalise_statements
+from perdure.normalise import (
+    Definition,
+    Normalised,
+    is_literal,
+    local_names,
+    normalise_statements,
+)
 from perdure_storage.shapes import is_main
 
 _INSTALLED_PARTS = frozenset({"site-packages", "dist-packages"})
@@ -263,7 +269,26 @@ def assignment(scope: dict[str, Any], name: str, filename: str = "") -> Assignme
     is_computed = not all(map(_assigns_literal, statements))
     module, line = scope.get("__name__", ""), statements[-1].lineno
     is_state = name in source.state
-    return Assignment(normal.text, normal.names, is_computed, is_state, name, module, file, line)
+    return Assignment(normal.text, _roots(normal), is_computed, is_state, name, module, file, line)
+
+
+def member_assignment(cls: type, name: str) -> Assignment:
+    """Return how a class at the top of one of the user's files got a member."""
+    module = sys.modules.get(cls.__module__)
+    file = getattr(module, "__file__", None) or ""
+    source = source_file(file, vars(module)) if file else None
+    for node in source.bindings.get(cls.__qualname__, ()) if source is not None else ():
+        if isinstance(node, ast.ClassDef):
+            normal = normalise_statements(
+                [each for each in node.body if name in _names_bound(each)]
+            )
+            return Assignment(normal.text, _roots(normal))
+    return Assignment()
+
+
+def _roots(normal: Normalised) -> tuple[str, ...]:
+    """Return the names that are looked up, also those of which an attribute is."""
+    return tuple(dict.fromkeys((*normal.names, *(chain[0] for chain in normal.chains))))
 
 
 def cell_that_binds(name: str) -> str:

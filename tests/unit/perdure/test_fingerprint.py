@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import math
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -661,3 +663,34 @@ def test_object_of_a_cell_that_runs_again_is_the_same_whatever_it_says(
         return code_digest(names["step"]).digest
 
     assert digest() == digest()
+
+
+@pytest.mark.parametrize(
+    ("text", "old", "new"),
+    [
+        ("held = Held(LIMIT)", "LIMIT = 1", "LIMIT = 2"),
+        ("inner = Held(1)\nheld = inner.go", "Held(1)", "Held(2)"),
+        ("held = Held(other)\nother = Held(held)", "= Held(held)", "= Held(LIMIT)"),
+        ("class Has:\n    it = Held(1)\nheld = Has.it", "Held(1)", "Held(2)"),
+        ("class Has:\n    it = Held(LIMIT)\nheld = Has()", "LIMIT = 1", "LIMIT = 2"),
+    ],
+    ids=["a constant", "an object", "each other", "a class's object", "and its constant"],
+)
+def test_what_an_opaque_global_of_a_module_was_made_of_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, old: str, new: str
+) -> None:
+    setup = (
+        "LIMIT = 1\nother = None\n"
+        "class Held:\n    def __init__(self, of): self.of = of\n    def go(self): return self.of\n"
+    )
+
+    def digest(source: str) -> str:
+        file = tmp_path / f"made_{len(list(tmp_path.iterdir()))}.py"
+        file.write_text(f"{source}\ndef step(): return held")
+        monkeypatch.syspath_prepend(tmp_path)
+        return code_digest(importlib.import_module(file.stem).step).digest
+
+    before = digest(setup + text)
+
+    assert digest((setup + text).replace(old, new)) != before
+    assert digest(setup + text) == before
