@@ -465,11 +465,13 @@ class _Reach:
         if _is_named(value, name) and (ref := self.refer(value, slot)).startswith("unit:"):
             yield _slot(slot, ref, "")
             return
+        if _is_followed(value):
+            # Of a file the line that binds it is rarely edited alone, and dear to find.
+            bound = _part_of(Assignment(), name) if is_cell(cell) else ""
+            yield _slot(slot, self.refer(value, slot), bound or None)
+            return
         assigned = assignment(scope, name, cell)
         part = _part_of(assigned, name) or f"{slot}, read by {unit.label} ({unit.place})"
-        if _is_followed(value):
-            yield _slot(slot, self.refer(value, slot), part)
-            return
         if assigned.is_state:
             self._skip(f"{slot}, used by {unit.label}: functions change it at run time")
             yield _slot(slot, f"state {assigned.text}{self._classes_of(value)}", part)
