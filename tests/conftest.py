@@ -38,12 +38,13 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_thread_of_ours_goes_on() -> Iterator[None]:
     """Fail a module that leaves a store or a coordinator open: its threads work beside other tests.
 
-    One that ends by itself, as what watches a run that is just over, is waited for.
+    One that ends by itself, as what watches a run that is just over, is waited for; the connection
+    to a Ray cluster is the process's, and stays.
     """
     before = set(threading.enumerate())
     yield
     begun = [thread for thread in threading.enumerate() if thread not in before]
-    ours = [thread for thread in begun if thread.name.startswith("perdure-")]
+    ours = [t for t in begun if t.name.startswith("perdure-") and "-ray" not in t.name]
     for thread in ours:
         thread.join(THREAD_ENDS_WITHIN_S)
     left = sorted(thread.name for thread in ours if thread.is_alive())
