@@ -353,3 +353,18 @@ def test_failure_of_a_run_that_goes_on_elsewhere_names_the_cell(
 
     assert f"Cell In[{last}], line 3, in divides" in ended.err
     assert "ipykernel" not in ended.err
+
+
+def test_module_that_was_edited_and_loaded_anew_is_what_the_next_run_computes_with(
+    kernel: Kernel, folder: Path
+) -> None:
+    (folder / "reloaded.py").write_text("RATE = 1\n")
+    kernel("import importlib, reloaded")
+    kernel("@task\ndef rated(x): return x * reloaded.RATE")
+    first = kernel('perdure.run(rated.bind(2), reuse="off")').text
+
+    (folder / "reloaded.py").write_text("RATE = 100\n")
+    kernel("importlib.reload(reloaded)")
+    second = kernel('perdure.run(rated.bind(2), reuse="off")').text
+
+    assert (first, second) == ("2", "200")

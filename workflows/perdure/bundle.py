@@ -25,6 +25,7 @@ from perdure.sources import (
     find_module_file,
     is_local_file,
     is_perdures_own,
+    look_again_if_reloaded,
     source_file,
 )
 from perdure_storage.shapes import is_main
@@ -72,6 +73,7 @@ def _closure(modules: Iterable[str]) -> dict[str, str]:
         filename = find_module_file(name)
         if filename is None or not filename.endswith(".py") or not is_local_file(filename):
             continue
+        look_again_if_reloaded(filename, getattr(sys.modules.get(name), "__dict__", {}))
         files[_archive_name(name, filename)] = filename
         pending.extend(_imports(filename, _package_of(name, filename)))
         pending.append(name.rpartition(".")[0])  # a package's __init__ runs before its modules

@@ -116,12 +116,24 @@ _files: dict[str, tuple[int, SourceFile | None]] = {}
 
 def source_file(filename: str, module_globals: dict[str, Any] | None = None) -> SourceFile | None:
     """Return a file's source as it was first read, or None if there is none to be parsed."""
+    look_again_if_reloaded(filename, module_globals or {})
     lines = linecache.getlines(filename, module_globals)
     key = hash(tuple(lines))
     known = _files.get(filename)
     if known is None or known[0] != key:
         known = _files[filename] = (key, _parse("".join(lines), filename))
     return known[1]
+
+
+_specs: dict[tuple[str, int], Any] = {}
+
+
+def look_again_if_reloaded(filename: str, module_globals: dict[str, Any]) -> None:
+    """Have a file read anew whose module was loaded anew into the same names, by ``reload``."""
+    spec, at = module_globals.get("__spec__"), (filename, id(module_globals))
+    if spec is not None and _specs.setdefault(at, spec) is not spec:
+        _specs[at] = spec
+        linecache.checkcache(filename)
 
 
 def _parse(text: str, filename: str) -> SourceFile | None:

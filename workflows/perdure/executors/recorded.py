@@ -16,6 +16,7 @@ from perdure.bundle import unpack_bundle
 from perdure.calls import CallContext
 from perdure.errors import PerdureError
 from perdure.sources import find_module_file
+from perdure_storage.hashing import integrity_digest
 from perdure_storage.records import Digest
 
 _log = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ class RecordedSources:
     def __init__(self) -> None:
         self._root: Path | None = None
         self._folders: dict[str, str] = {}
+        self._imported: dict[str, str] = {}  # what workers may have in memory, by file
 
     def folder_of(self, run_id: str) -> str | None:
         """Return the folder to put first on a worker's path for this run, None for none."""
@@ -52,8 +54,23 @@ class RecordedSources:
         """
         if context.bundle is None or all(f.value is None for f in context.functions.values()):
             return
-        if self.use_for(context) and _is_todays(Path(self._folders[context.run_id])):
+        if self.use_for(context) and self._is_imported(Path(self._folders[context.run_id])):
             self.forget(context.run_id)
+
+    def _is_imported(self, folder: Path) -> bool:
+        """Say whether workers import what is in a folder of recorded sources.
+
+        They do not if a module was another one when a run first needed it: who edits and reloads
+        it in a notebook has workers that have imported it as it was.
+        """
+        if not _is_todays(folder):
+            return False
+        now = {
+            str(file.relative_to(folder)): integrity_digest((file.read_bytes(),))
+            for file in folder.rglob("*.py")
+        }
+        self._imported = now | self._imported
+        return now.items() <= self._imported.items()
 
     def forget(self, run_id: str) -> None:
         """Let go of a run; its folder stays for others with the same sources."""
