@@ -23,6 +23,7 @@ from perdure_storage.guards import fits
 from perdure_storage.records import AMOUNT_SLACK
 
 PATIENCE_S = 5.0
+_PATIENCE = timedelta(seconds=PATIENCE_S)
 
 
 class Shape(msgspec.Struct, frozen=True, cache_hash=True):
@@ -498,7 +499,7 @@ def choose(
         # A process of an actor that is idle could be ended for the one that all is kept for.
         if can_start and (not kept or kept.isdisjoint(each.line.shape.names)):
             return Choice(each, kept, is_ahead=not does_fit)
-        if not can_start and _is_impatient(each, now):
+        if not can_start and is_impatient(each.ready_at, now):
             kept |= pool.lacks(request)
     return Choice(None, kept)
 
@@ -515,11 +516,11 @@ def make_room(
     """
     for each in _in_turn(pool, waiting, now):
         request = pool.request(each.line)
-        is_impatient = _is_impatient(each, now)
+        at_once = is_impatient(each.ready_at, now)
         if request is None or pool.fits(request) or not pool.has_place(request):
             continue
-        may_ask = is_impatient or kept.isdisjoint(request.names)
-        if may_ask and (ended := pool.make_room(request, at_once=is_impatient)):
+        may_ask = at_once or kept.isdisjoint(request.names)
+        if may_ask and (ended := pool.make_room(request, at_once=at_once)):
             return ended
     return ()
 
@@ -531,12 +532,12 @@ def _in_turn(pool: Pool, waiting: Sequence[Waiting], now: datetime) -> Sequence[
 
 
 def _rank(pool: Pool, each: Waiting, now: datetime) -> tuple[float, tuple[int, ...]]:
-    return (-pool.share(each.line.shape) if _is_impatient(each, now) else 1.0, each.rank)
+    return (-pool.share(each.line.shape) if is_impatient(each.ready_at, now) else 1.0, each.rank)
 
 
-def _is_impatient(each: Waiting, now: datetime) -> bool:
-    """Say whether a request has been passed over for so long that the others wait for it."""
-    return each.ready_at is not None and now - each.ready_at > timedelta(seconds=PATIENCE_S)
+def is_impatient(ready_at: datetime | None, now: datetime) -> bool:
+    """Say whether what is ready has been passed over for so long that the others wait for it."""
+    return ready_at is not None and now - ready_at > _PATIENCE
 
 
 def lacking(request: Mapping[str, float], offer: Mapping[str, float]) -> str | None:

@@ -22,7 +22,16 @@ from perdure.calls import (
 from perdure.engine.actors import is_live, keeps_state, way_to
 from perdure.engine.commands import Dispatch, Retire
 from perdure.engine.matching import match_name
-from perdure.engine.placement import NOTHING, Choice, Line, Pool, Waiting, choose, make_room
+from perdure.engine.placement import (
+    NOTHING,
+    Choice,
+    Line,
+    Pool,
+    Waiting,
+    choose,
+    is_impatient,
+    make_room,
+)
 from perdure.engine.saves import saves_for
 from perdure.engine.state import EngineState, RunState, StepState, line_of, starts_chain
 from perdure.graph.growth import first_answer_id
@@ -77,12 +86,15 @@ class _Placing:
         self._now = now
         self._kept: dict[str, frozenset[str]] = {}
         """By executor, what is kept for large requests that have waited for long enough."""
+        self._full: dict[tuple[str, Line, bool], float] = {}
+        """What cannot start now, by executor, line, and whether it was passed over for long; and
+        how many of it might wait ahead."""
         self.retire: list[Retire] = []
         self.dispatch: list[Dispatch] = []
 
     def place_one(self, run: RunState) -> bool:
         """Start one step of the run, or make room for one; False if nothing of it can start."""
-        if run.one_at_a_time and run.running:
+        if (run.one_at_a_time and run.running) or self._is_full(run):
             return False
         pool = self._engine.pools[run.executor]
         first = _first_of_lines(run)
@@ -97,6 +109,9 @@ class _Placing:
         choice = choose(pool, waiting, self._now, kept)
         self._kept[run.executor] = choice.kept
         if choice.start is None:
+            for each in waiting:
+                key = run.executor, each.line, is_impatient(each.ready_at, self._now)
+                self._full[key] = max(each.most_ahead, self._full.get(key, 0))
             return self._make_room(run, pool, waiting, choice.kept)
         line = choice.start.line
         call = _make_instance(self._engine, run, line, first[line])
@@ -109,12 +124,27 @@ class _Placing:
         self.dispatch.append(Dispatch(run.executor, call))
         return True
 
+    def _is_full(self, run: RunState) -> bool:
+        """Say, without a look at what is free, that nothing of a run can start in this round.
+
+        As of many runs all but the first few are, turn for turn: what was found too large for what
+        is free stays so, and what is kept for those that were passed over for long stays kept.
+        """
+        if len(run.ready) != 1 or self._engine.in_making:
+            return False
+        [(line, heap)] = run.ready.items()
+        if (step := first_ready(run, heap)) is None:
+            return False
+        found = self._full.get((run.executor, line, is_impatient(step.ready_at, self._now)))
+        return found is not None and _most_ahead(run, step) <= found
+
     def _make_room(
         self, run: RunState, pool: Pool, waiting: list[Waiting], kept: frozenset[str]
     ) -> bool:
         ended = make_room(pool, waiting, self._now, kept)
         if not ended:
             return False
+        self._full.clear()
         self.retire.append(Retire(run.executor, ended))
         for instance in ended:
             if instance.run_id in self._engine.runs and instance.number == 0:
