@@ -14,6 +14,7 @@ from tests.acceptance.kernels import Kernel
 
 from perdure.client import open_store
 from perdure.view.runs import view_run
+from perdure_storage.clock import SystemClock
 
 CELLS = """
 import asyncio, threading, time
@@ -139,12 +140,22 @@ def test_time_out_of_an_await_that_is_expected_says_nothing(kernel: Kernel) -> N
     assert "interrupted" not in ended.streams
 
 
+def _is_older(path: Path, seconds: float) -> bool:
+    """Say whether a file was there so long ago: what a cell does next, it is in the middle of."""
+    now = SystemClock().now().timestamp()
+    return path.exists() and now - path.stat().st_mtime > seconds
+
+
 def test_interrupt_of_a_wait_for_a_run_of_another_cell_says_that_it_goes_on(
     kernel: Kernel, folder: Path
 ) -> None:
     kernel('hangs.start(run_id="waited", name="five")')
+    kernel("while not Path('five').exists(): pass")
 
-    ended = kernel('perdure.get_run("waited").result()', interrupt_when=(folder / "five").exists)
+    ended = kernel(
+        'Path("waits").touch()\nperdure.get_run("waited").result()',
+        interrupt_when=lambda: _is_older(folder / "waits", 0.5),
+    )
 
     assert ended.error.splitlines()[-1] == "KeyboardInterrupt"
     assert "driving.py" not in ended.error

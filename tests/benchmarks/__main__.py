@@ -87,6 +87,8 @@ WORKLOADS = {
     "W6": (1, "cold start: a script of one run of one step", "s"),
     "W7": (64, "steps of 0.25 s of Python", "s"),
     "W9": (10_000, "runs that sleep, a tenth of them due at once: late", "s"),
+    "fsync": (5_000, "appends of 4 KiB, each synced; of the limits alone", "syncs/s"),
+    "pipe": (50_000, "round trips to a process over pipes; of the limits alone", "trips/s"),
 }
 """By name: the size, what it is, and in which unit its figure is told."""
 

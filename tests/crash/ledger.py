@@ -353,9 +353,9 @@ def processes_of(ledger: Ledger) -> list[psutil.Process]:
     return found
 
 
-def check_nothing_is_left(ledger: Ledger) -> None:
+def check_nothing_is_left(ledger: Ledger, within_s: float = GONE_WITHIN_S) -> None:
     """I16: no process of the run lives, within the grace of its keeper."""
-    wait_until(lambda: not processes_of(ledger), GONE_WITHIN_S, "I16: processes are left")
+    wait_until(lambda: not processes_of(ledger), within_s, "I16: processes are left")
 
 
 def wait_until(condition: Any, within_s: float, what: str) -> None:

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from tests.crash import nursery, steps
 from tests.crash.ledger import (
+    GONE_WITHIN_S,
     Line,
     Undisturbed,
     check_blobs,
@@ -42,6 +43,8 @@ MOST_KILLS_BESIDE = 30
 """So many on PostgreSQL, where those on SQLite have been: they take long there."""
 
 ON_RAY_KILLS = 4
+RAY_ENDS_S = 60.0
+"""Within which Ray ends idle workers of its own whose driver is gone."""
 NODES_SHARE = 0.4
 """Of the kills on Ray that are none of a coordinator."""
 
@@ -217,7 +220,7 @@ def blow(stage: Stage, kills: int) -> None:
         lines = storm.lines_by_run()
         figures = [check_run(storm, run_id, lines[run_id]) for run_id in storm.runs]
 
-    check_nothing_is_left(stage.ledger)
+    check_nothing_is_left(stage.ledger, RAY_ENDS_S if stage.cluster else GONE_WITHIN_S)
     tell_figures(
         kills=sum(storm.killed.values()),
         coordinators=storm.killed["coordinator"],

@@ -126,9 +126,41 @@ def asleep(size: int, folder: Path) -> Figures:
     return {"seconds": 0.1, "idle_cpu_share": float(ended.stdout) / 5.0}
 
 
+def synced(size: int, folder: Path) -> Figures:
+    """Append 4 KiB to a file and sync it, time after time: the least that a durable step takes."""
+    with open(folder / "log", "wb", buffering=0) as file:
+        begin = time.perf_counter()
+        for _ in range(size):
+            file.write(bytes(4096))
+            os.fdatasync(file.fileno())
+        return {"seconds": time.perf_counter() - begin}
+
+
+def round_trips(size: int, folder: Path) -> Figures:
+    """Send 64 bytes to a process and have them back, time after time: the least for a worker."""
+    program = "import os\nwhile data := os.read(0, 64): os.write(1, data)"
+    command = [sys.executable, "-c", program]
+    echo = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+    with echo:
+        assert echo.stdin is not None
+        assert echo.stdout is not None
+        there, back = echo.stdin.fileno(), echo.stdout.fileno()
+        os.write(there, bytes(64))
+        os.read(back, 64)  # it has started
+        begin = time.perf_counter()
+        for _ in range(size):
+            os.write(there, bytes(64))
+            os.read(back, 64)
+        seconds = time.perf_counter() - begin
+        echo.stdin.close()
+    return {"seconds": seconds}
+
+
 if __name__ == "__main__":
     main(
         {
+            "fsync": synced,
+            "pipe": round_trips,
             "W1": chain,
             "W2": fan_out,
             "W3": many_runs,
