@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -35,8 +36,8 @@ def sums(count: int) -> int:
 
 
 @workflow
-def unlucky(folder: str) -> str:
-    return steps.die_once.bind(folder)
+def unlucky(folder: str, by: int) -> str:
+    return steps.die_once.bind(folder, by)
 
 
 @workflow
@@ -90,8 +91,9 @@ def test_graph_of_rays_own_functions_and_actors_runs_on_ray(
         assert f" node {ray_node.id[:12]}" in step.attempts[-1].worker
 
 
-def test_step_whose_worker_is_killed_runs_again(store: Perdure) -> None:
-    assert store.run(unlucky, run_id="u", folder="") == "alive"
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM])
+def test_step_whose_worker_is_killed_runs_again(store: Perdure, by: signal.Signals) -> None:
+    assert store.run(unlucky, run_id="u", folder="", by=by.value) == "alive"
 
     first, second = store.get_run("u")["die_once"].attempts
     assert first.error is not None

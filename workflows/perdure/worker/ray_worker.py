@@ -280,8 +280,13 @@ class RayWorker:
 
     def _leave(self) -> None:
         """End this process, and all that the step has started: the coordinator has asked for it."""
-        _kill(pid for pid in descendant_pids(self._pid) if pid != self._pid)
-        os._exit(0)
+        _end_here(self._pid)
+
+
+def _end_here(pid: int) -> None:
+    """End this process at once, with all that it has started."""
+    _kill(each for each in descendant_pids(pid) if each != pid)
+    os._exit(0)
 
 
 _here: RayWorker | None = None
@@ -370,7 +375,8 @@ class Interruption:
     """A SIGINT to this process means: end the call that runs. Installed in the main thread.
 
     Sent by the process itself, when it hears that a call is to end: Ray's own cancel does not wake
-    what sleeps or waits.
+    what sleeps or waits. A SIGTERM is sent by Ray, or by whoever stops the machine, and ends the
+    process: Ray would raise SystemExit in the middle of the step, which did not fail.
     """
 
     def __init__(self) -> None:
@@ -381,6 +387,7 @@ class Interruption:
     def begin(self, attempt: Attempt, mailbox: Any) -> None:
         """Name the attempt that runs from now on, and listen for it."""
         signal.signal(signal.SIGINT, self._on_signal)
+        signal.signal(signal.SIGTERM, self._on_end)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ray has it blocked
         self._attempt = attempt
         if not attempt.call.is_brief:
@@ -396,6 +403,12 @@ class Interruption:
         if done.exception() is None and done.result() and self._attempt is attempt:
             self._is_asked = True
             os.kill(self._pid, signal.SIGINT)
+
+    def _on_end(self, signum: int, frame: FrameType | None) -> None:
+        if os.getpid() == self._pid:
+            _end_here(self._pid)
+        signal.signal(signum, signal.SIG_DFL)  # in a child, which ends as it would anywhere
+        os.kill(os.getpid(), signum)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         attempt, is_asked, self._is_asked = self._attempt, self._is_asked, False
