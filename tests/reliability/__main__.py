@@ -60,7 +60,7 @@ class Round:
 
 def play(case: Case, seed: int, log: Path, hostile: str) -> Round:
     """Do a case once; keep what it said if it failed."""
-    settings = {**case.settings(seed), **(_hostility(hostile) if hostile else {})}
+    settings = {**case.settings(seed), **(hostility(hostile) if hostile else {})}
     unfit = [f"--deselect={name}" for mode in hostile.split(",") for name in UNFIT.get(mode, ())]
     words = ["pytest", *case.tests, *case.options(seed), *unfit, *_OPTIONS]
     again = shlex.join([*(f"{name}={value}" for name, value in settings.items()), *words])
@@ -90,7 +90,8 @@ def play(case: Case, seed: int, log: Path, hostile: str) -> Round:
     )
 
 
-def _hostility(modes: str) -> dict[str, str]:
+def hostility(modes: str) -> dict[str, str]:
+    """Return the environment in which every process of Python is changed as the modes say."""
     paths = [str(ROOT / "tests" / "reliability" / "hostile"), os.environ.get("PYTHONPATH", "")]
     path = os.pathsep.join(each for each in paths if each)
     return {"PYTHONPATH": path, "PERDURE_TEST_HOSTILE": modes}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from tests.reliability.__main__ import Round, table
+from tests.reliability.__main__ import Round, hostility, table
 from tests.reliability.cases import CASES, UNFIT, Case
 from tests.reliability.figures import read_figures, tell_figures
 from tests.reliability.hostile.sitecustomize import MODES
@@ -28,6 +31,13 @@ def test_tests_that_do_not_fit_a_hostile_mode_are_there(mode: str) -> None:
         file, *_, test = name.split("::")
         defined = (ROOT / file, *ROOT.glob("*/perdure*/**/contract*.py"))
         assert any(f"def {test.partition('[')[0]}(" in path.read_text() for path in defined)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_a_hostile_mode_changes_is_there(mode: str) -> None:
+    command = [sys.executable, "-c", f"import {', '.join(MODES[mode])}"]
+
+    subprocess.run(command, env={**os.environ, **hostility(mode)}, check=True)
 
 
 def test_figures_that_are_told_are_added_up(capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,12 +62,14 @@ def _spill(module: Any) -> None:
     module.Values.__init__ = spilling
 
 
-def _short_lease(module: Any) -> None:
-    module.LEASE_S = 1.0
+def _instead(name: str, value: object) -> Callable[[Any], None]:
+    """Return what gives a module's ``name`` another value; it fails where there is no such name."""
 
+    def change(module: Any) -> None:
+        getattr(module, name)
+        setattr(module, name, value)
 
-def _one_worker(module: Any) -> None:
-    module.available_cpus = lambda: 1
+    return change
 
 
 MODES: dict[str, dict[str, Callable[[Any], None]]] = {
@@ -79,9 +81,9 @@ MODES: dict[str, dict[str, Callable[[Any], None]]] = {
     # Every value is a blob.
     "spill": {"perdure_storage.values": _spill},
     # Whoever does not renew for a second has lost its runs to other hosts.
-    "lease": {"perdure.engine.heartbeat": _short_lease},
+    "lease": {"perdure.engine.heartbeat": _instead("LEASE_S", 1.0)},
     # Nothing has more than one CPU.
-    "narrow": {"perdure.executors.capacity": _one_worker},
+    "narrow": {"perdure.executors.capacity": _instead("usable_cpus", lambda: 1.0)},
 }
 
 
