@@ -72,6 +72,8 @@ def _snapshot(database: SqliteDatabase) -> Iterator[sqlite3.Connection]:
 
 def _begin_to_read(snapshot: sqlite3.Connection) -> None:
     """Fix what the connection sees: what was committed last, while nobody else can write."""
+    if snapshot.in_transaction:  # of a pin that was not committed: it is made again
+        snapshot.rollback()
     snapshot.execute("BEGIN")
     snapshot.execute("SELECT count(*) FROM setting").fetchone()
 

@@ -289,6 +289,37 @@ def test_a_backup_of_a_live_store_is_what_it_was_in_one_moment(tmp_path: Path) -
     other.close()
 
 
+def test_a_backup_is_of_the_moment_of_the_pin_that_stands(tmp_path: Path) -> None:
+    """A transaction may be done again where nothing of it was committed."""
+    from perdure_storage.backups import back_up
+    from perdure_storage.clock import SystemClock
+    from perdure_storage.contract_samples import created
+
+    store = open_run_store(tmp_path / "perdure.db")
+    other = open_run_store(tmp_path / "perdure.db")
+    created(store, "before")
+    write = store.database.write
+
+    def write_again(work: Any) -> Any:
+        def undone(transaction: Any) -> None:
+            work(transaction)
+            raise RuntimeError("not committed")
+
+        with pytest.raises(RuntimeError, match="not committed"):
+            write(undone)
+        created(other, "between")
+        return write(work)
+
+    store.database.write = write_again  # type: ignore[method-assign]
+    back_up(store, tmp_path / "copy.db", SystemClock().now())
+
+    with closing(sqlite3.connect(tmp_path / "copy.db")) as copy:
+        assert copy.execute("SELECT id FROM run").fetchall() == [("before",), ("between",)]
+    assert len(store.list_pins()) == 1
+    store.close()
+    other.close()
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

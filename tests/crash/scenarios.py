@@ -295,14 +295,19 @@ def lose_a_value(client: Perdure) -> None:
     try:
         client.run(steps.losing, run_id=RUN)
     except RunFailed:
-        for path in blob_files(client):
-            path.write_bytes(path.read_bytes()[:-1] + b"?")
+        path = blob_of(client, "make_blob")
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
         open_gate()
         client.resume(RUN).result()
 
 
-def blob_files(client: Perdure) -> list[Path]:
-    return sorted(Path(client.settings.blobs).rglob("blobs/*/blake3-*"))
+def blob_of(client: Perdure, step: str) -> Path:
+    row = client.get_run(RUN)[step].row
+    assert row is not None
+    assert row.value is not None
+    name = row.value.integrity.removeprefix("blake3:")
+    (found,) = Path(client.settings.blobs).rglob(f"blobs/*/blake3-{name}")
+    return found
 
 
 def delete(client: Perdure) -> None:
