@@ -470,7 +470,8 @@ class Coordinator:
 
     def _on_refused(self, run_id: RunId, refusal: Refusal) -> None:
         log.warning("commit refused: %s", refusal.message, extra={"run_id": run_id})
-        self._events.append(OwnershipLost(run_id, refusal.message))
+        if run_id in self._engine.runs:  # else it has left, and may be taken on anew by then
+            self._events.append(OwnershipLost(run_id, refusal.message))
         if refusal.kind == "rejected":
             message = f"the store refuses the row of {', '.join(refusal.steps)}: "
             end = failed_end("perdure_storage.errors.StoreError", message + refusal.message)
