@@ -2,7 +2,7 @@
 
 Deterministic: higher priority first, then the runs in turn, within a run the order of the plan.
 Steps of one line (the same request) wait in one queue, so that a wide fan-out costs one look,
-not thousands. A request that does not fit lets others pass, but only for ``PATIENCE_S``: after
+not thousands. A request that does not fit lets others pass, but only for ``PATIENCE``: after
 that what it lacks is kept for it until it fits, so small steps never starve it.
 """
 
@@ -22,8 +22,7 @@ from perdure.plan import StepOptions
 from perdure_storage.guards import fits
 from perdure_storage.records import AMOUNT_SLACK
 
-PATIENCE_S = 5.0
-_PATIENCE = timedelta(seconds=PATIENCE_S)
+PATIENCE = timedelta(seconds=5)
 
 
 class Shape(msgspec.Struct, frozen=True, cache_hash=True):
@@ -537,7 +536,7 @@ def _rank(pool: Pool, each: Waiting, now: datetime) -> tuple[float, tuple[int, .
 
 def is_impatient(ready_at: datetime | None, now: datetime) -> bool:
     """Say whether what is ready has been passed over for so long that the others wait for it."""
-    return ready_at is not None and now - ready_at > _PATIENCE
+    return ready_at is not None and now - ready_at > PATIENCE
 
 
 def lacking(request: Mapping[str, float], offer: Mapping[str, float]) -> str | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Hashable, Iterable, Sequence
 from datetime import datetime
-from heapq import heappop
+from heapq import heapify, heappop, heapreplace
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,10 +20,12 @@ from perdure.calls import (
     step_key,
 )
 from perdure.engine.actors import is_live, keeps_state, way_to
+from perdure.engine.backlog import Want
 from perdure.engine.commands import Dispatch, Retire
 from perdure.engine.matching import match_name
 from perdure.engine.placement import (
     NOTHING,
+    PATIENCE,
     Choice,
     Line,
     Pool,
@@ -64,17 +66,17 @@ class Placed(NamedTuple):
 
 
 def place(engine: EngineState, now: datetime) -> Placed:
-    """Start what is ready and fits, in order of rank."""
+    """Start what is ready and fits, in order of rank.
+
+    All changed runs are among those that the engine has touched.
+    """
     placing = _Placing(engine, now)
-    ranks: dict[int, list[RunState]] = {}
-    for run in engine.runs.values():
-        if run.ready and not run.is_stopping:
-            ranks.setdefault(run.record.priority, []).append(run)
-    for priority in sorted(ranks, reverse=True):
-        waiting = ranks[priority]
-        while waiting:
+    placing.note_changes()
+    for priority in engine.backlog.priorities:
+        wants = engine.backlog.wants(priority)
+        while wants:
             # One step of each run in turn: a wide run does not keep a narrow one waiting.
-            waiting = [run for run in waiting if placing.place_one(run) and run.ready]
+            wants = placing.go_round(wants)
     return Placed(tuple(placing.retire), tuple(placing.dispatch))
 
 
@@ -86,15 +88,65 @@ class _Placing:
         self._now = now
         self._kept: dict[str, frozenset[str]] = {}
         """By executor, what is kept for large requests that have waited for long enough."""
-        self._full: dict[tuple[str, Line, bool], float] = {}
-        """What cannot start now, by executor, line, and whether it was passed over for long; and
-        how many of it might wait ahead."""
+        self._full: set[Want] = set()
+        """What nothing starts of now."""
         self.retire: list[Retire] = []
         self.dispatch: list[Dispatch] = []
 
-    def place_one(self, run: RunState) -> bool:
+    def note_changes(self) -> None:
+        """Let each run wait for what it wants now."""
+        runs, backlog = self._engine.runs, self._engine.backlog
+        for run_id in (*self._engine.touched, *backlog.due(self._now)):
+            if run_id in runs:
+                self._note(runs[run_id])
+
+    def _note(self, run: RunState) -> Want | None:
+        backlog = self._engine.backlog
+        if not run.ready or run.is_stopping:
+            backlog.leave(run.id)
+            return None
+        want = Want(run.record.priority, self._what(run))
+        backlog.put(run.id, run.number, want)
+        return want
+
+    def _what(self, run: RunState) -> Hashable:
+        """Return what a run waits for with others, as a rule; its id, if it is asked for itself."""
+        if len(run.ready) > 1 or run.one_at_a_time:
+            return run.id
+        [(line, heap)] = run.ready.items()
+        step = first_ready(run, heap)
+        if step is None or line.seat is not None or line.stage is not None:
+            return run.id
+        waits_long = is_impatient(step.ready_at, self._now)
+        if step.ready_at is not None and not waits_long:
+            self._engine.backlog.look_again(run.id, step.ready_at + PATIENCE)
+        return run.executor, line, waits_long, int(_most_ahead(run, step))
+
+    def go_round(self, wants: Iterable[Want]) -> list[Want]:
+        """Start a step of each run that wants one of these; return what else they want then."""
+        backlog = self._engine.backlog
+        heads = [(first, want) for want in wants if (first := backlog.first(want))]
+        heapify(heads)
+        moved: list[RunState] = []
+        while heads:
+            (_, run_id), want = heads[0]
+            run = self._engine.runs[run_id]
+            if not self._place_one(run):
+                self._full.add(want)
+                heappop(heads)
+                continue
+            moved.append(run)
+            backlog.leave(run_id)
+            if following := backlog.first(want):
+                heapreplace(heads, (following, want))
+            else:
+                heappop(heads)
+        wanted = dict.fromkeys(map(self._note, moved))
+        return [want for want in wanted if want is not None and want not in self._full]
+
+    def _place_one(self, run: RunState) -> bool:
         """Start one step of the run, or make room for one; False if nothing of it can start."""
-        if (run.one_at_a_time and run.running) or self._is_full(run):
+        if run.one_at_a_time and run.running:
             return False
         pool = self._engine.pools[run.executor]
         first = _first_of_lines(run)
@@ -109,9 +161,6 @@ class _Placing:
         choice = choose(pool, waiting, self._now, kept)
         self._kept[run.executor] = choice.kept
         if choice.start is None:
-            for each in waiting:
-                key = run.executor, each.line, is_impatient(each.ready_at, self._now)
-                self._full[key] = max(each.most_ahead, self._full.get(key, 0))
             return self._make_room(run, pool, waiting, choice.kept)
         line = choice.start.line
         call = _make_instance(self._engine, run, line, first[line])
@@ -123,20 +172,6 @@ class _Placing:
             call = _start(self._engine, run, choice, line, first[line], self._now)
         self.dispatch.append(Dispatch(run.executor, call))
         return True
-
-    def _is_full(self, run: RunState) -> bool:
-        """Say, without a look at what is free, that nothing of a run can start in this round.
-
-        As of many runs all but the first few are, turn for turn: what was found too large for what
-        is free stays so, and what is kept for those that were passed over for long stays kept.
-        """
-        if len(run.ready) != 1 or self._engine.in_making:
-            return False
-        [(line, heap)] = run.ready.items()
-        if (step := first_ready(run, heap)) is None:
-            return False
-        found = self._full.get((run.executor, line, is_impatient(step.ready_at, self._now)))
-        return found is not None and _most_ahead(run, step) <= found
 
     def _make_room(
         self, run: RunState, pool: Pool, waiting: list[Waiting], kept: frozenset[str]

@@ -16,6 +16,7 @@ import msgspec
 
 from perdure.calls import CallId
 from perdure.engine.again import Again
+from perdure.engine.backlog import Backlog
 from perdure.engine.commands import Extend, HandOver, Kill, Retire
 from perdure.engine.edits import Edits
 from perdure.engine.paces import Paces
@@ -209,6 +210,7 @@ class RunState:
         suspects: steps that were running when an owner died, for a run that kills its owners.
         one_at_a_time: such a run is driven with care.
         executor: name of the executor that runs its steps.
+        number: its place in the order in which its coordinator took runs on.
         paces: how long its functions take, as far as that has been seen.
         outputs: steps of which the result is made; their values are always stored.
         races: who waits for the first of some steps to end, by each of these.
@@ -287,6 +289,7 @@ class RunState:
         self.suspects: tuple[str, ...] = ()
         self.one_at_a_time = False
         self.executor = record.policy.executor or "processes"
+        self.number = 0
         self.outputs = output_steps(plan)
         self.paces = Paces()
         self.outbox = Outbox()
@@ -441,6 +444,8 @@ class EngineState:
 
     Attributes:
         runs: in the order in which they were taken on.
+        taken_on: how many there have been.
+        backlog: those of which something is ready, as of the last look at what may start.
         pools: free resources by executor name.
         timers: heap of (time, run id): when a run next has something to do by itself.
         orphans: attempts of runs that are no longer ours; they hold resources until they end.
@@ -468,6 +473,8 @@ class EngineState:
         self.place = place
         self.elsewhere: frozenset[str] = frozenset()
         self.runs: dict[str, RunState] = {}
+        self.taken_on = 0
+        self.backlog = Backlog()
         self.pools = pools
         self.timers: list[tuple[datetime, str]] = []
         self.orphans: dict[CallId, tuple[str, Shape]] = {}
@@ -506,6 +513,7 @@ class EngineState:
     def end_run(self, run_id: str) -> None:
         """Forget a run; processes of its actors hold nothing any more, once they are idle."""
         run = self.runs.pop(run_id)
+        self.backlog.leave(run_id)
         if unneeded := self.made_for(run_id):
             self.kills.append(Kill(run.executor, unneeded, Cause.ABANDONED))
         self.pools[run.executor].end_run(run_id)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from perdure.engine.placement import (
-    PATIENCE_S,
+    PATIENCE,
     Line,
     Pool,
     Seat,
@@ -242,7 +242,7 @@ def test_task_that_wants_a_gpu_begins_though_calls_of_a_pool_never_cease() -> No
     world.run(at_most=300)
 
     assert task.began_at is not None
-    assert task.began_at - BEGIN <= timedelta(seconds=PATIENCE_S) + 3 * TICK
+    assert task.began_at - BEGIN <= PATIENCE + 3 * TICK
 
 
 def test_call_of_a_pool_begins_though_tasks_that_want_the_gpu_never_cease() -> None:
@@ -253,7 +253,7 @@ def test_call_of_a_pool_begins_though_tasks_that_want_the_gpu_never_cease() -> N
     world.run(at_most=300)
 
     assert call.began_at is not None
-    assert call.began_at - BEGIN <= timedelta(seconds=PATIENCE_S) + 3 * TICK
+    assert call.began_at - BEGIN <= PATIENCE + 3 * TICK
 
 
 def test_idle_pool_is_not_ended_for_what_fits_when_a_task_has_ended() -> None:
@@ -277,7 +277,7 @@ def test_large_task_begins_though_small_calls_never_cease() -> None:
 
     assert large.began_at is not None
     waited = large.began_at - BEGIN
-    assert waited <= timedelta(seconds=PATIENCE_S) + LONGEST * TICK
+    assert waited <= PATIENCE + LONGEST * TICK
 
 
 def test_actor_is_not_ended_while_others_fit_beside_it() -> None:

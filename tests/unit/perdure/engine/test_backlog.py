@@ -1,0 +1,220 @@
+"""Many runs in one engine: who starts next, and what a turn looks at for that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.unit.perdure.engine.bench import OWNER, START, made, plan_of, prints_of, stored
+
+from perdure.calls import CallId, Outcome
+from perdure.engine import decide as deciding
+from perdure.engine import placing
+from perdure.engine.backlog import Backlog, Want
+from perdure.engine.decide import decide, take_on
+from perdure.engine.events import CancelRequested, Ended, Event, PauseRequested
+from perdure.engine.matching import match_rows
+from perdure.engine.placement import PATIENCE, Choice, Pool, Waiting, choose
+from perdure.engine.placing import Placed
+from perdure.engine.restore import load_run
+from perdure.engine.state import EngineState, RunState
+from perdure.executors.protocol import Capacity
+from perdure.plan import StepOptions
+from perdure_storage.lifecycle import RunStatus
+from perdure_storage.records import Cause, Digest, RunId, RunPolicy, RunRecord
+
+KINDS = {
+    "small": StepOptions(cpus=1),
+    "large": StepOptions(cpus=3),
+    "gpu": StepOptions(cpus=1, gpus=1),
+    "half": StepOptions(cpus=1, gpus=0.5),
+}
+CAPACITY = Capacity(cpus=4, gpu_ids=("0",), slots=64)
+
+Place = Callable[[EngineState, datetime], Placed]
+
+
+def ask_each_run(engine: EngineState, now: datetime) -> Placed:
+    """Place as is meant: one step of each run in turn, until no run has one that can start."""
+    asked = placing._Placing(engine, now)
+    ranks: dict[int, list[RunState]] = {}
+    for run in engine.runs.values():
+        if run.ready and not run.is_stopping:
+            ranks.setdefault(run.record.priority, []).append(run)
+    for priority in sorted(ranks, reverse=True):
+        waiting = ranks[priority]
+        while waiting:
+            waiting = [run for run in waiting if asked._place_one(run) and run.ready]
+    return Placed(tuple(asked.retire), tuple(asked.dispatch))
+
+
+class World:
+    """An engine that drives many runs, a clock moved by hand, and what is in flight."""
+
+    def __init__(self, place: Place = placing.place) -> None:
+        self.engine = EngineState({"processes": Pool(CAPACITY)}, made)
+        self.now = START
+        self.in_flight: list[CallId] = []
+        self.started: list[str] = []
+        self._place = place
+
+    def take_on(
+        self, run_id: str, kinds: list[str], priority: int = 0, *, is_chain: bool = False
+    ) -> None:
+        """Take on a run of steps of these kinds, independent ones or one after the other."""
+        names = [f"{kind}-{n}" for n, kind in enumerate(kinds)]
+        edges = {name: names[n - 1 : n] if is_chain else [] for n, name in enumerate(names)}
+        options = {name: KINDS[name.partition("-")[0]] for name in edges}
+        plan = plan_of(edges, options=options)
+        prints = prints_of(plan)
+        record = RunRecord(
+            id=RunId(run_id),
+            workflow="w",
+            status=RunStatus.RUNNING,
+            plan_digest=Digest("p"),
+            policy=RunPolicy(),
+            priority=priority,
+            created_at=START,
+            owner=OWNER,
+            epoch=1,
+        )
+        own = match_rows(plan, prints, [])
+        run = load_run(
+            record,
+            plan,
+            prints,
+            rows=[],
+            attempts=[],
+            own=own,
+            donated=None,
+            waits=[],
+            now=self.now,
+        )
+        take_on(self.engine, run, self.now)
+
+    def turn(self, *events: Event) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(deciding, "place", self._place)
+            turn = decide(self.engine, list(events), self.now)
+        for each in turn.dispatch:
+            self.in_flight.append(each.call.id)
+            self.started.append(f"{each.call.id.run_id}/{each.call.id.step_id}")
+
+    def end(self, number: int) -> None:
+        """Let one of the calls that are in flight succeed, if there is any."""
+        if self.in_flight:
+            call = self.in_flight.pop(number % len(self.in_flight))
+            self.turn(Ended(Outcome(id=call, cause=Cause.SUCCEEDED, value=stored("v"))))
+
+
+RUNS = st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=4)
+ACTIONS = st.one_of(
+    st.tuples(st.just("take on"), RUNS, st.integers(0, 1), st.booleans()),
+    st.tuples(st.just("end"), st.integers(0, 9)),
+    st.tuples(st.just("pass time"), st.floats(0.0, 8.0)),
+    st.tuples(st.sampled_from(["pause", "go on", "cancel"]), st.integers(0, 9)),
+)
+
+
+def play(world: World, actions: list[tuple]) -> list[str]:  # type: ignore[type-arg]
+    taken: list[str] = []
+    for what, *how in actions:
+        match what:
+            case "take on":
+                kinds, priority, is_chain = how
+                taken.append(f"r{len(taken)}")
+                world.take_on(taken[-1], kinds, priority, is_chain=is_chain)
+                world.turn()
+            case "end":
+                world.end(*how)
+            case "pass time":
+                world.now += timedelta(seconds=how[0])
+                world.turn()
+            case _ if taken:
+                run_id = taken[how[0] % len(taken)]
+                asked = PauseRequested(run_id, paused=what == "pause")
+                world.turn(CancelRequested(run_id) if what == "cancel" else asked)
+    while world.in_flight:
+        world.end(0)
+    return world.started
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(ACTIONS, max_size=40))
+def test_steps_start_in_the_order_in_which_each_run_would_be_asked_in_turn(
+    actions: list[tuple],  # type: ignore[type-arg]
+) -> None:
+    assert play(World(), actions) == play(World(ask_each_run), actions)
+
+
+def test_turn_looks_at_what_is_wanted_however_many_runs_want_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks: list[int] = []
+
+    def look(pool: Pool, waiting: Sequence[Waiting], *rest: Any) -> Choice:
+        looks.append(len(waiting))
+        return choose(pool, waiting, *rest)
+
+    monkeypatch.setattr(placing, "choose", look)
+    world = World()
+    for number in range(300):
+        world.take_on(f"r{number}", ["small" if number % 2 else "large"])
+    world.turn()
+    looks.clear()
+
+    for _ in range(20):
+        world.end(0)
+
+    assert len(looks) <= 20 * 4  # a turn: what starts, and each of the two kinds that then does not
+    while world.in_flight:
+        world.end(0)
+    assert len(world.started) == 300
+
+
+def test_request_that_waits_behind_younger_ones_of_its_like_is_kept_for_after_a_while() -> None:
+    world = World()
+    world.take_on("chain", ["small", "large"], is_chain=True)
+    world.take_on("others", ["small"] * 3)
+    world.take_on("waits", ["large"])
+    world.turn()
+    world.now += PATIENCE
+    world.end(0)
+    assert world.started[-1] == "others/small-2"  # the chain's large step is young, and is asked
+    world.now += timedelta(seconds=1)
+    for number in range(3):
+        world.take_on(f"late-{number}", ["small"])
+        world.end(0)
+
+    assert world.started[-1] == "chain/large-1"
+
+
+def test_runs_are_at_one_place_in_the_order_of_their_numbers() -> None:
+    backlog, few, many = Backlog(), Want(0, "few"), Want(0, "many")
+    for number, run_id in enumerate("abcd"):
+        backlog.put(run_id, number, many)
+    backlog.put("a", 0, few)
+    backlog.leave("b")
+    assert (backlog.first(few), backlog.first(many)) == ((0, "a"), (2, "c"))
+
+    backlog.put("a", 0, many)
+
+    assert (backlog.first(few), backlog.first(many)) == (None, (0, "a"))
+    for run_id in "acd":
+        backlog.leave(run_id)
+    assert backlog.priorities == []
+
+
+def test_what_is_to_be_looked_at_again_is_named_once_and_at_its_first_time() -> None:
+    backlog = Backlog()
+    backlog.look_again("a", START)
+    backlog.look_again("a", START + PATIENCE)
+    backlog.look_again("b", START + PATIENCE)
+
+    assert backlog.due(START) == ["a"]
+    assert backlog.due(START + PATIENCE) == ["b"]
+    assert backlog.due(START + 2 * PATIENCE) == []
