@@ -13,22 +13,28 @@ ALGORITHM = "blake3"
 CHUNK_BYTES = 8 << 20
 """Bytes that are hashed or written at a time: enough for two threads, little beside a value."""
 
-_THREADS_FROM_BYTES = 1 << 20
+_THREADS_FROM_BYTES = 256 << 10
+"""Fewer are hashed by one thread: to wake others takes more of the CPUs than they save."""
 _SKETCHED_BYTES = 1 << 20
 _SKETCHED_START_BYTES = 4096
 _DIGEST = re.compile(r"blake3:[0-9a-f]{64}")
 
 
 class Hasher:
-    """An integrity digest in the making."""
+    """An integrity digest in the making.
+
+    Args:
+        size_bytes: how many bytes will come, if that is known.
+    """
 
     __slots__ = ("_state",)
 
-    def __init__(self) -> None:
-        self._state = blake3(max_threads=blake3.AUTO)
+    def __init__(self, size_bytes: int | None = None) -> None:
+        is_small = size_bytes is not None and size_bytes < _THREADS_FROM_BYTES
+        self._state = blake3(max_threads=1 if is_small else blake3.AUTO)
 
     def update(self, data: Buffer) -> None:
-        """Add bytes. Large buffers are hashed on several threads, without the GIL."""
+        """Add bytes. If many will come they are hashed on several threads, without the GIL."""
         self._state.update(data)
 
     def digest(self) -> Digest:
@@ -50,7 +56,7 @@ def sketch(buffers: Iterable[Buffer]) -> str:
 
 def integrity_digest(buffers: Iterable[Buffer]) -> Digest:
     """Return ``blake3:<hex>`` of the concatenation of ``buffers``, holding no copy of it."""
-    hasher = Hasher()
+    hasher = Hasher(size_of(buffers))
     for piece in pieces(buffers):
         hasher.update(piece)
     return hasher.digest()
@@ -82,6 +88,13 @@ def hex_of(digest: str) -> str:
     if not is_digest(digest):
         raise ValueError(f"{digest!r} is not an integrity digest (blake3:<64 hex digits>)")
     return digest[len(ALGORITHM) + 1 :]
+
+
+def size_of(buffers: Iterable[Buffer]) -> int | None:
+    """Return the length of buffers that exist; None of those that are made while they are read."""
+    if not isinstance(buffers, list | tuple):
+        return None
+    return sum(memoryview(buffer).nbytes for buffer in buffers)
 
 
 def flat(buffer: Buffer) -> memoryview:

@@ -24,6 +24,7 @@ from perdure_storage.hashing import (
     integrity_digest,
     is_digest,
     pieces,
+    size_of,
     sketch,
 )
 from perdure_storage.hashing_beside import hashing
@@ -78,7 +79,7 @@ class LocalBlobStore:
             StoreUnavailable: the disk is full; nothing is left of the attempt.
             ValueUnavailable: the disk does not take it for any other reason.
         """
-        size_bytes = _size_of(buffers)
+        size_bytes = size_of(buffers)
         if digest is None and size_bytes is not None and self._hashes_first(buffers, size_bytes):
             digest = integrity_digest(buffers)
         try:
@@ -518,13 +519,6 @@ def _held(path: Path) -> Iterator[None]:
         yield
 
 
-def _size_of(buffers: Sequence[Buffer]) -> int | None:
-    """Return the length of buffers that exist; None of those that are made while they are read."""
-    if not isinstance(buffers, list | tuple):
-        return None
-    return sum(memoryview(buffer).nbytes for buffer in buffers)
-
-
 def _read_small(fd: int, digest: Digest, size_bytes: int) -> memoryview | None:
     # A copy is cheaper than a map here, and a process may have 65,530 maps only.
     data = bytearray(size_bytes)
@@ -580,7 +574,7 @@ def _read_into(fd: int, into: memoryview) -> None:
 
 
 def _hash_file(fd: int, size_bytes: int) -> Digest:
-    hasher = Hasher()
+    hasher = Hasher(size_bytes)
     room = memoryview(bytearray(min(_READ_BYTES, size_bytes)))
     at = 0
     while at < size_bytes:

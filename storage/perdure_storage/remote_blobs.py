@@ -10,7 +10,7 @@ from perdure_storage.clock import Clock, SystemClock
 from perdure_storage.durable_files import write_at
 from perdure_storage.errors import PerdureError, ValueDamaged
 from perdure_storage.faults import crash_point
-from perdure_storage.hashing import ALGORITHM, Hasher, hex_of, is_digest, pieces
+from perdure_storage.hashing import ALGORITHM, Hasher, hex_of, is_digest, pieces, size_of
 from perdure_storage.hashing_beside import hashing
 from perdure_storage.objects import UPLOADS, Found, FsspecObjects, Objects
 from perdure_storage.records import BlobFile, Buffer, Digest, Leftover
@@ -141,7 +141,7 @@ class FsspecBlobStore:
 
     def _read_once(self, path: str, digest: Digest, size_bytes: int, take: Take) -> bool:
         """Say whether the bytes are there, and are those of the digest."""
-        hasher = Hasher()
+        hasher = Hasher(size_bytes)
         at = 0
         try:
             for piece in self._pieces(path, digest, size_bytes):
@@ -346,7 +346,7 @@ def _objects_of(root: RemoteRoot) -> Objects:
 
 def _measure(buffers: Sequence[Buffer], digest: Digest | None) -> tuple[Digest, int]:
     """Return digest and length of the bytes, from one pass over them."""
-    hasher = Hasher() if digest is None else None
+    hasher = Hasher(size_of(buffers)) if digest is None else None
     size_bytes = 0
     for piece in pieces(buffers):
         size_bytes += len(piece)

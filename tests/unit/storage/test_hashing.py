@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -54,3 +56,23 @@ def test_sketch_differs_when_the_bytes_or_their_number_do() -> None:
     sketches = {sketch([_LARGE]), sketch([other]), sketch([_LARGE[:-1]]), sketch([_LARGE, b"more"])}
 
     assert len(sketches) == 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
+@pytest.mark.parametrize(
+    "hashes",
+    [
+        "integrity_digest([b'head', bytes(200_000)])",
+        "digest_of(bytes(200_000))",
+        "Hasher(200_000).update(bytes(200_000))",
+    ],
+)
+def test_hashing_of_few_bytes_wakes_no_other_threads(hashes: str) -> None:
+    program = (
+        "import os; from perdure_storage.hashing import Hasher, digest_of, integrity_digest; "
+        f"{hashes}; print(len(os.listdir('/proc/self/task')))"
+    )
+
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+
+    assert ended.stdout.split() == [b"1"]
