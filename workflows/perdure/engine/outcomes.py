@@ -84,7 +84,7 @@ def on_ended(engine: EngineState, event: Ended, now: datetime) -> None:
     engine.touched[run.id] = None
     engine.pools[run.executor].give(step.shape, outcome.id, is_gone=outcome.cause in _WITH_PROCESS)
     if outcome.started_at is not None and outcome.finished_at is not None:
-        run.paces.note(
+        engine.paces.note(
             step.plan.function, (outcome.finished_at - outcome.started_at).total_seconds()
         )
     if outcome.cause is not Cause.SUCCEEDED:

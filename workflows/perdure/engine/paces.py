@@ -1,4 +1,4 @@
-"""How long the functions of a run take, as far as it has been seen: which of its calls are brief.
+"""How long functions take, as far as it has been seen: which calls are brief.
 
 A call that is over in a moment costs more on its way to a worker and back than in it. Such calls
 are sent ahead of the resources they need, so many that a worker finds the next one at hand.
@@ -14,6 +14,8 @@ MOST_AHEAD = 256
 _KEEP = 0.9
 """How much of what was known stays known when a call was faster; a slow one counts at once."""
 _LEAST_S = 1e-5
+_MOST_FUNCTIONS = 4096
+"""Of so many something is known: those that were called lately."""
 
 
 class Paces:
@@ -24,8 +26,10 @@ class Paces:
 
     def note(self, function: str, seconds: float) -> None:
         """Take in what a call of a function has taken."""
-        known = self._seconds.get(function, 0.0)
+        known = self._seconds.pop(function, 0.0)
         self._seconds[function] = max(seconds, known * _KEEP, _LEAST_S)
+        if len(self._seconds) > _MOST_FUNCTIONS:
+            del self._seconds[next(iter(self._seconds))]
 
     def most_ahead(self, function: str) -> float:
         """Return how many calls may wait behind one that runs; 0 if the function is not brief."""

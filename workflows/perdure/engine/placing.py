@@ -120,7 +120,8 @@ class _Placing:
         waits_long = is_impatient(step.ready_at, self._now)
         if step.ready_at is not None and not waits_long:
             self._engine.backlog.look_again(run.id, step.ready_at + PATIENCE)
-        return run.executor, line, waits_long, int(_most_ahead(run, step))
+        has_timeout = step.options.timeout_s is not None
+        return run.executor, line, waits_long, step.plan.function, has_timeout
 
     def go_round(self, wants: Iterable[Want]) -> list[Want]:
         """Start a step of each run that wants one of these; return what else they want then."""
@@ -156,7 +157,10 @@ class _Placing:
                 for line, step in first.items()
                 if not _is_provided_for(run, pool, line, in_making)
             }
-        waiting = [_waiting(run, line, step) for line, step in first.items()]
+        waiting = [
+            Waiting(line, step.rank, step.ready_at, _most_ahead(self._engine, step))
+            for line, step in first.items()
+        ]
         kept = self._kept.get(run.executor, NOTHING)
         choice = choose(pool, waiting, self._now, kept)
         self._kept[run.executor] = choice.kept
@@ -221,10 +225,6 @@ def _is_long(run: RunState, heap: Sequence[tuple[object, object, str]]) -> bool:
     return sum(sizes) >= MOST_BYTES_AHEAD
 
 
-def _waiting(run: RunState, line: Line, step: StepState) -> Waiting:
-    return Waiting(line, step.rank, step.ready_at, _most_ahead(run, step))
-
-
 def _hold(pool: Pool, choice: Choice, line: Line, call: CallId) -> tuple[str, ...]:
     """Take what the call asks for, or send it ahead; return the ids of its GPUs."""
     if not choice.is_ahead:
@@ -286,7 +286,7 @@ def _start(
         names=match_name(plan),
         answer=first_answer_id(step.id) if starts_chain(step) else "",
         saves=saves_for(run, step),
-        is_brief=_most_ahead(run, step) > 0,
+        is_brief=_most_ahead(engine, step) > 0,
         actor=None if plan.actor is None else _on_actor(run, step, pool.home(call)),
         turns={turn.actor: turn.step for turn in plan.turns},
         gpu_ids=gpu_ids,
@@ -405,12 +405,12 @@ def _arguments(run: RunState, step: StepState) -> tuple[Arg, ...]:
     return args[1:] if step.plan.actor is not None and step.plan.actor.method else args
 
 
-def _most_ahead(run: RunState, step: StepState) -> float:
+def _most_ahead(engine: EngineState, step: StepState) -> float:
     """Return how many calls like this one may wait behind one that runs.
 
     None with a time-out, which begins to count when the call does.
     """
-    return 0 if step.options.timeout_s is not None else run.paces.most_ahead(step.plan.function)
+    return 0 if step.options.timeout_s is not None else engine.paces.most_ahead(step.plan.function)
 
 
 def _without_unneeded(run: RunState, step: StepState) -> tuple[Arg, ...]:

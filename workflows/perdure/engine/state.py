@@ -211,7 +211,6 @@ class RunState:
         one_at_a_time: such a run is driven with care.
         executor: name of the executor that runs its steps.
         number: its place in the order in which its coordinator took runs on.
-        paces: how long its functions take, as far as that has been seen.
         outputs: steps of which the result is made; their values are always stored.
         races: who waits for the first of some steps to end, by each of these.
         arrivals: of these, whom a step that has just ended concerns.
@@ -291,7 +290,6 @@ class RunState:
         self.executor = record.policy.executor or "processes"
         self.number = 0
         self.outputs = output_steps(plan)
-        self.paces = Paces()
         self.outbox = Outbox()
         add_steps(self, plan, fingerprints)
 
@@ -447,6 +445,7 @@ class EngineState:
         taken_on: how many there have been.
         backlog: those of which something is ready, as of the last look at what may start.
         pools: free resources by executor name.
+        paces: how long functions take, in any run, as far as that has been seen.
         timers: heap of (time, run id): when a run next has something to do by itself.
         orphans: attempts of runs that are no longer ours; they hold resources until they end.
         in_making: calls of constructors that make another instance of a pool, by executor and what
@@ -476,6 +475,7 @@ class EngineState:
         self.taken_on = 0
         self.backlog = Backlog()
         self.pools = pools
+        self.paces = Paces()
         self.timers: list[tuple[datetime, str]] = []
         self.orphans: dict[CallId, tuple[str, Shape]] = {}
         self.in_making: dict[CallId, tuple[str, Shape]] = {}

@@ -70,6 +70,7 @@ class ProcessExecutor:
         self._homes: dict[CallId, WorkerProcess] = {}
         self._outcomes: list[Outcome] = []
         self._selector = selectors.DefaultSelector()
+        self._full_lines: set[int] = set()
         self._wake = WakePipe()
         self._desk: Desk = NoDesk()
         self._selector.register(self._wake.fd, selectors.EVENT_READ, None)
@@ -423,15 +424,16 @@ class ProcessExecutor:
         if len(calls) > 1 and not worker.key.is_async:
             self._timers.after(_BUNDLE_S, lambda: self._take_back_if_late(worker))
         self._keep_looking_at_output()
-        if _is_watched(worker):
+        if any(call.memory_bytes for call in calls) and _is_watched(worker):
             self._keep_looking_at_memory()
 
     def _watch(self, worker: WorkerProcess) -> None:
         """Wait for the line to take more only while there is more."""
         if worker.has_hung_up or worker.pid not in self._workers:
             return
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.has_unsent else 0)
-        if self._selector.get_key(worker.line).events != events:
+        if worker.has_unsent != (worker.pid in self._full_lines):
+            self._full_lines ^= {worker.pid}
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.has_unsent else 0)
             self._selector.modify(worker.line, events, (worker, False))
 
     # --- ends -----------------------------------------------------------------------------------
@@ -519,6 +521,7 @@ class ProcessExecutor:
             self._selector.unregister(worker.line)
         self._selector.unregister(worker.life)
         del self._workers[worker.pid]
+        self._full_lines.discard(worker.pid)
         self._take_back(worker)
         idle = self._idle.get(worker.key, [])
         if worker in idle:

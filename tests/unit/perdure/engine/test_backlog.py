@@ -104,11 +104,18 @@ class World:
             self.in_flight.append(each.call.id)
             self.started.append(f"{each.call.id.run_id}/{each.call.id.step_id}")
 
-    def end(self, number: int) -> None:
+    def end(self, number: int, *, took: timedelta | None = None) -> None:
         """Let one of the calls that are in flight succeed, if there is any."""
-        if self.in_flight:
-            call = self.in_flight.pop(number % len(self.in_flight))
-            self.turn(Ended(Outcome(id=call, cause=Cause.SUCCEEDED, value=stored("v"))))
+        if not self.in_flight:
+            return
+        outcome = Outcome(
+            id=self.in_flight.pop(number % len(self.in_flight)),
+            cause=Cause.SUCCEEDED,
+            value=stored("v"),
+            started_at=None if took is None else self.now - took,
+            finished_at=None if took is None else self.now,
+        )
+        self.turn(Ended(outcome))
 
 
 RUNS = st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=4)
@@ -191,6 +198,22 @@ def test_request_that_waits_behind_younger_ones_of_its_like_is_kept_for_after_a_
         world.end(0)
 
     assert world.started[-1] == "chain/large-1"
+
+
+def test_calls_of_a_function_that_was_brief_in_one_run_are_sent_ahead_in_others() -> None:
+    world = World()
+    for number in range(40):
+        world.take_on(f"r{number}", ["small"])
+    world.turn()
+    assert len(world.in_flight) == 4
+
+    world.end(0, took=timedelta(milliseconds=2))
+
+    assert len(world.in_flight) == 39
+    world.end(0, took=timedelta(seconds=1))
+    world.take_on("late", ["small"])
+    world.turn()
+    assert len(world.in_flight) == 38
 
 
 def test_runs_are_at_one_place_in_the_order_of_their_numbers() -> None:

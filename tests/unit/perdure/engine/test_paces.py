@@ -37,3 +37,15 @@ def test_time_that_runs_backwards_does_no_harm() -> None:
     paces.note("f", -3.0)
 
     assert paces.most_ahead("f") == MOST_AHEAD
+
+
+def test_what_was_called_lately_is_known_however_many_functions_there_are() -> None:
+    paces = Paces()
+
+    for number in range(10_000):
+        paces.note(f"f{number}", 0.001)
+        paces.note("often", 0.001)
+
+    assert paces.most_ahead("often") > 0
+    assert paces.most_ahead("f0") == 0
+    assert paces.most_ahead("f9999") > 0
