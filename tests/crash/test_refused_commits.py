@@ -1,4 +1,4 @@
-"""Commits that the store refuses because of gc: nothing hangs, nothing runs without need."""
+"""Commits that the store refuses: nothing hangs, nothing runs without need, nothing is kept."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from tests.crash import steps
 from tests.crash.ledger import VARIABLE, Ledger, Undisturbed, check
@@ -133,3 +134,32 @@ def test_run_is_the_same_whichever_commit_gc_comes_before_without_a_grace(
     assert at > len(undisturbed.digests) + 1
     assert repeated == made_again > 0
     tell_figures(collections=at - 1)
+
+
+def test_run_that_was_taken_over_as_it_fell_asleep_is_let_go(
+    client: Perdure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody drives it here any more: what executors and spans hold for it is given back."""
+    store, told = client.runtime.store, []
+    commit = store.commit
+
+    def robbed(batch: Sequence[RunCommit]) -> CommitReport:
+        if any(part.waits for part in batch):
+            run = store.get_run(RunId(RUN))
+            assert run.owner is not None
+            thief = msgspec.structs.replace(run.owner, token="thief", host="elsewhere", pid=1)
+            store.register(thief, 60.0)
+            assert store.claim_run(run.id, thief, seen_dead=run.owner.token) is not None
+        return commit(batch)
+
+    with client:
+        client.submit(steps.sleeping, seconds=600, run_id=RUN)
+        monkeypatch.setattr(store, "commit", robbed)
+        coordinator = client.runtime.coordinator(on_change=told.append)
+        coordinator.submit(RUN)
+
+        while coordinator.drives(RUN):
+            coordinator.turn(0.0)
+        coordinator.close()
+
+        assert told == [RUN]

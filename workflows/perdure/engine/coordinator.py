@@ -410,7 +410,8 @@ class Coordinator:
             self._left[run_id] = self._clock.monotonic() + LEFT_ALONE_S
             self._give_back(RunId(run_id), RunStatus.QUEUED)
         self._put_to_sleep([s for s in turn.asleep if s.record.id not in report.refused])
-        for run_id in turn.dropped:
+        refused_sleep = [s.record.id for s in turn.asleep if s.record.id in report.refused]
+        for run_id in (*turn.dropped, *refused_sleep):
             self._let_go(run_id)
 
     def _let_go(self, run_id: str) -> None:
