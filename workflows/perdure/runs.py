@@ -274,11 +274,9 @@ class Run:
             RunNotDriven: nobody drives it; the message has the command.
             WaitTimeout: it goes on, but not within ``timeout``.
         """
-        self.wait(timeout)
-        return self._outcome()
+        return self._outcome(self._waited_for(timeout, _NOBODY_AFTER_S))
 
-    def _outcome(self) -> Any:
-        record = self.record
+    def _outcome(self, record: RunRecord) -> Any:
         if record.status is RunStatus.SUCCEEDED:
             return read_result(self._client.runtime, record, self._plan_of(record))
         raise error_of(self._client.runtime, record)
@@ -299,25 +297,35 @@ class Run:
             RunNotDriven: nobody drives it.
             WaitTimeout: it goes on, but not within ``timeout``.
         """
+        self._waited_for(timeout, nobody_after_s)
+        return self
+
+    def _waited_for(self, timeout: float | timedelta | None, nobody_after_s: float) -> RunRecord:
         try:
             return self.await_end(timeout, nobody_after_s=nobody_after_s)
         except KeyboardInterrupt as interrupt:
             self._client.tell_interrupted(self, interrupt)
             raise
 
-    def await_end(self, timeout: float | timedelta | None = None, *, nobody_after_s: float) -> Run:
-        """Do what ``wait`` does, for callers that say themselves what an interrupt does."""
+    def await_end(
+        self, timeout: float | timedelta | None = None, *, nobody_after_s: float
+    ) -> RunRecord:
+        """Do what ``wait`` does, for callers that say themselves what an interrupt does.
+
+        Returns:
+            The row as it is in the end.
+        """
         with self._client.watching(self):
-            self._wait(timeout, nobody_after_s)
+            record = self._wait(timeout, nobody_after_s)
         show_end(self)
-        return self
+        return record
 
     def _wait(
         self,
         timeout: float | timedelta | None,
         nobody_after_s: float,
         is_given_up: Callable[[], bool] = lambda: False,
-    ) -> Run:
+    ) -> RunRecord:
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         until = None if seconds is None else time.monotonic() + seconds
         unseen_since: float | None = None
@@ -326,7 +334,7 @@ class Run:
                 self._client.wait_for(lambda: self._is_over_here(until) or is_given_up())
             record = self.record
             if record.status in RUN_TERMINAL or is_given_up():
-                return self
+                return record
             now = time.monotonic()
             if until is not None and now >= until:
                 raise WaitTimeout(
@@ -377,9 +385,9 @@ class Run:
             raise
         finally:
             given_up.set()  # or the thread would outlive who waits, and keep the process waiting
-        waiting.result()
+        record = waiting.result()
         show_end(self)
-        return self._outcome()
+        return self._outcome(record)
 
     # --- steps ------------------------------------------------------------------------------
     def steps(
