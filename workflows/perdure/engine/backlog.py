@@ -75,6 +75,11 @@ class Backlog:
         queue = self._queues.get(want.priority, {}).get(want)
         return None if queue is None else queue.first()
 
+    def is_alone(self, run_id: str) -> bool:
+        """Say whether nobody else wants what this run does."""
+        want, _ = self._places[run_id]
+        return len(self._queues[want.priority][want].members) == 1
+
     def look_again(self, run_id: str, at: datetime) -> None:
         """See to it that the run is named by ``due`` from a time on, if it was not to be before."""
         if run_id not in self._dated:

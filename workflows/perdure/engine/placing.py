@@ -127,6 +127,9 @@ class _Placing:
         """Start a step of each run that wants one of these; return what else they want then."""
         backlog = self._engine.backlog
         heads = [(first, want) for want in wants if (first := backlog.first(want))]
+        if len(heads) == 1 and backlog.is_alone(run_id := heads[0][0][1]):
+            self._place_all(self._engine.runs[run_id])
+            return []
         heapify(heads)
         moved: list[RunState] = []
         while heads:
@@ -144,6 +147,12 @@ class _Placing:
                 heappop(heads)
         wanted = dict.fromkeys(map(self._note, moved))
         return [want for want in wanted if want is not None and want not in self._full]
+
+    def _place_all(self, run: RunState) -> None:
+        """Start all that can start of a run that has its turn again and again."""
+        while run.ready and self._place_one(run):
+            pass
+        self._note(run)
 
     def _place_one(self, run: RunState) -> bool:
         """Start one step of the run, or make room for one; False if nothing of it can start."""
