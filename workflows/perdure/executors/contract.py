@@ -237,6 +237,20 @@ class ExecutorContract:
 
         assert [bench.value(each) for each in (first, second, third, fourth)] == [[0]] * 4
 
+    @pytest.mark.parametrize("function", [steps.grow, steps.grow_later])
+    def test_calls_that_come_together_get_copies_of_their_own_of_a_large_input(
+        self, bench: Bench, function: Callable[..., Any]
+    ) -> None:
+        name = bench.function(function)
+        bench.open()
+        values = {step_key("a"): bench.values.store(list(range(1000)))}
+
+        outcomes = bench.run(
+            *(bench.call(name, FromStep("a"), values=values, is_brief=True) for _ in range(20))
+        )
+
+        assert [bench.value(each) for each in outcomes] == [list(range(1001))] * 20
+
     def test_call_reads_a_secret_from_the_environment(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:

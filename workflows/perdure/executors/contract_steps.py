@@ -28,6 +28,11 @@ def grow(items: list[int]) -> list[int]:
     return items
 
 
+async def grow_later(items: list[int]) -> list[int]:
+    """Change the argument in place and return it, in a coroutine."""
+    return grow(items)
+
+
 def is_same(left: object, right: object) -> bool:
     """Say whether two arguments are one object."""
     return left is right

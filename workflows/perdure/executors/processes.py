@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from perdure.calls import CallContext, CallId, Desk, Instance, Outcome, StepCall
+from perdure.executors.bundles import take_bundle
 from perdure.executors.capacity import detect_capacity
 from perdure.executors.cgroups import count_oom_kills
 from perdure.executors.endings import describe_death, ended, lost, too_large, unbegun
@@ -296,11 +297,7 @@ class ProcessExecutor:
 
     def _bundle(self, queue: deque[StepCall]) -> list[StepCall]:
         """Take the next call, or a fair share of brief ones, off the queue."""
-        share = min(MOST, math.ceil(len(queue) / self._most_starting))
-        bundle = [queue.popleft()]
-        while queue and len(bundle) < share and bundle[-1].is_brief and queue[0].is_brief:
-            bundle.append(queue.popleft())
-        return bundle
+        return take_bundle(queue, min(MOST, math.ceil(len(queue) / self._most_starting)))
 
     def _take_back(self, worker: WorkerProcess, *, leaving: int = 0) -> None:
         """Put what a worker has not begun back to the front of the queue, but for so many calls."""

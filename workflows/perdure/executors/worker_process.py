@@ -28,6 +28,7 @@ from perdure.worker.frames import (
     decode_up,
     encode_frames,
 )
+from perdure.worker.inputs import take_out
 from perdure.worker.keeper import KILL, STATUS, TERM
 from perdure.worker.steps import worker_name
 from perdure.worker.tickets import Tickets
@@ -145,7 +146,8 @@ class WorkerProcess:
                 messages.append(define)
         # The tickets first: a call that finds none was taken back.
         lot = 0 if self.key.is_async else self._tickets.give(len(calls))
-        messages.append(Work(tuple(calls), lot))
+        lighter, shared = take_out(calls)
+        messages.append(Work(lighter, lot, shared))
         self._send(messages)
 
     def take_back(self, *, leaving: int = 0) -> list[StepCall]:

@@ -14,6 +14,7 @@ import msgspec
 
 from perdure.calls import CallContext, CallId, Outcome, Saving, StepCall, Told
 from perdure.plan import Function
+from perdure.worker.inputs import SharedInput, put_back
 from perdure_storage.records import Refusal, StoredValue
 
 _HEAD = struct.Struct("!Q")
@@ -33,10 +34,17 @@ class Work(msgspec.Struct, frozen=True, tag="work", tag_field="m"):
 
     Attributes:
         lot: of which tickets these calls need one each before they begin (``tickets.py``).
+        shared: inputs that several of them have, which are not in theirs.
     """
 
     calls: tuple[StepCall, ...]
     lot: int = 0
+    shared: tuple[SharedInput, ...] = ()
+
+    def whole_calls(self) -> tuple[StepCall, ...]:
+        """Return the calls of a message that has come, each with all of its inputs."""
+        put_back(self.calls, self.shared)
+        return self.calls
 
 
 class Stop(msgspec.Struct, frozen=True, tag="stop", tag_field="m"):

@@ -63,7 +63,7 @@ class Server:
 
     def _take(self, message: Down) -> None:
         if isinstance(message, Work):
-            self._calls.extend((message.lot, call) for call in message.calls)
+            self._calls.extend((message.lot, call) for call in message.whole_calls())
         elif isinstance(message, Define):
             self._scopes.define(message)
         elif isinstance(message, Forget):

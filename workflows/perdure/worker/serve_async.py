@@ -81,7 +81,7 @@ class AsyncServer:
 
     def _take(self, message: Down) -> None:
         if isinstance(message, Work):
-            for call in message.calls:
+            for call in message.whole_calls():
                 self._start(call)
         elif isinstance(message, Stop):
             for at in message.calls:
