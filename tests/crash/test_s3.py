@@ -44,7 +44,8 @@ class Bench:
     def die(self, point: str) -> None:
         """Let a process run it until it is killed at a point."""
         words = [sys.executable, "-m", "tests.crash.bucket_steps", self.store, self.blobs]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), VARIABLE: f"{point}:1:kill"}
+        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        environment = {**os.environ, "PYTHONPATH": path, VARIABLE: f"{point}:1:kill"}
         ended = subprocess.run(
             words, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=90
         )
