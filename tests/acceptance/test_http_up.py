@@ -74,7 +74,8 @@ def test_run_is_started_driven_signalled_and_cancelled_over_http(perdure: Comman
         return str(httpx.get(f"{url}/v1/runs/{run_id}").json()["run"]["status"])
 
     with httpx.Client(base_url=url) as http:  # one connection, which stays open
-        ready = http.get("/health/ready")
+        # That it serves is told before it has registered as one that takes runs on.
+        wait_until(lambda: http.get("/health/ready").is_success, 60, "nobody drives the runs")
         run = http.post("/v1/runs", json={"workflow": "flow", "inputs": {"n": 4}}).json()
         for name in ("answered", "cancelled"):
             http.post("/v1/runs", json={"workflow": "asks", "id": name})
@@ -83,7 +84,7 @@ def test_run_is_started_driven_signalled_and_cancelled_over_http(perdure: Comman
         wait_until(lambda: status("cancelled") == "WAITING", 60, "it does not wait")
         asked = http.post("/v1/runs/cancelled/cancel", json={})
 
-        assert (ready.status_code, asked.status_code) == (200, 202)
+        assert asked.status_code == 202
         wait_until(lambda: status(run["run_id"]) == "SUCCEEDED", 60, "it does not run")
         wait_until(lambda: status("answered") == "SUCCEEDED", 60, "it is not answered")
         wait_until(lambda: status("cancelled") == "CANCELLED", 60, "it is not cancelled")
