@@ -26,7 +26,7 @@ from perdure import task, workflow
 def plus(x):
     return x + 1
 
-@task
+@task(cpus=0)  # two at once, where there is one CPU too
 def hang(x, name):
     Path(name).touch()
     threading.Event().wait(3600)

@@ -258,8 +258,13 @@ UNFIT: Mapping[str, Sequence[str]] = {
         "tests/contract/test_run_stores.py::TestPostgresStore::test_whole_run_is_what_was_imported",
         "tests/contract/test_transfers.py::test_run_is_the_same_on_postgres_and_back",
     ],
-    # These count blobs, or ask for a value in its row.
+    # These count blobs, ask for a value in its row, or remove every blob, of the plan too.
     "spill": [
+        "tests/acceptance/test_bad_places.py::test_lost_values_of_a_finished_run_are_rebuilt_by_resume_and_by_the_same_id",
+        "tests/acceptance/test_docs.py::test_page_does_what_it_says_in_a_fresh_folder[docs/cookbook.md]",
+        "tests/acceptance/test_docs.py::test_page_does_what_it_says_in_a_fresh_folder[docs/howto/backup-and-gc.md]",
+        "tests/acceptance/test_docs.py::test_page_does_what_it_says_in_a_fresh_folder[docs/howto/move-runs.md]",
+        "tests/acceptance/test_metrics.py::test_runs_steps_attempts_and_commits_are_counted",
         "tests/contract/test_directories.py::test_a_change_in_the_same_tick_of_the_clock_is_not_overlooked",
         "tests/contract/test_directories.py::test_files_that_were_restored_are_not_read_again",
         "tests/contract/test_directories.py::test_only_the_file_that_changed_is_written",
@@ -267,6 +272,10 @@ UNFIT: Mapping[str, Sequence[str]] = {
         "tests/contract/test_executors.py::TestProcessExecutor::test_call_ends_as_input_lost_when_a_value_is_damaged",
         "tests/contract/test_values.py::test_limit_of_the_row_is_exact",
         "tests/contract/test_values.py::test_small_value_is_in_the_row",
+    ],
+    # Steps of these ask for more than one CPU.
+    "narrow": [
+        "tests/acceptance/test_docs.py::test_page_does_what_it_says_in_a_fresh_folder[docs/coming-from-ray.md]",
     ],
 }
 """Tests that ask for the very thing that a hostile mode changes."""
