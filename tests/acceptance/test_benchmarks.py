@@ -73,6 +73,15 @@ def test_benchmark_of_states_says_that_only_what_changed_is_stored() -> None:
     assert [float(cell) for cell in rows[-1][1:]] == [4.2, 4.2]
 
 
+def test_benchmark_of_inputs_says_what_sending_and_reading_take_of_a_step() -> None:
+    words = ("--kinds", "array", "--sizes", "1000", "100000", "--rounds=1", "--steps=50")
+    rows = benchmark("tests.benchmarks.inputs", *words)
+
+    assert [row[0] for row in rows] == ["array, 1,000", "array, 100,000"]
+    assert [row[1] == "-" for row in rows] == [False, True]
+    assert all(float(row[column].replace(",", "")) > 0 for row in rows for column in (3, 4, 5, 7))
+
+
 def test_filled_store_is_one_that_the_command_line_takes_for_its_own(perdure: Any) -> None:
     home = perdure.folder / ".perdure"
     fill(f"sqlite:///{home / 'perdure.db'}", str(home / "blobs"), 60)
