@@ -19,7 +19,6 @@ import msgspec
 
 from perdure.calls import CallContext, CallId, Desk, Growth, Instance, Outcome, StepCall, Wait
 from perdure.engine.coordinator import Coordinator
-from perdure.engine.heartbeat import LEASE_S
 from perdure.engine.restore import MAX_TAKEOVERS
 from perdure.executors.protocol import Capacity
 from perdure.graph.growth import answer_id, link_of
@@ -62,6 +61,8 @@ from perdure_storage.values import Values
 RUN = RunId("sim")
 MAX_ROUNDS = 20_000
 RACE = "race"
+LEASE_S = 10.0
+"""Of the coordinators: up to a second goes by between beats, of which each has one in three."""
 
 
 def value_of(text: str, *, kept: bool = True) -> StoredValue:

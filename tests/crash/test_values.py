@@ -13,10 +13,12 @@ from tests.crash import steps
 from tests.crash.here import Here
 from tests.crash.ledger import Ledger, Undisturbed, check, executing, wait_until
 
+import perdure
 from perdure import task, workflow
 from perdure.client import Perdure, open_store
 from perdure.errors import NondeterminismError, RunFailed
 from perdure.worker.context import current
+from perdure_storage.checking import check_store
 from perdure_storage.records import RunId
 
 RUN = "damaged"
@@ -268,3 +270,43 @@ def test_rebuilt_value_that_differs_makes_its_consumers_run_again_when_asked(
     consumed = {digest for step in ("unrelated", "gated_size") for digest in run[step].row.inputs}  # type: ignore[union-attr]
     assert digests == consumed, "consumers of different values stand side by side"
     assert result[0] == run["unrelated"].result()
+
+
+# --- values of the result that nobody reads -------------------------------------------------------
+@task
+def in_a_graph(n: int, noise: int) -> Any:
+    return first.bind(n)
+
+
+@task
+def without_noise(noise: int) -> int:
+    return 1
+
+
+@workflow
+def from_a_graph(noise: int) -> Any:
+    return in_a_graph.bind(1, noise)
+
+
+@workflow
+def from_a_branch(noise: int) -> Any:
+    return perdure.when(without_noise.bind(noise), first.bind(1), source.bind(1))
+
+
+@workflow
+def from_equal_inputs(noise: int) -> Any:
+    return first.bind(without_noise.bind(noise))
+
+
+@pytest.mark.parametrize("definition", [from_a_graph, from_a_branch, from_equal_inputs])
+def test_lost_value_that_is_taken_over_into_the_result_alone_is_made_again(
+    client: Perdure, definition: Any
+) -> None:
+    """It is taken over while the run goes on: whoever loads a run could not know."""
+    wanted = client.run(definition, noise=1, run_id=RUN)
+    for path in Path(client.settings.blobs).rglob("blobs/*/blake3-*"):
+        path.unlink()
+
+    assert client.run(definition, noise=2, run_id="again", reuse=RUN) == wanted
+
+    assert check_store(client.runtime.rows, client.runtime.blobs).problems == ()

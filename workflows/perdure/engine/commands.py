@@ -63,6 +63,14 @@ class Asleep(msgspec.Struct, frozen=True):
     heard: int
 
 
+class Verify(msgspec.Struct, frozen=True):
+    """Look at the blob of a step's value: the run is to end with it, and nobody has read it."""
+
+    run_id: str
+    step_id: str
+    value: StoredValue
+
+
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
     """One turn's decisions.
 
@@ -76,6 +84,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
         kill: attempts to end.
         hand_over: attempts that may end early.
         forget: unsynced values, by run and digest, that nobody will read again.
+        verify: blobs to look at; what is found comes as events.
         ended: runs that are over with these commits.
         parked: runs to give back: paused ones, in which nothing runs any more.
         handed_back: runs to give back as they need what is not here, and another host may have
@@ -92,6 +101,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     kill: tuple[Kill, ...] = ()
     hand_over: tuple[HandOver, ...] = ()
     forget: tuple[tuple[str, Digest], ...] = ()
+    verify: tuple[Verify, ...] = ()
     ended: tuple[str, ...] = ()
     parked: tuple[str, ...] = ()
     handed_back: tuple[str, ...] = ()

@@ -34,6 +34,7 @@ from perdure.engine.heartbeat import Heartbeat
 from perdure.engine.loading import Born, Loader, PlanFor, Reading, failed_end
 from perdure.engine.outages import Outage
 from perdure.engine.ownership import is_seen_dead, retire
+from perdure.engine.salvage import verified
 from perdure.engine.sleepers import Sleepers
 from perdure.engine.state import EngineState, RunState
 from perdure.engine.waits import names_of_waits
@@ -399,6 +400,9 @@ class Coordinator:
             self._blobs.spool(run_id).delete(digest)
         for refused, refusal in report.refused.items():
             self._on_refused(refused, refusal)
+        self._events += [
+            verified(each, self._blobs) for each in turn.verify if each.run_id not in report.refused
+        ]
         for run_id in turn.ended:
             if run_id not in report.refused:
                 crash_point("terminal.after")

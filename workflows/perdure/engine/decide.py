@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from perdure.engine.commands import Asleep, HandOver, Kill, Turn
+from perdure.engine.commands import Asleep, HandOver, Kill, Turn, Verify
 from perdure.engine.events import (
     CancelRequested,
     Ended,
@@ -26,9 +26,11 @@ from perdure.engine.events import (
     PauseRequested,
     RenewedLate,
     Saved,
+    Verified,
 )
-from perdure.engine.outcomes import on_ended, progress
+from perdure.engine.outcomes import on_ended, on_verified, progress
 from perdure.engine.placing import first_ready, place
+from perdure.engine.salvage import unseen_results
 from perdure.engine.saves import on_saved, spend_all
 from perdure.engine.state import EngineState, RunState
 from perdure.engine.waits import LINGER, can_end, next_deadline
@@ -179,8 +181,9 @@ def _deadline_passed(run: RunState) -> RunEnd:
 
 # --- the end ----------------------------------------------------------------------------------
 class _Over(NamedTuple):
-    """Runs that are no longer driven here, as in ``Turn``."""
+    """Runs that are no longer driven here, and what keeps some from their end, as in ``Turn``."""
 
+    verify: tuple[Verify, ...]
     ended: tuple[str, ...]
     parked: tuple[str, ...]
     handed_back: tuple[str, ...]
@@ -188,6 +191,7 @@ class _Over(NamedTuple):
 
 
 def _finish_runs(engine: EngineState, now: datetime) -> _Over:
+    verify: list[Verify] = []
     ended, parked, handed_back, asleep = [], [], [], []
     for run_id in engine.touched:
         run = engine.runs.get(run_id)
@@ -202,6 +206,9 @@ def _finish_runs(engine: EngineState, now: datetime) -> _Over:
             continue
         end = _end_of(run)
         if end is not None:
+            if end.status is RunStatus.SUCCEEDED and (unseen := unseen_results(run)):
+                verify += unseen
+                continue
             run.outbox.end = end
             if end.status is RunStatus.SUCCEEDED:
                 spend_all(run)
@@ -213,7 +220,7 @@ def _finish_runs(engine: EngineState, now: datetime) -> _Over:
         elif _sleeps(run, due, now):
             wakes = [at for at in (due, run.record.deadline) if at is not None]
             asleep.append(Asleep(run.record, min(wakes, default=None), run.heard))
-    return _Over(tuple(ended), tuple(parked), tuple(handed_back), tuple(asleep))
+    return _Over(tuple(verify), tuple(ended), tuple(parked), tuple(handed_back), tuple(asleep))
 
 
 def _sleeps(run: RunState, due: datetime | None, now: datetime) -> bool:
@@ -257,6 +264,7 @@ _HANDLERS: dict[type, Callable[..., None]] = {
     CancelRequested: _on_cancel,
     PauseRequested: _on_pause,
     Heard: on_heard,
+    Verified: on_verified,
     OwnershipLost: _on_ownership_lost,
     RenewedLate: _on_renewed_late,
     Leaving: _on_leaving,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from perdure.calls import Outcome
-from perdure_storage.records import MessageRecord, SaveRecord
+from perdure_storage.records import Digest, MessageRecord, SaveRecord
 
 
 class Ended(msgspec.Struct, frozen=True, gc=False):
@@ -46,6 +46,19 @@ class Heard(msgspec.Struct, frozen=True):
     names: frozenset[str]
 
 
+class Verified(msgspec.Struct, frozen=True):
+    """Somebody has looked at the blob of a step's value.
+
+    Attributes:
+        damage: what is wrong with it, in words; empty: nothing, as far as can be told.
+    """
+
+    run_id: str
+    step_id: str
+    digest: Digest
+    damage: str = ""
+
+
 class OwnershipLost(msgspec.Struct, frozen=True):
     """A newer owner has the run, or it has ended without us: nothing of it counts any more."""
 
@@ -64,5 +77,13 @@ class Leaving(msgspec.Struct, frozen=True):
 
 
 Event = (
-    Ended | Saved | CancelRequested | PauseRequested | Heard | OwnershipLost | RenewedLate | Leaving
+    Ended
+    | Saved
+    | CancelRequested
+    | PauseRequested
+    | Heard
+    | Verified
+    | OwnershipLost
+    | RenewedLate
+    | Leaving
 )

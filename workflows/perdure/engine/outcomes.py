@@ -20,7 +20,7 @@ from perdure.engine.divergence import (
     recompute,
 )
 from perdure.engine.endings import row_of
-from perdure.engine.events import Ended
+from perdure.engine.events import Ended, Verified
 from perdure.engine.growth import (
     descendants,
     expand,
@@ -96,11 +96,27 @@ def on_ended(engine: EngineState, event: Ended, now: datetime) -> None:
     elif outcome.cause is Cause.SUCCEEDED and outcome.wait is not None:
         _begin_wait(engine, run, step, outcome, outcome.wait, now)
     elif outcome.cause is Cause.SUCCEEDED and outcome.value is not None:
+        if outcome.value.place is Place.BLOB:
+            run.seen.add(outcome.value.integrity)
         succeed(engine, run, step, outcome, outcome.value, now)
         if outcome.stops and step.is_done:
             _stop_map(engine, run, step, now)
     else:
         _OUTCOMES[outcome.cause](engine, run, step, outcome, now)
+
+
+def on_verified(engine: EngineState, event: Verified, now: datetime) -> None:
+    """Let a run end with a value that is there; make one again that is not."""
+    run = engine.runs.get(event.run_id)
+    step = run.steps.get(event.step_id) if run is not None else None
+    if run is None or step is None:
+        return
+    engine.touched[run.id] = None
+    if not event.damage:
+        run.seen.add(event.digest)
+    elif step.is_done and step.value is not None and step.value.integrity == event.digest:
+        engine.quarantine.append(event.digest)
+        progress(engine, run, [reopen(run, step, event.damage, now)], now)
 
 
 def progress(engine: EngineState, run: RunState, steps: Iterable[StepState], now: datetime) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from perdure.engine.advance import reopen
+from perdure.engine.commands import Verify
+from perdure.engine.events import Verified
 from perdure.engine.state import RunState, StepState
 from perdure_storage.errors import ValueDamaged, ValueUnavailable
 from perdure_storage.protocols import BlobStore
@@ -33,12 +35,40 @@ def lose_damaged_values(run: RunState, blobs: BlobStore, now: datetime) -> list[
             continue
         try:
             blobs.open(value.integrity, value.size_bytes)
+            run.seen.add(value.integrity)
         except ValueDamaged as error:
             damaged.append(value.integrity)
             reopen(run, step, str(error), now)
         except ValueUnavailable:
             continue
     return damaged
+
+
+def unseen_results(run: RunState) -> list[Verify]:
+    """Return blobs of the result that nobody has written or read since the run was taken on.
+
+    They were taken over, or came up from a branch or graph, when the others had been verified.
+    """
+    if run.record.epoch == 1 and run.record.reuse_from is None:
+        return []  # all that it has was made here
+    found = []
+    for step_id in sorted(run.outputs):
+        value = run.steps[step_id].value
+        if value is not None and value.place is Place.BLOB and value.integrity not in run.seen:
+            found.append(Verify(run.id, step_id, value))
+    return found
+
+
+def verified(command: Verify, blobs: BlobStore) -> Verified:
+    """Look at a blob. Storage that does not answer says nothing against it."""
+    value, damage = command.value, ""
+    try:
+        blobs.open(value.integrity, value.size_bytes).release()
+    except ValueDamaged as error:
+        damage = str(error)
+    except ValueUnavailable:
+        pass
+    return Verified(command.run_id, command.step_id, value.integrity, damage)
 
 
 def _to_verify(run: RunState) -> Iterable[StepState]:

@@ -239,6 +239,7 @@ class RunState:
         live: after which call the live instance of an actor is, as far as is known.
         saves: what steps have saved while they ran, oldest first, by step.
         gone: bytes that were found missing or damaged, and have not been made again.
+        seen: blobs that were written, or found whole, since the run was taken on.
     """
 
     def __init__(self, record: RunRecord, plan: Plan, fingerprints: Mapping[str, str]) -> None:
@@ -267,6 +268,7 @@ class RunState:
         self.edits = Edits()
         self.noted: Mapping[str, str] = {}
         self.gone: set[Digest] = set()
+        self.seen: set[Digest] = set()
         self.live: dict[str, str] = {}
         self.saves: dict[str, list[SaveRecord]] = {}
         self.readers: dict[str, list[tuple[str, StepPlan]]] | None = None
