@@ -33,6 +33,7 @@ from tests.crash.programs import (
 import perdure
 from perdure.client import open_store
 from perdure.errors import RunConflict
+from perdure.plan import decode_plan
 from perdure.results import read_result
 from perdure.runtime import Runtime
 from perdure.settings import load_settings
@@ -106,12 +107,20 @@ class Stage:
         self.live(program, Tripwire(NEVER, "before"), run_id, **options)
 
     def lose(self, which: int) -> None:
-        """Remove the blobs of some of the run's values: those whose bit is set."""
+        """Remove the blobs of some of the run's values: those whose bit is set.
+
+        Those are left that hold constants too, which nothing can make again.
+        """
+        if self.status() is None:
+            return
         with open_store(self.store) as client:
             rows = client.runtime.store.list_steps(RunId(RUN))
+            grown = client.runtime.store.list_expansions(RunId(RUN))
+            plans = [client.get_run(RUN).plan, *(decode_plan(each.plan.body) for each in grown)]
             blobs = Path(client.settings.blobs)
-        names = sorted({r.value.integrity for r in rows if r.value and r.value.place is Place.BLOB})
-        for at, name in enumerate(names):
+        constants = {value.integrity for plan in plans for value in plan.constants}
+        names = {r.value.integrity for r in rows if r.value and r.value.place is Place.BLOB}
+        for at, name in enumerate(sorted(names - constants)):
             if which >> at & 1:
                 for path in blobs.rglob(f"blobs/*/{name.replace(':', '-')}"):
                     path.unlink()

@@ -310,3 +310,31 @@ def test_lost_value_that_is_taken_over_into_the_result_alone_is_made_again(
     assert client.run(definition, noise=2, run_id="again", reuse=RUN) == wanted
 
     assert check_store(client.runtime.rows, client.runtime.blobs).problems == ()
+
+
+# --- bytes that nothing can make again ------------------------------------------------------------
+@task(catch=True)
+def forgiving(data: bytes) -> int:
+    return len(data)
+
+
+@workflow
+def with_input(data: bytes) -> Any:
+    return forgiving.bind(data)
+
+
+@pytest.mark.parametrize("definition", [with_input, forgiving.bind(steps.bytes_of("constant"))])
+def test_lost_input_is_no_failure_to_go_on_with_and_counts_again_once_it_is_back(
+    client: Perdure, definition: Any
+) -> None:
+    inputs = {"data": steps.bytes_of("constant")} if definition is with_input else {}
+    client.submit(definition, run_id=RUN, **inputs)
+    blobs = Path(client.settings.blobs).rglob("blobs/*/blake3-*")
+    (path,) = [each for each in blobs if each.read_bytes() == steps.bytes_of("constant")]
+    away = path.rename(path.with_name("away"))
+
+    with pytest.raises(RunFailed, match="is missing"):
+        client.resume(RUN).result()
+    away.rename(path)
+
+    assert client.resume(RUN).result() == len(steps.bytes_of("constant"))

@@ -64,6 +64,8 @@ UNAVAILABLE_BACKOFF = Backoff(0.5, 2.0, 30.0, 0.1)
 MAX_CAUGHT_TRACEBACK = 8_000
 _WITH_PROCESS = (Cause.WORKER_LOST, Cause.OUT_OF_MEMORY, Cause.TIMEOUT)
 """What ends an attempt together with its process."""
+_UNCAUGHT = (Cause.ENGINE_ERROR, Cause.INPUT_LOST, Cause.INPUT_UNAVAILABLE)
+"""What is no failure of a step's own: as its value it would stand when the store is mended."""
 
 
 def on_ended(engine: EngineState, event: Ended, now: datetime) -> None:
@@ -604,7 +606,7 @@ def fail(
         cause=Cause.ENGINE_ERROR,
     )
     error = msgspec.structs.replace(error, step_id=step.id, cause=outcome.cause)
-    is_catchable = outcome.cause is not Cause.ENGINE_ERROR
+    is_catchable = outcome.cause not in _UNCAUGHT
     catcher = _catcher(step) if is_catchable else None
     if step.options.catch and is_catchable:
         failure = _failure(step, error)

@@ -20,7 +20,7 @@ from perdure.worker.secrets import Redactor
 from perdure_storage.blobs import open_blobs
 from perdure_storage.codecs import Codecs
 from perdure_storage.directories import Directories
-from perdure_storage.errors import ValueUnavailable
+from perdure_storage.errors import ValueDamaged, ValueUnavailable
 from perdure_storage.logs import open_logs
 from perdure_storage.protocols import LogStore
 from perdure_storage.records import Buffer, CacheTerms, Cause, Digest, RunId, StepId, StoredValue
@@ -118,7 +118,8 @@ class RunScope:
             raise Refusal(Cause.INPUT_UNAVAILABLE, error) from error
         except Exception as error:
             error.add_note(f"while decoding {what} {which} of the plan")
-            raise Refusal(Cause.SETUP_ERROR, error) from error
+            is_lost = isinstance(error, ValueDamaged)
+            raise Refusal(Cause.INPUT_LOST if is_lost else Cause.SETUP_ERROR, error) from error
 
 
 def _as_recorded(found: Any) -> Any:
