@@ -261,6 +261,7 @@ UNFIT: Mapping[str, Sequence[str]] = {
     # These count blobs, ask for a value in its row, or remove every blob, of the plan too.
     "spill": [
         "tests/acceptance/test_bad_places.py::test_lost_values_of_a_finished_run_are_rebuilt_by_resume_and_by_the_same_id",
+        "tests/acceptance/test_benchmarks.py::test_benchmark_of_saves_says_that_only_what_changed_is_written",
         "tests/acceptance/test_docs.py::test_page_does_what_it_says_in_a_fresh_folder[docs/cookbook.md]",
         "tests/acceptance/test_docs.py::test_page_does_what_it_says_in_a_fresh_folder[docs/howto/backup-and-gc.md]",
         "tests/acceptance/test_docs.py::test_page_does_what_it_says_in_a_fresh_folder[docs/howto/move-runs.md]",
