@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -141,6 +142,47 @@ def test_engines_are_compared_side_by_side() -> None:
     assert [row[0] for row in rows] == ["perdure"]
     assert rows[0][3] == "1.00"
     assert "run twice 0" in rows[0][5]
+
+
+def test_comparison_fails_where_an_engine_does_and_not_where_it_has_no_such_workload(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "numpy.py").write_text("raise RuntimeError('not today')")  # its steps import it
+
+    def compared(**environ: str) -> subprocess.CompletedProcess[str]:
+        words = ["compare", "fsync", "W1", "--engines=limits,perdure", "--scale=0.01", "--rounds=1"]
+        return subprocess.run(
+            [sys.executable, "-m", "tests.benchmarks", *words],
+            cwd=ROOT,
+            env={**os.environ, **environ},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    well, broken = compared(), compared(PYTHONPATH=str(tmp_path))
+
+    assert well.returncode == 0, well.stderr
+    assert "perdure_engine has no fsync" in well.stderr
+    assert broken.returncode == 1
+    assert "RuntimeError: not today" in broken.stderr
+
+
+def test_wrong_words_are_refused_with_what_there_is() -> None:
+    def refused(*words: str) -> str:
+        ended = subprocess.run(
+            [sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert ended.returncode == 2, ended.stderr
+        return ended.stderr.splitlines()[-1]
+
+    assert "invalid positive value: '-3'" in refused(
+        "tests.benchmarks", "perdure", "W1", "--size=-3"
+    )
+    assert "the figures of W2, W4, W5, W6, W7, W9 are here" in refused(
+        "tests.benchmarks.targets", "W1"
+    )
+    assert "with :inline or :processes" in refused("tests.benchmarks.parts", "W1:nonsense")
 
 
 def test_targets_are_told_beside_what_is_reached_and_the_limit() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from perdure import runs
+from perdure import Static, runs
 from perdure.client import Perdure, open_store
 from perdure.errors import (
     DefinitionError,
@@ -459,3 +459,31 @@ def until(condition: Any, within_s: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not come to pass"
         threading.Event().wait(0.02)
+
+
+@task
+def hold(number: int, folder: str) -> int:
+    """Fail if somebody else holds what there is one of."""
+    held = Path(folder) / "held"
+    held.touch(exist_ok=False)
+    held.unlink()
+    return number
+
+
+@workflow
+def holders(options: Static[dict[str, Any]], folder: str) -> int:
+    numbers = [hold.options(**options).bind(number, folder) for number in range(200)]
+    return total.bind(numbers, folder)
+
+
+@pytest.mark.parametrize(
+    "options", [{"resources": {"license": 1}}, {"cpus": 2}, {"memory": "600MiB"}], ids=str
+)
+def test_brief_steps_never_hold_more_at_a_time_than_there_is(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    offer: dict[str, Any] = {"workers": 2, "memory": "1GiB", "resources": {"license": 1}}
+    with open_store(str(tmp_path / "perdure.db"), executor="processes", **offer) as client:
+        dag = holders.bind(options, str(tmp_path))
+
+        assert client.run(dag) == sum(range(200))

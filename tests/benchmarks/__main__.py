@@ -4,6 +4,9 @@
     python -m tests.benchmarks perdure W1 --size 100
     python -m tests.benchmarks compare W1 W2 --rounds 3      a table, in turn, round after round
     python -m tests.benchmarks compare W1 --engines limits,perdure,dbos --scale 0.1
+    python -m tests.benchmarks compare --help
+    python -m tests.benchmarks.targets                       what is aimed at, and reached
+    python -m tests.benchmarks.parts                         where the time goes
 
 Peers run in environments of their own, which uv makes when they are first asked for. Engines on
 PostgreSQL need ``--postgres postgresql://...``: a database in which schemas may be made.
@@ -24,7 +27,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tests.benchmarks.rounds import circumstances
+from tests.benchmarks.rounds import circumstances, positive
 from tests.postgres import empty_schema
 
 ENGINES_FOLDER = Path(__file__).with_name("engines")
@@ -56,6 +59,9 @@ ENGINES = {
     ),
     "perdure-traces": Engine(
         "perdure_engine.py", {"ENGINE_EXECUTOR": "inline", "ENGINE_OBSERVED": "traces"}
+    ),
+    "perdure-group": Engine(
+        "perdure_engine.py", {"ENGINE_EXECUTOR": "inline", "ENGINE_DURABILITY": "group"}
     ),
     "perdure-processes": Engine("perdure_engine.py", {"ENGINE_EXECUTOR": "processes"}),
     "perdure-postgres": Engine(
@@ -101,8 +107,17 @@ BESIDES = (
 """Figures beside the seconds that a table shows where an engine has them."""
 
 
+NO_WORKLOAD = 3
+"""Exit code of a program that has no such workload (``engines/common.py``)."""
+_SAID_LINES = 5
+
+
 class Unable(Exception):
-    """An engine has no such workload, or could not run it."""
+    """An engine has no such workload, or lacks what it needs to run it."""
+
+
+class Failed(Unable):
+    """An engine ended a workload with an error."""
 
 
 def run(engine: str, workload: str, size: int, postgres: str | None) -> dict[str, Any]:
@@ -110,6 +125,7 @@ def run(engine: str, workload: str, size: int, postgres: str | None) -> dict[str
 
     Raises:
         Unable: it could not; says why.
+        Failed: it tried to.
     """
     chosen = ENGINES[engine]
     environ = {**os.environ, **chosen.environ}
@@ -136,10 +152,11 @@ def run(engine: str, workload: str, size: int, postgres: str | None) -> dict[str
         except FileNotFoundError:
             raise Unable(f"{engine} needs uv: pip install uv") from None
         except subprocess.TimeoutExpired:
-            raise Unable(f"{engine} took more than {LIMIT_S} s") from None
+            raise Failed(f"{engine} took more than {LIMIT_S} s") from None
     if ended.returncode != 0:
-        said = ended.stderr.strip().splitlines() or ["no word"]
-        raise Unable(f"{engine} {workload}: {said[-1]}")
+        said = "\n".join(ended.stderr.strip().splitlines()[-_SAID_LINES:]) or "no word"
+        kind = Unable if ended.returncode == NO_WORKLOAD else Failed
+        raise kind(f"{engine} {workload}: {said}")
     figures: dict[str, Any] = json.loads(ended.stdout.strip().splitlines()[-1])
     return {"engine": engine, "workload": workload, "size": size, **figures}
 
@@ -151,8 +168,13 @@ def compare(
     rounds: int,
     scale: float,
     postgres: str | None,
-) -> None:
-    """Run engines in turn on each workload, every other round backwards; print a table each."""
+) -> bool:
+    """Run engines in turn on each workload, every other round backwards; print a table each.
+
+    Returns:
+        Whether none has failed.
+    """
+    is_well = True
     for workload in workloads:
         full, what, unit = WORKLOADS[workload]
         size = max(1, round(full * scale))
@@ -166,17 +188,19 @@ def compare(
                     found[name].append(run(name, workload, size, postgres))
                 except Unable as error:
                     unable[name] = str(error)
+                    is_well = is_well and not isinstance(error, Failed)
         print(f"\n**{workload}**: {size:,} {what}\n")
         print("\n".join(_table(found, size, unit)))
         for name, why in unable.items():
             print(f"\n{name}: {why}", file=sys.stderr)
     print(f"\n{circumstances(rounds)}")
+    return is_well
 
 
 def _table(found: Mapping[str, Sequence[dict[str, Any]]], size: int, unit: str) -> list[str]:
     """Return the rows of a workload; ratios are to the first engine, in the same round."""
     named = {name: each for name, each in found.items() if each}
-    rows = [f"| engine | median {unit} | range | times the first | peak MB | |", "|---|" * 6]
+    rows = [f"| engine | median {unit} | range | times the first | its peak MB | |", "|---|" * 6]
     rows[1] = "|---|---|---|---|---|---|"
     if not named:
         return rows
@@ -214,7 +238,7 @@ def main(words: Sequence[str]) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("engine", choices=ENGINES)
     parser.add_argument("workload", choices=WORKLOADS)
-    parser.add_argument("--size", type=int, help="in place of the workload's own")
+    parser.add_argument("--size", type=positive, help="in place of the workload's own")
     parser.add_argument("--postgres", metavar="URL")
     given = parser.parse_args(words)
     size = WORKLOADS[given.workload][0] if given.size is None else given.size
@@ -227,20 +251,25 @@ def main(words: Sequence[str]) -> int:
 
 
 def _compare(words: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks compare")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks compare",
+        description="Engines in turn on each workload. Exit code 1 if one has failed.",
+    )
     parser.add_argument("workloads", nargs="+", choices=WORKLOADS)
     parser.add_argument("--engines", default=",".join(ENGINES), help="by comma; default: all")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--scale", type=float, default=1.0, help="of the sizes")
+    parser.add_argument("--rounds", type=positive, default=3)
+    parser.add_argument("--scale", type=float, default=1.0, help="of the sizes: above 0")
     parser.add_argument("--postgres", metavar="URL")
     given = parser.parse_args(words)
     engines = given.engines.split(",")
     if unknown := set(engines) - ENGINES.keys():
         parser.error(f"no engine {', '.join(sorted(unknown))}: there are {', '.join(ENGINES)}")
-    compare(
+    if given.scale <= 0:
+        parser.error("--scale has to be above 0")
+    is_well = compare(
         given.workloads, engines, rounds=given.rounds, scale=given.scale, postgres=given.postgres
     )
-    return 0
+    return 0 if is_well else 1
 
 
 if __name__ == "__main__":

@@ -98,6 +98,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("cases", nargs="*", default=DEFAULT, metavar="WORKLOAD:EXECUTOR")
     parser.add_argument("--rate", type=int, default=300, help="looks a second")
     chosen = parser.parse_args(arguments)
+    for case in chosen.cases:
+        workload, _, executor = case.partition(":")
+        if workload not in SIZES or executor not in ("inline", "processes"):
+            parser.error(f"{case}: {', '.join(SIZES)}, with :inline or :processes")
     if shutil.which("py-spy") is None:
         sys.exit("py-spy is missing: pip install py-spy")
     print(table({case: look(case, chosen.rate) for case in chosen.cases}))

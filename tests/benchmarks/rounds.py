@@ -96,6 +96,14 @@ def table(figures: Sequence[Figures]) -> str:
     )
 
 
+def positive(text: str) -> int:
+    """Return a number of rounds or steps that a command line gives. Raises ValueError."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
 def circumstances(rounds: int) -> str:
     """Return when and on what the figures were taken."""
     return (

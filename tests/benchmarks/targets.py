@@ -17,7 +17,7 @@ from statistics import median
 from typing import Any
 
 from tests.benchmarks.__main__ import WORKLOADS, run
-from tests.benchmarks.rounds import circumstances
+from tests.benchmarks.rounds import circumstances, positive
 
 LIMITS, INLINE, PROCESSES = "limits", "perdure", "perdure-processes"
 Figures = Mapping[str, Any]
@@ -163,9 +163,15 @@ def _shown(figure: float) -> str:
 def main(words: Sequence[str]) -> int:
     """Run what the command line names; print a row as soon as it is known."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.targets")
-    parser.add_argument("workloads", nargs="*", choices=[*WORKLOADS, []])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("workloads", nargs="*", metavar="WORKLOAD")
+    parser.add_argument("--rounds", type=positive, default=3)
     given = parser.parse_args(words)
+    named = {trial.workload for trial in trials(given.rounds)}
+    if unknown := set(given.workloads) - named:
+        parser.error(
+            f"{', '.join(sorted(unknown))}: the figures of {', '.join(sorted(named))} are here; "
+            "those of others are ratios: python -m tests.benchmarks compare W1 W3"
+        )
     print("| workload, size | engine | what | at most | reached | limit | met |")
     print("|---|---|---|---|---|---|---|")
     for trial in trials(given.rounds):

@@ -17,6 +17,8 @@ from typing import Any
 Figures = dict[str, Any]
 Workload = Callable[[int, Path], Figures]
 BUSY_S = 0.25
+NO_WORKLOAD = 3
+"""Exit code of a program that has no such workload."""
 PATIENCE_S = 600.0
 LOOK_EACH_S = 1e-5
 """Between two looks at the ledger, for each step: to read it takes a core, too."""
@@ -29,7 +31,9 @@ def main(workloads: dict[str, Workload], settings: Figures, *packages: str) -> N
     """
     name, size, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
     if name not in workloads:
-        sys.exit(f"{Path(sys.argv[0]).stem} has no {name}: it has {', '.join(workloads)}")
+        has = ", ".join(each for each in workloads if each not in ("noted", "resume"))
+        print(f"{Path(sys.argv[0]).stem} has no {name}: it has {has}", file=sys.stderr)
+        sys.exit(NO_WORKLOAD)
     figures = workloads[name](size, folder)
     figures["peak_mb"] = round(peak_mb(), 1)
     said = {**figures, "settings": settings, "versions": versions(*packages)}

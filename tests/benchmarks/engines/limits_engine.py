@@ -43,7 +43,7 @@ def _perdure(name: str, size: int, folder: Path) -> None:
     environ = {**os.environ, "ENGINE_EXECUTOR": "inline"}
     environ.pop("ENGINE_POSTGRES", None)
     command = [sys.executable, str(engine), name, str(size), str(folder)]
-    subprocess.run(command, check=True, capture_output=True, env=environ)
+    subprocess.run(command, check=True, stdout=sys.stderr, env=environ)
 
 
 def chain(size: int, folder: Path) -> Figures:

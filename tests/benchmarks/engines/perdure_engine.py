@@ -15,6 +15,7 @@ from common import Figures, interrupted, lines, main, own_mb, peak_mb, timed
 
 EXECUTOR = os.environ.get("ENGINE_EXECUTOR", "inline")
 POSTGRES = os.environ.get("ENGINE_POSTGRES")
+DURABILITY = os.environ.get("ENGINE_DURABILITY", "step")
 OBSERVED = os.environ.get("ENGINE_OBSERVED", "")
 """By what: ``metrics`` for Prometheus, or ``traces`` for OpenTelemetry, exported to nowhere."""
 COLD = """
@@ -82,7 +83,7 @@ def chain(size: int, folder: Path) -> Figures:
     import perdure_steps as steps
 
     with client(folder):
-        return timed(lambda: steps.chain.run(size), size)
+        return timed(lambda: steps.chain.run(size, durability=DURABILITY), size)
 
 
 def fan_out(size: int, folder: Path) -> Figures:
@@ -90,7 +91,7 @@ def fan_out(size: int, folder: Path) -> Figures:
 
     with client(folder):
         base_mb = peak_mb()
-        figures = timed(lambda: steps.fan_out.run(size), sum(range(size)))
+        figures = timed(lambda: steps.fan_out.run(size, durability=DURABILITY), sum(range(size)))
     return {**figures, "step_kb": (peak_mb() - base_mb) * 1024 / size}
 
 
@@ -98,7 +99,7 @@ def many_runs(size: int, folder: Path) -> Figures:
     import perdure_steps as steps
 
     def work() -> list[int]:
-        runs = [steps.five.start(n) for n in range(size)]
+        runs = [steps.five.start(n, durability=DURABILITY) for n in range(size)]
         return [run.result() for run in runs]
 
     with client(folder):
@@ -198,9 +199,10 @@ def asleep(size: int, folder: Path) -> Figures:
 def cold(size: int, folder: Path) -> Figures:
     script = folder / "cold.py"
     script.write_text(COLD)
-    environ = {**os.environ, "PERDURE_STORE": store(folder), "PERDURE_EXECUTOR": EXECUTOR}
+    own = {"STORE": store(folder), "BLOBS": str(folder / "blobs"), "EXECUTOR": EXECUTOR}
+    environ = {**os.environ, **{f"PERDURE_{name}": value for name, value in own.items()}}
     begin = time.perf_counter()
-    subprocess.run([sys.executable, str(script)], env=environ, check=True, capture_output=True)
+    subprocess.run([sys.executable, str(script)], env=environ, check=True, stdout=sys.stderr)
     return {"seconds": time.perf_counter() - begin}
 
 
@@ -227,6 +229,7 @@ if __name__ == "__main__":
         },
         {
             "executor": EXECUTOR,
+            "durability": DURABILITY,
             "store": "PostgreSQL" if POSTGRES else "SQLite, WAL, synchronous=FULL",
         },
         "perdure",

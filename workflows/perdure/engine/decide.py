@@ -42,8 +42,7 @@ from perdure_storage.records import Cause, ErrorRecord, EventRecord, RunEnd
 def take_on(engine: EngineState, run: RunState, now: datetime) -> None:
     """Add a loaded run; the next ``decide`` starts it."""
     engine.runs[run.id] = run
-    engine.taken_on += 1
-    run.number = engine.taken_on
+    run.number = engine.next_number()
     engine.touched[run.id] = None
     if run.record.deadline is not None:
         heappush(engine.timers, (run.record.deadline, run.id))

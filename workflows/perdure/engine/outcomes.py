@@ -86,9 +86,9 @@ def on_ended(engine: EngineState, event: Ended, now: datetime) -> None:
     engine.touched[run.id] = None
     engine.pools[run.executor].give(step.shape, outcome.id, is_gone=outcome.cause in _WITH_PROCESS)
     if outcome.started_at is not None and outcome.finished_at is not None:
-        engine.paces.note(
-            step.plan.function, (outcome.finished_at - outcome.started_at).total_seconds()
-        )
+        seconds = (outcome.finished_at - outcome.started_at).total_seconds()
+        run.paces.note(step.plan.function, seconds)
+        engine.paces.note(step.plan.function, seconds)
     if outcome.cause is not Cause.SUCCEEDED:
         note_end(run, step)
     if step.status is StepStatus.CANCELLED:  # nobody needs it any more

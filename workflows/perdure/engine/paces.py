@@ -11,6 +11,9 @@ BRIEF_S = 0.005
 AHEAD_S = 0.02
 """So much work may wait behind a call that runs."""
 MOST_AHEAD = 256
+MOST_UNSEEN = 4
+"""So many calls may wait behind one where their function was brief in other runs only: in this
+one it may take long, and what waits there is beyond the reach of priorities and pauses."""
 _KEEP = 0.9
 """How much of what was known stays known when a call was faster; a slow one counts at once."""
 _LEAST_S = 1e-5
@@ -30,6 +33,10 @@ class Paces:
         self._seconds[function] = max(seconds, known * _KEEP, _LEAST_S)
         if len(self._seconds) > _MOST_FUNCTIONS:
             del self._seconds[next(iter(self._seconds))]
+
+    def has_seen(self, function: str) -> bool:
+        """Say whether a call of the function has ended."""
+        return function in self._seconds
 
     def most_ahead(self, function: str) -> float:
         """Return how many calls may wait behind one that runs; 0 if the function is not brief."""

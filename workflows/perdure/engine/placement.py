@@ -300,15 +300,18 @@ class Pool:
     def may_wait(self, line: Line, most: float) -> bool:
         """Say whether one more may be sent ahead, to wait there for the end of its like.
 
-        None that has GPUs of its own: its like may end on another one. No call of an actor: it
-        would wait for one of its processes, while another may be free sooner.
+        Only what asks for no more than a CPU: whichever worker is free takes it, also beside those
+        that hold what it asks for. No call of an actor: it would wait for one of its processes,
+        while another may be free sooner.
 
         Args:
             line: where it waits now.
             most: so many may wait behind each of those that hold such a request.
         """
         shape = line.shape
-        if shape.is_async or shape.gpus or line.seat is not None or self.capacity.is_serial:
+        if shape.is_async or line.seat is not None or self.capacity.is_serial:
+            return False
+        if shape.cpus > 1 or shape.gpus or shape.memory_bytes or shape.resources:
             return False
         return self._ahead.get(shape, 0) < most * self._holders.get(shape, 0)
 

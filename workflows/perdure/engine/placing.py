@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Hashable, Iterable, Sequence
+from collections.abc import Container, Hashable, Sequence
 from datetime import datetime
-from heapq import heapify, heappop, heapreplace
+from heapq import heappop, heappush
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,6 +23,7 @@ from perdure.engine.actors import is_live, keeps_state, way_to
 from perdure.engine.backlog import Want
 from perdure.engine.commands import Dispatch, Retire
 from perdure.engine.matching import match_name
+from perdure.engine.paces import MOST_UNSEEN
 from perdure.engine.placement import (
     NOTHING,
     PATIENCE,
@@ -73,10 +74,7 @@ def place(engine: EngineState, now: datetime) -> Placed:
     placing = _Placing(engine, now)
     placing.note_changes()
     for priority in engine.backlog.priorities:
-        wants = engine.backlog.wants(priority)
-        while wants:
-            # One step of each run in turn: a wide run does not keep a narrow one waiting.
-            wants = placing.go_round(wants)
+        placing.go_through(priority)
     return Placed(tuple(placing.retire), tuple(placing.dispatch))
 
 
@@ -90,6 +88,8 @@ class _Placing:
         """By executor, what is kept for large requests that have waited for long enough."""
         self._full: set[Want] = set()
         """What nothing starts of now."""
+        self._lined_up: set[Want] = set()
+        """What one of those that want it has its turn for."""
         self.retire: list[Retire] = []
         self.dispatch: list[Dispatch] = []
 
@@ -120,39 +120,43 @@ class _Placing:
         waits_long = is_impatient(step.ready_at, self._now)
         if step.ready_at is not None and not waits_long:
             self._engine.backlog.look_again(run.id, step.ready_at + PATIENCE)
-        has_timeout = step.options.timeout_s is not None
-        return run.executor, line, waits_long, step.plan.function, has_timeout
+        function, has_timeout = step.plan.function, step.options.timeout_s is not None
+        own = int(run.paces.most_ahead(function)) if run.paces.has_seen(function) else None
+        return run.executor, line, waits_long, function, has_timeout, own
 
-    def go_round(self, wants: Iterable[Want]) -> list[Want]:
-        """Start a step of each run that wants one of these; return what else they want then."""
+    def go_through(self, priority: int) -> None:
+        """Start what can start now of the runs of a priority, one step of each in turn.
+
+        First of that which has not started a step for longest: neither does a wide run keep a
+        narrow one waiting, nor do small steps take each time what a large one needs.
+        """
         backlog = self._engine.backlog
-        heads = [(first, want) for want in wants if (first := backlog.first(want))]
-        if len(heads) == 1 and backlog.is_alone(run_id := heads[0][0][1]):
-            self._place_all(self._engine.runs[run_id])
-            return []
-        heapify(heads)
-        moved: list[RunState] = []
+        heads: list[tuple[tuple[int, str], Want]] = []
+        for want in backlog.wants(priority):
+            self._line_up(want, heads)
         while heads:
-            (_, run_id), want = heads[0]
+            (_, run_id), want = heappop(heads)
+            self._lined_up.remove(want)
             run = self._engine.runs[run_id]
+            is_alone = not heads and backlog.is_alone(run_id)
             if not self._place_one(run):
                 self._full.add(want)
-                heappop(heads)
                 continue
-            moved.append(run)
-            backlog.leave(run_id)
-            if following := backlog.first(want):
-                heapreplace(heads, (following, want))
-            else:
-                heappop(heads)
-        wanted = dict.fromkeys(map(self._note, moved))
-        return [want for want in wanted if want is not None and want not in self._full]
+            while is_alone and run.ready and self._place_one(run):
+                pass
+            run.number = self._engine.next_number()
+            wants_now = self._note(run)
+            self._line_up(want, heads)
+            if wants_now is not None:
+                self._line_up(wants_now, heads)
 
-    def _place_all(self, run: RunState) -> None:
-        """Start all that can start of a run that has its turn again and again."""
-        while run.ready and self._place_one(run):
-            pass
-        self._note(run)
+    def _line_up(self, want: Want, heads: list[tuple[tuple[int, str], Want]]) -> None:
+        """Let the first of the runs that want this have its turn, if none of them is to have it."""
+        if want in self._full or want in self._lined_up:
+            return
+        if first := self._engine.backlog.first(want):
+            heappush(heads, (first, want))
+            self._lined_up.add(want)
 
     def _place_one(self, run: RunState) -> bool:
         """Start one step of the run, or make room for one; False if nothing of it can start."""
@@ -167,7 +171,7 @@ class _Placing:
                 if not _is_provided_for(run, pool, line, in_making)
             }
         waiting = [
-            Waiting(line, step.rank, step.ready_at, _most_ahead(self._engine, step))
+            Waiting(line, step.rank, step.ready_at, _most_ahead(self._engine, run, step))
             for line, step in first.items()
         ]
         kept = self._kept.get(run.executor, NOTHING)
@@ -295,7 +299,7 @@ def _start(
         names=match_name(plan),
         answer=first_answer_id(step.id) if starts_chain(step) else "",
         saves=saves_for(run, step),
-        is_brief=_most_ahead(engine, step) > 0,
+        is_brief=_most_ahead(engine, run, step) > 0,
         actor=None if plan.actor is None else _on_actor(run, step, pool.home(call)),
         turns={turn.actor: turn.step for turn in plan.turns},
         gpu_ids=gpu_ids,
@@ -414,12 +418,17 @@ def _arguments(run: RunState, step: StepState) -> tuple[Arg, ...]:
     return args[1:] if step.plan.actor is not None and step.plan.actor.method else args
 
 
-def _most_ahead(engine: EngineState, step: StepState) -> float:
+def _most_ahead(engine: EngineState, run: RunState, step: StepState) -> float:
     """Return how many calls like this one may wait behind one that runs.
 
     None with a time-out, which begins to count when the call does.
     """
-    return 0 if step.options.timeout_s is not None else engine.paces.most_ahead(step.plan.function)
+    function = step.plan.function
+    if step.options.timeout_s is not None:
+        return 0
+    if run.paces.has_seen(function):
+        return run.paces.most_ahead(function)
+    return min(MOST_UNSEEN, engine.paces.most_ahead(function))
 
 
 def _without_unneeded(run: RunState, step: StepState) -> tuple[Arg, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from datetime import datetime
 from hashlib import blake2b
 from heapq import heappush
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -210,7 +211,8 @@ class RunState:
         suspects: steps that were running when an owner died, for a run that kills its owners.
         one_at_a_time: such a run is driven with care.
         executor: name of the executor that runs its steps.
-        number: its place in the order in which its coordinator took runs on.
+        number: its place in the order in which runs have their turn to start a step.
+        paces: how long its functions take, as far as that has been seen in it.
         outputs: steps of which the result is made; their values are always stored.
         races: who waits for the first of some steps to end, by each of these.
         arrivals: of these, whom a step that has just ended concerns.
@@ -291,6 +293,7 @@ class RunState:
         self.one_at_a_time = False
         self.executor = record.policy.executor or "processes"
         self.number = 0
+        self.paces = Paces()
         self.outputs = output_steps(plan)
         self.outbox = Outbox()
         add_steps(self, plan, fingerprints)
@@ -444,7 +447,6 @@ class EngineState:
 
     Attributes:
         runs: in the order in which they were taken on.
-        taken_on: how many there have been.
         backlog: those of which something is ready, as of the last look at what may start.
         pools: free resources by executor name.
         paces: how long functions take, in any run, as far as that has been seen.
@@ -474,7 +476,7 @@ class EngineState:
         self.place = place
         self.elsewhere: frozenset[str] = frozenset()
         self.runs: dict[str, RunState] = {}
-        self.taken_on = 0
+        self._numbers = count(1)
         self.backlog = Backlog()
         self.pools = pools
         self.paces = Paces()
@@ -507,6 +509,10 @@ class EngineState:
             self.forget,
         )
         return not (self.runs or self.orphans or self.in_making or self.dropped or any(left))
+
+    def next_number(self) -> int:
+        """Return the number of a run that has its turn after all others."""
+        return next(self._numbers)
 
     def made_for(self, run_id: str) -> tuple[CallId, ...]:
         """Return the calls that make instances of a run's pools now."""

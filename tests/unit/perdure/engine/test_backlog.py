@@ -18,6 +18,7 @@ from perdure.engine.backlog import Backlog, Want
 from perdure.engine.decide import decide, take_on
 from perdure.engine.events import CancelRequested, Ended, Event, PauseRequested
 from perdure.engine.matching import match_rows
+from perdure.engine.paces import MOST_UNSEEN
 from perdure.engine.placement import PATIENCE, Choice, Pool, Waiting, choose
 from perdure.engine.placing import Placed
 from perdure.engine.restore import load_run
@@ -39,7 +40,7 @@ Place = Callable[[EngineState, datetime], Placed]
 
 
 def ask_each_run(engine: EngineState, now: datetime) -> Placed:
-    """Place as is meant: one step of each run in turn, until no run has one that can start."""
+    """Place as is meant: a step of the run that has not started one for longest, and so on."""
     asked = placing._Placing(engine, now)
     ranks: dict[int, list[RunState]] = {}
     for run in engine.runs.values():
@@ -48,7 +49,12 @@ def ask_each_run(engine: EngineState, now: datetime) -> Placed:
     for priority in sorted(ranks, reverse=True):
         waiting = ranks[priority]
         while waiting:
-            waiting = [run for run in waiting if asked._place_one(run) and run.ready]
+            run = min(waiting, key=lambda run: run.number)
+            if asked._place_one(run):
+                run.number = engine.next_number()
+            else:
+                waiting.remove(run)
+            waiting = [run for run in waiting if run.ready]
     return Placed(tuple(asked.retire), tuple(asked.dispatch))
 
 
@@ -62,12 +68,8 @@ class World:
         self.started: list[str] = []
         self._place = place
 
-    def take_on(
-        self, run_id: str, kinds: list[str], priority: int = 0, *, is_chain: bool = False
-    ) -> None:
-        """Take on a run of steps of these kinds, independent ones or one after the other."""
-        names = [f"{kind}-{n}" for n, kind in enumerate(kinds)]
-        edges = {name: names[n - 1 : n] if is_chain else [] for n, name in enumerate(names)}
+    def take_on(self, run_id: str, edges: dict[str, list[str]], priority: int = 0) -> None:
+        """Take on a run of these steps, named by their kinds."""
         options = {name: KINDS[name.partition("-")[0]] for name in edges}
         plan = plan_of(edges, options=options)
         prints = prints_of(plan)
@@ -118,9 +120,21 @@ class World:
         self.turn(Ended(outcome))
 
 
-RUNS = st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=4)
+def apart(*kinds: str) -> dict[str, list[str]]:
+    """Return independent steps of these kinds."""
+    return {f"{kind}-{n}": [] for n, kind in enumerate(kinds)}
+
+
+def in_line(*kinds: str) -> dict[str, list[str]]:
+    """Return steps of these kinds, each of which needs the one before."""
+    names = list(apart(*kinds))
+    return {name: names[max(n - 1, 0) : n] for n, name in enumerate(names)}
+
+
+KINDS_OF_RUN = st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=4)
+RUNS = KINDS_OF_RUN.map(lambda kinds: apart(*kinds)) | KINDS_OF_RUN.map(lambda k: in_line(*k))
 ACTIONS = st.one_of(
-    st.tuples(st.just("take on"), RUNS, st.integers(0, 1), st.booleans()),
+    st.tuples(st.just("take on"), RUNS, st.integers(0, 1)),
     st.tuples(st.just("end"), st.integers(0, 9)),
     st.tuples(st.just("pass time"), st.floats(0.0, 8.0)),
     st.tuples(st.sampled_from(["pause", "go on", "cancel"]), st.integers(0, 9)),
@@ -132,9 +146,8 @@ def play(world: World, actions: list[tuple]) -> list[str]:  # type: ignore[type-
     for what, *how in actions:
         match what:
             case "take on":
-                kinds, priority, is_chain = how
                 taken.append(f"r{len(taken)}")
-                world.take_on(taken[-1], kinds, priority, is_chain=is_chain)
+                world.take_on(taken[-1], *how)
                 world.turn()
             case "end":
                 world.end(*how)
@@ -170,7 +183,7 @@ def test_turn_looks_at_what_is_wanted_however_many_runs_want_it(
     monkeypatch.setattr(placing, "choose", look)
     world = World()
     for number in range(300):
-        world.take_on(f"r{number}", ["small" if number % 2 else "large"])
+        world.take_on(f"r{number}", apart("small" if number % 2 else "large"))
     world.turn()
     looks.clear()
 
@@ -185,35 +198,67 @@ def test_turn_looks_at_what_is_wanted_however_many_runs_want_it(
 
 def test_request_that_waits_behind_younger_ones_of_its_like_is_kept_for_after_a_while() -> None:
     world = World()
-    world.take_on("chain", ["small", "large"], is_chain=True)
-    world.take_on("others", ["small"] * 3)
-    world.take_on("waits", ["large"])
+    world.take_on("chain", {"small": [], "large": ["small"]})
+    world.take_on("others", apart(*["small"] * 3))
     world.turn()
+    world.take_on("waits", {"large": []})
     world.now += PATIENCE
     world.end(0)
-    assert world.started[-1] == "others/small-2"  # the chain's large step is young, and is asked
     world.now += timedelta(seconds=1)
     for number in range(3):
-        world.take_on(f"late-{number}", ["small"])
+        world.take_on(f"late-{number}", {"small": []})
         world.end(0)
 
-    assert world.started[-1] == "chain/large-1"
+    assert world.started[-1] == "chain/large", "it is as large, and no late one was before it"
+    assert not any(each.startswith("late") for each in world.started)
 
 
-def test_calls_of_a_function_that_was_brief_in_one_run_are_sent_ahead_in_others() -> None:
+def test_wide_run_does_not_keep_a_narrow_one_waiting() -> None:
     world = World()
-    for number in range(40):
-        world.take_on(f"r{number}", ["small"])
+    world.take_on("wide", apart(*["small"] * 50))
     world.turn()
-    assert len(world.in_flight) == 4
+    for number in range(3):
+        world.take_on(f"narrow-{number}", {"small": []})
 
+    for _ in range(6):
+        world.end(0)
+
+    narrow = [each for each in world.started if each.startswith("narrow")]
+    assert narrow == ["narrow-0/small", "narrow-1/small", "narrow-2/small"]
+    assert len(world.started) == 10, "and the wide run goes on beside them"
+
+
+def test_small_steps_of_a_wide_run_do_not_take_each_time_what_a_large_one_of_another_needs() -> (
+    None
+):
+    world = World()
+    world.take_on("wide", apart(*["small"] * 50))
+    world.turn()
+    world.take_on("waits", {"large": []})
+    world.turn()
+    world.now += PATIENCE + timedelta(seconds=1)
+
+    for _ in range(4):
+        world.end(0)
+
+    assert world.started[-2:] == ["wide/small-4", "waits/large"], (
+        "one small step, whose turn it was"
+    )
+
+
+def test_few_calls_are_sent_ahead_of_a_function_that_was_brief_in_other_runs_only() -> None:
+    world = World()
+    world.take_on("first", {"small": []})
+    world.turn()
     world.end(0, took=timedelta(milliseconds=2))
+    for number in range(40):
+        world.take_on(f"r{number}", {"small": []})
 
-    assert len(world.in_flight) == 39
-    world.end(0, took=timedelta(seconds=1))
-    world.take_on("late", ["small"])
     world.turn()
-    assert len(world.in_flight) == 38
+
+    assert len(world.in_flight) == 4 * (1 + MOST_UNSEEN)
+    world.end(0, took=timedelta(seconds=1))
+    assert len(world.in_flight) == 4 * (1 + MOST_UNSEEN) - 1, "none goes ahead any more"
 
 
 def test_runs_are_at_one_place_in_the_order_of_their_numbers() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -145,9 +146,22 @@ def test_fractions_of_two_gpus_are_no_whole_one() -> None:
     assert not pool.fits(whole)
 
 
-def test_nothing_with_a_gpu_is_sent_ahead() -> None:
-    pool = Pool(FOUR_GPUS)
-    shape = shape_of(StepOptions(gpus=4), is_async=False)
+@pytest.mark.parametrize(
+    "options",
+    [
+        StepOptions(gpus=4),
+        StepOptions(cpus=2),
+        StepOptions(memory_bytes=1 << 20),
+        StepOptions(resources={"license": 1}),
+    ],
+    ids=["gpus", "cpus", "memory", "resource"],
+)
+def test_nothing_is_sent_ahead_that_asks_for_more_than_a_cpu(options: StepOptions) -> None:
+    offer = Capacity(
+        cpus=8, gpu_ids=tuple("0123"), memory_bytes=1 << 30, resources={"license": 1}, slots=8
+    )
+    pool = Pool(offer)
+    shape = shape_of(options, is_async=False)
     pool.take(Line(shape), "a")
 
     assert not pool.may_wait(Line(shape), 100)
