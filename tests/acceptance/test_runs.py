@@ -466,8 +466,23 @@ def hold(number: int, folder: str) -> int:
     """Fail if somebody else holds what there is one of."""
     held = Path(folder) / "held"
     held.touch(exist_ok=False)
+    threading.Event().wait(0.002)
     held.unlink()
     return number
+
+
+@task
+def meet(folder: str, number: int) -> int:
+    """Return once both workers are there."""
+    (Path(folder) / f"met-{number}").touch()
+    while len(list(Path(folder).glob("met-*"))) < 2:
+        threading.Event().wait(0.01)
+    return number
+
+
+@workflow
+def both_workers(folder: str) -> list[int]:
+    return [meet.bind(folder, number) for number in range(2)]
 
 
 @workflow
@@ -484,6 +499,6 @@ def test_brief_steps_never_hold_more_at_a_time_than_there_is(
 ) -> None:
     offer: dict[str, Any] = {"workers": 2, "memory": "1GiB", "resources": {"license": 1}}
     with open_store(str(tmp_path / "perdure.db"), executor="processes", **offer) as client:
-        dag = holders.bind(options, str(tmp_path))
+        client.run(both_workers.bind(str(tmp_path)))
 
-        assert client.run(dag) == sum(range(200))
+        assert client.run(holders.bind(options, str(tmp_path))) == sum(range(200))
