@@ -94,7 +94,10 @@ def size_of(buffers: Iterable[Buffer]) -> int | None:
     """Return the length of buffers that exist; None of those that are made while they are read."""
     if not isinstance(buffers, list | tuple):
         return None
-    return sum(memoryview(buffer).nbytes for buffer in buffers)
+    size_bytes = 0
+    for buffer in buffers:  # written out: it is asked for each value
+        size_bytes += len(buffer) if type(buffer) is bytes else memoryview(buffer).nbytes
+    return size_bytes
 
 
 def flat(buffer: Buffer) -> memoryview:

@@ -34,6 +34,7 @@ from perdure.engine.growth import (
     settle_graft,
 )
 from perdure.engine.needs import STOPPED, end_unneeded, kill
+from perdure.engine.paces import BRIEF_S
 from perdure.engine.placement import shortage
 from perdure.engine.racing import targets_of
 from perdure.engine.readers import find_readers, let_go
@@ -87,8 +88,9 @@ def on_ended(engine: EngineState, event: Ended, now: datetime) -> None:
     engine.pools[run.executor].give(step.shape, outcome.id, is_gone=outcome.cause in _WITH_PROCESS)
     if outcome.started_at is not None and outcome.finished_at is not None:
         seconds = (outcome.finished_at - outcome.started_at).total_seconds()
+        if seconds > BRIEF_S or not run.paces.has_seen(step.plan.function):
+            engine.paces.note(step.plan.function, seconds)
         run.paces.note(step.plan.function, seconds)
-        engine.paces.note(step.plan.function, seconds)
     if outcome.cause is not Cause.SUCCEEDED:
         note_end(run, step)
     if step.status is StepStatus.CANCELLED:  # nobody needs it any more

@@ -186,7 +186,7 @@ class _Placing:
             heappop(heap)
             if not heap:
                 del run.ready[line]
-            call = _start(self._engine, run, choice, line, first[line], self._now)
+            call = _start(self._engine, run, choice, first[line], self._now)
         self.dispatch.append(Dispatch(run.executor, call))
         return True
 
@@ -261,10 +261,11 @@ def _start(
     engine: EngineState,
     run: RunState,
     choice: Choice,
-    line: Line,
     step: StepState,
     now: datetime,
 ) -> StepCall:
+    waited = choice.start
+    assert waited is not None
     step.status = StepStatus.RUNNING
     step.attempt += 1
     step.inputs = run.input_digests(step)
@@ -282,7 +283,7 @@ def _start(
     engine.touched[run_id] = None
     plan, options = step.plan, step.options
     pool = engine.pools[run.executor]
-    gpu_ids = _hold(pool, choice, line, call)
+    gpu_ids = _hold(pool, choice, waited.line, call)
     return StepCall(
         id=call,
         function=plan.function,
@@ -299,7 +300,7 @@ def _start(
         names=match_name(plan),
         answer=first_answer_id(step.id) if starts_chain(step) else "",
         saves=saves_for(run, step),
-        is_brief=_most_ahead(engine, run, step) > 0,
+        is_brief=waited.most_ahead > 0,
         actor=None if plan.actor is None else _on_actor(run, step, pool.home(call)),
         turns={turn.actor: turn.step for turn in plan.turns},
         gpu_ids=gpu_ids,
