@@ -25,7 +25,7 @@ from tests.benchmarks.__main__ import ENGINES, ENGINES_FOLDER
 from tests.benchmarks.rounds import circumstances
 
 SIZES = {"W1": 3_000, "W2": 20_000, "W3": 1_000}
-DEFAULT = ("W1:inline", "W1:processes", "W2:inline", "W2:processes", "W3:inline")
+DEFAULT = ("W1:inline", "W1:processes", "W2:inline", "W2:processes", "W3:inline", "W3:processes")
 PARTS = {
     "graph traced": ("prepare",),
     "graph compiled and encoded": ("compile_dag", "plan_record"),
