@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import compileall
 import os
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -12,6 +15,14 @@ from hypothesis import HealthCheck, settings
 pytest_plugins = ["tests.postgres", "tests.s3", "tests.ray.fixtures"]
 
 THREAD_ENDS_WITHIN_S = 5
+ROOT = Path(__file__).resolve().parents[1]
+
+# Tests edit a file twice within a second, to the same length: then Python takes the bytecode of the
+# text of before. So neither they nor what they start write any.
+sys.dont_write_bytecode = True
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+if os.environ.get("VIRTUAL_ENV") != sys.prefix:
+    os.environ.pop("VIRTUAL_ENV", None)  # of the shell: IPython would warn of it in each output
 
 settings.register_profile("ci", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ci")
@@ -24,6 +35,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=100,
         help="kills in the storm tests (default: 100)",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have the bytecode of perdure itself, as an installed package does: hundreds import it."""
+    if not hasattr(config, "workerinput"):
+        for room in ("workflows", "storage", "scheduler"):
+            compileall.compile_dir(ROOT / room, quiet=2)
 
 
 @pytest.fixture(autouse=True)

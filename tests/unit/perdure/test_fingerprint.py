@@ -685,10 +685,10 @@ def test_what_an_opaque_global_of_a_module_was_made_of_counts(
     )
 
     def digest(source: str) -> str:
-        file = tmp_path / f"made_{len(list(tmp_path.iterdir()))}.py"
-        file.write_text(f"{source}\ndef step(): return held")
+        name = f"made_{len(list(tmp_path.glob('*.py')))}_in_{tmp_path.name}"  # imported by no other
+        (tmp_path / f"{name}.py").write_text(f"{source}\ndef step(): return held")
         monkeypatch.syspath_prepend(tmp_path)
-        return code_digest(importlib.import_module(file.stem).step).digest
+        return code_digest(importlib.import_module(name).step).digest
 
     before = digest(setup + text)
 
