@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,6 +84,8 @@ class Counted:
 
 class SilentHeartbeat:
     """Registers and says no more: nothing happens beside the thread that is to die."""
+
+    steady_s = math.inf
 
     def __init__(self, store: Any, owner: Owner) -> None:
         self._store = store

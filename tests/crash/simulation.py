@@ -8,6 +8,7 @@ A seed says everything that happens, so a failing seed can be replayed:
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 import re
 import sys
@@ -481,6 +482,8 @@ class WatchedStore(MemoryRunStore):
 
 class Driver:
     """A coordinator with a heartbeat of its own, which stops while it is frozen."""
+
+    steady_s = math.inf
 
     def __init__(self, world: World, number: int) -> None:
         self.world = world

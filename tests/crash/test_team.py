@@ -244,13 +244,8 @@ def test_outage_of_the_database_that_is_longer_than_a_lease_ends_no_step(
     wait_until(lambda: serving(client) == 2, 30, "they do not come back")
     print(f"both hold their leases {time.monotonic() - back_at:.2f} s after the outage")
     release(team, 1)
-    release(team, 2)
 
-    if happens is frozen and finish(client).epoch == 2:
-        # A claim that was on its way is done as the server goes on, before the owner's renewal.
-        check_second_attempt_stands(team, client)
-    else:
-        check_first_attempt_stands(team, client)
+    check_first_attempt_stands(team, client)
     for host in hosts:
         host.end()
 

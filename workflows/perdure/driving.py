@@ -8,6 +8,7 @@ never in the middle of a commit, at once while user code runs inline.
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import sys
 import threading
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 _TURN_S = 0.2
 _AGAIN_S = 1.0
+_NOTICED_S = 0.5  # a program that takes longer than this to end says why
 
 
 class Driving:
@@ -131,17 +133,22 @@ class Driving:
                 self._thread.start()
 
     def _background(self) -> None:
-        told = False
+        tell_at = 0.0
 
         def is_over() -> bool:
-            nonlocal told
+            nonlocal tell_at
             is_ending = not threading.main_thread().is_alive()
             if is_ending and is_kernel():
                 return True  # a kernel that lingers is killed, and its notebook waits for that
-            if is_ending and not told:
-                told = True
+            if self._coordinator is None or self._coordinator.is_idle:
+                return True
+            now = time.monotonic()
+            if is_ending and not tell_at:
+                tell_at = now + _NOTICED_S
+            elif is_ending and now >= tell_at:
+                tell_at = math.inf
                 sys.stderr.write("perdure: waiting for started runs (Ctrl-C: resumable)\n")
-            return self._coordinator is None or self._coordinator.is_idle
+            return False
 
         def is_left() -> bool:
             # Asked where threads are started: what was handed over before finds this one, or none.

@@ -29,11 +29,7 @@ GROUP_AGE_S = 0.005
 
 
 class Commits:
-    """What is decided and not yet written, and the way to write it. Owned by the coordinator.
-
-    Attributes:
-        back_at: when, by the monotonic clock, a store was there again that had been away.
-    """
+    """What is decided and not yet written, and the way to write it. Owned by the coordinator."""
 
     def __init__(
         self,
@@ -48,7 +44,6 @@ class Commits:
         self._pause = pause
         self._serves = serves
         self._until = float("inf")
-        self.back_at = float("-inf")
         self._outage = Outage(
             log,
             clock,
@@ -115,8 +110,6 @@ class Commits:
                 self._outage.note(error)
                 self._pause(PARK_S)
             else:
-                if self._outage.is_on:
-                    self.back_at = self._clock.monotonic()
                 self._outage.end()
                 return answer
 

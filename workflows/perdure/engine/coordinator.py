@@ -171,7 +171,6 @@ class Coordinator:
         self._in_queues: set[str] = set()
         self._has_freed = False
         self._changes: object = None
-        self._back_at = float("-inf")
         self._last_look = float("-inf")
         self._last_search = float("-inf")
         self._workers: tuple[ProcessId, ...] = ()
@@ -557,8 +556,6 @@ class Coordinator:
             # Only a look: what is driven goes on, and its commits are patient by themselves.
             self._deaf.note(error)
         else:
-            if self._deaf.is_on:
-                self._back_at = self._clock.monotonic()
             self._deaf.end()
 
     def _look(self, now: float) -> None:
@@ -603,8 +600,8 @@ class Coordinator:
 
     def _may_come_back(self, run: RunRecord) -> bool:
         """Say whether only an outage may have kept a run's owner from renewing its lease."""
-        away_s = self._clock.monotonic() - max(self._back_at, self._commits.back_at)
-        return away_s < SETTLE_S and run.owner is not None and not is_seen_dead(run.owner)
+        is_settled = self._heartbeat.steady_s >= SETTLE_S
+        return not is_settled and run.owner is not None and not is_seen_dead(run.owner)
 
     def _hear_messages(self, runs: list[RunState]) -> None:
         for run in runs:

@@ -18,6 +18,9 @@ LEASE_S = 10.0
 AGAIN_S = 0.25
 """When a renewal is tried again that failed: others wait for it only so long once the store is
 back."""
+LATE = 0.6
+"""The part of a lease after which a renewal is late. Renewals come after a quarter: where a store
+was away for so long that somebody's lease ran out, everybody's renewal is later than this."""
 
 
 class Heartbeat:
@@ -34,6 +37,7 @@ class Heartbeat:
         self._workers: tuple[ProcessId, ...] = ()
         self._beat = threading.Event()
         self._stopping = False
+        self._steady_since = float("-inf")
         self._late_s: float | None = None
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -57,6 +61,20 @@ class Heartbeat:
         """Return how long the lease was not renewed, if it was over meanwhile; once."""
         late_s, self._late_s = self._late_s, None
         return late_s
+
+    @property
+    def steady_s(self) -> float:
+        """Return for how long the lease has been renewed in time: 0 while that is late, or fails.
+
+        Who could not renew a lease cannot tell from another's, which is over, that its owner is
+        gone: the store may have been away from both, without a word if it was stopped.
+        """
+        if self._thread is None:
+            return float("inf")
+        # In this order: a renewal notes first that it comes late, and then that it came.
+        now, renewed_at = self._clock.monotonic(), self._renewed_at
+        is_late = self._outage.is_on or now - renewed_at > LATE * LEASE_S
+        return 0.0 if is_late else now - self._steady_since
 
     def stop(self) -> None:
         """End the renewals and remove the heartbeat row: the runs are free at once."""
@@ -87,17 +105,20 @@ class Heartbeat:
             # Nothing to do here: every commit checks the epoch by itself.
             self._outage.note(error)
         else:
-            self._tell_if_late()
+            now = self._clock.monotonic()
+            silent_s = now - self._renewed_at
+            if self._outage.is_on or silent_s > LATE * LEASE_S:
+                self._steady_since = now
+            self._tell_if_over(silent_s)
+            self._renewed_at = now
             self._outage.end()
 
-    def _tell_if_late(self) -> None:
+    def _tell_if_over(self, silent_s: float) -> None:
         """Say that the lease was over for a while, unless it is known that the store was away.
 
         A thread renews, so a step in this process that holds Python's lock stops that. Another
         process that renewed would keep the lease of a coordinator that is stopped, or hangs.
         """
-        now = self._clock.monotonic()
-        silent_s, self._renewed_at = now - self._renewed_at, now
         if silent_s > LEASE_S and not self._outage.is_on:
             self._late_s = silent_s
             log.warning(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from perdure.engine.heartbeat import LEASE_S, Heartbeat
+from perdure.engine.heartbeat import LATE, LEASE_S, Heartbeat
 from perdure_storage.clock import ManualClock
 from perdure_storage.contract_samples import an_owner
 from perdure_storage.errors import StoreUnavailable
@@ -70,3 +70,34 @@ def test_lease_that_was_over_because_the_store_was_away_is_told_as_that(
 
     assert "could not renew the lease" in caplog.text
     assert "held Python's lock" not in caplog.text
+
+
+def test_lease_is_steady_from_its_registration_on() -> None:
+    clock = ManualClock()
+    heartbeat = Heartbeat(Store(clock), an_owner(), clock)
+    heartbeat.start()
+
+    clock.advance(LATE * LEASE_S - 1)
+
+    assert heartbeat.steady_s > LEASE_S
+    heartbeat.stop()
+
+
+def test_lease_is_not_steady_while_its_renewal_is_late_and_from_its_end_on_again() -> None:
+    clock = ManualClock()
+    store = Store(clock)
+    heartbeat = Heartbeat(store, an_owner(), clock)
+    heartbeat.start()
+
+    clock.advance(LATE * LEASE_S + 1)
+    assert heartbeat.steady_s == 0
+    heartbeat.beat_now(())
+    assert store.asked.acquire(timeout=10)
+    while heartbeat.steady_s == 0:  # it was asked, and is about to be answered
+        threading.Event().wait(0.001)
+        clock.advance(0.001)
+
+    clock.advance(2)
+
+    assert 2 <= heartbeat.steady_s < LEASE_S
+    heartbeat.stop()
