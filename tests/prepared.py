@@ -57,17 +57,22 @@ def prepared_interpreter() -> PreparedInterpreter:
     return interpreter
 
 
+def python_path(*folders: Path) -> str:
+    """Return the ``PYTHONPATH`` of a process that imports from folders before ours."""
+    ours = os.environ.get("PYTHONPATH")
+    return os.pathsep.join([*map(str, folders), *([ours] if ours else [])])
+
+
 class PreparedInterpreter:
     """Runs ``python -m MODULE`` without the time that the product's imports take."""
 
     def __init__(self) -> None:
         self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         program = f"from tests.prepared import serve; serve({theirs.fileno()})"
-        path = os.pathsep.join([str(LEAN), str(ROOT), os.environ.get("PYTHONPATH", "")])
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", program],
-                env={**os.environ, "PYTHONPATH": path},
+                env={**os.environ, "PYTHONPATH": python_path(LEAN, ROOT)},
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
             )

@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 from tests.acceptance.asking import BASE
 from tests.acceptance.secret_steps import NAME
 from tests.acceptance.traced_steps import PLACE
+from tests.prepared import ROOT, python_path
 
 import perdure
 from perdure.cli import main
@@ -24,7 +25,6 @@ from perdure.http.service import Service
 from perdure.metrics import Metrics
 from perdure.view.writing import page_of
 
-ROOT = Path(__file__).parents[2]
 CANARY = "kanarie'vogel\\2b9f"
 """With a quote and a backslash, so that it looks otherwise in a ``repr`` and in JSON."""
 
@@ -44,7 +44,12 @@ def slipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slipped]:
     folder = tmp_path_factory.mktemp("slipped")
     done = subprocess.run(
         [sys.executable, "-c", "from tests.acceptance import secret_steps; secret_steps.main()"],
-        env={**os.environ, NAME: CANARY, PLACE: str(folder / "spans"), "PYTHONPATH": str(ROOT)},
+        env={
+            **os.environ,
+            NAME: CANARY,
+            PLACE: str(folder / "spans"),
+            "PYTHONPATH": python_path(ROOT),
+        },
         cwd=folder,
         capture_output=True,
         text=True,

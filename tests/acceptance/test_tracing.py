@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 from tests.acceptance.traced_steps import PLACE
+from tests.prepared import ROOT, python_path
 
 from perdure.tracing import TRACED
 
-ROOT = Path(__file__).parents[2]
 Spans = dict[str, list[dict[str, Any]]]
 
 
@@ -26,7 +26,7 @@ def spans(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     code = "from tests.acceptance import traced_steps; traced_steps.main(sys.argv[1])"
     subprocess.run(
         [sys.executable, "-c", f"import sys; {code}", request.param],
-        env={**os.environ, PLACE: str(file), "PYTHONPATH": str(ROOT)},
+        env={**os.environ, PLACE: str(file), "PYTHONPATH": python_path(ROOT)},
         cwd=folder,
         check=True,
         timeout=100,

@@ -295,14 +295,15 @@ def lose_a_value(client: Perdure) -> None:
     try:
         client.run(steps.losing, run_id=RUN)
     except RunFailed:
-        path = blob_of(client, "make_blob")
+        path = blob_of(client, RUN, "make_blob")
         path.write_bytes(path.read_bytes()[:-1] + b"?")
         open_gate()
         client.resume(RUN).result()
 
 
-def blob_of(client: Perdure, step: str) -> Path:
-    row = client.get_run(RUN)[step].row
+def blob_of(client: Perdure, run_id: str, step: str) -> Path:
+    """Return the file of a step's value."""
+    row = client.get_run(run_id)[step].row
     assert row is not None
     assert row.value is not None
     name = row.value.integrity.removeprefix("blake3:")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 from tests.crash import ledger, steps
-from tests.prepared import LEAN, prepared_interpreter
+from tests.prepared import LEAN, prepared_interpreter, python_path
 from tests.ray.fixtures import on_ray
 
 from perdure.client import Perdure, open_store
@@ -54,7 +54,7 @@ class Stage:
 
     def environment(self, crash: str = "") -> dict[str, str]:
         """Return what our processes, and the workers of theirs, are to know."""
-        path = os.pathsep.join([str(LEAN), str(ROOT), os.environ.get("PYTHONPATH", "")])
+        path = python_path(LEAN, ROOT)
         told = {**self.variables, **self.own_environment}
         if crash:
             told[CRASH_POINTS_VARIABLE] = crash

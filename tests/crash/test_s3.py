@@ -19,6 +19,7 @@ from tests.crash.ledger import Undisturbed, check, check_nothing_is_left
 from tests.crash.scenarios import RUN as EVERYTHING
 from tests.crash.stage import ROOT, Stage
 from tests.crash.test_crash_points import SCENARIO_OF, die_and_recover
+from tests.prepared import python_path
 from tests.s3 import FaultyS3
 
 from perdure.client import Perdure, open_store
@@ -44,8 +45,7 @@ class Bench:
     def die(self, point: str) -> None:
         """Let a process run it until it is killed at a point."""
         words = [sys.executable, "-m", "tests.crash.bucket_steps", self.store, self.blobs]
-        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-        environment = {**os.environ, "PYTHONPATH": path, VARIABLE: f"{point}:1:kill"}
+        environment = {**os.environ, "PYTHONPATH": python_path(ROOT), VARIABLE: f"{point}:1:kill"}
         ended = subprocess.run(
             words, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=90
         )

@@ -12,6 +12,7 @@ import pytest
 from tests.crash import steps
 from tests.crash.here import Here
 from tests.crash.ledger import Ledger, Undisturbed, check, executing, wait_until
+from tests.crash.scenarios import blob_of
 
 import perdure
 from perdure import task, workflow
@@ -78,16 +79,6 @@ def undisturbed(here: Here, tmp_path: Path) -> Undisturbed:
     return found
 
 
-def path_of(client: Perdure, step: str) -> Path:
-    """Return the file of a step's value."""
-    row = client.get_run(RUN)[step].row
-    assert row is not None
-    assert row.value is not None
-    name = row.value.integrity.removeprefix("blake3:")
-    (found,) = Path(client.settings.blobs).rglob(f"blobs/*/blake3-{name}")
-    return found
-
-
 def cut(path: Path, other: Path) -> None:
     path.write_bytes(path.read_bytes()[:-7])
 
@@ -120,7 +111,7 @@ def test_damaged_value_is_rebuilt_on_resume_by_its_own_step_only(
 ) -> None:
     with pytest.raises(RunFailed):
         client.run(values, run_id=RUN, on_failure="finish")
-    damage(path_of(client, "second"), path_of(client, "aside"))
+    damage(blob_of(client, RUN, "second"), blob_of(client, RUN, "aside"))
     here.gate.touch()
 
     client.resume(RUN).result()
@@ -140,7 +131,7 @@ def test_damaged_lineage_is_rebuilt_as_far_up_as_it_is_damaged(
     with pytest.raises(RunFailed):
         client.run(values, run_id=RUN, on_failure="finish")
     for step in ("first", "second"):
-        damage(path_of(client, step), path_of(client, "aside"))
+        damage(blob_of(client, RUN, step), blob_of(client, RUN, "aside"))
     here.gate.touch()
 
     client.resume(RUN).result()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.crash.ledger import VARIABLE
 from tests.crash.steps import GATE
-from tests.prepared import LEAN
+from tests.prepared import LEAN, python_path
 
 if TYPE_CHECKING:
     from examples.local_ray import LocalCluster, LocalNode
@@ -66,8 +65,7 @@ def start_cluster(environment: Mapping[str, str]) -> LocalCluster:
     pytest.importorskip("ray", reason="needs Ray: pip install 'perdure[ray]'")
     from examples.local_ray import LocalCluster
 
-    path = os.pathsep.join([str(LEAN), str(ROOT), os.environ.get("PYTHONPATH", "")])
-    return LocalCluster({"PYTHONPATH": path, **environment})
+    return LocalCluster({"PYTHONPATH": python_path(LEAN, ROOT), **environment})
 
 
 def on_ray(address: str, variables: Mapping[str, str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.prepared import ROOT, python_path
 from tests.ray import cluster_steps as steps
 from tests.ray.test_ends import is_gone, until
 
@@ -124,7 +125,7 @@ def test_coordinator_that_is_killed_leaves_nothing_running(tmp_path: Path) -> No
     address = ray.get_runtime_context().gcs_address
     driver = subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path)],
-        env={**os.environ, "RAY_ADDRESS": address, "PYTHONPATH": str(Path.cwd())},
+        env={**os.environ, "RAY_ADDRESS": address, "PYTHONPATH": python_path(ROOT)},
     )
     until(lambda: (tmp_path / "begun").exists())
     worker = int((tmp_path / "begun").read_text())

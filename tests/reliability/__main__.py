@@ -25,6 +25,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from tests.prepared import python_path
 from tests.reliability.cases import CASES, UNFIT, Case
 from tests.reliability.figures import read_figures
 from tests.reliability.hostile.sitecustomize import MODES
@@ -92,8 +93,7 @@ def play(case: Case, seed: int, log: Path, hostile: str) -> Round:
 
 def hostility(modes: str) -> dict[str, str]:
     """Return the environment in which every process of Python is changed as the modes say."""
-    paths = [str(ROOT / "tests" / "reliability" / "hostile"), os.environ.get("PYTHONPATH", "")]
-    path = os.pathsep.join(each for each in paths if each)
+    path = python_path(ROOT / "tests" / "reliability" / "hostile")
     return {"PYTHONPATH": path, "PERDURE_TEST_HOSTILE": modes}
 
 
