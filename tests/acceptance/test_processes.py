@@ -796,6 +796,22 @@ def test_kill_of_a_brief_call_that_waits_leaves_the_others_alone(
     assert [name for name, _ in begun(tmp_path)] == ["call0", "call1", "call3"]
 
 
+def test_brief_calls_that_wait_behind_a_long_one_come_back_when_they_are_handed_over(
+    single: Bench, tmp_path: Path
+) -> None:
+    calls = bundle(single, tmp_path, ("go",), (), (), ())
+    single.executor.submit(calls)
+    wait_until(lambda: begun(tmp_path), poll=lambda: single.executor.poll(0.01))
+
+    single.executor.hand_over([each.id for each in (calls[0], calls[1], calls[3])])
+
+    back = [each.cause for each in single.outcomes(calls[1], calls[3])]
+    assert back == [Cause.ABANDONED] * 2
+    (tmp_path / "go").touch()
+    assert [each.cause for each in single.outcomes(calls[0], calls[2])] == [Cause.SUCCEEDED] * 2
+    assert [name for name, _ in begun(tmp_path)] == ["call0", "call2"]
+
+
 def test_kill_of_the_brief_call_that_runs_leaves_those_behind_it_alone(
     single: Bench, tmp_path: Path
 ) -> None:

@@ -22,10 +22,12 @@ from perdure.errors import (
     RunNotFound,
     WaitTimeout,
 )
+from perdure.executors.capacity import detect_capacity
+from perdure.runs import Run
 from perdure.task import task
 from perdure.workflow import workflow
 from perdure_storage.lifecycle import RunStatus, StepStatus
-from perdure_storage.records import RunRecord
+from perdure_storage.records import AttemptRecord, Cause, RunRecord
 
 
 def note(folder: str, name: str) -> int:
@@ -89,6 +91,7 @@ def breaks(folder: str) -> str:
 
 @task
 def waits_for(path: str) -> str:
+    Path(f"{path}-began").touch()
     while not Path(path).exists():
         threading.Event().wait(0.01)
     return "seen"
@@ -310,7 +313,7 @@ def test_pause_lets_running_steps_commit_and_resume_goes_on(
     processes: Perdure, tmp_path: Path
 ) -> None:
     run = processes.start(two, path=str(tmp_path / "go"), run_id="p-1")
-    until(lambda: run["waits_for"].status is StepStatus.RUNNING)
+    until((tmp_path / "go-began").exists)
     run.pause()
     until(lambda: run.record.pause_requested)
     threading.Event().wait(0.4)
@@ -453,6 +456,10 @@ def test_runs_are_listed_by_status_workflow_tags_and_age(client: Perdure, tmp_pa
     assert client.list_runs(since="1h") != []
 
 
+def tries_of(run: Run) -> list[list[AttemptRecord]]:
+    return [step.attempts for step in run.steps()]
+
+
 def until(condition: Any, within_s: float = 30.0) -> None:
     """Wait for a condition of another process or thread. Raises AssertionError."""
     end = time.monotonic() + within_s
@@ -469,6 +476,22 @@ def hold(number: int, folder: str) -> int:
     threading.Event().wait(0.002)
     held.unlink()
     return number
+
+
+@task
+def slow_from_200_on(number: int, folder: str) -> int:
+    """Return at once, but for later ones: those say that they began, and wait for the word."""
+    if number >= 200:
+        with (Path(folder) / "began").open("a") as file:
+            file.write(f"{number}\n")
+        while not (Path(folder) / "go").exists():
+            threading.Event().wait(0.01)
+    return number
+
+
+@workflow
+def turns_slow(folder: str) -> int:
+    return total.bind([slow_from_200_on.bind(number, folder) for number in range(400)], folder)
 
 
 @task
@@ -489,6 +512,23 @@ def both_workers(folder: str) -> list[int]:
 def holders(options: Static[dict[str, Any]], folder: str) -> int:
     numbers = [hold.options(**options).bind(number, folder) for number in range(200)]
     return total.bind(numbers, folder)
+
+
+def test_pause_gives_back_what_was_sent_ahead_and_has_not_begun(
+    processes: Perdure, tmp_path: Path
+) -> None:
+    run = processes.start(turns_slow, folder=str(tmp_path))
+    began = tmp_path / "began"
+    until(began.exists)
+
+    run.pause()
+    until(lambda: any(tries and tries[-1].cause is Cause.ABANDONED for tries in tries_of(run)))
+    (tmp_path / "go").touch()
+    until(lambda: run.status is RunStatus.PAUSED)
+
+    assert len(began.read_text().split()) <= detect_capacity().slots
+    assert run.resume().result(timeout=60) == sum(range(400))
+    assert len(began.read_text().split()) == 200
 
 
 @pytest.mark.parametrize(

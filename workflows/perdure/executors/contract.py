@@ -672,6 +672,22 @@ class ExecutorContract:
         assert outcomes[-1].cause is Cause.CANCELLED
         assert {outcome.cause for outcome in outcomes[:-1]} == {Cause.SUCCEEDED}
 
+    def test_calls_that_wait_for_their_turn_come_back_when_their_run_is_handed_over(
+        self, bench: Bench
+    ) -> None:
+        one, name = bench.constant(1), bench.function(steps.add)
+        bench.open()
+        calls = [bench.call(name, one, is_brief=number % 2 == 0) for number in range(500)]
+
+        bench.executor.submit(calls)
+        bench.executor.hand_over([call.id for call in calls])
+        outcomes = bench.outcomes(*calls)
+
+        assert {outcome.cause for outcome in outcomes} <= {Cause.ABANDONED, Cause.SUCCEEDED}
+        assert outcomes[-1].cause is Cause.ABANDONED
+        assert "given back before it began" in outcomes[-1].error.message  # type: ignore[union-attr]
+        assert bench.run_one(steps.add, 1).cause is Cause.SUCCEEDED
+
     def test_kill_of_an_unknown_call_is_ignored(self, bench: Bench) -> None:
         bench.executor.kill([CallId("r", "s", 1, 1)], grace_s=0, cause=Cause.CANCELLED)
 

@@ -55,7 +55,8 @@ class InlineExecutor:
         self._desk = desk
 
     def hand_over(self, calls: Sequence[CallId]) -> None:
-        """Do nothing: what runs here asks the desk itself."""
+        # What runs here asks the desk itself.
+        self.kill(calls, grace_s=0, cause=Cause.ABANDONED)
 
     def open_run(self, context: CallContext) -> None:
         self._scopes[context.run_id] = RunScope(context)

@@ -91,9 +91,13 @@ class ProcessExecutor:
         self._desk = desk
 
     def hand_over(self, calls: Sequence[CallId]) -> None:
-        for worker in {self._homes[at] for at in calls if at in self._homes}:
+        for worker in self._homes_of(calls):
+            self._take_back(worker)
+        self._end_queued(set(calls) - self._homes.keys(), Cause.ABANDONED)
+        for worker in self._homes_of(calls):
             worker.hand_over([at for at in calls if at in worker.flights])
             self._watch(worker)
+        self._assign()  # what was taken back of other runs: as in ``kill``
 
     def open_run(self, context: CallContext) -> None:
         self._contexts[context.run_id] = context
@@ -139,14 +143,12 @@ class ProcessExecutor:
         self._assign()
 
     def kill(self, calls: Sequence[CallId], *, grace_s: float, cause: Cause) -> None:
-        for worker in {self._homes[at] for at in calls if at in self._homes}:
+        for worker in self._homes_of(calls):
             # What has not begun is not to pay for what has; what is over has its own outcome.
             self._take_back(worker)
             if not worker.has_hung_up:
                 self._hear(worker)
-        queued = set(calls) - self._homes.keys()
-        if queued:
-            self._end_queued(queued, cause)
+        self._end_queued(set(calls) - self._homes.keys(), cause)
         for at in calls:
             home = self._homes.get(at)
             if home is not None:
@@ -442,7 +444,12 @@ class ProcessExecutor:
 
         self._timers.after(seconds, end_if_running)
 
+    def _homes_of(self, calls: Sequence[CallId]) -> set[WorkerProcess]:
+        return {self._homes[at] for at in calls if at in self._homes}
+
     def _end_queued(self, calls: set[CallId], cause: Cause) -> None:
+        if not calls:
+            return
         for key, queue in self._queues.items():
             for call in queue:
                 if call.id in calls:

@@ -76,7 +76,10 @@ class Executor(Protocol):
         ...
 
     def hand_over(self, calls: Sequence[CallId]) -> None:
-        """Tell running attempts that they may end early: their run is paused. Nobody ends them."""
+        """Tell attempts that their run is paused, or given to somebody else: they may end early.
+
+        Nobody ends those that have begun. Those that have not come back at once, as ABANDONED.
+        """
         ...
 
     def open_run(self, context: CallContext) -> None:

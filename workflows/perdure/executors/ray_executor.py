@@ -127,6 +127,7 @@ class RayExecutor:
         self._desk = desk
 
     def hand_over(self, calls: Sequence[CallId]) -> None:
+        self._end_queued(set(calls) - self._flights.keys(), Cause.ABANDONED)
         for at in calls:
             if at in self._flights:
                 self._flights[at].is_wished = True
@@ -453,8 +454,9 @@ class RayExecutor:
     def _send_again(self, flight: Flight) -> None:
         """Send a call that has not begun once more, or tell of its end."""
         del self._flights[flight.call.id]
-        if flight.ending is not None:
-            self._outcomes.append(unbegun(flight.call, flight.ending))
+        ending = flight.ending or (Cause.ABANDONED if flight.is_wished else None)
+        if ending is not None:
+            self._outcomes.append(unbegun(flight.call, ending))
         else:
             self._send(msgspec.structs.replace(flight.lot.kind, is_shared=False), [flight.call])
 
