@@ -121,6 +121,25 @@ def test_brief_steps_behind_one_that_takes_long_run_elsewhere(bench: Bench, tmp_
     assert [bench.value(outcome) for outcome in outcomes] == ["free"] * 6
 
 
+def test_brief_steps_behind_one_that_takes_long_come_back_when_they_are_handed_over(
+    bench: Bench, tmp_path: Path
+) -> None:
+    wait, touch = bench.function(steps.wait_for), bench.function(steps.touch)
+    where, free, other = (bench.constant(each) for each in (str(tmp_path), "free", "other"))
+    bench.open()
+    calls = [bench.call(wait, where, free, is_brief=True)]
+    calls += [bench.call(touch, where, other, is_brief=True) for _ in range(5)]
+
+    bench.executor.submit(calls)
+    bench.executor.hand_over([call.id for call in calls])
+    others = bench.outcomes(*calls[1:])
+    (tmp_path / "free").touch()
+
+    # More than two, so that some share a Ray task with the one that waits.
+    assert {outcome.cause for outcome in others} == {Cause.SUCCEEDED, Cause.ABANDONED}
+    assert bench.value(*bench.outcomes(calls[0])) == "free"
+
+
 def test_process_of_a_brief_step_that_lasts_is_known(bench: Bench, tmp_path: Path) -> None:
     wait = bench.function(steps.wait_for)
     where, free = bench.constant(str(tmp_path)), bench.constant("free")

@@ -78,7 +78,8 @@ class Executor(Protocol):
     def hand_over(self, calls: Sequence[CallId]) -> None:
         """Tell attempts that their run is paused, or given to somebody else: they may end early.
 
-        Nobody ends those that have begun. Those that have not come back at once, as ABANDONED.
+        Nobody ends those that have begun. Those that have not, and can be had back, end as
+        ABANDONED.
         """
         ...
 
