@@ -25,10 +25,11 @@ from perdure.http.service import Service
 from perdure.metrics import Metrics
 from perdure.view.writing import page_of
 
-CANARY = "kanarie'vogel\\2b9f"
-"""With a quote and a backslash, so that it looks otherwise in a ``repr`` and in JSON."""
+CANARY = "kanarie'vogel\\zwaluw"
+"""With a quote and a backslash, so that it looks otherwise in a ``repr`` and in JSON. No part of it
+is hexadecimal: ids and digests are, and one of thousands has any four digits in it."""
 
-FORMS = [form.encode() for form in ("kanarie", "vogel", "2b9f")]
+FORMS = [form.encode() for form in ("kanarie", "vogel", "zwaluw")]
 
 
 @dataclass(frozen=True)
