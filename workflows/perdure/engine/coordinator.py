@@ -175,6 +175,7 @@ class Coordinator:
         self._last_search = float("-inf")
         self._workers: tuple[ProcessId, ...] = ()
         self._left: dict[str, float] = {}
+        self._found_at: dict[str, float] = {}
         self._leaves = False
         self._has_left = False
         self._closed = False
@@ -587,10 +588,9 @@ class Coordinator:
         found = [
             run
             for run in self._sleepers.claimable(besides=len(self._left))
-            if run.id not in self._engine.runs
-            and run.id not in self._left
-            and not self._may_come_back(run)
+            if run.id not in self._engine.runs and run.id not in self._left
         ]
+        found = self._without_those_who_may_come_back(found)
         taken = self._take_on_all(found)
         claimed = {run.id for run in taken}
         self._sleepers.wait_on(run for run in found if run.id not in claimed)
@@ -598,10 +598,20 @@ class Coordinator:
         if not taken:
             self._sleepers.postpone(REQUESTS_EVERY_S)
 
-    def _may_come_back(self, run: RunRecord) -> bool:
-        """Say whether only an outage may have kept a run's owner from renewing its lease."""
-        is_settled = self._heartbeat.steady_s >= SETTLE_S
-        return not is_settled and run.owner is not None and not is_seen_dead(run.owner)
+    def _without_those_who_may_come_back(self, found: list[RunRecord]) -> list[RunRecord]:
+        """Leave out runs whose owner only an outage may have kept from renewing its lease.
+
+        One that is found again and again has had its time, also where no renewal here is ever in
+        time, as beside steps that hold Python's lock.
+        """
+        if self._heartbeat.steady_s >= SETTLE_S:
+            self._found_at = {}
+            return found
+        now = self._clock.monotonic()  # the question may have been under way for long
+        doubtful = {run.id for run in found if run.owner and not is_seen_dead(run.owner)}
+        self._found_at = {run_id: self._found_at.get(run_id, now) for run_id in doubtful}
+        waiting = {run_id for run_id, at in self._found_at.items() if now - at < SETTLE_S}
+        return [run for run in found if run.id not in waiting]
 
     def _hear_messages(self, runs: list[RunState]) -> None:
         for run in runs:
