@@ -527,6 +527,8 @@ def test_pause_gives_back_what_was_sent_ahead_and_has_not_begun(
     until(lambda: run.status is RunStatus.PAUSED)
 
     assert len(began.read_text().split()) <= detect_capacity().slots
+    given_back = [step for step in run.steps() if step.status is StepStatus.READY and step.attempts]
+    assert "attempt 1 was given back before it began" in given_back[-1].why()
     assert run.resume().result(timeout=60) == sum(range(400))
     assert len(began.read_text().split()) == 200
 

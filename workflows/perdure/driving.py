@@ -133,10 +133,10 @@ class Driving:
                 self._thread.start()
 
     def _background(self) -> None:
-        tell_at = 0.0
+        looked_at, tell_at = time.monotonic(), 0.0
 
         def is_over() -> bool:
-            nonlocal tell_at
+            nonlocal looked_at, tell_at
             is_ending = not threading.main_thread().is_alive()
             if is_ending and is_kernel():
                 return True  # a kernel that lingers is killed, and its notebook waits for that
@@ -144,10 +144,11 @@ class Driving:
                 return True
             now = time.monotonic()
             if is_ending and not tell_at:
-                tell_at = now + _NOTICED_S
-            elif is_ending and now >= tell_at:
+                tell_at = looked_at + _NOTICED_S  # since then it has been ending, at the longest
+            if is_ending and now >= tell_at:
                 tell_at = math.inf
                 sys.stderr.write("perdure: waiting for started runs (Ctrl-C: resumable)\n")
+            looked_at = now
             return False
 
         def is_left() -> bool:

@@ -12,6 +12,7 @@ from perdure import words
 from perdure.plan import GIVEN, request_of
 from perdure.progress.causes import (
     HOW_ENDED,
+    how_ended,
     how_far,
     how_long,
     is_choice,
@@ -186,7 +187,7 @@ def _of_late_leases(run: Run) -> Iterator[str]:
 
 def waited_s(step: Step, siblings: Siblings) -> float | None:
     """Return how long a step waited for its turn, once nothing that it needs was missing."""
-    began = step.attempts[0].started_at if step.attempts else None
+    began = next((each.started_at for each in step.attempts if each.started_at), None)
     needs = [*step.inputs, *([step.root] if step.root is not None else [])]
     ready = [siblings.ends[name] for name in needs if name in siblings.ends]
     if siblings.began is not None:
@@ -488,7 +489,7 @@ def of_attempt(attempt: AttemptRecord, succeeded: str = HOW_ENDED[Cause.SUCCEEDE
     ran = how_long(attempt)
     took = f" after {words.duration(ran.total_seconds())}" if ran is not None else ""
     what = f": {_error(attempt.error)}" if attempt.error is not None else ""
-    ended = succeeded if attempt.cause is Cause.SUCCEEDED else HOW_ENDED[attempt.cause]
+    ended = succeeded if attempt.cause is Cause.SUCCEEDED else how_ended(attempt)
     return f"{name} {ended}{took}{far}{what}"
 
 

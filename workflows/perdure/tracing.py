@@ -137,7 +137,8 @@ class Traces:
             span.set_attribute("perdure.worker", outcome.worker)
         if outcome.started_at is not None:
             span.add_event("perdure.attempt.started", timestamp=_ns(outcome.started_at))
-        if outcome.cause is not Cause.SUCCEEDED:
+        is_given_back = outcome.cause is Cause.ABANDONED and outcome.started_at is None
+        if outcome.cause is not Cause.SUCCEEDED and not is_given_back:
             _fail(span, outcome)
         span.end(None if outcome.finished_at is None else _ns(outcome.finished_at))
 

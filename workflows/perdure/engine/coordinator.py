@@ -89,6 +89,18 @@ TOGETHER = 100
 """As many runs that were handed over are taken on in one transaction."""
 
 
+class _Doubt(msgspec.Struct, frozen=True):
+    """How often a run was found whose owner may come back, and when that last counted."""
+
+    looks: int = 0
+    at: float = float("-inf")
+
+    def after_look(self, now: float) -> _Doubt:
+        """Count a look, unless the one before was a moment ago."""
+        is_new = now - self.at >= LOOK_FOR_WORK_EVERY_S
+        return _Doubt(self.looks + 1, now) if is_new else self
+
+
 class Coordinator:
     """Drives runs over one store.
 
@@ -175,7 +187,7 @@ class Coordinator:
         self._last_search = float("-inf")
         self._workers: tuple[ProcessId, ...] = ()
         self._left: dict[str, float] = {}
-        self._found_at: dict[str, float] = {}
+        self._doubts: dict[str, _Doubt] = {}
         self._leaves = False
         self._has_left = False
         self._closed = False
@@ -602,15 +614,18 @@ class Coordinator:
         """Leave out runs whose owner only an outage may have kept from renewing its lease.
 
         One that is found again and again has had its time, also where no renewal here is ever in
-        time, as beside steps that hold Python's lock.
+        time, as beside steps that hold Python's lock. Looks are counted, since an outage may lie
+        between two of them.
         """
         if self._heartbeat.steady_s >= SETTLE_S:
-            self._found_at = {}
+            self._doubts = {}
             return found
         now = self._clock.monotonic()  # the question may have been under way for long
-        doubtful = {run.id for run in found if run.owner and not is_seen_dead(run.owner)}
-        self._found_at = {run_id: self._found_at.get(run_id, now) for run_id in doubtful}
-        waiting = {run_id for run_id, at in self._found_at.items() if now - at < SETTLE_S}
+        doubtful = [run.id for run in found if run.owner and not is_seen_dead(run.owner)]
+        doubts = {run_id: self._doubts.get(run_id, _Doubt()) for run_id in doubtful}
+        self._doubts = {run_id: doubt.after_look(now) for run_id, doubt in doubts.items()}
+        most = SETTLE_S / LOOK_FOR_WORK_EVERY_S
+        waiting = {run_id for run_id, doubt in self._doubts.items() if doubt.looks <= most}
         return [run for run in found if run.id not in waiting]
 
     def _hear_messages(self, runs: list[RunState]) -> None:

@@ -37,6 +37,7 @@ class Heartbeat:
         self._workers: tuple[ProcessId, ...] = ()
         self._beat = threading.Event()
         self._stopping = False
+        self._was_refused = False
         self._steady_since = float("-inf")
         self._late_s: float | None = None
         self._starting = threading.Lock()
@@ -47,8 +48,15 @@ class Heartbeat:
         with self._starting:
             if self._thread is not None:
                 return
-            self._store.register(self._owner, LEASE_S)
+            asked_at = self._clock.monotonic()
+            try:
+                self._store.register(self._owner, LEASE_S)
+            except StoreError:
+                self._was_refused = True
+                raise
             self._renewed_at = self._clock.monotonic()
+            if self._was_refused or self._renewed_at - asked_at > LATE * LEASE_S:
+                self._steady_since = self._renewed_at  # others could not renew theirs, either
             self._thread = threading.Thread(target=self._run, name="perdure-heartbeat", daemon=True)
             self._thread.start()
 

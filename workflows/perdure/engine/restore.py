@@ -247,7 +247,7 @@ def _restore_attempts(run: RunState, attempts: Iterable[AttemptRecord], now: dat
             suspects[step.id] = None
             call = CallId(run.id, step.id, attempt.generation, attempt.attempt)
             run.outbox.attempts[call] = _abandoned(attempt, now)
-        elif attempt.cause is Cause.ABANDONED:
+        elif attempt.cause is Cause.ABANDONED and attempt.started_at is not None:
             suspects[step.id] = None
     run.suspects = tuple(suspects)
 

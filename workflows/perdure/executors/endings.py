@@ -43,14 +43,12 @@ def ended(call: StepCall, cause: Cause, *, retryable: bool = True, worker: str =
 
 def unbegun(call: StepCall, cause: Cause) -> Outcome:
     """Return the outcome of an attempt that was ended while it waited for its turn."""
-    if cause is Cause.CANCELLED:
-        message = f"{call.id.step_id} was cancelled before it began"
-        error: PerdureError = RunCancelled(message, run_id=call.id.run_id)
-    elif cause is Cause.ABANDONED:
-        message = f"{call.id.step_id} was given back before it began"
-        error = WorkerLost(message, step_id=call.id.step_id)
-    else:
+    if cause is Cause.ABANDONED:
+        return Outcome(id=call.id, cause=cause)  # nobody ran it, and nothing went wrong
+    if cause is not Cause.CANCELLED:
         return ended(call, cause)
+    message = f"{call.id.step_id} was cancelled before it began"
+    error = RunCancelled(message, run_id=call.id.run_id)
     return _outcome(call.id, cause, error, retryable=True, worker="")
 
 

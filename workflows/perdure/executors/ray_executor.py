@@ -447,16 +447,24 @@ class RayExecutor:
             return
         for at in back.calls:
             flight = lot.flights.pop(at, None)
-            if flight is not None:
+            if flight is None:
+                continue
+            if flight.is_wished and flight.ending is None:
+                self._give_back(flight)
+            else:
                 self._send_again(flight)
         self._end_last(lot)
+
+    def _give_back(self, flight: Flight) -> None:
+        del self._flights[flight.call.id]
+        self._forget(flight)
+        self._outcomes.append(unbegun(flight.call, Cause.ABANDONED))
 
     def _send_again(self, flight: Flight) -> None:
         """Send a call that has not begun once more, or tell of its end."""
         del self._flights[flight.call.id]
-        ending = flight.ending or (Cause.ABANDONED if flight.is_wished else None)
-        if ending is not None:
-            self._outcomes.append(unbegun(flight.call, ending))
+        if flight.ending is not None:
+            self._outcomes.append(unbegun(flight.call, flight.ending))
         else:
             self._send(msgspec.structs.replace(flight.lot.kind, is_shared=False), [flight.call])
 

@@ -37,6 +37,13 @@ HOW_ENDED: dict[Cause, str] = {
 """What to say after "attempt 2 ..."."""
 
 
+def how_ended(attempt: AttemptRecord) -> str:
+    """Return what to say after "attempt 2 ..." of a try that is over."""
+    if attempt.cause is Cause.ABANDONED and attempt.started_at is None:
+        return "was given back before it began"
+    return HOW_ENDED[attempt.cause] if attempt.cause is not None else "ended"
+
+
 def how_long(attempt: AttemptRecord) -> timedelta | None:
     """Return how long a try ran, if that is known.
 

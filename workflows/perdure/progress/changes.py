@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from perdure import words
 from perdure.progress.board import DONE, Board, Glance, News, Running
-from perdure.progress.causes import HOW_ENDED, how_far, how_long, is_choice, of_wait
+from perdure.progress.causes import how_ended, how_far, how_long, is_choice, of_wait
 from perdure_storage.lifecycle import RunStatus, StepStatus
 from perdure_storage.records import (
     AttemptRecord,
@@ -195,7 +195,7 @@ def _committed(row: StepRecord) -> str:
 
 def _ended(attempt: AttemptRecord) -> str:
     name = words.printable(attempt.step_id)
-    how = HOW_ENDED[attempt.cause] if attempt.cause is not None else "ended"
+    how = how_ended(attempt)
     ran = how_long(attempt)
     after = f" after {words.duration(ran.total_seconds())}" if ran is not None else ""
     said = f"{name}: attempt {attempt.attempt} {how}{after}{_because(attempt.error)}"

@@ -299,6 +299,22 @@ def test_run_that_kills_its_owners_fails_and_names_the_suspect(diamond: Plan) ->
     assert end.error.step_id == "a"
 
 
+def test_steps_that_were_given_back_before_they_began_are_not_blamed(diamond: Plan) -> None:
+    bench = Bench(diamond).start()
+    bench.turn(PauseRequested("r", paused=True))
+    bench.end("a", Cause.ABANDONED)
+
+    again = Bench(
+        diamond,
+        rows=bench.rows,
+        attempts=bench.attempts,
+        record_fields={"takeovers": MAX_TAKEOVERS},
+    ).start()
+
+    assert again.ended_as is None
+    assert again.in_flight["a"].id.attempt == 2
+
+
 def test_run_whose_owners_died_while_nothing_ran_is_not_blamed(diamond: Plan) -> None:
     bench = Bench(diamond, record_fields={"takeovers": MAX_TAKEOVERS + 5}).start()
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,12 @@ class Store(MemoryRunStore):
         super().__init__(clock=clock)
         self.asked = threading.Semaphore(0)
         self.refuses = 0
+
+    def register(self, owner: Owner, lease_s: float, *args: Any, **kwargs: Any) -> None:
+        if self.refuses:
+            self.refuses -= 1
+            raise StoreUnavailable("away")
+        super().register(owner, lease_s, *args, **kwargs)
 
     def renew(self, owner: Owner, lease_s: float, workers: Sequence[ProcessId] = ()) -> bool:
         try:
@@ -80,6 +87,21 @@ def test_lease_is_steady_from_its_registration_on() -> None:
     clock.advance(LATE * LEASE_S - 1)
 
     assert heartbeat.steady_s > LEASE_S
+    heartbeat.stop()
+
+
+def test_lease_is_not_steady_that_could_not_be_registered_at_first() -> None:
+    clock = ManualClock()
+    store = Store(clock)
+    heartbeat = Heartbeat(store, an_owner(), clock)
+    store.refuses = 1
+    with pytest.raises(StoreUnavailable):
+        heartbeat.start()
+    heartbeat.start()
+
+    clock.advance(2)
+
+    assert heartbeat.steady_s == 2
     heartbeat.stop()
 
 

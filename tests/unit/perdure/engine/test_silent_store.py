@@ -126,11 +126,16 @@ def test_run_is_taken_over_whose_owner_does_not_come_back_with_the_store(serving
 def test_run_is_taken_over_though_no_renewal_of_ones_own_is_ever_in_time(serving: Serving) -> None:
     serving.clock.advance(LEASE_S + 1)
 
-    assert serving.look() == "other"
-    serving.clock.advance(SETTLE_S - 2)
+    assert [serving.look() for _ in range(6)] == ["other"] * 5 + ["mine"]
+
+
+def test_time_in_which_a_store_was_away_again_does_not_count(serving: Serving) -> None:
+    serving.store.stops_for_s = LEASE_S + 1
     assert serving.look() == "other"
 
-    assert serving.look() == "mine"
+    serving.store.stops_for_s = LEASE_S + 1
+
+    assert serving.look() == "other"
 
 
 def test_run_is_taken_over_at_once_from_an_owner_who_alone_was_silent(serving: Serving) -> None:
