@@ -8,7 +8,13 @@ from datetime import datetime
 from heapq import heappush
 
 from perdure.engine.actors import absent_for_replay, take_states, wait_for_effects
-from perdure.engine.branching import CHOSE, choose, chosen_branch, has_changed_its_mind
+from perdure.engine.branching import (
+    CHOSE,
+    choose,
+    chosen_branch,
+    has_changed_its_mind,
+    settle_selects,
+)
 from perdure.engine.endings import count_ended, row_of
 from perdure.engine.matching import Matching
 from perdure.engine.state import RunState, StepState
@@ -36,7 +42,7 @@ def settle(run: RunState, steps: Iterable[StepState], now: datetime) -> None:
             continue
         if step.given is not None:
             take_given(run, step, step.given, now)
-            work.extend(mark_done(run, step))
+            work.extend(mark_done(run, step, now))
             continue
         if step.branches and (step.chosen is None or has_changed_its_mind(run, step)):
             work.extend([*choose(run, step, now), step])
@@ -45,7 +51,7 @@ def settle(run: RunState, steps: Iterable[StepState], now: datetime) -> None:
             continue
         if (row := _unchanged(run, step)) is not None:
             adopt(run, step, row, "its inputs turned out unchanged", now)
-            work.extend(mark_done(run, step))
+            work.extend(mark_done(run, step, now))
             continue
         if step.branches:
             work.extend(_take_branch(run, step, now))
@@ -87,7 +93,7 @@ def _take_branch(run: RunState, select: StepState, now: datetime) -> list[StepSt
     select.reason = f"{CHOSE}{branch.id}: {select.branches[select.chosen or 0]!r} was chosen"
     row = row_of(run, select, StepStatus.SUCCEEDED, now, inputs=select.inputs, value=value)
     run.outbox.steps.append(row)
-    return mark_done(run, select)
+    return mark_done(run, select, now)
 
 
 def make_ready(run: RunState, step: StepState, now: datetime) -> None:
@@ -154,15 +160,18 @@ def take_given(run: RunState, step: StepState, value: StoredValue, now: datetime
     run.outbox.steps.append(row_of(run, step, StepStatus.SUCCEEDED, now, code="", value=value))
 
 
-def mark_done(run: RunState, step: StepState) -> list[StepState]:
-    """Count a step that has just become done; return the consumers that now miss nothing.
+def mark_done(run: RunState, step: StepState, now: datetime) -> list[StepState]:
+    """Count a step that has just become done; return the steps that now miss nothing.
 
-    Who takes its items has had them since it expanded, if it did; but its value only now.
+    Who takes its items has had them since it expanded, if it did; but its value only now. A select
+    that was done when the run was loaded, and its choice was not, learns its branch here.
     """
     freed = count_ended(run, step)
     for consumer in step.consumers:
         if consumer.answer == step.id and consumer.status is StepStatus.WAITING:
             run.answered.append(consumer)
+        elif consumer.branches:
+            freed += settle_selects(run, [consumer], now)
     for follower in step.followers:
         if follower.status is StepStatus.WAITING and follower.answer:
             run.answered.append(follower)

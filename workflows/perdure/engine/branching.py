@@ -256,10 +256,15 @@ def choose_again(run: RunState, rows: Iterable[StepRecord], now: datetime) -> No
     settle_selects(run, run.steps.values(), now)
 
 
-def settle_selects(run: RunState, steps: Iterable[StepState], now: datetime) -> None:
-    """Choose for the selects among steps that came into the state done, so that the rest ends."""
+def settle_selects(run: RunState, steps: Iterable[StepState], now: datetime) -> list[StepState]:
+    """Choose for the selects among steps that came into the state done, so that the rest ends.
+
+    Returns the steps that may move on now. Where a choice is being made again it is waited for.
+    """
+    moved: list[StepState] = []
     for step in list(steps):
         if step.branches and step.is_done and step.chosen is None:
             choice = run.steps[_named(step)[0]]
-            if choice.is_done:
-                choose(run, step, now)
+            if choice.is_done and _index(choice) is not None:
+                moved += choose(run, step, now)
+    return moved

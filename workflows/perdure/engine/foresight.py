@@ -58,7 +58,7 @@ def play(run: RunState, now: datetime, grow: Grow, *, as_before: bool) -> dict[s
             if expansion is None or not _grown(run, step, expansion, now):
                 step.status = StepStatus.SUCCEEDED
                 step.value = _pretended(step, _AsBefore("") if as_before else f"unknown:{step.id}")
-                settle(run, mark_done(run, step), now)
+                settle(run, mark_done(run, step, now), now)
             _take_answers(run, now)
     return ran
 
@@ -91,7 +91,7 @@ def _take_answers(run: RunState, now: datetime) -> None:
             settle(run, [reopen(run, answer, f"its value is that of {root.id}", now)], now)
             continue
         root.status, root.value = StepStatus.SUCCEEDED, answer.value
-        settle(run, mark_done(run, root), now)
+        settle(run, mark_done(run, root, now), now)
 
 
 def _take_ready(run: RunState) -> Iterator[StepState]:

@@ -206,7 +206,7 @@ def _conclude(
         states=dict(step.states),
     )
     run.outbox.steps.append(row)
-    freed = mark_done(run, step)
+    freed = mark_done(run, step, now)
     freed += [each for each in again if not each.missing]
     for dep in step.deps:
         _forget_spooled(engine, run, run.steps[dep])

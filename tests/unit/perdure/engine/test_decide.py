@@ -379,6 +379,26 @@ def test_lost_input_is_rebuilt_in_a_live_run_with_only_the_needed_ancestors() ->
     assert bench.current("b").generation == 2
 
 
+def test_branch_is_skipped_where_another_owner_makes_the_choice_of_a_done_select_again() -> None:
+    edges = {"choice": [], "yes": [], "no": [], "select": ["choice", "yes", "no"]}
+    plan = plan_of({**edges, "other": ["choice"], "last": ["select", "other"]})
+    steps = {step.id: step for step in plan.steps}
+    steps["select"] = msgspec.structs.replace(steps["select"], branches=("yes", "no"))
+    plan = msgspec.structs.replace(plan, steps=tuple(steps.values()))
+    bench = Bench(plan).start()
+    bench.succeed("choice", "0")
+    bench.succeed("yes")
+    bench.end("other", Cause.INPUT_LOST, culprit="step:choice")
+
+    again = Bench(plan, rows=bench.rows, attempts=bench.attempts).start()
+    again.succeed("choice", "0")
+
+    assert again.all_succeed() == ["other", "last"]
+    assert again.ended_as is RunStatus.SUCCEEDED
+    assert again.current("select").generation == 1
+    assert again.current("no").status is StepStatus.SKIPPED
+
+
 def test_value_lost_again_and_again_fails_the_step_instead_of_looping() -> None:
     bench = Bench(plan_of({"a": [], "b": ["a"]})).start()
     for _ in range(20):
