@@ -263,7 +263,7 @@ def settle_selects(run: RunState, steps: Iterable[StepState], now: datetime) -> 
     """
     moved: list[StepState] = []
     for step in list(steps):
-        if step.branches and step.is_done and step.chosen is None:
+        if step.branches and step.status is StepStatus.SUCCEEDED and step.chosen is None:
             choice = run.steps[_named(step)[0]]
             if choice.is_done and _index(choice) is not None:
                 moved += choose(run, step, now)

@@ -96,8 +96,9 @@ def _is_needed(step: StepState, besides: StepState | None, mentioned: Collection
 
 
 def _users(step: StepState) -> Iterable[StepState]:
-    selects = (user for user in step.users if user.branches)
-    return (*step.consumers, *step.followers, *selects)
+    """Return who takes a step's value, or may come to: selects that have not chosen."""
+    undecided = (user for user in step.users if user.branches and user.chosen is None)
+    return (*step.consumers, *step.followers, *undecided)
 
 
 def _mentioned(run: RunState) -> set[str]:

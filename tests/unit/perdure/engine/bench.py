@@ -105,6 +105,14 @@ def plan_of(
     )
 
 
+def with_selects(plan: Plan, **branches: tuple[str, ...]) -> Plan:
+    """Let some steps of a plan be selects: after their choice they take the named branches."""
+    steps = (
+        msgspec.structs.replace(step, branches=branches.get(step.id, ())) for step in plan.steps
+    )
+    return msgspec.structs.replace(plan, steps=tuple(steps))
+
+
 def prints_of(plan: Plan) -> dict[str, str]:
     prints: dict[str, str] = {}
     for step in plan.steps:

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import msgspec
 import pytest
-from tests.unit.perdure.engine.bench import START, Bench, plan_of, stored
+from tests.unit.perdure.engine.bench import START, Bench, plan_of, stored, with_selects
 
 from perdure.calls import Instance, Outcome, StepCall
 from perdure.engine.commands import Kill, Retire
@@ -382,9 +382,7 @@ def test_lost_input_is_rebuilt_in_a_live_run_with_only_the_needed_ancestors() ->
 def test_branch_is_skipped_where_another_owner_makes_the_choice_of_a_done_select_again() -> None:
     edges = {"choice": [], "yes": [], "no": [], "select": ["choice", "yes", "no"]}
     plan = plan_of({**edges, "other": ["choice"], "last": ["select", "other"]})
-    steps = {step.id: step for step in plan.steps}
-    steps["select"] = msgspec.structs.replace(steps["select"], branches=("yes", "no"))
-    plan = msgspec.structs.replace(plan, steps=tuple(steps.values()))
+    plan = with_selects(plan, select=("yes", "no"))
     bench = Bench(plan).start()
     bench.succeed("choice", "0")
     bench.succeed("yes")
@@ -397,6 +395,20 @@ def test_branch_is_skipped_where_another_owner_makes_the_choice_of_a_done_select
     assert again.ended_as is RunStatus.SUCCEEDED
     assert again.current("select").generation == 1
     assert again.current("no").status is StepStatus.SKIPPED
+
+
+def test_choice_of_a_select_that_was_skipped_chooses_nothing() -> None:
+    edges = {"outer-choice": [], "inner-choice": [], "yes": [], "no": [], "other": []}
+    edges |= {"inner": ["inner-choice", "yes", "no"], "outer": ["outer-choice", "other", "inner"]}
+    plan = plan_of({**edges, "last": ["outer", "inner-choice"]})
+    plan = with_selects(plan, inner=("yes", "no"), outer=("other", "inner"))
+    bench = Bench(plan).start()
+    bench.succeed("outer-choice", "0")
+    bench.succeed("inner-choice", "0")
+
+    assert bench.all_succeed() == ["other", "last"]
+    skipped = {row.step_id for row in bench.rows if row.status is StepStatus.SKIPPED}
+    assert skipped == {"inner", "yes", "no"}
 
 
 def test_value_lost_again_and_again_fails_the_step_instead_of_looping() -> None:

@@ -6,14 +6,17 @@ from datetime import timedelta
 from typing import Any
 
 import msgspec
-from tests.unit.perdure.engine.bench import START, Bench, plan_of
+from tests.unit.perdure.engine.bench import START, Bench, plan_of, with_selects
 
 from perdure.calls import Outcome, Wait
 from perdure.engine.events import Ended
+from perdure.executors.protocol import Capacity
 from perdure.plan import Plan, RefTo
 from perdure.reference import StepRef
 from perdure_storage.lifecycle import RunStatus, StepStatus
 from perdure_storage.records import Cause, RunPolicy
+
+WIDE = Capacity(cpus=8, slots=64)
 
 
 def race_of(edges: dict[str, list[str]], names: list[str], **given: Any) -> Plan:
@@ -41,9 +44,7 @@ def begin(bench: Bench, names: list[str], **wait: Any) -> None:
 def racing(
     edges: dict[str, list[str]], names: list[str], policy: RunPolicy | None = None, **wait: Any
 ) -> Bench:
-    bench = Bench(race_of(edges, names), policy=policy or RunPolicy())
-    bench.capacity = msgspec.structs.replace(bench.capacity, cpus=8)
-    bench.__post_init__()
+    bench = Bench(race_of(edges, names), policy=policy or RunPolicy(), capacity=WIDE)
     bench.start()
     begin(bench, names, **wait)
     return bench
@@ -76,9 +77,7 @@ def test_race_is_over_when_enough_are_done_in_the_order_of_the_arguments() -> No
 
 
 def test_race_is_over_at_once_when_enough_were_done_before() -> None:
-    bench = Bench(race_of({"a": [], "b": []}, ["a", "b"]))
-    bench.capacity = msgspec.structs.replace(bench.capacity, cpus=8)
-    bench.__post_init__()
+    bench = Bench(race_of({"a": [], "b": []}, ["a", "b"]), capacity=WIDE)
     bench.start()
     bench.succeed("a")
     bench.succeed("b")
@@ -120,6 +119,24 @@ def test_loser_that_somebody_else_needs_goes_on() -> None:
     bench.all_succeed()
     assert bench.ended_as is RunStatus.SUCCEEDED
     assert statuses(bench)["user"] is StepStatus.SUCCEEDED
+
+
+def test_branch_of_a_loser_ends_with_it_where_another_select_has_chosen_otherwise() -> None:
+    edges = {"winner": [], "own": [], "shared": [], "choice": [], "losers-choice": []}
+    edges |= {"select": ["choice", "own", "shared"], "loser": ["losers-choice", "shared"]}
+    plan = race_of(edges, ["winner", "loser"])
+    plan = with_selects(plan, select=("own", "shared"), loser=("shared",))
+    bench = Bench(plan, capacity=WIDE)
+    bench.start()
+    begin(bench, ["winner", "loser"], cancel_rest=True)
+    bench.succeed("choice", "0")
+
+    bench.succeed("winner")
+
+    assert statuses(bench)["loser"] is statuses(bench)["shared"] is StepStatus.CANCELLED
+    bench.end("losers-choice", Cause.CANCELLED)
+    assert set(bench.all_succeed()) == {"own", "end"}
+    assert bench.ended_as is RunStatus.SUCCEEDED
 
 
 def test_value_that_others_had_is_made_again_to_its_end() -> None:
