@@ -74,6 +74,29 @@ class ManyRunsContract:
         assert kinds(store, "one")[-1] == "taken over"
         assert store.get_run(RunId("three")).owner == an_owner("three")
 
+    def test_claim_that_was_on_its_way_takes_nothing_from_who_has_had_the_run_since(
+        self, store: RunStore, clock: ManualClock
+    ) -> None:
+        """As over a server that stood still for longer than a lease."""
+        late, soon = created(store, "late"), created(store, "soon")
+        store.register(an_owner("two"), LEASE_S * 3)
+        store.register(an_owner("faster"), LEASE_S)
+        faster = store.claim_run(late.id, an_owner("faster"))
+        assert faster is not None
+        clock.advance(LEASE_S * 2)
+        assert not store.get_run(late.id).lease_live
+        seen = {late.id: late.epoch, soon.id: soon.epoch}
+
+        taken = store.claim_runs([late.id, soon.id], an_owner("two"), epochs=seen)
+        again = store.claim_run(late.id, an_owner("two"), epoch=late.epoch)
+
+        assert [run.id for run in taken] == [soon.id]
+        assert again is None
+        assert store.get_run(late.id).owner == an_owner("faster")
+        looked = store.claim_run(late.id, an_owner("two"), epoch=faster.epoch)
+        assert looked is not None
+        assert looked.takeovers == 1
+
     def test_release_of_many_gives_back_those_that_are_held(self, store: RunStore) -> None:
         runs = [claimed(store, name) for name in ("a", "b", "c")]
         taken = store.claim_run(runs[1].id, an_owner("two"), seen_dead="one")

@@ -26,6 +26,7 @@ from perdure_storage.memory_schedules import MemoryScheduleStore
 from perdure_storage.memory_triggers import MemoryTriggerStore
 from perdure_storage.records import (
     NOTHING_BUILT,
+    NOTHING_SEEN,
     AttemptRecord,
     BuiltPlan,
     CommitReport,
@@ -288,11 +289,17 @@ class MemoryRunStore:
         owner: Owner,
         *,
         seen_dead: str | None = None,
+        epoch: int | None = None,
         built: BuiltPlan | None = None,
     ) -> RunRecord | None:
-        dead = () if seen_dead is None else (seen_dead,)
-        plans = {} if built is None else {run_id: built}
-        return next(iter(self.claim_runs([run_id], owner, seen_dead=dead, built=plans)), None)
+        claimed = self.claim_runs(
+            [run_id],
+            owner,
+            seen_dead=() if seen_dead is None else (seen_dead,),
+            epochs={} if epoch is None else {run_id: epoch},
+            built={} if built is None else {run_id: built},
+        )
+        return next(iter(claimed), None)
 
     def claim_runs(
         self,
@@ -300,10 +307,15 @@ class MemoryRunStore:
         owner: Owner,
         *,
         seen_dead: Collection[str] = (),
+        epochs: Mapping[RunId, int] = NOTHING_SEEN,
         built: Mapping[RunId, BuiltPlan] = NOTHING_BUILT,
     ) -> list[RunRecord]:
         with self._lock:
-            free = [each for each in sorted(set(run_ids)) if self._may_claim(each, seen_dead)]
+            free = [
+                run_id
+                for run_id in sorted(set(run_ids))
+                if self._may_claim(run_id, seen_dead, epochs.get(run_id))
+            ]
             planned = [each for each in free if self._has_plan(each, built)]
             records = self._queues.admit([self._runs[each].record for each in planned])
             free = [record.id for record in records]
@@ -772,11 +784,13 @@ class MemoryRunStore:
         plans += [expansion.plan for expansion in kept.expansions.values()]
         return all(guards.fits(plan.needs, offer) for plan in plans)
 
-    def _may_claim(self, run_id: RunId, seen_dead: Collection[str]) -> bool:
+    def _may_claim(self, run_id: RunId, seen_dead: Collection[str], epoch: int | None) -> bool:
         kept = self._runs.get(run_id)
         if kept is None or kept.record.status in RUN_TERMINAL:
             return False
         run = kept.record
+        if epoch not in (None, run.epoch):
+            return False
         return not self._is_driven(run) or guards.token_of(run) in seen_dead
 
     def _is_unheard(self, kept: _Run, heard: int) -> bool:

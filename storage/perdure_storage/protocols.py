@@ -20,6 +20,7 @@ from perdure_storage.lifecycle import RunStatus
 from perdure_storage.queue_protocol import QueueStore
 from perdure_storage.records import (
     NOTHING_BUILT,
+    NOTHING_SEEN,
     AttemptRecord,
     Buffer,
     BuiltPlan,
@@ -183,6 +184,7 @@ class RunStore(Protocol):
         owner: Owner,
         *,
         seen_dead: str | None = None,
+        epoch: int | None = None,
         built: BuiltPlan | None = None,
     ) -> RunRecord | None:
         """Take a live, unowned run: set the owner, epoch + 1, RUNNING.
@@ -193,10 +195,12 @@ class RunStore(Protocol):
         A PAUSED run stays PAUSED while its pause request stands (it is taken to be cancelled).
 
         Guard: status is live, and there is no owner, or the owner's lease is over, or the owner
-        is ``seen_dead`` (the token of an owner that the caller saw dead on this host); and its
-        queue has a slot for it, if it has none and is not to be cancelled. A takeover
-        (there was another owner) adds one to ``takeovers``. Returns the row after the claim, or
-        None if the guard failed. If the claimer dies, its lease runs out or it is seen dead.
+        is ``seen_dead`` (the token of an owner that the caller saw dead on this host); its epoch
+        is the ``epoch`` that the caller saw, if that is given: a claim that was on its way for
+        long takes nothing from who has had the run since; and its queue has a slot for it, if it
+        has none and is not to be cancelled. A takeover (there was another owner) adds one to
+        ``takeovers``. Returns the row after the claim, or None if the guard failed. If the
+        claimer dies, its lease runs out or it is seen dead.
         """
         ...
 
@@ -206,13 +210,15 @@ class RunStore(Protocol):
         owner: Owner,
         *,
         seen_dead: Collection[str] = (),
+        epochs: Mapping[RunId, int] = NOTHING_SEEN,
         built: Mapping[RunId, BuiltPlan] = NOTHING_BUILT,
     ) -> list[RunRecord]:
         """Take those of these runs that ``claim_run`` would take, in one transaction.
 
         Returns their rows, by id. A run on which somebody else's transaction works now is left
         out, not waited for: coordinators that look at the same time share what is there.
-        ``seen_dead`` are the tokens of owners that the caller saw dead on this host.
+        ``seen_dead`` are the tokens of owners that the caller saw dead on this host, ``epochs``
+        those of the runs as it saw them, where it did.
         """
         ...
 

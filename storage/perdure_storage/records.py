@@ -341,6 +341,9 @@ class BuiltPlan(msgspec.Struct, frozen=True, kw_only=True):
 NOTHING_BUILT: Mapping[RunId, BuiltPlan] = MappingProxyType({})
 """For who claims runs that all have their plans."""
 
+NOTHING_SEEN: Mapping[RunId, int] = MappingProxyType({})
+"""For who claims runs in whichever epoch they are."""
+
 
 class ExpansionRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A graph that a step gave in place of its value: one row, at any width.

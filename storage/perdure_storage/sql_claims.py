@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from perdure_storage import guards
 from perdure_storage.clock import Clock
@@ -16,6 +17,23 @@ from perdure_storage.sql_creation import RUN_COLUMNS, Creation
 from perdure_storage.sql_messages import Messages
 from perdure_storage.sql_queues import SqlQueueStore
 from perdure_storage.statement import Statement
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """Who takes runs, and what it knows of them, as ``RunStore.claim_runs`` says."""
+
+    owner: Owner
+    seen_dead: Collection[str]
+    epochs: Mapping[RunId, int]
+    built: Mapping[RunId, BuiltPlan]
+
+    def may_take(self, run: RunRecord) -> bool:
+        """Say whether a run is free, as it was seen, and has its plan or gets it with this."""
+        if run.status in RUN_TERMINAL or self.epochs.get(run.id, run.epoch) != run.epoch:
+            return False
+        is_free = not run.lease_live or guards.token_of(run) in self.seen_dead
+        return is_free and (run.plan_digest is not None or run.id in self.built)
 
 
 class Claims:
@@ -47,71 +65,44 @@ class Claims:
         self._creation = creation
         self._queues = queues
 
-    def claim_run(
-        self, run_id: RunId, owner: Owner, seen_dead: Collection[str], built: BuiltPlan | None
-    ) -> RunRecord | None:
+    def claim_run(self, run_id: RunId, claim: Claim) -> RunRecord | None:
         """Take one run, as ``RunStore.claim_run`` says."""
-        plans = {} if built is None else {run_id: built}
         crash_point("claim.before")
-        runs = self._database.write(lambda t: self._claim_run(t, run_id, owner, seen_dead, plans))
+        runs = self._database.write(lambda t: self._claim_run(t, run_id, claim))
         crash_point("claim.after")
         return runs[0] if runs else None
 
-    def claim_runs(
-        self,
-        run_ids: Collection[RunId],
-        owner: Owner,
-        seen_dead: Collection[str],
-        built: Mapping[RunId, BuiltPlan],
-    ) -> list[RunRecord]:
+    def claim_runs(self, run_ids: Collection[RunId], claim: Claim) -> list[RunRecord]:
         """Take runs, as ``RunStore.claim_runs`` says."""
         crash_point("claim.before")
-        runs = self._database.write(lambda t: self._claim_runs(t, run_ids, owner, seen_dead, built))
+        runs = self._database.write(lambda t: self._claim_runs(t, run_ids, claim))
         crash_point("claim.after")
         return runs
 
-    def _claim_run(
-        self,
-        transaction: Transaction,
-        run_id: RunId,
-        owner: Owner,
-        seen_dead: Collection[str],
-        built: Mapping[RunId, BuiltPlan],
-    ) -> list[RunRecord]:
+    def _claim_run(self, transaction: Transaction, run_id: RunId, claim: Claim) -> list[RunRecord]:
         if self._statements.lock_run is not None:
             transaction.row(self._statements.lock_run, run_id=run_id)
-        return self._claim_locked(transaction, [run_id], owner, seen_dead, built)
+        return self._claim_locked(transaction, [run_id], claim)
 
     def _claim_runs(
-        self,
-        transaction: Transaction,
-        run_ids: Collection[RunId],
-        owner: Owner,
-        seen_dead: Collection[str],
-        built: Mapping[RunId, BuiltPlan],
+        self, transaction: Transaction, run_ids: Collection[RunId], claim: Claim
     ) -> list[RunRecord]:
         lock = self._statements.lock_free_runs
         if lock is not None:
             listed = self._statements.id_list(list(run_ids))
             run_ids = [row[0] for row in transaction.rows(lock, ids=listed)]
-        return self._claim_locked(transaction, run_ids, owner, seen_dead, built)
+        return self._claim_locked(transaction, run_ids, claim)
 
     def _claim_locked(
-        self,
-        transaction: Transaction,
-        run_ids: Collection[RunId],
-        owner: Owner,
-        seen_dead: Collection[str],
-        built: Mapping[RunId, BuiltPlan],
+        self, transaction: Transaction, run_ids: Collection[RunId], claim: Claim
     ) -> list[RunRecord]:
-        found = self._find(transaction, run_ids)
-        free = [run for run in found if _is_free(run, seen_dead) and _has_plan(run, built)]
+        free = [run for run in self._find(transaction, run_ids) if claim.may_take(run)]
         free = self._queues.admit(transaction, free)
         for run in free:
             if run.plan_digest is None:
-                self._build(transaction, run, built[run.id])
-        claim = self._statements.update_run(*CLAIMING)
-        transaction.insert(claim, [self._claimed(claim, run, owner) for run in free])
+                self._build(transaction, run, claim.built[run.id])
+        take, owner = self._statements.update_run(*CLAIMING), claim.owner
+        transaction.insert(take, [self._claimed(take, run, owner) for run in free])
         transaction.insert(self._statements.insert_event, [self._told(run, owner) for run in free])
         # Read again, because the database judges whether the lease of the new owner stands.
         return self._find(transaction, [run.id for run in free])
@@ -133,8 +124,8 @@ class Claims:
         rows = transaction.rows(self._statements.find_runs, ids=listed) if run_ids else []
         return [self._runs.unpack(row) for row in rows]
 
-    def _claimed(self, claim: Statement, old: RunRecord, owner: Owner) -> tuple[object, ...]:
-        return claim.arguments(
+    def _claimed(self, take: Statement, old: RunRecord, owner: Owner) -> tuple[object, ...]:
+        return take.arguments(
             {
                 "run_id": old.id,
                 "status": guards.status_after_claim(old).value,
@@ -201,17 +192,6 @@ class Claims:
                 "owner_token": None,
             }
         )
-
-
-def _is_free(run: RunRecord, seen_dead: Collection[str]) -> bool:
-    if run.status in RUN_TERMINAL:
-        return False
-    return not run.lease_live or guards.token_of(run) in seen_dead
-
-
-def _has_plan(run: RunRecord, built: Mapping[RunId, BuiltPlan]) -> bool:
-    """Say whether a run has its plan, or gets it with this claim."""
-    return run.plan_digest is not None or run.id in built
 
 
 def _is_held(run: RunRecord, state: tuple[str, str | None, int] | None) -> bool:

@@ -22,6 +22,7 @@ from perdure_storage.leases import microseconds
 from perdure_storage.lifecycle import RunStatus, is_terminal
 from perdure_storage.records import (
     NOTHING_BUILT,
+    NOTHING_SEEN,
     AttemptRecord,
     BuiltPlan,
     CommitReport,
@@ -65,7 +66,7 @@ from perdure_storage.rows import (
     unpack_processes,
 )
 from perdure_storage.signing import Signer
-from perdure_storage.sql_claims import Claims
+from perdure_storage.sql_claims import Claim, Claims
 from perdure_storage.sql_commits import Commits, note_ends
 from perdure_storage.sql_creation import RUN_COLUMNS, Creation
 from perdure_storage.sql_histories import Histories
@@ -313,10 +314,16 @@ class SqlRunStore:
         owner: Owner,
         *,
         seen_dead: str | None = None,
+        epoch: int | None = None,
         built: BuiltPlan | None = None,
     ) -> RunRecord | None:
-        dead = () if seen_dead is None else (seen_dead,)
-        return self._claims.claim_run(run_id, owner, dead, built)
+        claim = Claim(
+            owner=owner,
+            seen_dead=() if seen_dead is None else (seen_dead,),
+            epochs={} if epoch is None else {run_id: epoch},
+            built={} if built is None else {run_id: built},
+        )
+        return self._claims.claim_run(run_id, claim)
 
     def claim_runs(
         self,
@@ -324,9 +331,12 @@ class SqlRunStore:
         owner: Owner,
         *,
         seen_dead: Collection[str] = (),
+        epochs: Mapping[RunId, int] = NOTHING_SEEN,
         built: Mapping[RunId, BuiltPlan] = NOTHING_BUILT,
     ) -> list[RunRecord]:
-        return self._claims.claim_runs(run_ids, owner, seen_dead, built)
+        return self._claims.claim_runs(
+            run_ids, Claim(owner=owner, seen_dead=seen_dead, epochs=epochs, built=built)
+        )
 
     def release_run(
         self, run: RunRecord, *, to: RunStatus, wake_at: datetime | None = None, heard: int = 0

@@ -284,7 +284,9 @@ class Loader:
         if not _is_free(record, dead):
             return None
         token = next(iter(dead), None)
-        claimed = self._store.claim_run(run_id, self._owner, seen_dead=token, built=built)
+        claimed = self._store.claim_run(
+            run_id, self._owner, seen_dead=token, epoch=record.epoch, built=built
+        )
         if claimed is not None:
             _end_silent_owners(self._store, [record], dead)
         return claimed
@@ -307,28 +309,32 @@ class Loader:
                 del free[record.id]
             else:
                 built[record.id] = plan
-        claimed = self._claim_all(list(free), dead, built) if free else []
+        claimed = self._claim_all(list(free.values()), dead, built) if free else []
         _end_silent_owners(self._store, [free[record.id] for record in claimed], dead)
         return claimed
 
     def _claim_all(
-        self, run_ids: list[RunId], dead: Collection[str], built: Mapping[RunId, BuiltPlan]
+        self, records: list[RunRecord], dead: Collection[str], built: Mapping[RunId, BuiltPlan]
     ) -> list[RunRecord]:
-        mine = {run_id: plan for run_id, plan in built.items() if run_id in run_ids}
+        seen = {record.id: record.epoch for record in records}
+        mine = {run_id: plan for run_id, plan in built.items() if run_id in seen}
         try:
-            return self._store.claim_runs(run_ids, self._owner, seen_dead=dead, built=mine)
+            return self._store.claim_runs(
+                list(seen), self._owner, seen_dead=dead, epochs=seen, built=mine
+            )
         except BlobsCondemned:
             # gc is taking what a plan names: without it the others go on, and it is built again.
-            rest = [run_id for run_id in run_ids if run_id not in mine]
+            rest = [record for record in records if record.id not in mine]
             return self._claim_all(rest, dead, {}) if rest else []
         except StoreUnavailable:
             raise
         except StoreError as error:
-            if len(run_ids) > 1:
+            if len(records) > 1:
                 # The row of one of them is damaged: by themselves the others can be taken.
-                return [run for each in run_ids for run in self._claim_all([each], dead, mine)]
-            self._damaged.update(run_ids)
-            log.error("cannot drive run %s: %s", run_ids[0], error, extra={"run_id": run_ids[0]})
+                return [run for each in records for run in self._claim_all([each], dead, mine)]
+            (damaged,) = seen
+            self._damaged.add(damaged)
+            log.error("cannot drive run %s: %s", damaged, error, extra={"run_id": damaged})
             return []
 
     def _is_delayed(self, record: RunRecord) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from perdure.plan import encode_plan
 from perdure_storage.blobs import open_blobs
 from perdure_storage.clock import ManualClock
 from perdure_storage.codecs import Codecs
-from perdure_storage.contract_samples import an_owner, claimed
+from perdure_storage.contract_samples import an_owner, claimed, created
 from perdure_storage.memory import MemoryRunStore
 from perdure_storage.records import Digest, Owner, PlanRecord, ProcessId, RunId, RunRecord
 from perdure_storage.values import Values
@@ -26,9 +26,15 @@ PLAN = PlanRecord(digest=Digest("blake3:" + "0" * 64), body=encode_plan(plan_of(
 
 
 class StoppedStore(MemoryRunStore):
-    """Is stopped, when it is told to, as it is asked what can be claimed."""
+    """Is stopped, when it is told to, as it is asked what can be claimed, or with a claim.
+
+    Attributes:
+        stops_for_s: how long when it is asked next.
+        faster: whose claim is done before it is stopped with the next one.
+    """
 
     stops_for_s = 0.0
+    faster: Owner | None = None
 
     def __init__(self, clock: ManualClock) -> None:
         super().__init__(clock=clock)
@@ -39,6 +45,13 @@ class StoppedStore(MemoryRunStore):
         stops_for_s, self.stops_for_s = self.stops_for_s, 0.0
         self.clock.advance(stops_for_s)
         return super().claimable(*args, **kwargs)
+
+    def claim_runs(self, run_ids: Collection[RunId], owner: Owner, **known: Any) -> list[RunRecord]:
+        faster, self.faster = self.faster, None
+        if faster is not None:
+            assert super().claim_runs(run_ids, faster)
+            self.clock.advance(LEASE_S + 1)
+        return super().claim_runs(run_ids, owner, **known)
 
     def renew(self, owner: Owner, lease_s: float, workers: Sequence[ProcessId] = ()) -> bool:
         try:
@@ -144,3 +157,14 @@ def test_run_is_taken_over_at_once_from_an_owner_who_alone_was_silent(serving: S
         serving.renew()
 
     assert serving.look() == "mine"
+
+
+def test_claim_that_was_on_its_way_takes_no_new_run_from_who_was_faster(serving: Serving) -> None:
+    created(serving.store, "new", plan=PLAN)
+    serving.renew()
+    serving.clock.advance(SETTLE_S)
+    serving.store.register(serving.other, LEASE_S)
+    serving.store.faster = serving.other
+
+    assert serving.look() == "other"
+    assert serving.store.get_run(RunId("new")).owner == serving.other
