@@ -19,7 +19,7 @@ from tests.crash.ledger import wait_until
 from tests.crash.stage import Stage
 from tests.faulty_proxy import FaultyProxy
 
-LEASE_S = 2.0
+LEASE_S = 3.0
 """Of the hosts: shorter than what is usual, or the tests would mostly wait."""
 
 _UP = """

@@ -19,6 +19,7 @@ from perdure.engine.commands import Asleep, Turn
 from perdure.engine.commits import GROUP_AGE_S, Commits
 from perdure.engine.decide import decide, take_on
 from perdure.engine.desk import EngineDesk
+from perdure.engine.doubts import Doubts
 from perdure.engine.events import (
     CancelRequested,
     Ended,
@@ -35,7 +36,7 @@ from perdure.engine.loading import Born, Loader, PlanFor, Reading, failed_end
 from perdure.engine.outages import Outage
 from perdure.engine.ownership import is_seen_dead, retire
 from perdure.engine.salvage import verified
-from perdure.engine.sleepers import Sleepers
+from perdure.engine.sleepers import LOOK_FOR_WORK_EVERY_S, Sleepers
 from perdure.engine.state import EngineState, RunState
 from perdure.engine.waits import names_of_waits
 from perdure.executors.endings import ended
@@ -71,13 +72,6 @@ _replace = msgspec.structs.replace
 
 REQUESTS_EVERY_S = 0.1
 """How often the store is asked whether somebody else wrote (a look of microseconds)."""
-LOOK_FOR_WORK_EVERY_S = 1.0
-"""How often a serving coordinator looks for runs that nobody drives, though nothing changed."""
-
-SETTLE_S = 5.0
-"""For so long after an outage of the store runs are left alone whose lease is over: their owner
-could not renew it either, and is about to."""
-
 LEFT_ALONE_S = 10.0
 """For so long a run that was left to another host is not taken on again."""
 
@@ -87,18 +81,6 @@ what is recorded faster than it is worked off stays with the store, and with oth
 
 TOGETHER = 100
 """As many runs that were handed over are taken on in one transaction."""
-
-
-class _Doubt(msgspec.Struct, frozen=True):
-    """How often a run was found whose owner may come back, and when that last counted."""
-
-    looks: int = 0
-    at: float = float("-inf")
-
-    def after_look(self, now: float) -> _Doubt:
-        """Count a look, unless the one before was a moment ago."""
-        is_new = now - self.at >= LOOK_FOR_WORK_EVERY_S
-        return _Doubt(self.looks + 1, now) if is_new else self
 
 
 class Coordinator:
@@ -187,7 +169,7 @@ class Coordinator:
         self._last_search = float("-inf")
         self._workers: tuple[ProcessId, ...] = ()
         self._left: dict[str, float] = {}
-        self._doubts: dict[str, _Doubt] = {}
+        self._doubts = Doubts(clock)
         self._leaves = False
         self._has_left = False
         self._closed = False
@@ -602,31 +584,13 @@ class Coordinator:
             for run in self._sleepers.claimable(besides=len(self._left))
             if run.id not in self._engine.runs and run.id not in self._left
         ]
-        found = self._without_those_who_may_come_back(found)
+        found = self._doubts.leave_out(found, self._heartbeat.steady_s)
         taken = self._take_on_all(found)
         claimed = {run.id for run in taken}
         self._sleepers.wait_on(run for run in found if run.id not in claimed)
         self._sleepers.look()
         if not taken:
             self._sleepers.postpone(REQUESTS_EVERY_S)
-
-    def _without_those_who_may_come_back(self, found: list[RunRecord]) -> list[RunRecord]:
-        """Leave out runs whose owner only an outage may have kept from renewing its lease.
-
-        One that is found again and again has had its time, also where no renewal here is ever in
-        time, as beside steps that hold Python's lock. Looks are counted, since an outage may lie
-        between two of them.
-        """
-        if self._heartbeat.steady_s >= SETTLE_S:
-            self._doubts = {}
-            return found
-        now = self._clock.monotonic()  # the question may have been under way for long
-        doubtful = [run.id for run in found if run.owner and not is_seen_dead(run.owner)]
-        doubts = {run_id: self._doubts.get(run_id, _Doubt()) for run_id in doubtful}
-        self._doubts = {run_id: doubt.after_look(now) for run_id, doubt in doubts.items()}
-        most = SETTLE_S / LOOK_FOR_WORK_EVERY_S
-        waiting = {run_id for run_id, doubt in self._doubts.items() if doubt.looks <= most}
-        return [run for run in found if run.id not in waiting]
 
     def _hear_messages(self, runs: list[RunState]) -> None:
         for run in runs:

@@ -14,6 +14,9 @@ from perdure_storage.lifecycle import RunStatus
 from perdure_storage.protocols import RunStore
 from perdure_storage.records import Owner, RunId, RunRecord
 
+LOOK_FOR_WORK_EVERY_S = 1.0
+"""How often a serving coordinator looks for runs that nobody drives, though nothing changed."""
+
 AT_ONCE = 100
 """How many runs are taken on in one turn: between turns steps start and results are committed, so
 that a thousand that are due do not hold up those that run; and other coordinators take theirs."""

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from tests.unit.perdure.engine.bench import plan_of
 
-from perdure.engine.coordinator import SETTLE_S, Coordinator
+from perdure.engine.coordinator import Coordinator
+from perdure.engine.doubts import SETTLE_S
 from perdure.engine.heartbeat import LEASE_S, Heartbeat
 from perdure.executors.inline import InlineExecutor
 from perdure.plan import encode_plan
