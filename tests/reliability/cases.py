@@ -242,8 +242,11 @@ CASES = (
     ),
     Case(
         "suite",
-        "all tests of stores, executors, engine and commands, for --hostile",
-        ["tests/contract", "tests/crash", "tests/acceptance"],
+        "all tests, for --hostile",
+        [
+            *("tests/unit", "tests/contract", "tests/migration", "tests/compat"),
+            *("tests/crash", "tests/acceptance", "tests/ray"),
+        ],
         is_long=True,
     ),
 )
@@ -275,6 +278,7 @@ UNFIT: Mapping[str, Sequence[str]] = {
         "tests/contract/test_executors.py::TestProcessExecutor::test_call_ends_as_input_lost_when_a_value_is_damaged",
         "tests/contract/test_values.py::test_limit_of_the_row_is_exact",
         "tests/contract/test_values.py::test_small_value_is_in_the_row",
+        "tests/ray/test_executor.py::TestRayExecutor::test_call_ends_as_input_lost_when_a_value_is_damaged",
     ],
     # Steps of these ask for more than one CPU.
     "narrow": [
