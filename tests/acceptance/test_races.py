@@ -123,3 +123,18 @@ def test_children_that_were_not_needed_run_once_stop_when_was_edited(inline: Per
 
     assert inline.run(tried(1), run_id="a") == [1]
     assert inline.run(tried(3), reuse="a", run_id="b") == [1, 2, 3]
+
+
+def raced(x: int, end: perdure.Task[..., str]) -> perdure.Node[str]:
+    """Return a graph whose value is that of the one step that it waits for."""
+    done, _ = perdure.wait([steps.quick.bind(steps.quick.bind(x))])
+    return end.bind(perdure.get(done))
+
+
+def test_value_behind_a_race_is_computed_anew_when_what_it_was_made_from_is_mended(
+    inline: Perdure,
+) -> None:
+    with pytest.raises(RunFailed):
+        inline.run(raced(1, steps.fails), run_id="s")
+
+    assert inline.run(raced(2, steps.told), run_id="s") == "[2]"

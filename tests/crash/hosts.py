@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.crash.ledger import wait_until
+from tests.crash.ledger import living_below, wait_until
 from tests.crash.stage import Stage
 from tests.faulty_proxy import FaultyProxy
 
@@ -102,14 +102,7 @@ class Host:
 
     def workers(self) -> list[psutil.Process]:
         """Return what lives below its coordinator."""
-        return [each for each in self.coordinator.children(recursive=True) if _lives(each)]
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False  # it went meanwhile
+        return living_below(self.coordinator.pid)
 
 
 @dataclass

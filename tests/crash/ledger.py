@@ -353,6 +353,19 @@ def processes_of(ledger: Ledger) -> list[psutil.Process]:
     return found
 
 
+def living_below(pid: int) -> list[psutil.Process]:
+    """Return the living processes that a process has started, and those that these have."""
+    return [each for each in psutil.Process(pid).children(recursive=True) if _lives(each)]
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Say whether a process runs, or would if it were not stopped."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False  # it went meanwhile
+
+
 def check_nothing_is_left(ledger: Ledger, within_s: float = GONE_WITHIN_S) -> None:
     """I16: no process of the run lives, within the grace of its keeper."""
     wait_until(lambda: not processes_of(ledger), within_s, "I16: processes are left")

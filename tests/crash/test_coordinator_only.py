@@ -9,10 +9,14 @@ import time
 from pathlib import Path
 
 import msgspec
-import psutil
 import pytest
 from tests.crash import busy_steps
-from tests.crash.ledger import check_nothing_is_left, processes_of, wait_until
+from tests.crash.ledger import (
+    check_nothing_is_left,
+    living_below,
+    processes_of,
+    wait_until,
+)
 from tests.crash.stage import TIMEOUT_S, Stage
 from tests.crash.steps import text_of
 
@@ -122,7 +126,7 @@ def test_stopped_coordinator_gives_way_when_it_wakes_after_its_lease(
         holder.send_signal(signal.SIGSTOP)
         other = serve(stage, SHORT_LEASE_S)
         wait_until(lambda: stage.ledger.count("slow") == 2, 30, "nobody took the run over")
-        overlapping = living_below(holder)
+        overlapping = living_below(holder.pid)
         holder.send_signal(signal.SIGCONT)
         (stage.folder / "release-2").touch()
         wait_until(lambda: client.get_run(RUN).status == "SUCCEEDED", 30, "it does not end")
@@ -169,15 +173,10 @@ def test_stale_coordinator_ends_its_attempts_though_its_workers_were_not_recorde
         taken = client.runtime.store.claim_run(run.id, thief, seen_dead=run.owner.token)
 
         assert taken is not None
-        wait_until(lambda: not living_below(holder), 5.0 + 1.0, "the stale one goes on")
+        wait_until(lambda: not living_below(holder.pid), 5.0 + 1.0, "the stale one goes on")
         assert client.get_run(RUN)["slow"].row is None
         end(stage, holder)
     check_nothing_is_left(stage.ledger)
-
-
-def living_below(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    below = psutil.Process(process.pid).children(recursive=True)
-    return [each for each in below if each.status() != psutil.STATUS_ZOMBIE]
 
 
 def end(stage: Stage, process: subprocess.Popen[str]) -> str:

@@ -7,13 +7,16 @@ wait is over when nobody is left in it. One that failed is not: a resume may run
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Any
+
+import msgspec
 
 from perdure.calls import Wait
 from perdure.engine.state import Race, RunState, StepState
 from perdure.reference import StepRef
 from perdure_storage.lifecycle import StepStatus
-from perdure_storage.records import WaitRecord
+from perdure_storage.records import StoredValue, WaitRecord
 
 STEPS = "steps"
 """The kind of such waits."""
@@ -68,6 +71,17 @@ def standing(run: RunState, terms: Mapping[str, Any]) -> tuple[list[StepRef], li
             pending.append(target)
             racing += step.status not in _OUT
     return done, pending, racing
+
+
+def outcome_of(run: RunState, race: StepState, value: StoredValue) -> StoredValue:
+    """Return who had ended and who had not as the value of a race between these very steps.
+
+    Names of steps are the same after an edit of what they name. What was computed from the values
+    behind them is not: their fingerprints, which are the inputs of the race, are in the digest.
+    """
+    text = "\0".join((value.value_digest, *run.input_digests(race)))
+    digest = blake2b(text.encode(), digest_size=32).hexdigest()
+    return msgspec.structs.replace(value, value_digest=f"race:{digest}")
 
 
 def is_decided(run: RunState, race: Race) -> bool:

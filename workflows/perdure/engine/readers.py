@@ -14,6 +14,7 @@ import msgspec
 from perdure.engine.again import below
 from perdure.engine.growth import outside, plan_of
 from perdure.engine.state import OPAQUE, RunState, StepState, part_digest
+from perdure.fingerprint import fingerprints
 from perdure.plan import FromStep, StepPlan, references
 from perdure_storage.lifecycle import StepStatus
 from perdure_storage.records import StepId, StepKey, StepRecord, StoredValue
@@ -33,7 +34,7 @@ def find_readers(run: RunState, step: StepState) -> dict[str, list[StepRecord]]:
     found: dict[str, list[StepRecord]] = defaultdict(list)
     for root_id, member in _readers(run).get(step.id, ()):
         row = _row_of(run, root_id, member)
-        if root_id not in run.dormant or row is None:
+        if root_id not in run.dormant or row is None or not _may_hold(run, root_id, row):
             continue
         for ref, old in zip(references(member), row.inputs, strict=True):
             if isinstance(ref, FromStep) and ref.step == step.id and differs(step.value, ref, old):
@@ -78,6 +79,17 @@ def _readers(run: RunState) -> dict[str, list[tuple[str, StepPlan]]]:
                     if name in away:
                         run.readers[name].append((root_id, member))
     return run.readers
+
+
+def _may_hold(run: RunState, root_id: str, row: StepRecord) -> bool:
+    """Say whether a row may stand again where who gave its graph is to give it once more.
+
+    Not one of before an edit of what it took: that is another step now, and was not rebuilt.
+    """
+    plan = plan_of(run.dormant[root_id])
+    if run.steps[root_id].is_done or any(name not in run.fingerprints for name in outside(plan)):
+        return True
+    return fingerprints(plan, {}, run.fingerprints)[row.step_id] == row.fingerprint
 
 
 def _row_of(run: RunState, root_id: str, member: StepPlan) -> StepRecord | None:

@@ -359,7 +359,8 @@ class RunState:
 
     def _digest(self, ref: Reference) -> str:
         if isinstance(ref, RefTo):
-            return f"ref:{ref.step}"
+            # Its value is not known yet: whether it is the same step, its fingerprint says.
+            return f"ref:{ref.step}:{self.fingerprints[ref.step]}"
         if isinstance(ref, StateOf):
             return mark_of(position(self, ref), ref.actor)
         if isinstance(ref, FromInput):

@@ -7,7 +7,7 @@ from datetime import datetime
 from perdure.engine.events import Heard
 from perdure.engine.needs import end_losers, kill
 from perdure.engine.outcomes import fail, of_waiting, progress, succeed
-from perdure.engine.racing import STEPS, is_decided, standing
+from perdure.engine.racing import STEPS, is_decided, outcome_of, standing
 from perdure.engine.state import EngineState, RunState, StepState
 from perdure.engine.waits import names_of_waits, next_deadline
 from perdure_storage.guards import hears
@@ -95,7 +95,7 @@ def _end_race(engine: EngineState, run: RunState, step: StepState, now: datetime
     record = step.wait
     assert record is not None
     done, pending, _ = standing(run, record.match)
-    _end_with(engine, run, step, engine.encode((done, pending)), now)
+    _end_with(engine, run, step, outcome_of(run, step, engine.encode((done, pending))), now)
     if record.match["cancel_rest"] and step.is_done:
         run.decided[step.id] = record
         losers = end_losers(run, step, now)
