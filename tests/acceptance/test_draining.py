@@ -121,11 +121,12 @@ def test_step_that_takes_longer_is_cut_off_and_runs_again(perdure: Any, up: Any,
 
 # --- what a host lacks ----------------------------------------------------------------------------
 LACKING = """
-import only_there
+{0}import only_there
 from perdure import task, workflow
 
 @task
 def there() -> int:
+    {1}import only_there
     return only_there.N
 
 @workflow
@@ -134,13 +135,14 @@ def flow():
 """
 
 
-@pytest.fixture
-def there(perdure: Any) -> str:
-    """Return the folder of a package that only who names it has."""
+@pytest.fixture(params=["of the file", "of the step"])
+def there(perdure: Any, request: pytest.FixtureRequest) -> str:
+    """Return the folder of a package that only who names it has, and an import of it needs."""
     folder = perdure.folder / "packages" / "lib" / "site-packages"
     folder.mkdir(parents=True)
     (folder / "only_there.py").write_text("N = 7\n")
-    perdure.write("lacking.py", LACKING)
+    marks = ("", "# ") if request.param == "of the file" else ("# ", "")
+    perdure.write("lacking.py", LACKING.format(*marks))
     return str(folder)
 
 

@@ -275,6 +275,21 @@ class ExecutorContract:
         assert outcome.error is not None
         assert "CONTRACT_NO_SUCH" in outcome.error.message
 
+    def test_call_ends_as_setup_error_when_its_code_imports_what_is_not_installed(
+        self, bench: Bench
+    ) -> None:
+        name = bench.function(steps.need)
+        package, nothing = bench.constant("no_such_package"), bench.constant("")
+        bench.open()
+
+        [missing] = bench.run(bench.call(name, package))
+        [other] = bench.run(bench.call(name, nothing))
+
+        assert missing.cause is Cause.SETUP_ERROR
+        assert missing.error is not None
+        assert missing.error.message == "No module named 'no_such_package'"
+        assert other.cause is Cause.USER_ERROR
+
     def test_call_ends_as_user_error_when_a_projection_does_not_exist(self, bench: Bench) -> None:
         name = bench.function(steps.pack)
         bench.open()

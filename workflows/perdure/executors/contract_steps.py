@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import os
 import sys
@@ -41,6 +42,13 @@ def is_same(left: object, right: object) -> bool:
 def fail(message: str = "no luck") -> None:
     """Raise ValueError."""
     raise ValueError(message)
+
+
+def need(module: str) -> None:
+    """Import a module; without a name raise what an import of one raises, as a program may."""
+    if not module:
+        raise ModuleNotFoundError("what is not there is for me to say")
+    importlib.import_module(module)
 
 
 def leave() -> None:

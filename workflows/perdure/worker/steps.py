@@ -387,6 +387,9 @@ class Attempt:
             return self._outcome(Cause.ABANDONED, error=_bare(error))
         if self.stop.asked or isinstance(error, StepInterrupted | StepStopped):
             return self._outcome(Cause.CANCELLED, error=error, retryable=False)
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            # As where the step's module imports it: no retry finds it here, another host may.
+            return self._outcome(Cause.SETUP_ERROR, error=error)
         retryable, note = self._judge(error)
         return self._outcome(Cause.USER_ERROR, error=error, retryable=retryable, note=note)
 
