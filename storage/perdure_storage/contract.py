@@ -9,7 +9,10 @@ The store takes wall time and leases from ``clock``. One test for each sentence 
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from itertools import compress
 
 import msgspec
 import pytest
@@ -608,23 +611,50 @@ class UpkeepContract:
         assert store.condemn([digest("b")]) == []
 
     def test_bind_blobs_keeps_the_first_root(self, store: RunStore) -> None:
-        assert store.bind_blobs("s3://user:secret@bucket/a")
-        assert store.bind_blobs("s3://other:word@bucket/a")
+        store.bind_blobs("s3://user:secret@bucket/a")
+        store.bind_blobs("s3://other:word@bucket/a")
 
-        with pytest.raises(StoreError) as refused:
-            store.bind_blobs("s3://user:secret@bucket/b")
+        for method in (store.check_blobs, store.bind_blobs):
+            with pytest.raises(StoreError) as refused:
+                method("s3://user:secret@bucket/b")
+            assert "secret" not in str(refused.value)
+        assert store.check_blobs("s3://other:word@bucket/a")
 
-        assert "secret" not in str(refused.value)
+    def test_check_blobs_binds_nothing(self, store: RunStore) -> None:
+        assert store.check_blobs("s3://misspelt/a")
 
-    def test_bind_blobs_knows_that_a_root_is_no_longer_fresh_once_a_run_was_made(
+        store.bind_blobs("s3://bucket/a")
+
+        with pytest.raises(StoreError):
+            store.check_blobs("s3://misspelt/a")
+
+    def test_bind_blobs_by_many_at_once_binds_one_root(self, store: RunStore) -> None:
+        urls = [f"s3://bucket/{n}" for n in range(8)]
+        start = threading.Barrier(len(urls))
+
+        def bind(url: str) -> bool:
+            start.wait()
+            try:
+                store.bind_blobs(url)
+            except StoreError:
+                return False
+            return True
+
+        with ThreadPoolExecutor(len(urls)) as pool:
+            bound = list(compress(urls, pool.map(bind, urls)))
+
+        assert len(bound) == 1
+        assert store.check_blobs(bound[0])
+
+    def test_check_blobs_knows_that_a_root_is_no_longer_fresh_once_a_run_was_made(
         self, store: RunStore
     ) -> None:
         store.bind_blobs("file:///blobs")
         ended(store)
 
-        assert not store.bind_blobs("file:///blobs")
+        assert not store.check_blobs("file:///blobs")
         store.delete_run(_RUN)
-        assert not store.bind_blobs("file:///blobs")
+        assert not store.check_blobs("file:///blobs")
 
     def test_changes_differ_after_anyone_asked_for_something(self, store: RunStore) -> None:
         run = claimed(store)

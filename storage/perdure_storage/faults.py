@@ -161,6 +161,8 @@ CRASH_POINTS: Mapping[str, str] = {
     "store.creating": "a fresh store's tables are made, not committed",
     "store.created": "a fresh store is made, its blob root is not bound",
     "marker.before-rename": "a blob root's marker is written under a temporary name",
+    "bind.before": "a blob root bears the store's marker, the store is not bound to it",
+    "bind.after": "the store is bound to its blob root, nothing is in it",
 }
 
 

@@ -717,11 +717,16 @@ class MemoryRunStore:
             pins = [pin for pin, _ in self._pins.values()]
         return sorted(pins, key=lambda pin: (pin.at, pin.id))
 
-    def bind_blobs(self, url: str) -> bool:
+    def check_blobs(self, url: str) -> bool:
+        with self._lock:
+            if self._blobs_url is not None:
+                guards.require_bound(self.url, self._blobs_url, public_url(url))
+            return not self._runs and not self._tombstones
+
+    def bind_blobs(self, url: str) -> None:
         with self._lock:
             self._blobs_url = self._blobs_url or public_url(url)
             guards.require_bound(self.url, self._blobs_url, public_url(url))
-            return not self._runs and not self._tombstones
 
     # --- looking out -------------------------------------------------------------------------
     def changes(self) -> object:

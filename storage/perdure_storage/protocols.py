@@ -505,13 +505,20 @@ class RunStore(Protocol):
         """Return the pins, oldest first."""
         ...
 
-    def bind_blobs(self, url: str) -> bool:
-        """Bind the store to a blob root; the first one stays.
+    def check_blobs(self, url: str) -> bool:
+        """Check that the store is bound to no other blob root.
 
-        Returns whether the root may still be fresh: no run was ever made, so nothing is missing
-        if its marker is not there yet, also when a process died between here and the marker.
-        Raises StoreError if the store is bound to another root. Credentials in ``url`` are not
-        kept.
+        Returns whether the root may be fresh: no run was ever made, so nothing is missing if its
+        marker is not there yet. Raises StoreError if the store is bound to another root.
+        """
+        ...
+
+    def bind_blobs(self, url: str) -> None:
+        """Bind the store to a blob root that bears its marker; the first one stays.
+
+        Called once the root has answered: a place that does not work is never bound. A process
+        that dies before leaves a marker that binds nothing. Raises StoreError if the store is
+        bound to another root. Credentials in ``url`` are not kept. Idempotent.
         """
         ...
 

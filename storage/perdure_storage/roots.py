@@ -279,16 +279,16 @@ def bind_root(root: Root) -> None:
     Raises:
         StoreError: it holds blobs and no marker, or another store's marker.
     """
-    if root.read_marker() is not None:
-        check_root(root)
-    elif root.is_used():
+    if root.read_marker() is None and not root.is_used():
+        root.write_marker(msgspec.json.encode(Marker(store=root.store_id)))
+    elif root.read_marker() is None:  # asked again: who opens it at the same time may be faster
         raise StoreError(
             f"{root.url} holds blobs of store {root.store_id} and no marker: it was tampered with, "
             f"or copied in part. Restore {root.store_id}/marker.json, or give a fresh folder: "
             "blobs=..."
         )
     else:
-        root.write_marker(msgspec.json.encode(Marker(store=root.store_id)))
+        check_root(root)
 
 
 def check_root(root: Root) -> None:

@@ -636,16 +636,23 @@ class SqlRunStore:
         settings = self._database.read(lambda t: t.texts(self._statements.list_settings))
         return settings.get("blobs_url")
 
-    def bind_blobs(self, url: str) -> bool:
+    def check_blobs(self, url: str) -> bool:
+        bound = self.blobs_url()
+        if bound is not None:
+            guards.require_bound(self.url, bound, public_url(url))
+        row = self._database.read(lambda t: t.row(self._statements.any_run_ever))
+        return row is not None and not row[0]
+
+    def bind_blobs(self, url: str) -> None:
         shown = public_url(url)
         bound = self.blobs_url()
         if bound is None:
             statement = self._statements.insert_setting
+            crash_point("bind.before")
             self._database.write(lambda t: t.insert(statement, [("blobs_url", shown)]))
-            bound = self.blobs_url() or shown
+            crash_point("bind.after")
+            bound = self.blobs_url() or shown  # another one may have been faster
         guards.require_bound(self.url, bound, shown)
-        row = self._database.read(lambda t: t.row(self._statements.any_run_ever))
-        return row is not None and not row[0]
 
     # --- looking out -------------------------------------------------------------------------
     def changes(self) -> object:

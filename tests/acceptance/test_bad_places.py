@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -12,7 +15,7 @@ import pytest
 from perdure.cli import main
 from perdure.cli.endings import ExitCode, exit_code
 from perdure.client import open_store
-from perdure.errors import PerdureError, StoreError, ValueDamaged
+from perdure.errors import PerdureError, StoreError, ValueDamaged, ValueUnavailable
 from perdure.task import task
 from perdure.workflow import workflow
 from perdure_storage.connect import open_run_store
@@ -100,6 +103,66 @@ def test_lost_values_of_a_finished_run_are_rebuilt_by_resume_and_by_the_same_id(
 
             assert len(client.get_run("t")["large"].result()) == 100_000
             assert client.get_run("t")["length"].generation == 1
+
+
+def opened_with(blobs: str, folder: Path) -> int:
+    """Open a new store with its values there, run something large; return how much came of it."""
+    with open_store(str(folder / "perdure.db"), blobs=blobs, executor="inline") as client:
+        return len(client.run(large.bind(100_000), run_id="big"))
+
+
+def test_blob_root_that_never_worked_is_not_the_stores_for_ever(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(ValueUnavailable):
+        opened_with(str(tmp_path / "file" / "values"), tmp_path)
+
+    assert opened_with(str(tmp_path / "values"), tmp_path) == 100_000
+
+
+def test_misspelt_bucket_is_not_the_stores_for_ever(tmp_path: Path, s3_bucket: str) -> None:
+    with pytest.raises(ValueUnavailable, match="make the bucket, or name another"):
+        opened_with(f"{s3_bucket}-misspelt/values", tmp_path)
+
+    assert opened_with(f"{s3_bucket}/values", tmp_path) == 100_000
+
+
+@pytest.mark.parametrize("then", ["one", "two"])
+def test_any_root_can_be_bound_after_a_death_between_marker_and_binding(
+    tmp_path: Path, then: str
+) -> None:
+    code = (
+        "from perdure.client import open_store\n"
+        f"open_store({str(tmp_path / 'perdure.db')!r}, blobs={str(tmp_path / 'one')!r}).list_runs()"
+    )
+    died = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PERDURE_CRASH_POINTS": "bind.before:1:kill"},
+        check=False,
+    )
+    assert died.returncode == -9
+    assert list(tmp_path.glob("one/*/marker.json"))
+
+    assert opened_with(str(tmp_path / then), tmp_path) == 100_000
+
+
+def test_one_root_is_bound_when_two_open_a_new_store_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    def faster(point: str) -> None:
+        if point == "bind.before":
+            monkeypatch.undo()
+            made.append(opened_with(str(tmp_path / "two"), tmp_path))
+
+    monkeypatch.setattr("perdure_storage.sql_runs.crash_point", faster)
+
+    with pytest.raises(StoreError, match="keeps its values in two/"):
+        opened_with(str(tmp_path / "one"), tmp_path)
+
+    assert made == [100_000]
+    assert opened_with(str(tmp_path / "two"), tmp_path) == 100_000
 
 
 @pytest.mark.parametrize("name", [".perdure", "runs"])

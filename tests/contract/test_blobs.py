@@ -28,6 +28,7 @@ from perdure_storage.errors import (
 )
 from perdure_storage.hashing import hex_of, integrity_digest, sketch
 from perdure_storage.records import Digest
+from perdure_storage.roots import LocalRoot
 from perdure_storage.wrappers import Fault, FaultyFS
 
 _STORE = "store-1"
@@ -413,6 +414,23 @@ def test_marker_of_another_store_is_refused(local: LocalArea) -> None:
     for bind in (False, True):
         with pytest.raises(StoreError, match="marker of another store"):
             open_blobs(local.root, _STORE, bind=bind)
+
+
+def test_root_that_another_binds_and_uses_meanwhile_is_this_stores(
+    local: LocalArea, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = LocalRoot.is_used
+
+    def used_by_another(root: LocalRoot) -> bool:
+        monkeypatch.undo()
+        open_blobs(local.root, _STORE, bind=True).put([b"data"])
+        return looks(root)
+
+    monkeypatch.setattr(LocalRoot, "is_used", used_by_another)
+
+    blobs = open_blobs(local.root, _STORE, bind=True)
+
+    assert len(list(blobs.list_digests())) == 1
 
 
 def test_used_root_that_lost_its_marker_is_not_bound_again(local: LocalArea) -> None:

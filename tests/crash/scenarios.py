@@ -476,7 +476,8 @@ SCENARIOS = {
         act=run_everything,
         recover=go_on_with(steps.everything),
         points=(
-            *("store.creating", "store.created", "marker.before-rename", "plan.stored"),
+            *("store.creating", "store.created", "marker.before-rename", "bind.before"),
+            *("bind.after", "plan.stored"),
             *("run.before-insert", "run.after-insert"),
             *("dispatch.before", "dispatch.after", "spool.after-put", "log.after-append"),
             *("blob.opened", "blob.first-byte", "blob.mid-write", "blob.before-close"),

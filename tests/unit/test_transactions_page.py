@@ -43,6 +43,7 @@ READS = {
     "list_condemned",
     "list_pins",
     "changes",
+    "check_blobs",
     "close",
     "queues",
     "find_queue",

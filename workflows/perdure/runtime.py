@@ -36,10 +36,12 @@ class Runtime:
         self.clock = clock or SystemClock()
         _make_folder(settings)
         self.rows = open_run_store(settings.store, key=key_of(settings), clock=self.clock)
-        bound = self.rows.bind_blobs(settings.blobs_name)
+        fresh = self.rows.check_blobs(settings.blobs_name)
         self.blobs: BlobRoot = open_blobs(
-            settings.blobs, self.rows.store_id, bind=bound, cache=settings.cache
+            settings.blobs, self.rows.store_id, bind=fresh, cache=settings.cache
         )
+        # After the root has answered: a bucket that was misspelt is not to be the store's for ever.
+        self.rows.bind_blobs(settings.blobs_name)
         self.store: RunStore = reclaiming(self.rows, self.blobs)
         self.logs: LogStore = open_logs(settings.blobs, self.store.store_id)
         codecs = Codecs(code_digest=plain_digest, allow_pickle=settings.allow_pickle)
