@@ -17,11 +17,19 @@ from perdure_storage.records import Digest, Place, RunId, StoredValue
 Holder = tuple[str, str, str, int]
 """Who refers to a blob, as a row of ``blob_ref`` has it: kind, id, step, generation."""
 
+Reference = tuple[str, str, str, int, Digest]
+"""A row of ``blob_ref``: a holder, and the blob to which it refers."""
+
 _CACHE_KIB = 8192
 _TABLES = """
-CREATE TABLE named (
-    digest TEXT PRIMARY KEY, size_bytes INTEGER, user TEXT,
-    holder TEXT, holder_id TEXT, step_id TEXT, generation INTEGER
+CREATE TABLE named (digest TEXT PRIMARY KEY, size_bytes INTEGER, user TEXT) WITHOUT ROWID;
+CREATE TABLE needed (
+    holder TEXT, holder_id TEXT, step_id TEXT, generation INTEGER, digest TEXT, user TEXT,
+    PRIMARY KEY (holder, holder_id, step_id, generation, digest)
+) WITHOUT ROWID;
+CREATE TABLE reference (
+    holder TEXT, holder_id TEXT, step_id TEXT, generation INTEGER, digest TEXT,
+    PRIMARY KEY (holder, holder_id, step_id, generation, digest)
 ) WITHOUT ROWID;
 CREATE TABLE lost (digest TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE there (digest TEXT PRIMARY KEY, size_bytes INTEGER) WITHOUT ROWID;
@@ -30,7 +38,7 @@ CREATE TABLE kept (digest TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 # The first who names a blob is told of; who knows its size may come later.
 _NAME = (
-    "INSERT INTO named VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (digest)"
+    "INSERT INTO named VALUES (?, ?, ?) ON CONFLICT (digest)"
     " DO UPDATE SET size_bytes = coalesce(excluded.size_bytes, size_bytes)"
 )
 # That a lost value is gone is what its row says; another row may need the same bytes.
@@ -40,9 +48,19 @@ FROM referenced LEFT JOIN there USING (digest) LEFT JOIN named USING (digest)
 WHERE named.user IS NOT NULL OR digest NOT IN (SELECT digest FROM lost)
 ORDER BY digest
 """
+_NEED = "INSERT OR IGNORE INTO needed VALUES (?, ?, ?, ?, ?, ?)"
+# That others refer to a blob keeps it only as long as they are there.
 _UNPROTECTED = """
-SELECT digest, user, holder, holder_id, step_id, generation FROM named
-WHERE digest NOT IN (SELECT digest FROM referenced) ORDER BY digest
+SELECT digest, user, holder, holder_id, step_id, generation FROM needed
+WHERE NOT EXISTS (
+    SELECT 1 FROM reference WHERE (holder, holder_id, step_id, generation, digest)
+    = (needed.holder, needed.holder_id, needed.step_id, needed.generation, needed.digest)
+)
+ORDER BY digest, holder, holder_id, step_id, generation
+"""
+_IS_NEEDED = """
+SELECT 1 FROM needed
+WHERE (holder, holder_id, step_id, generation, digest) = (?, ?, ?, ?, ?)
 """
 _COUNTED = "SELECT count(*), coalesce(sum(there.size_bytes), 0) FROM"
 
@@ -57,7 +75,7 @@ class Expected(NamedTuple):
 
 
 class Unprotected(NamedTuple):
-    """A blob that a row names and no reference keeps from gc."""
+    """A blob that a row names, and that no reference of that row keeps from gc."""
 
     digest: Digest
     user: str
@@ -94,12 +112,17 @@ class Census:
             return
         whose = what if run_id is None else f"{what} of run {run_id!r}"
         if value.place is Place.BLOB:
-            self._database.execute(_NAME, (value.integrity, value.size_bytes, whose, *holder))
+            self._note(value.integrity, value.size_bytes, whose, holder)
         self.note_all(value.files or (), whose, holder)
 
     def note_all(self, blobs: Iterable[Digest], what: str, holder: Holder) -> None:
         """Note blobs of which no row says the size."""
-        self._database.executemany(_NAME, ((blob, None, what, *holder) for blob in blobs))
+        for blob in blobs:
+            self._note(blob, None, what, holder)
+
+    def _note(self, blob: Digest, size_bytes: int | None, user: str, holder: Holder) -> None:
+        self._database.execute(_NAME, (blob, size_bytes, user))
+        self._database.execute(_NEED, (*holder, blob, user))
 
     def note_lost(self, digest: Digest) -> None:
         """Note a blob of which its row says that it is gone."""
@@ -114,6 +137,11 @@ class Census:
         insert = "INSERT OR IGNORE INTO referenced VALUES (?)"
         self._database.executemany(insert, ((digest,) for digest in digests))
 
+    def note_references(self, references: Iterable[Reference]) -> None:
+        """Note which row refers to which blob."""
+        insert = "INSERT OR IGNORE INTO reference VALUES (?, ?, ?, ?, ?)"
+        self._database.executemany(insert, references)
+
     def note_kept(self, digests: Iterable[Digest]) -> None:
         """Note to which blobs anything refers, though it be gone itself."""
         insert = "INSERT OR IGNORE INTO kept VALUES (?)"
@@ -126,13 +154,13 @@ class Census:
             yield Expected(*row)
 
     def unprotected(self) -> Iterator[Unprotected]:
-        """Yield blobs that rows name and no reference keeps from gc, by digest."""
+        """Yield blobs that rows name and no reference of theirs keeps from gc, by digest."""
         for digest, user, holder, holder_id, step_id, generation in self._rows(_UNPROTECTED):
             yield Unprotected(digest, user, (holder, holder_id, step_id, generation))
 
-    def names(self, digest: Digest) -> bool:
+    def needs(self, holder: Holder, digest: Digest) -> bool:
         """Say whether a row names a blob."""
-        return any(self._rows("SELECT 1 FROM named WHERE digest = ?", digest))
+        return any(self._rows(_IS_NEEDED, *holder, digest))
 
     def referenced(self) -> Count:
         """Count the blobs to which somebody refers."""

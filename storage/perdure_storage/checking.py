@@ -13,7 +13,7 @@ import msgspec
 import sqlalchemy as sa
 
 from perdure_storage.blobs import BlobRoot
-from perdure_storage.census import Census, Expected, Holder
+from perdure_storage.census import Census, Expected, Holder, Reference
 from perdure_storage.database import Database, Row
 from perdure_storage.errors import RunNotFound, StoreError, StoreUnavailable, ValueDamaged
 from perdure_storage.lifecycle import StepStatus
@@ -97,6 +97,7 @@ def check_store(store: SqlRunStore, blobs: BlobRoot, *, deep: bool = False) -> C
         # Rows before blobs: a row that was read has its blob, whoever works meanwhile.
         census.note_there((blob.digest, blob.size_bytes) for blob in blobs.survey())
         census.note_referenced(_referenced(store.database))
+        census.note_references(_references(store.database))
         problems += _unprotected(store, census)
         problems += _dangling(store.database)
         for expected in census.expected():
@@ -140,6 +141,29 @@ def _values(database: Database, column: sa.Column[T], before_all: T) -> Iterator
 def _referenced(database: Database) -> Iterator[Digest]:
     """Yield the blobs to which somebody refers who is there."""
     yield from _paged(database, database.statements.list_referenced, Digest(""), limit=_PAGE)
+
+
+def _references(database: Database) -> Iterator[Reference]:
+    """Yield which row refers to which blob; a pin is no row that names one."""
+    last: Reference = ("", "", "", 0, Digest(""))
+    while page := _rows(
+        database, database.statements.list_references, **_beyond(*last), limit=_PAGE
+    ):
+        for holder, holder_id, step_id, generation, digest in page:
+            last = (holder, holder_id, step_id, generation, digest)
+            yield last
+
+
+def _beyond(
+    holder: str, holder_id: str, step_id: str, generation: int, digest: Digest
+) -> dict[str, object]:
+    return {
+        "beyond_holder": holder,
+        "beyond_holder_id": holder_id,
+        "beyond_step_id": step_id,
+        "beyond_generation": generation,
+        "beyond_digest": digest,
+    }
 
 
 def _paged(database: Database, statement: Statement, beyond: T, **given: object) -> Iterator[T]:
@@ -245,7 +269,7 @@ def _read_plan(store: SqlRunStore, digest: Digest, census: Census) -> None:
 
 # --- blobs ----------------------------------------------------------------------------------
 def _unprotected(store: SqlRunStore, census: Census) -> Iterator[Problem]:
-    """Yield blobs that a row names and no reference keeps from gc."""
+    """Yield blobs that a row names, and that no reference of that row keeps from gc."""
     found = census.unprotected()
     first = next(found, None)
     if first is None:
@@ -255,11 +279,12 @@ def _unprotected(store: SqlRunStore, census: Census) -> Iterator[Problem]:
             list(_asked(RunId(run_id), _read_run, store, run_id, again))
         list(_read_others(store, again))
         for each in chain([first], found):
-            if again.names(each.digest):
+            if again.needs(each.holder, each.digest):
                 yield Problem(
                     kind="reference",
-                    message=f"{each.user}: its blob {each.digest} has no reference, gc would take"
-                    " it. Run no gc: `perdure db check --repair`, and report this",
+                    message=f"{each.user}: its blob {each.digest} has no reference of its own, gc"
+                    " takes it as soon as nobody else needs it. Run no gc: `perdure db check"
+                    " --repair`, and report this",
                     digest=each.digest,
                     holder=each.holder,
                 )

@@ -18,7 +18,7 @@ from perdure_storage.sql_runs import SqlRunStore
 def repair(store: SqlRunStore, blobs: BlobRoot, problems: Iterable[Problem]) -> list[Problem]:
     """Mend what can be; return what was. Idempotent; runs may go on meanwhile.
 
-    - a blob that a row names and no reference keeps from gc is referred to again;
+    - a blob that a row names and no reference of it keeps from gc is referred to again;
     - references of what is not there are removed, so that gc may have their blobs;
     - a blob whose bytes are others is moved aside: the next resume of its run makes it again.
 

@@ -953,6 +953,14 @@ class Statements:
         return self.compile(page.limit(sa.bindparam("limit")))
 
     @cached_property
+    def list_references(self) -> Statement:
+        """List who refers to which blob, but for pins, in order, a page at a time."""
+        key = tuple(blob_ref.primary_key)
+        last = [sa.bindparam(f"beyond_{each.name}", type_=each.type) for each in key]
+        page = sa.select(*key).where(sa.text("holder <> 'pin'"), sa.tuple_(*key) > sa.tuple_(*last))
+        return self.compile(page.order_by(*key).limit(sa.bindparam("limit", type_=sa.Integer)))
+
+    @cached_property
     def find_dangling(self) -> Statement:
         """Find references of holders that are not there."""
         return self.compile(sa.select(blob_ref).where(self._is_dangling()))

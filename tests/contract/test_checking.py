@@ -16,6 +16,7 @@ from perdure_storage.connect import open_run_store
 from perdure_storage.contract_samples import (
     NOW,
     a_message,
+    a_save,
     a_step,
     a_tick,
     a_value,
@@ -147,6 +148,43 @@ def test_messages_that_were_changed_are_told_of(
         "row",
         True,
     )
+
+
+def forget_references(path: Path, whose: str) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"DELETE FROM blob_ref WHERE {whose}")
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("whose", "said"),
+    [
+        ("holder_id = 'b' AND holder = 'step'", "step 's' of run 'b'"),
+        ("holder_id = 'b' AND holder = 'save'", "save 1 of step 't' of run 'b'"),
+        ("holder_id = 'b' AND generation = 2", "step 's' of run 'b'"),
+    ],
+)
+def test_row_needs_a_reference_of_its_own_though_others_need_the_same_blob(
+    store: SqlRunStore, blobs: BlobRoot, tmp_path: Path, whose: str, said: str
+) -> None:
+    value = stored(blobs, b"shared")
+    for run_id in ("a", "b"):
+        run = claimed(store, run_id)
+        store.commit([by(run, a_step(run_id, "s", value=value))])
+        again = a_step(run_id, "s", 2, value=value)
+        store.commit([by(run, again, lost=(StepKey(StepId("s"), 1),))])
+        kept = a_save("t", run_id=run.id, value=value)
+        assert run.owner is not None
+        assert store.save(kept, owner=run.owner.token, epoch=run.epoch) is None
+    assert check_store(store, blobs).problems == ()
+    forget_references(tmp_path / "perdure.db", whose)
+
+    found = check_store(store, blobs).problems
+    mended = repair(store, blobs, found)
+
+    assert [problem.message.partition(": ")[0] for problem in found] == [said]
+    assert tuple(mended) == found
+    assert check_store(store, blobs).problems == ()
 
 
 BLOBS, MOST_BYTES = 15_000, 1_000_000
