@@ -20,6 +20,7 @@ from perdure_storage.contract_samples import (
     created,
     queued,
 )
+from perdure_storage.durations import LONGEST
 from perdure_storage.errors import DuplicateRun, StoreError
 from perdure_storage.lifecycle import RunStatus
 from perdure_storage.protocols import RunStore
@@ -43,6 +44,15 @@ class QueueContract:
         assert put == _replace(queue, version=1, created_at=NOW, updated_at=NOW)
         assert store.queues.find_queue("q") == put
         assert store.queues.list_queues() == [put]
+
+    def test_a_window_that_no_clock_can_count_is_refused(self, store: RunStore) -> None:
+        longest = put(store, rate=1, window=LONGEST)
+
+        with pytest.raises(StoreError, match="window is longer than 36500 days"):
+            store.queues.put_queue(_replace(longest, window=LONGEST + _MINUTE))
+
+        assert store.queues.find_queue("q") == longest
+        assert store.queues.standing("q").starts == 0
 
     def test_a_queue_that_was_changed_meanwhile_stays_as_it_is(
         self, store: RunStore, clock: ManualClock

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from perdure_storage.durations import LONGEST
 from perdure_storage.errors import DuplicateRun, InternalError, RunConflict, StoreError
 from perdure_storage.lifecycle import RUN_LIVE, RUN_TERMINAL, RunStatus, StepStatus, may_become
 from perdure_storage.queue_records import QueueRecord
@@ -136,7 +137,11 @@ def require_storable(what: str, texts: Iterable[str], numbers: Iterable[int] = (
 
 
 def require_storable_queue(queue: QueueRecord) -> None:
-    """Raise StoreError if no database could take the row of a queue."""
+    """Raise StoreError if no database could take the row of a queue, or nobody count by it."""
+    if queue.window is not None and queue.window > LONGEST:
+        raise StoreError(
+            f"queue {queue.name!r} cannot be stored: its window is longer than {LONGEST.days} days"
+        )
     numbers = (queue.limit, queue.limit_per_key, queue.rate)
     texts = (queue.name, queue.declared)
     given = [number for number in numbers if number is not None]

@@ -17,7 +17,7 @@ class QueueRecord(msgspec.Struct, frozen=True, kw_only=True):
         limit_per_key: the same of those with one ``limit_key``; runs without a key are not
             counted by it.
         rate: how many runs begin within any ``window`` at most; None: any number.
-        window: how long such a window is.
+        window: how long such a window is, ``LONGEST`` at most.
         declared: the limits that a module declared last, as text; "" if none ever did.
         version: grows by one with each change; 0 of one that is not stored.
     """

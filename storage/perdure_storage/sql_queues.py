@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -12,6 +12,7 @@ from perdure_storage import guards
 from perdure_storage.admission import Line, Room, admitted, needs_slot, next_in_line, next_woken
 from perdure_storage.clock import Clock
 from perdure_storage.database import Database, Row, Transaction
+from perdure_storage.durations import LONGEST
 from perdure_storage.faults import crash_point
 from perdure_storage.queue_records import KeyStanding, QueueRecord, QueueStanding
 from perdure_storage.records import RunRecord
@@ -256,9 +257,14 @@ def _unpack(row: Row) -> QueueRecord:
         limit=limit,
         limit_per_key=limit_per_key,
         rate=rate,
-        window=None if window_us is None else required_time(window_us) - required_time(0),
+        window=None if window_us is None else _window(window_us),
         declared=declared,
         version=version,
         created_at=required_time(created_us),
         updated_at=required_time(updated_us),
     )
+
+
+def _window(window_us: int) -> timedelta:
+    # A longer one was stored before those were refused: it stops neither claims nor its mending.
+    return timedelta(microseconds=min(window_us, LONGEST // timedelta(microseconds=1)))

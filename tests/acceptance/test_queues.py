@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +20,7 @@ from perdure import DefinitionError, DuplicateRun, Queue, Schedule, task, workfl
 from perdure.client import Perdure, open_store
 from perdure.engine.coordinator import Coordinator
 from perdure.queueing import set_limits
+from perdure_storage.durations import LONGEST
 from perdure_storage.lifecycle import RunStatus
 
 
@@ -112,6 +115,25 @@ def test_slot_that_is_free_again_goes_to_the_next_run_at_once(
     assert client.runtime.clock.monotonic() - before < 15
 
 
+def test_queue_with_a_window_from_before_those_were_bounded_stops_nobody_and_is_mended(
+    client: Perdure, serving: Coordinator, tmp_path: Path
+) -> None:
+    limit(client, "gpu", rate=10, window=timedelta(minutes=1))
+    limit(client, "other", limit=1)
+    with closing(sqlite3.connect(tmp_path / "perdure.db")) as connection, connection:
+        connection.execute(f"UPDATE queue SET window_us = {99_999_999 * 86_400 * 10**6}")
+    for name in ("gpu", "other"):
+        client.submit(doubled, run_id=name, queue=name)
+
+    drive(serving, lambda: statuses(client, "gpu", "other") == ["SUCCEEDED"] * 2)
+    limit(client, "gpu", limit=3)
+    mended = client.get_queue("gpu")
+
+    assert mended.standing.starts == 1
+    assert (mended.record.limit, mended.record.window) == (3, LONGEST)
+    assert mended.remove()
+
+
 # --- driven by their own process -----------------------------------------------------------------
 def test_runs_that_this_process_drives_wait_for_each_other(client: Perdure) -> None:
     limit(client, limit=1)
@@ -201,6 +223,7 @@ def test_queue_given_as_a_value_is_made_and_what_was_set_since_stands(client: Pe
         ({"rate": 100}, "such as rate=\\(100, '1m'\\)"),
         ({"rate": (100, "0s")}, "1 ms at least"),
         ({"rate": (100, "soon")}, "rate"),
+        ({"rate": (100, "99999999d")}, "a duration is 36500d at most"),
     ],
 )
 def test_queue_refuses_limits_that_are_none(options: dict[str, Any], said: str) -> None:

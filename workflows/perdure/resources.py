@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from perdure.errors import DefinitionError
+from perdure_storage.durations import LONGEST
 
 Duration = float | int | str | timedelta
 """Seconds, a ``timedelta``, or text such as ``"90s"``, ``"5m"``, ``"1h30m"``."""
@@ -31,7 +32,7 @@ def parse_duration(value: Duration, *, what: str = "duration") -> float:
         what: the option's name, for the message.
 
     Raises:
-        DefinitionError: it is none of these, negative or not finite.
+        DefinitionError: it is none of these, negative, not finite, or longer than ``LONGEST``.
     """
     if isinstance(value, timedelta):
         seconds = value.total_seconds()
@@ -39,15 +40,20 @@ def parse_duration(value: Duration, *, what: str = "duration") -> float:
         seconds = _duration_from_text(value, what)
     else:
         seconds = _number(value, f"{what}={value!r}: write seconds, a timedelta, or text ('5m')")
-    if not math.isfinite(seconds) or seconds < 0:
-        raise DefinitionError(f"{what}={value!r}: a duration is finite and not negative")
+    if math.isnan(seconds) or seconds < 0:
+        raise DefinitionError(f"{what}={value!r}: a duration is a number and not negative")
+    if seconds > LONGEST.total_seconds():
+        raise DefinitionError(f"{what}={value!r:.40}: a duration is {LONGEST.days}d at most")
     return seconds
 
 
 def _number(value: object, message: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise DefinitionError(message)
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _duration_from_text(text: str, what: str) -> float:
@@ -75,13 +81,12 @@ def parse_memory(value: int | str, *, what: str = "memory") -> int:
         unit = _BYTES.get(match[2].lower()) if match else None
         if match is None or unit is None:
             raise DefinitionError(f"{what}={value!r} is not a size: write bytes, or '8GiB'")
-        size = round(float(match[1]) * unit)
+        size = float(match[1]) * unit
     else:
-        number = _number(value, f"{what}={value!r}: write bytes as an int, or text ('8GiB')")
-        size = int(number)
-    if size <= 0:
-        raise DefinitionError(f"{what}={value!r}: must be above 0")
-    return size
+        size = _number(value, f"{what}={value!r}: write bytes as an int, or text ('8GiB')")
+    if not 1 <= size < 2**63:
+        raise DefinitionError(f"{what}={value!r:.40}: must be above 0 and below 8 EiB")
+    return int(size)
 
 
 def check_amount(value: object, *, what: str) -> float:

@@ -13,6 +13,13 @@ from perdure.resources import (
     parse_duration,
     parse_memory,
 )
+from perdure_storage.durations import LONGEST
+
+_HUGE = "9" * 400
+
+
+def _short(value: Any) -> str:
+    return f"{value!r:.20}"
 
 
 @pytest.mark.parametrize(
@@ -43,6 +50,19 @@ def test_a_duration_that_makes_no_sense_is_refused_by_name(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    "value",
+    ["36501d", "99999999d", _HUGE + "d", 1e18, int(_HUGE), timedelta.max],
+    ids=_short,
+)
+def test_a_duration_that_no_date_can_follow_is_refused_with_the_longest(value: Any) -> None:
+    with pytest.raises(DefinitionError, match=r"delay=.*36500d at most") as refused:
+        parse_duration(value, what="delay")
+
+    assert len(str(refused.value)) < 120
+    assert parse_duration("36500d") == parse_duration(LONGEST)
+
+
+@pytest.mark.parametrize(
     ("value", "size"),
     [
         (1024, 1024),
@@ -57,7 +77,11 @@ def test_memory_is_read_in_binary_and_decimal_units(value: Any, size: int) -> No
     assert parse_memory(value) == size
 
 
-@pytest.mark.parametrize("value", ["", "GiB", "4 bananas", 0, -5, True, None, "0"])
+@pytest.mark.parametrize(
+    "value",
+    ["", "GiB", "4 bananas", 0, -5, True, None, "0", 1e19, int(_HUGE), _HUGE, float("nan")],
+    ids=_short,
+)
 def test_memory_that_makes_no_sense_is_refused(value: Any) -> None:
     with pytest.raises(DefinitionError, match="memory="):
         parse_memory(value)

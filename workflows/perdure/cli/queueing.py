@@ -127,7 +127,9 @@ def set_queue(
     ] = None,
     rate: Annotated[
         str | None,
-        typer.Option(metavar="N/TIME", help="How many begin within a time: 100/1m; none: any."),
+        typer.Option(
+            metavar="N/TIME", help="How many begin within a time, up to 36500d: 100/1m; none: any."
+        ),
     ] = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
