@@ -96,7 +96,8 @@ def rotate_key(store: SqlRunStore, key: Key) -> Rotation:
         key: where the keys are: a file gets a new one; of given ones the last one is taken.
 
     Raises:
-        StoreError: the rows are not signed, no other key is given, or another process is at it.
+        StoreError: the rows are not signed, no other key is given, one is given twice, or another
+            process is at it.
         StoreUnavailable: the database does not answer.
     """
     with key.held() if isinstance(key, KeyFile) else nullcontext():
@@ -146,10 +147,8 @@ def _left_over(key: KeyFile, names: KeyNames) -> str:
 def _begin(store: SqlRunStore, key: Key, names: KeyNames) -> KeyNames:
     """Have the new key sign from now on; the one of before still counts."""
     current = names.current
-    following = _after(keys_at_hand(key), current)
-    if not following:
-        following = _made(key, current)
-    new = key_id_of(following[0])
+    following = _after(_each_once(key), current) or _made(key, current)
+    new = key_id_of(following[-1])
     crash_point("rotation.key-kept")
 
     def switch(transaction: Transaction) -> None:
@@ -160,6 +159,18 @@ def _begin(store: SqlRunStore, key: Key, names: KeyNames) -> KeyNames:
     store.database.write(switch)
     crash_point("rotation.begun")
     return KeyNames(new, current)
+
+
+def _each_once(key: Key) -> Sequence[bytes]:
+    """Return the keys at hand. Raises StoreError if one is there twice: none is the new one."""
+    keys = keys_at_hand(key)
+    for at, each in enumerate(keys):
+        if each in keys[:at]:
+            where = key.path if isinstance(key, KeyFile) else "PERDURE_KEY"
+            raise StoreError(
+                f"{where} has key {key_id_of(each)} twice: name each one once, the new one last"
+            )
+    return keys
 
 
 def _after(keys: Sequence[bytes], name: str) -> Sequence[bytes]:

@@ -40,7 +40,7 @@ from perdure_storage.tables import metadata
 
 __all__ = ["postgres_server", "postgres_url"]
 
-OLD, NEW = bytes(range(32)), bytes(range(1, 33))
+OLD, NEW, OTHER = (bytes(range(n, n + 32)) for n in range(3))
 BOTH = (OLD, NEW)
 ERROR = ErrorRecord(type="E", message="m", cause=Cause.USER_ERROR, pickled=b"pickle")
 _RUN = RunId("run")
@@ -171,6 +171,26 @@ def test_keys_that_changed_already_do_not_change_back(opened: Open) -> None:
 
     with pytest.raises(StoreError, match="the last key given signs already"):
         rotate_key(store, BOTH)
+
+
+def test_of_three_keys_the_last_one_signs(opened: Open) -> None:
+    keys = (OLD, OTHER, NEW)
+    fill(opened(OLD))
+
+    report = rotate_key(opened(keys), keys)
+
+    assert (report.key_id, report.before) == (key_id_of(NEW), key_id_of(OLD))
+    read(opened(NEW))
+
+
+@pytest.mark.parametrize("keys", [(OLD, OLD), (OLD, NEW, NEW), (OLD, NEW, OLD)])
+def test_a_key_that_is_given_twice_is_refused(opened: Open, keys: tuple[bytes, ...]) -> None:
+    fill(opened(OLD))
+
+    with pytest.raises(StoreError, match=f"PERDURE_KEY has key {key_id_of(keys[-1])} twice"):
+        rotate_key(opened(keys), keys)
+
+    read(opened(OLD))
 
 
 # --- on SQLite -----------------------------------------------------------------------------------

@@ -209,8 +209,9 @@ def rotate_key(
     """Have another key sign the rows of a store, old ones too, while runs go on.
 
     The file `key` gets a new one. Where keys are in PERDURE_KEY, say both wherever the store is
-    used: PERDURE_KEY=OLD,NEW. Killed in the middle it goes on when it is asked again. Exit code 1
-    if there are rows whose signature fits neither key: they stay refused.
+    used: PERDURE_KEY=OLD,NEW; of several the last one is the new one. Killed in the middle it goes
+    on when it is asked again. Exit code 1 if there are rows whose signature fits neither key: they
+    stay refused.
     """
     from perdure.cli.opening import open_existing
     from perdure.runtime import key_of
