@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from urllib.parse import quote, quote_plus
 
 from perdure.calls import StepCall
 from perdure.errors import SecretMissing
@@ -83,7 +84,7 @@ class Redactor:
 
 
 def _written(value: str) -> set[str]:
-    """Return how a text may have it: as it is, within the ``repr`` of something, within JSON."""
+    """Return how a text may have it: as it is, within a ``repr``, within JSON, within a URL."""
     quoted = repr(value)[1:-1]
     return {
         value,
@@ -91,7 +92,12 @@ def _written(value: str) -> set[str]:
         quoted.replace("\\'", "'").replace("'", "\\'"),
         json.dumps(value)[1:-1],
         json.dumps(value, ensure_ascii=False)[1:-1],
+        *(escape(value, errors="surrogateescape") for escape in (quote, _quote_all, quote_plus)),
     }
+
+
+def _quote_all(value: str, *, errors: str) -> str:
+    return quote(value, safe="", errors=errors)
 
 
 def _printed(value: str) -> tuple[bytes, bytes]:

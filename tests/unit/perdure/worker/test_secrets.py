@@ -21,6 +21,13 @@ def test_redactor_masks_a_secret_that_is_not_utf8_however_it_is_printed() -> Non
     assert redactor.data(b"a hush\\udcff b hush\xff") == b"a *** b ***"
 
 
+def test_redactor_masks_a_secret_within_a_url() -> None:
+    redactor = Redactor(["p@ss/wo rd"])
+
+    text = "//u:p%40ss%2Fwo%20rd@h //u:p%40ss/wo%20rd@h ?token=p%40ss%2Fwo+rd"
+    assert redactor.text(text) == "//u:***@h //u:***@h ?token=***"
+
+
 def test_redactor_lets_values_through_that_are_too_short_to_be_secrets() -> None:
     redactor = Redactor(["1", "abc"])
 
