@@ -6,8 +6,8 @@ driver raises into errors of ours. Behind the door are SQLite and PostgreSQL.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from perdure_storage.errors import PerdureError
@@ -68,9 +68,11 @@ class Transaction:
         found: list[Row] = cursor.fetchall()
         return found
 
-    def stream(self, statement: Statement, /, **given: object) -> Iterator[Row]:
-        """Yield rows as the driver has them."""
-        yield from self._connection.execute(statement.sql, self._arguments(statement, given))
+    def stream(
+        self, statement: Statement, /, **given: object
+    ) -> AbstractContextManager[Iterable[Row]]:
+        """Return rows as the driver has them, for a ``with``: whoever refuses one reads no more."""
+        return closing(self._connection.execute(statement.sql, self._arguments(statement, given)))
 
     def row(self, statement: Statement, /, **given: object) -> Row | None:
         """Return the first row, if there is one."""

@@ -51,8 +51,9 @@ class Histories:
 
         def by_run(statement: Statement, unpack: Callable[[Row], T]) -> dict[RunId, list[T]]:
             found: dict[RunId, list[T]] = {run_id: [] for run_id in run_ids}
-            for row in transaction.stream(statement, ids=ids):
-                found[row[0]].append(unpack(row))
+            with transaction.stream(statement, ids=ids) as rows:
+                for row in rows:
+                    found[row[0]].append(unpack(row))
             return found
 
         statements = self._statements

@@ -374,9 +374,12 @@ class SqlRunStore:
             statement = current if current_only else some
             given["ids"] = statements.id_list(sorted(among))
         unpack = self._steps.unpack
-        return self._database.read(
-            lambda t: sorted((unpack(row) for row in t.stream(statement, **given)), key=_by_seq)
-        )
+
+        def unpacked(transaction: Transaction) -> list[StepRecord]:
+            with transaction.stream(statement, **given) as rows:
+                return sorted(map(unpack, rows), key=_by_seq)
+
+        return self._database.read(unpacked)
 
     def list_attempts(self, run_id: RunId, step_id: StepId | None = None) -> list[AttemptRecord]:
         of_run, of_step = self._statements.list_attempts, self._statements.list_attempts_of_step

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sqlite3
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -143,6 +145,23 @@ def test_a_step_row_that_was_changed_is_named_and_refused(path: Path, change: st
     with pytest.raises(StoreError, match=r"step '[ac]'.*of run 'run' was tampered with"):
         store.list_steps(_RUN)
     store.close()
+
+
+def test_a_refused_row_leaves_no_cursor_open_that_complains_later(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _tamper(path, "UPDATE step SET code = 'v1:forged'")
+    complaints: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    store = open_run_store(path, key=KEY)
+
+    with pytest.raises(StoreError, match="tampered") as refused:
+        store.list_steps(_RUN)
+    store.close()
+    del refused
+    gc.collect()
+
+    assert complaints == []
 
 
 def test_a_value_that_was_swapped_with_another_rows_is_refused(path: Path) -> None:

@@ -91,11 +91,11 @@ def next_command(error: Exception, run_id: str | None = None) -> str | None:
         return None
     if isinstance(error, _UNTIL_MENDED) or (isinstance(error, StoreUnavailable) and error.is_gone):
         return None  # the message has it: what to upgrade, to copy or to put back first
-    if run_id is None and isinstance(error, _PLACES):
-        return None if "`" in str(error) else "perdure doctor"
+    if isinstance(error, _PLACES) and (run_id is None or not isinstance(error, _GOES_ON)):
+        return None if "`" in str(error) else "perdure doctor"  # to go on would end likewise
     if run_id is None:
         return None
     command = f"perdure resume {shlex.quote(run_id)}"
     if isinstance(error, CodeChanged):
         return f"{command} --code current"
-    return command if isinstance(error, _GOES_ON | StoreError) else None
+    return command if isinstance(error, _GOES_ON) else None

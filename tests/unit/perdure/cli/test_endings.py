@@ -114,7 +114,7 @@ def test_report_asks_for_a_report_when_the_error_is_not_the_users(
         (ValueUnavailable("no answer"), "perdure resume iris-1"),
         (KeyMissing("signed"), None),
         (SchemaMismatch("older: type `perdure db upgrade`"), None),
-        (StoreError("tampered"), "perdure resume iris-1"),
+        (StoreError("tampered"), "perdure doctor"),
     ],
 )
 def test_next_command_for_a_run_whose_storage_has_something(
