@@ -138,3 +138,14 @@ def test_value_behind_a_race_is_computed_anew_when_what_it_was_made_from_is_mend
         inline.run(raced(1, steps.fails), run_id="s")
 
     assert inline.run(raced(2, steps.told), run_id="s") == "[2]"
+
+
+def test_outcome_of_a_race_between_other_steps_of_the_same_names_is_no_difference(
+    inline: Perdure,
+) -> None:
+    inline.run(raced(1, steps.told), run_id="a")
+    inline.run(raced(2, steps.told), run_id="b")
+
+    difference = inline.diff("a", "b")
+    same = [pair.id for pair in difference.steps if pair.value is not None and pair.value.same]
+    assert same == ["wait"]
