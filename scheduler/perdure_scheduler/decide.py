@@ -29,6 +29,7 @@ from perdure_scheduler.policies import (
 from perdure_scheduler.registered import Pause
 from perdure_scheduler.schedule import LONGEST_DEFAULT_GRACE, Schedule
 from perdure_scheduler.zones import rendered
+from perdure_storage.durations import LONGEST
 
 _INSTANT = timedelta(microseconds=1)
 _SECOND = timedelta(seconds=1)
@@ -364,7 +365,7 @@ class _Deciding:
 
     def _on_time(self) -> list[datetime]:
         """Return the ticks that are due and within their grace, in order."""
-        longest = self._schedule.grace or LONGEST_DEFAULT_GRACE
+        longest = min(self._schedule.grace or LONGEST_DEFAULT_GRACE, LONGEST)
         since = max(self._through, self._now - longest - self._schedule.jitter - _INSTANT)
         on_time: list[datetime] = []
         for at in self._schedule.between(since, self._now):
@@ -401,7 +402,9 @@ class _Deciding:
             return [] if superseded else [newest]
         if not isinstance(policy, CatchupAll):
             return []
-        oldest = self._now - policy.window if policy.window is not None else self._through
+        # Stores hold longer windows, and longer graces, from before those were refused.
+        window = None if policy.window is None else min(policy.window, LONGEST)
+        oldest = self._through if window is None else self._now - window
         caught: list[datetime] = []
         at: datetime | None = newest
         while at is not None and at > self._through and at >= oldest and len(caught) < policy.max:

@@ -6,6 +6,7 @@ import re
 from datetime import timedelta
 
 from perdure_scheduler.errors import ScheduleError
+from perdure_storage.durations import LONGEST
 
 Duration = timedelta | float | int | str
 """A ``timedelta``, seconds, or text with the units ms, s, m (min), h, d, w."""
@@ -29,17 +30,21 @@ def duration(value: Duration, *, what: str) -> timedelta:
         what: the option's name, for the message.
 
     Raises:
-        ScheduleError: it is none of these, negative, or longer than time itself.
+        ScheduleError: it is none of these, negative, or longer than ``LONGEST``.
     """
     try:
         found = _length(value)
-    except (OverflowError, TypeError, ValueError):
+    except OverflowError:
+        found = timedelta.max
+    except (TypeError, ValueError):
         found = None
     if found is None or found < timedelta(0):
         raise ScheduleError(
             f"{what}={value!r} is not a duration: write a timedelta, seconds, or units such as "
             "'30s', '5m', '1h30m', '7d'"
         )
+    if found > LONGEST:
+        raise ScheduleError(f"{what}={value!r:.40}: a duration is {LONGEST.days}d at most")
     return found
 
 

@@ -78,12 +78,15 @@ def to_us(at: datetime | None) -> int | None:
 
 def from_us(us: int | None) -> datetime | None:
     """Return the datetime of microseconds since 1970, aware and in UTC."""
-    return None if us is None else _EPOCH + timedelta(microseconds=us)
+    return None if us is None else required_time(us)
 
 
 def required_time(us: int) -> datetime:
-    """Return the datetime of a column that is never empty."""
-    return _EPOCH + timedelta(microseconds=us)
+    """Return the datetime of a column that is never empty; the nearest there is."""
+    try:
+        return _EPOCH + timedelta(microseconds=us)
+    except OverflowError:  # a time in year 1 or 9999 of another zone, which is none in UTC
+        return (datetime.max if us > 0 else datetime.min).replace(tzinfo=UTC)
 
 
 def _text_of(value: object) -> str:

@@ -294,6 +294,34 @@ def test_verb_refuses_what_makes_no_sense(prepared: Any, verb: str) -> None:
     assert ended.out == ""
 
 
+TOO_LARGE = {
+    "run --detach --delay 99999999d w.py:doubles": "delay='99999999d': a duration is 36500d",
+    "run --detach --deadline 99999999d w.py:doubles": "a duration is 36500d at most",
+    f"run --detach --priority {10**20} w.py:doubles": "no store holds so large a number",
+    f"ls --limit {10**20}": "--limit 100000000000000000000 is more than 1000000000",
+    "ls --since 99999999d": "a duration is 36500d at most",
+    f"top --once --limit {10**20}": "is more than 1000000000",
+    "gc --keep 99999999d": "a duration is 36500d at most",
+    "gc --grace 99999999d": "a duration is 36500d at most",
+    "queue set wide --rate 10/99999999d": "a duration is 36500d at most",
+    f"queue set wide --rate {'9' * 5000}/1m": "write how many within which time",
+    f"queue set wide --limit {'9' * 5000}": "write a whole number",
+    f"schedule ticks nightly --limit {10**20}": "is more than 1000000000",
+    f"schedule next nightly --count {10**20}": "is more than 1000000000",
+    f"schedule backfill nightly --from 2026-01-01 --max-active {10**20}": "is more than 1000000000",
+    "schedule test 99999999d": "a duration is 36500d at most",
+    f"trigger arrivals landed --limit {10**20}": "is more than 1000000000",
+}
+
+
+@pytest.mark.parametrize("words", TOO_LARGE, ids=lambda words: words[:60])
+def test_number_or_time_that_is_too_large_is_refused_in_words(prepared: Any, words: str) -> None:
+    ended = prepared(*shlex.split(words))
+
+    assert (ended.code, ended.out) == (2, "")
+    assert TOO_LARGE[words] in ended.err
+
+
 READS = (
     "ls", "top", "show one", "show one double", "logs one", "report one", "why one double",
     "cat one", "cat one double", "explain one", "plan one --verb rerun", "diff one one",

@@ -145,6 +145,24 @@ def test_unknown_queue_is_refused(http: Asking) -> None:
     assert "gpus" in refused.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"delay": "99999999d"}, "36500d at most"),
+        ({"delay": 1e300}, "36500d at most"),
+        ({"priority": 10**20}, "priority"),
+        ({"priority": -(2**63)}, "priority"),
+    ],
+)
+def test_number_that_is_too_large_is_refused_by_name(
+    http: Asking, option: dict[str, Any], said: str
+) -> None:
+    refused = http.post("/v1/runs", {"workflow": "flow", "inputs": {"n": 4}, **option})
+
+    assert refused.status_code == 422
+    assert said in refused.json()["detail"]
+
+
 def test_workflow_is_named_as_in_its_target_and_its_options_hold(
     http: Asking, client: Perdure
 ) -> None:

@@ -6,7 +6,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -241,6 +241,10 @@ def test_queue_refuses_limits_that_are_none(options: dict[str, Any], said: str) 
         ({"queue": "q", "if_duplicate": "ignore"}, "if_duplicate='ignore'"),
         ({"delay": "soon"}, "delay"),
         ({"delay": datetime(2026, 1, 1)}, "delay= needs a time zone"),
+        ({"delay": datetime.min.replace(tzinfo=UTC)}, "delay=0001.*a year from 2 to 9997"),
+        ({"deadline": datetime.max.replace(tzinfo=UTC)}, "deadline=9999.*is too far away"),
+        ({"delay": 1e18}, "delay=1e.18: a duration is 36500d at most"),
+        ({"deadline": "99999999d"}, "a duration is 36500d at most"),
     ],
 )
 def test_run_refuses_options_of_queues_that_make_no_sense(

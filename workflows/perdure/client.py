@@ -504,7 +504,7 @@ class Perdure:
             workflow=workflow,
             tags=dict(tags or {}),
             since=self._since(since),
-            limit=limit,
+            limit=min(limit, 2**63 - 1),  # as many as a store can count
             after=RunId(after) if after is not None else None,
         )
         return Runs(Run(record.id, self) for record in self.runtime.store.list_runs(query))

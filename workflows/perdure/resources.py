@@ -95,11 +95,10 @@ def check_amount(value: object, *, what: str) -> float:
     Raises:
         DefinitionError: it is not.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise DefinitionError(f"{what}={value!r}: must be a number")
-    if not math.isfinite(value) or value < 0:
-        raise DefinitionError(f"{what}={value!r}: must be finite and not negative")
-    return float(value)
+    amount = _number(value, f"{what}={value!r}: must be a number")
+    if not math.isfinite(amount) or amount < 0:
+        raise DefinitionError(f"{what}={value!r:.40}: must be finite and not negative")
+    return amount
 
 
 def check_gpus(value: object) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
@@ -42,7 +43,7 @@ class Backoff:
         """Return it as it is written into a plan, in seconds."""
         return plan.Backoff(
             first_s=parse_duration(self.first),
-            factor=float(self.factor),
+            factor=float(min(self.factor, sys.float_info.max)),  # ints have no greatest
             max_s=parse_duration(self.max),
             jitter=float(self.jitter),
         )

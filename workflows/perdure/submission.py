@@ -61,6 +61,8 @@ from perdure_storage.records import (
 from perdure_storage.values import Values, inputs_digest
 
 MAX_RUN_ID = 200
+_FIRST_YEAR, _LAST_YEAR = 2, 9997
+"""What is in them is a time in every zone, and so is what is a day before or after it."""
 _TOLD = 2
 """Steps that are named in a line, of each kind."""
 _CHOICES = {
@@ -135,6 +137,11 @@ class Wishes:
     def _check_queue(self) -> None:
         if isinstance(self.priority, bool) or not isinstance(self.priority, int):
             raise DefinitionError(f"priority={self.priority!r:.40}: write a whole number")
+        if abs(self.priority) >= 2**63:
+            raise DefinitionError(
+                f"priority={self.priority!r:.40}: no store holds so large a number: write one "
+                "within 2**63"
+            )
         if self.queue is not None and not isinstance(self.queue, Queue):
             check_name(self.queue, "queue=")
         for name in ("limit_key", "dedup_key"):
@@ -645,5 +652,10 @@ def instant(value: Any, now: datetime, option: str) -> datetime | None:
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise DefinitionError(f"{option}= needs a time zone: datetime.now(UTC), not naive")
+        if not _FIRST_YEAR <= value.year <= _LAST_YEAR:
+            raise DefinitionError(
+                f"{option}={value.isoformat()} is too far away: write a year from {_FIRST_YEAR} "
+                f"to {_LAST_YEAR}"
+            )
         return value
     return now + timedelta(seconds=parse_duration(value, what=option))

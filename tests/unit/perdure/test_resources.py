@@ -94,7 +94,7 @@ def test_gpus_are_whole_or_a_fraction_of_one() -> None:
         check_gpus(1.5)
 
 
-@pytest.mark.parametrize("value", ["2", None, True, -1, float("inf")])
+@pytest.mark.parametrize("value", ["2", None, True, -1, float("inf"), int(_HUGE)], ids=_short)
 def test_an_amount_that_is_no_number_is_refused(value: Any) -> None:
     with pytest.raises(DefinitionError):
         check_amount(value, what="cpus")

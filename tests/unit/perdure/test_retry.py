@@ -29,6 +29,12 @@ def test_delays_grow_by_the_factor_up_to_the_longest() -> None:
     assert [delay_s(backoff, n, 0.5) for n in (1, 2, 3, 4, 5, 5000)] == [1, 2, 4, 8, 10, 10]
 
 
+def test_a_factor_that_no_float_holds_grows_to_the_longest_at_once() -> None:
+    backoff = Backoff("1s", factor=10**400, max="10s", jitter=0).planned()
+
+    assert [delay_s(backoff, n, 0.5) for n in (1, 2, 3)] == [1, 10, 10]
+
+
 def test_jitter_spreads_a_delay_to_both_sides() -> None:
     backoff = Backoff("10s", jitter=0.1).planned()
 

@@ -37,6 +37,8 @@ def test_input_given_twice_is_refused() -> None:
         ({"executor": "dask"}, "Known: 'processes', 'inline', 'ray'"),
         ({"tags": {"a": 1}}, "tags are text"),
         ({"metadata": {"a": object()}}, "metadata= is to be JSON"),
+        ({"priority": 10**20}, "priority=1000.*no store holds so large a number"),
+        ({"priority": -(2**63)}, "no store holds so large a number"),
     ],
 )
 def test_impossible_option_is_refused_with_the_ones_there_are(

@@ -21,6 +21,7 @@ from perdure_scheduler.decide import (
     standing,
 )
 from perdure_scheduler.declaration import declared
+from perdure_scheduler.policies import CatchupAll
 from perdure_scheduler.schedule import Schedule
 
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
@@ -235,6 +236,23 @@ def test_a_tick_within_its_grace_is_on_time() -> None:
     assert told(in_time.decisions) == ["12 fire: on time"]
     assert told(late.decisions) == ["12 fire: caught up"]
     assert late.decisions[0].reason == "1h late: catchup=latest"
+
+
+def test_a_grace_from_before_those_were_bounded_is_as_long_as_one_may_be() -> None:
+    schedule = msgspec.structs.replace(hourly(), grace=99_999_999 * DAY)
+
+    outcome = ask(schedule, 1.5)
+
+    assert told(outcome.decisions) == ["1 fire: on time"]
+
+
+def test_a_window_from_before_those_were_bounded_is_as_long_as_one_may_be() -> None:
+    catchup = CatchupAll(max=9, window=99_999_999 * DAY)
+    schedule = msgspec.structs.replace(hourly(grace="5m", overlap="allow(9)"), catchup=catchup)
+
+    outcome = ask(schedule, 2.5)
+
+    assert told(outcome.decisions) == ["1 fire: caught up", "2 fire: caught up"]
 
 
 def test_a_catch_up_that_fills_the_queue_stops_at_the_first_tick_without_a_place() -> None:

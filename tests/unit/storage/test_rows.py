@@ -40,6 +40,15 @@ def test_times_of_other_zones_come_back_in_utc() -> None:
     assert back.tzinfo is UTC
 
 
+def test_a_time_that_is_none_in_utc_comes_back_as_the_nearest_one() -> None:
+    first = datetime.min.replace(tzinfo=timezone(timedelta(hours=12)))
+    last = datetime.max.replace(tzinfo=timezone(timedelta(hours=-12)))
+
+    back = from_us(to_us(first)), from_us(to_us(last))
+
+    assert back == (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
+
+
 def test_a_naive_time_is_refused() -> None:
     with pytest.raises(InternalError, match="naive"):
         to_us(datetime(2026, 1, 1))

@@ -15,7 +15,7 @@ import typer
 
 from perdure.cli.endings import ExitCode, say
 from perdure.cli.keyboard import END, typed_keys
-from perdure.cli.session import JsonOption, StoreOption, TracebackOption
+from perdure.cli.session import MOST, JsonOption, StoreOption, TracebackOption
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -34,7 +34,9 @@ def top(
     once: Annotated[
         bool, typer.Option("--once", help="Show it once and end, as where there is no terminal.")
     ] = False,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most so many runs.")] = 30,
+    limit: Annotated[
+        int, typer.Option(metavar="N", min=1, max=MOST, help="At most so many runs.")
+    ] = 30,
     every: Annotated[
         float, typer.Option(metavar="SECONDS", min=0.1, help="How often it looks.")
     ] = 1.0,

@@ -11,7 +11,14 @@ import typer
 from perdure.cli.completion import statuses, step_ids, step_statuses, workflows
 from perdure.cli.endings import ExitCode, UsageError, say
 from perdure.cli.parameters import read_tags
-from perdure.cli.session import IdArgument, JsonOption, StepArgument, StoreOption, TracebackOption
+from perdure.cli.session import (
+    MOST,
+    IdArgument,
+    JsonOption,
+    StepArgument,
+    StoreOption,
+    TracebackOption,
+)
 
 if TYPE_CHECKING:
     from perdure.client import Perdure
@@ -36,7 +43,9 @@ def ls(
     since: Annotated[
         str | None, typer.Option(metavar="DURATION", help="Only runs made within it, such as 2d.")
     ] = None,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most so many.")] = 100,
+    limit: Annotated[
+        int, typer.Option(metavar="N", min=1, max=MOST, help="At most so many.")
+    ] = 100,
     store: StoreOption = None,
     as_json: JsonOption = False,
     traceback: TracebackOption = False,

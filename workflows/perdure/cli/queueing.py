@@ -30,6 +30,7 @@ NameArgument = Annotated[
     typer.Argument(metavar="NAME", help="The queue's name.", autocompletion=queue_names),
 ]
 _NONE = "none"
+_DIGITS = 10
 
 
 class KeyView(msgspec.Struct, frozen=True, kw_only=True):
@@ -201,7 +202,7 @@ def _find(runtime: Runtime, name: str) -> QueueRecord:
 def _number(option: str, text: str) -> int | None:
     if text == _NONE:
         return None
-    if not text.isdecimal() or int(text) >= 2**31:
+    if not text.isdecimal() or len(text) > _DIGITS or int(text) >= 2**31:
         flag = option.replace("_", "-")
         raise UsageError(f"--{flag} {text}: write a whole number, such as --{flag} 2, or none")
     return int(text)
@@ -213,7 +214,7 @@ def _rate(name: str, text: str) -> tuple[int | None, Any]:
     if text == _NONE:
         return None, None
     number, slash, window = text.partition("/")
-    if not slash or not number.isdecimal():
+    if not slash or not number.isdecimal() or len(number) > _DIGITS:
         raise UsageError(f"--rate {text}: write how many within which time: --rate 100/1m, or none")
     declared = Queue(name, rate=(int(number), window))
     return declared.rate, declared.window

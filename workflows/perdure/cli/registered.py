@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from perdure.cli.endings import UsageError
+from perdure.cli.session import MOST
 
 ModulesArgument = Annotated[
     list[str],
@@ -16,7 +17,7 @@ ModulesArgument = Annotated[
 PausedOption = Annotated[
     bool | None, typer.Option("--paused/--not-paused", help="Only those that are, or are not.")
 ]
-LimitOption = Annotated[int, typer.Option(metavar="N", min=1, help="At most so many.")]
+LimitOption = Annotated[int, typer.Option(metavar="N", min=1, max=MOST, help="At most so many.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 

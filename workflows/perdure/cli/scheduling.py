@@ -20,7 +20,7 @@ from perdure.cli.registered import (
     YesOption,
     may_remove,
 )
-from perdure.cli.session import JsonOption, StoreOption, TracebackOption
+from perdure.cli.session import MOST, JsonOption, StoreOption, TracebackOption
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +45,9 @@ NameArgument = Annotated[
         autocompletion=schedule_names,
     ),
 ]
-CountOption = Annotated[int, typer.Option("--count", "-n", metavar="N", min=1, help="How many.")]
+CountOption = Annotated[
+    int, typer.Option("--count", "-n", metavar="N", min=1, max=MOST, help="How many.")
+]
 AtOption = Annotated[
     str | None,
     typer.Option(
@@ -334,7 +336,8 @@ def backfill(
         ),
     ] = "none",
     max_active: Annotated[
-        int, typer.Option(metavar="N", min=1, help="At most so many of its runs at one time.")
+        int,
+        typer.Option(metavar="N", min=1, max=MOST, help="At most so many of its runs at one time."),
     ] = 4,
     backfill_id: Annotated[
         str | None,

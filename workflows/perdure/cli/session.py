@@ -37,6 +37,8 @@ def _remember_store(context: typer.Context, value: str | None) -> str | None:
     return value
 
 
+MOST = 1_000_000_000
+"""The greatest number of rows, or of times, that can be asked for."""
 StoreOption = Annotated[
     str | None,
     typer.Option(

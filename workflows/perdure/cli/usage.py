@@ -48,6 +48,8 @@ def _misfit(error: typer.TyperException) -> str | None:
             return f"{name} {given!r:.80} is not a whole number"
         case [{"type": "greater_than_equal", "input": given, "ctx": {"ge": least}}]:
             return f"{name} {given} is less than {least}"
+        case [{"type": "less_than_equal", "input": given, "ctx": {"le": most}}]:
+            return f"{name} {given} is more than {most}"
         case _:
             return None
 
