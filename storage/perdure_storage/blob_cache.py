@@ -82,6 +82,17 @@ class BlobCache:
         """Return verified bytes, writable, or None if they are not here."""
         return self._found(digest, lambda: self._blobs.open(digest, size_bytes))
 
+    def find_whole(self, digest: Digest) -> memoryview | None:
+        """Return verified bytes of a blob whose size is not known, or None if they are not here."""
+        if not self._is_made():
+            return None
+        try:
+            size_bytes = self._blobs.size_of(digest)
+        except ValueUnavailable as error:
+            self._tell(error)
+            return None
+        return None if size_bytes is None else self.find(digest, size_bytes)
+
     def copy_out(self, digest: Digest, size_bytes: int, fd: int) -> bool:
         """Write verified bytes to an empty file; say whether they are here."""
 

@@ -89,6 +89,13 @@ class BlobRoot(BlobStore, Protocol):
         """Read a blob from its storage, also if it was verified before. Raises as ``open``."""
         ...
 
+    def restore(self, digest: Digest) -> bool:
+        """Put a blob that is missing or damaged back from a verified copy that this host keeps.
+
+        Returns whether the blob is good now: not if there is no such copy. Idempotent.
+        """
+        ...
+
     def leftovers(self) -> Iterator[Leftover]:
         """Yield temporary files, quarantined blobs, spools and logs, in no order."""
         ...

@@ -8,6 +8,7 @@ from typing import Any
 
 from perdure_storage.blob_cache import BlobCache
 from perdure_storage.clock import Clock
+from perdure_storage.errors import ValueDamaged
 from perdure_storage.hashing import flat
 from perdure_storage.records import Buffer, CacheTerms, Digest
 from perdure_storage.remote_blobs import FsspecBlobStore
@@ -77,6 +78,19 @@ class CachedBlobStore:
         """Move a blob out of the way there, and forget it here."""
         self._cache.forget(digest)
         self._below.quarantine(digest)
+
+    def restore(self, digest: Digest) -> bool:
+        """Put a blob that is missing or damaged there back from the copy here, if there is one."""
+        copy = self._cache.find_whole(digest)
+        if copy is None:
+            return False
+        try:
+            self._below.verify(digest, len(copy))
+        except ValueDamaged as error:
+            if not error.missing:
+                self._below.quarantine(digest)
+            self._below.put([copy], digest=digest)
+        return True
 
     def delete(self, digest: Digest) -> None:
         """Remove a blob. Idempotent."""

@@ -22,7 +22,9 @@ Reference = tuple[str, str, str, int, Digest]
 
 _CACHE_KIB = 8192
 _TABLES = """
-CREATE TABLE named (digest TEXT PRIMARY KEY, size_bytes INTEGER, user TEXT) WITHOUT ROWID;
+CREATE TABLE named (
+    digest TEXT PRIMARY KEY, size_bytes INTEGER, user TEXT, is_spare INTEGER
+) WITHOUT ROWID;
 CREATE TABLE needed (
     holder TEXT, holder_id TEXT, step_id TEXT, generation INTEGER, digest TEXT, user TEXT,
     PRIMARY KEY (holder, holder_id, step_id, generation, digest)
@@ -36,14 +38,18 @@ CREATE TABLE there (digest TEXT PRIMARY KEY, size_bytes INTEGER) WITHOUT ROWID;
 CREATE TABLE referenced (digest TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE kept (digest TEXT PRIMARY KEY) WITHOUT ROWID;
 """
-# The first who names a blob is told of; who knows its size may come later.
-_NAME = (
-    "INSERT INTO named VALUES (?, ?, ?) ON CONFLICT (digest)"
-    " DO UPDATE SET size_bytes = coalesce(excluded.size_bytes, size_bytes)"
-)
+# The first who cannot do without a blob is told of; who knows its size may come later.
+_NAME = """
+INSERT INTO named VALUES (?, ?, ?, ?) ON CONFLICT (digest) DO UPDATE SET
+    size_bytes = coalesce(excluded.size_bytes, size_bytes),
+    user = CASE WHEN excluded.is_spare < is_spare THEN excluded.user ELSE user END,
+    is_spare = min(excluded.is_spare, is_spare)
+"""
 # That a lost value is gone is what its row says; another row may need the same bytes.
 _TO_CHECK = """
-SELECT digest, there.size_bytes, coalesce(named.size_bytes, there.size_bytes), named.user
+SELECT
+    digest, there.size_bytes, coalesce(named.size_bytes, there.size_bytes),
+    named.user, coalesce(named.is_spare, 0)
 FROM referenced LEFT JOIN there USING (digest) LEFT JOIN named USING (digest)
 WHERE named.user IS NOT NULL OR digest NOT IN (SELECT digest FROM lost)
 ORDER BY digest
@@ -66,12 +72,16 @@ _COUNTED = "SELECT count(*), coalesce(sum(there.size_bytes), 0) FROM"
 
 
 class Expected(NamedTuple):
-    """A blob that somebody needs: its size there, None if it is not, and as it should be."""
+    """A blob that somebody names: its size there, None if it is not, and as it should be.
+
+    It is spare if whoever names it can do without.
+    """
 
     digest: Digest
     size_bytes: int | None
     wanted_bytes: int | None
     user: str | None
+    is_spare: bool
 
 
 class Unprotected(NamedTuple):
@@ -108,25 +118,43 @@ class Census:
         self, value: StoredValue | None, run_id: RunId | None, what: str, holder: Holder
     ) -> None:
         """Note a value of a run, or of an event, which has none."""
-        if value is None:
-            return
-        whose = what if run_id is None else f"{what} of run {run_id!r}"
-        if value.place is Place.BLOB:
-            self._note(value.integrity, value.size_bytes, whose, holder)
-        self.note_all(value.files or (), whose, holder)
+        self._note_value(value, _whose(what, run_id), holder, is_spare=False)
+
+    def note_spare(self, value: StoredValue | None, run_id: RunId, what: str, of: Holder) -> None:
+        """Note a value of a run that is made again where it is wanted and not there."""
+        self._note_value(value, _whose(what, run_id), of, is_spare=True)
 
     def note_all(self, blobs: Iterable[Digest], what: str, holder: Holder) -> None:
         """Note blobs of which no row says the size."""
         for blob in blobs:
-            self._note(blob, None, what, holder)
+            self._note(blob, None, what, holder, is_spare=False)
 
-    def _note(self, blob: Digest, size_bytes: int | None, user: str, holder: Holder) -> None:
-        self._database.execute(_NAME, (blob, size_bytes, user))
+    def _note_value(
+        self, value: StoredValue | None, user: str, holder: Holder, *, is_spare: bool
+    ) -> None:
+        if value is None:
+            return
+        if value.place is Place.BLOB:
+            self._note(value.integrity, value.size_bytes, user, holder, is_spare=is_spare)
+        for blob in value.files or ():
+            self._note(blob, None, user, holder, is_spare=is_spare)
+
+    def _note(
+        self,
+        blob: Digest,
+        size_bytes: int | None,
+        user: str,
+        holder: Holder,
+        *,
+        is_spare: bool,
+    ) -> None:
+        self._database.execute(_NAME, (blob, size_bytes, user, is_spare))
         self._database.execute(_NEED, (*holder, blob, user))
 
-    def note_lost(self, digest: Digest) -> None:
-        """Note a blob of which its row says that it is gone."""
-        self._database.execute("INSERT OR IGNORE INTO lost VALUES (?)", (digest,))
+    def note_lost(self, blobs: Iterable[Digest]) -> None:
+        """Note blobs of which their row says that they are gone."""
+        insert = "INSERT OR IGNORE INTO lost VALUES (?)"
+        self._database.executemany(insert, ((blob,) for blob in blobs))
 
     def note_there(self, blobs: Iterable[tuple[Digest, int]]) -> None:
         """Note which blobs there are, with their sizes."""
@@ -150,8 +178,8 @@ class Census:
     # --- what that means ----------------------------------------------------------------------
     def expected(self) -> Iterator[Expected]:
         """Yield the blobs that have to be there, by digest."""
-        for row in self._rows(_TO_CHECK):
-            yield Expected(*row)
+        for digest, size_bytes, wanted_bytes, user, is_spare in self._rows(_TO_CHECK):
+            yield Expected(digest, size_bytes, wanted_bytes, user, bool(is_spare))
 
     def unprotected(self) -> Iterator[Unprotected]:
         """Yield blobs that rows name and no reference of theirs keeps from gc, by digest."""
@@ -174,3 +202,7 @@ class Census:
     def _rows(self, sql: str, *arguments: object) -> Iterator[tuple[Any, ...]]:
         with closing(self._database.execute(sql, arguments)) as cursor:
             yield from cursor
+
+
+def _whose(what: str, run_id: RunId | None) -> str:
+    return what if run_id is None else f"{what} of run {run_id!r}"

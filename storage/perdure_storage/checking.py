@@ -12,6 +12,7 @@ from typing import TypeVar
 import msgspec
 import sqlalchemy as sa
 
+from perdure_storage import guards
 from perdure_storage.blobs import BlobRoot
 from perdure_storage.census import Census, Expected, Holder, Reference
 from perdure_storage.database import Database, Row
@@ -40,7 +41,8 @@ class Problem:
     """Something that is not as it was committed.
 
     Attributes:
-        kind: ``"database"``, ``"row"``, ``"blob"`` or ``"reference"``.
+        kind: ``"database"``, ``"row"``, ``"blob"`` or ``"reference"``; of one that is spare,
+            ``"gone"``.
         message: what is wrong, where, and what to type.
         run_id: the run that it is about, if it is about one.
         digest: the blob that it is about, if it is about one.
@@ -65,6 +67,8 @@ class CheckReport:
         deep: whether their bytes were read, or only their names and sizes.
         orphans: blobs that nothing refers to, which the next gc takes if they are old enough.
         orphan_bytes: of all of them.
+        gone: blobs that are not there, and that nobody has to have: states of actors, results of
+            before an edit. Whoever wants one again makes it again.
     """
 
     runs: int
@@ -74,6 +78,7 @@ class CheckReport:
     orphans: int = 0
     orphan_bytes: int = 0
     problems: tuple[Problem, ...] = ()
+    gone: tuple[Problem, ...] = ()
 
 
 def check_store(store: SqlRunStore, blobs: BlobRoot, *, deep: bool = False) -> CheckReport:
@@ -102,6 +107,7 @@ def check_store(store: SqlRunStore, blobs: BlobRoot, *, deep: bool = False) -> C
         problems += _dangling(store.database)
         for expected in census.expected():
             problems += _check_blob(store, blobs, expected, deep)
+        gone = tuple(problem for problem in problems if problem.kind == "gone")
         census.note_kept(map(Digest, _values(store.database, blob_ref.c.digest, "")))
         referenced, orphans = census.referenced(), census.orphans()
     return CheckReport(
@@ -111,7 +117,8 @@ def check_store(store: SqlRunStore, blobs: BlobRoot, *, deep: bool = False) -> C
         deep=deep,
         orphans=orphans.blobs,
         orphan_bytes=orphans.size_bytes,
-        problems=tuple(problems),
+        problems=tuple(problem for problem in problems if problem.kind != "gone"),
+        gone=gone,
     )
 
 
@@ -207,12 +214,14 @@ def _read_run(store: SqlRunStore, run_id: RunId, census: Census) -> None:
         census.note(value, run_id, f"input {name!r}", ("run", run_id, "", 0))
     for step in store.list_steps(run_id, current_only=False):
         of_step = ("step", run_id, step.step_id, step.generation)
-        if step.status is StepStatus.LOST and step.value is not None:
-            census.note_lost(step.value.integrity)
-        else:
-            census.note(step.value, run_id, f"step {step.step_id!r}", of_step)
+        if step.status is StepStatus.LOST:
+            census.note_lost(guards.blobs_of_step(step))
+            continue
+        # Whoever takes an edit back, or wants a state, runs the step or its calls again.
+        note = census.note if step.current else census.note_spare
+        note(step.value, run_id, f"step {step.step_id!r}", of_step)
         for state in step.states.values():
-            census.note(state, run_id, f"the state after step {step.step_id!r}", of_step)
+            census.note_spare(state, run_id, f"the state after step {step.step_id!r}", of_step)
     store.list_attempts(run_id)
     store.list_expansions(run_id)
     for wait in store.list_waits(run_id):
@@ -282,8 +291,8 @@ def _unprotected(store: SqlRunStore, census: Census) -> Iterator[Problem]:
             if again.needs(each.holder, each.digest):
                 yield Problem(
                     kind="reference",
-                    message=f"{each.user}: its blob {each.digest} has no reference of its own, gc"
-                    " takes it as soon as nobody else needs it. Run no gc: `perdure db check"
+                    message=f"{each.user}: its blob {each.digest} has no reference of its own. gc"
+                    " takes it as soon as nobody else needs it: run none before `perdure db check"
                     " --repair`, and report this",
                     digest=each.digest,
                     holder=each.holder,
@@ -307,21 +316,25 @@ def _dangling(database: Database) -> Iterator[Problem]:
 def _check_blob(
     store: SqlRunStore, blobs: BlobRoot, expected: Expected, deep: bool
 ) -> Iterator[Problem]:
-    digest, size_bytes, wanted_bytes, user = expected
+    digest, size_bytes, wanted_bytes, user, is_spare = expected
     said = ""
     if size_bytes is None:  # or it came after the look at all of them, with its reference
         size_bytes = blobs.size_of(digest)
         wanted_bytes = size_bytes if wanted_bytes is None else wanted_bytes
     if size_bytes is None or wanted_bytes is None:
-        said = "is missing"
+        said = _MISSING
     elif size_bytes != wanted_bytes:
         said = f"has {size_bytes} bytes and should have {wanted_bytes}"
     elif deep:
         said = _misread(blobs, digest, wanted_bytes)
     if said and not store.unreferenced([digest]):
         whose = user or "a pinned backup"
+        is_gone = is_spare and said == _MISSING
+        remedy = _REMEDY if blobs.cache is None else f"{_COPIED} {_REMEDY}"
         yield Problem(
-            kind="blob", message=f"{whose}: its blob {digest} {said}. {_REMEDY}", digest=digest
+            kind="gone" if is_gone else "blob",
+            message=f"{whose}: its blob {digest} {said}. {_SPARE if is_gone else remedy}",
+            digest=digest,
         )
 
 
@@ -329,10 +342,15 @@ def _misread(blobs: BlobRoot, digest: Digest, size_bytes: int) -> str:
     try:
         blobs.verify(digest, size_bytes)
     except ValueDamaged as error:
-        return "is missing" if error.missing else "holds other bytes than were committed"
+        return _MISSING if error.missing else "holds other bytes than were committed"
     return ""
 
 
+_MISSING = "is missing"
+_SPARE = (
+    "Nobody has to have it: whoever wants it again has the step, or the actor's calls, run again"
+)
+_COPIED = "`perdure db check --repair` puts it back if this host has a copy. Else:"
 _REMEDY = (
     "A step's value is rebuilt by `perdure resume RUN`; anything else comes back from a backup, or"
     " with the run itself, run again"

@@ -440,6 +440,10 @@ class LocalBlobStore:
             _drop_cache(path)
         self.open(digest, size_bytes).release()
 
+    def restore(self, digest: Digest) -> bool:
+        """Say that there is no copy: this store keeps none beside its blobs."""
+        return False
+
     def leftovers(self) -> Iterator[Leftover]:
         """Yield temporary files, quarantined blobs, spools and logs, in no order."""
         return self.root.leftovers()

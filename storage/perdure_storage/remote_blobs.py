@@ -286,6 +286,10 @@ class FsspecBlobStore:
         """Read a blob from its storage and keep nothing of it. Raises as ``open``."""
         self._read(digest, size_bytes, lambda at, piece: None)
 
+    def restore(self, digest: Digest) -> bool:
+        """Say that there is no copy: this store keeps none beside its blobs."""
+        return False
+
     def leftovers(self) -> Iterator[Leftover]:
         """Yield temporary objects, quarantined blobs, spools, logs and uploads, in no order."""
         yield from self.root.leftovers()

@@ -1,7 +1,8 @@
 """Mending what a check has found and what can be mended: references, and blobs that are no good.
 
-A value that is gone cannot be made here: that is for whoever resumes its run. A blob that is not
-what its name says stands in the way of that, for the rebuilt one has the same name.
+A value that is gone cannot be made here, but where this host has a copy: that is for whoever
+resumes its run. A blob that is not what its name says stands in the way of that, for the rebuilt
+one has the same name.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ def repair(store: SqlRunStore, blobs: BlobRoot, problems: Iterable[Problem]) -> 
 
     - a blob that a row names and no reference of it keeps from gc is referred to again;
     - references of what is not there are removed, so that gc may have their blobs;
-    - a blob whose bytes are others is moved aside: the next resume of its run makes it again.
+    - a blob that is missing, or whose bytes are others, is put back from the copy that this host
+      keeps of it, if there is one;
+    - else one whose bytes are others is moved aside: the next resume of its run makes it again.
 
     Args:
         store: whose check it was.
@@ -40,6 +43,8 @@ def _mended(store: SqlRunStore, blobs: BlobRoot, problem: Problem) -> bool:
     statements, database = store.database.statements, store.database
     if problem.kind == "blob" and is_digest(problem.digest or ""):
         assert problem.digest is not None
+        if blobs.restore(problem.digest):
+            return True
         there = blobs.size_of(problem.digest) is not None
         if there:
             blobs.quarantine(problem.digest)

@@ -99,6 +99,43 @@ def test_check_names_the_step_whose_blob_is_missing(copied: Any) -> None:
     assert "perdure resume" in ended.out
 
 
+ACTOR = """
+from perdure import Actor, method, workflow
+
+class Counter(Actor):
+    def __init__(self):
+        self.kept = b"k" * 60_000
+        self.count = 0
+
+    @method
+    def add(self, n: int) -> int:
+        self.count += n
+        return self.count
+
+@workflow
+def counted(n: int = 1) -> int:
+    counter = Counter.bind()
+    counter.add.bind(n)
+    return counter.add.bind(n)
+"""
+
+
+def test_state_of_an_actor_that_is_gone_leaves_a_finished_run_whole(perdure: Any) -> None:
+    perdure.write("flow.py", ACTOR)
+    assert perdure("run", "--id", "one", "flow.py").out == "2\n"
+    for path in perdure.folder.rglob("blake3-*"):
+        if path.stat().st_size > 60_000:
+            path.unlink()
+
+    checked = perdure("db", "check")
+
+    assert checked.code == 0
+    assert "all is well" in checked.out
+    assert "gone: the state after step 'Counter.add#2' of run 'one'" in checked.err
+    forked = perdure("fork", "one", "--new-id", "two", "--from", "Counter.add#2")
+    assert (forked.code, forked.out) == (0, "2\n")
+
+
 def test_check_finds_a_blob_that_was_cut_short(copied: Any) -> None:
     blob(copied).write_bytes(b"short")
 

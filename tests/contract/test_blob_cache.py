@@ -7,9 +7,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from tests import s3
 from tests.contract.test_s3_blobs import S3Area
@@ -17,10 +19,14 @@ from tests.s3 import FaultyS3
 
 from perdure_storage.blobs import BlobRoot, open_blobs
 from perdure_storage.cached_blobs import CachedBlobStore
+from perdure_storage.checking import check_store
+from perdure_storage.connect import open_run_store
 from perdure_storage.contract_blobs import BlobArea, BlobStoreContract
+from perdure_storage.contract_samples import a_step, a_value, by, claimed
 from perdure_storage.errors import NotSerializable, ValueDamaged, ValueUnavailable
 from perdure_storage.hashing import hex_of, integrity_digest
-from perdure_storage.records import CacheTerms, Digest
+from perdure_storage.records import CacheTerms, Digest, Place
+from perdure_storage.repairing import repair
 
 _STORE = "store-1"
 _DATA = bytes(range(256)) * 1000
@@ -198,6 +204,32 @@ def test_a_mapped_value_outlives_its_copy(cached: Cached, tmp_path: Path) -> Non
 
     assert f"blake3-{hex_of(digest)}" not in kept(tmp_path / "host")
     assert bytes(mapped) == _DATA
+
+
+@pytest.mark.parametrize("damage", [None, b"x" * len(_DATA), b"short"])
+def test_repair_puts_what_was_lost_in_the_bucket_back_from_the_copy_here(
+    s3_bucket: str, tmp_path: Path, damage: bytes | None
+) -> None:
+    area = CachedArea(s3_bucket, tmp_path / "hosts")
+    blobs, elsewhere = area.open(), area.open()
+    value = msgspec.structs.replace(
+        a_value(place=Place.BLOB), integrity=blobs.put([_DATA]), size_bytes=len(_DATA)
+    )
+    with closing(open_run_store(tmp_path / "perdure.db", key=b"k" * 32)) as store:
+        run = claimed(store)
+        store.commit([by(run, a_step("run", "s", value=value))])
+        if damage is None:
+            area.remove(value.integrity)
+        else:
+            area.overwrite(value.integrity, damage)
+        found = check_store(store, blobs, deep=True).problems
+
+        mended = repair(store, blobs, found)
+
+        assert [problem.digest for problem in mended] == [value.integrity]
+        assert "puts it back if this host has a copy" in found[0].message
+        assert check_store(store, elsewhere, deep=True).problems == ()
+    assert bytes(elsewhere.open(value.integrity, len(_DATA))) == _DATA
 
 
 def test_what_was_collected_is_forgotten_here(cached: Cached, tmp_path: Path) -> None:

@@ -80,6 +80,43 @@ def test_a_value_that_was_lost_and_rebuilt_as_another_is_no_problem(
     assert second.integrity in problem.message
 
 
+def test_blobs_without_which_everybody_can_do_are_told_of_and_are_no_problem(
+    store: SqlRunStore, blobs: BlobRoot, tmp_path: Path
+) -> None:
+    run = claimed(store)
+    state, old = stored(blobs, b"state"), stored(blobs, b"before an edit")
+    store.commit([by(run, a_step("run", "s", value=old, states={"counter": state}))])
+    edited = (StepKey(StepId("s"), 1),)
+    store.commit([by(run, a_step("run", "s", 2, states={"counter": state}), superseded=edited)])
+    blobs.delete(old.integrity)
+    (damaged,) = (tmp_path / "blobs").rglob(state.integrity.replace(":", "-"))
+    damaged.write_bytes(b"x" * state.size_bytes)
+
+    found = check_store(store, blobs, deep=True)
+    repair(store, blobs, found.problems)
+    mended = check_store(store, blobs, deep=True)
+
+    assert [problem.digest for problem in found.problems] == [state.integrity]
+    assert mended.problems == ()
+    assert {problem.digest for problem in mended.gone} == {old.integrity, state.integrity}
+
+
+def test_blob_that_is_spare_to_one_and_needed_by_another_is_a_problem(
+    store: SqlRunStore, blobs: BlobRoot
+) -> None:
+    run = claimed(store)
+    value = stored(blobs, b"both")
+    store.commit([by(run, a_step("run", "s", states={"counter": value}))])
+    store.commit([by(run, a_step("run", "t", value=value))])
+    blobs.delete(value.integrity)
+
+    report = check_store(store, blobs)
+
+    (problem,) = report.problems
+    assert problem.message.startswith("step 't' of run 'run'")
+    assert report.gone == ()
+
+
 def test_value_that_comes_while_blobs_are_looked_at_is_no_problem(
     store: SqlRunStore, blobs: BlobRoot
 ) -> None:

@@ -154,7 +154,9 @@ def check(
     mend: Annotated[
         bool,
         typer.Option(
-            "--repair", help="Mend references, and move blobs aside whose bytes are others."
+            "--repair",
+            help="Mend references, put blobs back of which this host has a copy, and move others"
+            " aside whose bytes are not theirs.",
         ),
     ] = False,
     store: StoreOption = None,
@@ -163,8 +165,8 @@ def check(
 ) -> int:
     """Look whether a store is whole: database, signatures, blobs. Exit code 1 if it is not.
 
-    With --repair what can be mended here is, and then looked at again. Values that are gone are
-    made again by `perdure resume` of their runs.
+    With --repair what can be mended here is, and then looked at again. Values of steps that are
+    gone are made again by `perdure resume` of their runs.
     """
     from perdure.cli.opening import open_existing
     from perdure_storage.checking import check_store
@@ -195,6 +197,8 @@ def _print_check(report: CheckReport) -> None:
         f" ({size(report.size_bytes)}): "
         + (count_of(len(report.problems), "problem") if report.problems else "all is well")
     )
+    for problem in report.gone:
+        say(f"{problem.kind}: {problem.message}")
     if report.orphans:
         orphans = f"{count_of(report.orphans, 'blob')} ({size(report.orphan_bytes)})"
         say(f"nothing refers to {orphans}: `perdure gc` takes what is old enough")
