@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+import shlex
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -493,6 +495,10 @@ def _is_gone(connection: psycopg.Connection[Any]) -> bool:
     return connection.broken or connection.closed
 
 
+_MISSING = re.compile(r'database "(.+)" does not exist')
+"""What a server says before there is a connection, and so without a code."""
+
+
 def explain(error: Exception, url: str) -> StoreError:
     """Return what the server's error means: what happened, where, and what to type."""
     said = " ".join(str(error).split())
@@ -521,6 +527,11 @@ def explain(error: Exception, url: str) -> StoreError:
         case pg.QueryCanceled():
             return StoreUnavailable(
                 f"{url}: reading took longer than {READ_TIMEOUT_S} s. Ask for less"
+            )
+        case psycopg.OperationalError() if missing := _MISSING.search(said):
+            return StoreUnavailable(
+                f"{url} is not there: {said}. Make it on that server:"
+                f" `createdb {shlex.quote(missing[1])}`"
             )
         case _Dropped() | psycopg.OperationalError():
             return StoreUnavailable(

@@ -138,6 +138,13 @@ def test_started_run_stands_in_its_queue_as_it_was_asked_to(http: Asking, client
     assert not same.json()["is_new"]
 
 
+def test_duplicate_of_no_key_is_refused(http: Asking) -> None:
+    refused = http.post("/v1/runs", {"workflow": "flow", "if_duplicate": "return"})
+
+    assert refused.status_code == 422
+    assert "give one too" in refused.json()["detail"]
+
+
 def test_unknown_queue_is_refused(http: Asking) -> None:
     refused = http.post("/v1/runs", {"workflow": "flow", "inputs": {"n": 4}, "queue": "gpus"})
 

@@ -199,6 +199,13 @@ def test_queue_that_is_not_there_is_refused_with_what_to_type(client: Perdure) -
     assert client.list_runs() == []
 
 
+def test_where_there_is_no_queue_none_is_listed(client: Perdure) -> None:
+    with pytest.raises(DefinitionError) as refused:
+        client.submit(doubled, queue="gpu")
+
+    assert str(refused.value).startswith("queue='gpu'. There is none of that name in sqlite://")
+
+
 def test_queue_given_as_a_value_is_made_and_what_was_set_since_stands(client: Perdure) -> None:
     queues = client.runtime.store.queues
     client.submit(doubled, queue=Queue("gpu", limit=2))
@@ -239,6 +246,7 @@ def test_queue_refuses_limits_that_are_none(options: dict[str, Any], said: str) 
         ({"queue": ""}, "1 to 100 characters"),
         ({"queue": "q", "priority": 1.5}, "priority=1.5"),
         ({"queue": "q", "if_duplicate": "ignore"}, "if_duplicate='ignore'"),
+        ({"queue": "q", "if_duplicate": "return"}, "give dedup_key= too .--dedup-key KEY"),
         ({"delay": "soon"}, "delay"),
         ({"delay": datetime(2026, 1, 1)}, "delay= needs a time zone"),
         ({"delay": datetime.min.replace(tzinfo=UTC)}, "delay=0001.*a year from 2 to 9997"),

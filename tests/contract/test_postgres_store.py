@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 from tests.faulty_proxy import SOCKET, FaultyProxy
 
 from perdure_storage import postgres_database
@@ -164,6 +165,13 @@ def test_a_server_that_was_never_there_is_a_clear_error_at_once() -> None:
 
     assert "secret" not in str(refused.value)
     assert "user" not in str(refused.value).replace("this user", "")
+
+
+def test_a_database_that_is_not_there_is_told_with_what_makes_it(postgres_url: str) -> None:
+    url = sa.make_url(postgres_url).set(database="runs of mine")
+
+    with pytest.raises(StoreUnavailable, match=r"is not there.*`createdb 'runs of mine'`"):
+        open_run_store(url.render_as_string(hide_password=False))
 
 
 def test_the_shown_url_has_no_credentials(postgres_url: str) -> None:

@@ -404,6 +404,11 @@ def _nearest(name: str, near: Sequence[str]) -> str:
 
 
 def known_names(name: str, known: Iterable[str]) -> str:
-    """Return the end of a message about a name that is none of ``known``: the nearest, and all."""
+    """Return the end of a message about a name that is none of ``known``: the nearest, and all.
+
+    It is empty if none is known.
+    """
     listed = list(known)
+    if not listed:
+        return ""
     return f"{did_you_mean(name, listed) or '.'} Known: {', '.join(map(repr, listed))}"

@@ -150,6 +150,11 @@ class Wishes:
             check_name(value, f"{name}=")
             if self.queue is None:
                 raise DefinitionError(f"{name}= is of a queue: give queue= too")
+        if self.if_duplicate != "raise" and self.dedup_key is None:
+            raise DefinitionError(
+                f"if_duplicate={self.if_duplicate!r} is about a dedup_key=, and none is given: "
+                "give dedup_key= too (--dedup-key KEY)"
+            )
 
     def policy(self) -> RunPolicy:
         """Return how the run is to be driven."""

@@ -142,3 +142,4 @@ def test_did_you_mean_prefers_the_name_that_only_ends_otherwise(typed: str, mean
 def test_known_names_say_one_sentence_whether_or_not_a_name_is_near() -> None:
     assert known_names("cpu", ["cpus"]) == "; did you mean 'cpus'? Known: 'cpus'"
     assert known_names("xyz", ["cpus"]) == ". Known: 'cpus'"
+    assert known_names("xyz", []) == ""

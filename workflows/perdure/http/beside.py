@@ -169,6 +169,8 @@ def _submit(client: Perdure, wish: Submit, notes: list[str]) -> Submitted:
         options["reuse"] = wish.reuse
     if wish.metadata:
         options["metadata"] = {**workflow.run_options.get("metadata", {}), **wish.metadata}
+    if wish.if_duplicate == "return" and "dedup_key" not in {**workflow.run_options, **options}:
+        raise DefinitionError("if_duplicate is about a dedup_key, and none is given: give one too")
     try:
         run = client.submit(workflow, if_exists="fail", **options)
     except DuplicateRun as duplicate:
