@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
@@ -105,6 +105,7 @@ def check_store(store: SqlRunStore, blobs: BlobRoot, *, deep: bool = False) -> C
         census.note_references(_references(store.database))
         problems += _unprotected(store, census)
         problems += _dangling(store.database)
+        problems += _unkept_plans(store.database)
         for expected in census.expected():
             problems += _check_blob(store, blobs, expected, deep)
         gone = tuple(problem for problem in problems if problem.kind == "gone")
@@ -127,15 +128,43 @@ def _damages(database: Database) -> Iterator[Problem]:
     """Yield what SQLite finds wrong in its own file; PostgreSQL has tools of its own."""
     if not isinstance(database, SqliteDatabase):
         return
-    for pragma in ("integrity_check", "foreign_key_check"):
-        statement = Statement(f"PRAGMA {pragma}", (), {}, False)
-        for row in _rows(database, statement):
-            said = " ".join(map(str, row))
-            if said != "ok":
-                yield Problem(
-                    kind="database",
-                    message=f"{database.url}: {said}. Restore it from a backup",
-                )
+    for (said,) in _rows(database, _plain("PRAGMA integrity_check")):
+        if said != "ok":
+            yield _damage(database, said)
+    lacking: dict[str, dict[str, int]] = {}
+    for parent, table, count in _rows(database, _plain(_LACKING)):
+        lacking.setdefault(parent, {})[table] = count
+    for parent, counts in lacking.items():
+        told = f"{sum(counts.values())} rows ({', '.join(counts)}) are of "
+        if parent == run_table.name:
+            told += f"runs that are not there: {_runs_lacking(database, counts)}"
+        else:
+            told += f"what is not there in {parent!r}"
+        yield _damage(database, told)
+
+
+def _damage(database: Database, said: str) -> Problem:
+    return Problem(kind="database", message=f"{database.url}: {said}. Restore it from a backup")
+
+
+def _runs_lacking(database: Database, tables: Iterable[str]) -> str:
+    """Return the ids of some runs of which these tables have rows, and that are not there."""
+    found = {row[0] for table in tables for row in _rows(database, _plain(_RUNS.format(table)))}
+    shown = [repr(run_id) for run_id in sorted(found)]
+    return ", ".join(shown if len(shown) <= _SHOWN else [*shown[:_SHOWN], "..."])
+
+
+def _plain(sql: str) -> Statement:
+    return Statement(sql, (), {}, False)
+
+
+_SHOWN = 3
+_LACKING = """
+SELECT parent, "table", count(*) FROM pragma_foreign_key_check GROUP BY 1, 2 ORDER BY 1, 2
+"""
+_RUNS = f"""
+SELECT DISTINCT run_id FROM {{}} WHERE run_id NOT IN (SELECT id FROM run) LIMIT {_SHOWN + 1}
+"""
 
 
 def _values(database: Database, column: sa.Column[T], before_all: T) -> Iterator[T]:
@@ -307,9 +336,24 @@ def _dangling(database: Database) -> Iterator[Problem]:
     for (holder, holder_id), count in sorted(counted.items()):
         yield Problem(
             kind="reference",
-            message=f"{holder} {holder_id!r} is not there, and {count} references of it keep blobs"
-            " from gc: `perdure db check --repair` removes them",
+            message=f"{_HOLDERS.get(holder, holder)} {holder_id!r} is not there, and {count}"
+            " references of it keep blobs from gc: `perdure db check --repair` removes them",
             holder=(holder, holder_id, "", 0),
+        )
+
+
+_HOLDERS = {"step": "a step of run", "save": "a save of run"}
+
+
+def _unkept_plans(database: Database) -> Iterator[Problem]:
+    """Yield plans that runs name and do not keep: whoever is deleted last would take them along."""
+    ((count, run_id),) = _rows(database, database.statements.count_unkept_plans)
+    if count:
+        yield Problem(
+            kind="reference",
+            message=f"run {run_id!r}: a plan that it names is not kept for it ({count} in all), and"
+            " goes with another run that has the same. Delete none before `perdure db check"
+            " --repair`, and report this",
         )
 
 

@@ -20,6 +20,7 @@ def repair(store: SqlRunStore, blobs: BlobRoot, problems: Iterable[Problem]) -> 
     """Mend what can be; return what was. Idempotent; runs may go on meanwhile.
 
     - a blob that a row names and no reference of it keeps from gc is referred to again;
+    - plans that runs name, and that are not kept for them, are;
     - references of what is not there are removed, so that gc may have their blobs;
     - a blob that is missing, or whose bytes are others, is put back from the copy that this host
       keeps of it, if there is one;
@@ -49,8 +50,11 @@ def _mended(store: SqlRunStore, blobs: BlobRoot, problem: Problem) -> bool:
         if there:
             blobs.quarantine(problem.digest)
         return there
-    if problem.kind != "reference" or problem.holder is None:
+    if problem.kind != "reference":
         return False
+    if problem.holder is None:
+        database.write(lambda transaction: transaction.run(statements.keep_plans))
+        return True
     if problem.digest is None:
         database.write(lambda transaction: transaction.rows(statements.delete_dangling))
         return True

@@ -986,8 +986,42 @@ class Statements:
                 blob_ref.c.holder.in_([sa.literal_column(f"'{kind}'") for kind in kinds])
                 & ~sa.exists().where(column == blob_ref.c.holder_id)
                 for kinds, column in there.items()
-            )
+            ),
+            sa.text("holder = 'step'") & ~self._is_named(step) & ~self._is_named(wait),
+            sa.text("holder = 'save'") & ~self._is_named(save),
         )
+
+    def _is_named(self, table: sa.Table) -> Any:
+        """Say of a reference that the row of a step is there in whose name it is."""
+        number = table.c.number if table is save else table.c.generation
+        return sa.exists().where(
+            table.c.run_id == blob_ref.c.holder_id,
+            table.c.step_id == blob_ref.c.step_id,
+            number == blob_ref.c.generation,
+        )
+
+    @cached_property
+    def count_unkept_plans(self) -> Statement:
+        """Count the plans that runs name and do not keep; also return one of those runs."""
+        unkept = self._unkept_plans().subquery()
+        return self.compile(sa.select(sa.func.count(), sa.func.min(unkept.c.run_id)))
+
+    @cached_property
+    def keep_plans(self) -> Statement:
+        """Have each run keep the plans that it names."""
+        columns = [column.name for column in plan_ref.c]
+        return self.compile(sa.insert(plan_ref).from_select(columns, self._unkept_plans()))
+
+    def _unkept_plans(self) -> Any:
+        own = sa.select(run.c.id.label("run_id"), run.c.plan_digest)
+        named = sa.union(
+            own.where(run.c.plan_digest.is_not(None)),
+            sa.select(expansion.c.run_id, expansion.c.plan_digest),
+        ).subquery()
+        kept = sa.exists().where(
+            plan_ref.c.run_id == named.c.run_id, plan_ref.c.plan_digest == named.c.plan_digest
+        )
+        return sa.select(named).where(~kept)
 
     @cached_property
     def insert_pinned(self) -> Statement:

@@ -233,6 +233,16 @@ def test_check_finds_rows_that_refer_to_nothing(copied: Any) -> None:
     assert ended.out.startswith("database:")
 
 
+def test_check_tells_once_and_in_words_of_a_run_whose_row_is_lost(copied: Any) -> None:
+    change(copied, "DELETE FROM run")
+
+    ended = copied("db", "check")
+
+    (said,) = [line for line in ended.out.splitlines() if line.startswith("database:")]
+    assert ended.code == 1
+    assert "step) are of runs that are not there: 'one'. Restore it from a backup" in said
+
+
 def test_check_says_what_is_wrong_with_a_root_without_its_marker(copied: Any) -> None:
     next(copied.folder.rglob("marker.json")).unlink()
 
@@ -240,6 +250,18 @@ def test_check_says_what_is_wrong_with_a_root_without_its_marker(copied: Any) ->
 
     assert ended.code == 2
     assert "marker is missing" in ended.err
+
+
+def test_check_ends_with_another_code_where_a_database_cannot_be_read(copied: Any) -> None:
+    data = bytearray(database(copied).read_bytes())
+    data[4096 : 30 * 4096] = b"\xff" * (29 * 4096)
+    database(copied).write_bytes(data)
+
+    ended = copied("db", "check")
+
+    assert ended.code == 2
+    assert "is damaged" in ended.err
+    assert "Exit code 2" in copied("db", "check", "--help").out
 
 
 # --- keys ----------------------------------------------------------------------------------------

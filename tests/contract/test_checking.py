@@ -16,12 +16,14 @@ from perdure_storage.connect import open_run_store
 from perdure_storage.contract_samples import (
     NOW,
     a_message,
+    a_plan,
     a_save,
     a_step,
     a_tick,
     a_value,
     a_wait,
     an_arrival,
+    an_expansion,
     arrived,
     by,
     claimed,
@@ -224,6 +226,49 @@ def test_row_needs_a_reference_of_its_own_though_others_need_the_same_blob(
     assert check_store(store, blobs).problems == ()
 
 
+def test_references_of_steps_and_saves_that_are_not_there_are_removed(
+    store: SqlRunStore, blobs: BlobRoot, tmp_path: Path
+) -> None:
+    run = claimed(store)
+    waits = (a_wait("run", "w", default=stored(blobs, b"late")),)
+    store.commit([by(run, a_step("run", "s", value=stored(blobs, b"data")), waits=waits)])
+    with sqlite3.connect(tmp_path / "perdure.db") as connection:
+        rows = [(kind, "run", "ghost", 1, f"blake3:{64 * '0'}") for kind in ("step", "save")]
+        connection.executemany("INSERT INTO blob_ref VALUES (?, ?, ?, ?, ?)", rows)
+    connection.close()
+
+    found = check_store(store, blobs).problems
+    repair(store, blobs, found)
+
+    assert [problem.message.partition(",")[0] for problem in found] == [
+        "a save of run 'run' is not there",
+        "a step of run 'run' is not there",
+    ]
+    assert check_store(store, blobs).problems == ()
+    assert check_store(store, blobs).blobs == 2
+
+
+@pytest.mark.parametrize("whose", ["run", "expansion"])
+def test_plans_that_runs_need_and_do_not_keep_are_kept_again(
+    store: SqlRunStore, blobs: BlobRoot, tmp_path: Path, whose: str
+) -> None:
+    run = claimed(store)
+    given = an_expansion("run", "s", plan=a_plan("given"))
+    store.commit([by(run, expansions=(given,))])
+    assert check_store(store, blobs).problems == ()
+    digest = run.plan_digest if whose == "run" else given.plan.digest
+    with sqlite3.connect(tmp_path / "perdure.db") as connection:
+        connection.execute("DELETE FROM plan_ref WHERE plan_digest = ?", (digest,))
+    connection.close()
+
+    found = check_store(store, blobs).problems
+    repair(store, blobs, found)
+
+    (problem,) = found
+    assert "run 'run': a plan that it names is not kept for it (1 in all)" in problem.message
+    assert check_store(store, blobs).problems == ()
+
+
 BLOBS, MOST_BYTES = 15_000, 1_000_000
 
 
@@ -350,6 +395,7 @@ def test_references_are_mended_on_postgres_too(postgres_url: str, tmp_path: Path
     store.commit([by(run, a_step("run", "s", value=value))])
     store.send(a_message(value=stored(blobs, b"signal")))
     store.database.write(lambda t: t.notify("UPDATE blob_ref SET holder_id = 'gone'"))
+    store.database.write(lambda t: t.notify("DELETE FROM plan_ref"))
 
     found = check_store(store, blobs).problems
     mended = repair(store, blobs, found)

@@ -165,6 +165,8 @@ def check(
 ) -> int:
     """Look whether a store is whole: database, signatures, blobs. Exit code 1 if it is not.
 
+    Exit code 2 if that cannot be looked at: the database cannot be read, the blobs are away.
+
     With --repair what can be mended here is, and then looked at again. Values of steps that are
     gone are made again by `perdure resume` of their runs.
     """
