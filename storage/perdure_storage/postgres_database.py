@@ -427,6 +427,8 @@ def postgres_engine(url: sa.URL, *, pool: type[Pool] = QueuePool) -> Engine:
         hide_parameters=True,
     )
     sa.event.listen(engine, "connect", _set_up)
+    # Before all others: SQLAlchemy's own asks for texts, which such a database gives as bytes.
+    sa.event.listen(engine, "connect", _require_utf8, insert=True)
     return engine
 
 
@@ -460,6 +462,17 @@ class _Cursor(psycopg.Cursor[Any]):
         is_ridden = self.connection.info.pipeline_status is not pq.PipelineStatus.OFF
         with nullcontext() if is_ridden else _pipeline(self.connection):
             super().executemany(query, params_seq, returning=returning)
+
+
+def _require_utf8(connection: psycopg.Connection[Any], record: object) -> None:
+    del record
+    encoding = connection.info.parameter_status("server_encoding") or "UTF8"
+    if encoding != "UTF8":
+        raise StoreError(
+            f"the encoding of the PostgreSQL database {connection.info.dbname} is {encoding}, in"
+            " which not every text can be kept: make one with `createdb -T template0 -E UTF8 NAME`"
+            " and name it in the store's URL"
+        )
 
 
 def _set_up(connection: psycopg.Connection[Any], record: object) -> None:

@@ -29,6 +29,8 @@ _STORE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(::|://)")
 _S3 = ("s3://", "s3a://")
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+"""Extras of ours that install the driver of a scheme."""
 
 # Where an object appears whole when its upload is closed, or not at all.
 _CREATE_WHOLE = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci"})
@@ -266,7 +268,11 @@ def find_root(url: str | os.PathLike[str], store_id: str, *, fs: Any = None) -> 
         # What was listed is never to be taken for what is there.
         options = {"use_listings_cache": False} if text.startswith(_S3) else {}
         found, path = fsspec.core.url_to_fs(text, **options)
-    except (ImportError, ValueError) as error:
+    except ImportError as error:
+        extra = _EXTRAS.get(urlsplit(text.rpartition("::")[2]).scheme)
+        said = f"it needs its driver: pip install 'perdure[{extra}]'" if extra else str(error)
+        raise StoreError(f"blob root {public_url(text)}: {said}") from error
+    except ValueError as error:
         raise StoreError(f"blob root {public_url(text)}: {error}") from error
     except Exception as error:  # a driver may connect here, and raise anything
         raise failure(error, f"reach the blob root {public_url(text)}") from error
@@ -280,7 +286,7 @@ def bind_root(root: Root) -> None:
         StoreError: it holds blobs and no marker, or another store's marker.
     """
     if root.read_marker() is None and not root.is_used():
-        root.write_marker(msgspec.json.encode(Marker(store=root.store_id)))
+        root.write_marker(_marker_of(root))
     elif root.read_marker() is None:  # asked again: who opens it at the same time may be faster
         raise StoreError(
             f"{root.url} holds blobs of store {root.store_id} and no marker: it was tampered with, "
@@ -302,8 +308,10 @@ def check_root(root: Root) -> None:
     if body is None:
         raise StoreError(
             f"{root.url} is not the blob root of store {root.store_id}: its marker is missing. "
-            "Mount or restore it, or name the root that the store was made with: "
-            "perdure.open(STORE, blobs=ROOT) or PERDURE_BLOBS=ROOT"
+            "Mount its disk, or name the root that the store was made with: "
+            "perdure.open(STORE, blobs=ROOT) or PERDURE_BLOBS=ROOT. If the values are there and "
+            "the marker alone was lost, put it back: "
+            f"{root.store_id}/marker.json holding {_marker_of(root).decode()}"
         )
     if _store_of(body) != root.store_id:
         raise StoreError(
@@ -366,6 +374,10 @@ def public_url(url: str) -> str:
     host = parts.netloc.rpartition("@")[2]
     shown = f"***@{host}" if "@" in parts.netloc else host
     return urlunsplit((parts.scheme, shown, parts.path, "***" if parts.query else "", ""))
+
+
+def _marker_of(root: Root) -> bytes:
+    return msgspec.json.encode(Marker(store=root.store_id))
 
 
 def _store_of(body: bytes) -> str | None:

@@ -195,6 +195,7 @@ def test_a_run_file_with_pickles_is_refused_without_trust(target: Target, tmp_pa
     with perdure.open(tmp_path / "other" / "perdure.db") as other:
         with pytest.raises(RunFileRefused, match=r"pickled functions?.*--trust"):
             other.import_run(tmp_path / "r.perdure")
+        assert not (tmp_path / "other").exists()
         assert other.list_runs() == []
 
 

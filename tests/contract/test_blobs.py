@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import stat
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -398,6 +400,33 @@ def test_spools_of_runs_are_apart_and_dropped_alone(local: LocalArea) -> None:
 def test_root_without_marker_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"marker is missing.*perdure\.open"):
         open_blobs(tmp_path, _STORE)
+
+
+def test_marker_that_was_lost_can_be_put_back_as_the_message_says(local: LocalArea) -> None:
+    digest = local.open().put([b"data"])
+    (local.folder / "marker.json").unlink()
+    with pytest.raises(StoreError, match="marker is missing") as refused:
+        open_blobs(local.root, _STORE)
+
+    said = re.search(r"put it back: (\S+) holding (\{.*\})$", str(refused.value))
+    assert said is not None
+    (local.root / said[1]).write_text(said[2])
+
+    assert bytes(open_blobs(local.root, _STORE).open(digest, 4)) == b"data"
+
+
+@pytest.mark.parametrize(
+    ("url", "driver", "extra"), [("gs://b/p", "gcsfs", "gcs"), ("s3://b/p", "s3fs", "s3")]
+)
+def test_driver_that_is_not_installed_is_named_by_its_extra(
+    url: str, driver: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, driver, None)
+    found = sys.modules["fsspec.registry"].__dict__["_registry"]  # the package hides the module
+    monkeypatch.delitem(found, url.partition(":")[0], raising=False)
+
+    with pytest.raises(StoreError, match=rf"pip install 'perdure\[{extra}\]'"):
+        open_blobs(url, _STORE)
 
 
 def test_root_of_another_store_is_refused(local: LocalArea) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 import threading
 import time
@@ -172,6 +173,26 @@ def test_a_database_that_is_not_there_is_told_with_what_makes_it(postgres_url: s
 
     with pytest.raises(StoreUnavailable, match=r"is not there.*`createdb 'runs of mine'`"):
         open_run_store(url.render_as_string(hide_password=False))
+
+
+@pytest.fixture
+def ascii_database(postgres_server: str) -> Iterator[str]:
+    """Yield the URL of a database that knows bytes, and no characters."""
+    name = f"ascii_{secrets.token_hex(4)}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(
+            f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'SQL_ASCII'"
+            " LC_COLLATE 'C' LC_CTYPE 'C'"
+        )
+        yield urlsplit(postgres_server)._replace(path=f"/{name}").geturl()
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_a_database_of_another_encoding_is_refused_with_the_command_that_makes_one(
+    ascii_database: str,
+) -> None:
+    with pytest.raises(StoreError, match=r"is SQL_ASCII.*`createdb -T template0 -E UTF8 NAME`"):
+        open_run_store(ascii_database)
 
 
 def test_the_shown_url_has_no_credentials(postgres_url: str) -> None:

@@ -680,7 +680,7 @@ class Perdure:
         """
         from perdure.moving import import_run, told_of_import
 
-        imported = import_run(self.runtime, Path(path), new_id=new_id, trust=trust)
+        imported = import_run(self, Path(path), new_id=new_id, trust=trust)
         self._say(told_of_import(imported))
         return Run(imported.run.id, self)
 

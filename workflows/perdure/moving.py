@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from perdure.engine.ownership import driver_of, is_driven
 from perdure.errors import RunConflict, StoreError
@@ -25,6 +25,9 @@ from perdure_storage.records import RunId, RunRecord, StoredValue, WholeRun
 from perdure_storage.run_files import Contents, RunFile
 from perdure_storage.schema import CURRENT
 from perdure_storage.transfers import Place, bring_run, renamed, write_run
+
+if TYPE_CHECKING:
+    from perdure.client import Perdure
 
 _PICKLED = "pickle/"
 
@@ -114,11 +117,11 @@ def told_of_export(contents: Contents) -> str:
 
 
 # --- in -------------------------------------------------------------------------------------
-def import_run(runtime: Runtime, path: Path, *, new_id: str | None, trust: bool) -> Imported:
-    """Make a run of a file one of this store: all of it, or nothing.
+def import_run(store: Perdure, path: Path, *, new_id: str | None, trust: bool) -> Imported:
+    """Make a run of a file one of a store: all of it, or nothing.
 
     Args:
-        runtime: the opened stores.
+        store: it is opened, or made, for a file that is taken.
         path: the file.
         new_id: its id here; that which it had if None.
         trust: take pickled values and functions, too.
@@ -133,7 +136,7 @@ def import_run(runtime: Runtime, path: Path, *, new_id: str | None, trust: bool)
             whole = renamed(whole, RunId(new_id))
         check_run_id(whole.run.id)
         pickled = _pickled_in(path, whole)
-        if pickled and not runtime.values.codecs.allow_pickle:
+        if pickled and not store.settings.allow_pickle:
             raise RunFileRefused(
                 f"{path} holds {pickled}, and this store is open with allow_pickle=False: nobody"
                 " could read them here. Import it into a store that has pickle"
@@ -143,6 +146,7 @@ def import_run(runtime: Runtime, path: Path, *, new_id: str | None, trust: bool)
                 f"{path} holds {pickled}: to read them runs code that whoever made the file has"
                 " chosen. If you trust them, say so: `perdure import --trust FILE`, trust=True"
             )
+        runtime = store.runtime
         is_new = bring_run(_place_of(runtime), file, whole)
         run = runtime.store.get_run(whole.run.id)
         return Imported(contents=file.contents, run=run, is_new=is_new, pickled=pickled)

@@ -94,7 +94,7 @@ def import_(
     from perdure.moving import import_run, told_of_import
 
     with open_store(store) as perdure, given(file) as path:
-        imported = import_run(perdure.runtime, path, new_id=new_id, trust=trust)
+        imported = import_run(perdure, path, new_id=new_id, trust=trust)
     run = imported.run
     session_of(context).run_id = run.id
     if as_json:
