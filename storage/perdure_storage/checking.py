@@ -17,7 +17,7 @@ from perdure_storage.blobs import BlobRoot
 from perdure_storage.census import Census, Expected, Holder, Reference
 from perdure_storage.database import Database, Row
 from perdure_storage.errors import RunNotFound, StoreError, StoreUnavailable, ValueDamaged
-from perdure_storage.lifecycle import StepStatus
+from perdure_storage.lifecycle import RunStatus, StepStatus
 from perdure_storage.records import Digest, RunId
 from perdure_storage.schedule_records import TickQuery
 from perdure_storage.sql_runs import SqlRunStore
@@ -33,6 +33,9 @@ from perdure_storage.trigger_records import ArrivalQuery
 from perdure_storage.trigger_rows import holder_of
 
 T = TypeVar("T")
+Outputs = Callable[[Digest], Iterable[str]]
+"""Says of the digest of a plan which steps' values the result of its runs is made of."""
+
 _PAGE = 1000
 
 
@@ -81,13 +84,21 @@ class CheckReport:
     gone: tuple[Problem, ...] = ()
 
 
-def check_store(store: SqlRunStore, blobs: BlobRoot, *, deep: bool = False) -> CheckReport:
+def check_store(
+    store: SqlRunStore,
+    blobs: BlobRoot,
+    *,
+    deep: bool = False,
+    outputs: Outputs = lambda plan: (),
+) -> CheckReport:
     """Read a whole store and change nothing; runs may go on meanwhile.
 
     Args:
         store: every row of it is read, and its signature verified.
         blobs: every blob that a row names must be there, in its size.
         deep: also read each blob and compare it with its name.
+        outputs: which steps of a plan the result is of, which the store does not know; each of a
+            run that succeeded must have a value.
 
     Raises:
         StoreUnavailable: the database does not answer.
@@ -97,7 +108,7 @@ def check_store(store: SqlRunStore, blobs: BlobRoot, *, deep: bool = False) -> C
     with closing(Census()) as census:
         for run_id in _values(store.database, run_table.c.id, ""):
             runs += 1
-            problems += _asked(RunId(run_id), _read_run, store, run_id, census)
+            problems += _asked(RunId(run_id), _read_run, store, run_id, census, outputs)
         problems += _read_others(store, census)
         # Rows before blobs: a row that was read has its blob, whoever works meanwhile.
         census.note_there((blob.digest, blob.size_bytes) for blob in blobs.survey())
@@ -237,11 +248,12 @@ def _read_others(store: SqlRunStore, census: Census) -> Iterator[Problem]:
         yield from _asked(None, _read_trigger, store, name, census)
 
 
-def _read_run(store: SqlRunStore, run_id: RunId, census: Census) -> None:
+def _read_run(store: SqlRunStore, run_id: RunId, census: Census, outputs: Outputs) -> None:
     run = store.get_run(run_id)
     for name, value in run.inputs.items():
         census.note(value, run_id, f"input {name!r}", ("run", run_id, "", 0))
-    for step in store.list_steps(run_id, current_only=False):
+    steps = store.list_steps(run_id, current_only=False)
+    for step in steps:
         of_step = ("step", run_id, step.step_id, step.generation)
         if step.status is StepStatus.LOST:
             census.note_lost(guards.blobs_of_step(step))
@@ -260,6 +272,16 @@ def _read_run(store: SqlRunStore, run_id: RunId, census: Census) -> None:
         of_save = ("save", run_id, save.step_id, save.number)
         census.note(save.value, run_id, f"save {save.number} of step {save.step_id!r}", of_save)
     store.list_events(run_id)
+    if run.status is RunStatus.SUCCEEDED and run.plan_digest is not None:
+        have = {step.step_id for step in steps if step.current and step.value is not None}
+        lacking = sorted(set(outputs(run.plan_digest)) - have)
+        # Else it went on meanwhile.
+        if lacking and store.get_run(run_id).seq == run.seq:
+            raise StoreError(
+                f"run {run_id!r} has succeeded, and the rows are not there of steps that its result"
+                f" needs: {', '.join(lacking)}. Restore the database from a backup, or `perdure"
+                f" fork {run_id}` makes them in another run"
+            )
 
 
 def _read_message(store: SqlRunStore, number: int, census: Census) -> None:
@@ -314,7 +336,7 @@ def _unprotected(store: SqlRunStore, census: Census) -> Iterator[Problem]:
         return
     with closing(Census()) as again:  # a run may have been deleted since its rows were read
         for run_id in _values(store.database, run_table.c.id, ""):
-            list(_asked(RunId(run_id), _read_run, store, run_id, again))
+            list(_asked(RunId(run_id), _read_run, store, run_id, again, lambda plan: ()))
         list(_read_others(store, again))
         for each in chain([first], found):
             if again.needs(each.holder, each.digest):

@@ -252,6 +252,17 @@ def test_check_says_what_is_wrong_with_a_root_without_its_marker(copied: Any) ->
     assert "marker is missing" in ended.err
 
 
+def test_check_finds_a_run_that_has_succeeded_and_lacks_a_step_of_its_result(copied: Any) -> None:
+    change(copied, "DELETE FROM step WHERE step_id = 'measure'")
+
+    ended = copied("db", "check")
+    forked = copied("fork", "one", "--new-id", "two")
+
+    assert ended.code == 1
+    assert "of steps that its result needs: measure." in ended.out
+    assert (forked.code, forked.out) == (0, "50000\n")
+
+
 def test_check_ends_with_another_code_where_a_database_cannot_be_read(copied: Any) -> None:
     data = bytearray(database(copied).read_bytes())
     data[4096 : 30 * 4096] = b"\xff" * (29 * 4096)

@@ -401,6 +401,7 @@ def test_references_are_mended_on_postgres_too(postgres_url: str, tmp_path: Path
     mended = repair(store, blobs, found)
 
     assert {problem.kind for problem in found} == {"reference"}
+    assert "a plan that it names is not kept" in found[-1].message
     assert len(mended) == len(found) > 2
     assert check_store(store, blobs, deep=True).problems == ()
     store.close()

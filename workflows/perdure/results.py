@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -30,6 +31,7 @@ from perdure.templates import resolve
 from perdure_storage.errors import PerdureError, StoreError, ValueDamaged
 from perdure_storage.lifecycle import RunStatus, StepStatus
 from perdure_storage.records import (
+    Digest,
     ErrorRecord,
     Place,
     RunRecord,
@@ -59,6 +61,20 @@ def read_result(runtime: Runtime, record: RunRecord, plan: Plan | None = None) -
         if row.status is StepStatus.SUCCEEDED
     }
     return resolve(plan.output, Recorded(runtime, record, plan, rows))
+
+
+def outputs_in(runtime: Runtime) -> Callable[[Digest], frozenset[str]]:
+    """Return what says of a plan of a store which steps' values its result is made of."""
+
+    @lru_cache(maxsize=_PLANS)
+    def outputs(digest: Digest) -> frozenset[str]:
+        return frozenset(output_steps(decode_plan(runtime.store.get_plan(digest).body)))
+
+    return outputs
+
+
+_PLANS = 16
+"""So many answers are remembered: the runs of a workflow have the same plan."""
 
 
 class Recorded:

@@ -171,16 +171,18 @@ def check(
     gone are made again by `perdure resume` of their runs.
     """
     from perdure.cli.opening import open_existing
+    from perdure.results import outputs_in
     from perdure_storage.checking import check_store
     from perdure_storage.repairing import repair
 
     with open_existing(store) as perdure:
         rows, blobs = perdure.runtime.rows, perdure.runtime.blobs
-        report = check_store(rows, blobs, deep=deep)
+        outputs = outputs_in(perdure.runtime)
+        report = check_store(rows, blobs, deep=deep, outputs=outputs)
         if mend and (mended := repair(rows, blobs, report.problems)):
             for problem in mended:
                 say(f"mended: {problem.message.partition('. ')[0]}")
-            report = check_store(rows, blobs, deep=deep)
+            report = check_store(rows, blobs, deep=deep, outputs=outputs)
     if as_json:
         _print_json(report)
     else:
