@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
@@ -23,7 +23,7 @@ from perdure_storage.schedule_records import TickQuery
 from perdure_storage.sql_runs import SqlRunStore
 from perdure_storage.sqlite_database import SqliteDatabase
 from perdure_storage.statement import Statement
-from perdure_storage.tables import blob_ref
+from perdure_storage.tables import blob_ref, metadata
 from perdure_storage.tables import message as message_table
 from perdure_storage.tables import plan as plan_table
 from perdure_storage.tables import run as run_table
@@ -139,11 +139,11 @@ def _damages(database: Database) -> Iterator[Problem]:
     """Yield what SQLite finds wrong in its own file; PostgreSQL has tools of its own."""
     if not isinstance(database, SqliteDatabase):
         return
-    for (said,) in _rows(database, _plain("PRAGMA integrity_check")):
+    for (said,) in _rows(database, Statement("PRAGMA integrity_check", (), {}, False)):
         if said != "ok":
             yield _damage(database, said)
     lacking: dict[str, dict[str, int]] = {}
-    for parent, table, count in _rows(database, _plain(_LACKING)):
+    for parent, table, count in _rows(database, Statement(_LACKING, (), {}, False)):
         lacking.setdefault(parent, {})[table] = count
     for parent, counts in lacking.items():
         told = f"{sum(counts.values())} rows ({', '.join(counts)}) are of "
@@ -158,23 +158,21 @@ def _damage(database: Database, said: str) -> Problem:
     return Problem(kind="database", message=f"{database.url}: {said}. Restore it from a backup")
 
 
-def _runs_lacking(database: Database, tables: Iterable[str]) -> str:
+def _runs_lacking(database: Database, tables: Collection[str]) -> str:
     """Return the ids of some runs of which these tables have rows, and that are not there."""
-    found = {row[0] for table in tables for row in _rows(database, _plain(_RUNS.format(table)))}
+    found: set[str] = set()
+    for table in metadata.sorted_tables:
+        if table.name in tables:
+            missing = table.c.run_id.not_in(sa.select(run_table.c.id))
+            some = sa.select(table.c.run_id).where(missing).distinct().limit(_SHOWN + 1)
+            found.update(row[0] for row in _rows(database, database.statements.compile(some)))
     shown = [repr(run_id) for run_id in sorted(found)]
     return ", ".join(shown if len(shown) <= _SHOWN else [*shown[:_SHOWN], "..."])
-
-
-def _plain(sql: str) -> Statement:
-    return Statement(sql, (), {}, False)
 
 
 _SHOWN = 3
 _LACKING = """
 SELECT parent, "table", count(*) FROM pragma_foreign_key_check GROUP BY 1, 2 ORDER BY 1, 2
-"""
-_RUNS = f"""
-SELECT DISTINCT run_id FROM {{}} WHERE run_id NOT IN (SELECT id FROM run) LIMIT {_SHOWN + 1}
 """
 
 

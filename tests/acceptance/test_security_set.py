@@ -298,8 +298,8 @@ def test_no_statement_is_put_together_but_of_constants() -> None:
                     and not (isinstance(part.value, ast.Name) and part.value.id.isupper())
                 ]
 
-    # Names of savepoints are counted, and pragmas are a list in the same function.
-    assert sorted(set(found)) == ["checking.py: {pragma}", "database.py: {name}"]
+    # Names of savepoints are counted.
+    assert sorted(set(found)) == ["database.py: {name}"]
 
 
 # --- what is secret ------------------------------------------------------------------------------
