@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 import threading
@@ -268,7 +269,7 @@ def test_runs_made_at_once_with_one_id_are_one(postgres_url: str) -> None:
 def test_a_release_and_a_send_at_once_miss_nothing_and_do_not_lock_each_other_out(
     postgres_url: str, receiver: str | None
 ) -> None:
-    store, other = open_run_store(postgres_url), open_run_store(postgres_url)
+    store, other = open_run_store(_named(postgres_url)), open_run_store(_named(postgres_url))
     run = claimed(store)
     kind = "event" if receiver is None else "signal"
     store.commit([by(run, waits=(a_wait("run", "w", kind=kind),))])
@@ -292,16 +293,27 @@ def test_a_release_and_a_send_at_once_miss_nothing_and_do_not_lock_each_other_ou
     other.close()
 
 
+_ME = f"test-{os.getpid()}"
+"""What connections are called that are told from those of tests beside: they have one database."""
+
+
+def _named(url: str) -> str:
+    return f"{url}&application_name={_ME}"
+
+
 def _advisory_locks(url: str) -> list[tuple[str, bool]]:
-    """Return the modes of the advisory locks that somebody has, or waits for."""
+    """Return the modes of the advisory locks that somebody of ours has, or waits for."""
+    locks = """
+        SELECT mode, granted FROM pg_locks JOIN pg_stat_activity USING (pid)
+        WHERE locktype = 'advisory' AND application_name = %s ORDER BY granted
+    """
     with psycopg.connect(url) as connection:
-        locks = "SELECT mode, granted FROM pg_locks WHERE locktype = 'advisory' ORDER BY granted"
-        return connection.execute(locks).fetchall()
+        return connection.execute(locks, (_ME,)).fetchall()
 
 
 def test_a_claim_that_waited_for_another_claim_sees_its_lease(postgres_url: str) -> None:
     """What is joined to a row that was waited for must not be older than the wait."""
-    store, other = open_run_store(postgres_url), open_run_store(postgres_url)
+    store, other = open_run_store(_named(postgres_url)), open_run_store(_named(postgres_url))
     created(store)
     other.register(an_owner("two"), LEASE_S)
     claims: list[object] = []
@@ -327,9 +339,11 @@ def test_a_claim_that_waited_for_another_claim_sees_its_lease(postgres_url: str)
 
 
 def _await_waiting(url: str, number: int = 1) -> None:
-    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    waiting = """
+        SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = %s
+    """
     with psycopg.connect(url, autocommit=True) as watcher:
-        while len(watcher.execute(waiting).fetchall()) < number:
+        while len(watcher.execute(waiting, (_ME,)).fetchall()) < number:
             pass
 
 
