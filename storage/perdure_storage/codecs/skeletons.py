@@ -71,11 +71,17 @@ def _slots_of(cls: type) -> tuple[str, ...] | None:
     if "__slots__" not in own:
         return None
     slots = [name for name, value in own.items() if _is_slot(cls, value)]
-    return (*slots, *(name for name in ("__dict__", "__weakref__") if name in own))
+    # Python before 3.11.3 copies these from the class that a data class with slots was made of.
+    real = (name for name in ("__dict__", "__weakref__") if _owner(own.get(name)) is cls)
+    return (*slots, *real)
+
+
+def _owner(descriptor: Any) -> Any:
+    return getattr(descriptor, "__objclass__", None)
 
 
 def _is_slot(cls: type, value: Any) -> bool:
-    return isinstance(value, types.MemberDescriptorType) and value.__objclass__ is cls
+    return isinstance(value, types.MemberDescriptorType) and _owner(value) is cls
 
 
 def make_empty_class(
