@@ -86,10 +86,14 @@ def _may_hold(run: RunState, root_id: str, row: StepRecord) -> bool:
 
     Not one of before an edit of what it took: that is another step now, and was not rebuilt.
     """
-    plan = plan_of(run.dormant[root_id])
-    if run.steps[root_id].is_done or any(name not in run.fingerprints for name in outside(plan)):
+    if run.steps[root_id].is_done:
         return True
-    return fingerprints(plan, {}, run.fingerprints)[row.step_id] == row.fingerprint
+    if root_id not in run.prints_away:
+        plan = plan_of(run.dormant[root_id])
+        is_known = all(name in run.fingerprints for name in outside(plan))
+        prints = fingerprints(plan, {}, run.fingerprints) if is_known else {}
+        run.prints_away[root_id] = prints
+    return run.prints_away[root_id].get(row.step_id, row.fingerprint) == row.fingerprint
 
 
 def _row_of(run: RunState, root_id: str, member: StepPlan) -> StepRecord | None:

@@ -231,6 +231,7 @@ class RunState:
         dormant: graphs that are recorded and not part of the state, by the step that gave them:
             it is done, and nobody has asked for their steps so far.
         readers: who reads what in those graphs from outside of them, once somebody has asked.
+        prints_away: by who gave them, the fingerprints in those that somebody has asked about.
         extensions: what executors have to know of graphs that were recorded before.
         answered: steps that wait for another one's value, which has come.
         reopened: steps that run again as they have to say how they left an actor, or whose graph
@@ -274,6 +275,7 @@ class RunState:
         self.live: dict[str, str] = {}
         self.saves: dict[str, list[SaveRecord]] = {}
         self.readers: dict[str, list[tuple[str, StepPlan]]] | None = None
+        self.prints_away: dict[str, dict[str, str]] = {}
         self.extensions: list[Extend] = []
         self.dormant: dict[str, ExpansionRecord] = {}
         self.ready: dict[Line, list[tuple[tuple[int, ...], int, str]]] = {}
